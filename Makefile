@@ -1,0 +1,44 @@
+# make demo   sets everything up, trains on the demonstrations that ship, scores the policy
+# make test   sets everything up, checks style and types, runs the tests
+#
+# To use a torch of your own (CPU only, another CUDA), install it before the first `make`:
+#     python3 -m venv .venv && .venv/bin/pip install torch==...
+VENV   ?= .venv
+TORCH  ?= torch==2.15.0
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c \
+	"import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) and print('$(p)')" 2>/dev/null)))
+RUN    := $(VENV)/bin/python -m
+
+.PHONY: setup demo test lint constraints clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt overrides.txt
+	@test -n "$(PYTHON)" || { echo "setup: Python 3.11, 3.12 or 3.13 is needed and none was found; install one or name it: make PYTHON=/path/to/python" >&2; exit 2; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "setup: $(PYTHON) cannot make a virtual environment; on Debian install the package python3-venv" >&2; exit 2; }
+	@$(RUN) uv --version >/dev/null 2>&1 || $(RUN) pip install --quiet "$$(grep '^uv==' constraints.txt)"
+	@$(RUN) uv pip install --quiet --python $(VENV)/bin/python "$$($(VENV)/bin/python -c 'import torch' 2>/dev/null && echo 'torch>=2.6' || echo '$(TORCH)')"
+	@$(RUN) uv pip install --quiet --python $(VENV)/bin/python --constraints constraints.txt --overrides overrides.txt --editable ".[all,dev]"
+	@touch $@
+	@echo "setup: ready in $(VENV)"
+
+demo: setup
+	$(VENV)/bin/policy-accel demo
+
+test: setup lint
+	$(RUN) pytest
+
+lint: setup
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy policy_accel envs
+
+# Pins every dependency but torch and its CUDA packages, so that a torch that is there already can stay.
+constraints: $(VENV)/.ready
+	$(RUN) uv pip compile --universal --no-header --no-annotate --python-version 3.11 --overrides overrides.txt \
+		--extra all --extra dev pyproject.toml | grep -viE '^(torch|triton|nvidia-|cuda-)' > constraints.new
+	printf 'uv==%s\n' "$$($(RUN) uv --version | cut -d' ' -f2)" >> constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
