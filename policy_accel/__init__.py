@@ -1,0 +1,1 @@
+"""Accelerated training of robot diffusion policies and image diffusion models on one training core."""

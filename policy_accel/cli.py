@@ -1,2 +1,128 @@
-def main() -> int:
-    return 0
+"""The command `policy-accel`. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from policy_accel.errors import UserError
+
+INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of every command."""
+    parser = argparse.ArgumentParser(prog="policy-accel", description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo", help="train and score a policy on the demonstrations that ship"
+    )
+    demo.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
+    demo.set_defaults(run=_demo)
+
+    train = commands.add_parser(
+        "train",
+        help="train a policy and score it; start the same command again to continue",
+        description="Train a policy on demonstrations and score it in rollouts. A run that was stopped continues when the "
+        "same command is started again.",
+        epilog="examples:  policy-accel train task=pusht_state training.steps=4000   |   policy-accel train "
+        "recipe=diffusion_policy task.data=PATH   |   policy-accel train model=transformer --print-config",
+    )
+    train.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="configuration, for example training.steps=2000"
+    )
+    train.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="score a trained policy")
+    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
+    evaluate.add_argument("--episodes", type=int, help="number of episodes")
+    evaluate.add_argument("--seed", type=int, help="seed of the first episode")
+    evaluate.add_argument("--noise-seed", type=int, help="seed of the sampler's noise")
+    evaluate.add_argument("--sampler", help="ddpm, ddim or dpm_solver++")
+    evaluate.add_argument("--sampling-steps", type=int, help="network evaluations of a chunk")
+    evaluate.add_argument("--spacing", help="leading, trailing or linspace")
+    evaluate.add_argument("--workers", type=int, help="processes for the environments")
+    evaluate.add_argument("--videos", type=int, help="number of episodes to film")
+    evaluate.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    evaluate.set_defaults(run=_evaluate)
+
+    data = commands.add_parser("data", help="inspect, fetch or generate demonstrations")
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+    inspect = actions.add_parser("inspect", help="say what a replay buffer holds and what is wrong with it")
+    inspect.add_argument("path", type=Path)
+    inspect.set_defaults(run=_inspect)
+    fetch = actions.add_parser("fetch", help="download a public set; continues a download that was cut off")
+    fetch.add_argument("name", help="name of the set, for example pusht")
+    fetch.add_argument("--to", type=Path, default=Path("data"), metavar="DIR", help="folder (default: data)")
+    fetch.set_defaults(run=_fetch)
+    generate = actions.add_parser("generate", help="record demonstrations of a scripted expert")
+    generate.add_argument("task", choices=["pusht"])
+    generate.add_argument("--episodes", type=int, required=True)
+    generate.add_argument("--seed", type=int, required=True)
+    generate.add_argument("--output", type=Path, help="replay buffer to write (default: TASK_EPISODES_SEED.zarr.zip)")
+    generate.add_argument("--workers", type=int, default=-1, help="processes (default: one for each core)")
+    generate.set_defaults(run=_generate)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 2 after a mistake that was named, 130 after Ctrl-C."""
+    # Threads that spin while they wait starve rollout workers and each other; this must be set before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except UserError as error:
+        print(f"policy-accel: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("policy-accel: stopped.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from policy_accel.commands.train import run_train
+
+    return run_train(["recipe=demo", *options.overrides], again="policy-accel demo")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from policy_accel.commands.train import print_config, run_train
+
+    if options.print_config:
+        return print_config(options.overrides)
+    return run_train(options.overrides, again=" ".join(["policy-accel train", *options.overrides]))
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from policy_accel.commands.evaluate import run_evaluate
+
+    return run_evaluate(options)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from policy_accel.commands.data import run_inspect
+
+    return run_inspect(options.path)
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from policy_accel.commands.data import run_fetch
+
+    return run_fetch(options.name, options.to)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from policy_accel.commands.data import run_generate
+
+    return run_generate(options.task, options.episodes, options.seed, options.output, options.workers)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

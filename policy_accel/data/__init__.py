@@ -1,0 +1,23 @@
+"""Demonstrations: reading, writing, checking, splitting. Torch is needed by `windows` and `normalization` only."""
+
+from policy_accel.data.episodes import Episodes, find_problems
+from policy_accel.data.fetch import Fetched, fetch
+from policy_accel.data.inspect import Inspection, inspect
+from policy_accel.data.readers import read_episodes
+from policy_accel.data.shipped import shipped_path
+from policy_accel.data.split import EpisodeSplit, split_episodes
+from policy_accel.data.zarr_replay import write_zarr
+
+__all__ = [
+    "EpisodeSplit",
+    "Episodes",
+    "Fetched",
+    "Inspection",
+    "fetch",
+    "find_problems",
+    "inspect",
+    "read_episodes",
+    "shipped_path",
+    "split_episodes",
+    "write_zarr",
+]

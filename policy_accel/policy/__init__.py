@@ -1,0 +1,1 @@
+"""Robot track: observations and action chunks."""

@@ -1,0 +1,17 @@
+"""Sentences that several commands print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def describe_score(result: dict[str, Any]) -> str:
+    """Score, success and their intervals in one line."""
+    low, high = result["score_interval"]
+    success_low, success_high = result["success_interval"]
+    episodes = len(result["episodes"])
+    return (
+        f"Score {result['score']:.3f} ({result['confidence']:.0%} interval {low:.3f} to {high:.3f}), "
+        f"success {result['success_rate']:.0%} ({success_low:.0%} to {success_high:.0%}), over {episodes} episodes from "
+        f"seed {result['start_seed']}, {result['sampler']} with {result['network_evaluations']} evaluations a chunk."
+    )

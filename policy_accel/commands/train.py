@@ -1,0 +1,48 @@
+"""`policy-accel train` and `policy-accel demo`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from policy_accel.commands.output import describe_score
+from policy_accel.policy.run import config_record, robot_config, train_run
+from policy_accel.training.files import replace_json
+from policy_accel.training.plot import plot_learning_curve
+
+INTERRUPTED = 130
+
+
+def print_config(overrides: Sequence[str]) -> int:
+    """Print the whole configuration as YAML."""
+    import yaml
+
+    print(yaml.safe_dump(config_record(robot_config(list(overrides))), sort_keys=False), end="")
+    return 0
+
+
+def run_train(overrides: Sequence[str], *, again: str) -> int:
+    """Train, score, draw, and say where everything is; `again` is the command that continues the run."""
+    config = robot_config(list(overrides))
+    run_dir = Path(config.run_dir)
+    print(f"Training {config.task.name} with {config.model.name} in {run_dir}", file=sys.stderr)
+    trained = train_run(config)
+    if not trained.finished:
+        print(
+            f"Stopped after {trained.step} of {config.training.steps} updates, saved in {run_dir}. "
+            f"To go on: {shlex.join(shlex.split(again))}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    curve = plot_learning_curve(run_dir)
+    rate = trained.step / max(trained.training_seconds, 1e-9)
+    print(f"Trained {trained.step} updates in {trained.training_seconds:.0f} s ({rate:.1f} updates/s).")
+    if trained.evaluation is not None:
+        replace_json(run_dir / "evaluation.json", {"step": trained.step, **trained.evaluation})
+        print(describe_score(trained.evaluation))
+        print(f"Rollout videos: {run_dir / 'videos'}")
+        print(f"Score by episode: {run_dir / 'evaluation.json'}")
+    print(f"Learning curve: {curve}")
+    return 0

@@ -1,0 +1,99 @@
+"""Composing a configuration from the shipped YAML files and the command line's overrides, with errors in a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import policy_accel.configs
+from policy_accel.errors import UserError, did_you_mean
+from policy_accel.training.run_directory import flatten
+
+CONFIG_DIR = Path(policy_accel.configs.__path__[0]).resolve()
+
+
+def groups() -> dict[str, list[str]]:
+    """The configuration groups and what each offers."""
+    from hydra.core.config_store import ConfigStore
+
+    found: dict[str, set[str]] = {}
+    for path in CONFIG_DIR.glob("*/*.yaml"):
+        found.setdefault(path.parent.name, set()).add(path.stem)
+    for group, entries in ConfigStore.instance().repo.items():
+        if isinstance(entries, dict) and group in found:
+            found[group].update(name.removesuffix(".yaml") for name in entries)
+    return {group: sorted(names) for group, names in sorted(found.items())}
+
+
+def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose configs/`name`.yaml with Hydra `overrides` such as "training.steps=100".
+
+    Raises:
+        UserError: an override that cannot be read, an unknown key or choice (with the nearest name), a wrong type.
+    """
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"'{override}' is not of the form key=value, for example training.steps=2000.")
+    _check_choices(overrides)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            config = compose(name, list(overrides))
+            OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_explain(error, name, overrides)) from error
+    return config
+
+
+def _check_choices(overrides: Sequence[str]) -> None:
+    known = groups()
+    for override in overrides:
+        key, value = override.split("=", 1)
+        if key in known and value not in known[key]:
+            raise UserError(f"{key}={value} is unknown; {did_you_mean(value, known[key])}.")
+
+
+def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
+    """Name the override that is wrong; without one, the first line of the library's message."""
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        chosen = [override for override in overrides if override.split("=", 1)[0] in groups()]
+        plain = OmegaConf.to_container(compose(name, chosen), resolve=False)
+    assert isinstance(plain, dict)
+    keys = flatten({str(key): value for key, value in plain.items()})
+    sections = {key.rsplit(".", i)[0] for key in keys for i in range(1, key.count(".") + 1)}
+    for override in overrides:
+        key = override.split("=", 1)[0].lstrip("+~")
+        if key not in keys and key not in sections and key not in groups():
+            return f"The configuration has no key '{key}'; {_nearest(key, [*keys, *groups()])}"
+        if override[0] in "+~":
+            return f"'{override}': keys cannot be added or removed; write {key}=value."
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    message = re.sub(r"\s+", " ", str(cause).strip().splitlines()[0])
+    full_key = re.search(r"full_key: (\S+)", str(cause))
+    wrong = next((o for o in overrides if full_key and o.split("=", 1)[0] == full_key[1]), None)
+    return f"{wrong or 'The configuration'}: {message.rstrip('.')}."
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    sentence = did_you_mean(key, known)
+    if sentence.startswith("did you mean"):
+        return sentence
+    same_name = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    return f"did you mean '{same_name[0]}'?" if same_name else "`policy-accel train --print-config` lists all keys."
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain dictionaries, lists and numbers."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}

@@ -1,0 +1,72 @@
+"""Files that appear whole or not at all, and operating system errors in one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from policy_accel.errors import UserError
+
+
+def explain_os_error(error: OSError, path: Path | str, doing: str) -> UserError:
+    """One sentence for an `OSError` that came up while `doing` ("write", "read") something to `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(f"{path}: the disk is full, cannot {doing} it; free some space or choose another disk.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(f"{path}: no permission to {doing} it; change the permissions or choose another path.")
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return UserError(f"{path}: cannot {doing} it, a file stands where a folder is needed; choose another path.")
+    if error.errno == errno.ENOENT:
+        return UserError(f"{path}: does not exist, cannot {doing} it; check the path.")
+    return UserError(f"{path}: cannot {doing} it ({error.strerror or error}); check the disk and the path.")
+
+
+@contextmanager
+def new_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling to write a file or folder at; flush it to the disk and rename it to `path` at the end.
+
+    On any error the temporary is removed. Missing parent folders are made.
+
+    Raises:
+        UserError: `path` exists already (it is never overwritten), the disk is full, no permission.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        _refuse_existing(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                sync(Path(folder, name))
+            sync(Path(folder))
+        if temporary.is_file():
+            sync(temporary)
+        _refuse_existing(path)
+        temporary.rename(path)
+        sync(path.parent)
+    except OSError as error:
+        raise explain_os_error(error, path, "write") from error
+    finally:
+        with suppress(OSError):  # never in place of the error that led here
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path}: exists already and is not overwritten; remove it or choose another path.")

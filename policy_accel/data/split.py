@@ -1,0 +1,59 @@
+"""Which episodes train and which validate, drawn as in Diffusion Policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from policy_accel.errors import UserError
+
+
+@dataclass(frozen=True)
+class EpisodeSplit:
+    """Two masks without a common episode; with `max_train_episodes` some episodes are in neither.
+
+    Attributes:
+        train: [E] bool.
+        validation: [E] bool.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def split_episodes(
+    n_episodes: int, *, val_ratio: float, seed: int, max_train_episodes: int | None = None
+) -> EpisodeSplit:
+    """Draw validation episodes, then keep at most `max_train_episodes` of the others.
+
+    The same masks as `get_val_mask` and `downsample_mask` of Diffusion Policy with the same seed: each draw starts a
+    fresh `numpy.random.default_rng(seed)`, and a positive `val_ratio` gives at least one validation episode as long
+    as one is left to train on.
+
+    Args:
+        n_episodes: E, at least 1.
+        val_ratio: share of the episodes to validate on, 0 <= val_ratio < 1; 0 for none.
+        seed: seed of both draws.
+        max_train_episodes: upper limit of the number of training episodes, at least 1; None for all.
+
+    Raises:
+        UserError: a value outside the ranges above.
+    """
+    if n_episodes < 1:
+        raise UserError(f"there are {n_episodes} episodes, so none is left to train on; record at least one.")
+    if not 0 <= val_ratio < 1:
+        raise UserError(f"val_ratio is {val_ratio}; it must be at least 0 and below 1 (0.02 keeps 2 % for validation).")
+    if max_train_episodes is not None and max_train_episodes < 1:
+        raise UserError(f"max_train_episodes is {max_train_episodes}; give 1 or more, or null for all episodes.")
+    validation = np.zeros(n_episodes, dtype=bool)
+    if val_ratio > 0:
+        n_validation = min(max(1, round(n_episodes * val_ratio)), n_episodes - 1)
+        validation[np.random.default_rng(seed).choice(n_episodes, n_validation, replace=False)] = True
+    train = ~validation
+    candidates = np.flatnonzero(train)
+    if max_train_episodes is not None and len(candidates) > max_train_episodes:
+        kept = np.random.default_rng(seed).choice(len(candidates), max_train_episodes, replace=False)
+        train = np.zeros(n_episodes, dtype=bool)
+        train[candidates[kept]] = True
+    return EpisodeSplit(train, validation)

@@ -1,0 +1,87 @@
+"""Training windows over episodes as index tensors, to be gathered on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from policy_accel.errors import UserError
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Rows of the replay buffer that make up every training window: `array[windows.indices[batch]]` gathers them.
+
+    Attributes:
+        indices: [W, horizon] int64, rows of the buffer; beyond its episode a window repeats the edge step.
+        valid: [W, horizon] bool, False at the repeated steps.
+    """
+
+    indices: torch.Tensor
+    valid: torch.Tensor
+
+    def __len__(self) -> int:
+        """W, the number of windows."""
+        return len(self.indices)
+
+    def to(self, device: torch.device | str) -> Windows:
+        """The same windows on another device."""
+        return Windows(self.indices.to(device), self.valid.to(device))
+
+
+def make_windows(
+    episode_ends: np.ndarray | torch.Tensor,
+    horizon: int,
+    *,
+    pad_before: int,
+    pad_after: int,
+    episodes: np.ndarray | torch.Tensor | None = None,
+) -> Windows:
+    """All windows of `horizon` steps that begin at most `pad_before` steps before an episode or end `pad_after` after.
+
+    An episode of L steps gives L - horizon + 1 + pad_before + pad_after windows, in order of time, and none where
+    that is not positive (with 16/1/7: L - 7, so an episode of 7 steps or fewer is left out, while one of 8 to 15
+    steps gives windows that repeat an edge at one or both sides). No window crosses the border of an episode.
+    Same rule and order as `create_indices` of Diffusion Policy.
+
+    Args:
+        episode_ends: [E] cumulative exclusive ends.
+        horizon: steps per window, at least 1.
+        pad_before: steps repeated before the first step, 0 .. horizon - 1.
+        pad_after: steps repeated after the last step, 0 .. horizon - 1.
+        episodes: [E] bool, the episodes to use; None for all.
+
+    Raises:
+        UserError: an impossible horizon or padding, a mask of another length, or episodes all too short for a window.
+    """
+    if horizon < 1:
+        raise UserError(f"horizon is {horizon}; a window needs at least 1 step.")
+    for name, pad in (("pad_before", pad_before), ("pad_after", pad_after)):
+        if not 0 <= pad < horizon:
+            raise UserError(f"{name} is {pad}; with horizon {horizon} it must lie in 0..{horizon - 1}.")
+    ends = torch.as_tensor(episode_ends, dtype=torch.int64)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    lengths = ends - starts
+    used = torch.ones_like(ends, dtype=torch.bool) if episodes is None else torch.as_tensor(episodes)
+    if used.dtype != torch.bool or used.shape != ends.shape:
+        raise UserError(
+            f"the episode mask is {used.dtype} of shape {tuple(used.shape)}; give one bool for each of {len(ends)}."
+        )
+    extra = pad_before + pad_after + 1 - horizon
+    counts = torch.where(used, (lengths + extra).clamp(min=0), 0)
+    if used.any() and not counts.any():
+        raise UserError(
+            f"no window fits: the longest episode has {int(lengths[used].max())} steps, and horizon {horizon} with "
+            f"pad_before {pad_before} and pad_after {pad_after} needs {1 - extra}; choose a smaller horizon."
+        )
+    episode = torch.repeat_interleave(torch.arange(len(ends), device=ends.device), counts)
+    first_window = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    begin = torch.arange(len(episode), device=ends.device) - first_window - pad_before
+    step = begin[:, None] + torch.arange(horizon, device=ends.device)
+    last = lengths[episode, None] - 1
+    return Windows(
+        indices=starts[episode, None] + torch.minimum(step.clamp(min=0), last),
+        valid=(step >= 0) & (step <= last),
+    )

@@ -1,0 +1,220 @@
+"""Finding and reading the arrays of a zarr replay buffer: zarr v2 or v3, folder or zip, with zarr 3."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from policy_accel.data.files import explain_os_error
+from policy_accel.errors import UserError
+
+if TYPE_CHECKING:
+    import zarr
+    from zarr.abc.store import Store
+
+EXPECTED = "expected a zarr folder or zip with data/<key> [steps, ...] and meta/episode_ends [episodes]"
+_DEEPEST_FOLDER = 3  # how deep to look for a buffer below a folder that is not part of one
+_METADATA = (".zarray", ".zgroup", "zarr.json")
+
+
+@dataclass(frozen=True)
+class ReplayStore:
+    """An open replay buffer whose arrays are not read yet.
+
+    Attributes:
+        source: the path, for messages.
+        layout: for people: "zarr v2, zip".
+        arrays: name ("data/action", "meta/episode_ends") -> (path inside the store, zarr format 2 or 3).
+        store: the zarr store.
+    """
+
+    source: str
+    layout: str
+    arrays: dict[str, tuple[str, int]]
+    store: Store
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys below data/, in alphabetical order."""
+        return sorted(name.removeprefix("data/") for name in self.arrays if name.startswith("data/"))
+
+
+@contextmanager
+def open_replay(path: Path | str) -> Iterator[ReplayStore]:
+    """Open a replay buffer for reading; it may lie in a folder (or two) inside the given folder or zip.
+
+    Raises:
+        UserError: missing path, no permission, truncated or damaged zip, not a replay buffer, several of them.
+    """
+    from zarr.storage import LocalStore, ZipStore
+
+    path = Path(path)
+    is_zip = path.is_file()
+    try:
+        nodes = _zip_nodes(path) if is_zip else _folder_nodes(path)
+    except OSError as error:
+        raise explain_os_error(error, path, "read") from error
+    roots = {root for node, fmt in nodes.items() if (root := _root(node, fmt > 0)) is not None}
+    if not roots:
+        raise UserError(f"{path}: not a replay buffer: found {_found(path)}; {EXPECTED}.")
+    if len(roots) > 1:
+        raise UserError(f"{path}: holds several replay buffers ({', '.join(sorted(roots))}); give the path of one.")
+    root = roots.pop()
+    prefix = f"{root}/" if root else ""
+    arrays = {node.removeprefix(prefix): (node, fmt) for node, fmt in nodes.items() if fmt and node.startswith(prefix)}
+    formats = " and ".join(f"zarr v{fmt}" for fmt in sorted({fmt for _, fmt in arrays.values()})) or "no array"
+    layout = f"{formats}, {'zip' if is_zip else 'folder'}" + (f", in {root}/" if root else "")
+    store = ZipStore(path, mode="r") if is_zip else LocalStore(path, read_only=True)
+    try:
+        yield ReplayStore(str(path), layout, arrays, store)
+    finally:
+        close_store(store)
+
+
+def close_store(store: Store) -> None:
+    """Close a store, also a zip store that was never used, whose `close` fails in zarr 3.1."""
+    with suppress(AttributeError):
+        store.close()
+
+
+def read_array(replay: ReplayStore, name: str) -> np.ndarray:
+    """Read one array whole, as "data/action".
+
+    Raises:
+        UserError: it is missing; its metadata or a chunk is damaged (which steps), no permission.
+    """
+    if name not in replay.arrays:
+        raise UserError(f"{replay.source}: {name} is missing; {EXPECTED}.")
+    array = open_array(replay, name)
+    try:
+        return np.asarray(array[...])
+    except MemoryError:
+        raise
+    except Exception as error:  # the decoders of zarr, numcodecs and zipfile raise whatever they like
+        if isinstance(error, PermissionError):
+            raise explain_os_error(error, replay.source, "read") from error
+        raise UserError(
+            f"{replay.source}: {name} has a damaged chunk{_damaged_steps(array)} ({_first_line(error)}); "
+            "copy or download the file again."
+        ) from error
+
+
+def open_array(replay: ReplayStore, name: str) -> zarr.Array:
+    """The zarr array behind a name, unread.
+
+    Raises:
+        UserError: its metadata is damaged or asks for a codec that is not installed; no permission.
+    """
+    import zarr
+
+    node, fmt = replay.arrays[name]
+    try:
+        return zarr.open_array(replay.store, path=node, mode="r", zarr_format=3 if fmt == 3 else 2)
+    except PermissionError as error:
+        raise explain_os_error(error, replay.source, "read") from error
+    except Exception as error:
+        raise UserError(
+            f"{replay.source}: {name} cannot be opened ({_first_line(error)}); its metadata is damaged or names "
+            "a codec that is not installed: copy the file again, or write it with Blosc."
+        ) from error
+
+
+def missing_chunks(replay: ReplayStore, name: str) -> tuple[int, int]:
+    """How many chunks of an array are not stored, of how many; zarr reads them as the fill value without a word."""
+    array = open_array(replay, name)
+    return array.nchunks - array.nchunks_initialized, array.nchunks
+
+
+def _damaged_steps(array: zarr.Array) -> str:
+    rows = array.chunks[0] if array.ndim else 1
+    for begin in range(0, array.shape[0] if array.ndim else 0, rows):
+        try:
+            array[begin : begin + rows]
+        except Exception:
+            return f" at steps {begin}..{min(begin + rows, array.shape[0]) - 1}"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _folder_nodes(path: Path) -> dict[str, int]:
+    """Path of every zarr node -> zarr format of an array, 0 for a group."""
+
+    def raise_error(error: OSError) -> None:
+        raise error
+
+    nodes: dict[str, int] = {}
+    for folder, folders, files in os.walk(path, onerror=raise_error):
+        parts = Path(folder).relative_to(path).parts
+        node = "/".join(parts)
+        for name in _METADATA:
+            if name in files:
+                fmt = _array_format(name, Path(folder, name).read_bytes)
+                nodes[node] = max(nodes.get(node, 0), fmt)
+        if nodes.get(node) or (node not in nodes and len(parts) >= _DEEPEST_FOLDER):
+            folders.clear()
+    return nodes
+
+
+def _zip_nodes(path: Path) -> dict[str, int]:
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if not magic.startswith(b"PK"):
+        raise UserError(
+            f"{path}: not a replay buffer: found a file that is no zip (begins with {magic!r}); {EXPECTED}."
+        )
+    nodes: dict[str, int] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.namelist():
+                node, _, name = entry.rpartition("/")
+                if name in _METADATA:
+                    fmt = _array_format(name, partial(archive.read, entry))
+                    nodes[node] = max(nodes.get(node, 0), fmt)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise UserError(
+            f"{path}: the zip is truncated or damaged after {path.stat().st_size} bytes ({_first_line(error)}); "
+            "copy or download it again."
+        ) from error
+    return nodes
+
+
+def _array_format(name: str, read: Callable[[], bytes]) -> int:
+    if name != "zarr.json":
+        return 2 if name == ".zarray" else 0
+    try:
+        return 0 if json.loads(read()).get("node_type") == "group" else 3
+    except (ValueError, AttributeError):
+        return 3  # damaged: opening it says so, with its name
+
+
+def _root(node: str, is_array: bool) -> str | None:
+    """The folder of the replay buffer that a node belongs to, or None: "a/b.zarr/data/action" -> "a/b.zarr"."""
+    parts = node.split("/")
+    above = parts[:-1] if is_array else parts
+    homes = [i for i, part in enumerate(above) if part in ("data", "meta")]
+    if not homes or (not is_array and homes[-1] != len(parts) - 1):
+        return None
+    return "/".join(parts[: homes[-1]])
+
+
+def _found(path: Path) -> str:
+    if path.is_file():
+        with zipfile.ZipFile(path) as archive:
+            names = sorted({name.split("/")[0] for name in archive.namelist()})
+    else:
+        names = sorted(os.listdir(path))
+    if not names:
+        return "nothing in it"
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

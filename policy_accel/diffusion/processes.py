@@ -1,0 +1,58 @@
+"""Forward processes: how a clean sample is mixed with noise at time t."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from policy_accel.diffusion.schedules import alpha_bar_table
+
+
+def per_sample(coefficient: Tensor, like: Tensor) -> Tensor:
+    """Shape a coefficient [B] so that it multiplies `like` [B, *S], in the dtype of `like`."""
+    return coefficient.to(like.dtype).view(-1, *([1] * (like.ndim - 1)))
+
+
+@dataclass(frozen=True)
+class DiscreteProcess:
+    """x_t = alpha_t x_0 + sigma_t epsilon at integer times t = 0 .. timesteps - 1 (noisier with t).
+
+    The tables are float64 and live on one device; coefficients are gathered in float64 and only then rounded to the
+    sample's dtype. `input_scales` multiplies x_t before the network sees it (1 for variance-preserving processes).
+    """
+
+    alphas: Tensor
+    sigmas: Tensor
+    input_scales: Tensor = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.input_scales is None:
+            object.__setattr__(self, "input_scales", torch.ones_like(self.alphas))
+
+    @property
+    def timesteps(self) -> int:
+        """Number of discrete times T."""
+        return self.alphas.shape[0]
+
+    @property
+    def log_snr(self) -> Tensor:
+        """log(alpha_t^2 / sigma_t^2), [T] float64."""
+        return 2.0 * (self.alphas.log() - self.sigmas.log())
+
+    def to(self, device: torch.device | str) -> DiscreteProcess:
+        """The same process with its tables on `device`."""
+        return DiscreteProcess(self.alphas.to(device), self.sigmas.to(device), self.input_scales.to(device))
+
+    def diffuse(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t [B, *S] of clean samples x0 [B, *S] with noise [B, *S] at times t [B] int64."""
+        return per_sample(self.alphas[t], x0) * x0 + per_sample(self.sigmas[t], x0) * noise
+
+
+def vp_process(
+    schedule: str = "squaredcos_cap_v2", timesteps: int = 100, *, beta_start: float = 1e-4, beta_end: float = 0.02
+) -> DiscreteProcess:
+    """Variance-preserving: alpha_t^2 = alpha_bar_t, sigma_t^2 = 1 - alpha_bar_t (Ho et al. 2020, equation 4)."""
+    alpha_bar = alpha_bar_table(schedule, timesteps, beta_start=beta_start, beta_end=beta_end)
+    return DiscreteProcess(alphas=alpha_bar.sqrt(), sigmas=(1.0 - alpha_bar).sqrt())

@@ -1,0 +1,174 @@
+"""A group of worker processes that survives the death of any of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
+
+from policy_accel.errors import UserError
+from policy_accel.evaluation.protocol import EnvironmentSpec, Reply, Task
+
+CHUNK_TIMEOUT = 300.0
+START_TIMEOUT = 300.0
+GRACE_SECONDS = 1.0
+POLL_SECONDS = 0.5
+WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"}
+
+
+class WorkerProcess:
+    """One process, started anew (no fork, and the caller's main script is not imported), and its connection.
+
+    It is in a process group of its own: Ctrl-C in a terminal reaches only the parent.
+    """
+
+    def __init__(self, spec: EnvironmentSpec) -> None:
+        self.connection, theirs = Pipe()
+        search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        start = "from policy_accel.evaluation.worker import main; main()"
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", start, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                env=os.environ | WORKER_ENVIRONMENT | {"PYTHONPATH": search_path},
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                process_group=0,
+            )
+        self.send(spec)
+
+    def send(self, message: EnvironmentSpec | list[Task]) -> None:
+        """Send; that a dead worker cannot receive shows when its answer is missing."""
+        with contextlib.suppress(ConnectionError):
+            self.connection.send(message)
+
+    def receive(self) -> Reply | None:
+        """The next message of a worker.
+
+        Raises:
+            EOFError: it is dead.
+            UserError: it sent one.
+        """
+        try:
+            message = self.connection.recv()
+        except ConnectionError as error:
+            raise EOFError from error
+        if isinstance(message, UserError):
+            raise message
+        return message
+
+    def has_ended(self) -> bool:
+        """Whether the process is gone and everything that it sent was received."""
+        return self._process.poll() is not None and not self.connection.poll()
+
+    def end(self, *, at_once: bool) -> str:
+        """Close the connection and make sure that the process is gone; says how it ended."""
+        self.connection.close()
+        try:
+            status = self._process.wait(0 if at_once else GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        return f"signal {-status}: {signal.strsignal(-status)}" if status < 0 else f"exit status {status}"
+
+
+class WorkerGroup:
+    """Hosts slots in `workers` processes: slot i in process i modulo `workers`.
+
+    Args:
+        spec: the environment.
+        slots: number of slots.
+        workers: number of processes, at least 1.
+        timeout: a worker that needs more seconds for one chunk (or one reset) of one episode is taken to hang.
+
+    Raises:
+        UserError: a process dies at its start, or cannot import the environment.
+    """
+
+    def __init__(self, spec: EnvironmentSpec, *, slots: int, workers: int, timeout: float = CHUNK_TIMEOUT) -> None:
+        self._spec = spec
+        self._timeout = timeout
+        self._slots = slots
+        self._workers: list[WorkerProcess] = []
+        try:
+            self._workers = [WorkerProcess(spec) for _ in range(workers)]
+            for worker in self._workers:
+                self._await_start(worker)
+        except BaseException:
+            self.close(at_once=True)
+            raise
+
+    def perform(self, tasks: Sequence[Task]) -> dict[int, Reply]:
+        """See `protocol.Host`.
+
+        A worker carries out its tasks in order and answers each when it is done. One that dies or hangs is replaced;
+        the first task without an answer is the one that failed, the other episodes of that worker are lost.
+        """
+        assigned: dict[int, list[Task]] = {}
+        for task in tasks:
+            assigned.setdefault(task.slot % len(self._workers), []).append(task)
+        for index, own in assigned.items():
+            self._workers[index].send(own)
+
+        replies: dict[int, Reply] = {}
+        unanswered = {index: [task.slot for task in own] for index, own in assigned.items()}
+        deadlines = dict.fromkeys(unanswered, time.monotonic() + self._timeout)
+        while unanswered:
+            connections = [self._workers[index].connection for index in unanswered]
+            ready = wait(connections, POLL_SECONDS)
+            for index, connection in zip(list(unanswered), connections, strict=True):
+                died = hangs = False
+                if connection in ready:
+                    try:
+                        reply = self._workers[index].receive()
+                    except EOFError:
+                        died = True
+                    else:
+                        assert reply is not None
+                        replies[reply.slot] = reply
+                        unanswered[index].remove(reply.slot)
+                        deadlines[index] = time.monotonic() + self._timeout
+                else:
+                    died = self._workers[index].has_ended()
+                    hangs = time.monotonic() > deadlines[index]
+                if died or hangs:
+                    replies |= self._replace(index, unanswered[index][0], replies, hangs=hangs and not died)
+                if died or hangs or not unanswered[index]:
+                    del unanswered[index]
+        return replies
+
+    def close(self, *, at_once: bool = False) -> None:
+        """See `protocol.Host`."""
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.connection.close()
+        for worker in workers:
+            worker.end(at_once=at_once)
+
+    def _await_start(self, worker: WorkerProcess) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        try:
+            while not worker.connection.poll(POLL_SECONDS):
+                if worker.has_ended():
+                    raise EOFError
+                if time.monotonic() > deadline:
+                    raise UserError(f"a rollout worker for '{self._spec.id}' did not start within {START_TIMEOUT:g} s")
+            worker.receive()
+        except EOFError:
+            ending = worker.end(at_once=False)
+            raise UserError(f"a rollout worker for '{self._spec.id}' died at its start ({ending}); see above") from None
+
+    def _replace(self, index: int, culprit: int, replies: dict[int, Reply], *, hangs: bool) -> dict[int, Reply]:
+        ending = self._workers[index].end(at_once=hangs)
+        error = f"no answer within {self._timeout:g} s" if hangs else f"the worker process died ({ending})"
+        self._workers[index] = WorkerProcess(self._spec)
+        self._await_start(self._workers[index])
+        hosted = range(index, self._slots, len(self._workers))
+        lost = [slot for slot in hosted if slot not in replies or replies[slot].observation is not None]
+        return {slot: Reply(slot, lost=True) for slot in lost} | {culprit: Reply(culprit, error=error)}

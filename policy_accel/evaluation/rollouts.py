@@ -1,0 +1,246 @@
+"""Many episodes of a policy at once, with results that depend on the seeds alone."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from policy_accel.errors import UserError
+from policy_accel.evaluation.host import LocalHost
+from policy_accel.evaluation.processes import CHUNK_TIMEOUT, WorkerGroup
+from policy_accel.evaluation.protocol import (
+    Advance,
+    EnvironmentSpec,
+    EpisodeResult,
+    Host,
+    Observation,
+    Reply,
+    Start,
+    stack,
+)
+from policy_accel.evaluation.video import remove_partial
+
+__all__ = ["Act", "EnvironmentSpec", "EpisodeResult", "RolloutPool"]
+
+ATTEMPTS = 2
+
+
+class Act(Protocol):
+    """A policy, called once a round for all slots.
+
+    `observations` is [slots, n_obs_steps, *O] (a dictionary of such arrays where the environment's space is a Dict),
+    zero in idle slots; `seeds` [slots] int64, -1 in idle slots; `chunk_index` [slots] int64 counts the chunks of each
+    episode from 0. Returns actions [slots, n_action_steps, *A]. Any noise should follow from (seed, chunk_index) of
+    the slot alone: then a result depends on its seed only.
+    """
+
+    def __call__(self, observations: Observation, seeds: np.ndarray, chunk_index: np.ndarray) -> np.ndarray:
+        """Actions for every slot."""
+
+
+class RolloutPool:
+    """Runs episodes in `slots` parallel slots, spread over worker processes that stay alive between runs.
+
+    Rounds are synchronous: one call of the policy for all slots, then every slot executes its whole chunk of actions;
+    a slot whose episode ended is refilled with the next seed before the next call. Neither the calls nor the results
+    depend on the number of workers.
+
+    Args:
+        spec: the environment and how an episode is run.
+        slots: episodes in parallel, at least 1; the batch size of the policy.
+        workers: processes; 0 runs the environments in this process, where a crash or a hang takes it down.
+        timeout: seconds for one chunk of one episode, or for its reset, after which its worker is taken to hang.
+
+    Raises:
+        UserError: a number out of its range.
+    """
+
+    def __init__(self, spec: EnvironmentSpec, *, slots: int, workers: int, timeout: float = CHUNK_TIMEOUT) -> None:
+        for name, value, least in (("slots", slots, 1), ("workers", workers, 0)):
+            if value < least:
+                raise UserError(f"{name} = {value}: must be at least {least}")
+        if not timeout > 0:
+            raise UserError(f"timeout = {timeout}: must be a positive number of seconds")
+        self.spec = spec
+        self.slots = slots
+        self.workers = min(workers, slots)
+        self.timeout = timeout
+        self._host: Host | None = None
+
+    def __enter__(self) -> RolloutPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; a later run starts new ones."""
+        self._close(at_once=False)
+
+    def run(
+        self,
+        act: Act,
+        seeds: Sequence[int],
+        *,
+        video_dir: Path | None = None,
+        videos: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[EpisodeResult]:
+        """One episode for each seed.
+
+        An episode whose environment raises, or whose worker dies or hangs, is run a second time from its seed; if it
+        fails again, its result has `error` and score 0. Other episodes of that worker start again and lose nothing.
+
+        Args:
+            act: the policy.
+            seeds: of the environment's reset, each at least 0.
+            video_dir: where the mp4 files go, made when missing.
+            videos: the episodes of the first `videos` seeds are filmed to video_dir/<seed>.mp4.
+            progress: called with (episodes done, all episodes) when an episode is over.
+
+        Returns:
+            One result for each seed, in the order of `seeds`.
+
+        Raises:
+            UserError: a negative seed; videos without video_dir; the environment cannot be made; a video cannot be
+                written; actions of a wrong shape, or with a NaN or infinite value. The workers are ended then, as they
+                are by any other exception.
+        """
+        films = _film_paths(seeds, video_dir, videos)
+        try:
+            return _Run(self._ready_host(), self.slots, seeds, films, progress).finish(act)
+        except BaseException:
+            self._close(at_once=True)
+            raise
+        finally:
+            for film in films.values():
+                remove_partial(film)
+
+    def _ready_host(self) -> Host:
+        if self._host is None:
+            if self.workers == 0:
+                self._host = LocalHost(self.spec)
+            else:
+                self._host = WorkerGroup(self.spec, slots=self.slots, workers=self.workers, timeout=self.timeout)
+        return self._host
+
+    def _close(self, *, at_once: bool) -> None:
+        host, self._host = self._host, None
+        if host is not None:
+            host.close(at_once=at_once)
+
+
+class _Run:
+    """The schedule of one run: which episode (an index into `seeds`) each slot is at, and what is still to do."""
+
+    def __init__(
+        self,
+        host: Host,
+        slots: int,
+        seeds: Sequence[int],
+        films: dict[int, Path],
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.host = host
+        self.slots = slots
+        self.seeds = [int(seed) for seed in seeds]
+        self.films = films
+        self.progress = progress
+        self.queue = deque(range(len(self.seeds)))
+        self.running: dict[int, int] = {}
+        self.observations: dict[int, Observation] = {}
+        self.chunks: dict[int, int] = {}
+        self.failures: Counter[int] = Counter()
+        self.results: dict[int, EpisodeResult] = {}
+
+    def finish(self, act: Act) -> list[EpisodeResult]:
+        while len(self.results) < len(self.seeds):
+            self.refill()
+            if self.running:
+                self.advance(act)
+        return [self.results[episode] for episode in range(len(self.seeds))]
+
+    def refill(self) -> None:
+        while self.queue and len(self.running) < self.slots:
+            starts = []
+            for slot in range(self.slots):
+                if slot not in self.running and self.queue:
+                    episode = self.running[slot] = self.queue.popleft()
+                    self.chunks[slot] = 0
+                    starts.append(Start(slot, self.seeds[episode], self.films.get(episode)))
+            self.settle(self.host.perform(starts))
+
+    def advance(self, act: Act) -> None:
+        seeds = np.full(self.slots, -1, dtype=np.int64)
+        chunk_index = np.zeros(self.slots, dtype=np.int64)
+        for slot, episode in self.running.items():
+            seeds[slot] = self.seeds[episode]
+            chunk_index[slot] = self.chunks[slot]
+        batch = _batch([self.observations.get(slot) for slot in range(self.slots)])
+        actions = _checked(np.asarray(act(batch, seeds, chunk_index)), seeds, chunk_index)
+        for slot in self.running:
+            self.chunks[slot] += 1
+        self.settle(self.host.perform([Advance(slot, actions[slot].copy()) for slot in sorted(self.running)]))
+
+    def settle(self, replies: dict[int, Reply]) -> None:
+        again = []
+        for slot in sorted(replies.keys() & self.running.keys()):
+            reply = replies[slot]
+            if reply.observation is not None:
+                self.observations[slot] = reply.observation
+                continue
+            episode = self.running.pop(slot)
+            self.observations.pop(slot, None)
+            self.failures[episode] += reply.error is not None
+            if reply.result is not None:
+                self.conclude(episode, reply.result)
+            elif self.failures[episode] < ATTEMPTS:
+                again.append(episode)
+            else:
+                failed = EpisodeResult(self.seeds[episode], score=0.0, success=False, length=0, error=reply.error)
+                self.conclude(episode, failed)
+        self.queue.extendleft(reversed(again))
+
+    def conclude(self, episode: int, result: EpisodeResult) -> None:
+        self.results[episode] = result
+        if self.progress is not None:
+            self.progress(len(self.results), len(self.seeds))
+
+
+def _film_paths(seeds: Sequence[int], video_dir: Path | None, videos: int) -> dict[int, Path]:
+    for seed in seeds:
+        if seed < 0:
+            raise UserError(f"seed {seed}: the seed of an episode must be at least 0")
+    if videos < 1:
+        return {}
+    if video_dir is None:
+        raise UserError(f"videos = {videos}: say in video_dir where they go")
+    try:
+        Path(video_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the video folder {video_dir}: {error.strerror}; choose another") from error
+    return {episode: Path(video_dir) / f"{seed}.mp4" for episode, seed in enumerate(seeds[:videos])}
+
+
+def _batch(rows: list[Observation | None]) -> Observation:
+    example = next(row for row in rows if row is not None)
+    if isinstance(example, dict):
+        idle: Observation = {key: np.zeros_like(array) for key, array in example.items()}
+    else:
+        idle = np.zeros_like(example)
+    return stack([idle if row is None else row for row in rows])
+
+
+def _checked(actions: np.ndarray, seeds: np.ndarray, chunk_index: np.ndarray) -> np.ndarray:
+    if actions.ndim < 2 or len(actions) != len(seeds) or actions.shape[1] < 1:
+        wanted = f"[{len(seeds)}, n_action_steps, *action]"
+        raise UserError(f"the policy returned actions of shape {list(actions.shape)} where {wanted} was asked for")
+    for slot in np.flatnonzero(seeds >= 0):
+        if not np.isfinite(actions[slot]).all():
+            where = f"seed {seeds[slot]}, chunk {chunk_index[slot]}"
+            raise UserError(f"the policy returned a NaN or infinite action for {where}; its weights may be damaged")
+    return actions

@@ -1,0 +1,62 @@
+"""Multi-layer perceptron on the flattened action chunk: the cheapest denoiser for low-dimensional tasks."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from policy_accel.errors import UserError
+from policy_accel.models.config import ModelConfig
+from policy_accel.models.embedding import SinusoidalEmbedding
+
+
+@dataclass
+class MLPConfig(ModelConfig):
+    """Sizes of the MLP."""
+
+    name: str = "mlp"
+    hidden_dims: list[int] = field(default_factory=lambda: [512, 512, 512])
+    step_embedding_dim: int = 64
+
+
+class ResidualLayer(nn.Module):
+    """Linear, layer normalisation, Mish, with a residual path where the sizes agree: [B, in] -> [B, out]."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.transform = nn.Sequential(nn.Linear(in_dim, out_dim), nn.LayerNorm(out_dim), nn.Mish())
+        self.residual = in_dim == out_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform x [B, in]."""
+        return x + self.transform(x) if self.residual else self.transform(x)
+
+
+class MLP(nn.Module):
+    """Denoiser for trajectories x [B, horizon, channels]; arguments as for `ConditionalUnet1d`, any horizon."""
+
+    def __init__(
+        self, config: MLPConfig, *, channels: int, horizon: int, condition_shape: tuple[int, int] | None
+    ) -> None:
+        super().__init__()
+        if not config.hidden_dims:
+            raise UserError("model.hidden_dims is empty; give at least one layer size, for example [512,512,512].")
+        step_dim = config.step_embedding_dim
+        self.step_encoder = nn.Sequential(
+            SinusoidalEmbedding(step_dim),
+            nn.Linear(step_dim, 2 * step_dim),
+            nn.Mish(),
+            nn.Linear(2 * step_dim, step_dim),
+        )
+        condition_dim = condition_shape[0] * condition_shape[1] if condition_shape else 0
+        dims = [horizon * channels + condition_dim + step_dim, *config.hidden_dims]
+        self.layers = nn.Sequential(*(ResidualLayer(a, b) for a, b in itertools.pairwise(dims)))
+        self.head = nn.Linear(dims[-1], horizon * channels)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Predict [B, horizon, channels] from x of that shape, t [B] int64 and condition [B, n_obs_steps, D]."""
+        parts = [x.flatten(1), self.step_encoder(t)] + ([] if condition is None else [condition.flatten(1)])
+        return self.head(self.layers(torch.cat(parts, dim=-1))).view_as(x)

@@ -1,0 +1,143 @@
+"""Conditional 1-D U-Net over the time axis of an action chunk (Chi et al. 2023, appendix; FiLM: Perez et al. 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from policy_accel.errors import UserError
+from policy_accel.models.config import ModelConfig
+from policy_accel.models.embedding import SinusoidalEmbedding
+
+
+@dataclass
+class UnetConfig(ModelConfig):
+    """Sizes of the 1-D U-Net; the defaults are Diffusion Policy's for low-dimensional observations."""
+
+    name: str = "unet"
+    down_dims: list[int] = field(default_factory=lambda: [256, 512, 1024])
+    """Channels of each resolution, finest first; the horizon halves between them."""
+    kernel_size: int = 5
+    groups: int = 8
+    """Groups of each group normalisation; must divide every entry of down_dims."""
+    step_embedding_dim: int = 256
+    film_scale: bool = True
+    """Condition by scale and bias (true) or by bias alone."""
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, group normalisation, Mish: [B, C_in, T] -> [B, C_out, T]."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, groups: int) -> None:
+        super().__init__(
+            nn.Conv1d(in_channels, out_channels, kernel_size, padding=kernel_size // 2),
+            nn.GroupNorm(groups, out_channels),
+            nn.Mish(),
+        )
+
+
+class ConditionalResidualBlock(nn.Module):
+    """Two convolution blocks with FiLM between them and a residual path: [B, C_in, T], [B, D] -> [B, C_out, T]."""
+
+    def __init__(self, in_channels: int, out_channels: int, condition_dim: int, config: UnetConfig) -> None:
+        super().__init__()
+        self.film_scale = config.film_scale
+        self.first = ConvBlock(in_channels, out_channels, config.kernel_size, config.groups)
+        self.second = ConvBlock(out_channels, out_channels, config.kernel_size, config.groups)
+        self.film = nn.Sequential(nn.Mish(), nn.Linear(condition_dim, out_channels * (2 if config.film_scale else 1)))
+        self.residual = nn.Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Transform x [B, C_in, T] under condition [B, D]."""
+        hidden = self.first(x)
+        film = self.film(condition)[:, :, None]
+        if self.film_scale:
+            scale, bias = film.chunk(2, dim=1)
+            hidden = scale * hidden + bias
+        else:
+            hidden = hidden + film
+        return self.second(hidden) + self.residual(x)
+
+
+class ConditionalUnet1d(nn.Module):
+    """Denoiser for trajectories x [B, horizon, channels], conditioned on t [B] and, through FiLM, on observations.
+
+    Args:
+        config: sizes.
+        channels: entries per step of the trajectory.
+        horizon: steps of the trajectory; must be divisible by 2 ** (len(down_dims) - 1).
+        condition_shape: (n_obs_steps, observation_dim) of the global condition, or None for in-painting.
+
+    Raises:
+        UserError: a horizon, a kernel size or groups that do not fit.
+    """
+
+    def __init__(
+        self, config: UnetConfig, *, channels: int, horizon: int, condition_shape: tuple[int, int] | None
+    ) -> None:
+        super().__init__()
+        dims = list(config.down_dims)
+        if not dims:
+            raise UserError("model.down_dims is empty; give at least one channel count, for example [256,512,1024].")
+        reduction = 2 ** (len(dims) - 1)
+        if horizon % reduction:
+            fitting = (horizon // reduction + 1) * reduction
+            raise UserError(
+                f"policy.horizon={horizon} is not divisible by {reduction}, the down-sampling of a U-Net of "
+                f"{len(dims)} resolutions; use policy.horizon={fitting} or fewer model.down_dims."
+            )
+        if config.kernel_size % 2 == 0:
+            raise UserError(f"model.kernel_size={config.kernel_size} is even; use an odd size such as 3 or 5.")
+        bad = [dim for dim in dims if dim % config.groups]
+        if bad:
+            raise UserError(f"model.groups={config.groups} does not divide model.down_dims entry {bad[0]}; change one.")
+        step_dim = config.step_embedding_dim
+        self.step_encoder = nn.Sequential(
+            SinusoidalEmbedding(step_dim),
+            nn.Linear(step_dim, 4 * step_dim),
+            nn.Mish(),
+            nn.Linear(4 * step_dim, step_dim),
+        )
+        condition_dim = step_dim + (condition_shape[0] * condition_shape[1] if condition_shape else 0)
+
+        def block(in_channels: int, out_channels: int) -> ConditionalResidualBlock:
+            return ConditionalResidualBlock(in_channels, out_channels, condition_dim, config)
+
+        pairs = list(zip([channels, *dims[:-1]], dims, strict=True))
+        self.down = nn.ModuleList()
+        for i, (in_channels, out_channels) in enumerate(pairs):
+            last = i == len(pairs) - 1
+            halve = nn.Identity() if last else nn.Conv1d(out_channels, out_channels, 3, stride=2, padding=1)
+            self.down.append(
+                nn.ModuleList([block(in_channels, out_channels), block(out_channels, out_channels), halve])
+            )
+        self.middle = nn.ModuleList([block(dims[-1], dims[-1]), block(dims[-1], dims[-1])])
+        self.up = nn.ModuleList()
+        for in_channels, out_channels in reversed(pairs[1:]):
+            double = nn.ConvTranspose1d(in_channels, in_channels, 4, stride=2, padding=1)
+            self.up.append(
+                nn.ModuleList([block(2 * out_channels, in_channels), block(in_channels, in_channels), double])
+            )
+        self.head = nn.Sequential(
+            ConvBlock(dims[0], dims[0], config.kernel_size, config.groups), nn.Conv1d(dims[0], channels, 1)
+        )
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Predict [B, horizon, channels] from x of that shape, t [B] int64 and condition [B, n_obs_steps, D]."""
+        embedding = self.step_encoder(t)
+        if condition is not None:
+            embedding = torch.cat([embedding, condition.flatten(1)], dim=-1)
+        x = x.transpose(1, 2)
+        skips = []
+        for first, second, halve in self.down:  # type: ignore[misc]
+            x = second(first(x, embedding), embedding)
+            skips.append(x)
+            x = halve(x)
+        for block in self.middle:
+            x = block(x, embedding)
+        for first, second, double in self.up:  # type: ignore[misc]
+            x = torch.cat([x, skips.pop()], dim=1)
+            x = double(second(first(x, embedding), embedding))
+        return self.head(x).transpose(1, 2)

@@ -1,0 +1,39 @@
+"""The whole configuration of a robot run, typed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from policy_accel.models import DENOISERS, ModelConfig
+from policy_accel.policy.demonstrations import TaskConfig
+from policy_accel.policy.evaluate import EvaluationConfig
+from policy_accel.policy.policy import PolicyConfig
+from policy_accel.policy.sampling import SamplingConfig
+from policy_accel.policy.task import DiffusionConfig
+from policy_accel.training.loop import TrainingConfig
+
+
+@dataclass
+class RobotConfig:
+    """Everything that `policy-accel train` takes."""
+
+    task: TaskConfig = field(default_factory=TaskConfig)
+    model: ModelConfig = MISSING
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    seed: int = 42
+    run_dir: str = "runs/${task.name}-${model.name}-seed${seed}"
+
+
+def register() -> None:
+    """Tell Hydra the types; the YAML files of `policy_accel.configs` build on them."""
+    store = ConfigStore.instance()
+    store.store(name="robot", node=RobotConfig)
+    for name, (config_class, _) in DENOISERS.items():
+        store.store(group="model", name=name, node=config_class(name=name))

@@ -1,0 +1,145 @@
+"""Scoring a policy: rollouts from fixed seeds, with intervals."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from policy_accel.diffusion import Objective
+from policy_accel.errors import UserError
+from policy_accel.evaluation import EnvironmentSpec, RolloutPool
+from policy_accel.evaluation.summary import summarize
+from policy_accel.policy.demonstrations import TaskConfig
+from policy_accel.policy.policy import DiffusionPolicy
+from policy_accel.policy.sampling import SamplingConfig
+from policy_accel.training.randomness import named_generator
+
+
+@dataclass
+class EvaluationConfig:
+    """Which episodes score a policy; the defaults are Diffusion Policy's test protocol."""
+
+    episodes: int = 50
+    start_seed: int = 100_000
+    """Episodes start from the seeds start_seed, start_seed + 1, ..."""
+    noise_seed: int = 0
+    """Seed of the sampler's noise, which is drawn for each (episode seed, chunk)."""
+    slots: int = 50
+    """Episodes that run side by side: the batch size of the policy."""
+    workers: int = -1
+    """Processes for the environments; 0 runs them in this one, -1 takes one for each core. Does not change results."""
+    videos: int = 4
+    """Number of the first episodes that are filmed."""
+    confidence: float = 0.95
+
+    def check(self) -> None:
+        """Raise UserError unless the numbers make sense."""
+        for name, least in (("episodes", 0), ("start_seed", 0), ("slots", 1), ("workers", -1), ("videos", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"evaluation.{name}={getattr(self, name)} must be at least {least}.")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"evaluation.confidence={self.confidence} must lie between 0 and 1.")
+
+
+class PolicyEvaluator:
+    """Rolls a policy out in its task's environment; the workers stay alive between calls.
+
+    Args:
+        task: names the environment.
+        n_obs_steps: newest observations that the policy sees.
+        objective: process and target of the training.
+        clip_sample: bound of the normalised sample, or None.
+        sampling: sampler, steps and grid.
+        config: which episodes.
+        video_dir: where the films go.
+    """
+
+    def __init__(
+        self,
+        task: TaskConfig,
+        *,
+        n_obs_steps: int,
+        objective: Objective,
+        clip_sample: float | None,
+        sampling: SamplingConfig,
+        config: EvaluationConfig,
+        video_dir: Path,
+    ) -> None:
+        config.check()
+        sampling.check(objective.process.timesteps)
+        if task.environment is None:
+            raise UserError(f"task '{task.name}' has no environment to score a policy in; set task.environment.")
+        self.objective, self.clip_sample, self.sampling, self.config = objective, clip_sample, sampling, config
+        self.video_dir = video_dir
+        spec = EnvironmentSpec(task.environment, dict(task.environment_options), task.max_steps, n_obs_steps)
+        workers = len(os.sched_getaffinity(0)) if config.workers < 0 else config.workers
+        self.pool = RolloutPool(spec, slots=max(1, min(config.slots, config.episodes)), workers=workers)
+
+    def close(self) -> None:
+        """End the workers."""
+        self.pool.close()
+
+    def __call__(
+        self, policy: DiffusionPolicy, report: Callable[[str], None], progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, Any]:
+        """Score `policy`; see `policy_accel.evaluation.summary.summarize` for the keys.
+
+        Raises:
+            UserError: observations of another size than the policy's; an environment that cannot be made.
+        """
+        began = time.perf_counter()
+        config = self.config
+        seeds = range(config.start_seed, config.start_seed + config.episodes)
+        results = self.pool.run(
+            self._act(policy), seeds, video_dir=self.video_dir, videos=config.videos, progress=progress
+        )
+        for failed in (result for result in results if result.error):
+            report(f"The episode of seed {failed.seed} failed twice and counts as score 0: {failed.error}")
+        return {
+            **summarize(results, confidence=config.confidence),
+            **{
+                f"sampling_{name}" if name != "sampler" else name: value
+                for name, value in asdict(self.sampling).items()
+            },
+            "network_evaluations": self.sampling.steps,
+            "start_seed": config.start_seed,
+            "noise_seed": config.noise_seed,
+            "seconds": time.perf_counter() - began,
+        }
+
+    def _act(self, policy: DiffusionPolicy) -> Callable[[Any, np.ndarray, np.ndarray], np.ndarray]:
+        policy.eval()
+        device = next(policy.parameters()).device
+        process = self.objective.process.to("cpu")
+        shape = policy.noise_shape(self.sampling)
+
+        def act(observations: Any, seeds: np.ndarray, chunks: np.ndarray) -> np.ndarray:
+            if isinstance(observations, dict) or observations.shape[2:] != (policy.observation_dim,):
+                got = "a dictionary" if isinstance(observations, dict) else f"shape {observations.shape[2:]}"
+                raise UserError(
+                    f"the environment's observation is {got}, the policy was trained on {policy.observation_dim} "
+                    "numbers; make task.observation and task.environment_options agree."
+                )
+            noise = torch.zeros(len(seeds), *shape)
+            for row, (seed, chunk) in enumerate(zip(seeds.tolist(), chunks.tolist(), strict=True)):
+                if seed >= 0:
+                    generator = named_generator(self.config.noise_seed, "rollout", seed, chunk)
+                    torch.randn(shape, generator=generator, out=noise[row])
+            actions = policy.predict(
+                torch.from_numpy(np.asarray(observations, dtype=np.float32)).to(device),
+                noise.to(device),
+                process=process,
+                target=self.objective.target,
+                clip_sample=self.clip_sample,
+                sampling=self.sampling,
+            )
+            return actions.cpu().numpy()
+
+        return act

@@ -1,0 +1,165 @@
+"""Robot runs: build everything from a configuration, train it, load it again, score it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from policy_accel.configuration import compose_config, plain
+from policy_accel.errors import UserError
+from policy_accel.models import DENOISERS
+from policy_accel.policy.config import RobotConfig, register
+from policy_accel.policy.demonstrations import Demonstrations, load_demonstrations
+from policy_accel.policy.evaluate import PolicyEvaluator
+from policy_accel.policy.policy import DiffusionPolicy
+from policy_accel.policy.task import ChunkTask
+from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps, load_checkpoint
+from policy_accel.training.loop import Trained, train
+from policy_accel.training.randomness import derive_seed
+
+
+def robot_config(overrides: list[str]) -> RobotConfig:
+    """The typed configuration for command-line `overrides`.
+
+    Raises:
+        UserError: as `compose_config` does.
+    """
+    register()
+    config = OmegaConf.to_object(compose_config("train", overrides))
+    assert isinstance(config, RobotConfig)
+    return config
+
+
+def config_record(config: RobotConfig) -> dict[str, Any]:
+    """The configuration as plain values, as it is kept in a run directory."""
+    return plain(OmegaConf.structured(config))
+
+
+def build_policy(config: RobotConfig, observation_dim: int, action_dim: int) -> DiffusionPolicy:
+    """A freshly initialised policy; its weights follow from `config.seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.seed, "weights"))
+        return DiffusionPolicy(config.policy, config.model, observation_dim=observation_dim, action_dim=action_dim)
+
+
+def build_evaluator(config: RobotConfig, run_dir: Path) -> PolicyEvaluator | None:
+    """What scores a policy of this configuration, or None without an environment or episodes."""
+    if config.task.environment is None or config.evaluation.episodes == 0:
+        config.evaluation.check()
+        return None
+    return PolicyEvaluator(
+        config.task,
+        n_obs_steps=config.policy.n_obs_steps,
+        objective=config.diffusion.objective(),
+        clip_sample=config.diffusion.clip_sample,
+        sampling=config.sampling,
+        config=config.evaluation,
+        video_dir=run_dir / "videos",
+    )
+
+
+def build_task(config: RobotConfig, evaluator: PolicyEvaluator | None = None) -> ChunkTask:
+    """Data, policy and objective for the training core."""
+    config.policy.check()
+    config.sampling.check(config.diffusion.timesteps)
+    objective = config.diffusion.objective()
+    demonstrations: Demonstrations = load_demonstrations(
+        config.task,
+        horizon=config.policy.horizon,
+        n_obs_steps=config.policy.n_obs_steps,
+        n_action_steps=config.policy.n_action_steps,
+    )
+    policy = build_policy(config, demonstrations.observations.shape[1], demonstrations.actions.shape[1])
+    return ChunkTask(
+        policy,
+        objective,
+        demonstrations,
+        normalization=(config.task.observation_normalization, config.task.action_normalization),
+        mask_padding=config.task.mask_padding,
+        evaluator=evaluator,
+    )
+
+
+def train_run(config: RobotConfig, after_update: Callable[[int], None] | None = None) -> Trained:
+    """Train the policy of `config` in its run directory, or continue it, and score it."""
+    run_dir = Path(config.run_dir)
+    evaluator = build_evaluator(config, run_dir)
+    try:
+        return train(
+            build_task(config, evaluator),
+            config.training,
+            seed=config.seed,
+            run_dir=run_dir,
+            run_config=config_record(config),
+            after_update=after_update,
+        )
+    finally:
+        if evaluator is not None:
+            evaluator.close()
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained policy (EMA weights, eval mode) with its configuration and the step of its checkpoint."""
+
+    policy: DiffusionPolicy
+    config: RobotConfig
+    step: int
+
+
+def load_run(run_dir: Path, checkpoint: str = "last", device: torch.device | str = "cpu") -> LoadedRun:
+    """Load the policy of a run directory.
+
+    Args:
+        run_dir: made by `train_run`.
+        checkpoint: "last", "best" (highest score during training) or a step.
+        device: where the policy goes.
+
+    Raises:
+        UserError: not a run directory, no such checkpoint, a damaged file.
+    """
+    config = _read_config(run_dir)
+    saved = load_checkpoint(_checkpoint_path(run_dir, checkpoint), ("ema",))
+    tensors = saved.tensors["ema"]
+    policy = build_policy(
+        config, tensors["observation_normalizer.scale"].shape[0], tensors["action_normalizer.scale"].shape[0]
+    )
+    policy.load_state_dict(tensors)
+    return LoadedRun(policy.to(device).eval().requires_grad_(False), config, saved.step)
+
+
+def _read_config(run_dir: Path) -> RobotConfig:
+    record = run_dir / "config.yaml"
+    if not record.is_file():
+        raise UserError(f"{run_dir} is not a run directory: it has no config.yaml; give the run_dir of a training run.")
+    try:
+        values = OmegaConf.load(record)
+        schema = OmegaConf.structured(RobotConfig(model=DENOISERS[values["model"]["name"]][0]()))
+        config = OmegaConf.to_object(OmegaConf.merge(schema, values))
+    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{record} cannot be read as a configuration ({str(error).splitlines()[0]}).") from error
+    assert isinstance(config, RobotConfig)
+    return config
+
+
+def _checkpoint_path(run_dir: Path, checkpoint: str) -> Path:
+    folder = run_dir / "checkpoints"
+    steps = checkpoint_steps(folder)
+    if not steps:
+        raise UserError(f"{run_dir} has no checkpoint yet; train it first.")
+    if checkpoint == "last":
+        return folder / f"{steps[-1]:08d}"
+    if checkpoint == "best":
+        best = best_checkpoint(folder)
+        if best is None:
+            raise UserError(f"No checkpoint of {run_dir} has a score; use --checkpoint last, or one of {steps}.")
+        return best
+    if not checkpoint.isdigit() or int(checkpoint) not in steps:
+        raise UserError(f"{run_dir} has no checkpoint '{checkpoint}'; there are last, best and the steps {steps}.")
+    return folder / f"{int(checkpoint):08d}"

@@ -1,0 +1,179 @@
+"""Checkpoints: safetensors and JSON in a directory of their own, complete or absent.
+
+    checkpoints/<step>/{model,ema,optimizer}.safetensors  state.json  [evaluation.json]
+    checkpoints/last -> <newest step>
+
+`state.json` holds the SHA-256 of the other files, so that a damaged checkpoint is noticed when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from policy_accel.errors import UserError
+from policy_accel.training.files import replace_json, sync_directory, write_bytes, writing
+
+FORMAT = 1
+
+
+@dataclass
+class CheckpointConfig:
+    """Which checkpoints are written and kept."""
+
+    every: int = 1000
+    """Updates between checkpoints; 0 writes one at the end only."""
+    keep_last: int = 2
+    """Newest checkpoints kept, at least 2, so that one is left when the newest is damaged."""
+    keep_best: int = 5
+    """Checkpoints with the highest score kept beside them."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one checkpoint holds: step, tensors by file name, JSON state."""
+
+    step: int
+    path: Path
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_checkpoint(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
+    """Write `folder`/<step> whole: to a temporary name, fsynced, renamed; then point `folder`/last at it.
+
+    Raises:
+        UserError: no space or no permission; what was there before is untouched.
+    """
+    final = folder / f"{step:08d}"
+    temporary = folder / f".{final.name}.tmp"
+    with writing(final):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            digests = {}
+            for name, values in tensors.items():
+                file = temporary / f"{name}.safetensors"
+                contiguous = {key: value.detach().contiguous().cpu() for key, value in values.items()}
+                write_bytes(file, safetensors.torch.save(contiguous))
+                digests[file.name] = _digest(file)
+            record = {"format": FORMAT, "step": step, "files": digests, **state}
+            write_bytes(temporary / "state.json", (json.dumps(record, indent=1) + "\n").encode())
+            sync_directory(temporary)
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(temporary, final)
+            link = folder / ".last.tmp"
+            link.unlink(missing_ok=True)
+            link.symlink_to(final.name)
+            os.replace(link, folder / "last")
+            sync_directory(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in `folder`, ascending, whole or not."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit() and path.is_dir())
+
+
+def load_checkpoint(path: Path, names: tuple[str, ...] = ("model", "ema", "optimizer")) -> Checkpoint:
+    """Read one checkpoint directory and check the files `names` against their digests.
+
+    Raises:
+        UserError: a file is missing or damaged, or the format is another one.
+    """
+    remedy = "remove that checkpoint and use an earlier one"
+    try:
+        state = json.loads((path / "state.json").read_text())
+        digests = state["files"]
+        step = int(state["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path / 'state.json'} is missing or damaged ({type(error).__name__}); {remedy}.") from error
+    if state.get("format") != FORMAT:
+        raise UserError(f"{path} has checkpoint format {state.get('format')!r}, this version reads {FORMAT}.")
+    tensors = {}
+    for name in names:
+        file = path / f"{name}.safetensors"
+        if not file.is_file():
+            raise UserError(f"{file} is missing; {remedy}.")
+        if _digest(file) != digests.get(file.name):
+            raise UserError(f"{file} is damaged: its SHA-256 is not the one in state.json; {remedy}.")
+        tensors[name] = safetensors.torch.load_file(file)
+    return Checkpoint(step, path, tensors, state)
+
+
+def load_newest(folder: Path, report: Any = print) -> Checkpoint | None:
+    """The newest whole checkpoint in `folder`, or None; each damaged one is set aside and named through `report`.
+
+    Raises:
+        UserError: there are checkpoints, and none is whole.
+    """
+    steps = checkpoint_steps(folder)
+    for step in reversed(steps):
+        path = folder / f"{step:08d}"
+        try:
+            return load_checkpoint(path)
+        except UserError as error:
+            aside = path.with_name(f"{path.name}.damaged")
+            report(
+                f"Checkpoint {path} cannot be used ({error}) It is kept as {aside.name}; going back to the one before."
+            )
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(path, aside)
+    if steps:
+        raise UserError(f"None of the checkpoints in {folder} is whole; choose another run_dir to start again.")
+    return None
+
+
+def record_evaluation(path: Path, result: dict[str, Any]) -> None:
+    """Put the evaluation of a checkpoint beside it."""
+    replace_json(path / "evaluation.json", result)
+
+
+def evaluation_of(path: Path) -> dict[str, Any] | None:
+    """The evaluation recorded beside a checkpoint, or None."""
+    try:
+        return json.loads((path / "evaluation.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the highest recorded score (the later one on a tie), or None when none has a score."""
+    scored = [(score, step) for step in checkpoint_steps(folder) if (score := _score(folder, step)) > -math.inf]
+    return folder / f"{max(scored)[1]:08d}" if scored else None
+
+
+def _score(folder: Path, step: int) -> float:
+    result = evaluation_of(folder / f"{step:08d}")
+    return float(result["score"]) if result and "score" in result else -math.inf
+
+
+def prune_checkpoints(folder: Path, config: CheckpointConfig) -> None:
+    """Remove all checkpoints but the newest `keep_last` and the `keep_best` with the highest scores."""
+    steps = checkpoint_steps(folder)
+    scored = sorted((step for step in steps if _score(folder, step) > -math.inf), key=lambda s: (_score(folder, s), s))
+    keep = {*steps[-config.keep_last :], *(scored[-config.keep_best :] if config.keep_best else [])}
+    for step in steps:
+        if step not in keep:
+            shutil.rmtree(folder / f"{step:08d}")

@@ -1,0 +1,286 @@
+"""The one training loop, for every track."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from policy_accel.errors import UserError, did_you_mean
+from policy_accel.progress import Progress
+from policy_accel.training.checkpoint import (
+    CheckpointConfig,
+    evaluation_of,
+    load_newest,
+    prune_checkpoints,
+    record_evaluation,
+    save_checkpoint,
+)
+from policy_accel.training.devices import choose_device, keep_freed_memory
+from policy_accel.training.ema import EMAConfig
+from policy_accel.training.interrupt import Interruption
+from policy_accel.training.metrics import LoggingConfig, MetricsLog
+from policy_accel.training.optimizer import OptimizerConfig
+from policy_accel.training.randomness import DataOrder, Generators
+from policy_accel.training.run_directory import open_run_directory
+from policy_accel.training.task import Batch, Task
+from policy_accel.training.update import Update
+
+PRECISIONS = ("fp32", "bf16")
+MATMUL_PRECISIONS = ("highest", "high", "medium")
+
+
+@dataclass
+class TrainingConfig:
+    """How long, how and on what to train."""
+
+    steps: int = 10_000
+    """Optimiser updates of the whole run."""
+    batch_size: int = 256
+    device: str = "auto"
+    """auto (CUDA when there is one), cpu, cuda or cuda:N."""
+    precision: str = "fp32"
+    """fp32, or bf16 autocast (slow on most CPUs)."""
+    matmul_precision: str = "highest"
+    """float32 matrix products on CUDA: highest (true float32), high or medium (TF32)."""
+    compile: bool = False
+    """Compile the loss and its gradient with torch.compile."""
+    validate_every: int = 1000
+    """Updates between validation losses; 0 for none."""
+    evaluate_every: int = 0
+    """Updates between evaluations (rollouts) during training; 0 evaluates after the last update only."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a run stands: updates made, whether all of them, seconds spent on updates, evaluation of the last one."""
+
+    step: int
+    finished: bool
+    training_seconds: float
+    evaluation: dict[str, Any] | None
+
+
+def _check(config: TrainingConfig) -> None:
+    positive = {"steps": config.steps, "batch_size": config.batch_size, "logging.every": config.logging.every}
+    for name, value in positive.items():
+        if value < 1:
+            raise UserError(f"training.{name}={value} must be at least 1.")
+    at_least_zero = {
+        "validate_every": config.validate_every,
+        "evaluate_every": config.evaluate_every,
+        "checkpoint.every": config.checkpoint.every,
+        "checkpoint.keep_best": config.checkpoint.keep_best,
+        "optimizer.warmup_steps": config.optimizer.warmup_steps,
+    }
+    for name, value in at_least_zero.items():
+        if value < 0:
+            raise UserError(f"training.{name}={value} must not be negative; 0 means never.")
+    if config.checkpoint.keep_last < 2:
+        raise UserError(
+            f"training.checkpoint.keep_last={config.checkpoint.keep_last} must be at least 2: one is left when "
+            "the newest is damaged."
+        )
+    for name, chosen, known in (
+        ("precision", config.precision, PRECISIONS),
+        ("matmul_precision", config.matmul_precision, MATMUL_PRECISIONS),
+    ):
+        if chosen not in known:
+            raise UserError(f"training.{name} '{chosen}' is unknown; {did_you_mean(chosen, known)}.")
+
+
+class Run:
+    """One run: the update, where it stands, and where it leaves its traces."""
+
+    def __init__(
+        self, task: Task, config: TrainingConfig, seed: int, run_dir: Path, run_config: dict[str, Any]
+    ) -> None:
+        _check(config)
+        self.device = choose_device(config.device)
+        open_run_directory(run_dir, run_config)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        torch.set_float32_matmul_precision(config.matmul_precision)
+        self.task, self.config, self.seed, self.run_dir = task, config, seed, run_dir
+        self.checkpoints = run_dir / "checkpoints"
+        task.to(self.device)
+        self.update = Update(
+            task,
+            config.optimizer,
+            config.ema,
+            steps=config.steps,
+            generators=Generators(seed, self.device),
+            precision=config.precision,
+            compiled=config.compile,
+        )
+        self.order = DataOrder(task.samples, config.batch_size, seed, self.device)
+        self.step, self.training_seconds, self.evaluation = 0, 0.0, None
+        self._resume()
+        self.progress = Progress("train", config.steps, self.step)
+        self.metrics = MetricsLog(run_dir, config.logging, start_step=self.step, run_config=run_config)
+        self.losses = torch.zeros(config.logging.every, device=self.device)
+        self.norms = torch.zeros(config.logging.every, device=self.device)
+        self.pending = 0
+        self.marked = time.perf_counter()
+
+    def _resume(self) -> None:
+        found = load_newest(self.checkpoints)
+        if found is None:
+            return
+        self.update.restore(found.tensors, found.state)
+        self.step = found.step
+        self.training_seconds = float(found.state["training_seconds"])
+        self.evaluation = evaluation_of(found.path)
+
+    def advance(self) -> None:
+        """Make one update; its loss stays on the device."""
+        loss, norm = self.update(self.order.batch(self.step), self.step)
+        self.losses[self.pending] = loss
+        if norm is not None:
+            self.norms[self.pending] = norm
+        self.pending += 1
+        self.step += 1
+
+    def flush(self) -> None:
+        """Read the losses since the last call (the only place that waits for the device) and log their mean.
+
+        Raises:
+            UserError: a loss is NaN or infinite; checkpoints written before stay.
+        """
+        if not self.pending:
+            return
+        losses = self.losses[: self.pending].cpu()
+        finite = torch.isfinite(losses)
+        if not bool(finite.all()):
+            first = int((~finite).nonzero()[0, 0])
+            raise UserError(
+                f"The loss of update {self.step - self.pending + first + 1} is {float(losses[first])}; the last good "
+                f"checkpoint is {self._last_good()}; lower training.optimizer.lr (now {self.config.optimizer.lr}) or "
+                "set training.optimizer.clip_grad_norm=1.0, with another run_dir."
+            )
+        now = time.perf_counter()
+        spent = now - self.marked
+        self.training_seconds += spent
+        row = {
+            "step": self.step,
+            "loss": float(losses.mean()),
+            "lr": float(self.update.optimizer.param_groups[0]["lr"]),
+            "epoch": self.step * self.config.batch_size / self.task.samples,
+            "steps_per_second": self.pending / spent,
+            "training_seconds": self.training_seconds,
+        }
+        if self.config.optimizer.clip_grad_norm is not None:
+            row["grad_norm"] = float(self.norms[: self.pending].mean())
+        self.metrics.write(row)
+        self.progress.to(self.step, f"loss {row['loss']:.4f}")
+        self.pending, self.marked = 0, now
+
+    def _last_good(self) -> str:
+        last = self.checkpoints / "last"
+        return str(last.resolve()) if last.exists() else "none, since the run is younger than training.checkpoint.every"
+
+    def validate(self) -> None:
+        """Log the validation loss of the EMA model."""
+        if not self.task.validation_samples:
+            return
+        loss = float(self.update.validation_loss(self._validation_batches(), self.seed))
+        self.metrics.write({"step": self.step, "validation_loss": loss})
+
+    def _validation_batches(self) -> Iterator[Batch]:
+        indices = torch.arange(self.task.validation_samples, device=self.device)
+        return (self.task.validation_batch(part) for part in indices.split(self.config.batch_size))
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step and drop those that are no longer kept."""
+        state = {**self.update.state(), "training_seconds": self.training_seconds, "seed": self.seed}
+        path = save_checkpoint(self.checkpoints, self.step, self.update.tensors(), state)
+        prune_checkpoints(self.checkpoints, self.config.checkpoint)
+        return path
+
+    def evaluate(self, path: Path) -> None:
+        """Score the EMA model and put the result beside the checkpoint `path` of this step."""
+        result = self.task.evaluate(self.update.ema.model, self.progress.say)
+        if result is None:
+            return
+        record_evaluation(path, result)
+        self.evaluation = result
+        plain = {name: value for name, value in result.items() if isinstance(value, int | float | list | str)}
+        self.metrics.write({"step": self.step, **{k: v for k, v in plain.items() if k != "episodes"}})
+        prune_checkpoints(self.checkpoints, self.config.checkpoint)
+
+
+def _due(step: int, every: int, steps: int) -> bool:
+    return step == steps or (every > 0 and step % every == 0)
+
+
+def train(
+    task: Task,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    run_dir: Path,
+    run_config: dict[str, Any],
+    after_update: Callable[[int], None] | None = None,
+) -> Trained:
+    """Train `task.model` in `run_dir`, or continue the run that is there.
+
+    Saves at every `checkpoint.every` updates, at each evaluation and at the end; SIGINT and SIGTERM save and return.
+
+    Args:
+        task: data, model, objective and score.
+        config: how to train.
+        seed: of every random stream.
+        run_dir: made when missing.
+        run_config: the whole configuration, kept in the run directory and compared with it.
+        after_update: called with the number of updates made after each one.
+
+    Raises:
+        UserError: impossible settings, another configuration in `run_dir`, a loss that is not finite, a full disk.
+    """
+    run = Run(task, config, seed, run_dir, run_config)
+    interruption = Interruption()
+    steps = config.steps
+    try:
+        with interruption.watch():
+            path = run.checkpoints / f"{run.step:08d}"
+            unscored = run.evaluation is None and path.is_dir() and _due(run.step, config.evaluate_every, steps)
+            if unscored:
+                with interruption.abandonable():
+                    run.evaluate(path)
+            run.marked = time.perf_counter()
+            while run.step < steps and not interruption.requested:
+                run.advance()
+                if after_update is not None:
+                    after_update(run.step)
+                validating = config.validate_every > 0 and _due(run.step, config.validate_every, steps)
+                evaluating = _due(run.step, config.evaluate_every, steps)
+                saving = evaluating or _due(run.step, config.checkpoint.every, steps)
+                if run.pending == config.logging.every or validating or saving:
+                    run.flush()
+                if validating:
+                    run.validate()
+                if saving:
+                    path = run.save()
+                if evaluating:
+                    with interruption.abandonable():
+                        run.evaluate(path)
+                if validating or saving or evaluating:
+                    run.marked = time.perf_counter()
+            if interruption.requested and run.step < steps:
+                run.flush()
+                run.save()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        run.progress.close()
+        run.metrics.close()
+    finished = run.step == steps and not interruption.requested
+    return Trained(run.step, finished, run.training_seconds, run.evaluation)

@@ -1,0 +1,96 @@
+"""Metrics: JSON lines always, Weights & Biases when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from policy_accel.errors import UserError, did_you_mean
+from policy_accel.training.files import replace_text, writing
+
+WANDB_MODES = ("off", "offline", "online")
+
+
+@dataclass
+class LoggingConfig:
+    """Where metrics go beside metrics.jsonl."""
+
+    every: int = 100
+    """Updates between rows; losses stay on the device in between."""
+    wandb: str = "off"
+    """Weights & Biases: off, offline (a folder in the run directory, `wandb sync` sends it later) or online."""
+    wandb_project: str = "policy_accel"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics file; a last line that a crash cut short is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+class MetricsLog:
+    """Appends rows to `run_dir`/metrics.jsonl, and to Weights & Biases when configured.
+
+    Args:
+        run_dir: the run directory.
+        config: where rows go.
+        start_step: rows beyond this step, left by a run that was killed after its last checkpoint, are dropped.
+        run_config: what Weights & Biases shows as the run's configuration.
+    """
+
+    def __init__(self, run_dir: Path, config: LoggingConfig, *, start_step: int, run_config: dict[str, Any]) -> None:
+        if config.wandb not in WANDB_MODES:
+            raise UserError(
+                f"training.logging.wandb '{config.wandb}' is unknown; {did_you_mean(config.wandb, WANDB_MODES)}."
+            )
+        self.path = run_dir / "metrics.jsonl"
+        rows = [row for row in read_metrics(self.path) if row.get("step", 0) <= start_step]
+        replace_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        self._wandb = _start_wandb(run_dir, config, run_config) if config.wandb != "off" else None
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row; it has a "step"."""
+        with writing(self.path), open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+        if self._wandb is not None:
+            self._wandb.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])
+
+    def close(self) -> None:
+        """Finish the Weights & Biases run."""
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _start_wandb(run_dir: Path, config: LoggingConfig, run_config: dict[str, Any]) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError(
+            f"training.logging.wandb={config.wandb} needs the package wandb: pip install 'policy-accel[wandb]'."
+        ) from error
+    os.environ.setdefault("WANDB_SILENT", "true")
+    try:
+        return wandb.init(
+            project=config.wandb_project,
+            dir=str(run_dir),
+            mode="offline" if config.wandb == "offline" else "online",
+            name=run_dir.name,
+            id=hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16],
+            resume="allow" if config.wandb == "online" else None,
+            config=run_config,
+        )
+    except wandb.errors.Error as error:
+        raise UserError(
+            f"Weights & Biases could not start ({str(error).splitlines()[0]}); run `wandb login`, or set "
+            "training.logging.wandb=offline."
+        ) from error

@@ -1,0 +1,47 @@
+"""The learning curve of a run as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from policy_accel.training.files import writing
+from policy_accel.training.metrics import read_metrics
+
+
+def plot_learning_curve(run_dir: Path) -> Path:
+    """Draw loss, validation loss and score over updates from `run_dir`/metrics.jsonl to learning_curve.png.
+
+    Returns:
+        The path of the picture.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(run_dir / "metrics.jsonl")
+    scored = [row for row in rows if "score" in row]
+    figure = Figure(figsize=(7.0, 4.0 if not scored else 6.0), layout="constrained")
+    axes = figure.subplots(2 if scored else 1, sharex=True, squeeze=False)[:, 0]
+    for key, label in (("loss", "training loss"), ("validation_loss", "validation loss (EMA)")):
+        points = [(row["step"], row[key]) for row in rows if key in row]
+        if points:
+            axes[0].plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
+    axes[0].set_yscale("log")
+    axes[0].set_ylabel("loss")
+    axes[0].legend()
+    if scored:
+        steps, scores = [row["step"] for row in scored], [row["score"] for row in scored]
+        below = [row["score"] - row["score_interval"][0] for row in scored]
+        above = [row["score_interval"][1] - row["score"] for row in scored]
+        axes[1].errorbar(steps, scores, yerr=[below, above], marker="o", capsize=4, color="tab:green")
+        axes[1].set_ylim(0.0, 1.05)
+        axes[1].set_ylabel(f"score ({scored[-1]['confidence']:.0%} interval)")
+    axes[-1].set_xlabel("updates")
+    figure.suptitle(run_dir.name)
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    path = run_dir / "learning_curve.png"
+    with writing(path):
+        figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,83 @@
+"""Named random generators and the order of the data, all restorable."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def derive_seed(seed: int, *names: str | int) -> int:
+    """A 63-bit seed for one named purpose; different names give unrelated streams."""
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def named_generator(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator on `device`, seeded for one named purpose."""
+    return torch.Generator(device).manual_seed(derive_seed(seed, *names))
+
+
+class Generators:
+    """The generators of a training run: diffusion times, noise, and torch's own (dropout).
+
+    `state_dict` gives JSON-able strings; `load_state_dict` continues every stream where it was.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.time = named_generator(seed, "time", device=device)
+        self.noise = named_generator(seed, "noise", device=device)
+        self.device = device
+        torch.manual_seed(derive_seed(seed, "torch"))
+
+    def state_dict(self) -> dict[str, str]:
+        """State of every generator as text."""
+        states = {"time": self.time.get_state(), "noise": self.noise.get_state(), "torch": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {name: base64.b64encode(state.numpy().tobytes()).decode() for name, state in states.items()}
+
+    def load_state_dict(self, states: dict[str, str]) -> None:
+        """Continue every stream from `states`; those of another kind of device stay freshly seeded."""
+        decoded = {
+            name: torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+            for name, text in states.items()
+        }
+        torch.set_rng_state(decoded["torch"])
+        if ("cuda" in decoded) != (self.device.type == "cuda"):
+            return
+        self.time.set_state(decoded["time"])
+        self.noise.set_state(decoded["noise"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(decoded["cuda"], self.device)
+
+
+class DataOrder:
+    """Batches of sample indices: one endless chain of permutations, each drawn from (seed, epoch).
+
+    The batch of a step follows from the step alone, so there is nothing to save, and every batch is full.
+    """
+
+    def __init__(self, samples: int, batch_size: int, seed: int, device: torch.device) -> None:
+        self.samples, self.batch_size, self.seed, self.device = samples, batch_size, seed, device
+        self._epochs: dict[int, Tensor] = {}
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if epoch not in self._epochs:
+            self._epochs = {known: order for known, order in self._epochs.items() if known == epoch - 1}
+            generator = named_generator(self.seed, "data order", epoch, device=self.device)
+            self._epochs[epoch] = torch.randperm(self.samples, generator=generator, device=self.device)
+        return self._epochs[epoch]
+
+    def batch(self, step: int) -> Tensor:
+        """Indices [batch_size] int64 of the batch of `step`, on the device."""
+        begin, end = step * self.batch_size, (step + 1) * self.batch_size
+        parts = []
+        while begin < end:
+            epoch, offset = divmod(begin, self.samples)
+            stop = min(self.samples, offset + end - begin)
+            parts.append(self._permutation(epoch)[offset:stop])
+            begin += stop - offset
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

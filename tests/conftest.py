@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import os
+
+# Before torch is loaded: threads that spin while they wait starve the workers of the tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real data sets that stand beside the checkout of a developer and of CI; a user does not need them."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    assert folder.is_dir(), f"{folder} is missing: the tests on real data need it"
+    return folder
