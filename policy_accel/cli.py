@@ -18,9 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="policy-accel", description=__doc__.splitlines()[0] if __doc__ else None)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    demo = commands.add_parser(
-        "demo", help="train and score a policy on the demonstrations that ship"
-    )
+    demo = commands.add_parser("demo", help="train and score a policy on the demonstrations that ship")
     demo.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
     demo.set_defaults(run=_demo)
 

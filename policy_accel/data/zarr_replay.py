@@ -6,7 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from policy_accel.data.episodes import Episodes
 from policy_accel.data.files import new_path
 from policy_accel.data.zarr_store import EXPECTED, missing_chunks, open_replay, read_array
 from policy_accel.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from zarr.core.buffer import Buffer
 
 _CHUNK_BYTES = 2_000_000
 
@@ -87,8 +90,8 @@ def _encode(episodes: Episodes, zarr_format: Literal[2, 3]) -> dict[str, bytes]:
 
     blosc_v2 = numcodecs.Blosc(cname="zstd", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
     blosc = blosc_v2 if zarr_format == 2 else BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle")
-    store = MemoryStore()
-    root = zarr.create_group(store, zarr_format=zarr_format)
+    files: dict[str, Buffer] = {}
+    root = zarr.create_group(MemoryStore(files), zarr_format=zarr_format)
     for key, values in episodes.arrays.items():
         rows = min(len(values), max(1, _CHUNK_BYTES // (values.nbytes // len(values))))
         root.create_array(
@@ -99,4 +102,4 @@ def _encode(episodes: Episodes, zarr_format: Literal[2, 3]) -> dict[str, bytes]:
             config={"write_empty_chunks": True},
         )
     root.create_array("meta/episode_ends", data=episodes.episode_ends, compressors=None)
-    return {name: buffer.to_bytes() for name, buffer in sorted(store._store_dict.items())}
+    return {name: buffer.to_bytes() for name, buffer in sorted(files.items())}

@@ -58,7 +58,8 @@ def timestep_grid(timesteps: int, sampling_steps: int, spacing: str) -> Grid:
         grid = [round(timesteps - i * timesteps / sampling_steps) - 1 for i in range(sampling_steps)]
     elif spacing == "linspace":
         last = timesteps - 1
-        grid = [round(last * i / max(1, sampling_steps - 1)) for i in reversed(range(sampling_steps))]
+        stride = last / max(1, sampling_steps - 1)
+        grid = [round(i * stride) for i in reversed(range(sampling_steps))]
         grid = [last] if sampling_steps == 1 else grid
     else:
         raise UserError(f"evaluation.spacing '{spacing}' is unknown; {did_you_mean(spacing, SPACINGS)}.")

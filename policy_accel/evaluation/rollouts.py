@@ -97,7 +97,7 @@ class RolloutPool:
 
         Args:
             act: the policy.
-            seeds: of the environment's reset, each at least 0.
+            seeds: of the environment's reset, each at least 0, all different.
             video_dir: where the mp4 files go, made when missing.
             videos: the episodes of the first `videos` seeds are filmed to video_dir/<seed>.mp4.
             progress: called with (episodes done, all episodes) when an episode is over.
@@ -106,7 +106,7 @@ class RolloutPool:
             One result for each seed, in the order of `seeds`.
 
         Raises:
-            UserError: a negative seed; videos without video_dir; the environment cannot be made; a video cannot be
+            UserError: a seed that is negative or given twice; videos without video_dir; the environment cannot be made; a video cannot be
                 written; actions of a wrong shape, or with a NaN or infinite value. The workers are ended then, as they
                 are by any other exception.
         """
@@ -215,6 +215,9 @@ def _film_paths(seeds: Sequence[int], video_dir: Path | None, videos: int) -> di
     for seed in seeds:
         if seed < 0:
             raise UserError(f"seed {seed}: the seed of an episode must be at least 0")
+    if len(set(seeds)) < len(seeds):
+        twice = next(seed for seed, count in Counter(seeds).items() if count > 1)
+        raise UserError(f"seed {twice} is given twice: the same episode would be counted twice; give different seeds")
     if videos < 1:
         return {}
     if video_dir is None:

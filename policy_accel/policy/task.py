@@ -81,7 +81,7 @@ class ChunkTask:
         self.train, self.validation = demonstrations.train, demonstrations.validation
         self.samples = len(self.train.indices)
         self.validation_samples = 0 if self.validation is None else len(self.validation.indices)
-        self.known: Tensor | None = None
+        self.known = policy.known_mask(torch.device("cpu"))
 
     def to(self, device: torch.device) -> None:
         """Move model, data and tables to `device`."""

@@ -1,0 +1,316 @@
+"""Every field of the configuration reaches the object that it configures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from policy_accel.evaluation import EpisodeResult, RolloutPool
+from policy_accel.models import DENOISERS
+from policy_accel.policy.config import RobotConfig
+from policy_accel.policy.run import build_evaluator, build_policy, build_task, train_run
+from policy_accel.training.checkpoint import checkpoint_steps
+from policy_accel.training.ema import EMA
+from policy_accel.training.loop import Run
+from policy_accel.training.metrics import read_metrics
+from policy_accel.training.optimizer import lr_factor
+from policy_accel.training.run_directory import flatten
+
+from .conftest import write_demonstrations
+
+Build = Callable[..., RobotConfig]
+Probe = Callable[[RobotConfig], Any]
+
+
+def freeze(value: Any) -> Any:
+    """A comparable form of what a probe saw."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().double().numpy().tobytes(), tuple(value.shape)
+    if isinstance(value, np.ndarray):
+        return value.astype(float).tobytes(), value.shape
+    if isinstance(value, list | tuple):
+        return tuple(freeze(part) for part in value)
+    return value
+
+
+def task_probe(look: Callable[[Any], Any]) -> Probe:
+    return lambda config: look(build_task(config))
+
+
+def run_probe(look: Callable[[Run], Any]) -> Probe:
+    def probe(config: RobotConfig) -> Any:
+        run = Run(build_task(config), config.training, config.seed, Path(config.run_dir), {})
+        try:
+            return look(run)
+        finally:
+            run.progress.close()
+            run.metrics.close()
+
+    return probe
+
+
+def evaluator_probe(look: Callable[[Any], Any]) -> Probe:
+    def probe(config: RobotConfig) -> Any:
+        evaluator = build_evaluator(config, Path(config.run_dir))
+        assert evaluator is not None
+        return look(evaluator)
+
+    return probe
+
+
+def predicted(config: RobotConfig) -> np.ndarray:
+    """Actions that the evaluator gets for fixed observations."""
+    evaluator = build_evaluator(config, Path(config.run_dir))
+    assert evaluator is not None
+    policy = build_policy(config, 5, 2)
+    for parameter in policy.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
+    observations = np.linspace(-1, 1, 2 * config.policy.n_obs_steps * 5, dtype=np.float32)
+    act = evaluator._act(policy)
+    return act(observations.reshape(2, config.policy.n_obs_steps, 5), np.array([3, 4]), np.array([0, 1]))
+
+
+def asked_of_the_pool(config: RobotConfig) -> Any:
+    """What the evaluator asks the rollout pool for, and the interval it reports."""
+    asked: list[Any] = []
+
+    def run(self: RolloutPool, act: Any, seeds: Any, *, video_dir: Path, videos: int, progress: Any) -> Any:
+        asked.append((list(seeds), self.slots, self.workers, videos))
+        return [EpisodeResult(seed, 0.1 * (seed % 7), False, 1) for seed in seeds]
+
+    original, RolloutPool.run = RolloutPool.run, run  # type: ignore[method-assign]
+    try:
+        evaluator = build_evaluator(config, Path(config.run_dir))
+        assert evaluator is not None
+        result = evaluator(build_policy(config, 5, 2), print)
+    finally:
+        RolloutPool.run = original  # type: ignore[method-assign]
+    return asked, result["score_interval"], result["success_interval"]
+
+
+def trace(config: RobotConfig) -> Any:
+    """What a short run leaves behind: rows, checkpoints, files."""
+    train_run(config)
+    run_dir = Path(config.run_dir)
+    rows = [(row["step"], *sorted(set(row) - {"step"})) for row in read_metrics(run_dir / "metrics.jsonl")]
+    wandb = [json.loads(file.read_text()) for file in run_dir.glob("wandb/*/files/wandb-metadata.json")]
+    return rows, checkpoint_steps(run_dir / "checkpoints"), len(list(run_dir.glob("wandb/offline*"))), len(wandb)
+
+
+def wandb_project(config: RobotConfig) -> Any:
+    import wandb
+
+    seen: list[str] = []
+    original = wandb.init
+
+    def init(**options: Any) -> Any:
+        seen.append(options["project"])
+        return original(**{**options, "mode": "disabled"})
+
+    wandb.init = init
+    try:
+        run_probe(lambda run: None)(config)
+    finally:
+        wandb.init = original
+    return seen
+
+
+def decays(run: Run) -> list[float]:
+    values = []
+    for updates in range(0, 40):
+        run.update.ema.updates = updates
+        values.append(run.update.ema.decay())
+    assert isinstance(run.update.ema, EMA)
+    return values
+
+
+BATCH = torch.arange(8)
+SCORED = ["evaluation.episodes=3"]
+CADENCE = ["training.checkpoint.every=1", "training.evaluate_every=0"]
+LINEAR = ["diffusion.schedule=linear"]
+
+# field -> (new value, what looks at the object, overrides on both sides)
+FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
+    "task.name": ("other", lambda config: Path(config.run_dir).name, ["run_dir=x/${task.name}"]),
+    "task.data": ("OTHER_DATA", task_probe(lambda task: task.actions), []),
+    "task.observation": ("[state,keypoint]", task_probe(lambda task: task.observations), []),
+    "task.action": ("'state[:2]'", task_probe(lambda task: task.actions), []),
+    "task.observation_normalization": ("gaussian", task_probe(lambda task: task.observations), []),
+    "task.action_normalization": ("identity", task_probe(lambda task: task.actions), []),
+    "task.val_ratio": ("0.4", task_probe(lambda task: task.validation_samples), []),
+    "task.max_train_episodes": ("2", task_probe(lambda task: task.samples), []),
+    "task.split_seed": ("7", task_probe(lambda task: task.train.indices), []),
+    "task.mask_padding": ("true", task_probe(lambda task: task.batch(BATCH).counted), []),
+    "task.environment": ("policy_accel/Other-v0", evaluator_probe(lambda e: e.pool.spec.id), SCORED),
+    "task.environment_options": ("{observation:image}", evaluator_probe(lambda e: str(e.pool.spec.kwargs)), SCORED),
+    "task.max_steps": ("17", evaluator_probe(lambda e: e.pool.spec.max_steps), SCORED),
+    "policy.horizon": ("32", task_probe(lambda task: task.batch(BATCH).x0), []),
+    "policy.n_obs_steps": ("3", task_probe(lambda task: task.batch(BATCH).condition), []),
+    "policy.n_action_steps": ("4", predicted, SCORED),
+    "policy.conditioning": ("inpainting", task_probe(lambda task: task.batch(BATCH).x0), []),
+    "diffusion.schedule": ("linear", task_probe(lambda task: task.objective.process.alphas), []),
+    "diffusion.timesteps": ("50", task_probe(lambda task: task.objective.process.alphas), []),
+    "diffusion.beta_start": ("0.001", task_probe(lambda task: task.objective.process.alphas), LINEAR),
+    "diffusion.beta_end": ("0.03", task_probe(lambda task: task.objective.process.alphas), LINEAR),
+    "diffusion.target": ("v", task_probe(lambda task: task.objective.target), []),
+    "diffusion.clip_sample": ("0.01", predicted, SCORED),
+    "sampling.sampler": ("ddpm", predicted, SCORED),
+    "sampling.steps": ("5", predicted, SCORED),
+    "sampling.spacing": ("leading", predicted, SCORED),
+    "training.steps": ("6", trace, []),
+    "training.batch_size": ("4", run_probe(lambda run: run.order.batch(0)), []),
+    "training.device": ("meta", lambda config: str(config.training.device), []),
+    "training.precision": ("bf16", run_probe(lambda run: type(run.update.autocast()).__name__), []),
+    "training.matmul_precision": ("high", run_probe(lambda run: torch.get_float32_matmul_precision()), []),
+    "training.compile": ("true", run_probe(lambda run: hasattr(run.update.loss, "_torchdynamo_orig_callable")), []),
+    "training.validate_every": ("1", trace, []),
+    "training.evaluate_every": ("2", trace, ["training.checkpoint.every=3", "training.checkpoint.keep_last=4"]),
+    "training.optimizer.lr": ("0.5", run_probe(lambda run: run.update.optimizer.param_groups[0]["lr"]), []),
+    "training.optimizer.betas": ("[0.1,0.2]", run_probe(lambda run: run.update.optimizer.param_groups[0]["betas"]), []),
+    "training.optimizer.eps": ("0.5", run_probe(lambda run: run.update.optimizer.param_groups[0]["eps"]), []),
+    "training.optimizer.weight_decay": (
+        "0.5",
+        run_probe(lambda run: run.update.optimizer.param_groups[0]["weight_decay"]),
+        [],
+    ),
+    "training.optimizer.schedule": ("constant", lambda c: lr_factor(c.training.optimizer, 300, 400), []),
+    "training.optimizer.warmup_steps": ("7", lambda c: lr_factor(c.training.optimizer, 5, 100), []),
+    "training.optimizer.clip_grad_norm": ("0.5", trace, []),
+    "training.ema.power": ("0.5", run_probe(decays), []),
+    "training.ema.inv_gamma": ("2.0", run_probe(decays), []),
+    "training.ema.update_after_step": ("3", run_probe(decays), []),
+    "training.ema.min_decay": ("0.5", run_probe(decays), []),
+    "training.ema.max_decay": ("0.6", run_probe(decays), []),
+    "training.checkpoint.every": ("1", trace, ["training.checkpoint.keep_last=4"]),
+    "training.checkpoint.keep_last": ("3", trace, CADENCE),
+    "training.checkpoint.keep_best": (
+        "0",
+        lambda config: trace_with_scores(config),
+        ["training.evaluate_every=1", "training.checkpoint.keep_best=1"],
+    ),
+    "training.logging.every": ("3", trace, []),
+    "training.logging.wandb": ("offline", trace, []),
+    "training.logging.wandb_project": ("mine", wandb_project, ["training.logging.wandb=offline"]),
+    "evaluation.episodes": ("5", asked_of_the_pool, SCORED),
+    "evaluation.start_seed": ("11", asked_of_the_pool, SCORED),
+    "evaluation.noise_seed": ("1", predicted, SCORED),
+    "evaluation.slots": ("2", asked_of_the_pool, SCORED),
+    "evaluation.workers": ("1", asked_of_the_pool, [*SCORED, "evaluation.workers=0"]),
+    "evaluation.videos": ("1", asked_of_the_pool, SCORED),
+    "evaluation.confidence": ("0.5", asked_of_the_pool, SCORED),
+    "seed": ("1", lambda config: [*build_policy(config, 5, 2).parameters()][0], []),
+    "run_dir": ("OTHER_DIR", lambda config: trace(config) and Path(config.run_dir).is_dir() and config.run_dir, []),
+}
+MODEL_FIELDS: dict[str, tuple[str, Callable[[torch.nn.Module], Any]]] = {
+    "unet.down_dims": ("[8,24]", lambda net: sum(p.numel() for p in net.parameters())),
+    "unet.kernel_size": ("5", lambda net: sum(p.numel() for p in net.parameters())),
+    "unet.groups": ("4", lambda net: net.head[0][1].num_groups),  # type: ignore[index, union-attr]
+    "unet.step_embedding_dim": ("16", lambda net: sum(p.numel() for p in net.parameters())),
+    "unet.film_scale": ("false", lambda net: sum(p.numel() for p in net.parameters())),
+    "transformer.embedding_dim": ("32", lambda net: sum(p.numel() for p in net.parameters())),
+    "transformer.layers": ("1", lambda net: len(net.decoder.layers)),  # type: ignore[union-attr, arg-type]
+    "transformer.heads": ("2", lambda net: net.decoder.layers[0].self_attn.num_heads),  # type: ignore[union-attr, index]
+    "transformer.embedding_dropout": ("0.3", lambda net: net.dropout.p),  # type: ignore[union-attr]
+    "transformer.attention_dropout": ("0.3", lambda net: net.decoder.layers[0].dropout1.p),  # type: ignore[union-attr, index]
+    "transformer.causal": ("false", lambda net: net.causal_mask is None),
+    "mlp.hidden_dims": ("[16]", lambda net: sum(p.numel() for p in net.parameters())),
+    "mlp.step_embedding_dim": ("16", lambda net: sum(p.numel() for p in net.parameters())),
+}
+
+
+def trace_with_scores(config: RobotConfig) -> Any:
+    """Checkpoints that are kept when the first of four has the best score."""
+    from policy_accel.training import train
+
+    task = build_task(config)
+    scores = iter([0.9, 0.1, 0.2, 0.3])
+    task.evaluator = lambda policy, report: {"score": next(scores)}
+    train(task, config.training, seed=0, run_dir=Path(config.run_dir), run_config={})
+    return checkpoint_steps(Path(config.run_dir) / "checkpoints")
+
+
+def leaves(value: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields of a dataclass but those of the model, which its own class names."""
+    for field in dataclasses.fields(value):
+        name, part = f"{prefix}{field.name}", getattr(value, field.name)
+        if name == "model":
+            continue
+        if dataclasses.is_dataclass(part):
+            yield from leaves(part, f"{name}.")
+        else:
+            yield name
+
+
+def test_the_table_names_every_field(tiny_config: Build) -> None:
+    assert set(leaves(tiny_config())) == set(FIELDS)
+    of_models = {
+        f"{name}.{field.name}"
+        for name, (config_class, _) in DENOISERS.items()
+        for field in dataclasses.fields(config_class)
+        if field.name != "name"
+    }
+    assert of_models == set(MODEL_FIELDS)
+
+
+@pytest.mark.parametrize("key", [key for key in FIELDS if key != "training.device"])
+def test_a_field_changes_what_it_configures(key: str, tiny_config: Build, tmp_path: Path) -> None:
+    value, probe, overrides = FIELDS[key]
+    if value == "OTHER_DATA":
+        value = str(write_demonstrations(tmp_path / "other.zarr.zip", seed=5))
+    if value == "OTHER_DIR":
+        value = str(tmp_path / "elsewhere")
+    directories = [] if key == "run_dir" or any(o.startswith("run_dir") for o in overrides) else ["run_dir={}"]
+    before = torch.get_float32_matmul_precision()
+    seen = []
+    try:
+        for side, change in (("before", []), ("after", [f"{key}={value}"])):
+            places = [directory.format(tmp_path / side) for directory in directories]
+            seen.append(freeze(probe(tiny_config(*overrides, *places, *change))))
+            torch.set_float32_matmul_precision(before)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen[0] != seen[1]
+
+
+def test_the_device_is_where_the_model_goes(tiny_config: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    import policy_accel.training.loop as loop
+
+    asked: list[str] = []
+
+    def choose(name: str) -> torch.device:
+        asked.append(name)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(loop, "choose_device", choose)
+    run_probe(lambda run: None)(tiny_config("training.device=cuda:3"))
+    assert asked == ["cuda:3"]
+
+
+@pytest.mark.parametrize("key", list(MODEL_FIELDS))
+def test_a_model_field_changes_the_network(key: str, tiny_config: Build) -> None:
+    name, field = key.split(".")
+    value, look = MODEL_FIELDS[key]
+    small = {"unet": [], "transformer": ["model.embedding_dim=16", "model.layers=2"], "mlp": ["model.hidden_dims=[8]"]}
+    base = [f"model={name}", *small[name]]
+    plain, changed = (
+        look(build_policy(tiny_config(*base, *change), 5, 2).denoiser) for change in ([], [f"model.{field}={value}"])
+    )
+    assert plain != changed
+
+
+def test_flatten_agrees_with_the_fields(tiny_config: Build) -> None:
+    from policy_accel.policy.run import config_record
+
+    recorded = {
+        key
+        for key in flatten(config_record(tiny_config()))
+        if not key.startswith(("model.", "task.environment_options"))
+    }
+    assert recorded | {"task.environment_options"} == set(FIELDS)

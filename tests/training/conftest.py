@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from policy_accel.diffusion import Objective, vp_process
+from policy_accel.training import Batch, Trained, TrainingConfig, train
+
+
+class ToyDenoiser(nn.Module):
+    """A small network with dropout, so that torch's own generator matters, and a buffer that moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Mish(), nn.Dropout(0.1), nn.Linear(16, 3))
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.layers(torch.cat([x, t.float()[:, None] / 100], dim=1))
+
+
+class ToyTask:
+    """Three numbers a sample on a line; the score is minus the distance of the EMA weights from nought."""
+
+    def __init__(self, score: Callable[[nn.Module], dict[str, Any] | None] | None = None) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.data = torch.randn(50, 1, generator=generator) * torch.tensor([1.0, -0.5, 0.2])
+        self.samples, self.validation_samples = 40, 10
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.model: nn.Module = ToyDenoiser()
+        self.objective = Objective(vp_process(timesteps=100), "epsilon")
+        self.score = score
+        self.batches: list[list[int]] = []
+        self.training_modes: list[bool] = []
+
+    def to(self, device: torch.device) -> None:
+        self.model.to(device)
+        self.objective = self.objective.to(device)
+
+    def batch(self, indices: Tensor) -> Batch:
+        self.batches.append(indices.tolist())
+        return Batch(self.data[indices])
+
+    def validation_batch(self, indices: Tensor) -> Batch:
+        return Batch(self.data[40 + indices])
+
+    def evaluate(self, model: nn.Module, report: Callable[[str], None]) -> dict[str, Any] | None:
+        self.training_modes.append(model.training)
+        return self.score(model) if self.score else None
+
+
+@pytest.fixture
+def toy_task() -> type[ToyTask]:
+    return ToyTask
+
+
+@pytest.fixture
+def config() -> TrainingConfig:
+    """Twelve updates with everything due now and then."""
+    config = TrainingConfig(steps=12, batch_size=8, device="cpu", validate_every=4)
+    config.optimizer.lr, config.optimizer.warmup_steps = 1e-2, 2
+    config.checkpoint.every, config.logging.every = 3, 2
+    return config
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Trained]:
+    def run(task: ToyTask, config: TrainingConfig, name: str = "run", **options: Any) -> Trained:
+        options = {"seed": 7, "run_config": {"training": {"steps": config.steps}}, **options}
+        return train(task, config, run_dir=tmp_path / name, **options)
+
+    return run

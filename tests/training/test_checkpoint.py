@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from policy_accel.errors import UserError
+from policy_accel.training.checkpoint import (
+    CheckpointConfig,
+    best_checkpoint,
+    checkpoint_steps,
+    load_checkpoint,
+    load_newest,
+    prune_checkpoints,
+    record_evaluation,
+    save_checkpoint,
+)
+
+
+def tensors(value: float) -> dict[str, dict[str, Tensor]]:
+    return {name: {"w": torch.full((3,), value)} for name in ("model", "ema", "optimizer")}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 5, tensors(2.0), {"note": [1, "a"]})
+    loaded = load_checkpoint(path)
+    assert path.name == "00000005"
+    assert loaded.step == 5
+    assert loaded.state["note"] == [1, "a"]
+    assert all(torch.equal(values["w"], torch.full((3,), 2.0)) for values in loaded.tensors.values())
+    assert sorted(file.name for file in path.iterdir()) == [
+        "ema.safetensors",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    ]
+    assert (tmp_path / "last").resolve() == path
+    assert os.readlink(tmp_path / "last") == "00000005"
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "state"])
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(tmp_path: Path, damage: str) -> None:
+    save_checkpoint(tmp_path, 1, tensors(1.0), {})
+    newest = save_checkpoint(tmp_path, 2, tensors(2.0), {})
+    file = newest / ("state.json" if damage == "state" else "ema.safetensors")
+    content = file.read_bytes()
+    if damage == "remove":
+        file.unlink()
+    elif damage == "flip":
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    else:
+        file.write_bytes(content[: len(content) // 2])
+    said: list[str] = []
+    found = load_newest(tmp_path, said.append)
+    assert found is not None
+    assert found.step == 1
+    assert len(said) == 1
+    assert file.name in said[0]
+    assert "going back to the one before" in said[0]
+    assert checkpoint_steps(tmp_path) == [1]
+    assert (tmp_path / "00000002.damaged").is_dir()
+
+
+def test_a_half_written_checkpoint_is_not_seen(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 1, tensors(1.0), {})
+    (tmp_path / ".00000002.tmp").mkdir()
+    (tmp_path / ".00000002.tmp" / "ema.safetensors").write_bytes(b"half")
+    found = load_newest(tmp_path)
+    assert found is not None
+    assert found.step == 1
+    assert save_checkpoint(tmp_path, 2, tensors(2.0), {}).is_dir()
+
+
+def test_no_whole_checkpoint_is_an_error(tmp_path: Path) -> None:
+    (save_checkpoint(tmp_path, 1, tensors(1.0), {}) / "state.json").unlink()
+    with pytest.raises(UserError, match="None of the checkpoints"):
+        load_newest(tmp_path, lambda line: None)
+
+
+def test_an_empty_folder_has_none(tmp_path: Path) -> None:
+    assert load_newest(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"), [(errno.ENOSPC, "disk is full.*free some space"), (errno.EACCES, "No permission.*run_dir")]
+)
+def test_a_refused_write_keeps_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, sentence: str
+) -> None:
+    save_checkpoint(tmp_path, 1, tensors(1.0), {})
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(UserError, match=sentence):
+            save_checkpoint(tmp_path, 2, tensors(2.0), {})
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["00000001", "last"]
+    assert load_checkpoint(tmp_path / "last").step == 1
+
+
+def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
+    scores = {1: 0.9, 2: 0.1, 3: 0.8, 4: 0.8, 5: 0.2}
+    for step in range(1, 9):
+        path = save_checkpoint(tmp_path, step, tensors(step), {})
+        if step in scores:
+            record_evaluation(path, {"score": scores[step]})
+    assert best_checkpoint(tmp_path) == tmp_path / "00000001"
+    prune_checkpoints(tmp_path, CheckpointConfig(keep_last=2, keep_best=2))
+    assert checkpoint_steps(tmp_path) == [1, 4, 7, 8]
+    prune_checkpoints(tmp_path, CheckpointConfig(keep_last=3, keep_best=0))
+    assert checkpoint_steps(tmp_path) == [4, 7, 8]
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 1, tensors(1.0), {})
+    (path / "state.json").write_text((path / "state.json").read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(UserError, match="checkpoint format 99"):
+        load_checkpoint(path)

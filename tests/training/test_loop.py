@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from policy_accel.errors import UserError
+from policy_accel.training import Trained, TrainingConfig
+from policy_accel.training.checkpoint import checkpoint_steps, evaluation_of, load_checkpoint
+from policy_accel.training.metrics import read_metrics
+
+Run = Callable[..., Trained]
+
+
+def weights(folder: Path, step: int = 12) -> dict[str, torch.Tensor]:
+    loaded = load_checkpoint(folder / "checkpoints" / f"{step:08d}")
+    return {f"{file}/{key}": value for file, values in loaded.tensors.items() for key, value in values.items()}
+
+
+def assert_equal_weights(first: Path, second: Path) -> None:
+    one, two = weights(first), weights(second)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_training_lowers_the_loss(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
+    config.steps, config.logging.every = 300, 50
+    trained = run(toy_task(), config)
+    losses = [row["loss"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    assert trained.finished
+    assert trained.step == 300
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_rows_checkpoints_and_epochs(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
+    task = toy_task()
+    run(task, config)
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [2, 3, 4, 6, 8, 9, 11, 12]
+    assert [row["step"] for row in rows if "validation_loss" in row] == [4, 8, 12]
+    assert rows[-2]["epoch"] == pytest.approx(12 * 8 / 40)
+    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [9, 12]
+    assert all(len(batch) == 8 for batch in task.batches)
+    assert sorted(index for batch in task.batches[:5] for index in batch) == list(range(40))
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 7, 11])
+def test_a_stopped_run_continues_bit_for_bit(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path, stop: int
+) -> None:
+    run(toy_task(), config, "whole")
+
+    def crash(step: int) -> None:
+        if step == stop:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        run(toy_task(), config, "parts", after_update=crash)
+    torch.rand(100)
+    run(toy_task(), config, "parts")
+    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
+    whole, parts = (
+        [
+            (row["step"], row.get("loss"), row.get("validation_loss"))
+            for row in read_metrics(tmp_path / name / "metrics.jsonl")
+        ]
+        for name in ("whole", "parts")
+    )
+    assert [row for row in parts if row[2] is not None] == [row for row in whole if row[2] is not None]
+    assert [row[0] for row in parts] == sorted(row[0] for row in parts)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_a_second_start_goes_on(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path, number: int
+) -> None:
+    def interrupt(step: int) -> None:
+        if step == 5:
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    stopped = run(toy_task(), config, "parts", after_update=interrupt)
+    assert (stopped.step, stopped.finished) == (5, False)
+    assert checkpoint_steps(tmp_path / "parts" / "checkpoints") == [3, 5]
+    assert signal.getsignal(number) == before
+    assert run(toy_task(), config, "parts").finished
+    run(toy_task(), config, "whole")
+    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_finished_run_is_left_as_it_is(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
+    run(toy_task(), config)
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    task = toy_task()
+    assert run(task, config).finished
+    assert task.batches == []
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+
+
+def test_nan_loss_stops_with_a_sentence_and_keeps_the_last_good_checkpoint(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    task = toy_task()
+
+    def poison(step: int) -> None:
+        if step == 7:
+            task.data[:] = math.nan
+
+    with pytest.raises(UserError, match=r"loss of update 8 is nan.*checkpoints/00000006.*training\.optimizer\.lr"):
+        run(task, config, after_update=poison)
+    folder = tmp_path / "run" / "checkpoints"
+    assert checkpoint_steps(folder) == [3, 6]
+    assert all(bool(v.isfinite().all()) for v in load_checkpoint(folder / "last").tensors["model"].values())
+
+
+def test_the_host_reads_losses_only_at_log_points(
+    toy_task: Any, config: TrainingConfig, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step waits for the device: reading a value on the host happens in `flush`, validation and saving alone."""
+    config.steps, config.logging.every, config.validate_every, config.checkpoint.every = 40, 20, 0, 0
+    reads: list[str] = []
+    for name in ("item", "__float__", "cpu", "numpy", "__bool__"):
+        original = getattr(torch.Tensor, name)
+
+        def watch(self: torch.Tensor, *args: Any, _name: str = name, _original: Any = original) -> Any:
+            reads.append(_name)
+            return _original(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, watch)
+    counts: dict[int, int] = {}
+    run(toy_task(), config, after_update=lambda step: counts.__setitem__(step, len(reads)))
+    per_step = {step: counts[step] - counts[step - 1] for step in range(2, 41)}
+    assert [step for step, count in per_step.items() if count] == [21]
+
+
+def test_evaluations_rank_the_checkpoints(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
+    scores = iter([0.9, 0.2, 0.3, 0.1, 0.4])
+    config.steps, config.evaluate_every, config.checkpoint.every, config.checkpoint.keep_best = 10, 2, 0, 1
+    task = toy_task(lambda model: {"score": next(scores), "score_interval": [0.0, 1.0]})
+    trained = run(task, config)
+    folder = tmp_path / "run" / "checkpoints"
+    assert checkpoint_steps(folder) == [2, 8, 10]
+    assert evaluation_of(folder / "00000002") == {"score": 0.9, "score_interval": [0.0, 1.0]}
+    assert trained.evaluation == {"score": 0.4, "score_interval": [0.0, 1.0]}
+    assert task.training_modes == [False] * 5
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [(row["step"], row["score"]) for row in rows if "score" in row] == [
+        (2, 0.9),
+        (4, 0.2),
+        (6, 0.3),
+        (8, 0.1),
+        (10, 0.4),
+    ]
+
+
+def test_an_evaluation_that_was_cut_off_is_made_up_for(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    config.evaluate_every = 4
+
+    def interrupted(model: nn.Module) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the signal must stop the evaluation")
+
+    stopped = run(toy_task(interrupted), config)
+    assert (stopped.step, stopped.finished) == (4, False)
+    scored: list[int] = []
+
+    def score(model: nn.Module) -> dict[str, Any]:
+        scored.append(1)
+        return {"score": 0.5}
+
+    assert run(toy_task(score), config).finished
+    assert len(scored) == 3
+    assert evaluation_of(tmp_path / "run" / "checkpoints" / "00000004") == {"score": 0.5}
+
+
+def test_another_configuration_in_the_directory_is_refused(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    run(toy_task(), config, run_config={"training": {"lr": 1, "device": "cpu"}, "a": {"b": 2}})
+    before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
+    with pytest.raises(UserError, match=r"another configuration \(a\.b: 2 -> 3\); choose another run_dir"):
+        run(toy_task(), config, run_config={"training": {"lr": 1, "device": "cuda"}, "a": {"b": 3}})
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
+
+
+def test_a_directory_of_something_else_is_refused(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and is not a run of ours"):
+        run(toy_task(), config)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_the_way_of_the_run_directory(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UserError, match="a file of that name is in the way"):
+        run(toy_task(), config)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("steps", 0, r"training\.steps=0 must be at least 1"),
+        ("batch_size", 0, r"training\.batch_size=0"),
+        ("validate_every", -1, r"training\.validate_every=-1 must not be negative"),
+        ("precision", "fp16", r"training\.precision 'fp16' is unknown"),
+        ("matmul_precision", "hi", r"did you mean 'high'"),
+        ("device", "gpu", r"training\.device 'gpu' is not a device"),
+        ("device", "cuda:99", r"training\.device 'cuda:99' is not here"),
+        ("checkpoint.keep_last", 1, r"checkpoint\.keep_last=1 must be at least 2"),
+        ("logging.wandb", "yes", r"training\.logging\.wandb 'yes' is unknown"),
+    ],
+)
+def test_errors(toy_task: Any, config: TrainingConfig, run: Run, key: str, value: object, sentence: str) -> None:
+    *sections, name = key.split(".")
+    target: Any = config
+    for section in sections:
+        target = getattr(target, section)
+    setattr(target, name, value)
+    with pytest.raises(UserError, match=sentence):
+        run(toy_task(), config)
+
+
+def test_bf16_keeps_weights_and_loss_in_float32(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    config.precision = "bf16"
+    run(toy_task(), config, "bf16")
+    config.precision = "fp32"
+    run(toy_task(), config, "fp32")
+    one, two = weights(tmp_path / "bf16"), weights(tmp_path / "fp32")
+    floats = [key for key in one if one[key].is_floating_point()]
+    assert {one[key].dtype for key in floats} == {torch.float32}
+    assert any(not torch.equal(one[key], two[key]) for key in floats)
+
+
+def test_matmul_precision_is_set(toy_task: Any, config: TrainingConfig, run: Run) -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        config.matmul_precision = "high"
+        run(toy_task(), config)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_compile_gives_the_same_loss(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
+    config.steps, config.checkpoint.every, config.validate_every = 2, 0, 0
+    torch._dynamo.reset()
+    for name, compiled in (("eager", False), ("compiled", True)):
+        task = toy_task()
+        task.model.layers[3].p = 0.0  # compiled dropout draws other numbers
+        config.compile = compiled
+        run(task, config, name)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    losses = [read_metrics(tmp_path / name / "metrics.jsonl")[0]["loss"] for name in ("eager", "compiled")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_wandb_offline_and_resumed(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
+    config.logging.wandb = "offline"
+    run(toy_task(), config)
+    files = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(files) == 1
+    assert files[0].stat().st_size > 0
+
+
+def test_a_cut_off_metrics_line_is_dropped_at_resume(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    def crash(step: int) -> None:
+        if step == 8:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        run(toy_task(), config, after_update=crash)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    with open(metrics, "a") as file:
+        file.write('{"step": 8, "lo')
+    run(toy_task(), config)
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = [row["step"] for row in rows if "loss" in row]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 12

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers.optimization import get_cosine_schedule_with_warmup
+from torch import nn
+
+from policy_accel.errors import UserError
+from policy_accel.training.optimizer import OptimizerConfig, build_optimizer, lr_factor
+
+
+def test_cosine_equals_diffusers() -> None:
+    config = OptimizerConfig(warmup_steps=5)
+    reference = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = get_cosine_schedule_with_warmup(reference, num_warmup_steps=5, num_training_steps=40)
+    for step in range(40):
+        assert lr_factor(config, step, 40) == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
+        reference.step()
+        schedule.step()
+
+
+def test_constant_after_warmup() -> None:
+    config = OptimizerConfig(warmup_steps=4, schedule="constant")
+    assert [lr_factor(config, step, 10) for step in (0, 2, 4, 9)] == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_settings_reach_adamw() -> None:
+    model = nn.Linear(3, 2)
+    config = OptimizerConfig(lr=0.3, betas=[0.5, 0.7], eps=1e-5, weight_decay=0.25)
+    group = build_optimizer(config, model).param_groups[0]
+    assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (0.3, (0.5, 0.7), 1e-5, 0.25)
+    assert group["fused"]
+
+
+def test_exempt_parameters_are_not_decayed() -> None:
+    class Model(nn.Linear):
+        def no_weight_decay(self) -> set[str]:
+            return {"bias"}
+
+    model = Model(3, 2)
+    decayed, exempt = build_optimizer(OptimizerConfig(weight_decay=0.1), model).param_groups
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.1, 0.0)
+    assert decayed["params"] == [model.weight]
+    assert exempt["params"] == [model.bias]
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (OptimizerConfig(lr=0.0), r"optimizer\.lr=0\.0 must be positive"),
+        (OptimizerConfig(betas=[0.9]), r"optimizer\.betas=\[0\.9\]"),
+        (OptimizerConfig(betas=[0.9, 1.0]), r"two numbers in \[0, 1\)"),
+        (OptimizerConfig(schedule="cosin"), r"did you mean 'cosine'"),
+        (OptimizerConfig(clip_grad_norm=-1.0), r"clip_grad_norm=-1\.0 must be positive"),
+    ],
+)
+def test_errors(config: OptimizerConfig, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        build_optimizer(config, nn.Linear(1, 1))
