@@ -25,8 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train a policy and score it; start the same command again to continue",
-        description="Train a policy on demonstrations and score it in rollouts. A run that was stopped continues when the "
-        "same command is started again.",
+        description="Train a policy on demonstrations and score it in rollouts. A run that was stopped continues when "
+        "the same command is started again.",
         epilog="examples:  policy-accel train task=pusht_state training.steps=4000   |   policy-accel train "
         "recipe=diffusion_policy task.data=PATH   |   policy-accel train model=transformer --print-config",
     )

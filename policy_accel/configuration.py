@@ -42,6 +42,8 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         if "=" not in override:
             raise UserError(f"'{override}' is not of the form key=value, for example training.steps=2000.")
+        if override[0] in "+~":
+            raise UserError(f"'{override}': keys cannot be added or removed; write key=value with a key that exists.")
     _check_choices(overrides)
     GlobalHydra.instance().clear()
     try:
@@ -58,7 +60,7 @@ def _check_choices(overrides: Sequence[str]) -> None:
     for override in overrides:
         key, value = override.split("=", 1)
         if key in known and value not in known[key]:
-            raise UserError(f"{key}={value} is unknown; {did_you_mean(value, known[key])}.")
+            raise UserError(f"{key}={value} is unknown; {did_you_mean(value, known[key])}")
 
 
 def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
@@ -70,17 +72,15 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
     keys = flatten({str(key): value for key, value in plain.items()})
     sections = {key.rsplit(".", i)[0] for key in keys for i in range(1, key.count(".") + 1)}
     for override in overrides:
-        key = override.split("=", 1)[0].lstrip("+~")
+        key = override.split("=", 1)[0]
         if key not in keys and key not in sections and key not in groups():
             return f"The configuration has no key '{key}'; {_nearest(key, [*keys, *groups()])}"
-        if override[0] in "+~":
-            return f"'{override}': keys cannot be added or removed; write {key}=value."
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     message = re.sub(r"\s+", " ", str(cause).strip().splitlines()[0])
     full_key = re.search(r"full_key: (\S+)", str(cause))
-    wrong = next((o for o in overrides if full_key and o.split("=", 1)[0] == full_key[1]), None)
+    wrong = next((o for o in reversed(overrides) if full_key and o.split("=", 1)[0] == full_key[1]), None)
     return f"{wrong or 'The configuration'}: {message.rstrip('.')}."
 
 

@@ -17,4 +17,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Name the closest of the known names, or list them all when none is close."""
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(names)}"
+    return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(names)}."

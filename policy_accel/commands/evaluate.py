@@ -9,10 +9,10 @@ import sys
 
 from policy_accel.commands.output import describe_score
 from policy_accel.errors import UserError
+from policy_accel.files import explained, replace_json
 from policy_accel.policy.run import build_evaluator, load_run
 from policy_accel.progress import Progress
 from policy_accel.training.devices import choose_device
-from policy_accel.training.files import replace_json, writing
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
@@ -45,7 +45,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     result = {"step": loaded.step, **result}
     replace_json(options.run_dir / "evaluation.json", result)
     history = options.run_dir / "evaluations.jsonl"
-    with writing(history), open(history, "a") as file:
+    with explained(history), open(history, "a") as file:
         file.write(json.dumps(result) + "\n")
     print(describe_score(result), file=sys.stderr)
     print(json.dumps(result))

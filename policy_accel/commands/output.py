@@ -12,6 +12,7 @@ def describe_score(result: dict[str, Any]) -> str:
     episodes = len(result["episodes"])
     return (
         f"Score {result['score']:.3f} ({result['confidence']:.0%} interval {low:.3f} to {high:.3f}), "
-        f"success {result['success_rate']:.0%} ({success_low:.0%} to {success_high:.0%}), over {episodes} episodes from "
-        f"seed {result['start_seed']}, {result['sampler']} with {result['network_evaluations']} evaluations a chunk."
+        f"success {result['success_rate']:.0%} ({success_low:.0%} to {success_high:.0%}), "
+        f"over {episodes} episodes from seed {result['start_seed']}, "
+        f"{result['sampler']} with {result['network_evaluations']} evaluations a chunk."
     )

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from policy_accel.commands.output import describe_score
+from policy_accel.files import replace_json
 from policy_accel.policy.run import config_record, robot_config, train_run
-from policy_accel.training.files import replace_json
 from policy_accel.training.plot import plot_learning_curve
 
 INTERRUPTED = 130

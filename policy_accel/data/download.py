@@ -12,8 +12,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from policy_accel.data.files import explain_os_error
 from policy_accel.errors import UserError
+from policy_accel.files import explain_os_error
 
 Progress = Callable[[int, "int | None"], None]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.data.download import Progress, download
-from policy_accel.data.files import explain_os_error, sync
 from policy_accel.data.shipped import shipped_path
 from policy_accel.data.zarr_store import open_replay, read_array
 from policy_accel.errors import UserError, did_you_mean
+from policy_accel.files import explain_os_error, sync
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from policy_accel.data.episodes import Episodes
-from policy_accel.data.files import new_path
 from policy_accel.data.zarr_store import EXPECTED, missing_chunks, open_replay, read_array
 from policy_accel.errors import UserError, did_you_mean
+from policy_accel.files import new_path
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer

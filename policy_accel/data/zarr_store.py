@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy_accel.data.files import explain_os_error
 from policy_accel.errors import UserError
+from policy_accel.files import explain_os_error
 
 if TYPE_CHECKING:
     import zarr

@@ -28,7 +28,7 @@ class Noised:
 def check_target(target: str) -> str:
     """Return `target` when it is one of `TARGETS`, else raise UserError with the nearest name."""
     if target not in TARGETS:
-        raise UserError(f"diffusion.target '{target}' is unknown; {did_you_mean(target, TARGETS)}.")
+        raise UserError(f"diffusion.target '{target}' is unknown; {did_you_mean(target, TARGETS)}")
     return target
 
 

@@ -62,7 +62,7 @@ def timestep_grid(timesteps: int, sampling_steps: int, spacing: str) -> Grid:
         grid = [round(i * stride) for i in reversed(range(sampling_steps))]
         grid = [last] if sampling_steps == 1 else grid
     else:
-        raise UserError(f"evaluation.spacing '{spacing}' is unknown; {did_you_mean(spacing, SPACINGS)}.")
+        raise UserError(f"evaluation.spacing '{spacing}' is unknown; {did_you_mean(spacing, SPACINGS)}")
     return Grid.of(grid)
 
 

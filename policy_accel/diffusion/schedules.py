@@ -36,5 +36,5 @@ def alpha_bar_table(schedule: str, timesteps: int, *, beta_start: float = 1e-4, 
         alpha_bar = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
         beta = (1.0 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=MAX_BETA)
     else:
-        raise UserError(f"diffusion.schedule '{schedule}' is unknown; {did_you_mean(schedule, SCHEDULES)}.")
+        raise UserError(f"diffusion.schedule '{schedule}' is unknown; {did_you_mean(schedule, SCHEDULES)}")
     return torch.cumprod(1.0 - beta, dim=0)

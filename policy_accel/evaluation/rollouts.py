@@ -106,9 +106,9 @@ class RolloutPool:
             One result for each seed, in the order of `seeds`.
 
         Raises:
-            UserError: a seed that is negative or given twice; videos without video_dir; the environment cannot be made; a video cannot be
-                written; actions of a wrong shape, or with a NaN or infinite value. The workers are ended then, as they
-                are by any other exception.
+            UserError: a seed that is negative or given twice; videos without video_dir; the environment cannot be made;
+                a video cannot be written; actions of a wrong shape, or with a NaN or infinite value. The workers are
+                ended then, as they are by any other exception.
         """
         films = _film_paths(seeds, video_dir, videos)
         try:

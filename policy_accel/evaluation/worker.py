@@ -19,7 +19,6 @@ def main() -> None:
 
     Ends when the other side closes the connection, or soon after its parent's death even where an environment hangs.
     """
-    os.set_inheritable(int(sys.argv[1]), False)  # a child of an environment must not keep the connection open
     connection = Connection(int(sys.argv[1]))
     threading.Thread(target=_end_with_parent, args=(int(sys.argv[2]),), daemon=True).start()
     host = None

@@ -36,7 +36,7 @@ def build_denoiser(
                 horizon=horizon,
                 condition_shape=condition_shape,
             )
-    raise UserError(f"model.name '{config.name}' is unknown; {did_you_mean(config.name, DENOISERS)}.")
+    raise UserError(f"model.name '{config.name}' is unknown; {did_you_mean(config.name, DENOISERS)}")
 
 
 __all__ = [

@@ -38,13 +38,13 @@ class PolicyConfig:
         longest = self.horizon - self.n_obs_steps + 1
         if self.n_action_steps > longest:
             raise UserError(
-                f"policy.n_action_steps={self.n_action_steps} is more than horizon - n_obs_steps + 1 = {self.horizon} - "
-                f"{self.n_obs_steps} + 1 = {longest}; execute {longest} or lengthen policy.horizon."
+                f"policy.n_action_steps={self.n_action_steps} is more than horizon - n_obs_steps + 1 = "
+                f"{self.horizon} - {self.n_obs_steps} + 1 = {longest}; execute {longest} or lengthen policy.horizon."
             )
         if self.conditioning not in CONDITIONINGS:
             raise UserError(
                 f"policy.conditioning '{self.conditioning}' is unknown; "
-                f"{did_you_mean(self.conditioning, CONDITIONINGS)}."
+                f"{did_you_mean(self.conditioning, CONDITIONINGS)}"
             )
 
 

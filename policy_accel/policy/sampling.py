@@ -25,7 +25,7 @@ class SamplingConfig:
     def check(self, timesteps: int) -> None:
         """Raise UserError unless this can sample a process of `timesteps` times."""
         if self.sampler not in SAMPLERS:
-            raise UserError(f"sampling.sampler '{self.sampler}' is unknown; {did_you_mean(self.sampler, SAMPLERS)}.")
+            raise UserError(f"sampling.sampler '{self.sampler}' is unknown; {did_you_mean(self.sampler, SAMPLERS)}")
         timestep_grid(timesteps, self.steps, self.spacing)
 
 

@@ -22,7 +22,7 @@ import safetensors.torch
 from torch import Tensor
 
 from policy_accel.errors import UserError
-from policy_accel.training.files import replace_json, sync_directory, write_bytes, writing
+from policy_accel.files import explained, new_path, replace_json, sync
 
 FORMAT = 1
 
@@ -58,34 +58,24 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, dict[str, Tensor
     """Write `folder`/<step> whole: to a temporary name, fsynced, renamed; then point `folder`/last at it.
 
     Raises:
-        UserError: no space or no permission; what was there before is untouched.
+        UserError: no space, no permission, a checkpoint of that step is there; what was there before is untouched.
     """
     final = folder / f"{step:08d}"
-    temporary = folder / f".{final.name}.tmp"
-    with writing(final):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            digests = {}
-            for name, values in tensors.items():
-                file = temporary / f"{name}.safetensors"
-                contiguous = {key: value.detach().contiguous().cpu() for key, value in values.items()}
-                write_bytes(file, safetensors.torch.save(contiguous))
-                digests[file.name] = _digest(file)
-            record = {"format": FORMAT, "step": step, "files": digests, **state}
-            write_bytes(temporary / "state.json", (json.dumps(record, indent=1) + "\n").encode())
-            sync_directory(temporary)
-            if final.exists():
-                shutil.rmtree(final)
-            os.replace(temporary, final)
-            link = folder / ".last.tmp"
-            link.unlink(missing_ok=True)
-            link.symlink_to(final.name)
-            os.replace(link, folder / "last")
-            sync_directory(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with new_path(final) as temporary:
+        temporary.mkdir()
+        digests = {}
+        for name, values in tensors.items():
+            file = temporary / f"{name}.safetensors"
+            file.write_bytes(safetensors.torch.save({key: value.contiguous() for key, value in values.items()}))
+            digests[file.name] = _digest(file)
+        record = {"format": FORMAT, "step": step, "files": digests, **state}
+        (temporary / "state.json").write_text(json.dumps(record, indent=1) + "\n")
+    link = folder / ".last.partial"
+    with explained(link):
+        link.unlink(missing_ok=True)
+        link.symlink_to(final.name)
+        os.replace(link, folder / "last")
+        sync(folder)
     return final
 
 
@@ -125,9 +115,13 @@ def load_checkpoint(path: Path, names: tuple[str, ...] = ("model", "ema", "optim
 def load_newest(folder: Path, report: Any = print) -> Checkpoint | None:
     """The newest whole checkpoint in `folder`, or None; each damaged one is set aside and named through `report`.
 
+    What a killed run left half-written is removed.
+
     Raises:
         UserError: there are checkpoints, and none is whole.
     """
+    for partial in folder.glob(".*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
     steps = checkpoint_steps(folder)
     for step in reversed(steps):
         path = folder / f"{step:08d}"

@@ -94,7 +94,7 @@ def _check(config: TrainingConfig) -> None:
         ("matmul_precision", config.matmul_precision, MATMUL_PRECISIONS),
     ):
         if chosen not in known:
-            raise UserError(f"training.{name} '{chosen}' is unknown; {did_you_mean(chosen, known)}.")
+            raise UserError(f"training.{name} '{chosen}' is unknown; {did_you_mean(chosen, known)}")
 
 
 class Run:

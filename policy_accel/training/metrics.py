@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.errors import UserError, did_you_mean
-from policy_accel.training.files import replace_text, writing
+from policy_accel.files import explained, replace_text
 
 WANDB_MODES = ("off", "offline", "online")
 
@@ -50,7 +50,7 @@ class MetricsLog:
     def __init__(self, run_dir: Path, config: LoggingConfig, *, start_step: int, run_config: dict[str, Any]) -> None:
         if config.wandb not in WANDB_MODES:
             raise UserError(
-                f"training.logging.wandb '{config.wandb}' is unknown; {did_you_mean(config.wandb, WANDB_MODES)}."
+                f"training.logging.wandb '{config.wandb}' is unknown; {did_you_mean(config.wandb, WANDB_MODES)}"
             )
         self.path = run_dir / "metrics.jsonl"
         rows = [row for row in read_metrics(self.path) if row.get("step", 0) <= start_step]
@@ -59,7 +59,7 @@ class MetricsLog:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row; it has a "step"."""
-        with writing(self.path), open(self.path, "a") as file:
+        with explained(self.path), open(self.path, "a") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
         if self._wandb is not None:

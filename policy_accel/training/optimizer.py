@@ -40,7 +40,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Ad
         raise UserError(f"training.optimizer.betas={list(config.betas)} must be two numbers in [0, 1).")
     if config.schedule not in SCHEDULES:
         raise UserError(
-            f"training.optimizer.schedule '{config.schedule}' is unknown; {did_you_mean(config.schedule, SCHEDULES)}."
+            f"training.optimizer.schedule '{config.schedule}' is unknown; {did_you_mean(config.schedule, SCHEDULES)}"
         )
     if config.clip_grad_norm is not None and not config.clip_grad_norm > 0:
         raise UserError(

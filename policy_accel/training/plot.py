@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from policy_accel.training.files import writing
+from policy_accel.files import explained
 from policy_accel.training.metrics import read_metrics
 
 
@@ -42,6 +42,6 @@ def plot_learning_curve(run_dir: Path) -> Path:
     for axis in axes:
         axis.grid(alpha=0.3)
     path = run_dir / "learning_curve.png"
-    with writing(path):
+    with explained(path):
         figure.savefig(path, dpi=120)
     return path

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.errors import UserError
-from policy_accel.training.files import replace_text, writing
+from policy_accel.files import explained, replace_text
 
 # These may change between the parts of a run: they do not change what is learnt.
 FREE_KEYS = ("training.device", "training.logging", "training.compile", "evaluation.workers", "run_dir")
@@ -54,7 +54,7 @@ def open_run_directory(run_dir: Path, config: dict[str, Any]) -> None:
                 "the same configuration to continue it."
             )
         return
-    with writing(run_dir):
+    with explained(run_dir):
         if run_dir.is_dir() and any(run_dir.iterdir()):
             raise UserError(f"run_dir={run_dir} is not empty and is not a run of ours; choose another run_dir.")
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -205,7 +205,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "evaluation.workers": ("1", asked_of_the_pool, [*SCORED, "evaluation.workers=0"]),
     "evaluation.videos": ("1", asked_of_the_pool, SCORED),
     "evaluation.confidence": ("0.5", asked_of_the_pool, SCORED),
-    "seed": ("1", lambda config: [*build_policy(config, 5, 2).parameters()][0], []),
+    "seed": ("1", lambda config: next(build_policy(config, 5, 2).parameters()), []),
     "run_dir": ("OTHER_DIR", lambda config: trace(config) and Path(config.run_dir).is_dir() and config.run_dir, []),
 }
 MODEL_FIELDS: dict[str, tuple[str, Callable[[torch.nn.Module], Any]]] = {

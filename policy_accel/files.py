@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from policy_accel.errors import UserError
 
@@ -70,3 +72,35 @@ def sync(path: Path) -> None:
 def _refuse_existing(path: Path) -> None:
     if path.exists() or path.is_symlink():
         raise UserError(f"{path}: exists already and is not overwritten; remove it or choose another path.")
+
+
+@contextmanager
+def explained(path: Path, doing: str = "write") -> Iterator[None]:
+    """Turn an `OSError` of the block into one sentence about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise explain_os_error(error, path, doing) from error
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Atomically replace the file `path` by `text`: after a crash it holds the old text or the new one.
+
+    Raises:
+        UserError: the disk is full, no permission.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text)
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def replace_json(path: Path, value: Any) -> None:
+    """Atomically replace the file `path` by `value` as indented JSON."""
+    replace_text(path, json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,91 @@
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from policy_accel.errors import UserError
+from policy_accel.evaluation import bootstrap_interval, wilson_interval
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (7, 10), (50, 50), (93, 100), (1, 1)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_wilson_solves_its_quadratic(successes, trials, confidence):
+    """Its ends are the two rates p with |p_hat - p| = z sqrt(p (1 - p) / n)."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    rate = successes / trials
+    for end in wilson_interval(successes, trials, confidence):
+        assert abs(rate - end) == pytest.approx(z * math.sqrt(max(end * (1 - end), 0) / trials), abs=1e-7)
+    low, high = wilson_interval(successes, trials, confidence)
+    assert low <= rate <= high
+    assert low < high
+
+
+def test_wilson_of_newcombes_example():
+    """R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3: 81 of 263 gives 0.2553 to 0.3662."""
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+def test_wilson_covers_the_true_rate():
+    generator = np.random.default_rng(0)
+    successes = generator.binomial(40, 0.9, size=2000)
+    intervals = {count: wilson_interval(count, 40) for count in np.unique(successes)}
+    covered = np.mean([intervals[count][0] <= 0.9 <= intervals[count][1] for count in successes])
+    assert 0.92 < covered < 0.98
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [((0, 0), "trials = 0"), ((5, 4), "successes = 5"), ((-1, 4), "successes = -1"), ((1, 2, 1.0), "confidence = 1.0")],
+)
+def test_wilson_refuses(arguments, word):
+    with pytest.raises(UserError, match=word):
+        wilson_interval(*arguments)
+
+
+def test_bootstrap_of_two_values_is_exact():
+    """The mean of a resample of {0, 1} is 0, 1/2 or 1 with probability 1/4, 1/2, 1/4."""
+    assert bootstrap_interval([0.0, 1.0], 0.95) == (0.0, 1.0)
+    assert bootstrap_interval([0.0, 1.0], 0.4) == (0.5, 0.5)
+
+
+def test_bootstrap_approaches_the_normal_interval():
+    values = np.random.default_rng(1).gamma(2.0, size=400)
+    error = values.std() / math.sqrt(len(values))
+    low, high = bootstrap_interval(values, 0.9)
+    assert low == pytest.approx(values.mean() - 1.645 * error, abs=0.1 * error)
+    assert high == pytest.approx(values.mean() + 1.645 * error, abs=0.1 * error)
+
+
+def test_bootstrap_covers_the_true_mean():
+    generator = np.random.default_rng(2)
+    samples = generator.beta(8.0, 1.0, size=(400, 50))
+    intervals = [bootstrap_interval(sample, resamples=500) for sample in samples]
+    covered = np.mean([low <= 8 / 9 <= high for low, high in intervals])
+    assert 0.88 < covered < 0.98
+
+
+def test_bootstrap_repeats_with_its_seed():
+    values = np.arange(10.0)
+    assert bootstrap_interval(values, resamples=100) == bootstrap_interval(values, resamples=100, seed=0)
+    assert bootstrap_interval(values, resamples=100) != bootstrap_interval(values, resamples=100, seed=1)
+
+
+@pytest.mark.parametrize("values", [[0.3], [0.1] * 7])
+def test_bootstrap_without_spread(values):
+    assert bootstrap_interval(values) == (values[0], values[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "word"),
+    [
+        ([], {}, "at least 1 number"),
+        ([0.5, math.nan], {}, r"values\[1\] = nan"),
+        ([math.inf, 0.5], {}, r"values\[0\] = inf"),
+        ([0.1, 0.2], {"confidence": 0.0}, "confidence = 0.0"),
+        ([0.1, 0.2], {"resamples": 0}, "resamples = 0"),
+    ],
+)
+def test_bootstrap_refuses(values, options, word):
+    with pytest.raises(UserError, match=word):
+        bootstrap_interval(values, **options)

@@ -1,0 +1,146 @@
+import os
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from policy_accel.errors import UserError
+from policy_accel.evaluation import EnvironmentSpec, RolloutPool
+from policy_accel.evaluation.video import VideoWriter
+
+
+def read(path):
+    """Frames [T, H, W, 3] uint8 and the metadata of a video."""
+    stream = imageio_ffmpeg.read_frames(str(path))
+    metadata = next(stream)
+    width, height = metadata["size"]
+    return np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in stream]), metadata
+
+
+def act(observations, seeds, chunk_index):
+    return -observations[:, -1:, 2:] + np.arange(4.0)[:, None] / 10
+
+
+def spec(**kwargs):
+    return EnvironmentSpec("toy/Walk-v0", kwargs, 20, 2, "toy_environments")
+
+
+def test_a_video_reads_back(tmp_path):
+    frames = np.zeros((12, 48, 64, 3), np.uint8)
+    frames[:, :, :, 1] = 20 * np.arange(12)[:, None, None]
+    writer = VideoWriter(tmp_path / "a.mp4", fps=5)
+    for frame in frames:
+        writer.add(frame)
+        assert not (tmp_path / "a.mp4").exists()
+    writer.finish()
+    seen, metadata = read(tmp_path / "a.mp4")
+    assert seen.shape == frames.shape
+    assert np.abs(seen.astype(int) - frames).max() < 12
+    assert metadata["fps"] == 5
+    assert metadata["codec"] == "h264"
+    assert "yuv420p" in metadata["pix_fmt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_odd_sizes_are_widened(tmp_path):
+    writer = VideoWriter(tmp_path / "odd.mp4", fps=5)
+    writer.add(np.full((33, 47, 3), 200, np.uint8))
+    writer.finish()
+    seen, _ = read(tmp_path / "odd.mp4")
+    assert seen.shape == (1, 34, 48, 3)
+    assert np.abs(seen.astype(int) - 200).max() < 8
+
+
+def test_a_discarded_video_leaves_the_older_one(tmp_path):
+    (tmp_path / "a.mp4").write_text("old")
+    writer = VideoWriter(tmp_path / "a.mp4", fps=5)
+    writer.add(np.zeros((32, 32, 3), np.uint8))
+    writer.discard()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def write_noise(writer):
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        writer.add(generator.integers(0, 256, (256, 256, 3), dtype=np.uint8))
+    writer.finish()
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"cannot write the video .*none/a.mp4: .*No such file"):
+        write_noise(VideoWriter(tmp_path / "none" / "a.mp4", fps=5))
+
+
+def test_a_full_disk(tmp_path):
+    """The partial file is a link to a device on which every write fails with ENOSPC."""
+    (tmp_path / "a.mp4").write_text("old")
+    (tmp_path / f".a.mp4.{os.getpid()}.partial").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"cannot write the video .*a.mp4: .*No space left on device"):
+        write_noise(VideoWriter(tmp_path / "a.mp4", fps=5))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_first_episodes_are_filmed(tmp_path, workers):
+    folder = tmp_path / "new" / "videos"
+    seeds = [5, 3, 11, 0]
+    with RolloutPool(spec(), slots=2, workers=workers) as pool:
+        plain = pool.run(act, seeds)
+        filmed = pool.run(act, seeds, video_dir=folder, videos=3)
+    assert [result.video for result in filmed] == ["5.mp4", "3.mp4", "11.mp4", None]
+    assert sorted(path.name for path in folder.iterdir()) == ["11.mp4", "3.mp4", "5.mp4"]
+    assert all(
+        (a.score, a.success, a.length) == (b.score, b.success, b.length) for a, b in zip(plain, filmed, strict=True)
+    )
+    for result in filmed[:3]:
+        seen, metadata = read(folder / result.video)
+        assert seen.shape == (result.length + 1, 34, 48, 3)
+        red = seen[:, 5, 5, 0].astype(int)
+        assert np.abs(red - 8 * np.arange(result.length + 1)).max() < 10
+        assert metadata["fps"] == 7
+
+
+def test_a_crash_while_filming(tmp_path):
+    trouble = {5: ("exit", 2, 1), 3: ("exit", 2, 99)}
+    with RolloutPool(spec(trouble=trouble, folder=str(tmp_path)), slots=2, workers=1) as pool:
+        results = pool.run(act, [5, 3], video_dir=tmp_path / "videos", videos=2)
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["5.mp4"]
+    assert results[0].video == "5.mp4"
+    assert results[1].video is None
+    seen, _ = read(tmp_path / "videos" / "5.mp4")
+    assert len(seen) == results[0].length + 1
+
+
+def test_an_exception_while_filming_ends_the_encoder(tmp_path):
+    encoders = []
+
+    def policy(observations, seeds, chunk_index):
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        encoders.append(sum("ffmpeg" in Path(f"/proc/{child}/cmdline").read_text() for child in children))
+        return act(observations, seeds, chunk_index)
+
+    environment = spec(trouble={3: ("raise", 2, 99)}, folder=str(tmp_path))
+    with RolloutPool(environment, slots=2, workers=0) as pool:
+        results = pool.run(policy, [11, 3], video_dir=tmp_path / "videos", videos=2)
+    assert encoders[:4] == [2, 2, 1, 1]
+    assert [result.video for result in results] == ["11.mp4", None]
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["11.mp4"]
+
+
+@pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array'")
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("name", "words"), [("Inspect", "made to be filmed"), ("Blind", "no render mode rgb_array")])
+def test_an_environment_that_cannot_render(tmp_path, workers, name, words):
+    blind = EnvironmentSpec(f"toy/{name}-v0", {}, 2, 1, "toy_environments")
+    with (
+        RolloutPool(blind, slots=1, workers=workers) as pool,
+        pytest.raises(UserError, match=words),
+    ):
+        pool.run(act, [1], video_dir=tmp_path, videos=1)
+
+
+def test_a_video_folder_that_is_a_file(tmp_path):
+    (tmp_path / "taken").touch()
+    with RolloutPool(spec(), slots=1, workers=0) as pool, pytest.raises(UserError, match="taken"):
+        pool.run(act, [1], video_dir=tmp_path / "taken", videos=1)

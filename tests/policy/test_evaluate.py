@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from policy_accel.errors import UserError
+from policy_accel.policy.config import RobotConfig
+from policy_accel.policy.run import build_evaluator, build_policy
+
+Build = Callable[..., RobotConfig]
+SHORT = ["task.max_steps=24", "evaluation.videos=0", "sampling.steps=2"]
+
+
+def score(config: RobotConfig, tmp_path: Path) -> dict[str, object]:
+    evaluator = build_evaluator(config, tmp_path)
+    assert evaluator is not None
+    try:
+        policy = build_policy(config, 5, 2)
+        policy.action_normalizer.scale.fill_(1 / 256)
+        policy.action_normalizer.offset.fill_(-1)
+        return evaluator(policy, print)
+    finally:
+        evaluator.close()
+
+
+def test_scores_follow_from_seeds_and_not_from_workers(tiny_config: Build, tmp_path: Path) -> None:
+    options = ["evaluation.episodes=5", "evaluation.slots=2", *SHORT]
+    alone, helped, other = (
+        score(tiny_config(*options, *extra), tmp_path)
+        for extra in (["evaluation.workers=0"], ["evaluation.workers=2"], ["evaluation.start_seed=7"])
+    )
+    assert alone["episodes"] == helped["episodes"]
+    assert alone["episodes"] != other["episodes"]
+    rows = alone["episodes"]
+    assert isinstance(rows, list)
+    assert [row["seed"] for row in rows] == [100_000, 100_001, 100_002, 100_003, 100_004]
+    assert alone["score"] == pytest.approx(np.mean([row["score"] for row in rows]))
+    assert {"score_interval", "success_rate", "success_interval", "sampler", "sampling_steps", "seconds"} <= set(alone)
+    assert alone["network_evaluations"] == 2
+
+
+def test_a_policy_for_other_observations_is_refused(tiny_config: Build, tmp_path: Path) -> None:
+    config = tiny_config("evaluation.episodes=1", "evaluation.workers=0", *SHORT)
+    evaluator = build_evaluator(config, tmp_path)
+    assert evaluator is not None
+    with pytest.raises(UserError, match=r"shape \(5,\), the policy was trained on 20 numbers"):
+        evaluator(build_policy(config, 20, 2), print)
+
+
+def test_damaged_weights_are_named(tiny_config: Build, tmp_path: Path) -> None:
+    config = tiny_config("evaluation.episodes=1", "evaluation.workers=0", *SHORT)
+    evaluator = build_evaluator(config, tmp_path)
+    assert evaluator is not None
+    policy = build_policy(config, 5, 2)
+    with torch.no_grad():
+        next(policy.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match="seed 100000, chunk 0"):
+        evaluator(policy, print)
