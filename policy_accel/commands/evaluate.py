@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from typing import Any
 
 from policy_accel.commands.output import describe_score
 from policy_accel.errors import UserError
@@ -52,5 +53,5 @@ def run_evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _given(**options: object) -> dict[str, object]:
+def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}

@@ -131,13 +131,15 @@ class ConditionalUnet1d(nn.Module):
             embedding = torch.cat([embedding, condition.flatten(1)], dim=-1)
         x = x.transpose(1, 2)
         skips = []
-        for first, second, halve in self.down:  # type: ignore[misc]
+        for level in self.down:
+            first, second, halve = level.children()
             x = second(first(x, embedding), embedding)
             skips.append(x)
             x = halve(x)
         for block in self.middle:
             x = block(x, embedding)
-        for first, second, double in self.up:  # type: ignore[misc]
+        for level in self.up:
+            first, second, double = level.children()
             x = torch.cat([x, skips.pop()], dim=1)
             x = double(second(first(x, embedding), embedding))
         return self.head(x).transpose(1, 2)

@@ -15,6 +15,8 @@ import torch
 from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
+from policy_accel.evaluation.protocol import Observation
+from policy_accel.evaluation.rollouts import Act
 from policy_accel.evaluation.summary import summarize
 from policy_accel.policy.demonstrations import TaskConfig
 from policy_accel.policy.policy import DiffusionPolicy
@@ -114,13 +116,13 @@ class PolicyEvaluator:
             "seconds": time.perf_counter() - began,
         }
 
-    def _act(self, policy: DiffusionPolicy) -> Callable[[Any, np.ndarray, np.ndarray], np.ndarray]:
+    def _act(self, policy: DiffusionPolicy) -> Act:
         policy.eval()
         device = next(policy.parameters()).device
         process = self.objective.process.to("cpu")
         shape = policy.noise_shape(self.sampling)
 
-        def act(observations: Any, seeds: np.ndarray, chunks: np.ndarray) -> np.ndarray:
+        def act(observations: Observation, seeds: np.ndarray, chunk_index: np.ndarray) -> np.ndarray:
             if isinstance(observations, dict) or observations.shape[2:] != (policy.observation_dim,):
                 got = "a dictionary" if isinstance(observations, dict) else f"shape {observations.shape[2:]}"
                 raise UserError(
@@ -128,7 +130,7 @@ class PolicyEvaluator:
                     "numbers; make task.observation and task.environment_options agree."
                 )
             noise = torch.zeros(len(seeds), *shape)
-            for row, (seed, chunk) in enumerate(zip(seeds.tolist(), chunks.tolist(), strict=True)):
+            for row, (seed, chunk) in enumerate(zip(seeds.tolist(), chunk_index.tolist(), strict=True)):
                 if seed >= 0:
                     generator = named_generator(self.config.noise_seed, "rollout", seed, chunk)
                     torch.randn(shape, generator=generator, out=noise[row])

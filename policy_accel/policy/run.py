@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from policy_accel.configuration import compose_config, plain
@@ -139,7 +139,7 @@ def _read_config(run_dir: Path) -> RobotConfig:
     if not record.is_file():
         raise UserError(f"{run_dir} is not a run directory: it has no config.yaml; give the run_dir of a training run.")
     try:
-        values = OmegaConf.load(record)
+        values = cast(DictConfig, OmegaConf.load(record))
         schema = OmegaConf.structured(RobotConfig(model=DENOISERS[values["model"]["name"]][0]()))
         config = OmegaConf.to_object(OmegaConf.merge(schema, values))
     except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:

@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from policy_accel.errors import UserError
 
@@ -44,7 +44,8 @@ class EMA:
         self.config = config
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.updates = 0
-        self._averaged, self._live = list(self.model.parameters()), list(model.parameters())
+        self._averaged: list[Tensor] = list(self.model.parameters())
+        self._live: list[Tensor] = list(model.parameters())
         self._buffers, self._live_buffers = list(self.model.buffers()), list(model.buffers())
 
     def decay(self) -> float:

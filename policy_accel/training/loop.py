@@ -122,7 +122,8 @@ class Run:
             compiled=config.compile,
         )
         self.order = DataOrder(task.samples, config.batch_size, seed, self.device)
-        self.step, self.training_seconds, self.evaluation = 0, 0.0, None
+        self.step, self.training_seconds = 0, 0.0
+        self.evaluation: dict[str, Any] | None = None
         self._resume()
         self.progress = Progress("train", config.steps, self.step)
         self.metrics = MetricsLog(run_dir, config.logging, start_step=self.step, run_config=run_config)

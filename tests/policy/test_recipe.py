@@ -167,3 +167,16 @@ def test_parameters(overrides: list[str], parameters: int) -> None:
     with torch.device("meta"):
         policy = build_policy(robot_config(overrides), OBSERVATION_DIM, ACTION_DIM)
     assert sum(parameter.numel() for parameter in policy.parameters()) == parameters
+
+
+def test_transformer_of_the_reference() -> None:
+    """config/train_diffusion_transformer_lowdim_pusht_workspace.yaml, policy.model."""
+    assert flatten(config_record(robot_config(["model=transformer"]))["model"]) == {
+        "name": "transformer",
+        "embedding_dim": 256,
+        "layers": 8,
+        "heads": 4,
+        "embedding_dropout": 0.0,
+        "attention_dropout": 0.01,
+        "causal": True,
+    }

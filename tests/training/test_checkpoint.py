@@ -67,11 +67,12 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(tmp_path: Pa
 
 def test_a_half_written_checkpoint_is_not_seen(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 1, tensors(1.0), {})
-    (tmp_path / ".00000002.tmp").mkdir()
-    (tmp_path / ".00000002.tmp" / "ema.safetensors").write_bytes(b"half")
+    (tmp_path / ".00000002.partial").mkdir()
+    (tmp_path / ".00000002.partial" / "ema.safetensors").write_bytes(b"half")
     found = load_newest(tmp_path)
     assert found is not None
     assert found.step == 1
+    assert not (tmp_path / ".00000002.partial").exists()
     assert save_checkpoint(tmp_path, 2, tensors(2.0), {}).is_dir()
 
 
@@ -86,7 +87,8 @@ def test_an_empty_folder_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "sentence"), [(errno.ENOSPC, "disk is full.*free some space"), (errno.EACCES, "No permission.*run_dir")]
+    ("code", "sentence"),
+    [(errno.ENOSPC, "disk is full.*free some space"), (errno.EACCES, "no permission.*choose another path")],
 )
 def test_a_refused_write_keeps_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, sentence: str

@@ -207,7 +207,7 @@ def test_a_file_in_the_way_of_the_run_directory(
     toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(UserError, match="a file of that name is in the way"):
+    with pytest.raises(UserError, match="a file stands where a folder is needed"):
         run(toy_task(), config)
     assert (tmp_path / "run").read_text() == "mine"
 

@@ -1,0 +1,213 @@
+"""A straightforward training loop for diffusion policies, built the way real-stanford/diffusion_policy builds its own.
+
+It is what the training core is measured against, and shares nothing with it but the network class. Its habits: a torch
+DataLoader whose worker slices and pads one window at a time and is started anew each epoch; raw batches, normalised in
+every step; a loss that is read back (`.item()`) in every step, with a row of JSON; an AdamW that is not fused; the
+schedulers of diffusers for noise and learning rate; an EMA that walks over the parameters, two operations for each. The
+reference's progress bar and Weights & Biases call of every step are left out, in the baseline's favour.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler
+from diffusers.optimization import get_scheduler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from policy_accel.models import ConditionalUnet1d, UnetConfig
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """What both sides of a comparison have in common."""
+
+    net: UnetConfig
+    batch_size: int
+    lr: float
+    warmup_steps: int
+    total_steps: int
+    prediction: str = "epsilon"
+    betas: tuple[float, float] = (0.95, 0.999)
+    weight_decay: float = 1e-6
+    horizon: int = 16
+    n_obs_steps: int = 2
+    n_action_steps: int = 8
+    seed: int = 42
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A replay buffer in memory: observation [N, O], action [N, A], episode_ends [E], train [E] bool."""
+
+    observation: np.ndarray
+    action: np.ndarray
+    episode_ends: np.ndarray
+    train: np.ndarray
+
+
+class WindowDataset(Dataset):
+    """One window after the other, sliced from the buffer and padded with its edge steps."""
+
+    def __init__(self, steps: Steps, config: BaselineConfig) -> None:
+        self.arrays = {"obs": steps.observation, "action": steps.action}
+        self.horizon = config.horizon
+        self.windows: list[tuple[int, int, int]] = []
+        before, after = config.n_obs_steps - 1, config.n_action_steps - 1
+        begin = 0
+        for end, used in zip(steps.episode_ends.tolist(), steps.train, strict=True):
+            if used:
+                firsts = range(begin - before, end + after - self.horizon + 1)
+                self.windows += [(first, begin, end) for first in firsts]
+            begin = end
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        first, begin, end = self.windows[index]
+        window = {}
+        for key, array in self.arrays.items():
+            part = array[max(first, begin) : min(first + self.horizon, end)]
+            lead, trail = max(0, begin - first), max(0, first + self.horizon - end)
+            if lead or trail:
+                padded = np.zeros((self.horizon, *part.shape[1:]), dtype=part.dtype)
+                padded[:lead] = part[0]
+                padded[self.horizon - trail :] = part[-1]
+                padded[lead : self.horizon - trail] = part
+                part = padded
+            window[key] = torch.from_numpy(part)
+        return window
+
+
+class LimitsNormalizer(nn.Module):
+    """Brings every dimension of the buffer between -1 and 1."""
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, array: np.ndarray) -> None:
+        super().__init__()
+        low, high = array.min(0), array.max(0)
+        width = np.where(high - low < 1e-4, 2.0, high - low)
+        self.register_buffer("scale", torch.from_numpy(2.0 / width).float())
+        self.register_buffer("offset", torch.from_numpy(-1.0 - low * 2.0 / width).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.offset
+
+
+class EagerPolicy(nn.Module):
+    """Normalisers, network and loss."""
+
+    def __init__(self, steps: Steps, config: BaselineConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.normalizers = nn.ModuleDict(
+            {"obs": LimitsNormalizer(steps.observation), "action": LimitsNormalizer(steps.action)}
+        )
+        self.net = ConditionalUnet1d(
+            config.net,
+            channels=steps.action.shape[1],
+            horizon=config.horizon,
+            condition_shape=(config.n_obs_steps, steps.observation.shape[1]),
+        )
+        self.scheduler = DDPMScheduler(
+            num_train_timesteps=100, beta_schedule="squaredcos_cap_v2", prediction_type=config.prediction
+        )
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        normalized = {key: self.normalizers[key](value) for key, value in batch.items()}
+        action = normalized["action"]
+        condition = normalized["obs"][:, : self.config.n_obs_steps]
+        noise = torch.randn(action.shape, device=action.device)
+        t = torch.randint(0, self.scheduler.config.num_train_timesteps, (action.shape[0],), device=action.device)
+        prediction = self.net(self.scheduler.add_noise(action, noise, t), t, condition)
+        target = noise if self.config.prediction == "epsilon" else action
+        loss = F.mse_loss(prediction, target, reduction="none")
+        return loss.flatten(1).mean(1).mean()
+
+
+class LoopingEMA:
+    """The average of the weights, parameter by parameter."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, model: nn.Module) -> None:
+        count = max(0, self.steps - 1)
+        decay = 0.0 if count == 0 else min(0.9999, 1.0 - (1.0 + count) ** -0.75)
+        for module, average in zip(model.modules(), self.model.modules(), strict=True):
+            parameters = zip(module.parameters(recurse=False), average.parameters(recurse=False), strict=True)
+            for parameter, averaged in parameters:
+                averaged.mul_(decay)
+                averaged.add_(parameter.data.to(averaged.dtype), alpha=1.0 - decay)
+        self.steps += 1
+
+
+def _batches(loader: DataLoader) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    epoch = 0
+    while True:
+        for batch in loader:
+            yield epoch, batch
+        epoch += 1
+
+
+def run(steps: Steps, config: BaselineConfig, *, updates: int, warmup_updates: int) -> float:
+    """Train from scratch and return the mean seconds of an update, over `updates` after `warmup_updates`."""
+    torch.manual_seed(config.seed)
+    device = torch.device(config.device)
+    dataset = WindowDataset(steps, config)
+    loader = DataLoader(
+        dataset,
+        batch_size=config.batch_size,
+        num_workers=1,
+        shuffle=True,
+        pin_memory=device.type == "cuda",
+        persistent_workers=False,
+    )
+    policy = EagerPolicy(steps, config).to(device)
+    ema = LoopingEMA(policy)
+    optimizer = torch.optim.AdamW(
+        policy.parameters(), lr=config.lr, betas=config.betas, eps=1e-8, weight_decay=config.weight_decay
+    )
+    rate = get_scheduler(
+        "cosine", optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.total_steps
+    )
+    batches = _batches(loader)
+    began = 0.0
+    with tempfile.TemporaryFile("w", buffering=1) as log:
+        for update in range(warmup_updates + updates):
+            if update == warmup_updates:
+                began = _now(device)
+            epoch, batch = next(batches)
+            batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+            loss = policy.loss(batch)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            rate.step()
+            ema.step(policy)
+            row = {"train_loss": loss.item(), "global_step": update, "epoch": epoch, "lr": rate.get_last_lr()[0]}
+            log.write(json.dumps(row) + "\n")
+        seconds = _now(device) - began
+    batches.close()
+    return seconds / updates
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,268 @@
+"""Updates per second of the training core beside the eager baseline: same net, same batch, same data, same machine.
+
+    python benchmarks/steps_per_second.py --net small
+    python benchmarks/steps_per_second.py --net reference --batch-size 256 --steps 20
+    python benchmarks/steps_per_second.py --net reference --device cuda --compile --precision bf16
+
+Every measurement has a process of its own (so that neither side's allocator settings reach the other); within a round
+the sides take turns, in reverse order in every other round. The core runs through `train`, with its data order, EMA and
+log rows; neither side validates, evaluates or saves while it is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from eager_baseline import BaselineConfig, Steps
+from eager_baseline import run as run_baseline
+
+from policy_accel.data import read_episodes
+from policy_accel.data.split import split_episodes
+from policy_accel.models import UnetConfig
+from policy_accel.policy.config import RobotConfig
+from policy_accel.policy.demonstrations import columns, data_path, parse_field
+from policy_accel.policy.run import build_task, config_record, robot_config
+from policy_accel.training.devices import choose_device
+from policy_accel.training.loop import train
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RECIPES = {"small": "small", "reference": "diffusion_policy"}
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What both sides are asked to run: overrides of the configuration, timed updates, untimed ones before them."""
+
+    overrides: tuple[str, ...]
+    updates: int
+    warmup_updates: int
+    threads: int
+
+
+class _Enough(Exception):
+    """Ends a run of the core when its updates are timed."""
+
+
+def seconds_of_core(measurement: Measurement) -> float:
+    """Mean seconds of an update of `policy_accel.training.loop.train`."""
+    torch.set_num_threads(measurement.threads)
+    config = robot_config(list(measurement.overrides))
+    device = choose_device(config.training.device)
+    first, last = measurement.warmup_updates, measurement.warmup_updates + measurement.updates
+    config.training.steps = max(config.training.steps, last + 1)
+    marks: list[float] = []
+
+    def after_update(step: int) -> None:
+        if step in (first, last):
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            marks.append(time.perf_counter())
+        if step == last:
+            raise _Enough
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
+        train(
+            build_task(config),
+            config.training,
+            seed=config.seed,
+            run_dir=Path(folder),
+            run_config=config_record(config),
+            after_update=after_update,
+        )
+    return (marks[1] - marks[0]) / measurement.updates
+
+
+def seconds_of_baseline(measurement: Measurement) -> float:
+    """Mean seconds of an update of the eager loop."""
+    torch.set_num_threads(measurement.threads)
+    config = robot_config(list(measurement.overrides))
+    assert isinstance(config.model, UnetConfig)
+    optimizer = config.training.optimizer
+    return run_baseline(
+        replay_buffer(config),
+        BaselineConfig(
+            net=config.model,
+            batch_size=config.training.batch_size,
+            lr=optimizer.lr,
+            warmup_steps=optimizer.warmup_steps,
+            total_steps=config.training.steps,
+            prediction=config.diffusion.target,
+            betas=(optimizer.betas[0], optimizer.betas[1]),
+            weight_decay=optimizer.weight_decay,
+            seed=config.seed,
+            device=str(choose_device(config.training.device)),
+        ),
+        updates=measurement.updates,
+        warmup_updates=measurement.warmup_updates,
+    )
+
+
+def replay_buffer(config: RobotConfig) -> Steps:
+    """The demonstrations of `config` as plain arrays, with the episodes that train."""
+    task = config.task
+    fields = [*task.observation, task.action]
+    episodes = read_episodes(data_path(task), keys=list(dict.fromkeys(parse_field(name)[0] for name in fields)))
+    split = split_episodes(
+        len(episodes), val_ratio=task.val_ratio, seed=task.split_seed, max_train_episodes=task.max_train_episodes
+    )
+    return Steps(
+        columns(episodes, task.observation), columns(episodes, [task.action]), episodes.episode_ends, split.train
+    )
+
+
+def in_own_process(side: Callable[[Measurement], float], measurement: Measurement) -> float:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(side, measurement).result()
+
+
+def variants(arguments: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+    """Names of the core's variants and the overrides that make them."""
+    found: dict[str, tuple[str, ...]] = {"core": ()}
+    if arguments.compile:
+        found["core, compiled"] = ("training.compile=true",)
+    if arguments.precision == "bf16":
+        found |= {f"{name}, bf16": (*extra, "training.precision=bf16") for name, extra in list(found.items())}
+    return found
+
+
+def measure(arguments: argparse.Namespace, overrides: tuple[str, ...]) -> dict[str, list[float]]:
+    """Updates per second of every side, one figure a round."""
+    sides = {BASELINE: (), **variants(arguments)}
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(arguments.rounds):
+        for name in sides if number % 2 == 0 else reversed(sides):
+            measurement = Measurement(
+                (*overrides, *sides[name]), arguments.steps, arguments.warmup_steps, arguments.threads
+            )
+            seconds = in_own_process(seconds_of_baseline if name == BASELINE else seconds_of_core, measurement)
+            rates[name].append(1.0 / seconds)
+            print(f"round {number + 1}: {name}: {1.0 / seconds:.3f} updates/s", flush=True)
+    return rates
+
+
+def summary(rates: dict[str, list[float]]) -> dict[str, Any]:
+    """Median rate of every side; ratio to the baseline of the same round: median, smallest and largest."""
+    sides: dict[str, Any] = {}
+    for name, values in rates.items():
+        sides[name] = {"updates_per_second": rounded(statistics.median(values)), "rounds": [*map(rounded, values)]}
+        if name != BASELINE:
+            ratios = [value / base for value, base in zip(values, rates[BASELINE], strict=True)]
+            figures = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+            sides[name]["times_the_baseline"] = {key: rounded(value) for key, value in figures.items()}
+    return sides
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def hardware(threads: int, device: torch.device) -> dict[str, Any]:
+    """What the figures hold for."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "load_average_before": [round(load, 2) for load in os.getloadavg()],
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": version("diffusers"),
+    }
+
+
+def commit() -> str:
+    """The commit measured, with "+changes" when the package differs from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", REPOSITORY, *words], capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "policy_accel", "configs", "benchmarks/*.py")
+    return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--net", choices=RECIPES, default="small", help="net and settings of which recipe")
+    parser.add_argument("--data", type=Path, help="replay buffer; default: the demonstrations that ship")
+    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument("--steps", type=int, default=300, help="timed updates of a side in a round")
+    parser.add_argument("--warmup-steps", type=int, default=20, help="untimed updates before them")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true", help="also the core with torch.compile")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: also the core in bf16")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    if min(arguments.steps, arguments.warmup_steps, arguments.rounds, arguments.threads) < 1:
+        parser.error("--steps, --warmup-steps, --rounds and --threads must be at least 1")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse()
+    overrides = [
+        f"recipe={RECIPES[arguments.net]}",
+        f"training.device={arguments.device}",
+        "training.validate_every=0",
+        "training.evaluate_every=0",
+        "training.checkpoint.every=0",
+        "evaluation.episodes=0",
+    ]
+    if arguments.data is not None:
+        overrides.append(f"task.data={arguments.data.resolve()}")
+    if arguments.batch_size is not None:
+        overrides.append(f"training.batch_size={arguments.batch_size}")
+    config = robot_config(overrides)
+    device = choose_device(arguments.device)
+    where = hardware(arguments.threads, device)
+    rates = measure(arguments, tuple(overrides))
+    words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
+    result = {
+        "command": shlex.join(["python", "benchmarks/steps_per_second.py", *words]),
+        "commit": commit(),
+        "hardware": where,
+        "net": arguments.net,
+        "data": data_path(config.task).name,
+        "batch_size": config.training.batch_size,
+        "device": device.type,
+        "seed": config.seed,
+        "updates_per_round": arguments.steps,
+        "warmup_updates": arguments.warmup_steps,
+        "log_every": config.training.logging.every,
+        "sides": summary(rates),
+    }
+    output = arguments.output or REPOSITORY / f"benchmarks/results/steps_per_second_{arguments.net}_{device.type}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=2) + "\n")
+    for name, side in result["sides"].items():
+        ratio = side.get("times_the_baseline")
+        times = f", {ratio['median']} times the baseline ({ratio['min']} to {ratio['max']})" if ratio else ""
+        print(f"{name}: {side['updates_per_second']} updates/s{times}")
+    print(output)
+
+
+if __name__ == "__main__":
+    main()
