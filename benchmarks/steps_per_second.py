@@ -13,26 +13,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import os
-import platform
-import shlex
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from eager_baseline import BaselineConfig, Steps
 from eager_baseline import run as run_baseline
+from results import RESULTS, write_result
 
 from policy_accel.data import read_episodes
 from policy_accel.data.split import split_episodes
@@ -43,7 +38,6 @@ from policy_accel.policy.run import build_task, config_record, robot_config
 from policy_accel.training.devices import choose_device
 from policy_accel.training.loop import train
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 RECIPES = {"small": "small", "reference": "diffusion_policy"}
 BASELINE = "baseline"
 
@@ -175,33 +169,6 @@ def rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def hardware(threads: int, device: torch.device) -> dict[str, Any]:
-    """What the figures hold for."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "load_average_before": [round(load, 2) for load in os.getloadavg()],
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "diffusers": version("diffusers"),
-    }
-
-
-def commit() -> str:
-    """The commit measured, with "+changes" when the package differs from it."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", REPOSITORY, *words], capture_output=True, text=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "policy_accel", "configs", "benchmarks/*.py")
-    return git("rev-parse", "HEAD") + ("+changes" if changed else "")
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", choices=RECIPES, default="small", help="net and settings of which recipe")
@@ -237,31 +204,28 @@ def main() -> None:
         overrides.append(f"training.batch_size={arguments.batch_size}")
     config = robot_config(overrides)
     device = choose_device(arguments.device)
-    where = hardware(arguments.threads, device)
-    rates = measure(arguments, tuple(overrides))
-    words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
-    result = {
-        "command": shlex.join(["python", "benchmarks/steps_per_second.py", *words]),
-        "commit": commit(),
-        "hardware": where,
-        "net": arguments.net,
-        "data": data_path(config.task).name,
-        "batch_size": config.training.batch_size,
-        "device": device.type,
-        "seed": config.seed,
-        "updates_per_round": arguments.steps,
-        "warmup_updates": arguments.warmup_steps,
-        "log_every": config.training.logging.every,
-        "sides": summary(rates),
-    }
-    output = arguments.output or REPOSITORY / f"benchmarks/results/steps_per_second_{arguments.net}_{device.type}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=2) + "\n")
-    for name, side in result["sides"].items():
+    torch.set_num_threads(arguments.threads)
+    load = os.getloadavg()
+    sides = summary(measure(arguments, tuple(overrides)))
+    for name, side in sides.items():
         ratio = side.get("times_the_baseline")
         times = f", {ratio['median']} times the baseline ({ratio['min']} to {ratio['max']})" if ratio else ""
         print(f"{name}: {side['updates_per_second']} updates/s{times}")
-    print(output)
+    write_result(
+        arguments.output or RESULTS / f"steps_per_second_{arguments.net}_{device.type}.json",
+        {
+            "net": arguments.net,
+            "data": data_path(config.task).name,
+            "batch_size": config.training.batch_size,
+            "device": device.type,
+            "seed": config.seed,
+            "updates_per_round": arguments.steps,
+            "warmup_updates": arguments.warmup_steps,
+            "log_every": config.training.logging.every,
+            "load_average_before": [round(value, 2) for value in load],
+            "sides": sides,
+        },
+    )
 
 
 if __name__ == "__main__":

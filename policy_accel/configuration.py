@@ -67,7 +67,11 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
     """Name the override that is wrong; without one, the first line of the library's message."""
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         chosen = [override for override in overrides if override.split("=", 1)[0] in groups()]
-        plain = OmegaConf.to_container(compose(name, chosen), resolve=False)
+        try:
+            composed = compose(name, chosen)
+        except (HydraException, OmegaConfBaseException):
+            composed = compose(name)
+    plain = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(plain, dict)
     keys = flatten({str(key): value for key, value in plain.items()})
     sections = {key.rsplit(".", i)[0] for key in keys for i in range(1, key.count(".") + 1)}

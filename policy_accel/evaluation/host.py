@@ -40,12 +40,7 @@ class LocalHost:
     """
 
     def __init__(self, spec: EnvironmentSpec) -> None:
-        try:
-            importlib.import_module(spec.module)
-        except ImportError as error:
-            raise UserError(
-                f"the module '{spec.module}' of environment '{spec.id}' does not import: {error}"
-            ) from error
+        _import_module(spec)
         self._spec = spec
         self._environments: dict[tuple[int, bool], gymnasium.Env] = {}
         self._episodes: dict[int, Episode] = {}
@@ -170,6 +165,27 @@ class Episode:
         except Exception as error:
             raise UserError(f"the environment cannot render ({error}); go without videos") from error
         self.video.add(frame)
+
+
+def environment_spaces(spec: EnvironmentSpec) -> tuple[gymnasium.Space, gymnasium.Space]:
+    """Observation and action space of an environment, which is made for it and closed again.
+
+    Raises:
+        UserError: its module cannot be imported, or it cannot be made.
+    """
+    _import_module(spec)
+    environment = make_environment(spec, filmed=False)
+    try:
+        return environment.observation_space, environment.action_space
+    finally:
+        environment.close()
+
+
+def _import_module(spec: EnvironmentSpec) -> None:
+    try:
+        importlib.import_module(spec.module)
+    except ImportError as error:
+        raise UserError(f"the module '{spec.module}' of environment '{spec.id}' does not import: {error}") from error
 
 
 def make_environment(spec: EnvironmentSpec, *, filmed: bool) -> gymnasium.Env:

@@ -15,6 +15,7 @@ import torch
 from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
+from policy_accel.evaluation.host import environment_spaces
 from policy_accel.evaluation.protocol import Observation
 from policy_accel.evaluation.rollouts import Act
 from policy_accel.evaluation.summary import summarize
@@ -84,6 +85,16 @@ class PolicyEvaluator:
         workers = len(os.sched_getaffinity(0)) if config.workers < 0 else config.workers
         self.pool = RolloutPool(spec, slots=max(1, min(config.slots, config.episodes)), workers=workers)
 
+    def check_fits(self, observation_dim: int, action_dim: int) -> None:
+        """Raise UserError unless the environment gives and takes as many numbers as the demonstrations have."""
+        observations, actions = environment_spaces(self.pool.spec)
+        for what, space, wanted in (("observation", observations, observation_dim), ("action", actions, action_dim)):
+            if space.shape != (wanted,):
+                raise UserError(
+                    f"the {what} of environment '{self.pool.spec.id}' is {space}, the demonstrations have {wanted} "
+                    f"numbers a step; make task.{what}, task.environment and task.environment_options agree."
+                )
+
     def close(self) -> None:
         """End the workers."""
         self.pool.close()
@@ -97,6 +108,7 @@ class PolicyEvaluator:
             UserError: observations of another size than the policy's; an environment that cannot be made.
         """
         began = time.perf_counter()
+        self.check_fits(policy.observation_dim, policy.action_dim)
         config = self.config
         seeds = range(config.start_seed, config.start_seed + config.episodes)
         results = self.pool.run(
@@ -123,12 +135,6 @@ class PolicyEvaluator:
         shape = policy.noise_shape(self.sampling)
 
         def act(observations: Observation, seeds: np.ndarray, chunk_index: np.ndarray) -> np.ndarray:
-            if isinstance(observations, dict) or observations.shape[2:] != (policy.observation_dim,):
-                got = "a dictionary" if isinstance(observations, dict) else f"shape {observations.shape[2:]}"
-                raise UserError(
-                    f"the environment's observation is {got}, the policy was trained on {policy.observation_dim} "
-                    "numbers; make task.observation and task.environment_options agree."
-                )
             noise = torch.zeros(len(seeds), *shape)
             for row, (seed, chunk) in enumerate(zip(seeds.tolist(), chunk_index.tolist(), strict=True)):
                 if seed >= 0:

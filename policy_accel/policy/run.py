@@ -91,8 +91,11 @@ def train_run(config: RobotConfig, after_update: Callable[[int], None] | None = 
     run_dir = Path(config.run_dir)
     evaluator = build_evaluator(config, run_dir)
     try:
+        task = build_task(config, evaluator)
+        if evaluator is not None:
+            evaluator.check_fits(task.policy.observation_dim, task.policy.action_dim)
         return train(
-            build_task(config, evaluator),
+            task,
             config.training,
             seed=config.seed,
             run_dir=run_dir,

@@ -103,7 +103,10 @@ def test_the_same_command_again_leaves_a_finished_run_alone(
         (["task.observation=[stat]"], "did you mean 'state'?"),
         (["diffusion.target=eps"], "diffusion.target 'eps' is unknown"),
         (["task.environment=policy_accel/Nowhere-v0"], "policy_accel/Nowhere-v0"),
-        (["task.environment_options={observation: keypoints}"], "trained on 5 numbers"),
+        (
+            ["task.environment_options={observation: keypoints}"],
+            "the demonstrations have 5 numbers a step; make task.observation",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence_and_status_2(
@@ -174,7 +177,12 @@ def test_help_needs_no_torch() -> None:
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(train: Train, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "policy_accel.cli", *train("training.steps=100000", "training.checkpoint.every=20")]
+    command = [
+        sys.executable,
+        "-m",
+        "policy_accel.cli",
+        *train("training.steps=100000", "training.checkpoint.every=20"),
+    ]
     log = tmp_path / "log"
     with open(log, "w") as output:
         process = subprocess.Popen(command, stderr=output, stdout=output)

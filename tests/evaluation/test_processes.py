@@ -165,6 +165,20 @@ def test_close_ends_the_workers(tmp_path):
     assert not any(alive(pid) for pid in ids)
 
 
+def test_an_error_of_the_policy_ends_the_workers(tmp_path, untroubled):
+    spec = EnvironmentSpec("toy/Walk-v0", {"folder": str(tmp_path)}, 20, 2, "toy_environments")
+
+    def broken(observations, seeds, chunk_index):
+        raise ArithmeticError("no")
+
+    with RolloutPool(spec, slots=2, workers=2) as pool:
+        with pytest.raises(ArithmeticError):
+            pool.run(broken, SEEDS)
+        assert len(worker_ids(tmp_path)) == 2
+        assert not any(alive(pid) for pid in worker_ids(tmp_path))
+        assert pool.run(act, SEEDS) == untroubled
+
+
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})

@@ -47,7 +47,7 @@ def test_a_policy_for_other_observations_is_refused(tiny_config: Build, tmp_path
     config = tiny_config("evaluation.episodes=1", "evaluation.workers=0", *SHORT)
     evaluator = build_evaluator(config, tmp_path)
     assert evaluator is not None
-    with pytest.raises(UserError, match=r"shape \(5,\), the policy was trained on 20 numbers"):
+    with pytest.raises(UserError, match=r"observation of environment .* the demonstrations have 20 numbers a step"):
         evaluator(build_policy(config, 20, 2), print)
 
 

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from policy_accel.configuration import groups
+from policy_accel.policy.run import robot_config
+
+
+def test_groups_offer_files_and_typed_models() -> None:
+    robot_config([])
+    found = groups()
+    assert set(found) == {"task", "model", "recipe"}
+    assert {"unet", "unet_small", "transformer", "mlp"} == set(found["model"])
+    assert {"small", "diffusion_policy", "diffusion_policy_transformer", "demo"} == set(found["recipe"])
+
+
+@pytest.mark.parametrize("recipe", ["small", "diffusion_policy", "diffusion_policy_transformer", "demo"])
+@pytest.mark.parametrize("model", ["unet", "unet_small", "transformer", "mlp"])
+@pytest.mark.parametrize("task", ["pusht_state", "pusht_keypoints", "custom"])
+def test_choices_on_the_command_line_win(recipe: str, model: str, task: str) -> None:
+    config = robot_config([f"recipe={recipe}", f"model={model}", f"task={task}"])
+    assert config.task.name == task
+    assert config.model.name == model.split("_")[0]
+
+
+def test_the_transformer_recipe_differs_from_the_unet_recipe_as_in_the_reference() -> None:
+    unet, transformer = (
+        robot_config([f"recipe={name}"]) for name in ("diffusion_policy", "diffusion_policy_transformer")
+    )
+    assert (unet.model.name, transformer.model.name) == ("unet", "transformer")
+    optimizer = transformer.training.optimizer
+    assert (optimizer.weight_decay, optimizer.betas, optimizer.warmup_steps) == (0.1, [0.9, 0.95], 1000)
+    assert (optimizer.lr, transformer.diffusion.target) == (unet.training.optimizer.lr, "epsilon")
+
+
+def test_overrides_beat_the_recipe() -> None:
+    assert robot_config(["recipe=small", "training.optimizer.lr=0.5"]).training.optimizer.lr == 0.5
+
+
+def test_interpolation_names_the_run() -> None:
+    assert robot_config(["seed=3", "recipe=small"]).run_dir == "runs/pusht_keypoints-unet-seed3"
