@@ -41,11 +41,12 @@ def hardware() -> dict[str, Any]:
 
 def write_result(path: Path, figures: dict[str, Any]) -> None:
     """Write `figures` with their circumstances to `path`."""
+    arguments = [Path(argument).name if argument.startswith(("/", "..")) else argument for argument in sys.argv[1:]]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent)
     replace_json(
         path,
         {
-            "command": shlex.join(["python", *sys.argv]),
+            "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments]),
             "commit": commit.stdout.strip(),
             "date": date.today().isoformat(),
             "hardware": hardware(),

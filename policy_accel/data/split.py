@@ -11,7 +11,7 @@ from policy_accel.errors import UserError
 
 @dataclass(frozen=True)
 class EpisodeSplit:
-    """Two masks without a common episode; with `max_train_episodes` some episodes are in neither.
+    """Two masks: every episode trains or validates.
 
     Attributes:
         train: [E] bool.
@@ -25,11 +25,11 @@ class EpisodeSplit:
 def split_episodes(
     n_episodes: int, *, val_ratio: float, seed: int, max_train_episodes: int | None = None
 ) -> EpisodeSplit:
-    """Draw validation episodes, then keep at most `max_train_episodes` of the others.
+    """Set validation episodes aside, then train on at most `max_train_episodes` of the others.
 
-    The same masks as `get_val_mask` and `downsample_mask` of Diffusion Policy with the same seed: each draw starts a
-    fresh `numpy.random.default_rng(seed)`, and a positive `val_ratio` gives at least one validation episode as long
-    as one is left to train on.
+    The same masks as in Diffusion Policy with the same seed: each draw starts a fresh `numpy.random.default_rng(seed)`,
+    a positive `val_ratio` gives at least one validation episode as long as one is left to train on, and every episode
+    that does not train validates, those left out by `max_train_episodes` too.
 
     Args:
         n_episodes: E, at least 1.
@@ -56,4 +56,4 @@ def split_episodes(
         kept = np.random.default_rng(seed).choice(len(candidates), max_train_episodes, replace=False)
         train = np.zeros(n_episodes, dtype=bool)
         train[candidates[kept]] = True
-    return EpisodeSplit(train, validation)
+    return EpisodeSplit(train, ~train)
