@@ -1,0 +1,1 @@
+"""Hydra files: tasks, networks, recipes. No defaults live here that the code has too."""

@@ -25,31 +25,34 @@ class Inspection:
 
     Attributes:
         text: the report for people, several lines.
-        problems: one sentence each; empty when the data can be trained on as it is.
+        problems: what keeps the data from being trained on, one sentence each.
+        remarks: what can be trained on but is hardly meant, one sentence each.
     """
 
     text: str
     problems: tuple[str, ...]
+    remarks: tuple[str, ...]
 
 
 def inspect(path: Path | str) -> Inspection:
     """Look at demonstrations as far as they can be read, and list every problem instead of stopping at the first.
 
-    Problems are all that `Episodes` refuses, and also: arrays that cannot be decoded, chunks that are not stored,
-    constant dimensions, episodes that are equal in every key, episodes shorter than a training window of 16 steps,
-    and images that hold 8-bit values as floats.
+    Problems are all that `Episodes` refuses, and arrays that cannot be decoded. Remarks: chunks that are not stored,
+    constant dimensions, episodes that are equal in every key, episodes shorter than a training window of 16 steps, and
+    images that hold 8-bit values as floats.
 
     Raises:
         UserError: there is nothing to look at: missing path, no permission, damaged zip, not a replay buffer.
     """
     with open_replay(path) as replay:
         problems: list[str] = []
-        ends = _sound_ends(replay, problems)
+        remarks: list[str] = []
+        ends = _sound_ends(replay, problems, remarks)
         lines = [f"{replay.source}: {replay.layout}", _episode_line(ends)]
         digests = [hashlib.blake2b() for _ in ([] if ends is None else ends)]
         lengths: dict[str, int] = {}
         for key in replay.keys:
-            values = _read(replay, f"data/{key}", problems)
+            values = _read(replay, f"data/{key}", problems, remarks)
             if values is None:
                 lines.append(f"  {key}: cannot be read")
                 continue
@@ -62,19 +65,20 @@ def inspect(path: Path | str) -> Inspection:
                     digest.update(episode.tobytes())
             if values.size and values.ndim and values.dtype.kind in "biuf":
                 lines += _statistics(values)
-                problems += _doubtful(key, values)
+                remarks += _doubtful(key, values)
     uneven = list(length_problems(lengths, ends))
     problems += uneven
     if not replay.keys:
         problems.append("there is no array below data/; a replay buffer needs at least data/action.")
     if ends is not None:
-        problems += _doubtful_episodes(ends, [] if uneven else [digest.digest() for digest in digests])
+        remarks += _doubtful_episodes(ends, [] if uneven else [digest.digest() for digest in digests])
+    lines += [f"remark: {remark}" for remark in remarks]
     lines += [f"problem: {problem}" for problem in problems] or ["no problem found"]
-    return Inspection("\n".join(lines), tuple(problems))
+    return Inspection("\n".join(lines), tuple(problems), tuple(remarks))
 
 
-def _sound_ends(replay: ReplayStore, problems: list[str]) -> np.ndarray | None:
-    ends = _read(replay, "meta/episode_ends", problems)
+def _sound_ends(replay: ReplayStore, problems: list[str], remarks: list[str]) -> np.ndarray | None:
+    ends = _read(replay, "meta/episode_ends", problems, remarks)
     if ends is None:
         return None
     faults = list(end_problems(ends))
@@ -82,7 +86,7 @@ def _sound_ends(replay: ReplayStore, problems: list[str]) -> np.ndarray | None:
     return None if faults else ends.astype(np.int64)
 
 
-def _read(replay: ReplayStore, name: str, problems: list[str]) -> np.ndarray | None:
+def _read(replay: ReplayStore, name: str, problems: list[str], remarks: list[str]) -> np.ndarray | None:
     try:
         values = read_array(replay, name)
         missing, total = missing_chunks(replay, name)
@@ -90,7 +94,7 @@ def _read(replay: ReplayStore, name: str, problems: list[str]) -> np.ndarray | N
         problems.append(str(error).removeprefix(f"{replay.source}: "))
         return None
     if missing:
-        problems.append(
+        remarks.append(
             f"{name}: {missing} of {total} chunks are not stored and read as the fill value; "
             "if that is not on purpose, copy the file again."
         )

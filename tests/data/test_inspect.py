@@ -51,11 +51,16 @@ def test_real_file(shared_data):
     assert line_of(found.text, "4:") == ["4:", "min", "0.000215591", "max", "6.28309", "mean", "1.81949"]
 
 
-def one(found, *words):
-    """Exactly one problem holds all the words."""
-    matches = [problem for problem in found.problems if all(word in problem for word in words)]
-    assert len(matches) == 1, found.problems
-    assert f"problem: {matches[0]}" in found.text
+def one(found, *words, kind="problem"):
+    """Exactly one problem (or remark) holds all the words."""
+    sentences = found.problems if kind == "problem" else found.remarks
+    matches = [sentence for sentence in sentences if all(word in sentence for word in words)]
+    assert len(matches) == 1, sentences
+    assert f"{kind}: {matches[0]}" in found.text
+
+
+def remark(found, *words):
+    one(found, *words, kind="remark")
 
 
 def test_everything_at_once(tmp_path):
@@ -70,9 +75,9 @@ def test_everything_at_once(tmp_path):
     one(found, "data/action holds NaN at step 30;")
     one(found, "data/state holds Inf at step 3;")
     one(found, "data/action 50, data/state 49, data/still 50")
-    one(found, "data/still never changes in dimension 0, 1, 2")
+    remark(found, "data/still never changes in dimension 0, 1, 2")
     one(found, "data/broken cannot be opened")
-    assert len(found.problems) == 6
+    assert (len(found.problems), len(found.remarks)) == (5, 1)
     assert "episodes: unknown" in found.text
     assert "broken: cannot be read" in found.text
 
@@ -98,22 +103,22 @@ def test_nan_names_the_episode(tmp_path):
 def test_one_constant_dimension(tmp_path):
     action = sound()
     action[:, 1] = 7
-    one(inspect(buffer(tmp_path / "x.zarr", action=action)), "data/action never changes in dimension 1;")
+    remark(inspect(buffer(tmp_path / "x.zarr", action=action)), "data/action never changes in dimension 1;")
 
 
 def test_duplicate_and_short_episodes(tmp_path):
     action = sound(60)
     action[45:60] = action[20:35]
     found = inspect(buffer(tmp_path / "x.zarr", ends=(20, 35, 45, 60), action=action))
-    one(found, "episode 3 equals episode 1 in every key; keep one of them")
-    one(found, "3 of 4 episodes are shorter than a training window of 16 steps: 1 (15), 2 (10), 3 (15)")
-    assert len(found.problems) == 2
+    remark(found, "episode 3 equals episode 1 in every key; keep one of them")
+    remark(found, "3 of 4 episodes are shorter than a training window of 16 steps: 1 (15), 2 (10), 3 (15)")
+    assert (len(found.problems), len(found.remarks)) == (0, 2)
 
 
 def test_episodes_that_differ_in_one_key_are_no_duplicates(tmp_path):
     action = np.concatenate([sound(20), sound(20)])
-    one(inspect(buffer(tmp_path / "a.zarr", ends=(20, 40), action=action)), "episode 1 equals episode 0")
-    assert inspect(buffer(tmp_path / "b.zarr", ends=(20, 40), action=action, state=sound(40))).problems == ()
+    remark(inspect(buffer(tmp_path / "a.zarr", ends=(20, 40), action=action)), "episode 1 equals episode 0")
+    assert inspect(buffer(tmp_path / "b.zarr", ends=(20, 40), action=action, state=sound(40))).remarks == ()
 
 
 @pytest.mark.parametrize(("change", "problem"), [(0.0, True), (0.5, False), (300.0, False), (-200.0, False)])
@@ -122,14 +127,14 @@ def test_images_as_floats(tmp_path, change, problem):
     image[49, 3, 3, 2] += change
     found = inspect(buffer(tmp_path / "x.zarr", action=sound(), img=image))
     if problem:
-        one(found, "data/img holds 8-bit values as float32, 4 times the size; store images as uint8")
-    assert len(found.problems) == problem
+        remark(found, "data/img holds 8-bit values as float32, 4 times the size; store images as uint8")
+    assert len(found.remarks) == problem
 
 
 def test_chunk_that_is_not_stored(tmp_path):
     path = buffer(tmp_path / "x.zarr", action=sound())
     (path / "data/action/1.0").unlink()
-    one(inspect(path), "data/action: 1 of 2 chunks are not stored and read as the fill value", "copy the file again")
+    remark(inspect(path), "data/action: 1 of 2 chunks are not stored and read as the fill value", "copy the file again")
 
 
 def test_damaged_chunk(tmp_path):
