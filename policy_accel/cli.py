@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,8 +71,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 after a mistake that was named, 130 after Ctrl-C."""
-    # Threads that spin while they wait starve rollout workers and each other; this must be set before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = build_parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -87,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from policy_accel.commands.train import run_train
 
-    return run_train(["recipe=demo", *options.overrides], again="policy-accel demo")
+    return run_train(
+        ["recipe=demo", *options.overrides], again=shlex.join(["policy-accel", "demo", *options.overrides])
+    )
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -95,7 +95,7 @@ def _train(options: argparse.Namespace) -> int:
 
     if options.print_config:
         return print_config(options.overrides)
-    return run_train(options.overrides, again=" ".join(["policy-accel train", *options.overrides]))
+    return run_train(options.overrides, again=shlex.join(["policy-accel", "train", *options.overrides]))
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +30,7 @@ def run_train(overrides: Sequence[str], *, again: str) -> int:
     trained = train_run(config)
     if not trained.finished:
         print(
-            f"Stopped after {trained.step} of {config.training.steps} updates, saved in {run_dir}. "
-            f"To go on: {shlex.join(shlex.split(again))}",
+            f"Stopped after {trained.step} of {config.training.steps} updates, saved in {run_dir}. To go on: {again}",
             file=sys.stderr,
         )
         return INTERRUPTED

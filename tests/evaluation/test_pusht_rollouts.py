@@ -55,11 +55,7 @@ def test_workers_and_cameras_change_nothing(tmp_path, one_process, workers):
     with RolloutPool(SPEC, slots=3, workers=workers) as pool:
         results, observations = recorded_run(pool, video_dir=tmp_path, videos=1)
     assert (observations == expected_observations).all()
-    assert [replace(result, score=0.0, video=None) for result in results] == [
-        replace(result, score=0.0) for result in expected
-    ]
-    assert [result.score for result in results] == pytest.approx([result.score for result in expected], abs=1e-12)
-
+    assert [replace(result, video=None) for result in results] == expected
     assert results[0].video == "100000.mp4"
     assert [path.name for path in tmp_path.iterdir()] == ["100000.mp4"]
     stream = imageio_ffmpeg.read_frames(str(tmp_path / "100000.mp4"))

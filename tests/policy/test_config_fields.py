@@ -167,6 +167,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "training.steps": ("6", trace, []),
     "training.batch_size": ("4", run_probe(lambda run: run.order.batch(0)), []),
     "training.device": ("meta", lambda config: str(config.training.device), []),
+    "training.threads": ("3", run_probe(lambda run: torch.get_num_threads()), []),
     "training.precision": ("bf16", run_probe(lambda run: type(run.update.autocast()).__name__), []),
     "training.matmul_precision": ("high", run_probe(lambda run: torch.get_float32_matmul_precision()), []),
     "training.compile": ("true", run_probe(lambda run: hasattr(run.update.loss, "_torchdynamo_orig_callable")), []),
@@ -267,7 +268,7 @@ def test_a_field_changes_what_it_configures(key: str, tiny_config: Build, tmp_pa
     if value == "OTHER_DIR":
         value = str(tmp_path / "elsewhere")
     directories = [] if key == "run_dir" or any(o.startswith("run_dir") for o in overrides) else ["run_dir={}"]
-    before = torch.get_float32_matmul_precision()
+    before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     seen = []
     try:
         for side, change in (("before", []), ("after", [f"{key}={value}"])):
@@ -276,6 +277,7 @@ def test_a_field_changes_what_it_configures(key: str, tiny_config: Build, tmp_pa
             torch.set_float32_matmul_precision(before)
     finally:
         torch.set_float32_matmul_precision(before)
+        torch.set_num_threads(threads)
     assert seen[0] != seen[1]
 
 
