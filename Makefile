@@ -15,7 +15,7 @@ setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt overrides.txt
 	@test -n "$(PYTHON)" || { echo "setup: Python 3.11, 3.12 or 3.13 is needed and none was found; install one or name it: make PYTHON=/path/to/python" >&2; exit 2; }
-	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "setup: $(PYTHON) cannot make a virtual environment; on Debian install the package python3-venv" >&2; exit 2; }
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "setup: $(PYTHON) cannot make a virtual environment; on Debian install the package python3-venv" >&2; exit 2; }
 	@$(RUN) uv --version >/dev/null 2>&1 || $(RUN) pip install --quiet "$$(grep '^uv==' constraints.txt)"
 	@$(RUN) uv pip install --quiet --python $(VENV)/bin/python "$$($(VENV)/bin/python -c 'import torch' 2>/dev/null && echo 'torch>=2.6' || echo '$(TORCH)')"
 	@$(RUN) uv pip install --quiet --python $(VENV)/bin/python --constraints constraints.txt --overrides overrides.txt --editable ".[all,dev]"

@@ -29,11 +29,9 @@ from eager_baseline import BaselineConfig, Steps
 from eager_baseline import run as run_baseline
 from results import RESULTS, write_result
 
-from policy_accel.data import read_episodes
-from policy_accel.data.split import split_episodes
 from policy_accel.models import UnetConfig
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.demonstrations import columns, data_path, parse_field
+from policy_accel.policy.demonstrations import columns, data_path, read_task_episodes
 from policy_accel.policy.run import build_task, config_record, robot_config
 from policy_accel.training.devices import choose_device
 from policy_accel.training.loop import train
@@ -113,11 +111,7 @@ def seconds_of_baseline(measurement: Measurement) -> float:
 def replay_buffer(config: RobotConfig) -> Steps:
     """The demonstrations of `config` as plain arrays, with the episodes that train."""
     task = config.task
-    fields = [*task.observation, task.action]
-    episodes = read_episodes(data_path(task), keys=list(dict.fromkeys(parse_field(name)[0] for name in fields)))
-    split = split_episodes(
-        len(episodes), val_ratio=task.val_ratio, seed=task.split_seed, max_train_episodes=task.max_train_episodes
-    )
+    episodes, split = read_task_episodes(task)
     return Steps(
         columns(episodes, task.observation), columns(episodes, [task.action]), episodes.episode_ends, split.train
     )

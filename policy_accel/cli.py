@@ -82,12 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def _again(command: str, overrides: Sequence[str]) -> str:
+    """The command line that was started, as the user can start it again."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "policy-accel" else "policy-accel"
+    return shlex.join([program, command, *overrides])
+
+
 def _demo(options: argparse.Namespace) -> int:
     from policy_accel.commands.train import run_train
 
-    return run_train(
-        ["recipe=demo", *options.overrides], again=shlex.join(["policy-accel", "demo", *options.overrides])
-    )
+    return run_train(["recipe=demo", *options.overrides], again=_again("demo", options.overrides))
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -95,7 +99,7 @@ def _train(options: argparse.Namespace) -> int:
 
     if options.print_config:
         return print_config(options.overrides)
-    return run_train(options.overrides, again=shlex.join(["policy-accel", "train", *options.overrides]))
+    return run_train(options.overrides, again=_again("train", options.overrides))
 
 
 def _evaluate(options: argparse.Namespace) -> int:

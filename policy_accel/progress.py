@@ -24,6 +24,7 @@ class Progress:
         self.what, self.total, self.done, self.unit = what, total, done, unit
         self._started = self._shown = time.monotonic()
         self._first = done
+        self._note = ""
         self._bar = (
             tqdm(total=total, initial=done, desc=what, unit=unit, dynamic_ncols=True) if sys.stderr.isatty() else None
         )
@@ -34,19 +35,21 @@ class Progress:
 
     def to(self, done: int, note: str = "") -> None:
         """Count up to `done`."""
+        ended = self.done == self.total
+        self._note = note or self._note
         if self._bar is not None:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done - self.done)
         self.done = done
         now = time.monotonic()
-        if self._bar is None and (now - self._shown >= SECONDS_BETWEEN_LINES or done == self.total):
+        if self._bar is None and (now - self._shown >= SECONDS_BETWEEN_LINES or (done == self.total and not ended)):
             self._shown = now
             rate = (done - self._first) / max(now - self._started, 1e-9)
             left = (self.total - done) / rate if rate > 0 else 0.0
             print(
                 f"{self.what}: {done}/{self.total} {self.unit}s, {rate:.1f}/s, {_clock(left)} left"
-                + f", {note}" * bool(note),
+                + f", {self._note}" * bool(self._note),
                 file=sys.stderr,
                 flush=True,
             )

@@ -38,4 +38,4 @@ def test_overrides_beat_the_recipe() -> None:
 
 
 def test_interpolation_names_the_run() -> None:
-    assert robot_config(["seed=3", "recipe=small"]).run_dir == "runs/pusht_keypoints-unet-seed3"
+    assert robot_config(["seed=3", "recipe=small"]).run_dir == "runs/pusht_keypoints-small-unet-seed3"

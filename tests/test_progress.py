@@ -11,16 +11,17 @@ from policy_accel.progress import Progress
 def test_plain_lines_with_rate_and_time_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock = iter([100.0, 105.0, 120.0, 130.0])
+    clock = iter([100.0, 105.0, 120.0, 130.0, 131.0])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     progress = Progress("train", 100, done=20)
     progress.to(30)
     progress.to(60, "loss 0.5")
     progress.to(100)
+    progress.to(100, "loss 0.4")
     progress.close()
     assert capsys.readouterr().err.splitlines() == [
         "train: 60/100 steps, 2.0/s, 0:20 left, loss 0.5",
-        "train: 100/100 steps, 2.7/s, 0:00 left",
+        "train: 100/100 steps, 2.7/s, 0:00 left, loss 0.5",
     ]
 
 

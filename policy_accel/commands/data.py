@@ -32,10 +32,12 @@ def run_fetch(name: str, folder: Path) -> int:
             bars[0].to(done)
 
     try:
-        print(fetch(name, folder, progress=show).message)
+        fetched = fetch(name, folder, progress=show)
     finally:
         for bar in bars:
             bar.close()
+    print(fetched.message)
+    print(f"To train on it: policy-accel train task.data={fetched.path}", file=sys.stderr)
     return 0
 
 
@@ -53,7 +55,7 @@ def run_generate(task: str, episodes: int, seed: int, output: Path | None, worke
         recorded = generate(
             episodes,
             seed,
-            workers=len(os.sched_getaffinity(0)) if workers < 0 else workers,
+            workers=(os.cpu_count() or 1) if workers < 0 else workers,
             progress=lambda done, _: progress.to(done),
         )
     finally:

@@ -8,18 +8,18 @@ import json
 import sys
 from typing import Any
 
-from policy_accel.commands.output import describe_score
+from policy_accel.commands.output import describe_score, keep_evaluation
 from policy_accel.errors import UserError
-from policy_accel.files import explained, replace_json
 from policy_accel.policy.run import build_evaluator, load_run
-from policy_accel.progress import Progress
-from policy_accel.training.devices import choose_device
+from policy_accel.training.devices import choose_device, use_device
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """Score a checkpoint; the last line printed is the result as one JSON object."""
-    loaded = load_run(options.run_dir, options.checkpoint, choose_device(options.device))
+    device = choose_device(options.device, "--device")
+    loaded = load_run(options.run_dir, options.checkpoint, device)
     config = loaded.config
+    use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
     config.evaluation = dataclasses.replace(
         config.evaluation,
         **_given(
@@ -37,17 +37,13 @@ def run_evaluate(options: argparse.Namespace) -> int:
     evaluator = build_evaluator(config, options.run_dir)
     if evaluator is None:
         raise UserError(f"{options.run_dir} cannot be scored: its task has no environment, or --episodes is 0.")
-    progress = Progress("evaluate", config.evaluation.episodes, unit="episode")
     try:
-        result = evaluator(loaded.policy, progress.say, lambda done, _: progress.to(done))
+        evaluator.check_fits(loaded.policy.observation_dim, loaded.policy.action_dim)
+        result = evaluator(loaded.policy, lambda line: print(line, file=sys.stderr))
     finally:
-        progress.close()
         evaluator.close()
     result = {"step": loaded.step, **result}
-    replace_json(options.run_dir / "evaluation.json", result)
-    history = options.run_dir / "evaluations.jsonl"
-    with explained(history), open(history, "a") as file:
-        file.write(json.dumps(result) + "\n")
+    keep_evaluation(options.run_dir, result)
     print(describe_score(result), file=sys.stderr)
     print(json.dumps(result))
     return 0

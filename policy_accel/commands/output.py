@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
+
+from policy_accel.files import explained, replace_json
 
 
 def describe_score(result: dict[str, Any]) -> str:
@@ -16,3 +20,11 @@ def describe_score(result: dict[str, Any]) -> str:
         f"over {episodes} episodes from seed {result['start_seed']}, "
         f"{result['sampler']} with {result['network_evaluations']} evaluations a chunk."
     )
+
+
+def keep_evaluation(run_dir: Path, result: dict[str, Any]) -> None:
+    """Write the newest result to evaluation.json and append it to evaluations.jsonl, which keeps them all."""
+    replace_json(run_dir / "evaluation.json", result)
+    history = run_dir / "evaluations.jsonl"
+    with explained(history), open(history, "a") as file:
+        file.write(json.dumps(result) + "\n")

@@ -6,12 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from policy_accel.commands.output import describe_score
-from policy_accel.files import replace_json
+from policy_accel.commands.output import describe_score, keep_evaluation
 from policy_accel.policy.run import config_record, robot_config, train_run
 from policy_accel.training.plot import plot_learning_curve
-
-INTERRUPTED = 130
 
 
 def print_config(overrides: Sequence[str]) -> int:
@@ -33,14 +30,16 @@ def run_train(overrides: Sequence[str], *, again: str) -> int:
             f"Stopped after {trained.step} of {config.training.steps} updates, saved in {run_dir}. To go on: {again}",
             file=sys.stderr,
         )
-        return INTERRUPTED
+        raise KeyboardInterrupt
     curve = plot_learning_curve(run_dir)
     rate = trained.step / max(trained.training_seconds, 1e-9)
     print(f"Trained {trained.step} updates in {trained.training_seconds:.0f} s ({rate:.1f} updates/s).")
     if trained.evaluation is not None:
-        replace_json(run_dir / "evaluation.json", {"step": trained.step, **trained.evaluation})
+        if not (run_dir / "evaluation.json").is_file():
+            keep_evaluation(run_dir, {"step": trained.step, **trained.evaluation})
         print(describe_score(trained.evaluation))
-        print(f"Rollout videos: {run_dir / 'videos'}")
+        if config.evaluation.videos:
+            print(f"Rollout videos: {run_dir / 'videos'}")
         print(f"Score by episode: {run_dir / 'evaluation.json'}")
     print(f"Learning curve: {curve}")
     return 0

@@ -42,6 +42,8 @@ def split_episodes(
     """
     if n_episodes < 1:
         raise UserError(f"there are {n_episodes} episodes, so none is left to train on; record at least one.")
+    if seed < 0:
+        raise UserError(f"split_seed is {seed}; it must not be negative.")
     if not 0 <= val_ratio < 1:
         raise UserError(f"val_ratio is {val_ratio}; it must be at least 0 and below 1 (0.02 keeps 2 % for validation).")
     if max_train_episodes is not None and max_train_episodes < 1:

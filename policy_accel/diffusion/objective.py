@@ -32,12 +32,17 @@ def check_target(target: str) -> str:
     return target
 
 
-def make_noised(process: DiscreteProcess, x0: Tensor, noise: Tensor, t: Tensor, target: str) -> Noised:
+def make_noised(
+    process: DiscreteProcess, x0: Tensor, noise: Tensor, t: Tensor, target: str, known: Tensor | None = None
+) -> Noised:
     """Diffuse x0 [B, *S] with noise [B, *S] at t [B] and form what the denoiser must predict.
 
     `epsilon`: the noise. `sample`: x0. `v`: alpha_t epsilon - sigma_t x0 (Salimans & Ho 2022, section 4).
+    `known`: bool, broadcastable to [B, *S]; entries that are given (in-painting) and so stay clean.
     """
     x_t = process.diffuse(x0, noise, t)
+    if known is not None:
+        x_t = torch.where(known, x0, x_t)
     if target == "epsilon":
         wanted = noise
     elif target == "sample":
@@ -61,11 +66,17 @@ class Objective:
         """The same objective with its tables on `device`."""
         return Objective(self.process.to(device), self.target)
 
-    def draw(self, x0: Tensor, time_generator: torch.Generator, noise_generator: torch.Generator) -> Noised:
-        """Draw t ~ U{0 .. T-1} and epsilon ~ N(0, I) for x0 [B, *S] and noise it. No host sync."""
+    def draw(
+        self,
+        x0: Tensor,
+        time_generator: torch.Generator,
+        noise_generator: torch.Generator,
+        known: Tensor | None = None,
+    ) -> Noised:
+        """Draw t ~ U{0 .. T-1} and epsilon ~ N(0, I) for x0 [B, *S] and noise all but its `known` entries."""
         t = torch.randint(self.process.timesteps, (x0.shape[0],), device=x0.device, generator=time_generator)
         noise = torch.randn(x0.shape, device=x0.device, dtype=x0.dtype, generator=noise_generator)
-        return make_noised(self.process, x0, noise, t, self.target)
+        return make_noised(self.process, x0, noise, t, self.target, known)
 
 
 def weighted_squared_error(

@@ -51,7 +51,7 @@ def timestep_grid(timesteps: int, sampling_steps: int, spacing: str) -> Grid:
         UserError: unknown spacing, or not 1 <= sampling_steps <= timesteps.
     """
     if not 1 <= sampling_steps <= timesteps:
-        raise UserError(f"sampling_steps is {sampling_steps}; choose between 1 and diffusion.timesteps={timesteps}.")
+        raise UserError(f"sampling.steps={sampling_steps}; choose between 1 and diffusion.timesteps={timesteps}.")
     if spacing == "leading":
         grid = [i * (timesteps // sampling_steps) for i in reversed(range(sampling_steps))]
     elif spacing == "trailing":
@@ -62,7 +62,7 @@ def timestep_grid(timesteps: int, sampling_steps: int, spacing: str) -> Grid:
         grid = [round(i * stride) for i in reversed(range(sampling_steps))]
         grid = [last] if sampling_steps == 1 else grid
     else:
-        raise UserError(f"evaluation.spacing '{spacing}' is unknown; {did_you_mean(spacing, SPACINGS)}")
+        raise UserError(f"sampling.spacing '{spacing}' is unknown; {did_you_mean(spacing, SPACINGS)}")
     return Grid.of(grid)
 
 

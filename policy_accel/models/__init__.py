@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig
 from policy_accel.models.mlp import MLP, MLPConfig
 from policy_accel.models.transformer import DiffusionTransformer, TransformerConfig
 from policy_accel.models.unet import ConditionalUnet1d, UnetConfig
 
-DENOISERS = {
+DENOISERS: dict[str, tuple[Any, Any]] = {
     "unet": (UnetConfig, ConditionalUnet1d),
     "transformer": (TransformerConfig, DiffusionTransformer),
     "mlp": (MLPConfig, MLP),
@@ -28,15 +30,10 @@ def build_denoiser(
         horizon: steps of the trajectory.
         condition_shape: (n_obs_steps, observation_dim) of the global condition, or None for in-painting.
     """
-    for config_class, denoiser_class in DENOISERS.values():
-        if isinstance(config, config_class):
-            return denoiser_class(  # type: ignore[call-arg]
-                config,  # type: ignore[arg-type]
-                channels=channels,
-                horizon=horizon,
-                condition_shape=condition_shape,
-            )
-    raise UserError(f"model.name '{config.name}' is unknown; {did_you_mean(config.name, DENOISERS)}")
+    config_class, denoiser_class = DENOISERS.get(config.name, (None, None))
+    if denoiser_class is None or not isinstance(config, config_class):
+        raise UserError(f"model.name '{config.name}' does not go with these settings; choose model=NAME instead.")
+    return denoiser_class(config, channels=channels, horizon=horizon, condition_shape=condition_shape)
 
 
 __all__ = [

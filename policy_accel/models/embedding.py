@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from policy_accel.errors import UserError
+
 
 class SinusoidalEmbedding(nn.Module):
     """Sines and cosines of t at `dim / 2` frequencies from 1 down to 1/10000: [B] int64 -> [B, dim] float32
@@ -16,6 +18,8 @@ class SinusoidalEmbedding(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        if dim < 4 or dim % 2:
+            raise UserError(f"the diffusion time is embedded in {dim} dimensions; choose an even number from 4 on.")
         half = dim // 2
         exponents = torch.arange(half, dtype=torch.float64) * (-math.log(10_000.0) / (half - 1))
         self.register_buffer("frequencies", exponents.exp().float(), persistent=False)
@@ -24,3 +28,10 @@ class SinusoidalEmbedding(nn.Module):
         """Embed t [B]."""
         angles = t.float()[:, None] * self.frequencies
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def step_encoder(dim: int, expansion: int) -> nn.Sequential:
+    """Embed the time and mix it with one hidden layer of `expansion * dim`: [B] int64 -> [B, dim]."""
+    return nn.Sequential(
+        SinusoidalEmbedding(dim), nn.Linear(dim, expansion * dim), nn.Mish(), nn.Linear(expansion * dim, dim)
+    )

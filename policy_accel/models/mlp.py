@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError
-from policy_accel.models.config import ModelConfig
-from policy_accel.models.embedding import SinusoidalEmbedding
+from policy_accel.models.config import ModelConfig, check_positive
+from policy_accel.models.embedding import step_encoder
 
 
 @dataclass
@@ -44,13 +44,9 @@ class MLP(nn.Module):
         super().__init__()
         if not config.hidden_dims:
             raise UserError("model.hidden_dims is empty; give at least one layer size, for example [512,512,512].")
+        check_positive(hidden_dims=list(config.hidden_dims))
         step_dim = config.step_embedding_dim
-        self.step_encoder = nn.Sequential(
-            SinusoidalEmbedding(step_dim),
-            nn.Linear(step_dim, 2 * step_dim),
-            nn.Mish(),
-            nn.Linear(2 * step_dim, step_dim),
-        )
+        self.step_encoder = step_encoder(step_dim, 2)
         condition_dim = condition_shape[0] * condition_shape[1] if condition_shape else 0
         dims = [horizon * channels + condition_dim + step_dim, *config.hidden_dims]
         self.layers = nn.Sequential(*(ResidualLayer(a, b) for a, b in itertools.pairwise(dims)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError
-from policy_accel.models.config import ModelConfig
+from policy_accel.models.config import ModelConfig, check_positive, check_probability
 from policy_accel.models.embedding import SinusoidalEmbedding
 
 
@@ -35,6 +35,8 @@ class DiffusionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         dim = config.embedding_dim
+        check_positive(embedding_dim=dim, layers=config.layers, heads=config.heads)
+        check_probability(embedding_dropout=config.embedding_dropout, attention_dropout=config.attention_dropout)
         if dim % config.heads:
             raise UserError(f"model.heads={config.heads} does not divide model.embedding_dim={dim}; change one.")
         tokens = 1 + (condition_shape[0] if condition_shape else 0)
@@ -85,7 +87,15 @@ class DiffusionTransformer(nn.Module):
             memory = torch.cat([memory, self.observation(condition)], dim=1)
         memory = self.encoder(self.dropout(memory + self.condition_position))
         hidden = self.dropout(self.input(x) + self.position)
-        hidden = self.decoder(hidden, memory, tgt_mask=self.causal_mask, memory_mask=self.memory_mask)
+        hidden = self.decoder(
+            hidden,
+            memory,
+            tgt_mask=self.causal_mask,
+            memory_mask=self.memory_mask,
+            # Left open, torch compares the masks' values to find out, and so waits for the device in every call.
+            tgt_is_causal=self.causal_mask is not None,
+            memory_is_causal=False,
+        )
         return self.head(self.norm(hidden))
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError
-from policy_accel.models.config import ModelConfig
-from policy_accel.models.embedding import SinusoidalEmbedding
+from policy_accel.models.config import ModelConfig, check_positive
+from policy_accel.models.embedding import step_encoder
 
 
 @dataclass
@@ -81,6 +81,7 @@ class ConditionalUnet1d(nn.Module):
         dims = list(config.down_dims)
         if not dims:
             raise UserError("model.down_dims is empty; give at least one channel count, for example [256,512,1024].")
+        check_positive(down_dims=dims, kernel_size=config.kernel_size, groups=config.groups)
         reduction = 2 ** (len(dims) - 1)
         if horizon % reduction:
             fitting = (horizon // reduction + 1) * reduction
@@ -94,12 +95,7 @@ class ConditionalUnet1d(nn.Module):
         if bad:
             raise UserError(f"model.groups={config.groups} does not divide model.down_dims entry {bad[0]}; change one.")
         step_dim = config.step_embedding_dim
-        self.step_encoder = nn.Sequential(
-            SinusoidalEmbedding(step_dim),
-            nn.Linear(step_dim, 4 * step_dim),
-            nn.Mish(),
-            nn.Linear(4 * step_dim, step_dim),
-        )
+        self.step_encoder = step_encoder(step_dim, 4)
         condition_dim = step_dim + (condition_shape[0] * condition_shape[1] if condition_shape else 0)
 
         def block(in_channels: int, out_channels: int) -> ConditionalResidualBlock:

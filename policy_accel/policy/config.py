@@ -27,8 +27,10 @@ class RobotConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    recipe: str = "none"
+    """Name of the recipe, for the run directory; each recipe sets it."""
     seed: int = 42
-    run_dir: str = "runs/${task.name}-${model.name}-seed${seed}"
+    run_dir: str = "runs/${task.name}-${recipe}-${model.name}-seed${seed}"
 
 
 def register() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.data import Episodes, read_episodes, shipped_path
-from policy_accel.data.split import split_episodes
+from policy_accel.data.split import EpisodeSplit, split_episodes
 from policy_accel.data.windows import Windows, make_windows
 from policy_accel.errors import UserError
 
@@ -40,6 +40,8 @@ class TaskConfig:
     """Leave the repeated steps at the ends of episodes out of the loss (the reference counts them)."""
     environment: str | None = None
     """gymnasium id; null for a task without a simulator, which is trained and not scored."""
+    environment_module: str = "policy_accel.envs"
+    """Module that registers the id when it is imported."""
     environment_options: dict[str, Any] = field(default_factory=dict)
     max_steps: int = 300
     """Environment steps of an episode."""
@@ -90,15 +92,15 @@ class Demonstrations:
     train_episodes: int
 
 
-def load_demonstrations(config: TaskConfig, *, horizon: int, n_obs_steps: int, n_action_steps: int) -> Demonstrations:
-    """Read and window the demonstrations of a task, padded and split as in Diffusion Policy.
+def read_task_episodes(config: TaskConfig) -> tuple[Episodes, EpisodeSplit]:
+    """The fields of the task's replay buffer, and which episodes train.
 
     Raises:
-        UserError: as the reader, the windows and the split do; a field of the task that the data does not have.
+        UserError: as the reader and the split do; no observation.
     """
-    fields = [*config.observation, config.action]
     if not config.observation:
         raise UserError("task.observation is empty; name at least one key of the replay buffer.")
+    fields = [*config.observation, config.action]
     episodes = read_episodes(data_path(config), keys=list(dict.fromkeys(parse_field(name)[0] for name in fields)))
     split = split_episodes(
         len(episodes),
@@ -106,10 +108,26 @@ def load_demonstrations(config: TaskConfig, *, horizon: int, n_obs_steps: int, n
         seed=config.split_seed,
         max_train_episodes=config.max_train_episodes,
     )
+    return episodes, split
+
+
+def load_demonstrations(config: TaskConfig, *, horizon: int, n_obs_steps: int, n_action_steps: int) -> Demonstrations:
+    """Read and window the demonstrations of a task, padded and split as in Diffusion Policy.
+
+    Raises:
+        UserError: as the reader, the windows and the split do; a field of the task that the data does not have.
+    """
+    episodes, split = read_task_episodes(config)
     padding = {"pad_before": n_obs_steps - 1, "pad_after": n_action_steps - 1}
     ends = torch.from_numpy(episodes.episode_ends)
+    long_enough = episodes.lengths > horizon - n_obs_steps - n_action_steps + 1
+    if not (split.train & long_enough).any():
+        raise UserError(
+            f"{episodes.source}: none of the {split.train.sum()} training episodes is long enough for a window of "
+            f"policy.horizon={horizon}; the longest has {episodes.lengths[split.train].max()} steps."
+        )
     validation = None
-    if split.validation.any():
+    if (split.validation & long_enough).any():
         validation = make_windows(ends, horizon, episodes=torch.from_numpy(split.validation), **padding)
     return Demonstrations(
         observations=torch.from_numpy(columns(episodes, config.observation)),

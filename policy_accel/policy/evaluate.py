@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,6 +21,8 @@ from policy_accel.evaluation.summary import summarize
 from policy_accel.policy.demonstrations import TaskConfig
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.sampling import SamplingConfig
+from policy_accel.progress import Progress
+from policy_accel.training.devices import available_cores
 from policy_accel.training.randomness import named_generator
 
 
@@ -81,8 +82,10 @@ class PolicyEvaluator:
             raise UserError(f"task '{task.name}' has no environment to score a policy in; set task.environment.")
         self.objective, self.clip_sample, self.sampling, self.config = objective, clip_sample, sampling, config
         self.video_dir = video_dir
-        spec = EnvironmentSpec(task.environment, dict(task.environment_options), task.max_steps, n_obs_steps)
-        workers = len(os.sched_getaffinity(0)) if config.workers < 0 else config.workers
+        spec = EnvironmentSpec(
+            task.environment, dict(task.environment_options), task.max_steps, n_obs_steps, task.environment_module
+        )
+        workers = available_cores() if config.workers < 0 else config.workers
         self.pool = RolloutPool(spec, slots=max(1, min(config.slots, config.episodes)), workers=workers)
 
     def check_fits(self, observation_dim: int, action_dim: int) -> None:
@@ -99,21 +102,26 @@ class PolicyEvaluator:
         """End the workers."""
         self.pool.close()
 
-    def __call__(
-        self, policy: DiffusionPolicy, report: Callable[[str], None], progress: Callable[[int, int], None] | None = None
-    ) -> dict[str, Any]:
+    def __call__(self, policy: DiffusionPolicy, report: Callable[[str], None]) -> dict[str, Any]:
         """Score `policy`; see `policy_accel.evaluation.summary.summarize` for the keys.
 
         Raises:
             UserError: observations of another size than the policy's; an environment that cannot be made.
         """
         began = time.perf_counter()
-        self.check_fits(policy.observation_dim, policy.action_dim)
         config = self.config
         seeds = range(config.start_seed, config.start_seed + config.episodes)
-        results = self.pool.run(
-            self._act(policy), seeds, video_dir=self.video_dir, videos=config.videos, progress=progress
-        )
+        progress = Progress("score", config.episodes, unit="episode")
+        try:
+            results = self.pool.run(
+                self._act(policy),
+                seeds,
+                video_dir=self.video_dir,
+                videos=config.videos,
+                progress=lambda done, _: progress.to(done),
+            )
+        finally:
+            progress.close()
         for failed in (result for result in results if result.error):
             report(f"The episode of seed {failed.seed} failed twice and counts as score 0: {failed.error}")
         return {

@@ -10,9 +10,13 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+from yaml import YAMLError
 
 from policy_accel.configuration import compose_config, plain
+from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
+from policy_accel.files import explained
 from policy_accel.models import DENOISERS
 from policy_accel.policy.config import RobotConfig, register
 from policy_accel.policy.demonstrations import Demonstrations, load_demonstrations
@@ -114,6 +118,27 @@ class LoadedRun:
     policy: DiffusionPolicy
     config: RobotConfig
     step: int
+    objective: Objective
+
+    def act(self, observations: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Predict the actions to execute next, sampled as the run's configuration says.
+
+        Args:
+            observations: [B, n_obs_steps, observation_dim], oldest first, in the data's units, on the policy's device.
+            generator: draws the noise, on the same device; None for torch's own.
+
+        Returns:
+            Actions [B, n_action_steps, action_dim] in the data's units.
+        """
+        shape = (len(observations), *self.policy.noise_shape(self.config.sampling))
+        return self.policy.predict(
+            observations,
+            torch.randn(shape, generator=generator, device=observations.device),
+            process=self.objective.process,
+            target=self.objective.target,
+            clip_sample=self.config.diffusion.clip_sample,
+            sampling=self.config.sampling,
+        )
 
 
 def load_run(run_dir: Path, checkpoint: str = "last", device: torch.device | str = "cpu") -> LoadedRun:
@@ -134,18 +159,22 @@ def load_run(run_dir: Path, checkpoint: str = "last", device: torch.device | str
         config, tensors["observation_normalizer.scale"].shape[0], tensors["action_normalizer.scale"].shape[0]
     )
     policy.load_state_dict(tensors)
-    return LoadedRun(policy.to(device).eval().requires_grad_(False), config, saved.step)
+    policy.to(device).eval().requires_grad_(False)
+    return LoadedRun(policy, config, saved.step, config.diffusion.objective())
 
 
 def _read_config(run_dir: Path) -> RobotConfig:
     record = run_dir / "config.yaml"
-    if not record.is_file():
+    with explained(record, "read"):
+        found = record.is_file()
+    if not found:
         raise UserError(f"{run_dir} is not a run directory: it has no config.yaml; give the run_dir of a training run.")
     try:
-        values = cast(DictConfig, OmegaConf.load(record))
+        with explained(record, "read"):
+            values = cast(DictConfig, OmegaConf.load(record))
         schema = OmegaConf.structured(RobotConfig(model=DENOISERS[values["model"]["name"]][0]()))
         config = OmegaConf.to_object(OmegaConf.merge(schema, values))
-    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
+    except (OmegaConfBaseException, YAMLError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{record} cannot be read as a configuration ({str(error).splitlines()[0]}).") from error
     assert isinstance(config, RobotConfig)
     return config

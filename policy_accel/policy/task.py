@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -82,15 +83,16 @@ class ChunkTask:
         self.samples = len(self.train.indices)
         self.validation_samples = 0 if self.validation is None else len(self.validation.indices)
         self.known = policy.known_mask(torch.device("cpu"))
+        self.fingerprint = _fingerprint(demonstrations.observations, demonstrations.actions, self.train.indices)
 
     def to(self, device: torch.device) -> None:
         """Move model, data and tables to `device`."""
         self.model.to(device)
         self.objective = self.objective.to(device)
         self.observations, self.actions = self.observations.to(device), self.actions.to(device)
-        self.train = Windows(self.train.indices.to(device), self.train.valid.to(device))
+        self.train = self.train.to(device)
         if self.validation is not None:
-            self.validation = Windows(self.validation.indices.to(device), self.validation.valid.to(device))
+            self.validation = self.validation.to(device)
         self.known = self.policy.known_mask(device)
 
     def batch(self, indices: Tensor) -> Batch:
@@ -121,3 +123,10 @@ class ChunkTask:
         """Score `model` by rollouts, or None when the task has no environment."""
         assert isinstance(model, DiffusionPolicy)
         return None if self.evaluator is None else self.evaluator(model, report)
+
+
+def _fingerprint(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

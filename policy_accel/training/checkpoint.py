@@ -39,6 +39,10 @@ class CheckpointConfig:
     """Checkpoints with the highest score kept beside them."""
 
 
+class DamagedError(UserError):
+    """A checkpoint that is not whole."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What one checkpoint holds: step, tensors by file name, JSON state."""
@@ -94,20 +98,26 @@ def load_checkpoint(path: Path, names: tuple[str, ...] = ("model", "ema", "optim
     """
     remedy = "remove that checkpoint and use an earlier one"
     try:
-        state = json.loads((path / "state.json").read_text())
+        with explained(path, "read"):
+            text = (path / "state.json").read_text() if (path / "state.json").is_file() else ""
+        state = json.loads(text)
+        if state["format"] != FORMAT:
+            raise UserError(f"{path} has checkpoint format {state['format']!r}, this version reads {FORMAT}.")
         digests = state["files"]
         step = int(state["step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path / 'state.json'} is missing or damaged ({type(error).__name__}); {remedy}.") from error
-    if state.get("format") != FORMAT:
-        raise UserError(f"{path} has checkpoint format {state.get('format')!r}, this version reads {FORMAT}.")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(
+            f"{path / 'state.json'} is missing or damaged ({type(error).__name__}); {remedy}."
+        ) from error
     tensors = {}
     for name in names:
         file = path / f"{name}.safetensors"
         if not file.is_file():
-            raise UserError(f"{file} is missing; {remedy}.")
-        if _digest(file) != digests.get(file.name):
-            raise UserError(f"{file} is damaged: its SHA-256 is not the one in state.json; {remedy}.")
+            raise DamagedError(f"{file} is missing; {remedy}.")
+        with explained(file, "read"):
+            whole = _digest(file) == digests.get(file.name)
+        if not whole:
+            raise DamagedError(f"{file} is damaged: its SHA-256 is not the one in state.json; {remedy}.")
         tensors[name] = safetensors.torch.load_file(file)
     return Checkpoint(step, path, tensors, state)
 
@@ -127,14 +137,15 @@ def load_newest(folder: Path, report: Any = print) -> Checkpoint | None:
         path = folder / f"{step:08d}"
         try:
             return load_checkpoint(path)
-        except UserError as error:
+        except DamagedError as error:
             aside = path.with_name(f"{path.name}.damaged")
             report(
                 f"Checkpoint {path} cannot be used ({error}) It is kept as {aside.name}; going back to the one before."
             )
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(path, aside)
-    if steps:
+            with explained(aside):
+                shutil.rmtree(aside, ignore_errors=True)
+                os.replace(path, aside)
+    if any(folder.glob("*.damaged")):
         raise UserError(f"None of the checkpoints in {folder} is whole; choose another run_dir to start again.")
     return None
 

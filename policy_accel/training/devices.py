@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -10,25 +11,43 @@ import torch
 from policy_accel.errors import UserError
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, field: str = "training.device") -> torch.device:
     """The device called `name`; "auto" is CUDA when there is one, else the CPU.
 
     Raises:
-        UserError: no such device here.
+        UserError: no such device here; `field` is where the name stood.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"training.device '{name}' is not a device; use auto, cpu, cuda or cuda:N.") from error
+        raise UserError(f"{field} '{name}' is not a device; use auto, cpu, cuda or cuda:N.") from error
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"training.device '{name}' is not supported; use auto, cpu, cuda or cuda:N.")
+        raise UserError(f"{field} '{name}' is not supported; use auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"training.device '{name}' is not here ({torch.cuda.device_count()} CUDA devices); use auto or cpu."
-        )
+        raise UserError(f"{field} '{name}' is not here ({torch.cuda.device_count()} CUDA devices); use auto or cpu.")
     return device
+
+
+def use_device(device: torch.device, *, threads: int, matmul_precision: str) -> None:
+    """Set what torch keeps for the whole process: CPU threads (0 leaves them), TF32, and memory on the CPU.
+
+    cuDNN's convolutions have a TF32 switch of their own, on by default; here they follow `matmul_precision`.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(matmul_precision)
+    torch.backends.cudnn.allow_tf32 = matmul_precision != "highest"
+    if device.type == "cpu":
+        keep_freed_memory()
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt

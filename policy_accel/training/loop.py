@@ -14,16 +14,17 @@ from policy_accel.errors import UserError, did_you_mean
 from policy_accel.progress import Progress
 from policy_accel.training.checkpoint import (
     CheckpointConfig,
+    checkpoint_steps,
     evaluation_of,
     load_newest,
     prune_checkpoints,
     record_evaluation,
     save_checkpoint,
 )
-from policy_accel.training.devices import choose_device, keep_freed_memory
+from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.ema import EMAConfig
 from policy_accel.training.interrupt import Interruption
-from policy_accel.training.metrics import LoggingConfig, MetricsLog
+from policy_accel.training.metrics import WANDB_MODES, LoggingConfig, MetricsLog
 from policy_accel.training.optimizer import OptimizerConfig
 from policy_accel.training.randomness import DataOrder, Generators
 from policy_accel.training.run_directory import open_run_directory
@@ -64,7 +65,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Trained:
-    """How a run stands: updates made, whether all of them, seconds spent on updates, evaluation of the last one."""
+    """How a run stands: updates saved, whether all of them, seconds spent on updates, evaluation of the last one."""
 
     step: int
     finished: bool
@@ -96,6 +97,7 @@ def _check(config: TrainingConfig) -> None:
     for name, chosen, known in (
         ("precision", config.precision, PRECISIONS),
         ("matmul_precision", config.matmul_precision, MATMUL_PRECISIONS),
+        ("logging.wandb", config.logging.wandb, WANDB_MODES),
     ):
         if chosen not in known:
             raise UserError(f"training.{name} '{chosen}' is unknown; {did_you_mean(chosen, known)}")
@@ -109,12 +111,7 @@ class Run:
     ) -> None:
         _check(config)
         self.device = choose_device(config.device)
-        open_run_directory(run_dir, run_config)
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        torch.set_float32_matmul_precision(config.matmul_precision)
+        use_device(self.device, threads=config.threads, matmul_precision=config.matmul_precision)
         self.task, self.config, self.seed, self.run_dir = task, config, seed, run_dir
         self.checkpoints = run_dir / "checkpoints"
         task.to(self.device)
@@ -127,9 +124,11 @@ class Run:
             precision=config.precision,
             compiled=config.compile,
         )
+        self.lock = open_run_directory(run_dir, run_config)
         self.order = DataOrder(task.samples, config.batch_size, seed, self.device)
         self.step, self.training_seconds = 0, 0.0
         self.evaluation: dict[str, Any] | None = None
+        self.saved: int | None = None
         self._resume()
         self.progress = Progress("train", config.steps, self.step)
         self.metrics = MetricsLog(run_dir, config.logging, start_step=self.step, run_config=run_config)
@@ -142,8 +141,13 @@ class Run:
         found = load_newest(self.checkpoints)
         if found is None:
             return
+        if found.state["data"] != self.task.fingerprint:
+            raise UserError(
+                f"{self.run_dir} was trained on other data than the task has now (another file, or a changed one); put "
+                "the data back, or choose another run_dir."
+            )
         self.update.restore(found.tensors, found.state)
-        self.step = found.step
+        self.step = self.saved = found.step
         self.training_seconds = float(found.state["training_seconds"])
         self.evaluation = evaluation_of(found.path)
 
@@ -155,6 +159,7 @@ class Run:
             self.norms[self.pending] = norm
         self.pending += 1
         self.step += 1
+        self.progress.to(self.step)
 
     def flush(self) -> None:
         """Read the losses since the last call (the only place that waits for the device) and log their mean.
@@ -168,11 +173,8 @@ class Run:
         finite = torch.isfinite(losses)
         if not bool(finite.all()):
             first = int((~finite).nonzero()[0, 0])
-            raise UserError(
-                f"The loss of update {self.step - self.pending + first + 1} is {float(losses[first])}; the last good "
-                f"checkpoint is {self._last_good()}; lower training.optimizer.lr (now {self.config.optimizer.lr}) or "
-                "set training.optimizer.clip_grad_norm=1.0, with another run_dir."
-            )
+            update = self.step - self.pending + first + 1
+            raise UserError(self._diverged(f"The loss of update {update} is {float(losses[first])}"))
         now = time.perf_counter()
         spent = now - self.marked
         self.training_seconds += spent
@@ -190,9 +192,15 @@ class Run:
         self.progress.to(self.step, f"loss {row['loss']:.4f}")
         self.pending, self.marked = 0, now
 
+    def _diverged(self, what: str) -> str:
+        return (
+            f"{what}; the last good checkpoint is {self._last_good()}; lower training.optimizer.lr (now "
+            f"{self.config.optimizer.lr}) or set training.optimizer.clip_grad_norm=1.0, with another run_dir."
+        )
+
     def _last_good(self) -> str:
-        last = self.checkpoints / "last"
-        return str(last.resolve()) if last.exists() else "none, since the run is younger than training.checkpoint.every"
+        steps = checkpoint_steps(self.checkpoints)
+        return str(self.checkpoints / f"{steps[-1]:08d}") if steps else "none"
 
     def validate(self) -> None:
         """Log the validation loss of the EMA model."""
@@ -206,9 +214,21 @@ class Run:
         return (self.task.validation_batch(part) for part in indices.split(self.config.batch_size))
 
     def save(self) -> Path:
-        """Write a checkpoint of this step and drop those that are no longer kept."""
-        state = {**self.update.state(), "training_seconds": self.training_seconds, "seed": self.seed}
+        """Write a checkpoint of this step and drop those that are no longer kept.
+
+        Raises:
+            UserError: a weight is NaN or infinite (the loss of the next update would be); the disk is full.
+        """
+        if not self.update.is_finite():
+            raise UserError(self._diverged(f"The weights after update {self.step} are not finite"))
+        state = {
+            **self.update.state(),
+            "training_seconds": self.training_seconds,
+            "seed": self.seed,
+            "data": self.task.fingerprint,
+        }
         path = save_checkpoint(self.checkpoints, self.step, self.update.tensors(), state)
+        self.saved = self.step
         prune_checkpoints(self.checkpoints, self.config.checkpoint)
         return path
 
@@ -217,11 +237,16 @@ class Run:
         result = self.task.evaluate(self.update.ema.model, self.progress.say)
         if result is None:
             return
+        self.metrics.write({"step": self.step, **{key: value for key, value in result.items() if key != "episodes"}})
         record_evaluation(path, result)
         self.evaluation = result
-        plain = {name: value for name, value in result.items() if isinstance(value, int | float | list | str)}
-        self.metrics.write({"step": self.step, **{k: v for k, v in plain.items() if k != "episodes"}})
         prune_checkpoints(self.checkpoints, self.config.checkpoint)
+
+    def close(self) -> None:
+        """End the progress bar and the logs, and let go of the directory."""
+        self.progress.close()
+        self.metrics.close()
+        self.lock.close()
 
 
 def _due(step: int, every: int, steps: int) -> bool:
@@ -281,13 +306,12 @@ def train(
                         run.evaluate(path)
                 if validating or saving or evaluating:
                     run.marked = time.perf_counter()
-            if interruption.requested and run.step < steps:
+            if run.saved != run.step:
                 run.flush()
                 run.save()
     except KeyboardInterrupt:
         pass
     finally:
-        run.progress.close()
-        run.metrics.close()
-    finished = run.step == steps and not interruption.requested
-    return Trained(run.step, finished, run.training_seconds, run.evaluation)
+        run.close()
+    finished = run.saved == steps and not interruption.requested
+    return Trained(run.saved or 0, finished, run.training_seconds, run.evaluation)

@@ -38,6 +38,9 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Ad
         raise UserError(f"training.optimizer.lr={config.lr} must be positive.")
     if len(config.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in config.betas):
         raise UserError(f"training.optimizer.betas={list(config.betas)} must be two numbers in [0, 1).")
+    for name, value in (("eps", config.eps), ("weight_decay", config.weight_decay)):
+        if not value >= 0:
+            raise UserError(f"training.optimizer.{name}={value} must not be negative.")
     if config.schedule not in SCHEDULES:
         raise UserError(
             f"training.optimizer.schedule '{config.schedule}' is unknown; {did_you_mean(config.schedule, SCHEDULES)}"

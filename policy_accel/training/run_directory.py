@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+import yaml
 
 from policy_accel.errors import UserError
 from policy_accel.files import explained, replace_text
+from policy_accel.training.metrics import read_metrics
 
-# These may change between the parts of a run: they do not change what is learnt.
+LOCK = ".lock"
+
+# These may change between the parts of a run; device and compile change the last bits of what is learnt.
 FREE_KEYS = ("training.device", "training.logging", "training.compile", "evaluation.workers", "run_dir")
 
 
@@ -32,30 +38,60 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def open_run_directory(run_dir: Path, config: dict[str, Any]) -> None:
-    """Make `run_dir` for `config`, or check that it belongs to the same configuration.
+def open_run_directory(run_dir: Path, config: dict[str, Any]) -> TextIO:
+    """Make `run_dir` for `config`, or check that it belongs to the same configuration, and lock it.
+
+    A directory in which nothing was learnt yet may change its configuration.
+
+    Returns:
+        The lock; closing it lets go of the directory.
 
     Raises:
-        UserError: the directory holds another configuration or other files, or cannot be written.
+        UserError: the directory holds another configuration or other files, another process trains in it, or it cannot
+            be written.
     """
-    import yaml
-
     record = run_dir / "config.yaml"
-    if record.is_file():
-        try:
-            old = yaml.safe_load(record.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{record} is damaged ({type(error).__name__}); choose another run_dir.") from error
-        changed = differences(old if isinstance(old, dict) else {}, config)
-        if changed:
+    with explained(run_dir):
+        if run_dir.is_dir() and not record.is_file() and any(_foreign(path) for path in run_dir.iterdir()):
+            raise UserError(f"run_dir={run_dir} is not empty and is not a run of ours; choose another run_dir.")
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = _lock(run_dir)
+        old = _read(record) if record.is_file() else {}
+        changed = differences(old, config)
+        if old and changed and _has_learnt(run_dir):
             shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
             raise UserError(
                 f"run_dir={run_dir} holds a run with another configuration ({shown}); choose another run_dir, or give "
                 "the same configuration to continue it."
             )
-        return
-    with explained(run_dir):
-        if run_dir.is_dir() and any(run_dir.iterdir()):
-            raise UserError(f"run_dir={run_dir} is not empty and is not a run of ours; choose another run_dir.")
-        run_dir.mkdir(parents=True, exist_ok=True)
-    replace_text(record, yaml.safe_dump(config, sort_keys=False))
+        if not old or changed:
+            replace_text(record, yaml.safe_dump(config, sort_keys=False))
+    return lock
+
+
+def _foreign(path: Path) -> bool:
+    return path.name != LOCK and not path.name.endswith(".partial")
+
+
+def _has_learnt(run_dir: Path) -> bool:
+    return any((run_dir / "checkpoints").glob("*")) or bool(read_metrics(run_dir / "metrics.jsonl"))
+
+
+def _read(record: Path) -> dict[str, Any]:
+    try:
+        old = yaml.safe_load(record.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{record} is damaged ({type(error).__name__}); choose another run_dir.") from error
+    if not isinstance(old, dict):
+        raise UserError(f"{record} is damaged (not a mapping); choose another run_dir.")
+    return old
+
+
+def _lock(run_dir: Path) -> TextIO:
+    file = open(run_dir / LOCK, "w")  # noqa: SIM115 (open as long as the run)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(f"Another process is training in run_dir={run_dir}; wait for it, or choose another.") from error
+    return file

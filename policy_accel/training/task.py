@@ -28,12 +28,16 @@ class Batch:
 
 
 class Task(Protocol):
-    """A data set with the model that is trained on it and a way to score that model."""
+    """A data set with the model that is trained on it and a way to score that model.
+
+    `fingerprint` tells one data set from another, so that a run is not continued on other data.
+    """
 
     model: nn.Module
     objective: Objective
     samples: int
     validation_samples: int
+    fingerprint: str
 
     def to(self, device: torch.device) -> None:
         """Move model, data and tables to `device`."""
@@ -50,8 +54,5 @@ class Task(Protocol):
 
 def denoising_loss(model: nn.Module, batch: Batch, noised: Noised) -> Tensor:
     """Weighted squared error of the model's prediction on one noised batch, a float32 scalar."""
-    model_input = noised.model_input
-    if batch.known is not None:
-        model_input = torch.where(batch.known, batch.x0, model_input)
-    prediction = model(model_input, noised.t, batch.condition)
+    prediction = model(noised.model_input, noised.t, batch.condition)
     return weighted_squared_error(prediction, noised.target, weight=noised.weight, mask=batch.counted)

@@ -63,7 +63,7 @@ class Update:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * lr_factor(self.config, step, self.steps)
         batch = self.task.batch(indices)
-        noised = self.task.objective.draw(batch.x0, self.generators.time, self.generators.noise)
+        noised = self.task.objective.draw(batch.x0, self.generators.time, self.generators.noise, batch.known)
         with self.autocast():
             loss = self.loss(self.task.model, batch, noised)
         loss.backward()
@@ -85,11 +85,15 @@ class Update:
         noise = named_generator(seed, "validation noise", device=self.device)
         total, samples = torch.zeros((), device=self.device), 0
         for batch in batches:
-            noised = self.task.objective.draw(batch.x0, time, noise)
+            noised = self.task.objective.draw(batch.x0, time, noise, batch.known)
             with self.autocast():
                 total += denoising_loss(self.ema.model, batch, noised) * batch.x0.shape[0]
             samples += batch.x0.shape[0]
         return total / max(1, samples)
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a finite number; waits for the device."""
+        return bool(torch.stack([parameter.isfinite().all() for parameter in self.parameters]).all())
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Tensors of a checkpoint, by file name: model, ema and optimizer."""

@@ -66,6 +66,7 @@ def test_train_then_evaluate(train: Train, tmp_path: Path, capsys: pytest.Captur
     assert [path.name for path in (run_dir / "videos").iterdir()] == ["100000.mp4"]
     trained = json.loads((run_dir / "evaluation.json").read_text())
     assert trained["step"] == 6
+    assert [json.loads(line) for line in (run_dir / "evaluations.jsonl").read_text().splitlines()] == [trained]
 
     options = ["--episodes", "3", "--seed", "5", "--sampler", "ddpm", "--sampling-steps", "2", "--workers", "0"]
     assert main(["evaluate", str(run_dir), *options, "--videos", "0"]) == 0
@@ -73,7 +74,7 @@ def test_train_then_evaluate(train: Train, tmp_path: Path, capsys: pytest.Captur
     assert [row["seed"] for row in result["episodes"]] == [5, 6, 7]
     assert (result["sampler"], result["sampling_steps"], result["network_evaluations"]) == ("ddpm", 2, 2)
     assert json.loads((run_dir / "evaluation.json").read_text()) == result
-    assert len((run_dir / "evaluations.jsonl").read_text().splitlines()) == 1
+    assert len((run_dir / "evaluations.jsonl").read_text().splitlines()) == 2
 
 
 def test_the_same_command_again_leaves_a_finished_run_alone(

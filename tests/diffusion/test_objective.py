@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from policy_accel.diffusion import Objective, make_noised, vp_process, weighted_squared_error
+from policy_accel.diffusion import DiscreteProcess, Objective, make_noised, vp_process, weighted_squared_error
 from policy_accel.errors import UserError
 
 PROCESS = vp_process("squaredcos_cap_v2", 100)
@@ -38,6 +38,18 @@ def test_x0_follows_from_input_and_target(target: str) -> None:
     }[target]
     torch.testing.assert_close(recovered, x0)
     torch.testing.assert_close(noised.model_input, noised.x_t)
+
+
+def test_known_entries_stay_clean_and_are_scaled_like_the_rest() -> None:
+    x0, noise, t = example()
+    known = torch.zeros(4, 3, dtype=torch.bool)
+    known[0, 1:] = True
+    doubled = DiscreteProcess(PROCESS.alphas, PROCESS.sigmas, torch.full_like(PROCESS.alphas, 2.0))
+    plain, noised = (
+        make_noised(process, x0, noise, t, "epsilon", k) for process, k in ((PROCESS, None), (doubled, known))
+    )
+    torch.testing.assert_close(noised.model_input[:, 0, 1:], 2 * x0[:, 0, 1:])
+    torch.testing.assert_close(noised.model_input[:, 1:], 2 * plain.x_t[:, 1:])
 
 
 def test_draw_is_uniform_in_time_and_normal_in_noise() -> None:

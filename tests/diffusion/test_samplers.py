@@ -44,7 +44,7 @@ def test_grids_equal_diffusers(spacing: str, steps: int) -> None:
     assert list(grid.previous) == [*expected[1:], -1]
 
 
-@pytest.mark.parametrize(("steps", "spacing", "sentence"), [(0, "leading", "is 0"), (101, "leading", "is 101")])
+@pytest.mark.parametrize(("steps", "spacing", "sentence"), [(0, "leading", "steps=0"), (101, "leading", "steps=101")])
 def test_impossible_grids(steps: int, spacing: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         timestep_grid(100, steps, spacing)

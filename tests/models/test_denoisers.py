@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -90,6 +91,22 @@ def test_sinusoidal_embedding_by_hand() -> None:
     torch.testing.assert_close(embedding, torch.tensor([[math.sin(3), math.sin(low), math.cos(3), math.cos(low)]]))
 
 
+@pytest.mark.parametrize("name", list(SMALL))
+def test_no_network_reads_a_value_on_the_host(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU each such read would wait for the device."""
+    model, reads = build(SMALL[name]).train(), []
+    for method in ("item", "__bool__", "__float__", "__int__", "cpu", "tolist"):
+        original = getattr(Tensor, method)
+
+        def watch(self: Tensor, *args: object, _name: str = method, _original: Any = original) -> object:
+            reads.append(_name)
+            return _original(self, *args)
+
+        monkeypatch.setattr(Tensor, method, watch)
+    model(*inputs()).sum().backward()
+    assert reads == []
+
+
 def test_causal_transformer_does_not_look_ahead() -> None:
     x, t, condition = inputs()
     changed = x.clone()
@@ -128,7 +145,13 @@ def test_transformer_exempts_biases_norms_and_positions_from_weight_decay() -> N
         (UnetConfig(down_dims=[16, 20], groups=8), r"groups=8 does not divide model\.down_dims entry 20"),
         (TransformerConfig(embedding_dim=30, heads=4), r"heads=4 does not divide model\.embedding_dim=30"),
         (MLPConfig(hidden_dims=[]), r"hidden_dims is empty"),
-        (ModelConfig(name="unett"), r"did you mean 'unet'"),
+        (ModelConfig(name="unett"), r"model\.name 'unett' does not go with these settings"),
+        (UnetConfig(name="mlp"), r"model\.name 'mlp' does not go with these settings"),
+        (UnetConfig(groups=0), r"model\.groups=0 must be at least 1"),
+        (UnetConfig(step_embedding_dim=3), r"embedded in 3 dimensions; choose an even number"),
+        (TransformerConfig(heads=0), r"model\.heads=0 must be at least 1"),
+        (TransformerConfig(attention_dropout=1.5), r"model\.attention_dropout=1\.5 must lie in \[0, 1\)"),
+        (MLPConfig(hidden_dims=[0]), r"model\.hidden_dims=\[0\] must be at least 1"),
     ],
 )
 def test_errors(config: ModelConfig, sentence: str) -> None:

@@ -50,8 +50,7 @@ def run_probe(look: Callable[[Run], Any]) -> Probe:
         try:
             return look(run)
         finally:
-            run.progress.close()
-            run.metrics.close()
+            run.close()
 
     return probe
 
@@ -149,6 +148,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.split_seed": ("7", task_probe(lambda task: task.train.indices), []),
     "task.mask_padding": ("true", task_probe(lambda task: task.batch(BATCH).counted), []),
     "task.environment": ("policy_accel/Other-v0", evaluator_probe(lambda e: e.pool.spec.id), SCORED),
+    "task.environment_module": ("mine.envs", evaluator_probe(lambda e: e.pool.spec.module), SCORED),
     "task.environment_options": ("{observation:image}", evaluator_probe(lambda e: str(e.pool.spec.kwargs)), SCORED),
     "task.max_steps": ("17", evaluator_probe(lambda e: e.pool.spec.max_steps), SCORED),
     "policy.horizon": ("32", task_probe(lambda task: task.batch(BATCH).x0), []),
@@ -206,6 +206,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "evaluation.workers": ("1", asked_of_the_pool, [*SCORED, "evaluation.workers=0"]),
     "evaluation.videos": ("1", asked_of_the_pool, SCORED),
     "evaluation.confidence": ("0.5", asked_of_the_pool, SCORED),
+    "recipe": ("mine", lambda config: Path(config.run_dir).name, ["run_dir=x/${recipe}"]),
     "seed": ("1", lambda config: next(build_policy(config, 5, 2).parameters()), []),
     "run_dir": ("OTHER_DIR", lambda config: trace(config) and Path(config.run_dir).is_dir() and config.run_dir, []),
 }

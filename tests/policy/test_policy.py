@@ -110,7 +110,7 @@ def test_errors(config: PolicyConfig, sentence: str) -> None:
     ("sampling", "sentence"),
     [
         (SamplingConfig(sampler="dim"), "did you mean 'ddim'"),
-        (SamplingConfig(steps=101), "sampling_steps is 101"),
+        (SamplingConfig(steps=101), "sampling.steps=101"),
         (SamplingConfig(spacing="even"), "spacing 'even' is unknown"),
     ],
 )

@@ -29,6 +29,16 @@ def test_a_loaded_policy_is_the_average_of_the_run(tiny_config: Build, tmp_path:
     assert load_run(tmp_path / "run", "2").step == 2
 
 
+def test_act_samples_a_chunk_as_the_run_says(tiny_config: Build, tmp_path: Path) -> None:
+    train_run(tiny_config())
+    run = load_run(tmp_path / "run")
+    observations = torch.zeros(3, 2, 5)
+    actions, again, other = (run.act(observations, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert actions.shape == (3, 8, 2)
+    assert torch.equal(actions, again)
+    assert not torch.equal(actions, other)
+
+
 def test_best_is_the_checkpoint_with_the_highest_score(tiny_config: Build, tmp_path: Path) -> None:
     train_run(tiny_config("training.checkpoint.every=2"))
     with pytest.raises(UserError, match="has a score"):
@@ -81,9 +91,10 @@ def test_not_a_run(tmp_path: Path) -> None:
 
 def test_a_damaged_configuration(tiny_config: Build, tmp_path: Path) -> None:
     train_run(tiny_config())
-    (tmp_path / "run" / "config.yaml").write_text("model: {name: unet}\nbogus: 1\n")
-    with pytest.raises(UserError, match="cannot be read as a configuration"):
-        load_run(tmp_path / "run")
+    for content in ("model: {name: unet}\nbogus: 1\n", "model: {name: [", "3"):
+        (tmp_path / "run" / "config.yaml").write_text(content)
+        with pytest.raises(UserError, match="cannot be read as a configuration"):
+            load_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 import zarr
 
-from policy_accel.data import read_episodes
+from policy_accel.data import Episodes, read_episodes, split_episodes, write_zarr
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.run import build_task
@@ -82,9 +82,22 @@ def test_columns_of_a_key(tiny_config: Build, demonstrations: Path) -> None:
     np.testing.assert_array_equal(task.observations, expected)
 
 
+def test_validation_episodes_that_are_too_short_are_left_out(tiny_config: Build, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(47, 5)).astype("f4")
+    lengths = [20, 7, 20] if split_episodes(3, val_ratio=0.1, seed=42).validation[1] else [7, 20, 20]
+    if split_episodes(3, val_ratio=0.1, seed=42).validation[2]:
+        lengths = [20, 20, 7]
+    path = tmp_path / "short.zarr.zip"
+    write_zarr(path, Episodes({"state": values, "action": values[:, :2]}, np.cumsum(lengths)))
+    task = build_task(tiny_config(f"task.data={path}", "task.val_ratio=0.1"))
+    assert (task.samples, task.validation_samples) == (26, 0)
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
+        ("policy.horizon=64", "none of the 5 training episodes is long enough for a window of policy.horizon=64"),
+        ("task.split_seed=-1", "split_seed is -1"),
         ("task.observation=[stat]", "stat"),
         ("task.observation=[]", r"task\.observation is empty"),
         ("task.observation=['state[1']", r"'state\[1' is not of the form"),

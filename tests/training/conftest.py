@@ -30,6 +30,7 @@ class ToyTask:
         generator = torch.Generator().manual_seed(0)
         self.data = torch.randn(50, 1, generator=generator) * torch.tensor([1.0, -0.5, 0.2])
         self.samples, self.validation_samples = 40, 10
+        self.fingerprint = "toy"
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.model: nn.Module = ToyDenoiser()

@@ -80,6 +80,8 @@ def test_no_whole_checkpoint_is_an_error(tmp_path: Path) -> None:
     (save_checkpoint(tmp_path, 1, tensors(1.0), {}) / "state.json").unlink()
     with pytest.raises(UserError, match="None of the checkpoints"):
         load_newest(tmp_path, lambda line: None)
+    with pytest.raises(UserError, match="None of the checkpoints"):  # nor does a second start begin anew
+        load_newest(tmp_path, lambda line: None)
 
 
 def test_an_empty_folder_has_none(tmp_path: Path) -> None:
@@ -124,3 +126,6 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     (path / "state.json").write_text((path / "state.json").read_text().replace('"format": 1', '"format": 99'))
     with pytest.raises(UserError, match="checkpoint format 99"):
         load_checkpoint(path)
+    with pytest.raises(UserError, match="checkpoint format 99"):
+        load_newest(tmp_path)
+    assert checkpoint_steps(tmp_path) == [1]

@@ -96,6 +96,31 @@ def test_a_signal_saves_and_a_second_start_goes_on(
     assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_signal_at_a_checkpoint_step_finds_it_saved(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    def interrupt(step: int) -> None:
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stopped = run(toy_task(), config, after_update=interrupt)
+    assert (stopped.step, stopped.finished) == (6, False)
+    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [3, 6]
+    assert run(toy_task(), config).finished
+
+
+def test_a_second_signal_stops_at_once_and_says_what_was_saved(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    def interrupt(step: int) -> None:
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert run(toy_task(), config, after_update=interrupt).step == 3
+    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [3]
+
+
 def test_a_finished_run_is_left_as_it_is(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
     run(toy_task(), config)
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
@@ -119,6 +144,21 @@ def test_nan_loss_stops_with_a_sentence_and_keeps_the_last_good_checkpoint(
     folder = tmp_path / "run" / "checkpoints"
     assert checkpoint_steps(folder) == [3, 6]
     assert all(bool(v.isfinite().all()) for v in load_checkpoint(folder / "last").tensors["model"].values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    """The loss of an update comes before its gradient: it may still be finite when the weights no longer are."""
+    task = toy_task()
+
+    def poison(step: int) -> None:
+        if step == 6:
+            next(task.model.parameters()).data.fill_(math.inf)
+
+    with pytest.raises(UserError, match=r"weights after update 6 are not finite.*checkpoints/00000003"):
+        run(task, config, after_update=poison)
+    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [3]
 
 
 def test_the_host_reads_losses_only_at_log_points(
@@ -193,6 +233,47 @@ def test_another_configuration_in_the_directory_is_refused(
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
 
 
+def test_a_refused_setting_does_not_claim_the_directory(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    config.optimizer.lr = -1.0
+    with pytest.raises(UserError, match="must be positive"):
+        run(toy_task(), config, run_config={"lr": -1.0})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_in_which_nothing_was_learnt_takes_another_configuration(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    def crash(step: int) -> None:
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        run(toy_task(), config, run_config={"lr": 1}, after_update=crash)
+    (tmp_path / "run" / ".config.yaml.77.partial").write_text("lr: ")
+    assert run(toy_task(), config, run_config={"lr": 2}).finished
+    assert (tmp_path / "run" / "config.yaml").read_text() == "lr: 2\n"
+
+
+def test_a_run_is_not_continued_on_other_data(toy_task: Any, config: TrainingConfig, run: Run) -> None:
+    run(toy_task(), config)
+    other = toy_task()
+    other.fingerprint = "changed"
+    with pytest.raises(UserError, match="was trained on other data"):
+        run(other, config)
+
+
+def test_two_processes_do_not_train_in_one_directory(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    def start_another(step: int) -> None:
+        if step == 2:
+            with pytest.raises(UserError, match="Another process is training in run_dir="):
+                run(toy_task(), config)
+
+    assert run(toy_task(), config, after_update=start_another).finished
+
+
 def test_a_directory_of_something_else_is_refused(
     toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
 ) -> None:
@@ -255,6 +336,10 @@ def test_matmul_precision_is_set(toy_task: Any, config: TrainingConfig, run: Run
         config.matmul_precision = "high"
         run(toy_task(), config)
         assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32
+        config.matmul_precision = "highest"
+        run(toy_task(), config, "exact")
+        assert not torch.backends.cudnn.allow_tf32
     finally:
         torch.set_float32_matmul_precision(before)
 

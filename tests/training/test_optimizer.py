@@ -50,6 +50,8 @@ def test_exempt_parameters_are_not_decayed() -> None:
         (OptimizerConfig(lr=0.0), r"optimizer\.lr=0\.0 must be positive"),
         (OptimizerConfig(betas=[0.9]), r"optimizer\.betas=\[0\.9\]"),
         (OptimizerConfig(betas=[0.9, 1.0]), r"two numbers in \[0, 1\)"),
+        (OptimizerConfig(eps=-1e-8), r"optimizer\.eps=-1e-08 must not be negative"),
+        (OptimizerConfig(weight_decay=-0.1), r"optimizer\.weight_decay=-0\.1 must not be negative"),
         (OptimizerConfig(schedule="cosin"), r"did you mean 'cosine'"),
         (OptimizerConfig(clip_grad_norm=-1.0), r"clip_grad_norm=-1\.0 must be positive"),
     ],
