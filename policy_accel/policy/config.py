@@ -27,10 +27,10 @@ class RobotConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    recipe: str = "none"
-    """Name of the recipe, for the run directory; each recipe sets it."""
+    label: str = "plain"
+    """Names the run directory; each recipe sets its own."""
     seed: int = 42
-    run_dir: str = "runs/${task.name}-${recipe}-${model.name}-seed${seed}"
+    run_dir: str = "runs/${task.name}-${label}-${model.name}-seed${seed}"
 
 
 def register() -> None:

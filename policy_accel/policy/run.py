@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
-from yaml import YAMLError
 
 from policy_accel.configuration import compose_config, plain
 from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
-from policy_accel.files import explained
 from policy_accel.models import DENOISERS
 from policy_accel.policy.config import RobotConfig, register
 from policy_accel.policy.demonstrations import Demonstrations, load_demonstrations
@@ -26,6 +24,7 @@ from policy_accel.policy.task import ChunkTask
 from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps, load_checkpoint
 from policy_accel.training.loop import Trained, train
 from policy_accel.training.randomness import derive_seed
+from policy_accel.training.run_directory import read_config
 
 
 def robot_config(overrides: list[str]) -> RobotConfig:
@@ -164,18 +163,13 @@ def load_run(run_dir: Path, checkpoint: str = "last", device: torch.device | str
 
 
 def _read_config(run_dir: Path) -> RobotConfig:
-    record = run_dir / "config.yaml"
-    with explained(record, "read"):
-        found = record.is_file()
-    if not found:
-        raise UserError(f"{run_dir} is not a run directory: it has no config.yaml; give the run_dir of a training run.")
+    values = read_config(run_dir)
     try:
-        with explained(record, "read"):
-            values = cast(DictConfig, OmegaConf.load(record))
         schema = OmegaConf.structured(RobotConfig(model=DENOISERS[values["model"]["name"]][0]()))
         config = OmegaConf.to_object(OmegaConf.merge(schema, values))
-    except (OmegaConfBaseException, YAMLError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{record} cannot be read as a configuration ({str(error).splitlines()[0]}).") from error
+    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{run_dir / 'config.yaml'} cannot be read as a configuration ({reason}).") from error
     assert isinstance(config, RobotConfig)
     return config
 

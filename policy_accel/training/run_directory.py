@@ -13,6 +13,7 @@ from policy_accel.files import explained, replace_text
 from policy_accel.training.metrics import read_metrics
 
 LOCK = ".lock"
+CONFIG = "config.yaml"
 
 # These may change between the parts of a run; device and compile change the last bits of what is learnt.
 FREE_KEYS = ("training.device", "training.logging", "training.compile", "evaluation.workers", "run_dir")
@@ -50,13 +51,13 @@ def open_run_directory(run_dir: Path, config: dict[str, Any]) -> TextIO:
         UserError: the directory holds another configuration or other files, another process trains in it, or it cannot
             be written.
     """
-    record = run_dir / "config.yaml"
+    record = run_dir / CONFIG
     with explained(run_dir):
         if run_dir.is_dir() and not record.is_file() and any(_foreign(path) for path in run_dir.iterdir()):
             raise UserError(f"run_dir={run_dir} is not empty and is not a run of ours; choose another run_dir.")
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = _lock(run_dir)
-        old = _read(record) if record.is_file() else {}
+        old = read_config(run_dir) if record.is_file() else {}
         changed = differences(old, config)
         if old and changed and _has_learnt(run_dir):
             shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
@@ -77,14 +78,25 @@ def _has_learnt(run_dir: Path) -> bool:
     return any((run_dir / "checkpoints").glob("*")) or bool(read_metrics(run_dir / "metrics.jsonl"))
 
 
-def _read(record: Path) -> dict[str, Any]:
-    try:
-        old = yaml.safe_load(record.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{record} is damaged ({type(error).__name__}); choose another run_dir.") from error
-    if not isinstance(old, dict):
-        raise UserError(f"{record} is damaged (not a mapping); choose another run_dir.")
-    return old
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """The configuration of a run.
+
+    Raises:
+        UserError: not a run directory, a damaged file, no permission.
+    """
+    record = run_dir / CONFIG
+    with explained(record, "read"):
+        if not record.is_file():
+            raise UserError(
+                f"{run_dir} is not a run directory: it has no {CONFIG}; give the run_dir of a training run."
+            )
+        try:
+            config = yaml.safe_load(record.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{record} is damaged ({type(error).__name__}); choose another run_dir.") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{record} is damaged (it holds no settings); choose another run_dir.")
+    return config
 
 
 def _lock(run_dir: Path) -> TextIO:

@@ -161,6 +161,7 @@ def test_print_config_is_the_whole_configuration(train: Train, capsys: pytest.Ca
         "sampling",
         "training",
         "evaluation",
+        "label",
         "seed",
         "run_dir",
     }

@@ -206,7 +206,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "evaluation.workers": ("1", asked_of_the_pool, [*SCORED, "evaluation.workers=0"]),
     "evaluation.videos": ("1", asked_of_the_pool, SCORED),
     "evaluation.confidence": ("0.5", asked_of_the_pool, SCORED),
-    "recipe": ("mine", lambda config: Path(config.run_dir).name, ["run_dir=x/${recipe}"]),
+    "label": ("mine", lambda config: Path(config.run_dir).name, ["run_dir=x/${label}"]),
     "seed": ("1", lambda config: next(build_policy(config, 5, 2).parameters()), []),
     "run_dir": ("OTHER_DIR", lambda config: trace(config) and Path(config.run_dir).is_dir() and config.run_dir, []),
 }

@@ -43,12 +43,15 @@ def test_scores_follow_from_seeds_and_not_from_workers(tiny_config: Build, tmp_p
     assert alone["network_evaluations"] == 2
 
 
-def test_a_policy_for_other_observations_is_refused(tiny_config: Build, tmp_path: Path) -> None:
-    config = tiny_config("evaluation.episodes=1", "evaluation.workers=0", *SHORT)
-    evaluator = build_evaluator(config, tmp_path)
+@pytest.mark.parametrize(("dims", "what"), [((20, 2), "observation"), ((5, 7), "action")])
+def test_demonstrations_of_another_size_are_refused(
+    tiny_config: Build, tmp_path: Path, dims: tuple[int, int], what: str
+) -> None:
+    evaluator = build_evaluator(tiny_config("evaluation.episodes=1", *SHORT), tmp_path)
     assert evaluator is not None
-    with pytest.raises(UserError, match=r"observation of environment .* the demonstrations have 20 numbers a step"):
-        evaluator(build_policy(config, 20, 2), print)
+    evaluator.check_fits(5, 2)
+    with pytest.raises(UserError, match=rf"the {what} of environment .* the demonstrations have {max(dims)} numbers"):
+        evaluator.check_fits(*dims)
 
 
 def test_damaged_weights_are_named(tiny_config: Build, tmp_path: Path) -> None:

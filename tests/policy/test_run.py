@@ -93,7 +93,7 @@ def test_a_damaged_configuration(tiny_config: Build, tmp_path: Path) -> None:
     train_run(tiny_config())
     for content in ("model: {name: unet}\nbogus: 1\n", "model: {name: [", "3"):
         (tmp_path / "run" / "config.yaml").write_text(content)
-        with pytest.raises(UserError, match="cannot be read as a configuration"):
+        with pytest.raises(UserError, match=r"config\.yaml (cannot be read as a configuration|is damaged)"):
             load_run(tmp_path / "run")
 
 
