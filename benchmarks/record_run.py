@@ -1,0 +1,45 @@
+"""Record a run directory as a result: how long it trained, and every score that it was given.
+
+policy-accel demo
+policy-accel evaluate runs/demo --episodes 100 --seed 200000 --videos 0
+python benchmarks/record_run.py runs/demo --command "policy-accel demo" --output benchmarks/results/demo_cpu.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from results import write_result
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--command", required=True, help="what made the run")
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    trained = [row for row in rows(options.run_dir / "metrics.jsonl") if "loss" in row][-1]
+    scores = [
+        {**{key: value for key, value in result.items() if key != "episodes"}, "episodes": len(result["episodes"])}
+        for result in rows(options.run_dir / "evaluations.jsonl")
+    ]
+    figures = {
+        "made_by": options.command,
+        "updates": trained["step"],
+        "training_seconds": round(trained["training_seconds"], 1),
+        "updates_per_second": round(trained["step"] / trained["training_seconds"], 1),
+        "last_loss": trained["loss"],
+        "scores": scores,
+    }
+    write_result(options.output, figures)
+
+
+if __name__ == "__main__":
+    main()
