@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from policy_accel.errors import UserError
@@ -15,7 +16,10 @@ INTERRUPTED = 130
 
 def build_parser() -> argparse.ArgumentParser:
     """Arguments of every command."""
-    parser = argparse.ArgumentParser(prog="policy-accel", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="policy-accel", description="Train diffusion policies on demonstrations and score them in simulation."
+    )
+    parser.add_argument("--version", action="version", version=f"policy-accel {version('policy-accel')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="train and score a policy on the demonstrations that ship")
@@ -27,8 +31,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="train a policy and score it; start the same command again to continue",
         description="Train a policy on demonstrations and score it in rollouts. A run that was stopped continues when "
         "the same command is started again.",
-        epilog="examples:  policy-accel train task=pusht_state training.steps=4000   |   policy-accel train "
-        "recipe=diffusion_policy task.data=PATH   |   policy-accel train model=transformer --print-config",
+        epilog="examples:\n"
+        "  policy-accel train task=pusht_state training.steps=4000\n"
+        "  policy-accel train recipe=diffusion_policy task.data=PATH\n"
+        "  policy-accel train model=transformer --print-config\n"
+        "tasks:   pusht_keypoints (default), pusht_state, custom\n"
+        "recipes: small (default), demo, diffusion_policy, diffusion_policy_transformer\n"
+        "models:  unet, unet_small, transformer, mlp",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="configuration, for example training.steps=2000"
@@ -37,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="score a trained policy")
-    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="run_dir of a training run")
     evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     evaluate.add_argument("--episodes", type=int, help="number of episodes")
     evaluate.add_argument("--seed", type=int, help="seed of the first episode")
@@ -53,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="inspect, fetch or generate demonstrations")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     inspect = actions.add_parser("inspect", help="say what a replay buffer holds and what is wrong with it")
-    inspect.add_argument("path", type=Path)
+    inspect.add_argument("path", type=Path, help="replay buffer: a zarr folder or zip")
     inspect.set_defaults(run=_inspect)
     fetch = actions.add_parser("fetch", help="download a public set; continues a download that was cut off")
     fetch.add_argument("name", help="name of the set, for example pusht")

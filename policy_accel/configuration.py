@@ -52,6 +52,12 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
             OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, name, overrides)) from error
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(
+            f"{', '.join(missing)} must be given, for example {missing[0]}=...; `policy-accel data inspect PATH` lists "
+            "the keys of a replay buffer."
+        )
     return config
 
 

@@ -22,6 +22,8 @@ def explain_os_error(error: OSError, path: Path | str, doing: str) -> UserError:
         return UserError(f"{path}: no permission to {doing} it; change the permissions or choose another path.")
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return UserError(f"{path}: cannot {doing} it, a file stands where a folder is needed; choose another path.")
+    if error.errno == errno.ENOENT and doing == "write":
+        return UserError(f"{path}: cannot be made there; choose a path in a folder that you can write.")
     if error.errno == errno.ENOENT:
         return UserError(f"{path}: does not exist, cannot {doing} it; check the path.")
     return UserError(f"{path}: cannot {doing} it ({error.strerror or error}); check the disk and the path.")

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from policy_accel.cli import main
 from policy_accel.configuration import groups
+from policy_accel.errors import UserError
 from policy_accel.policy.run import robot_config
 
 
@@ -18,7 +22,8 @@ def test_groups_offer_files_and_typed_models() -> None:
 @pytest.mark.parametrize("model", ["unet", "unet_small", "transformer", "mlp"])
 @pytest.mark.parametrize("task", ["pusht_state", "pusht_keypoints", "custom"])
 def test_choices_on_the_command_line_win(recipe: str, model: str, task: str) -> None:
-    config = robot_config([f"recipe={recipe}", f"model={model}", f"task={task}"])
+    given = ["task.data=x", "task.observation=[a]", "task.action=b"] if task == "custom" else []
+    config = robot_config([f"recipe={recipe}", f"model={model}", f"task={task}", *given])
     assert config.task.name == task
     assert config.model.name == model.split("_")[0]
 
@@ -31,6 +36,19 @@ def test_the_transformer_recipe_differs_from_the_unet_recipe_as_in_the_reference
     optimizer = transformer.training.optimizer
     assert (optimizer.weight_decay, optimizer.betas, optimizer.warmup_steps) == (0.1, [0.9, 0.95], 1000)
     assert (optimizer.lr, transformer.diffusion.target) == (unet.training.optimizer.lr, "epsilon")
+
+
+def test_a_custom_task_says_what_it_needs() -> None:
+    with pytest.raises(UserError, match=r"task\.action, task\.data, task\.observation must be given"):
+        robot_config(["task=custom"])
+
+
+@pytest.mark.parametrize("group", ["task", "recipe", "model"])
+def test_help_names_every_choice(group: str, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    printed = capsys.readouterr().out
+    assert all(path.stem in printed for path in (repository / "configs" / group).glob("*.yaml"))
 
 
 def test_overrides_beat_the_recipe() -> None:

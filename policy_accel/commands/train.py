@@ -26,10 +26,10 @@ def run_train(overrides: Sequence[str], *, again: str) -> int:
     print(f"Training {config.task.name} with {config.model.name} in {run_dir}", file=sys.stderr)
     trained = train_run(config)
     if not trained.finished:
-        print(
-            f"Stopped after {trained.step} of {config.training.steps} updates, saved in {run_dir}. To go on: {again}",
-            file=sys.stderr,
-        )
+        stopped = f"Stopped after {trained.step} of {config.training.steps} updates"
+        if trained.step == config.training.steps:
+            stopped = "Trained, and stopped before all episodes were scored"
+        print(f"{stopped}, saved in {run_dir}. To go on: {again}", file=sys.stderr)
         raise KeyboardInterrupt
     curve = plot_learning_curve(run_dir)
     rate = trained.step / max(trained.training_seconds, 1e-9)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import MISSING
 from torch import Tensor
 
 from policy_accel.data import Episodes, read_episodes, shipped_path
@@ -25,11 +26,12 @@ class TaskConfig:
     """A robot task: its demonstrations and the environment that scores a policy."""
 
     name: str = "custom"
-    data: str = "shipped:pusht_scripted.zarr.zip"
+    data: str = MISSING
     """Path of a replay buffer; "shipped:NAME" is a file of the package's folder datasets."""
-    observation: list[str] = field(default_factory=lambda: ["state"])
+    observation: list[str] = MISSING
     """Keys of the replay buffer that make up an observation, in the environment's order; "key[a:b]" takes columns."""
-    action: str = "action"
+    action: str = MISSING
+    """Key (or columns of a key) that holds the actions."""
     observation_normalization: str = "limits"
     """limits (to [-1, 1]), gaussian or identity."""
     action_normalization: str = "limits"

@@ -15,8 +15,15 @@ from policy_accel.training.metrics import read_metrics
 LOCK = ".lock"
 CONFIG = "config.yaml"
 
-# These may change between the parts of a run; device and compile change the last bits of what is learnt.
-FREE_KEYS = ("training.device", "training.logging", "training.compile", "evaluation.workers", "run_dir")
+# These may change between the parts of a run; device, threads and compile change the last bits of what is learnt.
+FREE_KEYS = (
+    "training.device",
+    "training.threads",
+    "training.logging",
+    "training.compile",
+    "evaluation.workers",
+    "run_dir",
+)
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
