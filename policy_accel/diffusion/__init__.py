@@ -1,8 +1,32 @@
 """The mathematics of diffusion: pure tensor functions and small dataclasses."""
 
-from policy_accel.diffusion.objective import TARGETS, Noised, Objective, make_noised, weighted_squared_error
+from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
+from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess, karhunen_loeve_process
+from policy_accel.diffusion.momentum import momentum_input_scale, momentum_process
+from policy_accel.diffusion.objective import (
+    TARGETS,
+    Batch,
+    Noised,
+    Objective,
+    Path,
+    Process,
+    make_noised,
+    squared_errors,
+    weighted_squared_error,
+)
 from policy_accel.diffusion.processes import DiscreteProcess, vp_process
-from policy_accel.diffusion.samplers import SAMPLERS, SPACINGS, Grid, ddim, ddpm, dpm_solver_pp, timestep_grid
+from policy_accel.diffusion.samplers import (
+    SAMPLERS,
+    SPACINGS,
+    Grid,
+    ddim,
+    ddpm,
+    dpm_solver_pp,
+    euler,
+    heun,
+    predicted_sample,
+    timestep_grid,
+)
 from policy_accel.diffusion.schedules import SCHEDULES, alpha_bar_table
 
 __all__ = [
@@ -10,15 +34,28 @@ __all__ = [
     "SCHEDULES",
     "SPACINGS",
     "TARGETS",
+    "Batch",
     "DiscreteProcess",
+    "FlowProcess",
     "Grid",
+    "KarhunenLoeveProcess",
     "Noised",
     "Objective",
+    "Path",
+    "Process",
+    "SigmaProcess",
     "alpha_bar_table",
     "ddim",
     "ddpm",
     "dpm_solver_pp",
+    "euler",
+    "heun",
+    "karhunen_loeve_process",
     "make_noised",
+    "momentum_input_scale",
+    "momentum_process",
+    "predicted_sample",
+    "squared_errors",
     "timestep_grid",
     "vp_process",
     "weighted_squared_error",

@@ -2,81 +2,388 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
+from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess
+from policy_accel.diffusion.momentum import weight_cap
 from policy_accel.diffusion.processes import DiscreteProcess, per_sample
+from policy_accel.diffusion.samplers import edm_coefficients
 from policy_accel.errors import UserError, did_you_mean
 
-TARGETS = ("epsilon", "sample", "v")
+Process = DiscreteProcess | SigmaProcess | FlowProcess
+TARGETS = ("epsilon", "sample", "v", "edm", "negative_epsilon", "flow")
+COUPLINGS = ("shared", "independent", "fresh")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean samples x0 [B, *S] with what the denoiser is told about them.
+
+    condition: what the denoiser sees beside x_t, or None.
+    counted: bool, broadcastable to [B, *S]: where the loss counts; None counts everything.
+    known: bool, broadcastable to [B, *S]: entries that are given (in-painting) and so never noised; None for none.
+    groups: [B] int64, equal where samples have (nearly) the same condition; only noise assignment looks at it.
+    center: [B, *S], a mean of x0 given the condition; noise is then assigned to x0 - center. Only for assignment.
+    """
+
+    x0: Tensor
+    condition: Tensor | None = None
+    counted: Tensor | None = None
+    known: Tensor | None = None
+    groups: Tensor | None = None
+    center: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Noised:
-    """One training example per row: x_t [B, *S], t [B] int64, target [B, *S], weight [B] or None (all ones),
-    model_input [B, *S] (x_t times the process' input scale)."""
+    """One training example per row: x_t [R, *S], what the network is told t [R], target [R, *S], weight [R] or None (all
+    ones), model_input [R, *S] (x_t times the process' input scale), counted (bool, broadcastable to [R, *S]: where the
+    loss counts; None counts everything).
+
+    `repeats` rows in a row belong to one clean sample, so R = B * repeats.
+    """
 
     x_t: Tensor
     t: Tensor
     target: Tensor
     weight: Tensor | None
     model_input: Tensor
+    counted: Tensor | None = None
+    repeats: int = 1
 
 
-def check_target(target: str) -> str:
-    """Return `target` when it is one of `TARGETS`, else raise UserError with the nearest name."""
+class Times(Protocol):
+    """Which times are trained on."""
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float) -> Tensor:
+        """Times of `shape` ([B], or [B, M] for M times of each sample) on the generator's device."""
+
+    def loss_weight(self, t: Tensor, progress: float) -> Tensor | None:
+        """Weight of each time that undoes the law, or None."""
+
+    def to(self, device: torch.device | str) -> Times:
+        """The same law with its tables on `device`."""
+
+
+@dataclass(frozen=True)
+class UniformTimes:
+    """t ~ U{0 .. timesteps - 1} (Ho et al. 2020, algorithm 1)."""
+
+    timesteps: int
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
+        """Independent times."""
+        return torch.randint(self.timesteps, shape, device=generator.device, generator=generator)
+
+    def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor | None:
+        """None: nothing to undo."""
+        return None
+
+    def to(self, device: torch.device | str) -> UniformTimes:
+        """Itself: it has no tables."""
+        return self
+
+
+@dataclass(frozen=True)
+class ProcessTimes:
+    """The law of a continuous process itself (ln sigma normal for EDM, uniform for flow, ...)."""
+
+    process: SigmaProcess | FlowProcess
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
+        """Times in the process' own unit, float64."""
+        return self.process.draw_times(shape, generator=generator, device=generator.device)
+
+    def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor | None:
+        """None: nothing to undo."""
+        return None
+
+    def to(self, device: torch.device | str) -> ProcessTimes:
+        """Itself: it has no tables."""
+        return self
+
+
+class NoiseChoice(Protocol):
+    """Which noise each sample gets."""
+
+    def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Chosen:
+        """Start choosing for the rows of `batch`; `draw` gives an independent pool [R, *S] from `generator`."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Noise that is being chosen: `result()` waits for it and gives (noise [R, *S], permutation [R] of the pool or None)."""
+
+    result: Callable[[], tuple[Tensor, Tensor | None]]
+
+
+@dataclass(frozen=True)
+class IndependentNoise:
+    """epsilon ~ N(0, I), whatever the sample: the baseline."""
+
+    def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Chosen:
+        """Take the pool as it is."""
+        noise = draw()
+        return Chosen(lambda: (noise, None))
+
+
+@dataclass(frozen=True)
+class Path:
+    """How many times of one clean sample are trained on in one update, and how their noises belong together.
+
+    shared: one Karhunen-Loeve path for all times. independent: each time its own noise. fresh: each time its own clean
+    sample (a batch `times_per_sample` times as large), the control at equal network evaluations.
+    `evaluations` of the times are evaluated, a random subset for each sample (unbiased); None for all.
+    """
+
+    times_per_sample: int = 1
+    coupling: str = "shared"
+    evaluations: int | None = None
+
+    @property
+    def repeats(self) -> int:
+        """Network evaluations for each clean sample."""
+        return 1 if self.coupling == "fresh" else self.evaluations or self.times_per_sample
+
+    @property
+    def samples_factor(self) -> int:
+        """Clean samples of an update, in units of the batch size."""
+        return self.times_per_sample if self.coupling == "fresh" else 1
+
+
+def check_target(target: str, process: Process) -> str:
+    """Return `target` when the process can be trained on it, else raise UserError."""
     if target not in TARGETS:
         raise UserError(f"diffusion.target '{target}' is unknown; {did_you_mean(target, TARGETS)}")
+    if isinstance(process, FlowProcess):
+        fitting: tuple[str, ...] = ("flow", "sample")
+    elif isinstance(process, SigmaProcess):
+        fitting = ("edm", "epsilon", "negative_epsilon", "sample")
+    else:
+        fitting = ("epsilon", "sample", "v")
+    if target not in fitting:
+        raise UserError(
+            f"diffusion.target={target} does not go with this diffusion.family; choose {', '.join(fitting[:-1])} or "
+            f"{fitting[-1]}."
+        )
     return target
 
 
 def make_noised(
-    process: DiscreteProcess, x0: Tensor, noise: Tensor, t: Tensor, target: str, known: Tensor | None = None
+    process: Process,
+    x0: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    target: str,
+    known: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Noised:
-    """Diffuse x0 [B, *S] with noise [B, *S] at t [B] and form what the denoiser must predict.
+    """Diffuse x0 [R, *S] with noise [R, *S] at t [R] and form what the denoiser must predict.
 
-    `epsilon`: the noise. `sample`: x0. `v`: alpha_t epsilon - sigma_t x0 (Salimans & Ho 2022, section 4).
-    `known`: bool, broadcastable to [B, *S]; entries that are given (in-painting) and so stay clean.
+    `epsilon`: the noise (`negative_epsilon`: its negative). `sample`: x0. `v`: alpha_t epsilon - sigma_t x0 (Salimans &
+    Ho 2022, section 4). `flow`: epsilon - x0. `edm`: (x0 - c_skip x_t) / c_out (Karras et al. 2022, equation 8).
+    `known`: bool, broadcastable to [R, *S]; entries that are given (in-painting) stay clean, and unscaled for the network.
     """
+    at = process.coefficients(t)
     x_t = process.diffuse(x0, noise, t)
     if known is not None:
         x_t = torch.where(known, x0, x_t)
     if target == "epsilon":
         wanted = noise
+    elif target == "negative_epsilon":
+        wanted = -noise
     elif target == "sample":
         wanted = x0
+    elif target == "flow":
+        wanted = noise - x0
+    elif target == "v":
+        wanted = per_sample(at.alpha, x0) * noise - per_sample(at.sigma, x0) * x0
     else:
-        wanted = per_sample(process.alphas[t], x0) * noise - per_sample(process.sigmas[t], x0) * x0
-    return Noised(x_t, t, wanted, None, per_sample(process.input_scales[t], x_t) * x_t)
+        c_skip, c_out = edm_coefficients(at.sigma)
+        wanted = (x0 - per_sample(c_skip, x0) * x_t) / per_sample(c_out, x0)
+    model_input = per_sample(at.input_scale, x_t) * x_t
+    if known is not None:
+        model_input = torch.where(known, x0, model_input)
+    return Noised(x_t, at.time, wanted, weight, model_input)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Denoising objective of a discrete process with uniformly drawn times (Ho et al. 2020, algorithm 1)."""
+    """Denoising objective: a process and a target, with the laws of time, noise and weight.
 
-    process: DiscreteProcess
+    Args:
+        process: forward process.
+        target: what the denoiser predicts.
+        times: law of the times; None for uniform ones (discrete) or the process' own law (continuous).
+        noise: which noise each sample gets.
+        path: times per sample.
+        weights: [T] float64 on the loss by time, or None. Discrete processes only.
+        cap_warmup: updates over which FDM's cap on the loss weight grows until it is gone; 0 for no cap.
+        data_scale: factor on the data while they are diffused, undone after sampling (Immiscible Diffusion's "image
+            scaling").
+    """
+
+    process: Process
     target: str = "epsilon"
+    times: Times = field(default=None)  # type: ignore[assignment]
+    noise: NoiseChoice = field(default_factory=IndependentNoise)
+    path: Path = field(default_factory=Path)
+    weights: Tensor | None = None
+    cap_warmup: int = 0
+    data_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_target(self.target)
+        check_target(self.target, self.process)
+        if self.times is None:
+            process = self.process
+            own = UniformTimes(process.timesteps) if isinstance(process, DiscreteProcess) else ProcessTimes(process)
+            object.__setattr__(self, "times", own)
 
     def to(self, device: torch.device | str) -> Objective:
         """The same objective with its tables on `device`."""
-        return Objective(self.process.to(device), self.target)
+        weights = None if self.weights is None else self.weights.to(device)
+        return replace(self, process=self.process.to(device), times=self.times.to(device), weights=weights)
+
+    def plain(self) -> Objective:
+        """The same process and target with uniform times, independent noise and no extra weight: for validation, whose
+        loss must be comparable across methods."""
+        alone = Path(coupling="independent")
+        return Objective(self.process, self.target, path=alone, data_scale=self.data_scale)
 
     def draw(
         self,
-        x0: Tensor,
+        batch: Batch | Tensor,
         time_generator: torch.Generator,
         noise_generator: torch.Generator,
         known: Tensor | None = None,
+        *,
+        step: int = 0,
+        progress: float = 0.0,
     ) -> Noised:
-        """Draw t ~ U{0 .. T-1} and epsilon ~ N(0, I) for x0 [B, *S] and noise all but its `known` entries."""
-        t = torch.randint(self.process.timesteps, (x0.shape[0],), device=x0.device, generator=time_generator)
-        noise = torch.randn(x0.shape, device=x0.device, dtype=x0.dtype, generator=noise_generator)
-        return make_noised(self.process, x0, noise, t, self.target, known)
+        """Draw times and noise for a batch (or bare x0 [B, *S] with `known`) and noise all but its known entries."""
+        whole = Batch(batch, known=known) if isinstance(batch, Tensor) else batch
+        return self.begin(whole, time_generator, noise_generator, step=step, progress=progress)()
+
+    def begin(
+        self,
+        batch: Batch,
+        time_generator: torch.Generator,
+        noise_generator: torch.Generator,
+        *,
+        step: int = 0,
+        progress: float = 0.0,
+    ) -> Callable[[], Noised]:
+        """Do all the drawing for a batch now; the result, called later, waits for the choice of noise and noises.
+
+        Args:
+            batch: clean samples.
+            time_generator, noise_generator: on the samples' device.
+            step: number of the update, from 0.
+            progress: share of the run that is over, in [0, 1].
+        """
+        if self.data_scale != 1.0:
+            center = None if batch.center is None else self.data_scale * batch.center
+            batch = replace(batch, x0=self.data_scale * batch.x0, center=center)
+        repeats = self.path.repeats
+        rows = batch.x0.shape[0]
+        times = self.path.times_per_sample if self.path.coupling != "fresh" else 1
+        t = self.times.draw((rows, times) if times > 1 else (rows,), time_generator, progress)
+        if repeats < times:
+            subset = torch.rand(t.shape, device=t.device, generator=time_generator).argsort(dim=1)[:, :repeats]
+            t = t.gather(1, subset)
+        if self.path.coupling == "shared" and isinstance(self.process, KarhunenLoeveProcess):
+            process = self.process
+            several = t.view(rows, -1)
+            eps = process.draw_path_noise(tuple(batch.x0.shape), several, noise_generator, dtype=batch.x0.dtype)
+            # A path belongs to its times: rows of the pool (times and noises together) are what is assigned.
+            chosen = self.noise.begin(batch, lambda: eps[:, 0], noise_generator, step)
+
+            def finish_path() -> Noised:
+                permutation = chosen.result()[1]
+                moved, moved_t = (eps, several) if permutation is None else (eps[permutation], several[permutation])
+                return self._noised(repeat_rows(batch, repeats), moved.flatten(0, 1), moved_t.flatten(), step, progress)
+
+            return finish_path
+        batch = repeat_rows(batch, repeats)
+
+        def pool() -> Tensor:
+            x0 = batch.x0
+            return torch.randn(x0.shape, device=x0.device, dtype=x0.dtype, generator=noise_generator)
+
+        independent = self.noise.begin(batch, pool, noise_generator, step)
+        return lambda: self._noised(batch, independent.result()[0], t.flatten(), step, progress)
+
+    def _noised(self, batch: Batch, noise: Tensor, t: Tensor, step: int, progress: float) -> Noised:
+        weight = self._weight(t, step, progress)
+        noised = make_noised(self.process, batch.x0, noise, t, self.target, batch.known, weight)
+        return replace(noised, counted=batch.counted, repeats=self.path.repeats)
+
+    def _weight(self, t: Tensor, step: int, progress: float) -> Tensor | None:
+        """Product of the weights that are in force, [R] float64, or None when there is none."""
+        factors = [] if self.weights is None else [self.weights[t]]
+        law = self.times.loss_weight(t, progress)
+        if law is not None:
+            factors.append(law)
+        cap = weight_cap(step, self.cap_warmup) if self.cap_warmup else None
+        if isinstance(self.process, SigmaProcess):
+            # weight(sigma) is on the error of D = c_skip x + c_out F; the loss here is on F.
+            weight = self.process.weight(t)
+            weight = weight if cap is None else weight.clamp(max=cap)
+            factors.append(weight * self._prediction_to_sample(t).square())
+        elif cap is not None:
+            # The cap is on the weight of the sample's error: 1 / sigma_hat^2 when epsilon's weight is 1, 1 / sigma^2 for v.
+            at = self.process.coefficients(t)
+            sigma = at.sigma / at.alpha if self.target == "epsilon" else at.sigma
+            factors.append((cap * sigma.square()).clamp(max=1.0))
+        if not factors:
+            return None
+        product = factors[0]
+        for factor in factors[1:]:
+            product = product * factor
+        return product
+
+    def _prediction_to_sample(self, sigma: Tensor) -> Tensor:
+        """d x0 / d prediction of a sigma process, [R] float64, up to its sign."""
+        if self.target == "edm":
+            return edm_coefficients(sigma)[1]
+        return sigma if self.target in ("epsilon", "negative_epsilon") else torch.ones_like(sigma)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the law of the times learns from the losses (`times.update(t [R], errors [R])`)."""
+        return hasattr(self.times, "update")
+
+
+def repeat_rows(batch: Batch, repeats: int) -> Batch:
+    """Every sample `repeats` times in a row, with all that belongs to it but the condition, which is encoded first."""
+    if repeats == 1:
+        return batch
+    rows = batch.x0.shape[0]
+
+    def several(part: Tensor | None) -> Tensor | None:
+        if part is None or part.shape[0] != rows or (part.ndim < batch.x0.ndim and part is not batch.groups):
+            return part
+        return part.repeat_interleave(repeats, dim=0)
+
+    x0 = batch.x0.repeat_interleave(repeats, dim=0)
+    return Batch(
+        x0, batch.condition, several(batch.counted), several(batch.known), several(batch.groups), several(batch.center)
+    )
+
+
+def squared_errors(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared error of each row over its counted entries, [R] float32 (0 for a row without any)."""
+    error = (prediction.float() - target.float()).square()
+    if mask is None:
+        return error.flatten(1).mean(1)
+    counted = mask.to(error.dtype).expand_as(error).flatten(1)
+    return (error.flatten(1) * counted).sum(1) / counted.sum(1).clamp(min=1.0)
 
 
 def weighted_squared_error(
@@ -84,7 +391,7 @@ def weighted_squared_error(
 ) -> Tensor:
     """Mean of weight * (prediction - target)^2 over the masked part, a float32 scalar.
 
-    prediction, target [B, *S]; weight [B]; mask broadcastable to [B, *S], True where the error counts. With no mask
+    prediction, target [R, *S]; weight [R]; mask broadcastable to [R, *S], True where the error counts. With no mask
     every element counts alike; with one the mean runs over the counted elements only.
     """
     error = (prediction.float() - target.float()).square()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +14,35 @@ from policy_accel.diffusion.schedules import alpha_bar_table
 def per_sample(coefficient: Tensor, like: Tensor) -> Tensor:
     """Shape a coefficient [B] so that it multiplies `like` [B, *S], in the dtype of `like`."""
     return coefficient.to(like.dtype).view(-1, *([1] * (like.ndim - 1)))
+
+
+@dataclass(frozen=True)
+class Level:
+    """One time of a process as Python floats: x_t = alpha x_0 + sigma epsilon, the network sees input_scale * x_t and is
+    told `time`."""
+
+    alpha: float
+    sigma: float
+    input_scale: float
+    time: float | int
+
+    @property
+    def half_log_snr(self) -> float:
+        """log(alpha / sigma), infinite for a clean sample."""
+        return math.log(self.alpha) - math.log(self.sigma) if self.sigma > 0 else math.inf
+
+
+CLEAN = Level(alpha=1.0, sigma=0.0, input_scale=1.0, time=0)
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The same for a batch of times: alpha, sigma, input_scale [B] float64, and what the network is told, [B]."""
+
+    alpha: Tensor
+    sigma: Tensor
+    input_scale: Tensor
+    time: Tensor
 
 
 @dataclass(frozen=True)
@@ -44,6 +74,16 @@ class DiscreteProcess:
     def to(self, device: torch.device | str) -> DiscreteProcess:
         """The same process with its tables on `device`."""
         return DiscreteProcess(self.alphas.to(device), self.sigmas.to(device), self.input_scales.to(device))
+
+    def level(self, t: int) -> Level:
+        """alpha, sigma and input scale of one time; -1 is the clean sample."""
+        if t < 0:
+            return CLEAN
+        return Level(float(self.alphas[t]), float(self.sigmas[t]), float(self.input_scales[t]), int(t))
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        """Coefficients at times t [B] int64, gathered on the tables' device."""
+        return Coefficients(self.alphas[t], self.sigmas[t], self.input_scales[t], t)
 
     def diffuse(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t [B, *S] of clean samples x0 [B, *S] with noise [B, *S] at times t [B] int64."""

@@ -1,9 +1,10 @@
-"""Samplers as plain functions of (denoiser, x_T, process, grid).
+"""Samplers as plain functions of (denoiser, x_T, process, grid), for every process that has `level`.
 
 Every coefficient is a Python float taken from the float64 tables before the loop, so no step waits for the device.
-`denoise(x_t [B, *S], t [B] int64)` returns the network's prediction in the form that `target` names.
-In-painting: `known(x)` puts the known entries back; it is applied before every evaluation and to the result
-(Janner et al. 2022, section 3.2).
+`denoise(input [B, *S], t [B])` is given x_t times the process' input scale and the time the process tells the network
+(int64 for a discrete process, float32 for a continuous one), and returns a prediction in the form that `target` names.
+In-painting: `known(x)` puts the known entries back; it is applied before every evaluation (and after an input scale)
+and to the result (Janner et al. 2022, section 3.2).
 """
 
 from __future__ import annotations
@@ -11,31 +12,47 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from policy_accel.diffusion.processes import DiscreteProcess
+from policy_accel.diffusion.processes import Level
 from policy_accel.errors import UserError, did_you_mean
 
 SPACINGS = ("leading", "trailing", "linspace")
-SAMPLERS = ("ddpm", "ddim", "dpm_solver++")
+PREDICTIONS = ("epsilon", "sample", "v", "negative_epsilon", "edm", "flow")
+SIGMA_DATA = 0.5
 SMALLEST_VARIANCE = 1e-20
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 Known = Callable[[Tensor], Tensor]
+FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
+
+
+class Process(Protocol):
+    """What a sampler needs of a forward process."""
+
+    def level(self, t: Any, /) -> Level:
+        """The coefficients of one time; the clean sample for a negative one."""
+
+    def to(self, device: Any, /) -> Process:
+        """The same process with its tables on `device`."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Times at which the denoiser is evaluated, descending, and the time that each step leads to (-1: clean)."""
+    """Times at which the denoiser is evaluated, noisy to clean, and the time that each step leads to (-1: clean).
 
-    timesteps: tuple[int, ...]
-    previous: tuple[int, ...]
+    Integers for a discrete process, floats in the process' own unit for a continuous one.
+    """
+
+    timesteps: tuple[float, ...]
+    previous: tuple[float, ...]
 
     @classmethod
     def of(cls, timesteps: Sequence[int]) -> Grid:
-        """A grid whose steps lead from each time to the next one, and from the last to the clean sample."""
+        """A grid of integer times whose steps lead from each to the next one, and from the last to the clean sample."""
         steps = tuple(int(t) for t in timesteps)
         return cls(steps, (*steps[1:], -1))
 
@@ -66,76 +83,102 @@ def timestep_grid(timesteps: int, sampling_steps: int, spacing: str) -> Grid:
     return Grid.of(grid)
 
 
-@dataclass(frozen=True)
-class _Level:
-    """alpha and sigma of one time as floats; the clean sample has alpha 1, sigma 0."""
+def start_scale(process: Process, grid: Grid) -> float:
+    """Standard deviation of the x_T that the grid starts from: x_T = start_scale * N(0, I).
 
-    alpha: float
-    sigma: float
-
-    @property
-    def half_log_snr(self) -> float:
-        return math.log(self.alpha) - math.log(self.sigma) if self.sigma > 0 else math.inf
+    1 where the process preserves variance (also flow at u = 1); elsewhere the sigma of the first time, as for EDM.
+    """
+    first = process.level(grid.timesteps[0])
+    preserves = math.isclose(first.alpha**2 + first.sigma**2, 1.0, rel_tol=1e-9)
+    return 1.0 if preserves else first.sigma
 
 
-def _levels(process: DiscreteProcess, grid: Grid) -> list[tuple[int, float, _Level, _Level]]:
-    alphas, sigmas = process.alphas.cpu(), process.sigmas.cpu()
-    scales = process.input_scales.cpu()
+def edm_coefficients(sigma: FloatOrTensor) -> tuple[FloatOrTensor, FloatOrTensor]:
+    """c_skip and c_out of EDM (Karras et al. 2022, table 1) at a noise-to-signal ratio, with data deviation 0.5."""
+    total = sigma * sigma + SIGMA_DATA**2
+    return SIGMA_DATA**2 / total, SIGMA_DATA * sigma / total**0.5
 
-    def level(t: int) -> _Level:
-        return _Level(float(alphas[t]), float(sigmas[t])) if t >= 0 else _Level(1.0, 0.0)
 
-    pairs = zip(grid.timesteps, grid.previous, strict=True)
-    return [(t, float(scales[t]), level(t), level(previous)) for t, previous in pairs]
+def _levels(process: Process, grid: Grid) -> list[tuple[Level, Level]]:
+    """Where each step starts and where it leads, read without a wait per value."""
+    process = process.to("cpu")
+    return [(process.level(t), process.level(to)) for t, to in zip(grid.timesteps, grid.previous, strict=True)]
 
 
 def _x0_and_epsilon(
-    prediction: Tensor, x: Tensor, level: _Level, target: str, clip: float | None
+    prediction: Tensor, x: Tensor, level: Level, target: str, clip: float | None
 ) -> tuple[Tensor, Tensor]:
-    """The clipped clean sample and the network's own (unclipped) noise estimate."""
+    """The clipped clean sample and the network's own (unclipped) noise estimate.
+
+    They solve x = alpha x0 + sigma epsilon together with the definition of the target, for any alpha and sigma.
+    """
+    alpha, sigma = level.alpha, level.sigma
+    if alpha == 0.0 and target in ("epsilon", "negative_epsilon", "edm"):
+        raise UserError(f"diffusion.target={target} says nothing about a sample of pure noise; choose flow or sample.")
     if target == "sample":
-        x0, epsilon = prediction, (x - level.alpha * prediction) / level.sigma
+        x0, epsilon = prediction, (x - alpha * prediction) / sigma
     elif target == "epsilon":
-        x0, epsilon = (x - level.sigma * prediction) / level.alpha, prediction
+        x0, epsilon = (x - sigma * prediction) / alpha, prediction
+    elif target == "negative_epsilon":
+        x0, epsilon = (x + sigma * prediction) / alpha, -prediction
+    elif target == "v":
+        power = alpha**2 + sigma**2
+        x0, epsilon = (alpha * x - sigma * prediction) / power, (alpha * prediction + sigma * x) / power
+    elif target == "flow":
+        total = alpha + sigma
+        x0, epsilon = (x - sigma * prediction) / total, (x + alpha * prediction) / total
+    elif target == "edm":
+        c_skip, c_out = edm_coefficients(sigma / alpha)
+        x0 = (c_skip / alpha) * x + c_out * prediction
+        epsilon = (x - alpha * x0) / sigma
     else:
-        x0, epsilon = level.alpha * x - level.sigma * prediction, level.alpha * prediction + level.sigma * x
+        raise UserError(f"diffusion.target '{target}' is unknown; {did_you_mean(target, PREDICTIONS)}")
     return (x0 if clip is None else x0.clamp(-clip, clip)), epsilon
 
 
-def _evaluate(denoise: Denoiser, x: Tensor, t: int, scale: float) -> Tensor:
-    times = torch.full((x.shape[0],), t, device=x.device, dtype=torch.int64)
-    return denoise(x if scale == 1.0 else scale * x, times).to(x.dtype)
+def predicted_sample(prediction: Tensor, x: Tensor, level: Level, target: str) -> Tensor:
+    """The clean sample [B, *S] that a prediction [B, *S] at x [B, *S] stands for."""
+    return _x0_and_epsilon(prediction, x, level, target, None)[0]
 
 
-def _unchanged(x: Tensor) -> Tensor:
+def _evaluate(denoise: Denoiser, x: Tensor, level: Level, known: Known) -> Tensor:
+    dtype = torch.int64 if isinstance(level.time, int) else torch.float32
+    times = torch.full((x.shape[0],), level.time, device=x.device, dtype=dtype)
+    # Known entries are given as they are, whatever the scale: s falls to zero, and they must not.
+    return denoise(x if level.input_scale == 1.0 else known(level.input_scale * x), times).to(x.dtype)
+
+
+def unchanged(x: Tensor) -> Tensor:
+    """The `known` of a sample of which nothing is given."""
     return x
 
 
 def ddpm(
     denoise: Denoiser,
     x: Tensor,
-    process: DiscreteProcess,
+    process: Process,
     grid: Grid,
     *,
     target: str = "epsilon",
     clip: float | None = 1.0,
     noise: Sequence[Tensor] | Tensor,
-    known: Known = _unchanged,
+    known: Known = unchanged,
 ) -> Tensor:
-    """Ancestral sampling with the small posterior variance (Ho et al. 2020, equations 6-7 and algorithm 2).
+    """Ancestral sampling with the small posterior variance (Ho et al. 2020, equations 6-7 and algorithm 2; for general
+    alpha and sigma Kingma et al. 2021, equations 26-27).
 
     `noise[i]` [B, *S] is the fresh noise of step i; the last step adds none. Returns x_0 [B, *S].
     """
-    for i, (t, scale, here, there) in enumerate(_levels(process, grid)):
+    for i, (here, there) in enumerate(_levels(process, grid)):
         x = known(x)
-        x0, _ = _x0_and_epsilon(_evaluate(denoise, x, t, scale), x, here, target, clip)
-        alpha_step = (here.alpha / there.alpha) ** 2
-        beta_step = 1.0 - alpha_step
-        x0_weight = there.alpha * beta_step / here.sigma**2
-        x_weight = math.sqrt(alpha_step) * there.sigma**2 / here.sigma**2
+        x0, _ = _x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
+        ratio = here.alpha / there.alpha
+        step_variance = here.sigma**2 - ratio**2 * there.sigma**2
+        x0_weight = there.alpha * step_variance / here.sigma**2
+        x_weight = ratio * there.sigma**2 / here.sigma**2
         x = x0_weight * x0 + x_weight * x
         if there.sigma > 0:
-            variance = max(beta_step * there.sigma**2 / here.sigma**2, SMALLEST_VARIANCE)
+            variance = max(step_variance * there.sigma**2 / here.sigma**2, SMALLEST_VARIANCE)
             x = x + math.sqrt(variance) * noise[i]
     return known(x)
 
@@ -143,20 +186,20 @@ def ddpm(
 def ddim(
     denoise: Denoiser,
     x: Tensor,
-    process: DiscreteProcess,
+    process: Process,
     grid: Grid,
     *,
     target: str = "epsilon",
     clip: float | None = 1.0,
-    known: Known = _unchanged,
+    known: Known = unchanged,
 ) -> Tensor:
     """Deterministic DDIM, eta = 0 (Song et al. 2021, equation 12). Returns x_0 [B, *S].
 
     The clean sample is clipped, the direction keeps the network's own epsilon, as diffusers does by default.
     """
-    for t, scale, here, there in _levels(process, grid):
+    for here, there in _levels(process, grid):
         x = known(x)
-        x0, epsilon = _x0_and_epsilon(_evaluate(denoise, x, t, scale), x, here, target, clip)
+        x0, epsilon = _x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
         x = there.alpha * x0 + there.sigma * epsilon if there.sigma > 0 else x0
     return known(x)
 
@@ -164,29 +207,112 @@ def ddim(
 def dpm_solver_pp(
     denoise: Denoiser,
     x: Tensor,
-    process: DiscreteProcess,
+    process: Process,
     grid: Grid,
     *,
     target: str = "epsilon",
     clip: float | None = 1.0,
-    known: Known = _unchanged,
+    known: Known = unchanged,
 ) -> Tensor:
     """DPM-Solver++(2M): second-order multistep in the data prediction (Lu et al. 2022b, algorithm 2).
 
-    The first and the last step are first order; the last one leads to sigma = 0. Returns x_0 [B, *S].
+    The first and the last step are first order; the last one leads to sigma = 0. A step from pure noise (alpha = 0) is
+    the limit of an infinite step in log-SNR, after which the next one is first order too. Returns x_0 [B, *S].
     """
     last_x0: Tensor | None = None
     last_step = math.nan
-    for t, scale, here, there in _levels(process, grid):
+    for here, there in _levels(process, grid):
         x = known(x)
-        x0, _ = _x0_and_epsilon(_evaluate(denoise, x, t, scale), x, here, target, clip)
+        x0, _ = _x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
         if there.sigma == 0:
             x = x0
             continue
-        step = there.half_log_snr - here.half_log_snr
+        step = there.half_log_snr - here.half_log_snr if here.alpha > 0 else math.inf
         direction = x0
         if last_x0 is not None:
             direction = x0 + 0.5 * (step / last_step) * (x0 - last_x0)
         x = there.sigma / here.sigma * x - there.alpha * math.expm1(-step) * direction
         last_x0, last_step = x0, step
     return known(x)
+
+
+def _euler_step(x: Tensor, x0: Tensor, here: Level, there: Level) -> Tensor:
+    """Keep x0 and the noise direction (x - alpha x0) / sigma while alpha and sigma go from `here` to `there`."""
+    kept = there.sigma / here.sigma
+    return kept * x + (there.alpha - kept * here.alpha) * x0
+
+
+def euler(
+    denoise: Denoiser,
+    x: Tensor,
+    process: Process,
+    grid: Grid,
+    *,
+    target: str = "epsilon",
+    clip: float | None = 1.0,
+    known: Known = unchanged,
+) -> Tensor:
+    """Euler's method on the probability-flow ODE, one evaluation a step. Returns x_0 [B, *S].
+
+    It is the same step whether the ODE is written for x / alpha along sigma / alpha (Karras et al. 2022, equation 1) or
+    for a flow's x along u: x0 and epsilon are held. Without clipping it therefore equals DDIM; with it the direction
+    follows the clipped sample instead of the network's own epsilon.
+    """
+    for here, there in _levels(process, grid):
+        x = known(x)
+        x0, _ = _x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
+        x = _euler_step(x, x0, here, there)
+    return known(x)
+
+
+def heun(
+    denoise: Denoiser,
+    x: Tensor,
+    process: Process,
+    grid: Grid,
+    *,
+    target: str = "epsilon",
+    clip: float | None = 1.0,
+    known: Known = unchanged,
+) -> Tensor:
+    """Heun's second-order method, deterministic (Karras et al. 2022, algorithm 1). Returns x_0 [B, *S].
+
+    2 N - 1 evaluations for N steps: the last one, to the clean sample, is Euler's. The slopes are averaged in the
+    unscaled state x / alpha along sigma / alpha, where an exact denoiser's paths are straightest, or, where alpha and
+    sigma add up to 1 (flow, which starts at alpha = 0), in x along sigma: those averages differ.
+    """
+    levels = _levels(process, grid)
+    straight = all(math.isclose(here.alpha + here.sigma, 1.0, rel_tol=1e-9) for here, _ in levels)
+    for here, there in levels:
+        x = known(x)
+        x0, _ = _x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
+        moved = _euler_step(x, x0, here, there)
+        if there.sigma > 0:
+            moved = known(moved)
+            moved_x0, _ = _x0_and_epsilon(_evaluate(denoise, moved, there, known), moved, there, target, clip)
+            if straight:
+                slope, moved_slope = (x - x0) / here.sigma, (moved - moved_x0) / there.sigma
+                interval = there.sigma - here.sigma
+            else:
+                slope = (x - here.alpha * x0) / here.sigma
+                moved_slope = (moved - there.alpha * moved_x0) / there.sigma
+                interval = there.sigma - here.sigma * there.alpha / here.alpha
+            moved = moved + 0.5 * interval * (moved_slope - slope)
+        x = moved
+    return known(x)
+
+
+DETERMINISTIC_SAMPLERS: dict[str, Callable[..., Tensor]] = {
+    "ddim": ddim,
+    "dpm_solver++": dpm_solver_pp,
+    "euler": euler,
+    "heun": heun,
+}
+SAMPLERS = ("ddpm", *DETERMINISTIC_SAMPLERS)
+
+
+def network_evaluations(sampler: str, steps: int) -> int:
+    """Evaluations of the denoiser that `steps` steps cost: 2 steps - 1 for heun, else one each."""
+    if sampler not in SAMPLERS:
+        raise UserError(f"sampling.sampler '{sampler}' is unknown; {did_you_mean(sampler, SAMPLERS)}")
+    return 2 * steps - 1 if sampler == "heun" else steps

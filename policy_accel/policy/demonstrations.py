@@ -38,6 +38,8 @@ class TaskConfig:
     val_ratio: float = 0.02
     max_train_episodes: int | None = None
     split_seed: int = 42
+    group: str | None = None
+    """Key that numbers the groups among which noise may be assigned (a task or class of each step); null for none."""
     mask_padding: bool = False
     """Leave the repeated steps at the ends of episodes out of the loss (the reference counts them)."""
     environment: str | None = None
@@ -92,6 +94,8 @@ class Demonstrations:
     train: Windows
     validation: Windows | None
     train_episodes: int
+    groups: Tensor | None = None
+    """[N] int64: the group of each step, when the task has groups."""
 
 
 def read_task_episodes(config: TaskConfig) -> tuple[Episodes, EpisodeSplit]:
@@ -102,7 +106,7 @@ def read_task_episodes(config: TaskConfig) -> tuple[Episodes, EpisodeSplit]:
     """
     if not config.observation:
         raise UserError("task.observation is empty; name at least one key of the replay buffer.")
-    fields = [*config.observation, config.action]
+    fields = [*config.observation, config.action, *([] if config.group is None else [config.group])]
     episodes = read_episodes(data_path(config), keys=list(dict.fromkeys(parse_field(name)[0] for name in fields)))
     split = split_episodes(
         len(episodes),
@@ -137,4 +141,11 @@ def load_demonstrations(config: TaskConfig, *, horizon: int, n_obs_steps: int, n
         train=make_windows(ends, horizon, episodes=torch.from_numpy(split.train), **padding),
         validation=validation,
         train_episodes=int(split.train.sum()),
+        groups=None if config.group is None else _groups(episodes, config.group),
     )
+
+
+def _groups(episodes: Episodes, name: str) -> Tensor:
+    """The distinct rows of the field `name`, numbered: [N] int64."""
+    _, numbers = np.unique(columns(episodes, [name]), axis=0, return_inverse=True)
+    return torch.from_numpy(numbers.reshape(-1).astype(np.int64))

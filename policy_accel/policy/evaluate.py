@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from policy_accel.diffusion import Objective
+from policy_accel.diffusion.sampling import SamplingConfig
 from policy_accel.errors import UserError
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
 from policy_accel.evaluation.host import environment_spaces
@@ -20,7 +21,6 @@ from policy_accel.evaluation.rollouts import Act
 from policy_accel.evaluation.summary import summarize
 from policy_accel.policy.demonstrations import TaskConfig
 from policy_accel.policy.policy import DiffusionPolicy
-from policy_accel.policy.sampling import SamplingConfig
 from policy_accel.progress import Progress
 from policy_accel.training.devices import available_cores
 from policy_accel.training.randomness import named_generator
@@ -58,7 +58,7 @@ class PolicyEvaluator:
     Args:
         task: names the environment.
         n_obs_steps: newest observations that the policy sees.
-        objective: process and target of the training.
+        objective: of the training.
         clip_sample: bound of the normalised sample, or None.
         sampling: sampler, steps and grid.
         config: which episodes.
@@ -77,7 +77,7 @@ class PolicyEvaluator:
         video_dir: Path,
     ) -> None:
         config.check()
-        sampling.check(objective.process.timesteps)
+        sampling.check(objective.process)
         if task.environment is None:
             raise UserError(f"task '{task.name}' has no environment to score a policy in; set task.environment.")
         self.objective, self.clip_sample, self.sampling, self.config = objective, clip_sample, sampling, config
@@ -130,7 +130,7 @@ class PolicyEvaluator:
                 f"sampling_{name}" if name != "sampler" else name: value
                 for name, value in asdict(self.sampling).items()
             },
-            "network_evaluations": self.sampling.steps,
+            "network_evaluations": self.sampling.network_evaluations,
             "start_seed": config.start_seed,
             "noise_seed": config.noise_seed,
             "seconds": time.perf_counter() - began,
@@ -139,7 +139,7 @@ class PolicyEvaluator:
     def _act(self, policy: DiffusionPolicy) -> Act:
         policy.eval()
         device = next(policy.parameters()).device
-        process = self.objective.process.to("cpu")
+        objective = self.objective.to("cpu")
         shape = policy.noise_shape(self.sampling)
 
         def act(observations: Observation, seeds: np.ndarray, chunk_index: np.ndarray) -> np.ndarray:
@@ -151,8 +151,7 @@ class PolicyEvaluator:
             actions = policy.predict(
                 torch.from_numpy(np.asarray(observations, dtype=np.float32)).to(device),
                 noise.to(device),
-                process=process,
-                target=self.objective.target,
+                objective=objective,
                 clip_sample=self.clip_sample,
                 sampling=self.sampling,
             )

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from policy_accel.data.normalization import Normalizer
-from policy_accel.diffusion import DiscreteProcess
+from policy_accel.diffusion import Objective
+from policy_accel.diffusion.samplers import unchanged
+from policy_accel.diffusion.sampling import SamplingConfig, sample
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.models import ModelConfig, build_denoiser
-from policy_accel.policy.sampling import SamplingConfig, noise_count, sample
 
 CONDITIONINGS = ("global", "inpainting")
 
@@ -93,7 +94,7 @@ class DiffusionPolicy(nn.Module):
 
     def noise_shape(self, sampling: SamplingConfig) -> tuple[int, int, int]:
         """Shape of the standard normal numbers that one chunk needs: [draws, horizon, channels]."""
-        return (noise_count(sampling), self.config.horizon, self.channels)
+        return (sampling.noise_count, self.config.horizon, self.channels)
 
     @torch.no_grad()
     def predict(
@@ -101,8 +102,7 @@ class DiffusionPolicy(nn.Module):
         observations: Tensor,
         noise: Tensor,
         *,
-        process: DiscreteProcess,
-        target: str,
+        objective: Objective,
         clip_sample: float | None,
         sampling: SamplingConfig,
     ) -> Tensor:
@@ -111,8 +111,7 @@ class DiffusionPolicy(nn.Module):
         Args:
             observations: [B, n_obs_steps, O] in the data's units.
             noise: [B, *noise_shape] standard normal: x_T first, then the fresh noise of each step.
-            process: the forward process of the training.
-            target: what the denoiser predicts.
+            objective: of the training: forward process, target and scale.
             clip_sample: bound of the normalised sample, or None.
             sampling: sampler, steps and grid.
 
@@ -124,8 +123,7 @@ class DiffusionPolicy(nn.Module):
         condition = None if mask is not None else normalized
 
         def known(x: Tensor) -> Tensor:
-            if mask is None:
-                return x
+            assert mask is not None
             given = torch.zeros_like(x)
             given[:, : self.config.n_obs_steps, self.action_dim :] = normalized
             return torch.where(mask, given, x)
@@ -133,11 +131,10 @@ class DiffusionPolicy(nn.Module):
         trajectory = sample(
             lambda x, t: self.denoiser(x, t, condition),
             noise,
-            process,
-            target=target,
+            objective,
+            sampling,
             clip=clip_sample,
-            known=known,
-            sampling=sampling,
+            known=unchanged if mask is None else known,
         )
         start = self.config.n_obs_steps - 1
         chunk = trajectory[:, start : start + self.config.n_action_steps, : self.action_dim]

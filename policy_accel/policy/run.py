@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from policy_accel.acceleration.build import build_objective
 from policy_accel.configuration import compose_config, plain
 from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
@@ -59,7 +60,7 @@ def build_evaluator(config: RobotConfig, run_dir: Path) -> PolicyEvaluator | Non
     return PolicyEvaluator(
         config.task,
         n_obs_steps=config.policy.n_obs_steps,
-        objective=config.diffusion.objective(),
+        objective=build_objective(config.diffusion, config.acceleration),
         clip_sample=config.diffusion.clip_sample,
         sampling=config.sampling,
         config=config.evaluation,
@@ -70,8 +71,9 @@ def build_evaluator(config: RobotConfig, run_dir: Path) -> PolicyEvaluator | Non
 def build_task(config: RobotConfig, evaluator: PolicyEvaluator | None = None) -> ChunkTask:
     """Data, policy and objective for the training core."""
     config.policy.check()
-    config.sampling.check(config.diffusion.timesteps)
-    objective = config.diffusion.objective()
+    objective = build_objective(config.diffusion, config.acceleration)
+    config.sampling.check(objective.process)
+    _check_start_score(config)
     demonstrations: Demonstrations = load_demonstrations(
         config.task,
         horizon=config.policy.horizon,
@@ -86,7 +88,18 @@ def build_task(config: RobotConfig, evaluator: PolicyEvaluator | None = None) ->
         normalization=(config.task.observation_normalization, config.task.action_normalization),
         mask_padding=config.task.mask_padding,
         evaluator=evaluator,
+        noise=config.acceleration.noise,
+        seed=config.seed,
     )
+
+
+def _check_start_score(config: RobotConfig) -> None:
+    score, every = config.acceleration.noise.start_score, config.training.evaluate_every
+    if score is not None and (every == 0 or every >= config.training.steps or config.evaluation.episodes == 0):
+        raise UserError(
+            f"acceleration.noise.start_score={score} waits for an evaluation during training; set "
+            "training.evaluate_every (below training.steps) and evaluation.episodes, or use start_step."
+        )
 
 
 def train_run(config: RobotConfig, after_update: Callable[[int], None] | None = None) -> Trained:
@@ -133,8 +146,7 @@ class LoadedRun:
         return self.policy.predict(
             observations,
             torch.randn(shape, generator=generator, device=observations.device),
-            process=self.objective.process,
-            target=self.objective.target,
+            objective=self.objective,
             clip_sample=self.config.diffusion.clip_sample,
             sampling=self.config.sampling,
         )
@@ -159,7 +171,7 @@ def load_run(run_dir: Path, checkpoint: str = "last", device: torch.device | str
     )
     policy.load_state_dict(tensors)
     policy.to(device).eval().requires_grad_(False)
-    return LoadedRun(policy, config, saved.step, config.diffusion.objective())
+    return LoadedRun(policy, config, saved.step, build_objective(config.diffusion, config.acceleration))
 
 
 def _read_config(run_dir: Path) -> RobotConfig:

@@ -4,43 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from policy_accel.acceleration.conditional import ConditionalMean, kmeans_groups, ridge_mean
+from policy_accel.acceleration.config import NoiseConfig
 from policy_accel.data.normalization import fit_normalizer
 from policy_accel.data.windows import Windows
-from policy_accel.diffusion import Objective, vp_process
+from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
 from policy_accel.policy.demonstrations import Demonstrations
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.training.task import Batch
-
-
-@dataclass
-class DiffusionConfig:
-    """The forward process and what the denoiser predicts; the defaults are Diffusion Policy's."""
-
-    schedule: str = "squaredcos_cap_v2"
-    """squaredcos_cap_v2 or linear."""
-    timesteps: int = 100
-    beta_start: float = 1e-4
-    """Of the linear schedule, with beta_end."""
-    beta_end: float = 0.02
-    target: str = "epsilon"
-    """epsilon, sample or v."""
-    clip_sample: float | None = 1.0
-    """Bound of the predicted sample while sampling, in normalised units; null for none."""
-
-    def objective(self) -> Objective:
-        """The objective that these settings describe."""
-        if self.clip_sample is not None and not self.clip_sample > 0:
-            raise UserError(f"diffusion.clip_sample={self.clip_sample} must be positive, or null for none.")
-        process = vp_process(self.schedule, self.timesteps, beta_start=self.beta_start, beta_end=self.beta_end)
-        return Objective(process, self.target)
-
 
 Evaluator = Callable[[DiffusionPolicy, Callable[[str], None]], dict[str, Any] | None]
 
@@ -57,6 +35,8 @@ class ChunkTask:
         normalization: modes of (observations, actions).
         mask_padding: leave repeated steps out of the loss.
         evaluator: scores a policy, or None.
+        noise: settings of the objective's choice of noise, which may need groups of windows or their conditional mean.
+        seed: of the groups.
     """
 
     def __init__(
@@ -68,6 +48,8 @@ class ChunkTask:
         normalization: tuple[str, str],
         mask_padding: bool,
         evaluator: Evaluator | None,
+        noise: NoiseConfig,
+        seed: int,
     ) -> None:
         self.model: nn.Module = policy
         self.policy = policy
@@ -83,7 +65,38 @@ class ChunkTask:
         self.samples = len(self.train.indices)
         self.validation_samples = 0 if self.validation is None else len(self.validation.indices)
         self.known = policy.known_mask(torch.device("cpu"))
+        self.groups = self._groups(noise, demonstrations, seed)
+        self.group_run = noise.group_run
+        self.mean = self._mean() if noise.center == "ridge" else None
         self.fingerprint = _fingerprint(demonstrations.observations, demonstrations.actions, self.train.indices)
+
+    def _conditions(self, steps: Tensor) -> Tensor:
+        """Normalised observations that the policy sees, flattened: [B, n_obs_steps * O]."""
+        return self.observations[steps[:, : self.policy.config.n_obs_steps]].flatten(1)
+
+    def _groups(self, noise: NoiseConfig, demonstrations: Demonstrations, seed: int) -> Tensor | None:
+        """Groups of windows with (nearly) the same condition: the task's own, else clusters of the observations."""
+        if noise.within != "groups":
+            return None
+        steps = self.train.indices
+        if demonstrations.groups is not None:
+            return demonstrations.groups[steps[:, self.policy.config.n_obs_steps - 1]]
+        if noise.groups > self.samples:
+            raise UserError(
+                f"acceleration.noise.groups={noise.groups} is more than the {self.samples} training windows; lower it."
+            )
+        return kmeans_groups(self._conditions(steps), noise.groups, seed)
+
+    def _mean(self) -> ConditionalMean:
+        """A linear prediction of the chunk from the condition, fitted on the training windows."""
+        steps = self.train.indices
+        return ridge_mean(self._conditions(steps), self._trajectory(steps))
+
+    def _trajectory(self, steps: Tensor) -> Tensor:
+        """What is diffused: actions, with the observations when in-painting: [B, horizon, channels]."""
+        if self.known is None:
+            return self.actions[steps]
+        return torch.cat([self.actions[steps], self.observations[steps]], dim=-1)
 
     def to(self, device: torch.device) -> None:
         """Move model, data and tables to `device`."""
@@ -94,10 +107,16 @@ class ChunkTask:
         if self.validation is not None:
             self.validation = self.validation.to(device)
         self.known = self.policy.known_mask(device)
+        self.groups = None if self.groups is None else self.groups.to(device)
+        self.mean = None if self.mean is None else self.mean.to(device)
 
     def batch(self, indices: Tensor) -> Batch:
         """Training windows `indices` [B]: x0 [B, horizon, channels], condition [B, n_obs_steps, O] or None."""
-        return self._gather(self.train, indices)
+        batch = self._gather(self.train, indices)
+        if self.groups is None and self.mean is None:
+            return batch
+        center = None if self.mean is None else self.mean.predict(self._conditions(self.train.indices[indices]))
+        return replace(batch, groups=None if self.groups is None else self.groups[indices], center=center)
 
     def validation_batch(self, indices: Tensor) -> Batch:
         """Validation windows `indices` [B]."""
@@ -107,14 +126,13 @@ class ChunkTask:
     def _gather(self, windows: Windows, indices: Tensor) -> Batch:
         steps = windows.indices[indices]
         counted = windows.valid[indices][:, :, None] if self.mask_padding else None
-        actions = self.actions[steps]
+        trajectory = self._trajectory(steps)
         if self.known is None:
-            return Batch(
-                actions, condition=self.observations[steps[:, : self.policy.config.n_obs_steps]], counted=counted
-            )
+            condition = self.observations[steps[:, : self.policy.config.n_obs_steps]]
+            return Batch(trajectory, condition=condition, counted=counted)
         unknown = ~self.known
         return Batch(
-            torch.cat([actions, self.observations[steps]], dim=-1),
+            trajectory,
             counted=unknown if counted is None else unknown & counted,
             known=self.known,
         )

@@ -90,8 +90,8 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit() and path.is_dir())
 
 
-def load_checkpoint(path: Path, names: tuple[str, ...] = ("model", "ema", "optimizer")) -> Checkpoint:
-    """Read one checkpoint directory and check the files `names` against their digests.
+def load_checkpoint(path: Path, names: tuple[str, ...] | None = None) -> Checkpoint:
+    """Read one checkpoint directory and check its files against their digests; `names` chooses some of them.
 
     Raises:
         UserError: a file is missing or damaged, or the format is another one.
@@ -110,7 +110,7 @@ def load_checkpoint(path: Path, names: tuple[str, ...] = ("model", "ema", "optim
             f"{path / 'state.json'} is missing or damaged ({type(error).__name__}); {remedy}."
         ) from error
     tensors = {}
-    for name in names:
+    for name in names or [file.removesuffix(".safetensors") for file in digests]:
         file = path / f"{name}.safetensors"
         if not file.is_file():
             raise DamagedError(f"{file} is missing; {remedy}.")

@@ -115,8 +115,17 @@ class Run:
         self.task, self.config, self.seed, self.run_dir = task, config, seed, run_dir
         self.checkpoints = run_dir / "checkpoints"
         task.to(self.device)
+        self.order = DataOrder(
+            task.samples,
+            config.batch_size * task.objective.path.samples_factor,
+            seed,
+            self.device,
+            groups=task.groups,
+            run=task.group_run,
+        )
         self.update = Update(
             task,
+            self.order,
             config.optimizer,
             config.ema,
             steps=config.steps,
@@ -125,7 +134,6 @@ class Run:
             compiled=config.compile,
         )
         self.lock = open_run_directory(run_dir, run_config)
-        self.order = DataOrder(task.samples, config.batch_size, seed, self.device)
         self.step, self.training_seconds = 0, 0.0
         self.evaluation: dict[str, Any] | None = None
         self.saved: int | None = None
@@ -150,10 +158,11 @@ class Run:
         self.step = self.saved = found.step
         self.training_seconds = float(found.state["training_seconds"])
         self.evaluation = evaluation_of(found.path)
+        self._observe_score()
 
     def advance(self) -> None:
         """Make one update; its loss stays on the device."""
-        loss, norm = self.update(self.order.batch(self.step), self.step)
+        loss, norm = self.update(self.step)
         self.losses[self.pending] = loss
         if norm is not None:
             self.norms[self.pending] = norm
@@ -182,12 +191,15 @@ class Run:
             "step": self.step,
             "loss": float(losses.mean()),
             "lr": float(self.update.optimizer.param_groups[0]["lr"]),
-            "epoch": self.step * self.config.batch_size / self.task.samples,
+            "epoch": self.step * self.order.batch_size / self.task.samples,
             "steps_per_second": self.pending / spent,
             "training_seconds": self.training_seconds,
         }
         if self.config.optimizer.clip_grad_norm is not None:
             row["grad_norm"] = float(self.norms[: self.pending].mean())
+        choice = self.task.objective.noise
+        if hasattr(choice, "statistics"):
+            row.update(choice.statistics())
         self.metrics.write(row)
         self.progress.to(self.step, f"loss {row['loss']:.4f}")
         self.pending, self.marked = 0, now
@@ -240,7 +252,14 @@ class Run:
         self.metrics.write({"step": self.step, **{key: value for key, value in result.items() if key != "episodes"}})
         record_evaluation(path, result)
         self.evaluation = result
+        self._observe_score()
         prune_checkpoints(self.checkpoints, self.config.checkpoint)
+
+    def _observe_score(self) -> None:
+        """Tell the choice of noise the newest score: it may begin at one."""
+        start = getattr(self.task.objective.noise, "start", None)
+        if start is not None and self.evaluation is not None and "score" in self.evaluation:
+            start.observe(self.step, float(self.evaluation["score"]))
 
     def close(self) -> None:
         """End the progress bar and the logs, and let go of the directory."""

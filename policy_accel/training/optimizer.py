@@ -1,4 +1,4 @@
-"""AdamW with the learning-rate line of the reference: linear warm-up, then a half cosine to zero."""
+"""AdamW with the learning-rate line of the reference (linear warm-up, then a half cosine to zero) and momentum decay."""
 
 from __future__ import annotations
 
@@ -8,9 +8,34 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from policy_accel.acceleration.momentum_decay import COMPOSITIONS, LAWS, DecayOptions, decay_at
 from policy_accel.errors import UserError, did_you_mean
 
 SCHEDULES = ("cosine", "constant")
+
+
+@dataclass
+class MomentumDecayConfig:
+    """Momentum decay with learning-rate compensation (arXiv 2404.07946); see `DecayOptions` for the fields it shares."""
+
+    law: str = "none"
+    """none, demon, linear, exponential or matched_cosine."""
+    compensate: bool = DecayOptions.compensate
+    compose: str = "replace"
+    """What the compensation does to the learning rate: replace the schedule after the warm-up, or multiply it."""
+    start_step: int | None = None
+    """First update of the decay; null for the end of the warm-up."""
+    beta_min: float = DecayOptions.beta_min
+    beta_end: float = DecayOptions.beta_end
+    rate: float = DecayOptions.rate
+    floor: float = DecayOptions.floor
+    hold_beta: bool = DecayOptions.hold_beta
+    exact_bias_correction: bool = DecayOptions.exact_bias_correction
+
+    def options(self) -> DecayOptions:
+        """The part that the law needs."""
+        names = ("law", "compensate", "beta_end", "rate", "floor", "beta_min", "hold_beta", "exact_bias_correction")
+        return DecayOptions(**{name: getattr(self, name) for name in names})
 
 
 @dataclass
@@ -26,6 +51,7 @@ class OptimizerConfig:
     warmup_steps: int = 500
     clip_grad_norm: float | None = None
     """Largest 2-norm of the gradient of all parameters together; none leaves gradients alone."""
+    momentum_decay: MomentumDecayConfig = field(default_factory=MomentumDecayConfig)
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.AdamW:
@@ -75,3 +101,43 @@ def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
         return 1.0
     progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+def check_momentum_decay(config: OptimizerConfig, steps: int) -> None:
+    """Raise UserError unless the momentum decay fits a run of `steps` updates."""
+    decay = config.momentum_decay
+    name = "training.optimizer.momentum_decay"
+    if decay.law == "none":
+        if decay != MomentumDecayConfig():
+            raise UserError(f"{name}.law=none leaves the other fields of {name} without effect; choose a law.")
+        return
+    if decay.law not in LAWS:
+        raise UserError(f"{name}.law '{decay.law}' is unknown; {did_you_mean(decay.law, ('none', *LAWS))}")
+    if decay.compose not in COMPOSITIONS:
+        raise UserError(f"{name}.compose '{decay.compose}' is unknown; {did_you_mean(decay.compose, COMPOSITIONS)}")
+    if config.betas[0] == 0.0:
+        raise UserError(
+            f"{name}.law={decay.law} needs momentum to decay, and training.optimizer.betas={list(config.betas)} has none; "
+            "give a first beta above 0."
+        )
+    if decay.compose == "replace" and not decay.compensate:
+        raise UserError(f"{name}.compose=replace puts the compensation in place of the schedule; set compensate=true.")
+    set_step(config, 0, steps)
+
+
+def set_step(config: OptimizerConfig, step: int, steps: int) -> tuple[float, float]:
+    """Learning rate and first beta of the update with number `step` (from 0) of `steps`.
+
+    Both follow from the step alone, so a resumed run gets the same numbers.
+    """
+    decay, beta_0 = config.momentum_decay, config.betas[0]
+    lr = config.lr * lr_factor(config, step, steps)
+    if decay.law == "none":
+        return lr, beta_0
+    # A warm-up that fills the run leaves its last update to the decay.
+    start = min(config.warmup_steps, steps - 1) if decay.start_step is None else decay.start_step
+    beta, factor = decay_at(step, steps, beta_0, decay.options(), start_step=start)
+    if decay.compose == "multiply":
+        return lr * factor, beta
+    warmup = min(1.0, step / config.warmup_steps) if config.warmup_steps else 1.0
+    return config.lr * warmup * factor, beta

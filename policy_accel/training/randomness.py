@@ -8,6 +8,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from policy_accel.acceleration.conditional import grouped_permutation
+
 
 def derive_seed(seed: int, *names: str | int) -> int:
     """A 63-bit seed for one named purpose; different names give unrelated streams."""
@@ -20,17 +22,28 @@ def named_generator(seed: int, *names: str | int, device: torch.device | str = "
     return torch.Generator(device).manual_seed(derive_seed(seed, *names))
 
 
+def process_rank() -> int:
+    """Rank of this process under torch.distributed; 0 alone."""
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
 class Generators:
     """The generators of a training run: diffusion times, noise, and torch's own (dropout).
+
+    Ranks of a distributed run draw from streams of their own: assignment is local to a rank, and a pool that all ranks
+    shared would be no pool.
 
     `state_dict` gives JSON-able strings; `load_state_dict` continues every stream where it was.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
-        self.time = named_generator(seed, "time", device=device)
-        self.noise = named_generator(seed, "noise", device=device)
+        rank = process_rank()
+        own: tuple[str | int, ...] = ("rank", rank) if rank else ()
+        self.time = named_generator(seed, "time", *own, device=device)
+        self.noise = named_generator(seed, "noise", *own, device=device)
         self.device = device
-        torch.manual_seed(derive_seed(seed, "torch"))
+        torch.manual_seed(derive_seed(seed, "torch", *own))
 
     def state_dict(self) -> dict[str, str]:
         """State of every generator as text."""
@@ -57,18 +70,33 @@ class Generators:
 class DataOrder:
     """Batches of sample indices: one endless chain of permutations, each drawn from (seed, epoch).
 
-    The batch of a step follows from the step alone, so there is nothing to save, and every batch is full.
+    The batch of a step follows from the step alone, so there is nothing to save, and every batch is full. With `groups`
+    [samples] int64 a permutation holds runs of `run` samples of one group.
     """
 
-    def __init__(self, samples: int, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        samples: int,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        *,
+        groups: Tensor | None = None,
+        run: int = 1,
+    ) -> None:
         self.samples, self.batch_size, self.seed, self.device = samples, batch_size, seed, device
+        self.groups, self.run = groups, run
         self._epochs: dict[int, Tensor] = {}
 
     def _permutation(self, epoch: int) -> Tensor:
         if epoch not in self._epochs:
             self._epochs = {known: order for known, order in self._epochs.items() if known == epoch - 1}
             generator = named_generator(self.seed, "data order", epoch, device=self.device)
-            self._epochs[epoch] = torch.randperm(self.samples, generator=generator, device=self.device)
+            if self.groups is None:
+                order = torch.randperm(self.samples, generator=generator, device=self.device)
+            else:
+                order = grouped_permutation(self.groups, self.run, generator)
+            self._epochs[epoch] = order
         return self._epochs[epoch]
 
     def batch(self, step: int) -> Tensor:

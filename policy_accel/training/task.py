@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from policy_accel.diffusion import Noised, Objective, weighted_squared_error
+from policy_accel.diffusion import Batch, Noised, Objective, squared_errors, weighted_squared_error
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Clean samples x0 [B, *S] with what the denoiser is told about them.
-
-    condition: what the denoiser sees beside x_t, or None.
-    counted: bool, broadcastable to [B, *S]: where the loss counts; None counts everything.
-    known: bool, broadcastable to [B, *S]: entries that are given (in-painting) and so never noised; None for none.
-    """
-
-    x0: Tensor
-    condition: Tensor | None = None
-    counted: Tensor | None = None
-    known: Tensor | None = None
+__all__ = ["Batch", "Task", "denoising_loss", "denoising_loss_and_errors"]
 
 
 class Task(Protocol):
     """A data set with the model that is trained on it and a way to score that model.
 
-    `fingerprint` tells one data set from another, so that a run is not continued on other data.
+    `fingerprint` tells one data set from another, so that a run is not continued on other data. `groups` [samples]
+    int64, on the device, are equal where samples have (nearly) the same condition; batches then hold runs of
+    `group_run` samples of one group. None for batches in a plain random order.
     """
 
     model: nn.Module
@@ -38,6 +26,8 @@ class Task(Protocol):
     samples: int
     validation_samples: int
     fingerprint: str
+    groups: Tensor | None
+    group_run: int
 
     def to(self, device: torch.device) -> None:
         """Move model, data and tables to `device`."""
@@ -52,7 +42,28 @@ class Task(Protocol):
         """Score `model` (the EMA copy): a JSON-able dictionary with at least "score", or None when it has no score."""
 
 
+def predict(model: nn.Module, batch: Batch, noised: Noised) -> Tensor:
+    """The model's prediction for every row of `noised`, [R, *S].
+
+    A model with `encode(condition)` encodes the condition once for each clean sample, however many rows it has.
+    """
+    condition = batch.condition
+    encode = getattr(model, "encode", None)
+    if condition is not None and encode is not None:
+        condition = encode(condition)
+    if condition is not None and noised.repeats > 1:
+        condition = condition.repeat_interleave(noised.repeats, dim=0)
+    return model(noised.model_input, noised.t, condition)
+
+
 def denoising_loss(model: nn.Module, batch: Batch, noised: Noised) -> Tensor:
     """Weighted squared error of the model's prediction on one noised batch, a float32 scalar."""
-    prediction = model(noised.model_input, noised.t, batch.condition)
-    return weighted_squared_error(prediction, noised.target, weight=noised.weight, mask=batch.counted)
+    prediction = predict(model, batch, noised)
+    return weighted_squared_error(prediction, noised.target, weight=noised.weight, mask=noised.counted)
+
+
+def denoising_loss_and_errors(model: nn.Module, batch: Batch, noised: Noised) -> tuple[Tensor, Tensor]:
+    """The same, with the unweighted error of each row [R], for laws of time that learn from it."""
+    prediction = predict(model, batch, noised)
+    loss = weighted_squared_error(prediction, noised.target, weight=noised.weight, mask=noised.counted)
+    return loss, squared_errors(prediction.detach(), noised.target, noised.counted)

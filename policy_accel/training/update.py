@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 
 from policy_accel.training.ema import EMA, EMAConfig
-from policy_accel.training.optimizer import OptimizerConfig, build_optimizer, lr_factor
-from policy_accel.training.randomness import Generators, named_generator
-from policy_accel.training.task import Batch, Task, denoising_loss
+from policy_accel.training.feed import Feed, Order, validation_generators
+from policy_accel.training.optimizer import OptimizerConfig, build_optimizer, check_momentum_decay, set_step
+from policy_accel.training.randomness import Generators
+from policy_accel.training.task import Batch, Task, denoising_loss, denoising_loss_and_errors
 
 
 class Update:
     """The state that training moves (model, optimiser, EMA, generators) and the step that moves it.
 
     Args:
-        task: already on `device`.
+        task: already on the device of `generators`.
+        order: which samples make up the batch of a step.
         optimizer: optimiser settings.
         ema: averaging settings.
         steps: length of the whole run, for the learning-rate line.
@@ -30,6 +32,7 @@ class Update:
     def __init__(
         self,
         task: Task,
+        order: Order,
         optimizer: OptimizerConfig,
         ema: EMAConfig,
         *,
@@ -43,11 +46,15 @@ class Update:
         self.steps = steps
         self.generators = generators
         self.optimizer = build_optimizer(optimizer, task.model)
+        check_momentum_decay(optimizer, steps)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.ema = EMA(task.model, ema)
         self.precision = precision
         self.device = generators.device
-        self.loss = torch.compile(denoising_loss) if compiled else denoising_loss
+        self.feed = Feed(task, order, generators, steps=steps, average=self.ema.model)
+        self.learns = task.objective.learns
+        loss: Any = denoising_loss_and_errors if self.learns else denoising_loss
+        self.loss = torch.compile(loss) if compiled else loss
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """bf16 autocast when asked for; else nothing."""
@@ -55,17 +62,20 @@ class Update:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
-    def __call__(self, indices: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
-        """Make the update with number `step` (from 0) on samples `indices` [B].
+    def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """Make the update with number `step` (from 0).
 
         Returns the loss and, when clipping, the gradient norm: scalars on the device.
         """
+        lr, beta = set_step(self.config, step, self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * lr_factor(self.config, step, self.steps)
-        batch = self.task.batch(indices)
-        noised = self.task.objective.draw(batch.x0, self.generators.time, self.generators.noise, batch.known)
+            group["lr"], group["betas"] = lr, (beta, group["betas"][1])
+        batch, noised = self.feed(step)
         with self.autocast():
             loss = self.loss(self.task.model, batch, noised)
+        if self.learns:
+            loss, errors = loss
+            self.task.objective.times.update(noised.t, errors)  # type: ignore[attr-defined]
         loss.backward()
         norm = None
         if self.config.clip_grad_norm is not None:
@@ -79,13 +89,14 @@ class Update:
     def validation_loss(self, batches: Iterable[Batch], seed: int) -> Tensor:
         """Mean loss of the EMA model, in eval mode, over `batches`: a scalar on the device.
 
-        Times and noise are drawn from `seed`, so that two calls differ by the weights alone.
+        Times are uniform, noise is independent, and both are drawn from `seed`: two calls differ by the weights alone,
+        whatever accelerates the training.
         """
-        time = named_generator(seed, "validation time", device=self.device)
-        noise = named_generator(seed, "validation noise", device=self.device)
+        time, noise = validation_generators(seed, self.device)
+        objective = self.task.objective.plain()
         total, samples = torch.zeros((), device=self.device), 0
         for batch in batches:
-            noised = self.task.objective.draw(batch.x0, time, noise, batch.known)
+            noised = objective.draw(batch, time, noise)
             with self.autocast():
                 total += denoising_loss(self.ema.model, batch, noised) * batch.x0.shape[0]
             samples += batch.x0.shape[0]
@@ -102,11 +113,14 @@ class Update:
             for index, state in self.optimizer.state_dict()["state"].items()
             for name, value in state.items()
         }
-        return {"model": self.task.model.state_dict(), "ema": self.ema.model.state_dict(), "optimizer": moments}
+        tensors = {"model": self.task.model.state_dict(), "ema": self.ema.model.state_dict(), "optimizer": moments}
+        if self.learns:
+            tensors["times"] = self.task.objective.times.state_dict()  # type: ignore[attr-defined]
+        return tensors
 
     def state(self) -> dict[str, Any]:
         """The JSON part of a checkpoint."""
-        return {"ema_updates": self.ema.updates, "generators": self.generators.state_dict()}
+        return {"ema_updates": self.ema.updates, **self.feed.state()}
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         """Continue from what `tensors` and `state` gave."""
@@ -118,4 +132,6 @@ class Update:
             moments.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.ema.updates = int(state["ema_updates"])
-        self.generators.load_state_dict(state["generators"])
+        if self.learns:
+            self.task.objective.times.load_state_dict(tensors["times"])  # type: ignore[attr-defined]
+        self.feed.restore(state)

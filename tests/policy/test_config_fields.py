@@ -20,7 +20,7 @@ from policy_accel.training.checkpoint import checkpoint_steps
 from policy_accel.training.ema import EMA
 from policy_accel.training.loop import Run
 from policy_accel.training.metrics import read_metrics
-from policy_accel.training.optimizer import lr_factor
+from policy_accel.training.optimizer import check_momentum_decay, lr_factor, set_step
 from policy_accel.training.run_directory import flatten
 
 from .conftest import write_demonstrations
@@ -135,6 +135,48 @@ SCORED = ["evaluation.episodes=3"]
 CADENCE = ["training.checkpoint.every=1", "training.evaluate_every=0"]
 LINEAR = ["diffusion.schedule=linear"]
 
+ASSIGNED = ["acceleration.noise.choice=assignment", "acceleration.noise.metric=l2sq"]
+GROUPED = [*ASSIGNED, "acceleration.noise.within=groups", "acceleration.noise.groups=3"]
+CONDITIONED = [*ASSIGNED, "acceleration.noise.within=condition", "acceleration.noise.condition_ratio=0.1"]
+NEAREST = ["acceleration.noise.choice=nearest", "acceleration.noise.candidates=5"]
+PATH = ["acceleration.path.times_per_sample=3"]
+CURRICULUM = ["acceleration.timesteps.law=curriculum"]
+NATURAL = ["acceleration.momentum.input_scale=natural"]
+DECAY = ["training.optimizer.momentum_decay.law=demon", "training.optimizer.warmup_steps=2"]
+LINE = [*DECAY, "training.optimizer.momentum_decay.law=linear"]
+EXPONENTIAL = [*DECAY, "training.optimizer.momentum_decay.law=exponential"]
+
+
+def drawn(step: int = 0, progress: float = 0.5) -> Probe:
+    """What a batch of forty is trained on."""
+
+    def look(task: Any) -> Any:
+        time, noise = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
+        batch = task.batch(torch.arange(40) % task.samples)
+        noised = task.objective.draw(batch, time, noise, step=step, progress=progress)
+        weight = torch.ones(1) if noised.weight is None else noised.weight
+        return noised.t, noised.x_t, noised.model_input, weight
+
+    return task_probe(look)
+
+
+def rates(config: RobotConfig) -> Any:
+    """Learning rate and momentum over a run of 40 updates."""
+    check_momentum_decay(config.training.optimizer, 40)
+    return [set_step(config.training.optimizer, step, 40) for step in range(40)]
+
+
+def batches(run: Run) -> Any:
+    return [run.order.batch(step) for step in range(4)]
+
+
+def started(config: RobotConfig) -> Any:
+    """Whether noise is chosen after an evaluation with a score of 0.5."""
+    noise = build_task(config).objective.noise
+    noise.start.observe(1, 0.5)  # type: ignore[attr-defined]
+    return noise.start.reached(2)  # type: ignore[attr-defined]
+
+
 # field -> (new value, what looks at the object, overrides on both sides)
 FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.name": ("other", lambda config: Path(config.run_dir).name, ["run_dir=x/${task.name}"]),
@@ -155,12 +197,51 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "policy.n_obs_steps": ("3", task_probe(lambda task: task.batch(BATCH).condition), []),
     "policy.n_action_steps": ("4", predicted, SCORED),
     "policy.conditioning": ("inpainting", task_probe(lambda task: task.batch(BATCH).x0), []),
+    "task.group": ("'state[:1]'", task_probe(lambda task: task.groups), GROUPED),
+    "diffusion.family": ("edm", drawn(), []),
     "diffusion.schedule": ("linear", task_probe(lambda task: task.objective.process.alphas), []),
     "diffusion.timesteps": ("50", task_probe(lambda task: task.objective.process.alphas), []),
     "diffusion.beta_start": ("0.001", task_probe(lambda task: task.objective.process.alphas), LINEAR),
     "diffusion.beta_end": ("0.03", task_probe(lambda task: task.objective.process.alphas), LINEAR),
     "diffusion.target": ("v", task_probe(lambda task: task.objective.target), []),
     "diffusion.clip_sample": ("0.01", predicted, SCORED),
+    "acceleration.noise.choice": ("nearest", drawn(), []),
+    "acceleration.noise.metric": ("dot", drawn(), [*NEAREST, "acceleration.data_scale=0.2"]),
+    "acceleration.noise.candidates": ("2", drawn(), NEAREST),
+    "acceleration.noise.block_size": ("4", drawn(), ASSIGNED),
+    "acceleration.noise.standardize": ("true", drawn(), ASSIGNED),
+    "acceleration.noise.within": ("groups", drawn(), [*ASSIGNED, "acceleration.noise.groups=3"]),
+    "acceleration.noise.groups": ("5", task_probe(lambda task: task.groups), GROUPED),
+    "acceleration.noise.group_run": ("2", run_probe(batches), GROUPED),
+    "acceleration.noise.condition_ratio": ("0.5", drawn(), CONDITIONED),
+    "acceleration.noise.center": ("ridge", drawn(), ASSIGNED),
+    "acceleration.noise.start_step": ("1", drawn(), ASSIGNED),
+    "acceleration.noise.start_score": (
+        "0.9",
+        started,
+        [*ASSIGNED, "acceleration.noise.start_score=0.4", "training.evaluate_every=2", "evaluation.episodes=2"],
+    ),
+    "acceleration.path.times_per_sample": ("2", drawn(), []),
+    "acceleration.path.modes": ("2", drawn(), PATH),
+    "acceleration.path.coupling": ("independent", drawn(), PATH),
+    "acceleration.path.marginal": ("vp_equivalent", drawn(), PATH),
+    "acceleration.path.clock": ("variance", drawn(), PATH),
+    "acceleration.path.evaluations": ("2", drawn(), PATH),
+    "acceleration.momentum.input_scale": ("natural", drawn(), []),
+    "acceleration.momentum.multiplier": ("2.0", drawn(), NATURAL),
+    "acceleration.momentum.schedule_strength": ("1.0", drawn(), []),
+    "acceleration.momentum.cap_warmup": ("10", drawn(), ["diffusion.target=epsilon"]),
+    "acceleration.timesteps.law": ("curriculum", drawn(), []),
+    "acceleration.timesteps.center": ("0.6", drawn(), CURRICULUM),
+    "acceleration.timesteps.width": ("0.1", drawn(), CURRICULUM),
+    "acceleration.timesteps.start": ("0.5", drawn(), CURRICULUM),
+    "acceleration.timesteps.end": ("0.5", drawn(), CURRICULUM),
+    "acceleration.timesteps.strength": ("0.5", drawn(), CURRICULUM),
+    "acceleration.timesteps.positions": ("index", drawn(), CURRICULUM),
+    "acceleration.timesteps.unbiased": ("true", drawn(), CURRICULUM),
+    "acceleration.timesteps.stratified": ("true", drawn(), []),
+    "acceleration.timesteps.weight": ("min_snr", drawn(), []),
+    "acceleration.data_scale": ("2.0", drawn(), []),
     "sampling.sampler": ("ddpm", predicted, SCORED),
     "sampling.steps": ("5", predicted, SCORED),
     "sampling.spacing": ("leading", predicted, SCORED),
@@ -184,6 +265,20 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "training.optimizer.schedule": ("constant", lambda c: lr_factor(c.training.optimizer, 300, 400), []),
     "training.optimizer.warmup_steps": ("7", lambda c: lr_factor(c.training.optimizer, 5, 100), []),
     "training.optimizer.clip_grad_norm": ("0.5", trace, []),
+    "training.optimizer.momentum_decay.law": ("demon", rates, ["training.optimizer.warmup_steps=2"]),
+    "training.optimizer.momentum_decay.compensate": (
+        "false",
+        rates,
+        [*DECAY, "training.optimizer.momentum_decay.compose=multiply"],
+    ),
+    "training.optimizer.momentum_decay.compose": ("multiply", rates, DECAY),
+    "training.optimizer.momentum_decay.start_step": ("20", rates, DECAY),
+    "training.optimizer.momentum_decay.beta_min": ("0.5", rates, DECAY),
+    "training.optimizer.momentum_decay.beta_end": ("0.2", rates, LINE),
+    "training.optimizer.momentum_decay.rate": ("0.9", rates, EXPONENTIAL),
+    "training.optimizer.momentum_decay.floor": ("0.7", rates, [*EXPONENTIAL, "training.optimizer.momentum_decay.rate=0.9"]),
+    "training.optimizer.momentum_decay.hold_beta": ("true", rates, DECAY),
+    "training.optimizer.momentum_decay.exact_bias_correction": ("true", rates, DECAY),
     "training.ema.power": ("0.5", run_probe(decays), []),
     "training.ema.inv_gamma": ("2.0", run_probe(decays), []),
     "training.ema.update_after_step": ("3", run_probe(decays), []),
@@ -206,6 +301,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "evaluation.workers": ("1", asked_of_the_pool, [*SCORED, "evaluation.workers=0"]),
     "evaluation.videos": ("1", asked_of_the_pool, SCORED),
     "evaluation.confidence": ("0.5", asked_of_the_pool, SCORED),
+    "method": ("clts", lambda config: Path(config.run_dir).name, ["run_dir=x/${method}"]),
     "label": ("mine", lambda config: Path(config.run_dir).name, ["run_dir=x/${label}"]),
     "seed": ("1", lambda config: next(build_policy(config, 5, 2).parameters()), []),
     "run_dir": ("OTHER_DIR", lambda config: trace(config) and Path(config.run_dir).is_dir() and config.run_dir, []),

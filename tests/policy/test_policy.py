@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from policy_accel.data.normalization import fit_normalizer
-from policy_accel.diffusion import vp_process
+from policy_accel.diffusion import Objective, vp_process
+from policy_accel.diffusion.sampling import SamplingConfig
 from policy_accel.errors import UserError
 from policy_accel.models import MLPConfig
 from policy_accel.policy.policy import DiffusionPolicy, PolicyConfig
-from policy_accel.policy.sampling import SamplingConfig
 
-PROCESS = vp_process()
+OBJECTIVE = Objective(vp_process(), "sample")
 MODEL = MLPConfig(name="mlp", hidden_dims=[16], step_embedding_dim=8)
 
 
@@ -24,7 +24,7 @@ def build(config: PolicyConfig) -> DiffusionPolicy:
 
 def predict(policy: DiffusionPolicy, sampling: SamplingConfig, **options: object) -> Tensor:
     noise = torch.randn(4, *policy.noise_shape(sampling), generator=torch.Generator().manual_seed(0))
-    settings: dict[str, object] = {"process": PROCESS, "target": "sample", "clip_sample": 1.0, **options}
+    settings: dict[str, object] = {"objective": OBJECTIVE, "clip_sample": 1.0, **options}
     observations = torch.ones(4, policy.config.n_obs_steps, 3)
     return policy.predict(observations, noise, sampling=sampling, **settings)  # type: ignore[arg-type]
 
@@ -116,4 +116,4 @@ def test_errors(config: PolicyConfig, sentence: str) -> None:
 )
 def test_sampling_errors(sampling: SamplingConfig, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        sampling.check(100)
+        sampling.check(OBJECTIVE.process)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +43,24 @@ def batches(data: PushT) -> list[list[int]]:
     return [[firsts[n], firsts[n + 1] - 1, *draw.integers(len(data.windows), size=2)] for n in range(UPDATES)]
 
 
-def build(data_file: Path, overrides: list[str]) -> tuple[ChunkTask, Update]:
+@dataclass
+class Listed:
+    """Batches in a given order."""
+
+    batches: list[list[int]]
+
+    def batch(self, step: int) -> torch.Tensor:
+        return torch.tensor(self.batches[step])
+
+
+def build(data_file: Path, batches: list[list[int]], overrides: list[str]) -> tuple[ChunkTask, Update]:
     config = robot_config(["recipe=diffusion_policy", f"task.data={data_file}", "training.batch_size=4", *overrides])
     task = build_task(config)
     task.to(CPU)
     training = config.training
     generators = Generators(config.seed, CPU)
-    return task, Update(task, training.optimizer, training.ema, steps=training.steps, generators=generators)
+    order = Listed(batches)
+    return task, Update(task, order, training.optimizer, training.ema, steps=training.steps, generators=generators)
 
 
 def denoiser_weights(policy: torch.nn.Module) -> Weights:
@@ -57,11 +69,11 @@ def denoiser_weights(policy: torch.nn.Module) -> Weights:
 
 def train(data_file: Path, batches: list[list[int]], overrides: list[str]) -> tuple[Weights, Trace]:
     """The initial weights and what the package's own updates make of them."""
-    task, update = build(data_file, overrides)
+    task, update = build(data_file, batches, overrides)
     initial = denoiser_weights(task.policy)
     losses, rates = [], []
-    for step, numbers in enumerate(batches):
-        losses.append(update(torch.tensor(numbers), step)[0].item())
+    for step in range(len(batches)):
+        losses.append(update(step)[0].item())
         rates.append(update.optimizer.param_groups[0]["lr"])
     return initial, Trace(losses, rates, denoiser_weights(task.policy), denoiser_weights(update.ema.model))
 
@@ -112,7 +124,7 @@ def test_ten_updates_at_full_rate(data_file: Path, data: PushT, batches: list[li
 def test_the_tolerance_shows_a_wrong_optimiser(
     data_file: Path, data: PushT, batches: list[list[int]], wrong: dict[str, object]
 ) -> None:
-    initial = denoiser_weights(build(data_file, SMALL_NET)[0].policy)
+    initial = denoiser_weights(build(data_file, [], SMALL_NET)[0].policy)
     right = straight_line.train(data, initial, batches, warmup=0, steps=20, weight_decay=1.0)
     other = straight_line.train(data, initial, batches, warmup=0, steps=20, **{"weight_decay": 1.0, **wrong})
     assert relative_distance(other.live, right.live, initial) > 5 * FULL_RATE_TOLERANCE
@@ -138,7 +150,7 @@ def test_executed_actions(
     """
     overrides = [f"policy.conditioning={conditioning}", f"sampling.steps={evaluations}", *SMALL_NET]
     config = robot_config(["recipe=diffusion_policy", *overrides])
-    task, _ = build(data_file, overrides)
+    task, _ = build(data_file, [], overrides)
     raw = data.observation[np.stack([data.rows(number)[:2] for number in (0, 500, 9000)])]
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(3, *task.policy.noise_shape(config.sampling), generator=generator)
@@ -155,8 +167,7 @@ def test_executed_actions(
     actions = task.policy.eval().predict(
         torch.from_numpy(raw),
         noise,
-        process=task.objective.process,
-        target=config.diffusion.target,
+        objective=task.objective,
         clip_sample=config.diffusion.clip_sample,
         sampling=config.sampling,
     )

@@ -31,6 +31,8 @@ class ToyTask:
         self.data = torch.randn(50, 1, generator=generator) * torch.tensor([1.0, -0.5, 0.2])
         self.samples, self.validation_samples = 40, 10
         self.fingerprint = "toy"
+        self.groups: Tensor | None = None
+        self.group_run = 1
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.model: nn.Module = ToyDenoiser()

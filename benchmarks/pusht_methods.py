@@ -1,0 +1,179 @@
+"""Every method and control once on the real Push-T demonstrations: score, training cost and condition leak.
+
+    python benchmarks/pusht_methods.py --data pusht_cchi_v7_replay.zarr --methods baseline immiscible kl
+
+Trains `policy-accel train recipe=small method=NAME` for the same number of updates from the same seed, then scores the last
+checkpoint over the same episodes with DDIM at several numbers of steps and with 100 stochastic DDPM steps. The leak says
+how well the observation can be told from the noise that the method chose (chance: safe).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from results import RESULTS, write_result
+
+METHODS = tuple(sorted(path.stem for path in (RESULTS.parents[1] / "configs/method").glob("*.yaml")))
+LEAK_ROWS = 8192
+KEPT = ("score", "score_interval", "success_rate", "success_interval")
+
+
+def overrides(options: argparse.Namespace, method: str, run_dir: Path) -> list[str]:
+    return [
+        "recipe=small",
+        f"method={method}",
+        "task=pusht_keypoints",
+        f"task.data={options.data}",
+        "task.val_ratio=0",
+        f"training.steps={options.steps}",
+        "training.threads=1",
+        "training.checkpoint.every=0",
+        "evaluation.workers=0",
+        "evaluation.videos=0",
+        f"evaluation.episodes={options.episodes}",
+        f"seed={options.seed}",
+        f"run_dir={run_dir}",
+    ]
+
+
+def leak(settings: list[str]) -> dict[str, float]:
+    """How well the condition is predicted from the noise, for the choice of noise in its active state."""
+    import torch
+
+    from policy_accel.acceleration.diagnostics import condition_leak
+    from policy_accel.policy.run import build_task, robot_config
+    from policy_accel.training.ema import EMA, EMAConfig
+    from policy_accel.training.feed import Feed
+    from policy_accel.training.randomness import DataOrder, Generators
+
+    config = robot_config([*settings, "acceleration.noise.start_score=null"])
+    task = build_task(config)
+    # With target=epsilon the drawn example holds the noise itself; the choice of noise does not depend on the target.
+    task.objective = dataclasses.replace(task.objective, target="sample")
+    cpu = torch.device("cpu")
+    task.to(cpu)
+    batch_size = config.training.batch_size
+    order = DataOrder(task.samples, batch_size, config.seed, cpu, groups=task.groups, run=task.group_run)
+    average = EMA(task.model, EMAConfig()).model
+    feed = Feed(task, order, Generators(config.seed, cpu), steps=config.training.steps, average=average)
+    conditions, noises = [], []
+    for step in range(LEAK_ROWS // batch_size):
+        batch, noised = feed(step)
+        at = task.objective.process.coefficients(noised_times(task.objective, noised))
+        rows = noised.x_t.shape[0]
+        shape = (rows, *[1] * (noised.x_t.ndim - 1))
+        noise = (noised.x_t - at.alpha.view(shape) * noised.target) / at.sigma.view(shape)
+        conditions.append(batch.condition.flatten(1).repeat_interleave(noised.repeats, 0)[:: noised.repeats])
+        noises.append(noise[:: noised.repeats].float())
+    found = condition_leak(torch.cat(conditions), torch.cat(noises), seed=0)
+    return {"score": float(found.score), "chance": float(found.chance), "standard_error": float(found.standard_error)}
+
+
+def noised_times(objective: Any, noised: Any) -> Any:
+    return noised.t
+
+
+def run_one(options: argparse.Namespace, method: str) -> dict[str, Any]:
+    """Train and score one method in this process."""
+    import torch
+
+    torch.set_num_threads(1)
+    from policy_accel.diffusion.sampling import SamplingConfig
+    from policy_accel.policy.run import build_evaluator, load_run, robot_config, train_run
+    from policy_accel.training.metrics import read_metrics
+
+    with tempfile.TemporaryDirectory() as scratch:
+        run_dir = Path(scratch) / "run"
+        settings = overrides(options, method, run_dir)
+        config = robot_config(settings)
+        during = config.training.evaluate_every
+        trained = train_run(robot_config([*settings, *([] if during else ["evaluation.episodes=0"])]))
+        losses = [row for row in read_metrics(run_dir / "metrics.jsonl") if "loss" in row]
+        loaded = load_run(run_dir)
+        scores = []
+        discrete = config.diffusion.family == "ddpm"
+        plans = [("ddim", n) for n in options.evaluations] + ([("ddpm", 100)] if discrete else [])
+        for sampler, steps in plans:
+            config.sampling = SamplingConfig(sampler, steps, "trailing")
+            evaluator = build_evaluator(config, run_dir)
+            assert evaluator is not None
+            began = time.perf_counter()
+            result = evaluator(loaded.policy, print)
+            evaluator.close()
+            seconds = round(time.perf_counter() - began, 1)
+            scores.append(
+                {"sampler": sampler, "evaluations": steps, **{key: result[key] for key in KEPT}, "seconds": seconds}
+            )
+        factor = config.acceleration.path
+        per_sample = 1 if factor.coupling == "fresh" else factor.evaluations or factor.times_per_sample
+        fresh = factor.times_per_sample if factor.coupling == "fresh" else 1
+        return {
+            "method": method,
+            "updates": trained.step,
+            "network_evaluations": trained.step * config.training.batch_size * per_sample * fresh,
+            "training_seconds": round(trained.training_seconds, 1),
+            "loss_last_log": losses[-1]["loss"],
+            "scores": scores,
+            "leak": leak(settings) if discrete else None,
+        }
+
+
+def run_apart(options: argparse.Namespace, method: str) -> dict[str, Any]:
+    """The same in a fresh process, so that two can run side by side."""
+    arguments = [sys.executable, __file__, "--one", method, *sys.argv[1:]]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(f"{method} failed:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
+        return {"method": method, "failed": done.stderr.strip().splitlines()[-1]}
+    result = json.loads(done.stdout.splitlines()[-1])
+    by_steps = {f"{s['sampler']}-{s['evaluations']}": round(s["score"], 3) for s in result["scores"]}
+    print(method, f"{result['training_seconds']} s", by_steps, "leak", result["leak"], file=sys.stderr, flush=True)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="replay buffer of the human demonstrations")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--episodes", type=int, default=50)
+    parser.add_argument("--evaluations", type=int, nargs="+", default=[2, 4, 8, 16])
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--one", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, default=RESULTS / "pusht_methods_cpu.json")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(run_one(options, options.one)))
+        return
+    rows: dict[str, Any] = {}
+    if options.output.is_file():
+        rows = {row["method"]: row for row in json.loads(options.output.read_text())["methods"]}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for result in pool.map(lambda method: run_apart(options, method), options.methods):
+            rows[result["method"]] = result
+            write_result(
+                options.output,
+                {
+                    "task": "pusht_keypoints, 206 human episodes",
+                    "recipe": "small (predicts the sample), training.threads=1",
+                    "updates": options.steps,
+                    "seed": options.seed,
+                    "episodes": options.episodes,
+                    "start_seed": 100_000,
+                    "methods": [rows[name] for name in sorted(rows)],
+                },
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Which noise, which time, how the optimiser moves: one file a method, each usable in anyone's own loop."""

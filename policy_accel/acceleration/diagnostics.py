@@ -1,0 +1,357 @@
+"""What a choice of noise does to the training problem, measured on tensors; for anyone's loop, not for every step.
+
+Functions return Python numbers or small float64 tensors and wait for the device. Their cost grows with the square of
+the rows, so give a few thousand. Masked or known entries are to be left out by the caller: give only the columns that
+count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from policy_accel.diffusion.processes import Level
+from policy_accel.errors import UserError, did_you_mean
+
+LEAK_ROWS = 4096
+LEAK_SHUFFLES = 8
+LEAK_COMPONENTS = 8
+USEFUL_LOG_SNR = (-6.0, 9.0)  # signal at 5 % of the noise; noise at 1 % of the signal
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+SIGMA_DATA = 0.5
+_QUERIES_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Leak:
+    """How well the condition is predicted from the noise of its sample.
+
+    Attributes:
+        score: labels: accuracy. Vectors: share of the condition's variance that is predicted (squared correlation, with
+            the sign of the correlation).
+        chance: what knowing nothing gives: the share of the largest class, or 0.
+        permuted: the mean score of shuffled conditions: chance at this number of rows, of the order 1/N above `chance`.
+        p_value: probability of a dependence as strong as the one found if noise and condition are independent.
+    """
+
+    score: float
+    chance: float
+    permuted: float
+    p_value: float
+
+
+@torch.no_grad()
+def condition_leak(conditions: Tensor, noise: Tensor, seed: int, *, rows: int = LEAK_ROWS) -> Leak:
+    """Predict the condition of a sample from the noise it received; independent noise gives chance (the probe of C2OT,
+    arXiv 2503.10636, with another predictor).
+
+    conditions: integer labels [N], or vectors [N, *C], of which the 8 leading principal components of the standardised
+        columns are predicted. noise [N, *S].
+    rows: a random subset of at most this many, chosen by `seed`.
+
+    The prediction for a row is sum_j k(n_i, n_j) y_j over all *other* rows j: the regression on white features, left
+    one out, without a solver and for any dimension. Two kernels: n_i.n_j finds noise whose mean depends on the
+    condition (assignment, nearest noise); its centred square finds noise whose second moments do while its mean does
+    not (a choice between x and -x, a change of norm). The test is that of the covariance between prediction and
+    condition (Gretton et al. 2007, a kernel statistical test of independence): moments over all permutations of the
+    rows, gamma approximation, the smaller p-value of the two kernels times two. A dependence on the condition that
+    shows in no principal component is missed: look at labels too, such as `kmeans_groups`.
+
+    Raises:
+        UserError: different numbers of conditions and noises, fewer than 3 rows, conditions that are all equal.
+    """
+    if len(conditions) != len(noise) or len(noise) < 3:
+        raise UserError(f"{len(conditions)} conditions and {len(noise)} noises; give as many of each, 3 or more.")
+    generator = torch.Generator().manual_seed(seed)
+    picked = torch.randperm(len(noise), generator=generator)[:rows].to(noise.device)
+    conditions, flat = conditions.to(noise.device)[picked], _rows(noise[picked]).float()
+    labelled = conditions.ndim == 1 and not conditions.is_floating_point()
+    wanted = _one_hot(conditions) if labelled else _components(_rows(conditions), LEAK_COMPONENTS)
+    share = wanted.mean(0).float()
+    y = (wanted - wanted.mean(0)).float()
+    kernels = _kernels(flat)
+
+    def probe(y: Tensor) -> tuple[float, float]:
+        found = ((kernel.p_value(prediction, y), prediction) for kernel in kernels for prediction in [kernel.rest @ y])
+        p_value, prediction = min(found, key=lambda pair: pair[0])
+        score = _accuracy(prediction, y, share) if labelled else _explained(prediction, y)
+        return min(1.0, len(kernels) * p_value), score
+
+    p_value, score = probe(y)
+    shuffles = (torch.randperm(len(y), generator=generator).to(y.device) for _ in range(LEAK_SHUFFLES))
+    permuted = sum(probe(y[order])[1] for order in shuffles) / LEAK_SHUFFLES
+    return Leak(score, float(share.max()) if labelled else 0.0, permuted, p_value)
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """A centred kernel [N, N] as its diagonal [N] float64, the rest of it, and the sum of the rest's squares."""
+
+    diagonal: Tensor
+    rest: Tensor
+    square_sum: Tensor
+
+    @staticmethod
+    def of(kernel: Tensor) -> _Kernel:
+        diagonal = kernel.diagonal().double()
+        rest = kernel.fill_diagonal_(0.0)
+        return _Kernel(diagonal, rest, rest.square().sum(dtype=torch.float64))
+
+    def p_value(self, prediction: Tensor, y: Tensor) -> float:
+        """Of the sum over i of prediction_i.y_i, prediction = rest @ y, over permutations of the centred y [N, K]."""
+        pairs = len(y) * (len(y) - 1)
+        length = y.double().square().sum(1)
+        # The gamma distribution is that of the sum with the diagonal, put back as its mean: itself it only adds noise.
+        trace = self.diagonal.sum() * length.sum() / len(y)
+        mean = trace + self.diagonal.sum() * length.sum() / pairs
+        statistic = (prediction * y).sum().double() + trace
+        spread = (y.double().T @ y.double()).square().sum() - length.square().sum()
+        variance = 2.0 * self.square_sum * spread / pairs
+        return float(stats.gamma.sf(float(statistic), float(mean**2 / variance), scale=float(variance / mean)))
+
+
+def _kernels(noise: Tensor) -> tuple[_Kernel, _Kernel]:
+    """Kernels of first and of second moments."""
+    noise = noise - noise.mean(0)
+    product = noise @ noise.T / noise.shape[1] ** 0.5
+    square = product.square()
+    square = square - square.mean(0) - square.mean(1, keepdim=True) + square.mean()
+    return _Kernel.of(product), _Kernel.of(square)
+
+
+def _explained(prediction: Tensor, y: Tensor) -> float:
+    product = (prediction * y).sum()
+    return float(product * product.abs() / (prediction.square().sum() * y.square().sum()).clamp(min=1e-30))
+
+
+def _accuracy(prediction: Tensor, y: Tensor, share: Tensor) -> float:
+    """Accuracy of the most probable class; one regression slope turns predictions into probabilities."""
+    slope = (prediction * y).sum() / prediction.square().sum().clamp(min=1e-30)
+    probabilities = share + slope.clamp(min=0.0) * prediction
+    return float((probabilities.argmax(1) == y.argmax(1)).double().mean())
+
+
+def _one_hot(labels: Tensor) -> Tensor:
+    classes, labels = labels.unique(return_inverse=True)
+    if len(classes) < 2:
+        raise UserError("all conditions are equal, so nothing can leak; give at least two labels.")
+    return torch.nn.functional.one_hot(labels).double()
+
+
+def _components(conditions: Tensor, most: int) -> Tensor:
+    deviation, mean = torch.std_mean(conditions, dim=0, correction=0)
+    varying = deviation > 1e-6
+    if not varying.any():
+        raise UserError("all conditions are equal, so nothing can leak; give conditions that differ.")
+    standard = ((conditions - mean) / deviation)[:, varying]
+    _, directions = torch.linalg.eigh(standard.T @ standard)
+    return standard @ directions.flip(1)[:, :most]
+
+
+@torch.no_grad()
+def cluster_separation(noises: Tensor) -> float:
+    """Mean L2 distance between the centroids of the noises of different samples (Improved Immiscible Diffusion, arXiv
+    2505.18521): how far apart the destinations of the samples lie.
+
+    noises [M, N, *S]: M draws of the chosen noise for each of N samples. Independent noise gives sqrt(2 D / M), to
+    first order in 1 / D (derived).
+
+    Raises:
+        UserError: fewer than 2 samples.
+    """
+    if noises.ndim < 3 or noises.shape[1] < 2:
+        raise UserError(f"noises has shape {list(noises.shape)}; give [draws, samples, *S] with 2 samples or more.")
+    return float(torch.pdist(_rows(noises.double().mean(0))).mean())
+
+
+@dataclass(frozen=True)
+class NoiseShrink:
+    """mean_square: E[n^2], 1 for N(0, I). entries: the same for each entry [*S] float64. divergence: KL from N(0, I) of
+    the Gaussian with the noise's mean and variance in each entry, in nats, all entries together."""
+
+    mean_square: float
+    entries: Tensor
+    divergence: float
+
+
+@torch.no_grad()
+def noise_shrink(noise: Tensor) -> NoiseShrink:
+    """How far noise [N, *S], taken over all samples together, is from N(0, I).
+
+    Assignments only permute and leave it there; keeping the nearest of k noises shortens it and moves its mean where
+    the data's is not 0. The estimate of the divergence is freed of its bias D / N (derived, for noise near N(0, I));
+    its standard error there is about sqrt(D) / N. It sees means and variances of entries, not what depends on the
+    condition.
+
+    Raises:
+        UserError: fewer than 2 rows.
+    """
+    if len(noise) < 2:
+        raise UserError(f"noise has {len(noise)} rows; give 2 or more.")
+    flat = _rows(noise)
+    variance, mean = torch.var_mean(flat, dim=0)
+    divergence = 0.5 * (variance + mean.square() - 1.0 - variance.log()).sum() - flat.shape[1] / len(flat)
+    entries = flat.square().mean(0)
+    return NoiseShrink(float(entries.mean()), entries.view(noise.shape[1:]), float(divergence))
+
+
+def transport_distance(data: Tensor, noise: Tensor) -> float:
+    """Mean L2 distance of samples [N, *S] from their noise [N, *S]: what an assignment lowers."""
+    return float(torch.linalg.vector_norm(_rows(data) - _rows(noise), dim=1).mean())
+
+
+@dataclass(frozen=True)
+class Miscibility:
+    """own_probability, own_nearest [L] float64: 1 where the paths of the samples are apart, 1/N where they have met."""
+
+    own_probability: Tensor
+    own_nearest: Tensor
+
+
+@torch.no_grad()
+def miscibility(data: Tensor, noise: Tensor, levels: Sequence[Level], groups: Tensor | None = None) -> Miscibility:
+    """At which noise levels the paths of different samples meet.
+
+    Each sample is noised with its own row, x = alpha x_i + sigma n_i, and the posterior over which of the N samples x
+    came from is taken as if noise were independent, p(j | x) ~ exp(-||x - alpha x_j||^2 / 2 sigma^2): the weights of
+    the denoiser of the empirical distribution. own_probability is the mean posterior of the sample itself, own_nearest
+    the share of samples that are their own most probable origin. A choice of noise that keeps paths apart raises both.
+
+    data, noise [N, *S]; levels: `process.level(t)` of any process. groups [N]: samples compete only within equal
+    labels, as for a network that is told the label.
+
+    Raises:
+        UserError: data and noise of different shapes, or a level without noise.
+    """
+    _check_rows(data, noise)
+    own, nearest = [], []
+    for level in levels:
+        pieces = []
+        for index, posterior, _ in _posteriors(data, noise, level, groups):
+            mine = posterior.gather(1, index.unsqueeze(1)).squeeze(1)
+            pieces.append(torch.stack([mine, (posterior.argmax(1) == index).double()]))
+        mean = torch.cat(pieces, dim=1).mean(1)
+        own.append(mean[0])
+        nearest.append(mean[1])
+    return Miscibility(torch.stack(own).cpu(), torch.stack(nearest).cpu())
+
+
+@torch.no_grad()
+def target_variance(
+    data: Tensor,
+    noise: Tensor,
+    levels: Sequence[Level],
+    target: str,
+    groups: Tensor | None = None,
+    *,
+    sigma_data: float = SIGMA_DATA,
+) -> Tensor:
+    """The loss that no network can go below, by noise level: E Var(target | x_t) per entry, [L] float64.
+
+    Exact, but for the draw of `noise`, for the empirical distribution of data [N, *S] under independent noise, of which
+    noise [N, *S] is to be a draw: Var(x_0 | x_t) = sum_j w_j ||x_j||^2 - ||sum_j w_j x_j||^2 with the posterior weights
+    of `miscibility`. All targets are linear in x_0 given x_t, so their variances are multiples of it. The gradient of
+    one example at the optimum varies in proportion: levels with a high floor are the ones that make gradients noisy.
+    The data's true distribution, being smoother, has a higher floor at low noise; a network that is told a condition
+    has a lower one (`groups` for labels).
+
+    target: epsilon, negative_epsilon, sample, v, flow, or edm (with `sigma_data`).
+
+    Raises:
+        UserError: unknown target, data and noise of different shapes, or a level without noise.
+    """
+    _check_rows(data, noise)
+    floors = []
+    for level in levels:
+        factor = _sample_coefficient(target, level, sigma_data) ** 2
+        variances = []
+        for _, posterior, x in _posteriors(data, noise, level, groups):
+            variances.append((posterior @ x.square().sum(1) - (posterior @ x).square().sum(1)).clamp(min=0.0))
+        floors.append(factor * torch.cat(variances).mean() / data[0].numel())
+    return torch.stack(floors).cpu()
+
+
+def _sample_coefficient(target: str, level: Level, sigma_data: float) -> float:
+    """The factor of x_0 in the target once x_t is given."""
+    alpha, sigma = level.alpha, level.sigma
+    factors = {
+        "sample": 1.0,
+        "epsilon": -alpha / sigma,
+        "negative_epsilon": alpha / sigma,
+        "v": -(alpha**2 + sigma**2) / sigma,
+        "flow": -(alpha + sigma) / sigma,
+        "edm": (sigma**2 + sigma_data**2) ** 0.5 / (sigma * sigma_data),
+    }
+    if target not in factors:
+        raise UserError(f"target '{target}' is unknown; {did_you_mean(target, factors)}")
+    return factors[target]
+
+
+def _posteriors(
+    data: Tensor, noise: Tensor, level: Level, groups: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Pieces of (rows [Q], posterior [Q, N] over the samples they may stem from, centred samples [N, D])."""
+    if not level.sigma > 0.0:
+        raise UserError(f"the level of time {level.time} holds no noise; give noised levels.")
+    x = _rows(data)
+    x = x - x.mean(0)
+    noised = level.alpha * x + level.sigma * _rows(noise)
+    square = 0.5 * level.alpha * x.square().sum(1)
+    for index in torch.arange(len(x), device=x.device).split(_QUERIES_AT_ONCE):
+        logits = (noised[index] @ x.T - square) * (level.alpha / level.sigma**2)
+        if groups is not None:
+            logits = logits.masked_fill(groups[index].unsqueeze(1) != groups, -torch.inf)
+        yield index, logits.softmax(1), x
+
+
+@dataclass(frozen=True)
+class SnrCoverage:
+    """quantiles: log-SNR at the shares `QUANTILES` of training. terminal_snr: alpha / sigma at the noisiest time, the
+    part of the signal left where sampling starts from pure noise. below, above: shares outside the useful range."""
+
+    quantiles: tuple[float, ...]
+    terminal_snr: float
+    below: float
+    above: float
+
+
+def snr_coverage(
+    log_snr: Tensor, probabilities: Tensor | None = None, *, useful: tuple[float, float] = USEFUL_LOG_SNR
+) -> SnrCoverage:
+    """Which noise levels a training run visits.
+
+    log_snr [K]: log(alpha^2 / sigma^2) of a process' times (`process.log_snr`), or of times drawn from its law;
+    probabilities [K]: how often each is trained on, None for equally often. `useful`: below, the signal is under 5 % of
+    the noise, above, the noise under 1 % of the signal (for data of unit scale; ours, give your own for other scales).
+
+    Raises:
+        UserError: probabilities of another length, negative, or all zero.
+    """
+    values = log_snr.double().flatten().cpu()
+    weights = torch.ones_like(values) if probabilities is None else probabilities.double().flatten().cpu()
+    if weights.shape != values.shape or bool((weights < 0).any()) or not bool(weights.sum() > 0):
+        raise UserError(f"probabilities {list(weights.shape)} must be {len(values)} numbers, 0 or more and not all 0.")
+    weights = weights / weights.sum()
+    ordered, order = values.sort()
+    reached = weights[order].cumsum(0)
+    at = torch.searchsorted(reached, torch.tensor(QUANTILES, dtype=torch.float64) - 1e-12).clamp(max=len(values) - 1)
+    visited = values[weights > 0]
+    return SnrCoverage(
+        tuple(ordered[at].tolist()),
+        float((0.5 * visited.min()).exp()),
+        float(weights[values < useful[0]].sum()),
+        float(weights[values > useful[1]].sum()),
+    )
+
+
+def _rows(values: Tensor) -> Tensor:
+    return values.reshape(len(values), -1).double()
+
+
+def _check_rows(data: Tensor, noise: Tensor) -> None:
+    if data.shape != noise.shape:
+        raise UserError(f"data {list(data.shape)} and noise {list(noise.shape)} must have the same shape.")

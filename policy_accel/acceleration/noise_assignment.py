@@ -1,0 +1,315 @@
+"""Linear assignment of a batch's noises to its samples (Immiscible Diffusion, arXiv 2406.12303, algorithm 1).
+
+Only the noise rows are permuted, so over the batch the noise stays exactly N(0, I); data, conditions and labels stay in
+their rows. Given a condition it does not stay N(0, I) unless rows are exchanged only within equal conditions: `groups`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from policy_accel.errors import UserError, did_you_mean
+
+METRICS = ("dot", "l2", "l2sq")
+DEFAULT_METRIC = "dot"
+SMALLEST_DEVIATION = 1e-6
+
+AdjustCost = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """noise [B, *S]: the pool in its new order, in its own dtype; permutation [B] int64: sample i received row
+    permutation[i] of the pool; milliseconds: what the solver took on the host."""
+
+    noise: Tensor
+    permutation: Tensor
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class PendingAssignment:
+    """An assignment whose cost is on its way to the host, or being solved there."""
+
+    noise: Tensor
+    solution: Callable[[], tuple[Tensor, float]]
+
+    @torch.no_grad()
+    def result(self) -> Assignment:
+        """Wait for the solver (not for the device) and gather the noise.
+
+        Raises:
+            UserError: the cost held a value that is not finite.
+        """
+        permutation, milliseconds = self.solution()
+        permutation = permutation.to(self.noise.device, non_blocking=True)
+        return Assignment(self.noise[permutation], permutation, milliseconds)
+
+
+def assign_noise(
+    data: Tensor,
+    noise: Tensor,
+    *,
+    metric: str = DEFAULT_METRIC,
+    block_size: int | None = None,
+    groups: Tensor | None = None,
+    mask: Tensor | None = None,
+    standardize: bool = False,
+    extra_cost: Tensor | None = None,
+    adjust_cost: AdjustCost | None = None,
+) -> Assignment:
+    """Permute the rows of noise [B, *S] so that their total cost to the rows of data [B, *S] is smallest.
+
+    metric: `l2` is the distance ||x - n|| as published; `l2sq` its square; `dot` is -x.n, with the
+        same optimum as `l2sq` unless masks differ from sample to sample (else the rest of the square does not depend on
+        the permutation), and quicker to solve.
+    block_size: cut the batch into consecutive blocks of this many rows, each solved alone; the last may be shorter.
+    groups: [B] integer labels; noise moves only between samples of equal label (class-wise groups as in AOT, arXiv
+        2403.05069). Blocks are then cut inside the groups. Row j of the pool belongs to the group of sample j.
+    mask: bool, broadcastable to data, False where an entry does not count; it may differ from sample to sample. Masked
+        entries are left out of the cost, but whole noise rows move.
+    standardize: cost on (x - mean) / std with the statistics of the batch, masked entries left out, as in Immiscible
+        Diffusion Policy (arXiv 2610.09369). Data, and what the caller trains on, are untouched.
+    extra_cost: [B, B], row = sample, column = noise; added to `l2sq` (the condition term of C2OT, arXiv 2503.10636).
+    adjust_cost: the same as a function, cost [B, B] on the host -> cost, called where the solver runs (for a search of
+        the weight of the condition term). Needs the whole matrix: neither blocks nor groups.
+
+    The cost is float32, or float64 if data is; autocast is off and no gradient is kept. Waits for the device; see
+    `start_assignment` for the form that does not.
+
+    Raises:
+        UserError: data and noise of different shapes, an unknown metric, block_size < 1, groups, mask or extra_cost of
+            the wrong shape, extra or adjusted cost with a metric other than `l2sq`, a cost that is not finite.
+    """
+    return start_assignment(
+        data,
+        noise,
+        executor=None,
+        metric=metric,
+        block_size=block_size,
+        groups=groups,
+        mask=mask,
+        standardize=standardize,
+        extra_cost=extra_cost,
+        adjust_cost=adjust_cost,
+    ).result()
+
+
+@torch.no_grad()
+def start_assignment(
+    data: Tensor,
+    noise: Tensor,
+    *,
+    executor: Executor | None,
+    metric: str = DEFAULT_METRIC,
+    block_size: int | None = None,
+    groups: Tensor | None = None,
+    mask: Tensor | None = None,
+    standardize: bool = False,
+    extra_cost: Tensor | None = None,
+    adjust_cost: AdjustCost | None = None,
+) -> PendingAssignment:
+    """`assign_noise` for the next batch while this one trains; the arguments are the same.
+
+    The cost is computed at once on the current stream and copied to pinned memory without waiting; a thread of
+    `executor` (a ThreadPoolExecutor) waits for the copy and runs SciPy's solver, which releases the interpreter lock.
+    Call it before the work of the current step is queued, or the copy queues behind that work. Labels on a device are
+    read on the host, so give `groups` on the CPU where they are there already. Without an executor `result()` solves.
+    """
+    _check(data, noise, metric, block_size, groups, extra_cost, adjust_cost)
+    counted = counted_entries(data, mask)
+    problems = _problems(len(data), block_size, groups)
+    with torch.autocast(data.device.type, enabled=False):
+        dtype = cost_dtype(data)
+        x = data.reshape(len(data), -1).to(dtype)
+        n = noise.reshape(len(noise), -1).to(dtype)
+        x = x if counted is None else x.masked_fill(~counted, 0.0)
+        if standardize:
+            x = _standardized(x, counted)
+        costs = []
+        for rows in problems:
+            index = _to_device(torch.from_numpy(rows), data.device)
+            cost = _pairwise_cost(x[index], n[index], None if counted is None else counted[index], metric)
+            if extra_cost is not None:
+                cost = cost + extra_cost[index.unsqueeze(-1), index.unsqueeze(-2)].to(cost)
+            costs.append(_to_host(cost))
+    arrived = torch.cuda.Event(blocking=True) if data.is_cuda else None
+    if arrived is not None:
+        arrived.record()
+
+    def solve() -> tuple[Tensor, float]:
+        if arrived is not None:
+            arrived.synchronize()
+        started = time.perf_counter()
+        permutation = torch.from_numpy(_solve(problems, costs, adjust_cost))
+        milliseconds = 1e3 * (time.perf_counter() - started)
+        return (permutation.pin_memory() if data.is_cuda else permutation), milliseconds
+
+    return PendingAssignment(noise, solve if executor is None else executor.submit(solve).result)
+
+
+@dataclass(frozen=True)
+class AssignmentStatistics:
+    """What choosing the noise changed; 0-dim tensors on the data's device.
+
+    distance_before, distance_after: mean L2 distance of a sample to its noise. alignment: mean of x n over the counted
+    entries, x.n / D. noise_square: mean of n^2 over the same (1 for N(0, I)). rows_moved: share of rows, in [0, 1].
+    """
+
+    distance_before: Tensor
+    distance_after: Tensor
+    alignment: Tensor
+    noise_square: Tensor
+    rows_moved: Tensor
+
+
+@torch.no_grad()
+def assignment_statistics(
+    data: Tensor, before: Tensor, after: Tensor, permutation: Tensor, mask: Tensor | None = None
+) -> AssignmentStatistics:
+    """Compare data [B, *S] with its noise before and after the assignment, over the entries that `mask` counts.
+
+    Nothing waits for the device. `permutation` [B] as in `Assignment`; `mask` as in `assign_noise`.
+    """
+    counted = counted_entries(data, mask)
+
+    def rows(values: Tensor) -> Tensor:
+        flat = values.reshape(len(values), -1).to(cost_dtype(data))
+        return flat if counted is None else flat.masked_fill(~counted, 0.0)
+
+    x, pool, n = rows(data), rows(before), rows(after)
+    entries = x.numel() if counted is None else counted.sum().clamp(min=1)
+    return AssignmentStatistics(
+        distance_before=torch.linalg.vector_norm(x - pool, dim=1).mean(),
+        distance_after=torch.linalg.vector_norm(x - n, dim=1).mean(),
+        alignment=(x * n).sum() / entries,
+        noise_square=n.square().sum() / entries,
+        rows_moved=(permutation != torch.arange(len(permutation), device=permutation.device)).float().mean(),
+    )
+
+
+def cost_dtype(data: Tensor) -> torch.dtype:
+    """The precision of costs: float64 for float64 data, else float32."""
+    return torch.float64 if data.dtype == torch.float64 else torch.float32
+
+
+def counted_entries(data: Tensor, mask: Tensor | None) -> Tensor | None:
+    """The mask as [B, D] bool beside the flattened data, None where every entry counts.
+
+    Raises:
+        UserError: the mask is not bool or cannot be broadcast to data.
+    """
+    if mask is None:
+        return None
+    fits = mask.ndim <= data.ndim and all(
+        m in (1, s) for m, s in zip(reversed(mask.shape), reversed(data.shape), strict=False)
+    )
+    if mask.dtype != torch.bool or not fits:
+        raise UserError(
+            f"mask is {mask.dtype} {list(mask.shape)}; give a bool mask that broadcasts to data {list(data.shape)}."
+        )
+    return mask.expand(data.shape).reshape(len(data), -1)
+
+
+def _check(
+    data: Tensor,
+    noise: Tensor,
+    metric: str,
+    block_size: int | None,
+    groups: Tensor | None,
+    extra_cost: Tensor | None,
+    adjust_cost: AdjustCost | None,
+) -> None:
+    batch = data.shape[0] if data.ndim else 0
+    if data.shape != noise.shape or batch == 0:
+        raise UserError(
+            f"data {list(data.shape)} and noise {list(noise.shape)} must have one shape [B, *S], B at least 1."
+        )
+    if metric not in METRICS:
+        raise UserError(f"metric '{metric}' is unknown; {did_you_mean(metric, METRICS)}")
+    if block_size is not None and (not isinstance(block_size, int) or isinstance(block_size, bool) or block_size < 1):
+        raise UserError(
+            f"block_size={block_size}; give a whole number of rows, 1 or more, or None for the whole batch."
+        )
+    if groups is not None and groups.shape != (batch,):
+        raise UserError(f"groups has shape {list(groups.shape)}; give one label for each of the {batch} samples.")
+    if extra_cost is not None and extra_cost.shape != (batch, batch):
+        raise UserError(f"extra_cost has shape {list(extra_cost.shape)}; give [{batch}, {batch}], samples by noises.")
+    if metric != "l2sq" and (extra_cost is not None or adjust_cost is not None):
+        raise UserError(
+            f"metric '{metric}' with an extra or adjusted cost; its scale is that of the square: give 'l2sq'."
+        )
+    if adjust_cost is not None and (block_size is not None or groups is not None):
+        raise UserError("adjust_cost needs the cost of the whole batch; leave out block_size and groups.")
+
+
+def _problems(batch: int, block_size: int | None, groups: Tensor | None) -> list[np.ndarray]:
+    """The rows of each problem; problems of equal size are stacked, [problems, size], for one batched matmul."""
+    members = [np.arange(batch)]
+    if groups is not None:
+        labels = groups.cpu().numpy()
+        order = np.argsort(labels, kind="stable")
+        members = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    size = block_size or batch
+    by_size: dict[int, list[np.ndarray]] = {}
+    for rows in members:
+        for start in range(0, len(rows), size):
+            block = rows[start : start + size]
+            by_size.setdefault(len(block), []).append(block)
+    return [np.stack(blocks) for blocks in by_size.values()]
+
+
+def _standardized(x: Tensor, counted: Tensor | None) -> Tensor:
+    weight = torch.ones_like(x) if counted is None else counted.to(x.dtype)
+    samples = weight.sum(0).clamp(min=1.0)
+    centred = (x - (x * weight).sum(0) / samples) * weight
+    return centred / (centred.square().sum(0) / samples).sqrt().clamp(min=SMALLEST_DEVIATION)
+
+
+def _pairwise_cost(x: Tensor, n: Tensor, counted: Tensor | None, metric: str) -> Tensor:
+    """Cost [P, M, M] of P problems: samples x [P, M, D], zero where not counted, by noises n [P, M, D]."""
+    if metric == "l2" and counted is None:
+        return torch.cdist(x, n)
+    product = x @ n.mT
+    if metric == "dot":
+        return -product
+    # The counted part of the noise's square depends on the sample's mask.
+    noise_square = n.square().sum(-1).unsqueeze(-2) if counted is None else counted.to(n.dtype) @ n.square().mT
+    square = (x.square().sum(-1, keepdim=True) + noise_square - 2.0 * product).clamp(min=0.0)
+    return square if metric == "l2sq" else square.sqrt()
+
+
+def _to_device(values: Tensor, device: torch.device) -> Tensor:
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+
+def _to_host(cost: Tensor) -> Tensor:
+    """A copy on the host; on CUDA it is pinned and still on its way."""
+    if not cost.is_cuda:
+        return cost.cpu()
+    return torch.empty(cost.shape, dtype=cost.dtype, pin_memory=True).copy_(cost, non_blocking=True)
+
+
+@torch.no_grad()
+def _solve(problems: list[np.ndarray], costs: list[Tensor], adjust_cost: AdjustCost | None) -> np.ndarray:
+    if adjust_cost is not None:
+        costs = [adjust_cost(costs[0].squeeze(0)).unsqueeze(0)]
+    permutation = np.empty(sum(rows.size for rows in problems), dtype=np.int64)
+    for stacked_rows, stacked_costs in zip(problems, costs, strict=True):
+        for rows, cost in zip(stacked_rows, stacked_costs.numpy(), strict=True):
+            if not np.isfinite(cost).all():
+                sample, column = (int(rows[i]) for i in np.argwhere(~np.isfinite(cost))[0])
+                raise UserError(
+                    f"the cost of sample {sample} and noise row {column} is not finite; look for nan, infinite or huge "
+                    "values in data, noise and the extra cost."
+                )
+            permutation[rows] = rows[linear_sum_assignment(cost)[1]]
+    return permutation

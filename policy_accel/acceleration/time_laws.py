@@ -1,0 +1,324 @@
+"""Laws of the diffusion time: which discrete times a batch is trained on, and the loss weight that goes with them.
+
+Every law is a `policy_accel.diffusion.objective.Times`. It draws times of a shape (B,), or (B, M) for M times of each
+sample, as int64 on the generator's device, where the law's tables must live (`to`); its `loss_weight` of such times is
+float64 or None. A draw has two parts: variates from the generator, then a pure map to times that torch.compile can take
+whole. Nothing in either waits for the device.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from policy_accel.acceleration.timestep_curriculum import TimestepCurriculum
+from policy_accel.errors import UserError
+
+
+def variates(shape: tuple[int, ...], generator: torch.Generator, stratified: bool = False) -> Tensor:
+    """Uniform variates in [0, 1], float64 of `shape` (B,) or (B, M), on the generator's device.
+
+    Stratified: each is uniform by itself and one falls into each n-th of [0, 1]: over the batch, in random order, for
+    (B,); over the M of each sample, ascending, for (B, M).
+    """
+    device = generator.device
+    u = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
+    if not stratified:
+        return u
+    n = shape[-1]
+    stratum = (
+        torch.randperm(n, generator=generator, device=device) if len(shape) == 1 else torch.arange(n, device=device)
+    )
+    return (stratum + u) / n
+
+
+def cumulative(probabilities: Tensor) -> Tensor:
+    """Cumulative distribution of probabilities [T], [T] float64, last entry exactly 1.
+
+    Summed in fixed point, because floating-point cumulative sums on a GPU depend on the order of its threads.
+    """
+    counts = (probabilities.double() * 2.0**52).round().long().cumsum(0)
+    return counts.double() / counts[-1]
+
+
+def invert(cdf: Tensor, u: Tensor) -> Tensor:
+    """First time whose cumulative probability [T] exceeds u: int64 of u's shape."""
+    return torch.searchsorted(cdf, u, right=True).clamp(max=cdf.shape[0] - 1)
+
+
+@dataclass(frozen=True)
+class TableTimes:
+    """Any fixed law, given by its probabilities [T] (any positive scale).
+
+    Args:
+        probabilities: [T], kept normalised in float64.
+        stratified: see `variates`.
+        mirror: when given, the second half of the batch (of the M times of each sample, for (B, M)) is the first half
+            mirrored at this time, as in SpeeD (see `speed_mirror`); of an odd number the first half has one more.
+        unbiased: weight the loss by 1 / (T p_t), so that the objective stays that of uniform times.
+
+    Raises:
+        UserError: probabilities that are no law, or a mirror outside [1, T].
+    """
+
+    probabilities: Tensor
+    stratified: bool = False
+    mirror: int | None = None
+    unbiased: bool = False
+    marginal: Tensor = field(init=False, repr=False)
+    """Probabilities of a time drawn from both halves alike, [T]; `probabilities` when there is no mirror."""
+    cdf: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        p = self.probabilities.double()
+        if p.ndim != 1 or not bool((p >= 0.0).all() & p.isfinite().all() & (p.sum() > 0.0)):
+            raise UserError("probabilities of times must be one finite number of at least 0 for each time, not all 0.")
+        if self.mirror is not None and not 1 <= self.mirror <= len(p):
+            raise UserError(f"acceleration.timesteps.mirror={self.mirror} must lie in [1, {len(p)}].")
+        p = p / p.sum()
+        object.__setattr__(self, "probabilities", p)
+        object.__setattr__(self, "cdf", cumulative(p))
+        if self.mirror is not None:
+            image = self.mirrored(torch.arange(len(p), device=p.device))
+            p = 0.5 * (p + torch.zeros_like(p).index_add(0, image, p))
+        object.__setattr__(self, "marginal", p)
+
+    @property
+    def timesteps(self) -> int:
+        """Number of times T."""
+        return self.probabilities.shape[0]
+
+    def mirrored(self, t: Tensor) -> Tensor:
+        """m - t below the mirror m, t - m from it on (the distance from m, at most T - 1)."""
+        assert self.mirror is not None
+        return (t - self.mirror).abs().clamp(max=self.timesteps - 1)
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
+        """Times of `shape`, int64 on the generator's device."""
+        if self.mirror is None:
+            return invert(self.cdf, variates(shape, generator, self.stratified))
+        *rows, n = shape
+        t = invert(self.cdf, variates((*rows, (n + 1) // 2), generator, self.stratified))
+        return torch.cat([t, self.mirrored(t)[..., : n // 2]], dim=-1)
+
+    def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor | None:
+        """1 / (T p_t) when unbiased, else None."""
+        return 1.0 / (self.timesteps * self.marginal[t]) if self.unbiased else None
+
+    def to(self, device: torch.device | str) -> TableTimes:
+        """The same law with its tables on `device`."""
+        return replace(self, probabilities=self.probabilities.to(device))
+
+
+class CurriculumTimes:
+    """The curriculum of `timestep_probabilities`, drawn by mixing two cumulative tables on the device.
+
+    Args:
+        timesteps: number of times T.
+        positions: [T], see `timestep_probabilities`.
+        stratified: see `variates`.
+        unbiased: weight the loss by 1 / (T p_t): the objective of uniform times, with the curriculum's draws.
+        settings: center, width, start, end and strength of `TimestepCurriculum`.
+
+    Raises:
+        UserError: a setting out of range.
+    """
+
+    def __init__(
+        self,
+        timesteps: int,
+        *,
+        positions: Tensor | None = None,
+        stratified: bool = False,
+        unbiased: bool = False,
+        **settings: float,
+    ) -> None:
+        self.curriculum = TimestepCurriculum(**settings)
+        self.timesteps, self.stratified, self.unbiased = timesteps, stratified, unbiased
+        self.bump = self.curriculum.bump(timesteps, positions)
+        self.uniform_cdf, self.bump_cdf = cumulative(torch.full_like(self.bump, 1.0 / timesteps)), cumulative(self.bump)
+
+    def times(self, u: Tensor, progress: float) -> Tensor:
+        """Times of uniform variates u at `progress`: int64 of u's shape."""
+        share = self.curriculum.share(progress)
+        return invert((1.0 - share) * self.uniform_cdf + share * self.bump_cdf, u)
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float) -> Tensor:
+        """Times of `shape`, int64 on the generator's device."""
+        return self.times(variates(shape, generator, self.stratified), progress)
+
+    def loss_weight(self, t: Tensor, progress: float) -> Tensor | None:
+        """1 / (T p_t) when unbiased, else None."""
+        if not self.unbiased:
+            return None
+        share = self.curriculum.share(progress)
+        return 1.0 / ((1.0 - share) + share * self.timesteps * self.bump[t])
+
+    def to(self, device: torch.device | str) -> CurriculumTimes:
+        """The same law with its tables on `device`."""
+        moved = copy.copy(self)
+        for name in ("bump", "uniform_cdf", "bump_cdf"):
+            setattr(moved, name, getattr(self, name).to(device))
+        return moved
+
+
+class LossSecondMoment:
+    """Times by how large their loss has lately been: Nichol & Dhariwal 2021 (arXiv 2102.09672), section 3.3.
+
+    p_t is proportional to the root of the mean square of the last `history` losses of t, mixed with a uniform share;
+    uniform until every t has `history` losses. The loss is weighted by 1 / (T p_t): the objective does not change.
+    In data-parallel training gather t and losses over the ranks before `update`, or each rank keeps a law of its own.
+
+    Args:
+        timesteps: number of times T.
+        history: losses kept for each time.
+        uniform: share of the uniform law, in [0, 1].
+        stratified: see `variates`.
+
+    Raises:
+        UserError: a setting out of range.
+    """
+
+    def __init__(self, timesteps: int, *, history: int = 10, uniform: float = 0.001, stratified: bool = False) -> None:
+        if history < 1:
+            raise UserError(f"acceleration.timesteps.history={history} must be at least 1.")
+        if not 0.0 <= uniform <= 1.0:
+            raise UserError(f"acceleration.timesteps.uniform={uniform} must lie in [0, 1].")
+        self.timesteps, self.history, self.uniform, self.stratified = timesteps, history, uniform, stratified
+        # The last row takes what would be overwritten within one batch, so that shapes stay static.
+        self.losses = torch.zeros(timesteps + 1, history, dtype=torch.float64)
+        self.counts = torch.zeros(timesteps, dtype=torch.int64)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Probabilities of the next draw, [T] float64."""
+        moment = self.losses[:-1].square().mean(dim=1).sqrt()
+        share = moment / moment.sum().clamp(min=torch.finfo(torch.float64).tiny)
+        mixed = (1.0 - self.uniform) * share + self.uniform / self.timesteps
+        return torch.where((self.counts >= self.history).all(), mixed, 1.0 / self.timesteps)
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
+        """Times of `shape`, int64 on the generator's device."""
+        return invert(cumulative(self.probabilities), variates(shape, generator, self.stratified))
+
+    def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor:
+        """1 / (T p_t), float64 of t's shape. Ask before `update`, while the law is the one that t was drawn from."""
+        return 1.0 / (self.timesteps * self.probabilities[t])
+
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        """Remember the unweighted losses [B] (or [B, M]) of times t of the same shape, in their order."""
+        t, order = t.reshape(-1).sort(stable=True)
+        values = losses.detach().reshape(-1)[order].double()
+        every = torch.arange(self.timesteps, device=t.device)
+        first = torch.searchsorted(t, every)
+        number = torch.searchsorted(t, every, right=True) - first
+        rank = torch.arange(t.shape[0], device=t.device) - first[t]
+        kept = rank >= number[t] - self.history
+        row = torch.where(kept, t, self.timesteps)
+        self.losses[row, (self.counts[t] + rank) % self.history] = torch.where(kept, values, 0.0)
+        self.counts += number
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """losses [T, history] float64 and counts [T] int64, for a checkpoint."""
+        return {"losses": self.losses[:-1].clone(), "counts": self.counts.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what `state_dict` gave.
+
+        Raises:
+            UserError: the state of another number of times or length of history.
+        """
+        if state["losses"].shape != (self.timesteps, self.history):
+            raise UserError(
+                f"the saved losses have shape {list(state['losses'].shape)}, but this run has {self.timesteps} times "
+                f"and acceleration.timesteps.history={self.history}; use the settings of the run that saved them."
+            )
+        self.losses[:-1].copy_(state["losses"])
+        self.counts.copy_(state["counts"])
+
+    def to(self, device: torch.device | str) -> LossSecondMoment:
+        """The law with its tables on `device`; on the device where they already are both keep the same history."""
+        moved = copy.copy(self)
+        moved.losses, moved.counts = self.losses.to(device), self.counts.to(device)
+        return moved
+
+
+def logit_normal_probabilities(timesteps: int, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Logit-normal law at positions (t + 1/2) / T, normalised, [T] float64: Esser et al. 2024 (arXiv 2403.03206), 3.1.
+
+    The middle times come most often; a positive mean moves them towards noise.
+
+    Raises:
+        UserError: std not positive.
+    """
+    if not std > 0.0:
+        raise UserError(f"acceleration.timesteps.std={std} must be positive.")
+    u = (torch.arange(timesteps, dtype=torch.float64) + 0.5) / timesteps
+    return torch.softmax(-0.5 * ((torch.logit(u) - mean) / std).square() - torch.log(u * (1.0 - u)), dim=0)
+
+
+def edm_probabilities(log_snr: Tensor, mean: float = -1.2, std: float = 1.2) -> Tensor:
+    """ln(sigma / alpha) ~ N(mean, std^2) on the times of a discrete process, [T] float64: Karras et al. 2022
+    (arXiv 2206.00364), table 1.
+
+    Each time gets the mass of its cell; cells are cut half-way between neighbours, and the first and last reach to
+    infinity (derived).
+
+    Raises:
+        UserError: std not positive, or a process that does not get noisier with t.
+    """
+    if not std > 0.0:
+        raise UserError(f"acceleration.timesteps.std={std} must be positive.")
+    log_sigma = -0.5 * log_snr.double()
+    if not bool((log_sigma.diff() >= 0.0).all()):
+        raise UserError("the edm law of times needs a process that gets noisier with t; choose another law.")
+    edges = torch.special.ndtr((0.5 * (log_sigma[1:] + log_sigma[:-1]) - mean) / std)
+    return torch.cat([edges.new_zeros(1), edges, edges.new_ones(1)]).diff()
+
+
+def speed_probabilities(timesteps: int, k: float = 5.0, tau: float = 0.7) -> Tensor:
+    """k times as often below tau T as from there on, normalised, [T] float64: Wang et al. 2024 (arXiv 2405.17403).
+
+    Raises:
+        UserError: k not positive or tau outside [0, 1].
+    """
+    if not 0.0 < k < math.inf:
+        raise UserError(f"acceleration.timesteps.k={k} must be a positive number.")
+    if not 0.0 <= tau <= 1.0:
+        raise UserError(f"acceleration.timesteps.tau={tau} must lie in [0, 1].")
+    weights = torch.ones(timesteps, dtype=torch.float64)
+    weights[: round(tau * timesteps)] = k
+    return weights / weights.sum()
+
+
+def speed_mirror(alpha_bar: Tensor) -> int:
+    """SpeeD's mirror for its paired draws: 1 + the first time at which sqrt(1 - alpha_bar) has all but stopped growing.
+
+    Its code asks for a slope below 1e-4 per step of 1000; here the threshold is scaled to the number of steps (derived:
+    unscaled it is never met on short schedules). T when the slope stays above it.
+    """
+    timesteps = len(alpha_bar)
+    slope = torch.gradient((1.0 - alpha_bar.double()).sqrt())[0]
+    flat = (slope < 1e-4 * 1000 / timesteps).nonzero()
+    return 1 + int(flat[0]) if len(flat) else timesteps
+
+
+def task_curriculum_probabilities(timesteps: int, stage: int, clusters: int = 20) -> Tensor:
+    """Uniform over the `stage` noisiest of equal clusters of times, [T] float64: Kim et al. 2024 (arXiv 2403.10348).
+
+    From noisy to clean, so the other way round than `timestep_probabilities`. When to enter the next stage (1 ..
+    clusters) is the caller's choice; the paper waits until the loss no longer falls.
+
+    Raises:
+        UserError: a stage outside 1 .. clusters, or more clusters than times.
+    """
+    if not 1 <= clusters <= timesteps:
+        raise UserError(f"acceleration.timesteps.clusters={clusters} must lie in [1, {timesteps}].")
+    if not 1 <= stage <= clusters:
+        raise UserError(f"acceleration.timesteps.stage={stage} must lie in [1, {clusters}].")
+    lowest = round(timesteps * (clusters - stage) / clusters)
+    return (torch.arange(timesteps) >= lowest).double() / (timesteps - lowest)

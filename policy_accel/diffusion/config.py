@@ -1,0 +1,48 @@
+"""The forward process and its target as settings, for every track."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
+from policy_accel.diffusion.objective import Process
+from policy_accel.diffusion.processes import vp_process
+from policy_accel.errors import UserError, did_you_mean
+
+FAMILIES = ("ddpm", "edm", "vp", "ve", "flow")
+
+
+@dataclass
+class DiffusionConfig:
+    """The forward process and what the denoiser predicts; the defaults are Diffusion Policy's."""
+
+    family: str = "ddpm"
+    """ddpm (discrete, by schedule and timesteps); edm, vp or ve (continuous, in the noise-to-signal ratio sigma, as in
+    Karras et al. 2022); flow (straight lines from data to noise)."""
+    schedule: str = "squaredcos_cap_v2"
+    """Of ddpm: squaredcos_cap_v2 or linear."""
+    timesteps: int = 100
+    """Of ddpm."""
+    beta_start: float = 1e-4
+    """Of the linear schedule, with beta_end."""
+    beta_end: float = 0.02
+    target: str = "epsilon"
+    """ddpm: epsilon, sample or v. edm, vp, ve: edm, epsilon, negative_epsilon or sample. flow: flow or sample."""
+    clip_sample: float | None = 1.0
+    """Bound of the predicted sample while sampling, in normalised units; null for none."""
+
+    def process(self, *, input_scale: str = "base", multiplier: float = 1.0) -> Process:
+        """The forward process; `input_scale` and `multiplier` are those of FDM for edm, vp and ve.
+
+        Raises:
+            UserError: an unknown family, or settings of it out of range.
+        """
+        if self.clip_sample is not None and not self.clip_sample > 0:
+            raise UserError(f"diffusion.clip_sample={self.clip_sample} must be positive, or null for none.")
+        if self.family not in FAMILIES:
+            raise UserError(f"diffusion.family '{self.family}' is unknown; {did_you_mean(self.family, FAMILIES)}")
+        if self.family == "ddpm":
+            return vp_process(self.schedule, self.timesteps, beta_start=self.beta_start, beta_end=self.beta_end)
+        if self.family == "flow":
+            return FlowProcess()
+        return SigmaProcess(self.family, input_scale=input_scale, multiplier=multiplier)

@@ -1,0 +1,227 @@
+"""Processes in continuous time: noise-to-signal ratios (EDM, VP, VE and their preconditioning) and straight lines.
+
+They share the methods of the discrete processes that samplers and objectives use: `level`, `coefficients`, `diffuse`,
+`to`; times are float64 numbers in the process' own unit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from policy_accel.diffusion.momentum import (
+    BETA_MIN,
+    BETA_RANGE,
+    SIGMA_RANGES,
+    VP_EPSILON,
+    check_family,
+    check_multiplier,
+    momentum_input_scale,
+    vp_sigma,
+)
+from policy_accel.diffusion.processes import CLEAN, Coefficients, Level, per_sample
+from policy_accel.diffusion.samplers import SIGMA_DATA, Grid, edm_coefficients
+from policy_accel.errors import UserError, did_you_mean
+
+INPUT_SCALES = ("base", "momentum", "one")
+TIME_LAWS = ("uniform", "logit_normal")
+LOG_SIGMA_MEAN = -1.2
+LOG_SIGMA_DEVIATION = 1.2
+VP_TIME_SCALE = 999.0
+FLOW_TIME_SCALE = 1000.0
+GRID_EXPONENT = 7.0
+GRID_RANGE = (0.002, 80.0)
+TARGET_OF_FAMILY = {"edm": "edm", "vp": "epsilon", "ve": "negative_epsilon"}
+
+
+class Preconditioning(NamedTuple):
+    """D(x; sigma) = c_skip x + c_out F(c_in x, c_noise), each [B] float64 (Karras et al. 2022, equation 7)."""
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
+
+
+def _check_steps(steps: int) -> int:
+    if steps < 1:
+        raise UserError(f"sampling.steps={steps} must be at least 1.")
+    return steps
+
+
+@dataclass(frozen=True)
+class SigmaProcess:
+    """x = y + sigma n: the state is never scaled, and the time is the noise-to-signal ratio sigma itself.
+
+    Preconditioning, law of the training sigmas, weight and sampling grid are those of Karras et al. 2022, table 1.
+
+    Args:
+        family: edm, vp or ve.
+        input_scale: what multiplies the network's input. base: the family's own c_in (edm 1 / sqrt(sigma^2 + 0.25),
+            vp 1 / sqrt(1 + sigma^2), ve 1). momentum: FDM's s(sigma). one: 1, a control.
+        multiplier: FDM's m, for input_scale=momentum; ve ignores it, as the released code does.
+
+    Raises:
+        UserError: unknown family or input scale, or a negative multiplier.
+    """
+
+    family: str = "edm"
+    input_scale: str = "base"
+    multiplier: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_family(self.family)
+        if self.input_scale not in INPUT_SCALES:
+            raise UserError(
+                f"acceleration.momentum.input_scale '{self.input_scale}' is unknown; "
+                f"{did_you_mean(self.input_scale, INPUT_SCALES)}"
+            )
+        check_multiplier(self.multiplier)
+
+    @property
+    def target(self) -> str:
+        """What F predicts in the family's own preconditioning: edm, epsilon (vp) or negative_epsilon (ve)."""
+        return TARGET_OF_FAMILY[self.family]
+
+    def to(self, device: torch.device | str) -> SigmaProcess:
+        """Itself: it has no tables."""
+        return self
+
+    def preconditioning(self, sigma: Tensor) -> Preconditioning:
+        """Coefficients at sigma [B] float64. c_noise: edm ln(sigma) / 4, vp 999 t(sigma), ve ln(sigma / 2)."""
+        if self.family == "edm":
+            c_skip, c_out = edm_coefficients(sigma)
+            c_noise = sigma.log() / 4.0
+        elif self.family == "vp":
+            decay = torch.log1p(sigma.square())
+            # The root of beta_min t + beta_range t^2 / 2 = decay, in the form that does not cancel at small sigma.
+            t = 2.0 * decay / (BETA_MIN + (BETA_MIN**2 + 2.0 * BETA_RANGE * decay).sqrt())
+            c_skip, c_out, c_noise = torch.ones_like(sigma), -sigma, VP_TIME_SCALE * t
+        else:
+            c_skip, c_out, c_noise = torch.ones_like(sigma), sigma, (0.5 * sigma).log()
+        return Preconditioning(c_skip, c_out, self._c_in(sigma), c_noise)
+
+    def _c_in(self, sigma: Tensor) -> Tensor:
+        if self.input_scale == "momentum":
+            return momentum_input_scale(sigma, family=self.family, multiplier=self.multiplier)
+        if self.input_scale == "one" or self.family == "ve":
+            return torch.ones_like(sigma)
+        return (sigma.square() + (SIGMA_DATA**2 if self.family == "edm" else 1.0)).rsqrt()
+
+    def draw_times(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
+        """Training sigmas of `shape`, float64, on the generator's device `device`.
+
+        edm: ln sigma ~ N(-1.2, 1.2^2). vp: sigma(t), t ~ U(1e-5, 1]. ve: log-uniform on [0.02, 100).
+        """
+        if self.family == "edm":
+            z = torch.randn(shape, generator=generator, device=device, dtype=torch.float64)
+            return (LOG_SIGMA_MEAN + LOG_SIGMA_DEVIATION * z).exp()
+        uniform = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
+        if self.family == "vp":
+            return vp_sigma(1.0 - (1.0 - VP_EPSILON) * uniform)
+        low, high = SIGMA_RANGES["ve"]
+        return low * (math.log(high / low) * uniform).exp()
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """Loss weight on the squared error of D, [B] float64: edm (sigma^2 + 0.25) / (sigma / 2)^2, else 1 / sigma^2.
+
+        It is 1 / c_out^2 in every family: in terms of F the weight is 1.
+        """
+        if self.family == "edm":
+            return (sigma.square() + SIGMA_DATA**2) / (SIGMA_DATA * sigma).square()
+        return sigma.square().reciprocal()
+
+    def level(self, sigma: float) -> Level:
+        """The coefficients of one sigma; the clean sample for sigma <= 0."""
+        if sigma <= 0.0:
+            return CLEAN
+        at = self.preconditioning(torch.tensor(sigma, dtype=torch.float64))
+        return Level(alpha=1.0, sigma=float(sigma), input_scale=float(at.c_in), time=float(at.c_noise))
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """The coefficients at sigma [B] float64; the network is told c_noise in float32."""
+        at = self.preconditioning(sigma)
+        return Coefficients(torch.ones_like(sigma), sigma, at.c_in, at.c_noise.float())
+
+    def diffuse(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """x0 + sigma noise [B, *S] of x0 [B, *S], noise [B, *S] and sigma [B]."""
+        return x0 + per_sample(sigma, x0) * noise
+
+    def log_snr_at(self, sigma: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2) = -2 ln sigma."""
+        return -2.0 * sigma.log()
+
+    def grid(self, steps: int) -> Grid:
+        """Sampling sigmas from 80 to 0.002, evenly spaced in sigma^(1/7), then clean (Karras et al. 2022, equation 5).
+
+        The ends are clipped to the family's own range, which matters for ve only (0.02 is its lowest sigma).
+        """
+        sigma_min, sigma_max = SIGMA_RANGES[self.family]
+        low = max(GRID_RANGE[0], sigma_min) ** (1.0 / GRID_EXPONENT)
+        high = min(GRID_RANGE[1], sigma_max) ** (1.0 / GRID_EXPONENT)
+        intervals = max(1, _check_steps(steps) - 1)
+        times = tuple((high + i / intervals * (low - high)) ** GRID_EXPONENT for i in range(steps))
+        return Grid(times, (*times[1:], -1.0))
+
+
+@dataclass(frozen=True)
+class FlowProcess:
+    """x_u = (1 - u) x0 + u n: straight lines from data to noise (Lipman et al. 2023; Liu et al. 2023), u in (0, 1].
+
+    The network is told 1000 u and predicts the velocity n - x0.
+
+    Args:
+        time_law: law of the training times. uniform: U(0, 1]. logit_normal: u = 1 / (1 + exp(-z)), z ~ N(0, 1)
+            (Esser et al. 2024, equation 19 with m = 0, s = 1).
+
+    Raises:
+        UserError: unknown law.
+    """
+
+    time_law: str = "uniform"
+
+    def __post_init__(self) -> None:
+        if self.time_law not in TIME_LAWS:
+            raise UserError(
+                f"diffusion.time_law '{self.time_law}' is unknown; {did_you_mean(self.time_law, TIME_LAWS)}"
+            )
+
+    @property
+    def target(self) -> str:
+        """The velocity n - x0."""
+        return "flow"
+
+    def to(self, device: torch.device | str) -> FlowProcess:
+        """Itself: it has no tables."""
+        return self
+
+    def draw_times(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
+        """Training times u of `shape`, float64, on the generator's device `device`."""
+        if self.time_law == "uniform":
+            return 1.0 - torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
+        return torch.randn(shape, generator=generator, device=device, dtype=torch.float64).sigmoid()
+
+    def level(self, u: float) -> Level:
+        """The coefficients of one time; the clean sample for u <= 0."""
+        return Level(1.0 - u, float(u), 1.0, FLOW_TIME_SCALE * u) if u > 0.0 else CLEAN
+
+    def coefficients(self, u: Tensor) -> Coefficients:
+        """The coefficients at times u [B] float64; the network is told 1000 u in float32."""
+        return Coefficients(1.0 - u, u, torch.ones_like(u), (FLOW_TIME_SCALE * u).float())
+
+    def diffuse(self, x0: Tensor, noise: Tensor, u: Tensor) -> Tensor:
+        """x_u [B, *S] of x0 [B, *S], noise [B, *S] and u [B]."""
+        return per_sample(1.0 - u, x0) * x0 + per_sample(u, x0) * noise
+
+    def log_snr_at(self, u: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2) = 2 ln((1 - u) / u), minus infinity at u = 1."""
+        return 2.0 * (torch.log1p(-u) - u.log())
+
+    def grid(self, steps: int) -> Grid:
+        """Evenly spaced times from 1 down, then clean."""
+        times = tuple(1.0 - i / steps for i in range(_check_steps(steps)))
+        return Grid(times, (*times[1:], -1.0))
