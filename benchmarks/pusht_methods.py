@@ -2,9 +2,9 @@
 
     python benchmarks/pusht_methods.py --data pusht_cchi_v7_replay.zarr --methods baseline immiscible kl
 
-Trains `policy-accel train recipe=small method=NAME` for the same number of updates from the same seed, then scores the last
-checkpoint over the same episodes with DDIM at several numbers of steps and with 100 stochastic DDPM steps. The leak says
-how well the observation can be told from the noise that the method chose (chance: safe).
+Trains `policy-accel train recipe=small method=NAME` for the same number of updates from the same seed, then scores the
+last checkpoint over the same episodes with DDIM at several numbers of steps and with 100 stochastic DDPM steps. The
+leak says how well the observation can be told from the noise that the method chose (chance: safe).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def leak(settings: list[str]) -> dict[str, float]:
 
     config = robot_config([*settings, "acceleration.noise.start_score=null"])
     task = build_task(config)
-    # With target=epsilon the drawn example holds the noise itself; the choice of noise does not depend on the target.
+    # With the sample as target the noise follows from x_t, and no choice of noise depends on the target.
     task.objective = dataclasses.replace(task.objective, target="sample")
     cpu = torch.device("cpu")
     task.to(cpu)
@@ -68,7 +68,7 @@ def leak(settings: list[str]) -> dict[str, float]:
     conditions, noises = [], []
     for step in range(LEAK_ROWS // batch_size):
         batch, noised = feed(step)
-        at = task.objective.process.coefficients(noised_times(task.objective, noised))
+        at = task.objective.process.coefficients(noised.t)
         rows = noised.x_t.shape[0]
         shape = (rows, *[1] * (noised.x_t.ndim - 1))
         noise = (noised.x_t - at.alpha.view(shape) * noised.target) / at.sigma.view(shape)
@@ -76,10 +76,6 @@ def leak(settings: list[str]) -> dict[str, float]:
         noises.append(noise[:: noised.repeats].float())
     found = condition_leak(torch.cat(conditions), torch.cat(noises), seed=0)
     return {"score": float(found.score), "chance": float(found.chance), "standard_error": float(found.standard_error)}
-
-
-def noised_times(objective: Any, noised: Any) -> Any:
-    return noised.t
 
 
 def run_one(options: argparse.Namespace, method: str) -> dict[str, Any]:
@@ -130,7 +126,7 @@ def run_one(options: argparse.Namespace, method: str) -> dict[str, Any]:
 def run_apart(options: argparse.Namespace, method: str) -> dict[str, Any]:
     """The same in a fresh process, so that two can run side by side."""
     arguments = [sys.executable, __file__, "--one", method, *sys.argv[1:]]
-    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(arguments, capture_output=True, text=True)
     if done.returncode:
         print(f"{method} failed:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
         return {"method": method, "failed": done.stderr.strip().splitlines()[-1]}

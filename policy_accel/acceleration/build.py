@@ -23,8 +23,9 @@ from policy_accel.acceleration.timestep_curriculum import noise_matched_position
 from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.karhunen_loeve import karhunen_loeve_process
+from policy_accel.diffusion.laws import COUPLINGS, IndependentNoise, NoiseChoice, Path, Times
 from policy_accel.diffusion.momentum import momentum_process
-from policy_accel.diffusion.objective import COUPLINGS, IndependentNoise, NoiseChoice, Objective, Path, Process, Times
+from policy_accel.diffusion.objective import Objective, Process
 from policy_accel.diffusion.processes import DiscreteProcess
 from policy_accel.errors import UserError, did_you_mean
 
@@ -153,8 +154,8 @@ def build_process(diffusion: DiffusionConfig, acceleration: AccelerationConfig, 
             raise UserError("acceleration.momentum.schedule_strength needs diffusion.family=ddpm.")
         if path.coupling == "shared" and (path.times_per_sample > 1 or shared.modes is not None):
             raise UserError(
-                f"a shared Karhunen-Loeve path (acceleration.path) needs diffusion.family=ddpm, not {diffusion.family}; "
-                "set acceleration.path.coupling=independent."
+                f"a shared Karhunen-Loeve path (acceleration.path) needs diffusion.family=ddpm, not "
+                f"{diffusion.family}; set acceleration.path.coupling=independent."
             )
         return diffusion.process(input_scale=scale, multiplier=momentum.multiplier)
     process = diffusion.process()
@@ -162,7 +163,8 @@ def build_process(diffusion: DiffusionConfig, acceleration: AccelerationConfig, 
     if momentum.schedule_strength:
         process = momentum_process(process, "schedule", strength=momentum.schedule_strength)
     if path.coupling == "shared" and (path.times_per_sample > 1 or shared.modes is not None):
-        process = karhunen_loeve_process(process, shared.modes or path.times_per_sample, shared.marginal, shared.clock)
+        modes = path.times_per_sample if shared.modes is None else shared.modes
+        process = karhunen_loeve_process(process, modes, shared.marginal, shared.clock)
     elif shared.marginal != "matched" or shared.clock != "time":
         raise UserError(
             f"acceleration.path.marginal={shared.marginal} and clock={shared.clock} describe a truncated path; set "
@@ -187,8 +189,8 @@ def build_times(config: TimestepsConfig, process: Process, family: str) -> Times
         if law != "uniform" or config.stratified:
             what = f"law={law}" if law != "uniform" else "stratified=true"
             raise UserError(
-                f"acceleration.timesteps.{what} is defined over discrete times, and diffusion.family={family} draws from "
-                "its own continuous law; choose diffusion.family=ddpm, or leave acceleration.timesteps alone."
+                f"acceleration.timesteps.{what} is defined over discrete times, and diffusion.family={family} draws "
+                "from its own continuous law; choose diffusion.family=ddpm, or leave acceleration.timesteps alone."
             )
         return None
     steps, stratified = process.timesteps, config.stratified
@@ -253,8 +255,8 @@ def build_noise(config: NoiseConfig) -> NoiseChoice:
         raise UserError(f"acceleration.noise.block_size={config.block_size} must be at least 1, or null.")
     if within == "condition" and config.metric != "l2sq":
         raise UserError(
-            f"acceleration.noise.within=condition adds to the squared distance; set acceleration.noise.metric=l2sq (now "
-            f"{config.metric})."
+            f"acceleration.noise.within=condition adds to the squared distance; set acceleration.noise.metric=l2sq "
+            f"(now {config.metric})."
         )
     if within == "condition" and config.block_size is not None:
         raise UserError("acceleration.noise.block_size does not go with within=condition; set it to null.")

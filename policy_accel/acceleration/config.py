@@ -10,11 +10,11 @@ class NoiseConfig:
     """Which noise each sample is diffused with (Immiscible Diffusion and its kin)."""
 
     choice: str = "independent"
-    """independent; assignment (a permutation of the batch's noises by linear assignment); nearest (each sample keeps the
+    """independent; assignment (the batch's noises, permuted by linear assignment); nearest (each sample keeps the
     nearest of its own candidates)."""
     metric: str = "l2"
-    """l2 (as published), dot (of an assignment: the optimum of the squared distance, cheaper; of nearest: leaves the norm
-    of the noise nearly alone) or l2sq (assignment only)."""
+    """l2 (as published), dot (for an assignment the optimum of the squared distance, and cheaper; for nearest it leaves
+    the norm of the noise nearly alone) or l2sq (assignment only)."""
     candidates: int = 2
     """Of nearest: noises drawn for each sample."""
     block_size: int | None = None
@@ -22,7 +22,7 @@ class NoiseConfig:
     standardize: bool = False
     """Of assignment: cost on data standardised within the batch (Immiscible Diffusion Policy)."""
     within: str = "batch"
-    """Of assignment: batch; groups (only among samples of equal or near condition); condition (the C2OT cost, which adds
+    """Of assignment: batch; groups (only among samples of equal or near condition); condition (C2OT's cost, which adds
     the distance of the conditions)."""
     groups: int = 256
     """Of within=groups: k-means clusters of the normalised observation, unless the task names groups of its own."""
@@ -62,7 +62,7 @@ class MomentumConfig:
     """Momentum in the forward process (Fast Diffusion Model)."""
 
     input_scale: str = "base"
-    """base (none). ddpm: natural (the process' own clock), sigma (the released code's clock), one (the unscaled state, a
+    """base (none). ddpm: natural (the process' own clock), sigma (the released code's), one (the unscaled state, a
     control). edm, vp, ve: momentum, or one."""
     multiplier: float = 1.0
     """Of the clock."""
@@ -89,8 +89,8 @@ class TimestepsConfig:
     strength: float = 1.0
     """Largest share of the bump in the mixture."""
     positions: str = "noise"
-    """Where a time stands on the curriculum's axis: noise (by noise level, on the linear-1000 schedule that it was tuned
-    on) or index."""
+    """Where a time stands on the curriculum's axis: noise (by noise level, on the linear-1000 schedule it was tuned on)
+    or index."""
     unbiased: bool = False
     """Weight the curriculum's loss by 1 / (T p_t)."""
     stratified: bool = False

@@ -20,6 +20,7 @@ from policy_accel.errors import UserError, did_you_mean
 LEAK_ROWS = 4096
 LEAK_SHUFFLES = 8
 LEAK_COMPONENTS = 8
+LEAK_NEIGHBOURHOOD = 0.25  # of the median distance of two conditions
 USEFUL_LOG_SNR = (-6.0, 9.0)  # signal at 5 % of the noise; noise at 1 % of the signal
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 SIGMA_DATA = 0.5
@@ -35,12 +36,16 @@ class Leak:
             the sign of the correlation).
         chance: what knowing nothing gives: the share of the largest class, or 0.
         permuted: the mean score of shuffled conditions: chance at this number of rows, of the order 1/N above `chance`.
-        p_value: probability of a dependence as strong as the one found if noise and condition are independent.
+        local: vectors: alignment of the noise with the neighbourhoods of the condition, 0 for independent noise and at
+            most 1; None for labels. What the whole condition does not show, a neighbourhood may.
+        p_value: probability of a dependence as strong as the one found, of either kind, if noise and condition are
+            independent.
     """
 
     score: float
     chance: float
     permuted: float
+    local: float | None
     p_value: float
 
 
@@ -50,16 +55,16 @@ def condition_leak(conditions: Tensor, noise: Tensor, seed: int, *, rows: int = 
     arXiv 2503.10636, with another predictor).
 
     conditions: integer labels [N], or vectors [N, *C], of which the 8 leading principal components of the standardised
-        columns are predicted. noise [N, *S].
+        columns are looked at: the components themselves, and neighbourhoods in them, a Gaussian kernel of a quarter of
+        the median distance. noise [N, *S].
     rows: a random subset of at most this many, chosen by `seed`.
 
-    The prediction for a row is sum_j k(n_i, n_j) y_j over all *other* rows j: the regression on white features, left
-    one out, without a solver and for any dimension. Two kernels: n_i.n_j finds noise whose mean depends on the
-    condition (assignment, nearest noise); its centred square finds noise whose second moments do while its mean does
-    not (a choice between x and -x, a change of norm). The test is that of the covariance between prediction and
-    condition (Gretton et al. 2007, a kernel statistical test of independence): moments over all permutations of the
-    rows, gamma approximation, the smaller p-value of the two kernels times two. A dependence on the condition that
-    shows in no principal component is missed: look at labels too, such as `kmeans_groups`.
+    The prediction for a row is sum_j k(n_i, n_j) y_j over all other rows j: the regression on white features, left one
+    out, without a solver and for any dimension. Two kernels: n_i.n_j finds noise whose mean depends on the condition
+    (assignment, nearest noise); its centred square finds noise whose second moments do while its mean does not (a
+    choice between x and -x, a change of norm). The test is that of their covariance with kernels of the condition
+    (Gretton et al. 2007, a kernel statistical test of independence): moments over all permutations of the rows, gamma
+    approximation, the smallest p-value times the number of pairs of kernels.
 
     Raises:
         UserError: different numbers of conditions and noises, fewer than 3 rows, conditions that are all equal.
@@ -73,54 +78,67 @@ def condition_leak(conditions: Tensor, noise: Tensor, seed: int, *, rows: int = 
     wanted = _one_hot(conditions) if labelled else _components(_rows(conditions), LEAK_COMPONENTS)
     share = wanted.mean(0).float()
     y = (wanted - wanted.mean(0)).float()
-    kernels = _kernels(flat)
+    centred = flat - flat.mean(0)
+    product = centred @ centred.T / flat.shape[1] ** 0.5
+    kernels = [_Kernel.of(_centred(product.square())), _Kernel.of(product)]
+    whole = _Kernel.of(y @ y.T)
 
-    def probe(y: Tensor) -> tuple[float, float]:
-        found = ((kernel.p_value(prediction, y), prediction) for kernel in kernels for prediction in [kernel.rest @ y])
-        p_value, prediction = min(found, key=lambda pair: pair[0])
-        score = _accuracy(prediction, y, share) if labelled else _explained(prediction, y)
-        return min(1.0, len(kernels) * p_value), score
+    def score(y: Tensor) -> float:
+        predictions = [kernel.rest @ y for kernel in kernels]
+        return max(_accuracy(p, y, share) if labelled else _explained(p, y) for p in predictions)
 
-    p_value, score = probe(y)
+    p_values = [kernel.p_value(whole) for kernel in kernels]
+    local = None
+    if not labelled:
+        near = _Kernel.of(_neighbourhoods(y))
+        p_values += [kernel.p_value(near) for kernel in kernels]
+        local = max(kernel.alignment(near) for kernel in kernels)
     shuffles = (torch.randperm(len(y), generator=generator).to(y.device) for _ in range(LEAK_SHUFFLES))
-    permuted = sum(probe(y[order])[1] for order in shuffles) / LEAK_SHUFFLES
-    return Leak(score, float(share.max()) if labelled else 0.0, permuted, p_value)
+    permuted = sum(score(y[order]) for order in shuffles) / LEAK_SHUFFLES
+    chance = float(share.max()) if labelled else 0.0
+    return Leak(score(y), chance, permuted, local, min(1.0, len(p_values) * min(p_values)))
 
 
 @dataclass(frozen=True)
 class _Kernel:
-    """A centred kernel [N, N] as its diagonal [N] float64, the rest of it, and the sum of the rest's squares."""
+    """A centred kernel [N, N]: its trace, what is off its diagonal, and the sum of the squares of that."""
 
-    diagonal: Tensor
+    trace: float
     rest: Tensor
-    square_sum: Tensor
+    square_sum: float
 
     @staticmethod
     def of(kernel: Tensor) -> _Kernel:
-        diagonal = kernel.diagonal().double()
+        """Take `kernel` apart; its own diagonal is emptied."""
+        trace = float(kernel.diagonal().double().sum())
         rest = kernel.fill_diagonal_(0.0)
-        return _Kernel(diagonal, rest, rest.square().sum(dtype=torch.float64))
+        return _Kernel(trace, rest, float(rest.square().sum(dtype=torch.float64)))
 
-    def p_value(self, prediction: Tensor, y: Tensor) -> float:
-        """Of the sum over i of prediction_i.y_i, prediction = rest @ y, over permutations of the centred y [N, K]."""
-        pairs = len(y) * (len(y) - 1)
-        length = y.double().square().sum(1)
+    def covariance(self, other: _Kernel) -> float:
+        return float((self.rest * other.rest).sum(dtype=torch.float64))
+
+    def alignment(self, other: _Kernel) -> float:
+        """Centred kernel alignment (Cortes et al. 2012) off the diagonal."""
+        return self.covariance(other) / (self.square_sum * other.square_sum) ** 0.5
+
+    def p_value(self, other: _Kernel) -> float:
+        """Of the covariance, over the permutations of the rows of `other`."""
+        pairs = len(self.rest) * (len(self.rest) - 1)
         # The gamma distribution is that of the sum with the diagonal, put back as its mean: itself it only adds noise.
-        trace = self.diagonal.sum() * length.sum() / len(y)
-        mean = trace + self.diagonal.sum() * length.sum() / pairs
-        statistic = (prediction * y).sum().double() + trace
-        spread = (y.double().T @ y.double()).square().sum() - length.square().sum()
-        variance = 2.0 * self.square_sum * spread / pairs
-        return float(stats.gamma.sf(float(statistic), float(mean**2 / variance), scale=float(variance / mean)))
+        diagonal = self.trace * other.trace / len(self.rest)
+        mean = diagonal + self.trace * other.trace / pairs
+        variance = 2.0 * self.square_sum * other.square_sum / pairs
+        return float(stats.gamma.sf(self.covariance(other) + diagonal, mean**2 / variance, scale=variance / mean))
 
 
-def _kernels(noise: Tensor) -> tuple[_Kernel, _Kernel]:
-    """Kernels of first and of second moments."""
-    noise = noise - noise.mean(0)
-    product = noise @ noise.T / noise.shape[1] ** 0.5
-    square = product.square()
-    square = square - square.mean(0) - square.mean(1, keepdim=True) + square.mean()
-    return _Kernel.of(product), _Kernel.of(square)
+def _centred(kernel: Tensor) -> Tensor:
+    return kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
+
+
+def _neighbourhoods(points: Tensor) -> Tensor:
+    distance = torch.cdist(points, points)
+    width = LEAK_NEIGHBOURHOOD * distance[:_QUERIES_AT_ONCE, :].median().clamp(min=1e-12)
+    return _centred((-0.5 * (distance / width).square()).exp())
 
 
 def _explained(prediction: Tensor, y: Tensor) -> float:

@@ -81,19 +81,25 @@ def momentum_decay(
     if not 0.0 < beta_0 < 1.0:
         raise UserError(f"The momentum to decay from is {beta_0}; it must lie between 0 and 1 (both excluded).")
     if not 0.0 <= beta_min <= beta_0:
-        raise UserError(f"training.optimizer.momentum_decay.beta_min={beta_min} must lie in [0, {beta_0}], the first momentum.")
+        raise UserError(
+            f"training.optimizer.momentum_decay.beta_min={beta_min} must lie in [0, {beta_0}], the first momentum."
+        )
     tau = min(max(progress, 0.0), 1.0)
     if law == "demon":
         beta = beta_0 * (1.0 - tau) / ((1.0 - beta_0) + beta_0 * (1.0 - tau))
     elif law == "linear":
         if not 0.0 <= beta_end <= beta_0:
-            raise UserError(f"training.optimizer.momentum_decay.beta_end={beta_end} must lie in [0, {beta_0}], the first momentum.")
+            raise UserError(
+                f"training.optimizer.momentum_decay.beta_end={beta_end} must lie in [0, {beta_0}], the first momentum."
+            )
         beta = beta_0 + (beta_end - beta_0) * tau
     elif law == "exponential":
         if not 0.0 < rate <= 1.0:
             raise UserError(f"training.optimizer.momentum_decay.rate={rate} must lie in (0, 1].")
         if not 0.0 <= floor <= beta_0:
-            raise UserError(f"training.optimizer.momentum_decay.floor={floor} must lie in [0, {beta_0}], the first momentum.")
+            raise UserError(
+                f"training.optimizer.momentum_decay.floor={floor} must lie in [0, {beta_0}], the first momentum."
+            )
         if step is None:
             raise UserError("training.optimizer.momentum_decay.law=exponential counts steps; pass step=.")
         beta = max(beta_0 * rate ** max(step, 0), floor)
@@ -117,7 +123,10 @@ def decay_at(
     """
     options = options or DecayOptions()
     if options.hold_beta and not options.compensate:
-        raise UserError("training.optimizer.momentum_decay.hold_beta=true with compensate=false changes nothing; leave one of them out.")
+        raise UserError(
+            "training.optimizer.momentum_decay.hold_beta=true with compensate=false changes nothing; leave one of them "
+            "out."
+        )
     beta, factor = _decay(step, steps, beta_0, options, start_step)
     if options.hold_beta:
         return beta_0, factor
@@ -130,7 +139,9 @@ def decay_at(
 
 def _decay(step: int, steps: int, beta_0: float, options: DecayOptions, start_step: int) -> tuple[float, float]:
     if not 0 <= start_step < steps:
-        raise UserError(f"training.optimizer.momentum_decay.start_step={start_step} must lie in [0, {steps}), the run's steps.")
+        raise UserError(
+            f"training.optimizer.momentum_decay.start_step={start_step} must lie in [0, {steps}), the run's steps."
+        )
     return momentum_decay(
         (step - start_step) / (steps - start_step),
         beta_0,
@@ -205,7 +216,10 @@ class MomentumDecay:
         self, optimizer: Optimizer, steps: int, *, start_step: int = 0, compose: str = "multiply", **options: Any
     ) -> None:
         if compose not in COMPOSITIONS:
-            raise UserError(f"training.optimizer.momentum_decay.compose '{compose}' is unknown; {did_you_mean(compose, COMPOSITIONS)}")
+            raise UserError(
+                f"training.optimizer.momentum_decay.compose '{compose}' is unknown; "
+                f"{did_you_mean(compose, COMPOSITIONS)}"
+            )
         self.optimizer, self.steps, self.start_step, self.compose = optimizer, steps, start_step, compose
         self.step_count = 0
         self.beta_0: list[float] = []
@@ -218,14 +232,14 @@ class MomentumDecay:
             chosen = DecayOptions(**options)
             if chosen.exact_bias_correction and "betas" not in group:
                 raise UserError(
-                    "training.optimizer.momentum_decay.exact_bias_correction=true is for optimisers that divide by 1 - beta^k, such as "
-                    f"AdamW; {type(optimizer).__name__} does not."
+                    "training.optimizer.momentum_decay.exact_bias_correction=true is for optimisers that divide by "
+                    f"1 - beta^k, such as AdamW; {type(optimizer).__name__} does not."
                 )
             if not averages:
                 if chosen.hold_beta:
                     raise UserError(
-                        f"training.optimizer.momentum_decay.hold_beta=true changes nothing for {type(optimizer).__name__} with "
-                        "dampening=0, whose learning rate stays as it is; leave it out."
+                        f"training.optimizer.momentum_decay.hold_beta=true changes nothing for {type(optimizer).__name__} "
+                        "with dampening=0, whose learning rate stays as it is; leave it out."
                     )
                 chosen = replace(chosen, compensate=False)
             decay_at(0, steps, beta_0, chosen, start_step=start_step)

@@ -13,7 +13,8 @@ from torch import Tensor
 from policy_accel.acceleration.conditional import ConditionWeight
 from policy_accel.acceleration.nearest_noise import nearest_noise
 from policy_accel.acceleration.noise_assignment import Assignment, assignment_statistics, start_assignment
-from policy_accel.diffusion.objective import Batch, Chosen
+from policy_accel.diffusion.batch import Batch
+from policy_accel.diffusion.laws import Chosen
 
 
 @dataclass

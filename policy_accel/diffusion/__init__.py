@@ -1,14 +1,13 @@
 """The mathematics of diffusion: pure tensor functions and small dataclasses."""
 
+from policy_accel.diffusion.batch import Batch, Noised
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess, karhunen_loeve_process
+from policy_accel.diffusion.laws import Path, UniformTimes
 from policy_accel.diffusion.momentum import momentum_input_scale, momentum_process
 from policy_accel.diffusion.objective import (
     TARGETS,
-    Batch,
-    Noised,
     Objective,
-    Path,
     Process,
     make_noised,
     squared_errors,
@@ -44,6 +43,7 @@ __all__ = [
     "Path",
     "Process",
     "SigmaProcess",
+    "UniformTimes",
     "alpha_bar_table",
     "ddim",
     "ddpm",

@@ -83,11 +83,6 @@ class KarhunenLoeveProcess(DiscreteProcess):
         return self.mode_table.shape[0]
 
     @property
-    def start_scale(self) -> float:
-        """Standard deviation of the x_T that a sampler starts from: 1, or the last sigma for the raw marginal."""
-        return float(self.sigmas[-1]) if self.marginal == "raw" else 1.0
-
-    @property
     def betas(self) -> Tensor:
         """Betas [T] float64 of this process' own table, for `trained_betas` of the diffusers schedulers.
 
@@ -165,7 +160,7 @@ def karhunen_loeve_process(
     With s(t) = sqrt(sum_k c_k(t)^2), the standard deviation that the K modes keep:
     `matched`: alpha and sigma of the base; only the joint law over times differs. Samplers need no change.
     `vp_equivalent`: alpha_bar = alpha^2 / (alpha^2 + s^2), the truncated path rescaled to unit variance.
-    `raw`: alpha and s as they are; a sampler must start from `start_scale` N(0, 1).
+    `raw`: alpha and s as they are; a sampler must start from N(0, s^2) (`samplers.start_scale`).
     `clock`: the Brownian motion runs in the timestep (the chain's own increments) or, `variance`, in
     v = 1 - alpha_bar, where c_k = phi_k(v) and the covariance tends to min(v_s, v_t). The base's input scales are kept.
 
@@ -230,16 +225,6 @@ def first_useful_timestep(process: DiscreteProcess, smallest_sigma: float = SMAL
             f"{float(process.sigmas.max())}."
         )
     return int(useful[0])
-
-
-def stratified_uniform(
-    batch: int, count: int, generator: torch.Generator | None, device: torch.device | str = "cpu"
-) -> Tensor:
-    """u = (m + U) / count, m = 0 .. count - 1: a draw in each of `count` strata, [batch, count] float64 in [0, 1)."""
-    uniform = torch.rand((batch, count), generator=generator, device=device, dtype=torch.float64)
-    strata = torch.arange(count, device=device, dtype=torch.float64)
-    # The sum may round up to the end of the last stratum.
-    return ((strata + uniform) / count).clamp(max=1.0 - 2.0**-53)
 
 
 def _betas(alphas: Tensor) -> Tensor:

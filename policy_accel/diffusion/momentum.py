@@ -152,9 +152,11 @@ def weight_cap(step: int, warmup: float, low: float = 5.0, high: float = 500.0) 
     return low * (high / low) ** (step / warmup) if step < warmup else None
 
 
-def cap_weights(process: DiscreteProcess, cap: float) -> Tensor:
-    """The capped weight as a weight on the squared epsilon error: min(1, cap sigma_t^2 / alpha_t^2), [T] float64.
+def cap_weights(process: DiscreteProcess, cap: float, target: str = "epsilon") -> Tensor:
+    """The cap as a weight on the squared error of epsilon, min(1, cap sigma_t^2 / alpha_t^2), or of v, [T] float64.
 
-    Derived: a unit weight on epsilon is alpha^2 / sigma^2 on the clean sample, which is what FDM caps.
+    Derived: FDM caps the weight of the clean sample's error, which is alpha^2 / sigma^2 where epsilon's is 1, and
+    1 / sigma^2 where v's is.
     """
-    return (cap * (process.sigmas / process.alphas).square()).clamp(max=1.0)
+    sigma = process.sigmas / process.alphas if target == "epsilon" else process.sigmas
+    return (cap * sigma.square()).clamp(max=1.0)

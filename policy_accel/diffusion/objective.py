@@ -4,157 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from policy_accel.diffusion.batch import Batch, Noised, repeat_rows
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess
-from policy_accel.diffusion.momentum import weight_cap
+from policy_accel.diffusion.laws import IndependentNoise, NoiseChoice, Path, ProcessTimes, Times, UniformTimes
+from policy_accel.diffusion.momentum import cap_weights, weight_cap
 from policy_accel.diffusion.processes import DiscreteProcess, per_sample
 from policy_accel.diffusion.samplers import edm_coefficients
 from policy_accel.errors import UserError, did_you_mean
 
 Process = DiscreteProcess | SigmaProcess | FlowProcess
 TARGETS = ("epsilon", "sample", "v", "edm", "negative_epsilon", "flow")
-COUPLINGS = ("shared", "independent", "fresh")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Clean samples x0 [B, *S] with what the denoiser is told about them.
-
-    condition: what the denoiser sees beside x_t, or None.
-    counted: bool, broadcastable to [B, *S]: where the loss counts; None counts everything.
-    known: bool, broadcastable to [B, *S]: entries that are given (in-painting) and so never noised; None for none.
-    groups: [B] int64, equal where samples have (nearly) the same condition; only noise assignment looks at it.
-    center: [B, *S], a mean of x0 given the condition; noise is then assigned to x0 - center. Only for assignment.
-    """
-
-    x0: Tensor
-    condition: Tensor | None = None
-    counted: Tensor | None = None
-    known: Tensor | None = None
-    groups: Tensor | None = None
-    center: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Noised:
-    """One training example per row: x_t [R, *S], what the network is told t [R], target [R, *S], weight [R] or None (all
-    ones), model_input [R, *S] (x_t times the process' input scale), counted (bool, broadcastable to [R, *S]: where the
-    loss counts; None counts everything).
-
-    `repeats` rows in a row belong to one clean sample, so R = B * repeats.
-    """
-
-    x_t: Tensor
-    t: Tensor
-    target: Tensor
-    weight: Tensor | None
-    model_input: Tensor
-    counted: Tensor | None = None
-    repeats: int = 1
-
-
-class Times(Protocol):
-    """Which times are trained on."""
-
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float) -> Tensor:
-        """Times of `shape` ([B], or [B, M] for M times of each sample) on the generator's device."""
-
-    def loss_weight(self, t: Tensor, progress: float) -> Tensor | None:
-        """Weight of each time that undoes the law, or None."""
-
-    def to(self, device: torch.device | str) -> Times:
-        """The same law with its tables on `device`."""
-
-
-@dataclass(frozen=True)
-class UniformTimes:
-    """t ~ U{0 .. timesteps - 1} (Ho et al. 2020, algorithm 1)."""
-
-    timesteps: int
-
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
-        """Independent times."""
-        return torch.randint(self.timesteps, shape, device=generator.device, generator=generator)
-
-    def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor | None:
-        """None: nothing to undo."""
-        return None
-
-    def to(self, device: torch.device | str) -> UniformTimes:
-        """Itself: it has no tables."""
-        return self
-
-
-@dataclass(frozen=True)
-class ProcessTimes:
-    """The law of a continuous process itself (ln sigma normal for EDM, uniform for flow, ...)."""
-
-    process: SigmaProcess | FlowProcess
-
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
-        """Times in the process' own unit, float64."""
-        return self.process.draw_times(shape, generator=generator, device=generator.device)
-
-    def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor | None:
-        """None: nothing to undo."""
-        return None
-
-    def to(self, device: torch.device | str) -> ProcessTimes:
-        """Itself: it has no tables."""
-        return self
-
-
-class NoiseChoice(Protocol):
-    """Which noise each sample gets."""
-
-    def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Chosen:
-        """Start choosing for the rows of `batch`; `draw` gives an independent pool [R, *S] from `generator`."""
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Noise that is being chosen: `result()` waits for it and gives (noise [R, *S], permutation [R] of the pool or None)."""
-
-    result: Callable[[], tuple[Tensor, Tensor | None]]
-
-
-@dataclass(frozen=True)
-class IndependentNoise:
-    """epsilon ~ N(0, I), whatever the sample: the baseline."""
-
-    def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Chosen:
-        """Take the pool as it is."""
-        noise = draw()
-        return Chosen(lambda: (noise, None))
-
-
-@dataclass(frozen=True)
-class Path:
-    """How many times of one clean sample are trained on in one update, and how their noises belong together.
-
-    shared: one Karhunen-Loeve path for all times. independent: each time its own noise. fresh: each time its own clean
-    sample (a batch `times_per_sample` times as large), the control at equal network evaluations.
-    `evaluations` of the times are evaluated, a random subset for each sample (unbiased); None for all.
-    """
-
-    times_per_sample: int = 1
-    coupling: str = "shared"
-    evaluations: int | None = None
-
-    @property
-    def repeats(self) -> int:
-        """Network evaluations for each clean sample."""
-        return 1 if self.coupling == "fresh" else self.evaluations or self.times_per_sample
-
-    @property
-    def samples_factor(self) -> int:
-        """Clean samples of an update, in units of the batch size."""
-        return self.times_per_sample if self.coupling == "fresh" else 1
 
 
 def check_target(target: str, process: Process) -> str:
@@ -188,7 +52,7 @@ def make_noised(
 
     `epsilon`: the noise (`negative_epsilon`: its negative). `sample`: x0. `v`: alpha_t epsilon - sigma_t x0 (Salimans &
     Ho 2022, section 4). `flow`: epsilon - x0. `edm`: (x0 - c_skip x_t) / c_out (Karras et al. 2022, equation 8).
-    `known`: bool, broadcastable to [R, *S]; entries that are given (in-painting) stay clean, and unscaled for the network.
+    `known`: bool, broadcastable to [R, *S]; given entries (in-painting) stay clean, and unscaled for the network.
     """
     at = process.coefficients(t)
     x_t = process.diffuse(x0, noise, t)
@@ -337,10 +201,7 @@ class Objective:
             weight = weight if cap is None else weight.clamp(max=cap)
             factors.append(weight * self._prediction_to_sample(t).square())
         elif cap is not None:
-            # The cap is on the weight of the sample's error: 1 / sigma_hat^2 when epsilon's weight is 1, 1 / sigma^2 for v.
-            at = self.process.coefficients(t)
-            sigma = at.sigma / at.alpha if self.target == "epsilon" else at.sigma
-            factors.append((cap * sigma.square()).clamp(max=1.0))
+            factors.append(cap_weights(self.process, cap, self.target)[t])  # type: ignore[arg-type]
         if not factors:
             return None
         product = factors[0]
@@ -358,23 +219,6 @@ class Objective:
     def learns(self) -> bool:
         """Whether the law of the times learns from the losses (`times.update(t [R], errors [R])`)."""
         return hasattr(self.times, "update")
-
-
-def repeat_rows(batch: Batch, repeats: int) -> Batch:
-    """Every sample `repeats` times in a row, with all that belongs to it but the condition, which is encoded first."""
-    if repeats == 1:
-        return batch
-    rows = batch.x0.shape[0]
-
-    def several(part: Tensor | None) -> Tensor | None:
-        if part is None or part.shape[0] != rows or (part.ndim < batch.x0.ndim and part is not batch.groups):
-            return part
-        return part.repeat_interleave(repeats, dim=0)
-
-    x0 = batch.x0.repeat_interleave(repeats, dim=0)
-    return Batch(
-        x0, batch.condition, several(batch.counted), several(batch.known), several(batch.groups), several(batch.center)
-    )
 
 
 def squared_errors(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:

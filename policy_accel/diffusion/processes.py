@@ -18,8 +18,8 @@ def per_sample(coefficient: Tensor, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Level:
-    """One time of a process as Python floats: x_t = alpha x_0 + sigma epsilon, the network sees input_scale * x_t and is
-    told `time`."""
+    """One time of a process as Python floats: x_t = alpha x_0 + sigma epsilon, of which the network sees
+    input_scale * x_t, and `time` is what it is told."""
 
     alpha: float
     sigma: float

@@ -73,7 +73,7 @@ def build_task(config: RobotConfig, evaluator: PolicyEvaluator | None = None) ->
     config.policy.check()
     objective = build_objective(config.diffusion, config.acceleration)
     config.sampling.check(objective.process)
-    _check_start_score(config)
+    _check_acceleration(config)
     demonstrations: Demonstrations = load_demonstrations(
         config.task,
         horizon=config.policy.horizon,
@@ -93,7 +93,12 @@ def build_task(config: RobotConfig, evaluator: PolicyEvaluator | None = None) ->
     )
 
 
-def _check_start_score(config: RobotConfig) -> None:
+def _check_acceleration(config: RobotConfig) -> None:
+    if config.acceleration.noise.within == "condition" and config.policy.conditioning == "inpainting":
+        raise UserError(
+            "acceleration.noise.within=condition compares the conditions of the denoiser, and with "
+            "policy.conditioning=inpainting it has none; use within=groups."
+        )
     score, every = config.acceleration.noise.start_score, config.training.evaluate_every
     if score is not None and (every == 0 or every >= config.training.steps or config.evaluation.episodes == 0):
         raise UserError(

@@ -24,7 +24,7 @@ class Order(Protocol):
 class Feed:
     """Gathers, noises and hands out the batch of each step.
 
-    While a batch trains, the noise of the next one is being assigned in a thread of its own. Its random numbers are drawn
+    While a batch trains, the noise of the next one is assigned in a thread of its own. Its random numbers are drawn
     in the same order as without that, and `state` is that of before the batch that has not been handed out, so a
     run that is resumed draws the same numbers again.
 
@@ -81,15 +81,21 @@ class Feed:
 
     def _state(self) -> dict[str, Any]:
         choice = self.task.objective.noise
-        noise = choice.state_dict() if hasattr(choice, "state_dict") else {}
-        return {"generators": self.generators.state_dict(), "noise": noise}
+        return {
+            "generators": self.generators.state_dict(),
+            "noise": choice.state_dict() if hasattr(choice, "state_dict") else {},
+        }
 
     def state(self) -> dict[str, Any]:
         """State of generators and laws, as of the next batch to be handed out."""
+        state = self._state()
         if self._next is None:
-            return self._state()
+            return state
         assert self._before_next is not None
-        return self._before_next
+        # Dropout has drawn since then, from torch's own generators, and goes on where it is.
+        before = self._before_next
+        drawn = {name: before["generators"][name] for name in ("time", "noise")}
+        return {"generators": {**state["generators"], **drawn}, "noise": before["noise"]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from what `state` gave."""

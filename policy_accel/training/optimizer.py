@@ -1,4 +1,4 @@
-"""AdamW with the learning-rate line of the reference (linear warm-up, then a half cosine to zero) and momentum decay."""
+"""AdamW with the reference's learning-rate line (linear warm-up, then a half cosine to zero) and momentum decay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEDULES = ("cosine", "constant")
 
 @dataclass
 class MomentumDecayConfig:
-    """Momentum decay with learning-rate compensation (arXiv 2404.07946); see `DecayOptions` for the fields it shares."""
+    """Momentum decay with learning-rate compensation (arXiv 2404.07946); `DecayOptions` says what the fields do."""
 
     law: str = "none"
     """none, demon, linear, exponential or matched_cosine."""
@@ -117,8 +117,8 @@ def check_momentum_decay(config: OptimizerConfig, steps: int) -> None:
         raise UserError(f"{name}.compose '{decay.compose}' is unknown; {did_you_mean(decay.compose, COMPOSITIONS)}")
     if config.betas[0] == 0.0:
         raise UserError(
-            f"{name}.law={decay.law} needs momentum to decay, and training.optimizer.betas={list(config.betas)} has none; "
-            "give a first beta above 0."
+            f"{name}.law={decay.law} needs momentum to decay, and training.optimizer.betas={list(config.betas)} has "
+            "none; give a first beta above 0."
         )
     if decay.compose == "replace" and not decay.compensate:
         raise UserError(f"{name}.compose=replace puts the compensation in place of the schedule; set compensate=true.")

@@ -111,6 +111,25 @@ def test_a_leak_that_only_second_moments_show_is_found() -> None:
     assert condition_leak(labels, exact, 0).p_value > 1e-3
 
 
+def test_a_leak_that_no_component_shows_is_found_in_neighbourhoods() -> None:
+    """What a linear mean leaves of a bent dependence is still told by the condition, and assignment hands it on."""
+    draws = generator()
+    condition = torch.randn(2048, 2, generator=draws)
+    bends = torch.cat([condition.square(), (3 * condition).cos()], dim=1)
+    data = bends.repeat(1, 4) + 0.2 * torch.randn(2048, 16, generator=draws)
+    residual = data - ridge_mean(condition, data).predict(condition)
+    pool = torch.randn(2048, 16, generator=draws)
+    leak = condition_leak(condition, assign_noise(residual, pool, block_size=256).noise, 0)
+    independent = condition_leak(condition, pool, 0)
+    assert abs(leak.score) < 0.01
+    assert leak.local is not None
+    assert leak.local > 0.05
+    assert leak.p_value < 1e-20
+    assert independent.local is not None
+    assert abs(independent.local) < 0.005
+    assert independent.p_value > 1e-3
+
+
 def test_leak_ignores_constant_columns_and_is_repeatable() -> None:
     condition, data = chunks(600, generator())
     noise = data + torch.randn(600, 8, 2, generator=generator(1))

@@ -312,6 +312,10 @@ def test_capped_weight_of_the_epsilon_loss(cap: float, touched: int) -> None:
     # The same cap on the squared error of the clean sample: x0's error is sigma / alpha times epsilon's.
     ratio = (BASE.sigmas / BASE.alphas).square()
     torch.testing.assert_close(weight / ratio, torch.minimum(1 / ratio, torch.full_like(ratio, cap)))
+    # v = (alpha epsilon - sigma x0): its error is x0's over sigma.
+    variance = BASE.sigmas.square()
+    of_v = cap_weights(BASE, cap, "v")
+    torch.testing.assert_close(of_v / variance, torch.minimum(1 / variance, torch.full_like(variance, cap)))
 
 
 @pytest.mark.parametrize(

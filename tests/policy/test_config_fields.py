@@ -276,7 +276,11 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "training.optimizer.momentum_decay.beta_min": ("0.5", rates, DECAY),
     "training.optimizer.momentum_decay.beta_end": ("0.2", rates, LINE),
     "training.optimizer.momentum_decay.rate": ("0.9", rates, EXPONENTIAL),
-    "training.optimizer.momentum_decay.floor": ("0.7", rates, [*EXPONENTIAL, "training.optimizer.momentum_decay.rate=0.9"]),
+    "training.optimizer.momentum_decay.floor": (
+        "0.7",
+        rates,
+        [*EXPONENTIAL, "training.optimizer.momentum_decay.rate=0.9"],
+    ),
     "training.optimizer.momentum_decay.hold_beta": ("true", rates, DECAY),
     "training.optimizer.momentum_decay.exact_bias_correction": ("true", rates, DECAY),
     "training.ema.power": ("0.5", run_probe(decays), []),

@@ -1,0 +1,61 @@
+"""What goes into an objective, clean samples, and what comes out, training examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean samples x0 [B, *S] with what the denoiser is told about them.
+
+    condition: what the denoiser sees beside x_t, or None.
+    counted: bool, broadcastable to [B, *S]: where the loss counts; None counts everything.
+    known: bool, broadcastable to [B, *S]: entries that are given (in-painting) and so never noised; None for none.
+    groups: [B] int64, equal where samples have (nearly) the same condition; only noise assignment looks at it.
+    center: [B, *S], a mean of x0 given the condition; noise is then assigned to x0 - center. Only for assignment.
+    """
+
+    x0: Tensor
+    condition: Tensor | None = None
+    counted: Tensor | None = None
+    known: Tensor | None = None
+    groups: Tensor | None = None
+    center: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Noised:
+    """One training example per row: x_t [R, *S], what the network is told t [R], target [R, *S], weight [R] or None
+    (all ones), model_input [R, *S] (x_t times the process' input scale), counted (bool, broadcastable to [R, *S]: where
+    the loss counts; None counts everything).
+
+    `repeats` rows in a row belong to one clean sample, so R = B * repeats.
+    """
+
+    x_t: Tensor
+    t: Tensor
+    target: Tensor
+    weight: Tensor | None
+    model_input: Tensor
+    counted: Tensor | None = None
+    repeats: int = 1
+
+
+def repeat_rows(batch: Batch, repeats: int) -> Batch:
+    """Every sample `repeats` times in a row, with all that belongs to it but the condition, which is encoded first."""
+    if repeats == 1:
+        return batch
+    rows = batch.x0.shape[0]
+
+    def several(part: Tensor | None) -> Tensor | None:
+        if part is None or part.shape[0] != rows or (part.ndim < batch.x0.ndim and part is not batch.groups):
+            return part
+        return part.repeat_interleave(repeats, dim=0)
+
+    x0 = batch.x0.repeat_interleave(repeats, dim=0)
+    return Batch(
+        x0, batch.condition, several(batch.counted), several(batch.known), several(batch.groups), several(batch.center)
+    )

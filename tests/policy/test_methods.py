@@ -1,0 +1,169 @@
+"""Every method preset trains, resumes with the same bits, and differs from the baseline where it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from policy_accel.acceleration.build import build_objective
+from policy_accel.acceleration.config import AccelerationConfig
+from policy_accel.acceleration.noise_choices import AssignedNoise
+from policy_accel.configuration import groups
+from policy_accel.diffusion import UniformTimes
+from policy_accel.diffusion.laws import IndependentNoise
+from policy_accel.errors import UserError
+from policy_accel.policy.config import RobotConfig, register
+from policy_accel.policy.run import build_task, train_run
+from policy_accel.training.optimizer import MomentumDecayConfig
+
+Build = Callable[..., RobotConfig]
+register()
+METHODS = [name for name in groups()["method"] if name != "baseline"]
+# Few windows and small batches: fewer groups, and a share of pairs that a batch of eight has.
+SMALL = ["diffusion.timesteps=20", "training.optimizer.warmup_steps=1", "training.validate_every=0"]
+NEEDS = {
+    "immiscible_groups": ["acceleration.noise.groups=6"],
+    "everything": ["acceleration.noise.groups=6"],
+    "immiscible_c2ot": ["acceleration.noise.condition_ratio=0.4"],
+    "immiscible_policy": ["acceleration.noise.start_score=null", "training.evaluate_every=0"],
+    "immiscible_denoiser": ["diffusion.target=sample"],
+    "fdm_cap": ["diffusion.target=v"],
+    "fdm_cap_only": ["diffusion.target=v"],
+}
+
+
+def overrides(method: str) -> list[str]:
+    return [f"method={method}", *SMALL, *NEEDS.get(method, [])]
+
+
+def averaged(run_dir: str) -> dict[str, torch.Tensor]:
+    return load_file(Path(run_dir) / "checkpoints" / "00000004" / "ema.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Weights of the baseline by target, made when they are asked for."""
+    return {"folder": tmp_path_factory.mktemp("baseline")}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_trains_and_resumes_with_the_same_bits(
+    method: str, tiny_config: Build, tmp_path: Path, baseline: dict[str, Any]
+) -> None:
+    config = tiny_config(*overrides(method), f"run_dir={tmp_path / 'whole'}")
+    train_run(config)
+    whole = averaged(config.run_dir)
+    assert all(bool(value.isfinite().all()) for value in whole.values())
+
+    def crash(step: int) -> None:
+        if step == 2:
+            raise RuntimeError("killed")
+
+    options = [*overrides(method), "training.checkpoint.every=2", f"run_dir={tmp_path / 'parts'}"]
+    with pytest.raises(RuntimeError, match="killed"):
+        train_run(tiny_config(*options), after_update=crash)
+    train_run(tiny_config(*options))
+    resumed = averaged(str(tmp_path / "parts"))
+    assert same(whole, resumed)
+
+    target = config.diffusion.target
+    plain = [*SMALL, "method=baseline", *(["diffusion.target=" + target] if config.diffusion.family == "ddpm" else [])]
+    key = " ".join(plain)
+    if key not in baseline:
+        folder = baseline["folder"] / str(len(baseline))
+        train_run(tiny_config(*plain, f"run_dir={folder}"))
+        baseline[key] = averaged(str(folder))
+    expected_same = method == "recommended" and config.acceleration == AccelerationConfig()
+    assert same(whole, baseline[key]) == expected_same
+
+
+def test_the_baseline_has_every_acceleration_off(tiny_config: Build) -> None:
+    config = tiny_config("method=baseline")
+    assert config.acceleration == AccelerationConfig()
+    assert config.training.optimizer.momentum_decay == MomentumDecayConfig()
+    objective = build_objective(config.diffusion, config.acceleration)
+    assert isinstance(objective.noise, IndependentNoise)
+    assert isinstance(objective.times, UniformTimes)
+    assert objective.weights is None
+
+
+def test_the_papers_settings() -> None:
+    def of(method: str) -> dict[str, Any]:
+        from policy_accel.policy.run import robot_config
+
+        config = robot_config([f"method={method}"])
+        decay = config.training.optimizer.momentum_decay
+        return {**asdict(config.acceleration), "decay": decay, "method": config.method}
+
+    noise = of("immiscible")["noise"]
+    assert (noise["choice"], noise["metric"], noise["block_size"], noise["within"]) == (
+        "assignment",
+        "l2",
+        None,
+        "batch",
+    )
+    assert of("immiscible_knn")["noise"]["candidates"] == 2
+    policy = of("immiscible_policy")["noise"]
+    assert (policy["standardize"], policy["start_score"], policy["metric"]) == (True, 0.6, "l2")
+    for name, width in (("clts", 0.5), ("clts_wide", 1.0), ("clts_sharp", 0.25)):
+        timesteps = of(name)["timesteps"]
+        assert (timesteps["center"], timesteps["width"], timesteps["positions"]) == (0.3, width, "noise")
+    decay = of("momentum_decay")["decay"]
+    assert (decay.law, decay.compensate, decay.hold_beta) == ("demon", True, False)
+    assert of("momentum_decay_control")["decay"].hold_beta
+    assert of("fdm")["momentum"]["input_scale"] == "natural"
+    assert of("fdm_edm")["momentum"] == {
+        "input_scale": "momentum",
+        "multiplier": 2.0,
+        "schedule_strength": 0.0,
+        "cap_warmup": 200,
+    }
+    assert of("kl")["path"]["times_per_sample"] == 4
+    assert [of(method)["method"] for method in ("kl", "clts")] == ["kl", "clts"]
+
+
+def test_everything_has_all_four_papers(tiny_config: Build) -> None:
+    config = tiny_config(*overrides("everything"))
+    default = AccelerationConfig()
+    for part in ("noise", "path", "momentum", "timesteps"):
+        assert getattr(config.acceleration, part) != getattr(default, part)
+    assert config.training.optimizer.momentum_decay.law == "demon"
+
+
+def test_a_score_is_waited_for_only_where_there_will_be_one(tiny_config: Build) -> None:
+    with pytest.raises(UserError, match=r"start_score=0.6 waits for an evaluation"):
+        build_task(tiny_config("method=immiscible_policy"))
+    config = tiny_config("method=immiscible_policy", "training.evaluate_every=2", "evaluation.episodes=2")
+    noise = build_task(config).objective.noise
+    assert isinstance(noise, AssignedNoise)
+    assert not noise.start.reached(100)
+
+
+def test_an_unknown_method_is_named(tiny_config: Build) -> None:
+    with pytest.raises(UserError, match=r"method=imiscible is unknown; did you mean 'immiscible'"):
+        tiny_config("method=imiscible")
+
+
+def test_momentum_decay_without_momentum_is_refused(tiny_config: Build, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"needs momentum to decay"):
+        train_run(tiny_config("method=momentum_decay", "training.optimizer.betas=[0.0,0.999]"))
+
+
+def test_more_groups_than_windows(tiny_config: Build) -> None:
+    with pytest.raises(UserError, match=r"groups=5000 is more than the \d+ training windows"):
+        build_task(tiny_config("method=immiscible_groups", "acceleration.noise.groups=5000"))
+
+
+def test_conditions_are_needed_for_the_cost_of_conditions(tiny_config: Build) -> None:
+    with pytest.raises(UserError, match=r"within=condition .* policy.conditioning=inpainting"):
+        build_task(tiny_config(*overrides("immiscible_c2ot"), "policy.conditioning=inpainting"))
