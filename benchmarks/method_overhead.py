@@ -4,10 +4,10 @@
     python benchmarks/method_overhead.py --device cuda --batch 64 256 2048 --dims 32 112 3072
 
 Samples: 32 = chunks of 16 x 2, 112 = chunks of 16 x 7, both with 2 observations of 20 numbers and the small 1-D U-Net
-(configs/model/unet_small.yaml, 0.9 M parameters); 3072 = images 3 x 32 x 32 with one of 10 classes and diffusers'
-UNet2DModel (channels 32 and 64, one layer a block, 0.9 M parameters). On a CPU images are measured up to a batch of
-256: larger ones take minutes a step. 8192 random samples; grouped assignment goes by 256 k-means clusters of the
-observation (or by the class), in runs of 16.
+(configs/model/unet_small.yaml, 0.8 M parameters); 3072 = images 3 x 32 x 32 with one of 10 classes and diffusers'
+UNet2DModel (channels 32 and 64, one layer a block, 0.7 M parameters). On a CPU images are measured up to a batch of
+256: larger ones take most of a minute a step. 8192 random samples; grouped assignment goes by 256 k-means clusters of
+the observation (or by the class), in runs of 16.
 
 Two figures, in rounds in which all sides take turns, in reverse order every other round; the median of the rounds, with
 smallest and largest:

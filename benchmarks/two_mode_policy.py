@@ -1,9 +1,11 @@
 """What choosing the noise does to a policy with two modes of unequal probability: calibration and few-step sampling.
 
     python benchmarks/two_mode_policy.py
+    python benchmarks/two_mode_policy.py --observations uniform
 
-The toy: an observation o ~ N(0, I) in R^2, and a chunk of 16 steps x 2 that passes on one of two sides, the mode
-+ with probability sigmoid(3 o_1):
+The toy: an observation o in R^2, N(0, I) or uniform on [-1, 1]^2 (without the rare observations whose second mode
+hardly ever comes), and a chunk of 16 steps x 2 that passes on one of two sides, the mode + with probability
+sigmoid(3 o_1):
 
     step h, tau = h / 15:   (2 tau - 1 + 0.3 o_2,  +- (1 + 0.3 tanh o_2) sin(pi tau)) + 0.05 N(0, I)
 
@@ -55,7 +57,14 @@ LOSS_UPDATES = 200
 LEAK_ROWS = 4096
 OBSERVATIONS, DRAWS = 64, 128
 EVALUATIONS = (1, 2, 10, 50)
-GRID = (-1.0, 0.0, 1.0)  # cuts of each coordinate of the observation into four
+GRID = {"normal": (-1.0, 0.0, 1.0), "uniform": (-0.5, 0.0, 0.5)}  # cuts of each coordinate of the observation
+
+
+def draw_observations(law: str, count: int, generator: torch.Generator) -> Tensor:
+    """Observations [count, 2]."""
+    if law == "normal":
+        return torch.randn(count, 2, generator=generator)
+    return 2.0 * torch.rand(count, 2, generator=generator) - 1.0
 
 
 def plus_probability(observations: Tensor) -> Tensor:
@@ -74,22 +83,22 @@ def mode(observations: Tensor, sign: Tensor | float) -> Tensor:
 
 @dataclass(frozen=True)
 class Arm:
-    """A choice of noise; `groups` labels the observations [N, 2] of the data set."""
+    """A choice of noise; `groups` labels the observations [N, 2] of the data set, drawn from a law."""
 
     noise: NoiseConfig = field(default_factory=NoiseConfig)
-    groups: Callable[[Tensor], Tensor] | None = None
+    groups: Callable[[Tensor, str], Tensor] | None = None
     group_run: int = 1
 
 
-def grid_groups(observations: Tensor) -> Tensor:
+def grid_groups(observations: Tensor, law: str) -> Tensor:
     """Cells of a 4 x 4 grid over the observation, [N] int64."""
-    cell = torch.bucketize(observations, torch.tensor(GRID))
+    cell = torch.bucketize(observations, torch.tensor(GRID[law]))
     return 4 * cell[:, 0] + cell[:, 1]
 
 
-def kmeans(count: int) -> Callable[[Tensor], Tensor]:
+def kmeans(count: int) -> Callable[[Tensor, str], Tensor]:
     """Labels by `kmeans_groups` with `count` clusters."""
-    return lambda observations: kmeans_groups(observations, count, seed=0)
+    return lambda observations, law: kmeans_groups(observations, count, seed=0)
 
 
 GROUPED = NoiseConfig(choice="assignment", metric="dot", within="groups")
@@ -113,14 +122,14 @@ class ToyTask:
     validation_samples = 0
     fingerprint = "two modes"
 
-    def __init__(self, arm: Arm, seed: int) -> None:
+    def __init__(self, arm: Arm, law: str, seed: int) -> None:
         generator = named_generator(seed, "data")
         self.samples = SAMPLES
-        self.observations = torch.randn(SAMPLES, 2, generator=generator)
+        self.observations = draw_observations(law, SAMPLES, generator)
         plus = torch.rand(SAMPLES, generator=generator) < plus_probability(self.observations)
         clean = mode(self.observations, torch.where(plus, 1.0, -1.0))
         self.chunks = clean + NOISE * torch.randn(clean.shape, generator=generator)
-        self.groups = None if arm.groups is None else arm.groups(self.observations)
+        self.groups = None if arm.groups is None else arm.groups(self.observations, law)
         self.group_run = arm.group_run
         self.objective: Objective = build_objective(
             DiffusionConfig(family="flow", target="flow"), AccelerationConfig(noise=arm.noise)
@@ -150,10 +159,10 @@ def data_order(task: ToyTask, seed: int, device: torch.device) -> DataOrder:
     return DataOrder(SAMPLES, BATCH_SIZE, seed, device, groups=task.groups, run=task.group_run)
 
 
-def run_arm(arm: Arm, seed: int, steps: int, device: torch.device) -> dict[str, Any]:
+def run_arm(arm: Arm, law: str, seed: int, steps: int, device: torch.device) -> dict[str, Any]:
     """Train one policy and measure it."""
     started = time.perf_counter()
-    task = ToyTask(arm, seed)
+    task = ToyTask(arm, law, seed)
     task.to(device)
     optimizer = OptimizerConfig(lr=1e-3, betas=[0.9, 0.999], weight_decay=0.0, warmup_steps=0)
     order, generators = data_order(task, seed, device), Generators(seed, device)
@@ -162,17 +171,17 @@ def run_arm(arm: Arm, seed: int, steps: int, device: torch.device) -> dict[str, 
     figures = {"train_loss": float(losses[-LOSS_UPDATES:].mean())}
     return (
         figures
-        | sampled(update.ema.model, task.objective, device)
+        | sampled(update.ema.model, task.objective, law, device)
         | leak(task, seed, device)
         | {"seconds": time.perf_counter() - started}
     )
 
 
 @torch.no_grad()
-def sampled(model: nn.Module, objective: Objective, device: torch.device) -> dict[str, Any]:
+def sampled(model: nn.Module, objective: Objective, law: str, device: torch.device) -> dict[str, Any]:
     """Figures of samples from N(0, I); the same observations and noise for every arm and seed."""
     generator = named_generator(0, "evaluation")
-    observations = torch.randn(OBSERVATIONS, 2, generator=generator)
+    observations = draw_observations(law, OBSERVATIONS, generator)
     noise = torch.randn(OBSERVATIONS * DRAWS, 1, HORIZON, ACTION_DIM, generator=generator).to(device)
     condition = observations.repeat_interleave(DRAWS, dim=0).unsqueeze(1).to(device)
     true = plus_probability(observations)
@@ -228,6 +237,7 @@ HEADER = "| noise | train loss | error at 1 / 2 / 10 / 50 | distance at 1 / 2 / 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="default: all")
+    parser.add_argument("--observations", choices=GRID, default="normal", help="their law")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--device", default="cpu")
@@ -241,18 +251,24 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     device = choose_device(arguments.device)
-    found: dict[str, Any] = {}
+    law, found = arguments.observations, {}
     print(HEADER)
     for name in arguments.arms:
-        runs = {str(seed): run_arm(ARMS[name], seed, arguments.steps, device) for seed in arguments.seeds}
+        runs = {str(seed): run_arm(ARMS[name], law, seed, arguments.steps, device) for seed in arguments.seeds}
         found[name] = {
             "mean": mean_of(list(runs.values())),
             "seeds": {seed: mean_of([figures]) for seed, figures in runs.items()},
         }
         print(row(name, found[name]["mean"]), flush=True)
     write_result(
-        arguments.output or RESULTS / f"two_mode_policy_{device.type}.json",
-        {"seeds": arguments.seeds, "steps": arguments.steps, "batch_size": BATCH_SIZE, "arms": found},
+        arguments.output or RESULTS / f"two_mode_policy_{'' if law == 'normal' else law + '_'}{device.type}.json",
+        {
+            "observations": law,
+            "seeds": arguments.seeds,
+            "steps": arguments.steps,
+            "batch_size": BATCH_SIZE,
+            "arms": found,
+        },
     )
 
 

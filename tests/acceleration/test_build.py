@@ -39,7 +39,7 @@ def drawn(objective: Objective, step: int = 0, progress: float = 0.0) -> Noised:
 
 @pytest.mark.parametrize("target", ["epsilon", "sample", "v"])
 def test_everything_off_is_the_baseline(target: str) -> None:
-    """Ho et al. 2020, algorithm 1, written straight: t ~ U, epsilon ~ N, x_t = sqrt(abar) x0 + sqrt(1 - abar) epsilon."""
+    """Ho et al. 2020, algorithm 1, written straight."""
     noised = drawn(build_objective(*settings(diffusion__target=target)))
     time, noise = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
     x0 = batch().x0
