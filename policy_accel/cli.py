@@ -37,7 +37,14 @@ def build_parser() -> argparse.ArgumentParser:
         "  policy-accel train model=transformer --print-config\n"
         "tasks:   pusht_keypoints (default), pusht_state, custom\n"
         "recipes: small (default), demo, diffusion_policy, diffusion_policy_transformer\n"
-        "models:  unet, unet_small, transformer, mlp",
+        "models:  unet, unet_small, transformer, mlp\n"
+        "methods: baseline (default), recommended, everything,\n"
+        "         immiscible, immiscible_knn, immiscible_dot, immiscible_policy, immiscible_groups, immiscible_c2ot,\n"
+        "         immiscible_residual, immiscible_denoiser, immiscible_scaling,\n"
+        "         kl, kl_partial, kl_independent, kl_fresh, kl_schedule,\n"
+        "         fdm, fdm_cap, fdm_cap_only, fdm_sigma, fdm_one, fdm_schedule, fdm_edm, fdm_vp, fdm_ve, edm, flow,\n"
+        "         clts, clts_wide, clts_sharp, clts_unbiased, stratified, logit_normal, speed, loss_second_moment,\n"
+        "         min_snr, p2, momentum_decay, momentum_decay_control, momentum_decay_only, consistency",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument(
@@ -52,8 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--episodes", type=int, help="number of episodes")
     evaluate.add_argument("--seed", type=int, help="seed of the first episode")
     evaluate.add_argument("--noise-seed", type=int, help="seed of the sampler's noise")
-    evaluate.add_argument("--sampler", help="ddpm, ddim or dpm_solver++")
-    evaluate.add_argument("--sampling-steps", type=int, help="network evaluations of a chunk")
+    evaluate.add_argument("--sampler", help="ddpm, ddim, dpm_solver++, euler or heun")
+    evaluate.add_argument("--sampling-steps", type=int, help="steps of the sampler for a chunk")
     evaluate.add_argument("--spacing", help="leading, trailing or linspace")
     evaluate.add_argument("--workers", type=int, help="processes for the environments")
     evaluate.add_argument("--videos", type=int, help="number of episodes to film")

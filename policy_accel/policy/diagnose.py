@@ -1,0 +1,499 @@
+"""What each method would change on a set of demonstrations, measured before any training.
+
+The noise of every choice comes from the objective that `train` would build, over the batches that it would make.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policy_accel.acceleration.conditional import ridge_mean
+from policy_accel.acceleration.diagnostics import (
+    USEFUL_LOG_SNR,
+    Leak,
+    SnrCoverage,
+    condition_leak,
+    miscibility,
+    noise_shrink,
+    snr_coverage,
+    target_variance,
+    transport_distance,
+)
+from policy_accel.acceleration.timestep_curriculum import noise_matched_positions, timestep_probabilities
+from policy_accel.diffusion import Batch, DiscreteProcess, Path, Process
+from policy_accel.diffusion.laws import Chosen, NoiseChoice
+from policy_accel.diffusion.processes import Level
+from policy_accel.errors import UserError
+from policy_accel.policy.config import RobotConfig
+from policy_accel.policy.demonstrations import read_task_episodes
+from policy_accel.policy.run import build_task, robot_config
+from policy_accel.policy.task import ChunkTask
+from policy_accel.training.devices import choose_device, use_device
+from policy_accel.training.randomness import DataOrder, named_generator
+
+ROWS = 4096
+FEWEST_ROWS = 64
+MOST_ROWS = 16384  # the leak holds a few matrices of rows x rows
+WIDEST_CONDITION = 4096
+PROFILE_ROWS = 2048
+LEVELS = 9
+DRAWN_TIMES = 65536
+EXPLAIN_ROWS = 16384
+NEIGHBOURS = 8
+LEAK_P = 1e-3  # below this p-value a choice leaks
+_CONSTANT = 1e-4  # as in the normalisers
+
+INDEPENDENT = "independent"
+CHOICES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (INDEPENDENT, ("method=baseline",)),
+    ("whole batch", ("method=immiscible",)),
+    ("whole batch, standardised", ("method=immiscible_policy",)),
+    ("nearest of 2", ("method=immiscible_knn",)),
+    ("nearest of 4", ("method=immiscible_knn", "acceleration.noise.candidates=4")),
+    ("nearest of 8", ("method=immiscible_knn", "acceleration.noise.candidates=8")),
+    ("nearest of 2, dot", ("method=immiscible_dot",)),
+    ("groups", ("method=immiscible_groups",)),
+    ("C2OT", ("method=immiscible_c2ot",)),
+    ("residual", ("method=immiscible_residual",)),
+)
+PROFILED = (INDEPENDENT, "whole batch", "nearest of 2")
+CONFIGURED = "as configured"
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The training windows, normalised.
+
+    effective_dimension: participation ratio tr(C)^2 / tr(C^2) of the chunks' covariance, 1 .. entries.
+    explained_linear, explained_neighbours: share of the chunks' variance predicted from the observation in other
+        episodes than those of the prediction, by ridge regression and by the mean of the 8 nearest; None with one
+        episode.
+    action_std: of each dimension. action_rms: over all of them. clipped: share of the actions beyond
+        diffusion.clip_sample. constant_*: dimensions that never change.
+    """
+
+    windows: int
+    episodes: int
+    horizon: int
+    action_dim: int
+    observation_dim: int
+    n_obs_steps: int
+    effective_dimension: float
+    explained_linear: float | None
+    explained_neighbours: float | None
+    action_std: tuple[float, ...]
+    action_rms: float
+    clipped: float
+    clip_sample: float | None
+    constant_actions: tuple[int, ...]
+    constant_observations: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class NoiseFacts:
+    """One way of choosing noise.
+
+    overrides: what `train` takes for it. distance_before, distance_after: mean L2 distance of chunk and noise, of
+    independent noise and of the chosen one. mean_square: of the noise, 1 for N(0, I). divergence: of its marginal from
+    N(0, I), nats. rows_moved: share, of assignments. milliseconds: median over batches, draw and choice.
+    candidates: of nearest noise, else None.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    distance_before: float
+    distance_after: float
+    mean_square: float
+    divergence: float
+    rows_moved: float | None
+    leak: Leak
+    milliseconds: float
+    candidates: int | None
+
+    @property
+    def drop(self) -> float:
+        """Relative decrease of the transport distance."""
+        return 1.0 - self.distance_after / self.distance_before
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the noise tells the observation."""
+        return self.leak.p_value <= LEAK_P
+
+
+@dataclass(frozen=True)
+class LevelFacts:
+    """By noise level, cleanest first: log_snr [L]; own_probability: of a choice, [L]; floors: of a target, [L]."""
+
+    rows: int
+    log_snr: tuple[float, ...]
+    own_probability: dict[str, tuple[float, ...]]
+    floors: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class ScheduleFacts:
+    """coverage: of each law of the times. start_snr: alpha / sigma where the sampler starts from pure noise."""
+
+    family: str
+    target: str
+    sampler: str
+    spacing: str
+    evaluations: int
+    start_time: float
+    start_snr: float
+    useful_log_snr: tuple[float, float]
+    coverage: dict[str, SnrCoverage]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that was measured. train: the overrides of `train` that lead to it, without those of the noise."""
+
+    dataset: str
+    train: tuple[str, ...]
+    rows: int
+    batch_size: int
+    seed: int
+    data: DataFacts
+    noise: tuple[NoiseFacts, ...]
+    refused: dict[str, str]
+    levels: LevelFacts
+    schedule: ScheduleFacts
+
+
+@dataclass
+class _Recorder:
+    """Stands in an objective for its choice of noise and keeps what it is given and what it gives."""
+
+    choice: NoiseChoice
+    x0: list[Tensor] = field(default_factory=list)
+    before: list[Tensor] = field(default_factory=list)
+    noise: list[Tensor] = field(default_factory=list)
+    moved: list[Tensor] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Chosen:
+        """Choose and wait."""
+        pools: list[Tensor] = []
+
+        def drawn() -> Tensor:
+            pools.append(draw())
+            return pools[-1]
+
+        started = time.perf_counter()
+        noise, permutation = self.choice.begin(batch, drawn, generator, step).result()
+        noise.flatten()[0].item()  # waits for the device
+        self.seconds.append(time.perf_counter() - started)
+        self.x0.append(batch.x0)
+        self.noise.append(noise)
+        self.before.append(pools[0] if pools else draw())
+        if permutation is not None:
+            self.moved.append(permutation != torch.arange(len(permutation), device=permutation.device))
+        return Chosen(lambda: (noise, permutation))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Chunks and noise [N, horizon, A], observations [N, n_obs_steps, O]."""
+
+    x0: Tensor
+    before: Tensor
+    noise: Tensor
+    condition: Tensor
+    rows_moved: float | None
+    milliseconds: float
+
+
+def diagnose(dataset: str, overrides: Sequence[str], *, rows: int = ROWS, report: Report = lambda _: None) -> Diagnosis:
+    """Measure the methods on `dataset` under the `overrides` of `train`.
+
+    rows: windows whose noise is looked at, rounded down to whole batches. report: told what comes next.
+
+    Raises:
+        UserError: what configuration and data raise; rows out of range, fewer than 64 windows, in-painting, an
+            observation that is too wide, all observations equal.
+    """
+    if not FEWEST_ROWS <= rows <= MOST_ROWS:
+        raise UserError(f"--rows {rows} must lie between {FEWEST_ROWS} and {MOST_ROWS}.")
+    given = next((o for o in overrides if o.startswith("task.data=")), None)
+    if given is not None:
+        raise UserError(f"{given} names the data a second time; leave it out, or diagnose that file.")
+    base = [*overrides, f"task.data={quoted(dataset)}"]
+    config = robot_config(base)
+    if config.policy.conditioning == "inpainting":
+        raise UserError(
+            "policy.conditioning=inpainting gives the denoiser no condition that noise could tell; diagnose with "
+            "policy.conditioning=global."
+        )
+    device = choose_device(config.training.device)
+    use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
+    report("data")
+    task = build_task(_with_noise(config, robot_config([*_without_noise(base), "method=baseline"])))
+    task.to(device)
+    if task.samples < FEWEST_ROWS:
+        raise UserError(
+            f"{dataset} gives {task.samples} training windows, and a measurement needs {FEWEST_ROWS} or more; record "
+            "more demonstrations, or lower task.val_ratio."
+        )
+    wide = task.policy.observation_dim * config.policy.n_obs_steps
+    if wide > WIDEST_CONDITION:
+        raise UserError(
+            f"task.observation holds {wide} numbers a window, and diagnose compares up to {WIDEST_CONDITION}; leave "
+            "images out of task.observation."
+        )
+    facts = _data_facts(task, config)
+    plain = tuple(_without_noise(base))
+    measured: list[NoiseFacts] = []
+    refused: dict[str, str] = {}
+    kept: dict[str, _Drawn] = {}
+    for name, own in _choices(config, overrides, plain, task.samples):
+        report(f"noise: {name}")
+        try:
+            chosen = config if name == CONFIGURED else robot_config([*plain, *own])
+            chosen = _with_noise(config, chosen)
+            drawn = _draw(build_task(chosen), chosen, rows, device)
+        except UserError as error:
+            refused[name] = str(error)
+            continue
+        measured.append(_noise_facts(name, own, drawn, chosen))
+        if name in PROFILED:
+            kept[name] = drawn
+    report("noise levels")
+    return Diagnosis(
+        dataset,
+        plain,
+        len(kept[INDEPENDENT].x0),
+        _batch_size(config, task),
+        config.seed,
+        facts,
+        tuple(measured),
+        refused,
+        _level_facts(task, config, kept),
+        _schedule_facts(task.objective.process, config),
+    )
+
+
+def quoted(value: str) -> str:
+    """A path as an override's value."""
+    if all(character.isalnum() or character in "_-./:" for character in value):
+        return value
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _without_noise(overrides: Sequence[str]) -> list[str]:
+    return [o for o in overrides if not o.startswith(("method=", "acceleration.noise."))]
+
+
+def _with_noise(config: RobotConfig, chosen: RobotConfig) -> RobotConfig:
+    """`config` with the noise of `chosen`, in force from the first update on."""
+    noise = replace(chosen.acceleration.noise, start_step=0, start_score=None)
+    return replace(config, acceleration=replace(config.acceleration, noise=noise))
+
+
+def _choices(
+    config: RobotConfig, overrides: Sequence[str], plain: Sequence[str], windows: int
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Every choice with its overrides; the configured one too where it is none of them."""
+    found = []
+    for name, own in CHOICES:
+        groups = robot_config([*plain, *own]).acceleration.noise.groups
+        if own == ("method=immiscible_groups",) and groups > windows // 4:
+            own = (*own, f"acceleration.noise.groups={windows // 4}")
+        found.append((name, own))
+    configured = config.acceleration.noise
+    known = [robot_config([*plain, *own]).acceleration.noise for _, own in found]
+    if configured.choice != "independent" and configured not in known:
+        found.append((CONFIGURED, tuple(o for o in overrides if o not in plain)))
+    return found
+
+
+def _batch_size(config: RobotConfig, task: ChunkTask) -> int:
+    return min(config.training.batch_size, task.samples)
+
+
+def _draw(task: ChunkTask, config: RobotConfig, rows: int, device: torch.device) -> _Drawn:
+    """The first batches of a run with their noise; chunks with padding that does not count are left out."""
+    task.to(device)
+    size = _batch_size(config, task)
+    order = DataOrder(task.samples, size, config.seed, device, groups=task.groups, run=task.group_run)
+    recorder = _Recorder(task.objective.noise)
+    objective = replace(task.objective, noise=recorder, path=Path())
+    times, noises = (named_generator(config.seed, "diagnosis", name, device=device) for name in ("time", "noise"))
+    conditions, whole = [], []
+    for step in range(max(1, min(rows, task.samples) // size)):
+        batch = task.batch(order.batch(step))
+        objective.draw(batch, times, noises)
+        assert batch.condition is not None
+        conditions.append(batch.condition)
+        counted = torch.ones_like(batch.x0[:, :, :1], dtype=torch.bool) if batch.counted is None else batch.counted
+        whole.append(counted.flatten(1).all(1))
+    use = torch.cat(whole)
+    if int(use.sum()) < FEWEST_ROWS:
+        raise UserError(f"{int(use.sum())} of {len(use)} windows are without padding; set task.mask_padding=false.")
+    return _Drawn(
+        torch.cat(recorder.x0)[use],
+        torch.cat(recorder.before)[use],
+        torch.cat(recorder.noise)[use],
+        torch.cat(conditions)[use],
+        float(torch.cat(recorder.moved).double().mean()) if recorder.moved else None,
+        1000.0 * float(np.median(recorder.seconds)),
+    )
+
+
+def _noise_facts(name: str, overrides: tuple[str, ...], drawn: _Drawn, config: RobotConfig) -> NoiseFacts:
+    noise = config.acceleration.noise
+    shrink = noise_shrink(drawn.noise)
+    return NoiseFacts(
+        name,
+        overrides,
+        transport_distance(drawn.x0, drawn.before),
+        transport_distance(drawn.x0, drawn.noise),
+        shrink.mean_square,
+        shrink.divergence,
+        drawn.rows_moved,
+        condition_leak(drawn.condition, drawn.noise, config.seed, rows=len(drawn.noise)),
+        drawn.milliseconds,
+        noise.candidates if noise.choice == "nearest" else None,
+    )
+
+
+def _data_facts(task: ChunkTask, config: RobotConfig) -> DataFacts:
+    picked = torch.randperm(task.samples, generator=named_generator(config.seed, "diagnosis", "data"))[:EXPLAIN_ROWS]
+    batch = task.batch(picked.to(task.actions.device))
+    assert batch.condition is not None
+    steps = task.train.indices.cpu()
+    episodes, _ = read_task_episodes(config.task)
+    episode = torch.from_numpy(np.searchsorted(episodes.episode_ends, steps[:, 0].numpy(), side="right"))
+    x = batch.x0.flatten(1).double()
+    covariance = (x - x.mean(0)).T @ (x - x.mean(0))
+    linear, neighbours = explained_by_observation(batch.condition, batch.x0, episode[picked], config.seed)
+    clip, actions = config.diffusion.clip_sample, task.actions.double()
+    beyond = 0.0 if clip is None else float((actions.abs() > clip * (1.0 + _CONSTANT)).double().mean())
+    return DataFacts(
+        windows=task.samples,
+        episodes=len(episode.unique()),
+        horizon=batch.x0.shape[1],
+        action_dim=batch.x0.shape[2],
+        observation_dim=batch.condition.shape[2],
+        n_obs_steps=batch.condition.shape[1],
+        effective_dimension=float(covariance.trace().square() / covariance.square().sum().clamp(min=1e-30)),
+        explained_linear=linear,
+        explained_neighbours=neighbours,
+        action_std=tuple(actions.std(0, correction=0).tolist()),
+        action_rms=float(actions.square().mean().sqrt()),
+        clipped=beyond,
+        clip_sample=clip,
+        constant_actions=_constant(task.actions),
+        constant_observations=_constant(task.observations),
+    )
+
+
+def _constant(values: Tensor) -> tuple[int, ...]:
+    return tuple(((values.amax(0) - values.amin(0)) < _CONSTANT).nonzero().flatten().tolist())
+
+
+@torch.no_grad()
+def explained_by_observation(
+    conditions: Tensor, chunks: Tensor, episodes: Tensor, seed: int
+) -> tuple[float | None, float | None]:
+    """Shares of the variance of chunks [N, *S] that observations [N, *C] predict: (ridge, mean of the 8 nearest).
+
+    The episodes [N] are cut into halves, each predicted from the other: windows of one episode are near copies. None
+    when there is one episode. Negative where the prediction is worse than the mean.
+    """
+    labels = episodes.unique()
+    if len(labels) < 2:
+        return None, None
+    c, x = conditions.flatten(1).float(), chunks.flatten(1).float()
+    shuffled = labels[torch.randperm(len(labels), generator=named_generator(seed, "diagnosis", "episodes"))]
+    first = torch.isin(episodes, shuffled[: len(labels) // 2]).to(x.device)
+    total = linear = nearest = 0.0
+    for fit, test in ((first, ~first), (~first, first)):
+        deviation, mean = torch.std_mean(c[fit], dim=0, correction=0)
+        scale = torch.where(deviation > _CONSTANT, 1.0 / deviation, 0.0)
+        known, asked = (c[fit] - mean) * scale, (c[test] - mean) * scale
+        near = [
+            torch.cdist(part, known).topk(min(NEIGHBOURS, len(known)), largest=False).indices
+            for part in asked.split(512)
+        ]
+        total += float((x[test] - x[fit].mean(0)).square().sum())
+        nearest += float((x[test] - x[fit][torch.cat(near)].mean(1)).square().sum())
+        linear += float((x[test] - ridge_mean(c[fit], x[fit]).predict(c[test])).square().sum())
+    return 1.0 - linear / max(total, 1e-30), 1.0 - nearest / max(total, 1e-30)
+
+
+def _level_facts(task: ChunkTask, config: RobotConfig, kept: dict[str, _Drawn]) -> LevelFacts:
+    levels = _levels(task.objective.process, config.seed)
+    rows = min(PROFILE_ROWS, *(len(drawn.x0) for drawn in kept.values()))
+    plain = kept[INDEPENDENT]
+    targets = dict.fromkeys((config.diffusion.target, "epsilon", "sample", "v"))
+    return LevelFacts(
+        rows,
+        tuple(2.0 * level.half_log_snr for level in levels),
+        {
+            name: tuple(miscibility(drawn.x0[:rows], drawn.noise[:rows], levels).own_probability.tolist())
+            for name, drawn in kept.items()
+        },
+        {
+            name: tuple(target_variance(plain.x0[:rows], plain.noise[:rows], levels, name).tolist())
+            for name in targets
+        },
+    )
+
+
+def _levels(process: Process, seed: int) -> list[Level]:
+    """Levels spread over what uniform times (or the process' own law) visit, cleanest first."""
+    shares = torch.linspace(0.0, 1.0, LEVELS, dtype=torch.float64)
+    if isinstance(process, DiscreteProcess):
+        times = (shares * (process.timesteps - 1)).round().long().unique()
+        return [process.level(int(t)) for t in times]
+    drawn = _own_times(process, seed).sort().values
+    return [process.level(float(drawn[int(i)])) for i in ((0.01 + 0.98 * shares) * (len(drawn) - 1)).round()]
+
+
+def _own_times(process: Process, seed: int) -> Tensor:
+    assert not isinstance(process, DiscreteProcess)
+    return process.draw_times((DRAWN_TIMES,), generator=named_generator(seed, "diagnosis", "times"), device="cpu")
+
+
+def _schedule_facts(process: Process, config: RobotConfig) -> ScheduleFacts:
+    if isinstance(process, DiscreteProcess):
+        process = process.to("cpu")
+        law = config.acceleration.timesteps
+        positions = noise_matched_positions(process.log_snr) if law.positions == "noise" else None
+        bump = timestep_probabilities(
+            1.0,
+            process.timesteps,
+            center=law.center,
+            width=law.width,
+            strength=law.strength,
+            positions=positions,
+        )
+        coverage = {
+            "uniform": snr_coverage(process.log_snr),
+            "curriculum, complete": snr_coverage(process.log_snr, bump),
+        }
+    else:
+        coverage = {"own law": snr_coverage(process.log_snr_at(_own_times(process, config.seed)))}
+    grid = config.sampling.grid(process)
+    start = process.level(grid.timesteps[0])  # type: ignore[arg-type]
+    return ScheduleFacts(
+        config.diffusion.family,
+        config.diffusion.target,
+        config.sampling.sampler,
+        config.sampling.spacing,
+        config.sampling.network_evaluations,
+        float(grid.timesteps[0]),
+        start.alpha / start.sigma,
+        USEFUL_LOG_SNR,
+        coverage,
+    )
