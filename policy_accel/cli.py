@@ -67,6 +67,23 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     evaluate.set_defaults(run=_evaluate)
 
+    diagnose = commands.add_parser(
+        "diagnose",
+        help="measure on your demonstrations what each method would change, before any training",
+        description="Measure on demonstrations, before any training, what each method would change: does a choice of "
+        "noise tell the observation, which noise levels are trained on, where the loss is noisy. Prints a table with a "
+        "recommendation and writes diagnosis.json and diagnosis.png.",
+        epilog="examples:\n"
+        "  policy-accel diagnose data/pusht.zip\n"
+        "  policy-accel diagnose PATH task=custom 'task.observation=[state]' task.action=action",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    diagnose.add_argument("dataset", metavar="DATASET", help="replay buffer: a zarr folder or zip")
+    diagnose.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
+    diagnose.add_argument("--output", type=Path, metavar="DIR", help="folder (default: diagnosis/NAME of the data)")
+    diagnose.add_argument("--rows", type=int, help="windows to look at (default: 4096)")
+    diagnose.set_defaults(run=_diagnose)
+
     data = commands.add_parser("data", help="inspect, fetch or generate demonstrations")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     inspect = actions.add_parser("inspect", help="say what a replay buffer holds and what is wrong with it")
@@ -123,6 +140,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     from policy_accel.commands.evaluate import run_evaluate
 
     return run_evaluate(options)
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    from policy_accel.commands.diagnose import run_diagnose
+
+    return run_diagnose(options.dataset, options.overrides, output=options.output, rows=options.rows)
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -266,5 +266,6 @@ def build_noise(config: NoiseConfig) -> NoiseChoice:
         standardize=config.standardize,
         grouped=within == "groups",
         condition_weight=ConditionWeight(config.condition_ratio) if within == "condition" else None,
+        denoiser_centered=center == "denoiser",
         start=start,
     )

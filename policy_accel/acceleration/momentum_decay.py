@@ -238,8 +238,8 @@ class MomentumDecay:
             if not averages:
                 if chosen.hold_beta:
                     raise UserError(
-                        f"training.optimizer.momentum_decay.hold_beta=true changes nothing for "
-                        f"{type(optimizer).__name__} with dampening=0, whose learning rate stays as it is; leave it out."
+                        "training.optimizer.momentum_decay.hold_beta=true changes nothing for "
+                        f"{type(optimizer).__name__} with dampening=0, whose learning rate stays as it is: omit it."
                     )
                 chosen = replace(chosen, compensate=False)
             decay_at(0, steps, beta_0, chosen, start_step=start_step)

@@ -4,6 +4,12 @@ Unlike an assignment this changes the noise itself. Given the data its density i
 the divergence from N(0, I) is ln k - 1 + 1/k nats in any dimension (derived from the order statistics of k independent
 draws, not printed in the paper). `l2` prefers short noises, so E ||n||^2 / D falls below 1; `dot` only moves the noise
 along the sample and leaves its orthogonal part exactly N(0, I).
+
+The k noises need not be drawn (derived here; the law is exactly that of the published algorithm). Write a candidate as
+z = a x/||x|| + r v, with v a unit vector across x. Then a ~ N(0, 1), r^2 ~ chi^2(D - 1) and v are independent, and
+||x - z||^2 = ||x||^2 - 2 a ||x|| + a^2 + r^2 and x.z = a ||x|| do not contain v. So the choice needs k pairs (a, r) a
+sample, and the kept noise is its pair with any v that had no part in the choice: one z serves all. Its own pair is the
+first candidate; where another wins, z is moved along x and its part across x stretched.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from policy_accel.errors import UserError, did_you_mean
 
 METRICS = ("dot", "l2")
 DEFAULT_METRIC = "l2"
+SMALLEST_LENGTH = 1e-15  # a shorter vector has no direction: its square leaves the range of float32
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class NearestNoise:
     candidate: Tensor
 
 
+@torch.no_grad()
 def nearest_noise(
     data: Tensor,
     *,
@@ -36,36 +44,69 @@ def nearest_noise(
     generator: torch.Generator,
     mask: Tensor | None = None,
 ) -> NearestNoise:
-    """Draw `candidates` noises for every row of data [B, *S] in one call and keep the one that `choose_nearest` picks.
+    """The noise that each row of data [B, *S] keeps of `candidates` independent N(0, I), in the dtype of data.
 
-    With one candidate the noise equals `torch.randn(data.shape, generator=generator)` bitwise; k candidates advance the
-    generator k times as far. Costs B k D numbers of memory, no communication, no wait for the device.
+    metric: `l2` keeps the nearest, as published; `dot` the most aligned, the largest x.z. mask: bool, broadcastable to
+    data, False where an entry does not count: there the noise is plain N(0, 1).
+
+    Costs O(B D + B k) time and memory, no communication, no wait for the device. Candidate 0 is
+    `torch.randn(data.shape, generator=generator)`, so rows that keep it, all with one candidate, equal it bitwise. It
+    is also kept where nothing distinguishes the candidates: no counted entry, or `dot` with a sample of zeros.
 
     Raises:
-        UserError: `candidates` is not a whole number of at least 1, or what `choose_nearest` raises.
+        UserError: `candidates` is not a whole number of at least 1, an unknown metric, a mask that does not fit.
     """
     if not isinstance(candidates, int) or isinstance(candidates, bool) or candidates < 1:
         raise UserError(f"candidates={candidates!r}; give a whole number of noises to choose from, 1 or more.")
-    shape = (data.shape[0], candidates, *data.shape[1:])
-    drawn = torch.randn(shape, device=data.device, dtype=data.dtype, generator=generator)
-    return choose_nearest(data, drawn, metric=metric, mask=mask)
+    _check_metric(metric)
+    counted = counted_entries(data, mask)
+    noise = torch.randn(data.shape, device=data.device, dtype=data.dtype, generator=generator)
+    batch, others, dtype = len(data), candidates - 1, cost_dtype(data)
+    if not others:
+        return NearestNoise(noise, torch.zeros(batch, dtype=torch.int64, device=data.device))
+    z = noise.reshape(batch, -1).to(dtype)
+    x = _counted_only(data.reshape(batch, -1).to(dtype), counted)
+
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    directed = length > SMALLEST_LENGTH
+    per_length = torch.where(directed, 1.0 / length, 0.0)
+    first = torch.linalg.vecdot(x, z).unsqueeze(1) * per_length
+    along = torch.randn((batch, others), device=data.device, dtype=dtype, generator=generator)
+    along = torch.cat([first, along * directed], dim=1)
+    if metric == "dot":
+        kept = (along * length).argmax(dim=1, keepdim=True)
+    else:
+        rest = torch.addcmul(_counted_only(z, counted), x, first * per_length, value=-1.0)
+        rest_length = torch.linalg.vector_norm(rest, dim=1, keepdim=True)
+        # A sample without direction leaves all entries to the rest, one with a single entry none.
+        freedom = (x.shape[1] if counted is None else counted.sum(1, keepdim=True)) - directed.to(dtype)
+        chi_square = 2.0 * torch._standard_gamma(
+            (0.5 * freedom).clamp(min=0.5).expand(batch, others), generator=generator
+        )
+        across = torch.cat([rest_length, (chi_square * (freedom > 0.0)).sqrt()], dim=1)
+        # ||x - z||^2 without ||x||^2, which all candidates of a sample share.
+        kept = (along * (2.0 * length - along) - across.square()).argmax(dim=1, keepdim=True)
+        stretch = across.gather(1, kept) / rest_length.clamp(min=SMALLEST_LENGTH)
+        z.addcmul_(rest, stretch - 1.0)
+    # Written as changes to z, which are exactly 0 for candidate 0 and for entries that do not count.
+    z.addcmul_(x, (along.gather(1, kept) - first) * per_length)
+    return NearestNoise(z.to(noise.dtype).view_as(noise), kept.squeeze(1))
 
 
 @torch.no_grad()
 def choose_nearest(
     data: Tensor, candidates: Tensor, *, metric: str = DEFAULT_METRIC, mask: Tensor | None = None
 ) -> NearestNoise:
-    """Keep for each row of data [B, *S] one of its candidates [B, k, *S]; the first one on ties.
+    """Keep for each row of data [B, *S] one of the candidates [B, k, *S] that you give; the first one on ties.
 
-    metric: `l2` keeps the nearest, as published; `dot` the most aligned, the largest x.z. mask: bool, broadcastable to
-    data, False where an entry does not count. The comparison is in float32, or float64 if data is. It takes no random
-    number, so torch.compile captures it whole.
+    The published algorithm to the letter, for noises that are not k fresh normal draws (of a fixed pool, antithetic or
+    quasi-random); for those `nearest_noise` is the cheaper way to the same law. metric and mask as there. The
+    comparison is in float32, or float64 if data is. torch.compile captures it whole.
 
     Raises:
         UserError: an unknown metric, candidates that do not fit data, a mask that does not fit.
     """
-    if metric not in METRICS:
-        raise UserError(f"metric '{metric}' is unknown; {did_you_mean(metric, METRICS)}")
+    _check_metric(metric)
     if candidates.ndim != data.ndim + 1 or (candidates.shape[0], *candidates.shape[2:]) != data.shape:
         raise UserError(
             f"candidates {list(candidates.shape)} do not fit data {list(data.shape)}; give [B, k, *S] beside [B, *S]."
@@ -73,12 +114,19 @@ def choose_nearest(
     counted = counted_entries(data, mask)
     with torch.autocast(data.device.type, enabled=False):
         dtype = cost_dtype(data)
-        x = data.reshape(data.shape[0], -1).to(dtype)
+        x = _counted_only(data.reshape(len(data), -1).to(dtype), counted)
         z = candidates.reshape(*candidates.shape[:2], -1).to(dtype)
-        if counted is not None:
-            x, z = x.masked_fill(~counted, 0.0), z.masked_fill(~counted.unsqueeze(1), 0.0)
+        z = _counted_only(z, None if counted is None else counted.unsqueeze(1))
         aligned = (z @ x.unsqueeze(-1)).squeeze(-1)
-        # ||x - z||^2 without ||x||^2, which all candidates of a sample share.
         score = 2.0 * aligned - torch.linalg.vector_norm(z, dim=-1).square() if metric == "l2" else aligned
         candidate = score.argmax(dim=1)
-    return NearestNoise(candidates[torch.arange(data.shape[0], device=data.device), candidate], candidate)
+    return NearestNoise(candidates[torch.arange(len(data), device=data.device), candidate], candidate)
+
+
+def _check_metric(metric: str) -> None:
+    if metric not in METRICS:
+        raise UserError(f"metric '{metric}' is unknown; {did_you_mean(metric, METRICS)}")
+
+
+def _counted_only(values: Tensor, counted: Tensor | None) -> Tensor:
+    return values if counted is None else values.masked_fill(~counted, 0.0)

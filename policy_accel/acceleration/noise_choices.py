@@ -84,7 +84,16 @@ class NearestNoise:
 
 
 class AssignedNoise:
-    """Linear assignment of a batch's noises, solved in a thread of its own while the batch before trains."""
+    """Linear assignment of a batch's noises, solved in a thread of its own while the batch before trains.
+
+    Args:
+        metric, block_size, standardize: as for `assign_noise`.
+        grouped: only among samples of equal `Batch.groups`.
+        condition_weight: of C2OT's cost.
+        denoiser_centered: the training core must give `Batch.center`, the EMA denoiser's prediction; without it whoever
+            makes the batches may.
+        start: when the choice begins.
+    """
 
     def __init__(
         self,
@@ -94,11 +103,13 @@ class AssignedNoise:
         standardize: bool = False,
         grouped: bool = False,
         condition_weight: ConditionWeight | None = None,
+        denoiser_centered: bool = False,
         start: Start | None = None,
     ) -> None:
         self.options = {"metric": metric, "block_size": block_size, "standardize": standardize}
         self.grouped = grouped
         self.condition_weight = condition_weight
+        self.denoiser_centered = denoiser_centered
         self.start = Start() if start is None else start
         self.solver = ThreadPoolExecutor(1, thread_name_prefix="assignment")
         self.last: tuple[Batch, Tensor, Assignment] | None = None

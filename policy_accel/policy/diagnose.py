@@ -6,7 +6,7 @@ The noise of every choice comes from the objective that `train` would build, ove
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.acceleration.conditional import ridge_mean
+from policy_accel.acceleration.config import NoiseConfig
 from policy_accel.acceleration.diagnostics import (
     USEFUL_LOG_SNR,
     Leak,
@@ -26,7 +27,7 @@ from policy_accel.acceleration.diagnostics import (
     transport_distance,
 )
 from policy_accel.acceleration.timestep_curriculum import noise_matched_positions, timestep_probabilities
-from policy_accel.diffusion import Batch, DiscreteProcess, Path, Process
+from policy_accel.diffusion import Batch, DiscreteProcess, FlowProcess, Path, Process, SigmaProcess
 from policy_accel.diffusion.laws import Chosen, NoiseChoice
 from policy_accel.diffusion.processes import Level
 from policy_accel.errors import UserError
@@ -42,11 +43,13 @@ FEWEST_ROWS = 64
 MOST_ROWS = 16384  # the leak holds a few matrices of rows x rows
 WIDEST_CONDITION = 4096
 PROFILE_ROWS = 2048
-LEVELS = 9
+LEVELS = 11
+SHOWN_LOG_SNR = (-8.0, 10.0)  # beyond, nothing changes any more
 DRAWN_TIMES = 65536
-EXPLAIN_ROWS = 16384
+EXPLAIN_ROWS = 8192
 NEIGHBOURS = 8
-LEAK_P = 1e-3  # below this p-value a choice leaks
+LEAK_P = 1e-3  # up to this p-value a choice leaks
+DOUBTFUL_P = 0.05  # and up to this one it may, and more rows will tell
 _CONSTANT = 1e-4  # as in the normalisers
 
 INDEPENDENT = "independent"
@@ -127,6 +130,11 @@ class NoiseFacts:
     def leaks(self) -> bool:
         """Whether the noise tells the observation."""
         return self.leak.p_value <= LEAK_P
+
+    @property
+    def doubtful(self) -> bool:
+        """At chance, and not by far: a leak that is small for the number of rows looks like this too."""
+        return not self.leaks and self.leak.p_value <= DOUBTFUL_P
 
 
 @dataclass(frozen=True)
@@ -236,8 +244,9 @@ def diagnose(dataset: str, overrides: Sequence[str], *, rows: int = ROWS, report
         )
     device = choose_device(config.training.device)
     use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
+    plain = tuple(o for o in base if not o.startswith(("method=", "acceleration.noise.")))
     report("data")
-    task = build_task(_with_noise(config, robot_config([*_without_noise(base), "method=baseline"])))
+    task = build_task(_with_noise(config, NoiseConfig()))
     task.to(device)
     if task.samples < FEWEST_ROWS:
         raise UserError(
@@ -251,20 +260,17 @@ def diagnose(dataset: str, overrides: Sequence[str], *, rows: int = ROWS, report
             "images out of task.observation."
         )
     facts = _data_facts(task, config)
-    plain = tuple(_without_noise(base))
     measured: list[NoiseFacts] = []
     refused: dict[str, str] = {}
     kept: dict[str, _Drawn] = {}
-    for name, own in _choices(config, overrides, plain, task.samples):
+    for name, own, noise in _choices(config, overrides, plain, task.samples):
         report(f"noise: {name}")
         try:
-            chosen = config if name == CONFIGURED else robot_config([*plain, *own])
-            chosen = _with_noise(config, chosen)
-            drawn = _draw(build_task(chosen), chosen, rows, device)
+            drawn = _draw(build_task(_with_noise(config, noise)), config, rows, device)
         except UserError as error:
             refused[name] = str(error)
             continue
-        measured.append(_noise_facts(name, own, drawn, chosen))
+        measured.append(_noise_facts(name, own, drawn, noise, config.seed))
         if name in PROFILED:
             kept[name] = drawn
     report("noise levels")
@@ -289,31 +295,27 @@ def quoted(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _without_noise(overrides: Sequence[str]) -> list[str]:
-    return [o for o in overrides if not o.startswith(("method=", "acceleration.noise."))]
-
-
-def _with_noise(config: RobotConfig, chosen: RobotConfig) -> RobotConfig:
-    """`config` with the noise of `chosen`, in force from the first update on."""
-    noise = replace(chosen.acceleration.noise, start_step=0, start_score=None)
+def _with_noise(config: RobotConfig, noise: NoiseConfig) -> RobotConfig:
+    """`config` with this choice of noise, in force from the first update on."""
+    noise = replace(noise, start_step=0, start_score=None)
     return replace(config, acceleration=replace(config.acceleration, noise=noise))
 
 
 def _choices(
     config: RobotConfig, overrides: Sequence[str], plain: Sequence[str], windows: int
-) -> list[tuple[str, tuple[str, ...]]]:
-    """Every choice with its overrides; the configured one too where it is none of them."""
-    found = []
+) -> Iterator[tuple[str, tuple[str, ...], NoiseConfig]]:
+    """Every choice with its overrides and settings; the configured one too where it is none of them."""
+    known = []
     for name, own in CHOICES:
-        groups = robot_config([*plain, *own]).acceleration.noise.groups
-        if own == ("method=immiscible_groups",) and groups > windows // 4:
-            own = (*own, f"acceleration.noise.groups={windows // 4}")
-        found.append((name, own))
+        noise = robot_config([*plain, *own]).acceleration.noise
+        if noise.within == "groups" and noise.groups > windows // 4:
+            noise = replace(noise, groups=windows // 4)
+            own = (*own, f"acceleration.noise.groups={noise.groups}")
+        known.append(noise)
+        yield name, own, noise
     configured = config.acceleration.noise
-    known = [robot_config([*plain, *own]).acceleration.noise for _, own in found]
     if configured.choice != "independent" and configured not in known:
-        found.append((CONFIGURED, tuple(o for o in overrides if o not in plain)))
-    return found
+        yield CONFIGURED, tuple(o for o in overrides if o not in plain), configured
 
 
 def _batch_size(config: RobotConfig, task: ChunkTask) -> int:
@@ -349,8 +351,7 @@ def _draw(task: ChunkTask, config: RobotConfig, rows: int, device: torch.device)
     )
 
 
-def _noise_facts(name: str, overrides: tuple[str, ...], drawn: _Drawn, config: RobotConfig) -> NoiseFacts:
-    noise = config.acceleration.noise
+def _noise_facts(name: str, overrides: tuple[str, ...], drawn: _Drawn, noise: NoiseConfig, seed: int) -> NoiseFacts:
     shrink = noise_shrink(drawn.noise)
     return NoiseFacts(
         name,
@@ -360,7 +361,7 @@ def _noise_facts(name: str, overrides: tuple[str, ...], drawn: _Drawn, config: R
         shrink.mean_square,
         shrink.divergence,
         drawn.rows_moved,
-        condition_leak(drawn.condition, drawn.noise, config.seed, rows=len(drawn.noise)),
+        condition_leak(drawn.condition, drawn.noise, seed, rows=len(drawn.noise)),
         drawn.milliseconds,
         noise.candidates if noise.choice == "nearest" else None,
     )
@@ -443,25 +444,24 @@ def _level_facts(task: ChunkTask, config: RobotConfig, kept: dict[str, _Drawn]) 
             name: tuple(miscibility(drawn.x0[:rows], drawn.noise[:rows], levels).own_probability.tolist())
             for name, drawn in kept.items()
         },
-        {
-            name: tuple(target_variance(plain.x0[:rows], plain.noise[:rows], levels, name).tolist())
-            for name in targets
-        },
+        {name: tuple(target_variance(plain.x0[:rows], plain.noise[:rows], levels, name).tolist()) for name in targets},
     )
 
 
 def _levels(process: Process, seed: int) -> list[Level]:
-    """Levels spread over what uniform times (or the process' own law) visit, cleanest first."""
-    shares = torch.linspace(0.0, 1.0, LEVELS, dtype=torch.float64)
+    """Levels evenly spread in log-SNR over what uniform times (or the process' own law) visit, cleanest first."""
     if isinstance(process, DiscreteProcess):
-        times = (shares * (process.timesteps - 1)).round().long().unique()
-        return [process.level(int(t)) for t in times]
-    drawn = _own_times(process, seed).sort().values
-    return [process.level(float(drawn[int(i)])) for i in ((0.01 + 0.98 * shares) * (len(drawn) - 1)).round()]
+        times, log_snr = torch.arange(process.timesteps), process.log_snr.cpu()
+    else:
+        times = _own_times(process, seed)
+        log_snr = process.log_snr_at(times)
+    low, high = (float(end.clamp(*SHOWN_LOG_SNR)) for end in (log_snr.min(), log_snr.max()))
+    wanted = torch.linspace(high, low, LEVELS, dtype=torch.float64)
+    nearest = (log_snr - wanted.unsqueeze(1)).abs().argmin(1)
+    return [process.level(time) for time in dict.fromkeys(times[nearest].tolist())]
 
 
-def _own_times(process: Process, seed: int) -> Tensor:
-    assert not isinstance(process, DiscreteProcess)
+def _own_times(process: SigmaProcess | FlowProcess, seed: int) -> Tensor:
     return process.draw_times((DRAWN_TIMES,), generator=named_generator(seed, "diagnosis", "times"), device="cpu")
 
 

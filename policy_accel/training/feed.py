@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from policy_accel.diffusion import Batch, Noised, predicted_sample
+from policy_accel.diffusion import Batch, DiscreteProcess, Noised, predicted_sample
+from policy_accel.diffusion.processes import Level
 from policy_accel.training.randomness import Generators, named_generator
 from policy_accel.training.task import Task
 
@@ -39,10 +40,13 @@ class Feed:
     def __init__(self, task: Task, order: Order, generators: Generators, *, steps: int, average: nn.Module) -> None:
         self.task, self.order, self.generators, self.steps, self.average = task, order, generators, steps, average
         objective = task.objective
-        self.centered = getattr(objective.noise, "center", "none") == "denoiser"
-        self.ahead = hasattr(objective.noise, "solver") and not self.centered and not objective.learns
+        process = objective.process
+        self.noisiest: Level | None = None
+        if getattr(objective.noise, "denoiser_centered", False) and isinstance(process, DiscreteProcess):
+            self.noisiest = process.to("cpu").level(process.timesteps - 1)
+        self.ahead = hasattr(objective.noise, "solver") and self.noisiest is None and not objective.learns
         self._next: tuple[int, Batch, Callable[[], Noised]] | None = None
-        self._before_next: dict[str, Any] | None = None
+        self._before_next: tuple[dict[str, Tensor], dict[str, Any]] | None = None
 
     def __call__(self, step: int) -> tuple[Batch, Noised]:
         """The batch of `step` and what it is trained on; starts on the next one."""
@@ -51,51 +55,42 @@ class Feed:
         self._next = None
         noised = finish()
         if self.ahead and step + 1 < self.steps:
-            self._before_next = self._state()
+            self._before_next = self.generators.draws(), self._noise_state()
             self._next = self._begin(step + 1)
         return batch, noised
 
     def _begin(self, step: int) -> tuple[int, Batch, Callable[[], Noised]]:
         batch = self.task.batch(self.order.batch(step))
-        if self.centered:
-            batch = replace(batch, center=self._predicted_from_noise(batch))
+        if self.noisiest is not None:
+            batch = replace(batch, center=self._predicted_from_noise(batch, self.noisiest))
         finish = self.task.objective.begin(
             batch, self.generators.time, self.generators.noise, step=step, progress=step / self.steps
         )
         return step, batch, finish
 
     @torch.no_grad()
-    def _predicted_from_noise(self, batch: Batch) -> Tensor:
+    def _predicted_from_noise(self, batch: Batch, level: Level) -> Tensor:
         """The EMA model's sample at the noisiest time: nearly the mean of the data given the condition."""
         objective = self.task.objective
-        process = objective.process
         noise = torch.randn(batch.x0.shape, device=batch.x0.device, generator=self.generators.noise)
-        last = process.timesteps - 1  # type: ignore[union-attr]
-        level = process.level(last)
         x_t = level.sigma * noise
         if batch.known is not None:
             x_t = torch.where(batch.known, objective.data_scale * batch.x0, x_t)
-        time = torch.full((x_t.shape[0],), last, device=x_t.device, dtype=torch.int64)
+        time = torch.full((x_t.shape[0],), level.time, device=x_t.device, dtype=torch.int64)
         prediction = self.average(level.input_scale * x_t, time, batch.condition)
         return predicted_sample(prediction, x_t, level, objective.target) / objective.data_scale
 
-    def _state(self) -> dict[str, Any]:
+    def _noise_state(self) -> dict[str, Any]:
         choice = self.task.objective.noise
-        return {
-            "generators": self.generators.state_dict(),
-            "noise": choice.state_dict() if hasattr(choice, "state_dict") else {},
-        }
+        return choice.state_dict() if hasattr(choice, "state_dict") else {}
 
     def state(self) -> dict[str, Any]:
-        """State of generators and laws, as of the next batch to be handed out."""
-        state = self._state()
-        if self._next is None:
-            return state
-        assert self._before_next is not None
-        # Dropout has drawn since then, from torch's own generators, and goes on where it is.
-        before = self._before_next
-        drawn = {name: before["generators"][name] for name in ("time", "noise")}
-        return {"generators": {**state["generators"], **drawn}, "noise": before["noise"]}
+        """State of the generators and of the choice of noise, as of the next batch to be handed out.
+
+        Only times and noise are drawn ahead: dropout draws from torch's own generators, which go on where they are.
+        """
+        draws, noise = (None, self._noise_state()) if self._next is None else self._before_next or (None, {})
+        return {"generators": self.generators.state_dict(draws), "noise": noise}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from what `state` gave."""

@@ -45,9 +45,13 @@ class Generators:
         self.device = device
         torch.manual_seed(derive_seed(seed, "torch", *own))
 
-    def state_dict(self) -> dict[str, str]:
-        """State of every generator as text."""
-        states = {"time": self.time.get_state(), "noise": self.noise.get_state(), "torch": torch.get_rng_state()}
+    def draws(self) -> dict[str, Tensor]:
+        """State of the generators of times and noise; cheap enough for every update."""
+        return {"time": self.time.get_state(), "noise": self.noise.get_state()}
+
+    def state_dict(self, draws: dict[str, Tensor] | None = None) -> dict[str, str]:
+        """State of every generator as text; times and noise as of `draws` when given."""
+        states = {**(self.draws() if draws is None else draws), "torch": torch.get_rng_state()}
         if self.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self.device)
         return {name: base64.b64encode(state.numpy().tobytes()).decode() for name, state in states.items()}

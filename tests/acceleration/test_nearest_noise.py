@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from policy_accel.acceleration.nearest_noise import choose_nearest, nearest_noise
 from policy_accel.errors import UserError
@@ -46,12 +48,9 @@ def assert_mean(values: Tensor, expected: float, slack: float = 0.0) -> None:
 
 
 def drawn(rows: int, dimension: int, k: int, metric: str, scale: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """N(0, scale^2 I) data and its noise, drawn in parts that stay small."""
-    part = max(1, 4_000_000 // (k * dimension))
+    """N(0, scale^2 I) data and its noise."""
     data = scale * normal(rows, dimension, seed=1000 + seed)
-    source = generator(seed)
-    noise = [nearest_noise(x, candidates=k, metric=metric, generator=source).noise for x in data.split(part)]
-    return data, torch.cat(noise)
+    return data, nearest_noise(data, candidates=k, metric=metric, generator=generator(seed)).noise
 
 
 def along(data: Tensor, noise: Tensor) -> Tensor:
@@ -174,11 +173,10 @@ def test_one_candidate_is_the_independent_draw(shape: tuple[int, ...], dtype: to
 @pytest.mark.parametrize("metric", ["l2", "dot"])
 @pytest.mark.parametrize("shape", [(32, 16, 2), (6, 3, 8, 8)])
 def test_equals_the_written_out_search(shape: tuple[int, ...], metric: str) -> None:
-    data = normal(*shape, seed=1)
+    data, candidates = normal(*shape, seed=1), normal(shape[0], 6, *shape[1:])
     mask = torch.rand(shape, generator=generator(4)) < 0.6
     for counted in (None, mask, mask[:1], mask[..., :1]):
-        found = nearest_noise(data, candidates=6, metric=metric, generator=generator(), mask=counted)
-        candidates = torch.randn((shape[0], 6, *shape[1:]), generator=generator())
+        found = choose_nearest(data, candidates, metric=metric, mask=counted)
         kept = torch.ones(shape) if counted is None else counted.expand(shape).float()
         weighted = kept.unsqueeze(1)
         if metric == "l2":
@@ -188,6 +186,151 @@ def test_equals_the_written_out_search(shape: tuple[int, ...], metric: str) -> N
         assert torch.equal(found.candidate, cost.argmin(1))
         assert torch.equal(found.noise, candidates[torch.arange(shape[0]), cost.argmin(1)])
         assert len(found.candidate.unique()) > 1
+
+
+def literal(data: Tensor, k: int, metric: str, seed: int, mask: Tensor | None = None) -> Tensor:
+    """The published algorithm: draw k whole noises for every sample, keep one."""
+    candidates = normal(data.shape[0], k, *data.shape[1:], seed=seed, dtype=data.dtype)
+    return choose_nearest(data, candidates, metric=metric, mask=mask).noise
+
+
+def assert_same_law(ours: Tensor, theirs: Tensor, label: str) -> None:
+    """Two samples [N] of one quantity: same mean and mean square within 3.5 errors, same distribution."""
+    ours, theirs = ours.round(decimals=5), theirs.round(decimals=5)  # what rounding leaves of an exact zero
+    for power in (1, 2):
+        mean, error = mean_and_error(ours.double() ** power)
+        other, other_error = mean_and_error(theirs.double() ** power)
+        assert abs(mean - other) <= 3.5 * math.hypot(error, other_error), (label, power, mean, other)
+    assert stats.ks_2samp(ours.numpy(), theirs.numpy()).pvalue > 5e-3, label
+
+
+@pytest.mark.parametrize("metric", ["l2", "dot"])
+@pytest.mark.parametrize("masked", ["", "one mask", "a mask for each sample"])
+@pytest.mark.parametrize(("shape", "k"), [((12000, 4, 2), 3), ((5000, 2, 4, 4), 8), ((20000, 2), 5), ((20000, 1), 4)])
+def test_the_law_is_that_of_the_literal_draw(shape: tuple[int, ...], k: int, masked: str, metric: str) -> None:
+    data = 0.8 * normal(*shape, seed=20) + 0.3
+    mask = None
+    if masked:
+        rows = 1 if masked == "one mask" else shape[0]
+        mask = torch.rand((rows, *shape[1:]), generator=generator(21)) < 0.6
+        mask[:, ..., 0] = True
+    ours = nearest_noise(data, candidates=k, metric=metric, generator=generator(22), mask=mask).noise
+    theirs = literal(data, k, metric, 23, mask)
+    assert ours.shape == shape
+    counted = torch.ones(shape, dtype=torch.bool) if mask is None else mask.expand(shape)
+    counted, x = counted.flatten(1), data.flatten(1) * counted.flatten(1)
+    ours, theirs = ours.flatten(1), theirs.flatten(1)
+    direction = x / x.norm(dim=1, keepdim=True)
+
+    def across(noise: Tensor) -> Tensor:
+        inside = noise * counted
+        return (inside - (inside * direction).sum(1, keepdim=True) * direction).norm(dim=1)
+
+    fixed = normal(1, x.shape[1], seed=24)
+    for label, quantity in {
+        "along": lambda n: (n * direction).sum(1),
+        "across": across,
+        "length": lambda n: (n * counted).norm(dim=1),
+        "length of all": lambda n: n.norm(dim=1),
+        "distance": lambda n: (x - n * counted).norm(dim=1),
+        "one way": lambda n: (n * fixed).sum(1),
+        "first entry": lambda n: n[:, 0],
+        "two entries": lambda n: n[:, 0] * n[:, -1],
+    }.items():
+        assert_same_law(quantity(ours), quantity(theirs), label)
+    free = ours[~counted]
+    if len(free):
+        assert stats.kstest(free.numpy(), "norm").pvalue > 5e-3
+        assert abs(float((ours * ~counted).sum(1) @ (ours * direction).sum(1))) < 4 * len(free) ** 0.5 * k**0.5
+
+
+@pytest.mark.parametrize("metric", ["l2", "dot"])
+def test_the_noise_of_one_sample_has_the_literal_covariance(metric: str) -> None:
+    data = torch.tensor([0.5, -1.0, 0.0, 2.0]).expand(60_000, 4)
+    ours = nearest_noise(data, candidates=6, metric=metric, generator=generator(30)).noise.double()
+    theirs = literal(data, 6, metric, 31).double()
+    assert (ours.mean(0) - theirs.mean(0)).abs().max() < 4 * math.sqrt(2 / 60_000)
+    assert (torch.cov(ours.T) - torch.cov(theirs.T)).abs().max() < 4 * math.sqrt(4 / 60_000)
+
+
+@pytest.mark.parametrize("metric", ["l2", "dot"])
+@pytest.mark.parametrize("dimension", [1, 2, 32])
+def test_every_candidate_is_kept_alike_often(dimension: int, metric: str) -> None:
+    # The first comes from the noise itself, the others are drawn as pairs.
+    for data in (normal(12_000, dimension, seed=40), torch.zeros(12_000, dimension)):
+        found = nearest_noise(data, candidates=5, metric=metric, generator=generator(41)).candidate
+        if metric == "l2" or bool(data.any()):
+            assert stats.chisquare(found.bincount(minlength=5).numpy()).pvalue > 5e-3
+        else:
+            assert not found.any()
+
+
+def test_rows_that_keep_the_first_candidate_keep_the_plain_draw() -> None:
+    data, plain = normal(64, 5, 3), normal(64, 5, 3, seed=7)
+    for metric in ("l2", "dot"):
+        found = nearest_noise(data, candidates=3, metric=metric, generator=generator(7))
+        same = (found.noise == plain).flatten(1).all(1)
+        assert torch.equal(same, found.candidate == 0)
+        assert 0 < int(same.sum()) < 64
+
+
+def test_entries_that_do_not_count_keep_the_plain_draw() -> None:
+    data, plain = normal(64, 5, 3), normal(64, 5, 3, seed=7)
+    mask = torch.rand(64, 5, 3, generator=generator(8)) < 0.5
+    for metric in ("l2", "dot"):
+        noise = nearest_noise(data, candidates=3, metric=metric, generator=generator(7), mask=mask).noise
+        assert torch.equal(noise[~mask], plain[~mask])
+        assert not torch.equal(noise[mask], plain[mask])
+
+
+def test_a_sample_of_zeros_has_no_direction() -> None:
+    data = torch.zeros(20_000, 6)
+    noise = nearest_noise(data, candidates=4, metric="dot", generator=generator(50)).noise
+    assert torch.equal(noise, normal(20_000, 6, seed=50))
+    noise = nearest_noise(data, candidates=4, metric="l2", generator=generator(50)).noise
+    shortest = noise.square().sum(1).numpy()
+    assert stats.kstest(stats.chi2.sf(shortest, 6) ** 4, "uniform").pvalue > 0.01
+    for entry in (noise[:, 0], noise[:, 5]):
+        assert_mean(entry, 0.0)
+        assert_mean(entry.square(), float(shortest.mean()) / 6)
+    mixed = torch.cat([torch.zeros(3, 6), normal(3, 6), torch.full((2, 6), 1e-30), torch.full((2, 6), 1e12)])
+    for metric in ("l2", "dot"):
+        assert nearest_noise(mixed, candidates=4, metric=metric, generator=generator()).noise.isfinite().all()
+
+
+def test_one_entry_keeps_the_nearest_number() -> None:
+    data = normal(20_000, 1, seed=60, dtype=torch.float64)
+    noise = nearest_noise(data, candidates=4, metric="l2", generator=generator(61)).noise
+    nearer = stats.ncx2.sf((data - noise).square().squeeze(1).numpy(), 1, data.square().squeeze(1).numpy())
+    assert stats.kstest(nearer**4, "uniform").pvalue > 0.01
+    noise = nearest_noise(data, candidates=4, metric="dot", generator=generator(61)).noise
+    assert stats.kstest(stats.norm.cdf((noise * data.sign()).squeeze(1).numpy()) ** 4, "uniform").pvalue > 0.01
+
+
+class Watch(TorchDispatchMode):
+    """The largest tensor made, and the names of the operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest, self.names = 0, set[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self.largest = max(self.largest, made.untyped_storage().nbytes())
+        self.names.add(func.__name__.split(".")[0])
+        return made
+
+
+@pytest.mark.parametrize("metric", ["l2", "dot"])
+def test_many_candidates_take_no_more_memory_than_one_and_never_wait(metric: str) -> None:
+    data, mask = normal(64, 3, 32, 32), torch.arange(32) < 30
+    for counted in (None, mask):
+        with Watch() as watch:
+            nearest_noise(data, candidates=64, metric=metric, generator=generator(), mask=counted)
+        assert watch.largest == 4 * data.numel()
+        assert "randn" in watch.names
+        assert not watch.names & {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"}
 
 
 @pytest.mark.parametrize("metric", ["l2", "dot"])

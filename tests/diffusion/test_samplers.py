@@ -14,6 +14,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
+from policy_accel.diffusion.karhunen_loeve import karhunen_loeve_process
 from policy_accel.diffusion.momentum import momentum_input_scale, momentum_process
 from policy_accel.diffusion.processes import DiscreteProcess, Level, vp_process
 from policy_accel.diffusion.samplers import (
@@ -238,6 +239,8 @@ PROCESSES: dict[str, AnyProcess] = {
     "discrete": PROCESS,
     "natural": momentum_process(PROCESS, "natural"),
     "schedule": momentum_process(PROCESS, "schedule"),
+    "kl vp_equivalent": karhunen_loeve_process(PROCESS, 16, "vp_equivalent"),
+    "kl raw": karhunen_loeve_process(PROCESS, 16, "raw"),
 }
 
 

@@ -61,6 +61,34 @@ def test_nothing_runs_ahead_of_a_law_that_learns(toy_task: Any) -> None:
     assert not make(task, AssignedNoise(metric="dot")).ahead
 
 
+class Guess(nn.Module):
+    """An average that predicts the sample 3 whatever it is given, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        self.seen.append((x, t))
+        return torch.full_like(x, 3.0)
+
+
+def test_noise_is_assigned_around_the_average_models_prediction(toy_task: Any) -> None:
+    """The prediction comes from pure noise at the last time, and is taken off the data before the cost."""
+    task, guess = toy_task(), Guess()
+    noise = AssignedNoise(metric="dot", denoiser_centered=True)
+    task.objective = replace(task.objective, target="sample", noise=noise, data_scale=2.0)
+    feed = Feed(task, DataOrder(40, 8, 3, CPU), Generators(3, CPU), steps=6, average=guess)
+    assert not feed.ahead
+    feed(0)
+    x, t = guess.seen[0]
+    assert t.tolist() == [99] * 8
+    assert abs(float(x.std()) - 1) < 0.5
+    assert noise.last is not None
+    # The objective works on doubled data, and 3 is a sample of those.
+    torch.testing.assert_close(noise.last[0].center, torch.full((8, 3), 3.0))
+
+
 class Encoder(nn.Module):
     """A denoiser with an observation encoder that counts the observations it encodes."""
 

@@ -1,0 +1,44 @@
+"""`policy-accel diagnose`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from policy_accel.files import replace_json
+from policy_accel.policy.diagnose import ROWS, diagnose
+from policy_accel.policy.diagnose_advice import advise
+from policy_accel.policy.diagnose_report import draw_diagnosis, table
+
+
+def run_diagnose(dataset: str, overrides: Sequence[str], *, output: Path | None, rows: int | None) -> int:
+    """Measure, print the table, write diagnosis.json and diagnosis.png."""
+    folder = output or Path("diagnosis") / Path(dataset.rpartition("shipped:")[2]).name.split(".")[0]
+    diagnosis = diagnose(
+        dataset,
+        overrides,
+        rows=ROWS if rows is None else rows,
+        report=lambda what: print(f"diagnose: {what}", file=sys.stderr, flush=True),
+    )
+    advice = advise(diagnosis)
+    record = {**asdict(diagnosis), "advice": [asdict(item) for item in advice]}
+    for facts, entry in zip(diagnosis.noise, record["noise"], strict=True):
+        entry |= {"drop": facts.drop, "leaks": facts.leaks}
+    print(table(diagnosis, advice))
+    replace_json(folder / "diagnosis.json", _finite(record))
+    draw_diagnosis(diagnosis, folder / "diagnosis.png")
+    print(f"\nAll numbers: {folder / 'diagnosis.json'}\nPicture: {folder / 'diagnosis.png'}")
+    return 0
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

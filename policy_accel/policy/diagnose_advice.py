@@ -1,0 +1,215 @@
+"""What to do with a diagnosis: explicit rules from the measured numbers to sentences and commands.
+
+The rules, by name:
+
+baseline    Always: independent noise comes first; every method has to beat it.
+leak        An assignment whose noise tells the observation (p <= `LEAK_P`): avoid. Sampling starts from noise that does
+            not, so the policy trusts what it will not have. Nothing bounds how much such noise tells.
+bounded     Nearest noise that leaks: its density given the chunk is at most k times that of N(0, I), and the divergence
+            ln k - 1 + 1/k nats. Up to `BOUNDED_NATS` (k = 2) an experiment, above it avoid.
+doubtful    At chance with p <= `DOUBTFUL_P`, and the distance falls: more rows have to tell before it is called safe.
+idle        At chance, and the distance falls by less than `IDLE_DROP`: harmless and without effect.
+safe        At chance with p above that, and the distance falls: safe to try.
+shrink      The marginal is more than `SHRUNK_NATS` from N(0, I): sampling starts from other noise than training saw.
+untouched   Discrete times: methods that leave the noise alone cannot leak; the curriculum moves the median log-SNR.
+terminal    alpha / sigma at the last training time, times the actions' root mean square, above `FAINT`: the network
+            learns to read a signal that sampling does not give.
+grid        The same at the first time of the sampler's grid, where the last training time is noisy enough.
+target      Predicted noise, and alpha / sigma below `FAINT` where sampling starts: the first predicted sample is the
+            network's error times sigma / alpha.
+range       More than `WASTED` of the times outside the useful range of log-SNR.
+clip        More than `CLIPPED` of the normalised actions beyond diffusion.clip_sample.
+constant    Dimensions that never change.
+determined  More than `DETERMINED` of the chunks' variance predicted from the observation.
+
+The thresholds are ours. `FAINT` is the signal at which `USEFUL_LOG_SNR` begins.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import dataclass
+
+from policy_accel.policy.diagnose import DOUBTFUL_P, INDEPENDENT, LEAK_P, MOST_ROWS, Diagnosis, NoiseFacts
+
+IDLE_DROP = 0.01
+BOUNDED_NATS = 0.2
+SHRUNK_NATS = 0.05
+FAINT = 0.05
+WASTED = 0.25
+CLIPPED = 1e-3
+DETERMINED = 0.8
+NOISE_TARGETS = ("epsilon", "negative_epsilon")
+
+
+@dataclass(frozen=True)
+class Advice:
+    """rule: its name above. verdict: start, try, experiment, avoid, change or note. commands: to run, if any."""
+
+    rule: str
+    verdict: str
+    sentence: str
+    commands: tuple[str, ...] = ()
+
+
+def advise(diagnosis: Diagnosis) -> list[Advice]:
+    """The advice of every rule that applies, most important first."""
+    start = Advice(
+        "baseline",
+        "start",
+        "Start from independent noise: it is the baseline that every method has to beat on your scores.",
+        (command(diagnosis, "method=baseline"),),
+    )
+    return [start, *_schedule(diagnosis), *_data(diagnosis), *_noise(diagnosis), *_untouched(diagnosis)]
+
+
+def command(diagnosis: Diagnosis, *overrides: str) -> str:
+    """`policy-accel train` on the same data with more `overrides`, which replace those of the same key."""
+    keys = {override.split("=", 1)[0] for override in overrides}
+    kept = [override for override in diagnosis.train if override.split("=", 1)[0] not in keys]
+    return shlex.join(["policy-accel", "train", *kept, *overrides])
+
+
+def p_text(p_value: float) -> str:
+    """A p-value to one digit."""
+    return f"{p_value:.0e}" if p_value >= 1e-99 else "<1e-99"
+
+
+def _noise(diagnosis: Diagnosis) -> list[Advice]:
+    chosen = [facts for facts in diagnosis.noise if facts.name != INDEPENDENT]
+    leaking = [facts for facts in chosen if facts.leaks]
+    bounded = [facts for facts in leaking if facts.candidates and _nats(facts.candidates) <= BOUNDED_NATS]
+    avoided = [facts for facts in leaking if facts not in bounded]
+    quiet = [facts for facts in chosen if not facts.leaks]
+    idle = [facts for facts in quiet if facts.drop < IDLE_DROP]
+    doubtful = [facts for facts in quiet if facts.drop >= IDLE_DROP and facts.doubtful]
+    safe = [facts for facts in quiet if facts.drop >= IDLE_DROP and not facts.doubtful]
+    shrunk = [facts for facts in chosen if facts.divergence > SHRUNK_NATS]
+    found = []
+    if safe:
+        sentence = (
+            f"Safe to try, because their noise does not tell the observation as far as {diagnosis.rows} windows show "
+            f"(p > {DOUBTFUL_P:g}): " + ", ".join(f"{facts.name} (distance -{facts.drop:.1%})" for facts in safe) + "."
+        )
+        found.append(Advice("safe", "try", sentence, tuple(command(diagnosis, *facts.overrides) for facts in safe)))
+    if doubtful:
+        listed = ", ".join(f"{facts.name} (p {p_text(facts.leak.p_value)})" for facts in doubtful)
+        sentence = (
+            f"Doubtful: {listed}. The test does not call it a leak (p > {LEAK_P:g}), but a small one looks like this; "
+            f"measure again with more --rows (up to {MOST_ROWS}) before you train with it."
+        )
+        found.append(Advice("doubtful", "note", sentence))
+    if bounded:
+        sentence = (
+            f"Only as an experiment against the baseline: {_leaks(bounded)}. Such noise tells the observation, but its "
+            f"density given the chunk is at most k times that of N(0, I), {_nats(2):.2f} nats for k = 2."
+        )
+        found.append(
+            Advice("bounded", "experiment", sentence, tuple(command(diagnosis, *facts.overrides) for facts in bounded))
+        )
+    if avoided:
+        sentence = (
+            f"Would hurt: {_leaks(avoided)}. Their noise tells the observation, and the noise that sampling starts "
+            "from does not: expect a lower training loss and a worse policy."
+        )
+        found.append(Advice("leak", "avoid", sentence))
+    if idle:
+        sentence = (
+            f"Harmless, and without effect at these settings (distance falls by less than {IDLE_DROP:.0%}): "
+            f"{', '.join(facts.name for facts in idle)}."
+        )
+        found.append(Advice("idle", "note", sentence))
+    if shrunk:
+        listed = ", ".join(f"{f.name} (mean square {f.mean_square:.2f}, {f.divergence:.2f} nats)" for f in shrunk)
+        found.append(
+            Advice("shrink", "note", f"Noise of another law than the N(0, I) that sampling starts from: {listed}.")
+        )
+    return found
+
+
+def _nats(candidates: int) -> float:
+    return math.log(candidates) - 1.0 + 1.0 / candidates
+
+
+def _leaks(several: list[NoiseFacts]) -> str:
+    return ", ".join(
+        f"{facts.name} (R2 {facts.leak.score:.1%}"
+        + ("" if facts.leak.local is None else f", local {facts.leak.local:.1%}")
+        + f", p {p_text(facts.leak.p_value)})"
+        for facts in several
+    )
+
+
+def _untouched(diagnosis: Diagnosis) -> list[Advice]:
+    coverage = diagnosis.schedule.coverage
+    if "uniform" not in coverage:
+        return []
+    plain, bump = (coverage[law].quantiles[2] for law in ("uniform", "curriculum, complete"))
+    sentence = (
+        "Methods that leave the noise alone (clts, stratified, min_snr, momentum_decay, fdm) cannot leak; the "
+        f"curriculum (clts) moves the median log-SNR that is trained on from {plain:.1f} to {bump:.1f}."
+    )
+    return [Advice("untouched", "try", sentence, (command(diagnosis, "method=clts"),))]
+
+
+def _schedule(diagnosis: Diagnosis) -> list[Advice]:
+    schedule, scale = diagnosis.schedule, diagnosis.data.action_rms
+    found = []
+    terminal = min(coverage.terminal_snr for coverage in schedule.coverage.values()) * scale
+    start = schedule.start_snr * scale
+    if schedule.family == "ddpm" and terminal > FAINT:
+        sentence = (
+            f"The last training time still shows the actions at {terminal:.0%} of the noise, and sampling starts from "
+            "noise alone; take a schedule that ends in noise."
+        )
+        remedy = command(diagnosis, "diffusion.schedule=squaredcos_cap_v2")
+        found.append(Advice("terminal", "change", sentence, (remedy,)))
+    elif schedule.family == "ddpm" and start > FAINT:
+        sentence = (
+            f"Sampling starts at time {schedule.start_time:g}, where training shows the actions at {start:.0%} of the "
+            f"noise (sampling.spacing={schedule.spacing}); start at the last time."
+        )
+        found.append(Advice("grid", "change", sentence, (command(diagnosis, "sampling.spacing=trailing"),)))
+    if schedule.target in NOISE_TARGETS and schedule.start_snr < FAINT:
+        sentence = (
+            f"diffusion.target={schedule.target}: where sampling starts, the predicted sample is the network's error "
+            f"times {1.0 / max(schedule.start_snr, 1e-12):.0f}, so few evaluations waste the first; predict the sample."
+        )
+        found.append(Advice("target", "change", sentence, (command(diagnosis, "diffusion.target=sample"),)))
+    law, coverage = next(iter(schedule.coverage.items()))
+    if coverage.below + coverage.above > WASTED:
+        low, high = schedule.useful_log_snr
+        found.append(
+            Advice(
+                "range",
+                "note",
+                f"Of the times ({law}) {coverage.below:.0%} lie below a log-SNR of {low:g} and {coverage.above:.0%} "
+                f"above {high:g}, where there is little to learn.",
+            )
+        )
+    return found
+
+
+def _data(diagnosis: Diagnosis) -> list[Advice]:
+    data = diagnosis.data
+    found = []
+    if data.clipped > CLIPPED:
+        sentence = (
+            f"{data.clipped:.1%} of the normalised actions lie beyond diffusion.clip_sample={data.clip_sample:g}, "
+            "which the sampler never exceeds; lift the bound."
+        )
+        found.append(Advice("clip", "change", sentence, (command(diagnosis, "diffusion.clip_sample=null"),)))
+    for name, constant in (("action", data.constant_actions), ("observation", data.constant_observations)):
+        if constant:
+            listed = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")
+            sentence = f"The {name} never changes in dimension {listed}; leave out what carries nothing."
+            found.append(Advice("constant", "note", sentence))
+    explained = max(data.explained_linear or 0.0, data.explained_neighbours or 0.0)
+    if explained > DETERMINED:
+        sentence = (
+            f"The observation alone predicts {explained:.0%} of the chunks' variance, so the actions are nearly "
+            "determined and noise that fits the chunk gives the observation away."
+        )
+        found.append(Advice("determined", "note", sentence))
+    return found
