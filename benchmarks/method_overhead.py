@@ -48,7 +48,7 @@ from policy_accel.models import build_denoiser
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.run import robot_config
 from policy_accel.training.devices import choose_device, use_device
-from policy_accel.training.optimizer import set_step
+from policy_accel.training.optimizer import step_values
 from policy_accel.training.randomness import DataOrder, Generators, named_generator
 from policy_accel.training.update import Update
 
@@ -199,7 +199,7 @@ class Side:
 
     def part(self) -> None:
         """What the step before the network takes, and what follows from the losses."""
-        set_step(self.optimizer, self.step, RUN_STEPS)
+        step_values(self.optimizer, self.step, RUN_STEPS)
         _, noised = self.update.feed(self.step)
         if self.update.learns:
             self.task.objective.times.update(noised.t, noised.t.float())  # type: ignore[attr-defined]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
 
 
 class UserError(Exception):
@@ -18,3 +20,29 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(names)}."
+
+
+def one_of(name: str, value: str, known: Iterable[str]) -> str:
+    """Return `value` when it is one of the known ones, else raise UserError with the nearest."""
+    choices = tuple(known)
+    if value not in choices:
+        raise UserError(f"{name} '{value}' is unknown; {did_you_mean(value, choices)}")
+    return value
+
+
+def refuse_idle(config: Any, prefix: str, used: set[str], because: str) -> None:
+    """Raise UserError when a field of the dataclass `config` that is not `used` differs from its default: it would do
+    nothing.
+
+    Args:
+        config: settings.
+        prefix: dotted name of the settings.
+        used: fields that have an effect.
+        because: what leaves the others without one.
+    """
+    plain = type(config)()
+    for field in fields(config):
+        value, default = getattr(config, field.name), getattr(plain, field.name)
+        if field.name not in used and value != default:
+            shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else default
+            raise UserError(f"{prefix}.{field.name}={value} has no effect with {because}; leave it at {shown}.")

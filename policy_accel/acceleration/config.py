@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from policy_accel.acceleration.timestep_curriculum import TimestepCurriculum
+
 
 @dataclass
 class NoiseConfig:
@@ -70,7 +72,7 @@ class MomentumConfig:
     """ddpm: take the momentum kernel as a new noise schedule (ours, not FDM's); 0 leaves the schedule alone."""
     cap_warmup: int = 0
     """Updates over which the cap on the loss weight grows from 5 to 500 and then goes; 0 for no cap. Not for
-    diffusion.target=sample, whose weight never reaches it."""
+    ddpm with diffusion.target=sample, whose weight never reaches it."""
 
 
 @dataclass
@@ -79,14 +81,14 @@ class TimestepsConfig:
 
     law: str = "uniform"
     """uniform (of continuous families: their own), curriculum, logit_normal, edm, speed or loss_second_moment."""
-    center: float = 0.3
+    center: float = TimestepCurriculum.center
     """Of the curriculum's bump, as a share of the schedule."""
-    width: float = 0.5
-    start: float = 0.0
+    width: float = TimestepCurriculum.width
+    start: float = TimestepCurriculum.start
     """Share of the run at which the curriculum starts."""
-    end: float = 1.0
+    end: float = TimestepCurriculum.end
     """Share of the run at which it is complete."""
-    strength: float = 1.0
+    strength: float = TimestepCurriculum.strength
     """Largest share of the bump in the mixture."""
     positions: str = "noise"
     """Where a time stands on the curriculum's axis: noise (by noise level, on the linear-1000 schedule it was tuned on)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from policy_accel.acceleration.noise_assignment import cost_dtype, counted_entries
+from policy_accel.acceleration.noise_statistics import cost_dtype, counted_entries
 from policy_accel.errors import UserError, did_you_mean
 
 METRICS = ("dot", "l2")
@@ -74,7 +74,7 @@ def nearest_noise(
     along = torch.randn((batch, others), device=data.device, dtype=dtype, generator=generator)
     along = torch.cat([first, along * directed], dim=1)
     if metric == "dot":
-        kept = (along * length).argmax(dim=1, keepdim=True)
+        kept = along.argmax(dim=1, keepdim=True)
     else:
         rest = torch.addcmul(_counted_only(z, counted), x, first * per_length, value=-1.0)
         rest_length = torch.linalg.vector_norm(rest, dim=1, keepdim=True)

@@ -9,13 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from policy_accel.acceleration.noise_statistics import (
+    AssignmentStatistics,
+    assignment_statistics,
+    cost_dtype,
+    counted_entries,
+)
 from policy_accel.errors import UserError, did_you_mean
 
 METRICS = ("dot", "l2", "l2sq")
@@ -28,18 +34,28 @@ AdjustCost = Callable[[Tensor], Tensor]
 @dataclass(frozen=True)
 class Assignment:
     """noise [B, *S]: the pool in its new order, in its own dtype; permutation [B] int64: sample i received row
-    permutation[i] of the pool; milliseconds: what the solver took on the host."""
+    permutation[i] of the pool; milliseconds: what the solver took on the host; data, pool, mask: what was assigned."""
 
     noise: Tensor
     permutation: Tensor
     milliseconds: float
+    data: Tensor = field(repr=False)
+    pool: Tensor = field(repr=False)
+    mask: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def statistics(self) -> AssignmentStatistics:
+        """What the assignment changed, computed when it is asked for, without waiting for the device."""
+        return assignment_statistics(self.data, self.pool, self.noise, self.permutation, self.mask)
 
 
 @dataclass(frozen=True)
 class PendingAssignment:
     """An assignment whose cost is on its way to the host, or being solved there."""
 
+    data: Tensor
     noise: Tensor
+    mask: Tensor | None
     solution: Callable[[], tuple[Tensor, float]]
 
     @torch.no_grad()
@@ -51,7 +67,7 @@ class PendingAssignment:
         """
         permutation, milliseconds = self.solution()
         permutation = permutation.to(self.noise.device, non_blocking=True)
-        return Assignment(self.noise[permutation], permutation, milliseconds)
+        return Assignment(self.noise[permutation], permutation, milliseconds, self.data, self.noise, self.mask)
 
 
 def assign_noise(
@@ -121,12 +137,15 @@ def start_assignment(
 
     The cost is computed at once on the current stream and copied to pinned memory without waiting; a thread of
     `executor` (a ThreadPoolExecutor) waits for the copy and runs SciPy's solver, which releases the interpreter lock.
-    Call it before the work of the current step is queued, or the copy queues behind that work. Labels on a device are
-    read on the host, so give `groups` on the CPU where they are there already. Without an executor `result()` solves.
+    Call it before the work of the current step is queued, or the copy queues behind that work. Without an executor
+    `result()` solves. Labels on the host let the device compute the costs inside the groups only; labels on the device
+    are not waited for, they travel with the cost of the whole batch.
     """
     _check(data, noise, metric, block_size, groups, extra_cost, adjust_cost)
     counted = counted_entries(data, mask)
-    problems = _problems(len(data), block_size, groups)
+    labels = None if groups is None or not _labels_arrive_later(data, groups) else _to_host(groups)
+    # Labels that are still on their way: the groups are cut out of the whole cost when both have arrived.
+    problems = _problems(len(data), block_size, groups) if labels is None else _problems(len(data), None, None)
     with torch.autocast(data.device.type, enabled=False):
         dtype = cost_dtype(data)
         x = data.reshape(len(data), -1).to(dtype)
@@ -143,80 +162,21 @@ def start_assignment(
             costs.append(_to_host(cost))
     arrived = torch.cuda.Event(blocking=True) if data.is_cuda else None
     if arrived is not None:
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(data.device))
 
     def solve() -> tuple[Tensor, float]:
         if arrived is not None:
             arrived.synchronize()
         started = time.perf_counter()
-        permutation = torch.from_numpy(_solve(problems, costs, adjust_cost))
+        parts, part_costs = problems, costs
+        if labels is not None:
+            parts = _problems(len(labels), block_size, labels)
+            part_costs = _cut(costs[0].squeeze(0), parts)
+        permutation = torch.from_numpy(_solve(parts, part_costs, adjust_cost))
         milliseconds = 1e3 * (time.perf_counter() - started)
         return (permutation.pin_memory() if data.is_cuda else permutation), milliseconds
 
-    return PendingAssignment(noise, solve if executor is None else executor.submit(solve).result)
-
-
-@dataclass(frozen=True)
-class AssignmentStatistics:
-    """What choosing the noise changed; 0-dim tensors on the data's device.
-
-    distance_before, distance_after: mean L2 distance of a sample to its noise. alignment: mean of x n over the counted
-    entries, x.n / D. noise_square: mean of n^2 over the same (1 for N(0, I)). rows_moved: share of rows, in [0, 1].
-    """
-
-    distance_before: Tensor
-    distance_after: Tensor
-    alignment: Tensor
-    noise_square: Tensor
-    rows_moved: Tensor
-
-
-@torch.no_grad()
-def assignment_statistics(
-    data: Tensor, before: Tensor, after: Tensor, permutation: Tensor, mask: Tensor | None = None
-) -> AssignmentStatistics:
-    """Compare data [B, *S] with its noise before and after the assignment, over the entries that `mask` counts.
-
-    Nothing waits for the device. `permutation` [B] as in `Assignment`; `mask` as in `assign_noise`.
-    """
-    counted = counted_entries(data, mask)
-
-    def rows(values: Tensor) -> Tensor:
-        flat = values.reshape(len(values), -1).to(cost_dtype(data))
-        return flat if counted is None else flat.masked_fill(~counted, 0.0)
-
-    x, pool, n = rows(data), rows(before), rows(after)
-    entries = x.numel() if counted is None else counted.sum().clamp(min=1)
-    return AssignmentStatistics(
-        distance_before=torch.linalg.vector_norm(x - pool, dim=1).mean(),
-        distance_after=torch.linalg.vector_norm(x - n, dim=1).mean(),
-        alignment=(x * n).sum() / entries,
-        noise_square=n.square().sum() / entries,
-        rows_moved=(permutation != torch.arange(len(permutation), device=permutation.device)).float().mean(),
-    )
-
-
-def cost_dtype(data: Tensor) -> torch.dtype:
-    """The precision of costs: float64 for float64 data, else float32."""
-    return torch.float64 if data.dtype == torch.float64 else torch.float32
-
-
-def counted_entries(data: Tensor, mask: Tensor | None) -> Tensor | None:
-    """The mask as [B, D] bool beside the flattened data, None where every entry counts.
-
-    Raises:
-        UserError: the mask is not bool or cannot be broadcast to data.
-    """
-    if mask is None:
-        return None
-    fits = mask.ndim <= data.ndim and all(
-        m in (1, s) for m, s in zip(reversed(mask.shape), reversed(data.shape), strict=False)
-    )
-    if mask.dtype != torch.bool or not fits:
-        raise UserError(
-            f"mask is {mask.dtype} {list(mask.shape)}; give a bool mask that broadcasts to data {list(data.shape)}."
-        )
-    return mask.expand(data.shape).reshape(len(data), -1)
+    return PendingAssignment(data, noise, mask, solve if executor is None else executor.submit(solve).result)
 
 
 def _check(
@@ -287,15 +247,25 @@ def _pairwise_cost(x: Tensor, n: Tensor, counted: Tensor | None, metric: str) ->
     return square if metric == "l2sq" else square.sqrt()
 
 
+def _cut(cost: Tensor, problems: list[np.ndarray]) -> list[Tensor]:
+    """The costs [P, M, M] of the problems out of that of the whole batch, [B, B] on the host."""
+    return [cost[index.unsqueeze(-1), index.unsqueeze(-2)] for index in map(torch.from_numpy, problems)]
+
+
+def _labels_arrive_later(data: Tensor, groups: Tensor) -> bool:
+    """Whether reading the labels now would wait for the device that computes the cost."""
+    return data.is_cuda and groups.is_cuda
+
+
 def _to_device(values: Tensor, device: torch.device) -> Tensor:
     return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
-def _to_host(cost: Tensor) -> Tensor:
-    """A copy on the host; on CUDA it is pinned and still on its way."""
-    if not cost.is_cuda:
-        return cost.cpu()
-    return torch.empty(cost.shape, dtype=cost.dtype, pin_memory=True).copy_(cost, non_blocking=True)
+def _to_host(values: Tensor) -> Tensor:
+    """A copy on the host; from CUDA it is pinned and still on its way."""
+    if not values.is_cuda:
+        return values.cpu()
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
 
 
 @torch.no_grad()

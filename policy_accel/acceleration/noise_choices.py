@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from policy_accel.acceleration.conditional import ConditionWeight
-from policy_accel.acceleration.nearest_noise import nearest_noise
-from policy_accel.acceleration.noise_assignment import Assignment, assignment_statistics, start_assignment
+from policy_accel.acceleration.nearest_noise import NearestNoise, nearest_noise
+from policy_accel.acceleration.noise_assignment import Assignment, start_assignment
+from policy_accel.acceleration.noise_statistics import assignment_statistics
 from policy_accel.diffusion.batch import Batch
 from policy_accel.diffusion.laws import Chosen
+from policy_accel.errors import UserError
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Start:
             self.scored_from = updates + 1
 
 
-def counted_entries(batch: Batch) -> Tensor | None:
+def cost_mask(batch: Batch) -> Tensor | None:
     """Entries that take part in the cost: counted by the loss and not given."""
     unknown = None if batch.known is None else ~batch.known
     if batch.counted is None or unknown is None:
@@ -52,27 +54,44 @@ def repeated_condition(batch: Batch) -> Tensor:
     return condition.repeat_interleave(batch.x0.shape[0] // condition.shape[0], dim=0)
 
 
+def _logged(figures: dict[str, float]) -> dict[str, float]:
+    return {f"noise_{name.removeprefix('noise_')}": value for name, value in figures.items()}
+
+
 @dataclass
-class NearestNoise:
+class NearestChoice:
     """Each sample keeps the nearest of its own candidates (Improved Immiscible Diffusion, algorithm 1)."""
 
     candidates: int
     metric: str
     start: Start = field(default_factory=Start)
+    last: tuple[Batch, NearestNoise] | None = field(default=None, init=False)
 
     def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Chosen:
         """Draw `candidates` noises for each sample and keep one."""
         if not self.start.reached(step):
             noise = draw()
-        else:
-            noise = nearest_noise(
-                batch.x0,
-                candidates=self.candidates,
-                metric=self.metric,
-                generator=generator,
-                mask=counted_entries(batch),
-            ).noise
-        return Chosen(lambda: (noise, None))
+            return Chosen(lambda: (noise, None))
+        chosen = nearest_noise(
+            batch.x0, candidates=self.candidates, metric=self.metric, generator=generator, mask=cost_mask(batch)
+        )
+        self.last = (batch, chosen)
+        return Chosen(lambda: (chosen.noise, None))
+
+    def statistics(self) -> dict[str, float]:
+        """Figures of the last choice, for the log; waits for the device."""
+        if self.last is None:
+            return {}
+        batch, chosen = self.last
+        figures = assignment_statistics(batch.x0, chosen.noise, chosen.noise, chosen.candidate, cost_mask(batch))
+        return _logged(
+            {
+                "distance_after": float(figures.distance_after),
+                "alignment": float(figures.alignment),
+                "noise_square": float(figures.noise_square),
+                "rows_moved": float((chosen.candidate > 0).float().mean()),
+            }
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Since when noise is chosen."""
@@ -90,8 +109,8 @@ class AssignedNoise:
         metric, block_size, standardize: as for `assign_noise`.
         grouped: only among samples of equal `Batch.groups`.
         condition_weight: of C2OT's cost.
-        denoiser_centered: the training core must give `Batch.center`, the EMA denoiser's prediction; without it whoever
-            makes the batches may.
+        center: whose prediction `Batch.center` holds: none; ridge (whoever makes the batches gives it); denoiser (the
+            training core gives it).
         start: when the choice begins.
     """
 
@@ -103,29 +122,34 @@ class AssignedNoise:
         standardize: bool = False,
         grouped: bool = False,
         condition_weight: ConditionWeight | None = None,
-        denoiser_centered: bool = False,
+        center: str = "none",
         start: Start | None = None,
     ) -> None:
         self.options = {"metric": metric, "block_size": block_size, "standardize": standardize}
         self.grouped = grouped
         self.condition_weight = condition_weight
-        self.denoiser_centered = denoiser_centered
+        self.center = center
         self.start = Start() if start is None else start
         self.solver = ThreadPoolExecutor(1, thread_name_prefix="assignment")
-        self.last: tuple[Batch, Tensor, Assignment] | None = None
+        self.last: Assignment | None = None
 
     def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Chosen:
         """Draw the pool, hand the cost to the solver and return at once."""
         pool = draw()
         if not self.start.reached(step):
             return Chosen(lambda: (pool, None))
+        for name, wanted in (("groups", self.grouped), ("center", self.center != "none")):
+            if wanted and getattr(batch, name) is None:
+                raise UserError(
+                    f"The noise is to be assigned by Batch.{name}, and the batch has none; let the task give it."
+                )
         weight = self.condition_weight
         adjust_cost = None if weight is None else weight.adjust(repeated_condition(batch))
         pending = start_assignment(
             batch.x0 if batch.center is None else batch.x0 - batch.center,
             pool,
             groups=batch.groups if self.grouped else None,
-            mask=counted_entries(batch),
+            mask=cost_mask(batch),
             adjust_cost=adjust_cost,
             executor=self.solver,
             **self.options,  # type: ignore[arg-type]
@@ -133,7 +157,7 @@ class AssignedNoise:
 
         def result() -> tuple[Tensor, Tensor | None]:
             assignment = pending.result()
-            self.last = (batch, pool, assignment)
+            self.last = assignment
             return assignment.noise, assignment.permutation
 
         return Chosen(result)
@@ -142,17 +166,8 @@ class AssignedNoise:
         """Figures of the last assignment, for the log; waits for the device."""
         if self.last is None:
             return {}
-        batch, pool, assignment = self.last
-        data = batch.x0 if batch.center is None else batch.x0 - batch.center
-        figures = assignment_statistics(data, pool, assignment.noise, assignment.permutation, counted_entries(batch))
-        return {
-            "noise_distance_before": float(figures.distance_before),
-            "noise_distance_after": float(figures.distance_after),
-            "noise_alignment": float(figures.alignment),
-            "noise_square": float(figures.noise_square),
-            "noise_rows_moved": float(figures.rows_moved),
-            "noise_milliseconds": assignment.milliseconds,
-        }
+        figures = {name: float(value) for name, value in vars(self.last.statistics).items()}
+        return _logged({**figures, "milliseconds": self.last.milliseconds})
 
     def state_dict(self) -> dict[str, Any]:
         """Since when noise is chosen."""

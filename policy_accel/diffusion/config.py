@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.objective import Process
 from policy_accel.diffusion.processes import vp_process
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import UserError, one_of, refuse_idle
 
 FAMILIES = ("ddpm", "edm", "vp", "ve", "flow")
 
@@ -31,18 +31,23 @@ class DiffusionConfig:
     clip_sample: float | None = 1.0
     """Bound of the predicted sample while sampling, in normalised units; null for none."""
 
-    def process(self, *, input_scale: str = "base", multiplier: float = 1.0) -> Process:
-        """The forward process; `input_scale` and `multiplier` are those of FDM for edm, vp and ve.
+    def process(self, *, input_scale: str = "base", multiplier: float = 1.0, flow_times: str = "uniform") -> Process:
+        """The forward process; `input_scale` and `multiplier` are those of FDM for edm, vp and ve, `flow_times` the law
+        of flow's times.
 
         Raises:
             UserError: an unknown family, or settings of it out of range.
         """
         if self.clip_sample is not None and not self.clip_sample > 0:
             raise UserError(f"diffusion.clip_sample={self.clip_sample} must be positive, or null for none.")
-        if self.family not in FAMILIES:
-            raise UserError(f"diffusion.family '{self.family}' is unknown; {did_you_mean(self.family, FAMILIES)}")
+        one_of("diffusion.family", self.family, FAMILIES)
+        of_all = {"family", "target", "clip_sample"}
+        of_ddpm = {"schedule", "timesteps", *(("beta_start", "beta_end") if self.schedule == "linear" else ())}
+        used = of_all | of_ddpm if self.family == "ddpm" else of_all
+        because = f"diffusion.schedule={self.schedule}" if self.family == "ddpm" else f"diffusion.family={self.family}"
+        refuse_idle(self, "diffusion", used, because)
         if self.family == "ddpm":
             return vp_process(self.schedule, self.timesteps, beta_start=self.beta_start, beta_end=self.beta_end)
         if self.family == "flow":
-            return FlowProcess()
+            return FlowProcess(flow_times)
         return SigmaProcess(self.family, input_scale=input_scale, multiplier=multiplier)

@@ -123,8 +123,11 @@ class KarhunenLoeveProcess(DiscreteProcess):
         """epsilon [B, M, *S] at times t [B, M] int64 of the paths drawn by `draw_path` with count = M.
 
         With K <= M the rows of a path are Z_1 .. Z_K. With K > M they are M Gaussians that the Cholesky factor of the
-        M x M covariance turns into a draw of the same law.
+        M x M covariance turns into a draw of the same law. With M = 1 every variance is 1, and the one Gaussian of the
+        path is returned as it is.
         """
+        if t.shape[1] == 1:
+            return path
         weights = self.noise_table[:, t].movedim(0, -1)
         count = t.shape[1]
         if self.modes > count:
@@ -147,7 +150,7 @@ class KarhunenLoeveProcess(DiscreteProcess):
         """Draw one path per sample of `shape` (B, *S) and return its noise at times t [B, M] int64, [B, M, *S].
 
         Each entry is N(0, 1); the M times of a sample have covariance n n^T, n = noise_table[:, t]. With M = 1 the
-        result equals `torch.randn((B, *S))` of the same generator bit for bit (float32 or coarser).
+        result equals `torch.randn((B, *S))` of the same generator bit for bit.
         """
         return self.path_noise(self.draw_path(shape, t.shape[1], generator, dtype), t)
 

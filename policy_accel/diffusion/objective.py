@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -77,6 +78,40 @@ def make_noised(
     return Noised(x_t, at.time, wanted, weight, model_input)
 
 
+def _check_laws(objective: Objective) -> None:
+    """Raise UserError for laws that do not go with the objective's process."""
+    process, path = objective.process, objective.path
+    if not 0 < objective.data_scale < math.inf:
+        raise UserError(f"acceleration.data_scale={objective.data_scale} must be positive and finite.")
+    if path.coupling == "shared" and path.times_per_sample > 1 and not isinstance(process, KarhunenLoeveProcess):
+        raise UserError(
+            f"acceleration.path.times_per_sample={path.times_per_sample} with coupling=shared needs the paths of "
+            "karhunen_loeve_process (diffusion.family=ddpm); set acceleration.path.coupling=independent."
+        )
+    steps = process.timesteps if isinstance(process, DiscreteProcess) else None
+    own = getattr(objective.times, "timesteps", None)
+    if own != steps and objective.times is not None and not isinstance(objective.times, ProcessTimes):
+        what = f"{steps} discrete times" if steps else "continuous times of its own law"
+        raise UserError(
+            f"acceleration.timesteps.law is a law over {own} discrete times, and the process has {what}; make them "
+            "agree."
+        )
+    if objective.weights is not None and objective.weights.shape != (steps,):
+        raise UserError(
+            f"acceleration.timesteps.weight is a table of {tuple(objective.weights.shape)} weights, and the process "
+            f"has {steps or 'no'} discrete times; give one for each."
+        )
+    if objective.cap_warmup < 0:
+        raise UserError(f"acceleration.momentum.cap_warmup={objective.cap_warmup} must not be negative.")
+    if objective.cap_warmup and isinstance(process, FlowProcess):
+        raise UserError("acceleration.momentum.cap_warmup is FDM's, which diffusion.family=flow is not; set it to 0.")
+    if objective.cap_warmup and isinstance(process, DiscreteProcess) and objective.target == "sample":
+        raise UserError(
+            "acceleration.momentum.cap_warmup caps the weight of the sample's error, which is 1 throughout with "
+            "diffusion.target=sample: set it to 0, or choose epsilon or v."
+        )
+
+
 @dataclass(frozen=True)
 class Objective:
     """Denoising objective: a process and a target, with the laws of time, noise and weight.
@@ -103,9 +138,10 @@ class Objective:
     data_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_target(self.target, self.process)
+        process = self.process
+        check_target(self.target, process)
+        _check_laws(self)
         if self.times is None:
-            process = self.process
             own = UniformTimes(process.timesteps) if isinstance(process, DiscreteProcess) else ProcessTimes(process)
             object.__setattr__(self, "times", own)
 
@@ -115,8 +151,8 @@ class Objective:
         return replace(self, process=self.process.to(device), times=self.times.to(device), weights=weights)
 
     def plain(self) -> Objective:
-        """The same process and target with uniform times, independent noise and no extra weight: for validation, whose
-        loss must be comparable across methods."""
+        """The same process, target and data scale with uniform times, independent noise and no extra weight: for
+        validation, whose loss is then comparable among all methods that leave those three alone."""
         alone = Path(coupling="independent")
         return Objective(self.process, self.target, path=alone, data_scale=self.data_scale)
 
@@ -161,8 +197,8 @@ class Objective:
         if repeats < times:
             subset = torch.rand(t.shape, device=t.device, generator=time_generator).argsort(dim=1)[:, :repeats]
             t = t.gather(1, subset)
-        if self.path.coupling == "shared" and isinstance(self.process, KarhunenLoeveProcess):
-            process = self.process
+        process = self.process
+        if times > 1 and self.path.coupling == "shared" and isinstance(process, KarhunenLoeveProcess):
             several = t.view(rows, -1)
             eps = process.draw_path_noise(tuple(batch.x0.shape), several, noise_generator, dtype=batch.x0.dtype)
             # A path belongs to its times: rows of the pool (times and noises together) are what is assigned.

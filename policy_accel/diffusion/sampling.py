@@ -20,7 +20,9 @@ from policy_accel.diffusion.samplers import (
     timestep_grid,
     unchanged,
 )
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import UserError, one_of, refuse_idle
+
+HEUN_RATIO, HEUN_STEPS = 100.0, 50
 
 
 @dataclass
@@ -28,7 +30,7 @@ class SamplingConfig:
     """How a sample is drawn from a trained model."""
 
     sampler: str = "ddim"
-    """ddpm (stochastic, discrete processes only), ddim, dpm_solver++, euler or heun."""
+    """ddpm (stochastic), ddim, dpm_solver++, euler or heun (for edm, vp, ve and flow)."""
     steps: int = 8
     """Steps of a sample; heun evaluates the network 2 steps - 1 times, the others once a step."""
     spacing: str = "trailing"
@@ -36,13 +38,18 @@ class SamplingConfig:
 
     def check(self, process: Process) -> None:
         """Raise UserError unless this can sample `process`."""
-        if self.sampler not in SAMPLERS:
-            raise UserError(f"sampling.sampler '{self.sampler}' is unknown; {did_you_mean(self.sampler, SAMPLERS)}")
-        if self.sampler == "ddpm" and not isinstance(process, DiscreteProcess):
-            raise UserError(
-                "sampling.sampler=ddpm needs a discrete process (diffusion.family=ddpm); choose heun, euler or ddim."
-            )
-        self.grid(process)
+        one_of("sampling.sampler", self.sampler, SAMPLERS)
+        grid = self.grid(process)
+        if not isinstance(process, DiscreteProcess):
+            refuse_idle(self, "sampling", {"sampler", "steps"}, "a continuous diffusion.family")
+        elif self.sampler == "heun" and self.steps < HEUN_STEPS:
+            first = process.level(int(grid.timesteps[0]))
+            if first.sigma > HEUN_RATIO * first.alpha:
+                raise UserError(
+                    f"sampling.sampler=heun averages slopes along sigma / alpha, which starts at "
+                    f"{first.sigma / first.alpha:.0f} on this schedule (EDM's starts at 80) and needs at least "
+                    f"{HEUN_STEPS} steps there, not sampling.steps={self.steps}; choose ddim or dpm_solver++."
+                )
 
     def grid(self, process: Process) -> Grid:
         """The times of the steps."""

@@ -147,5 +147,7 @@ def load_demonstrations(config: TaskConfig, *, horizon: int, n_obs_steps: int, n
 
 def _groups(episodes: Episodes, name: str) -> Tensor:
     """The distinct rows of the field `name`, numbered: [N] int64."""
-    _, numbers = np.unique(columns(episodes, [name]), axis=0, return_inverse=True)
+    key, rows = parse_field(name)
+    values = episodes.arrays[key].reshape(episodes.steps, -1)[:, rows]
+    _, numbers = np.unique(values, axis=0, return_inverse=True)
     return torch.from_numpy(numbers.reshape(-1).astype(np.int64))

@@ -13,12 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policy_accel.acceleration.conditional import ridge_mean
 from policy_accel.acceleration.config import NoiseConfig
 from policy_accel.acceleration.diagnostics import (
     USEFUL_LOG_SNR,
-    Leak,
-    SnrCoverage,
     condition_leak,
     miscibility,
     noise_shrink,
@@ -32,7 +29,8 @@ from policy_accel.diffusion.laws import Chosen, NoiseChoice
 from policy_accel.diffusion.processes import Level
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.demonstrations import read_task_episodes
+from policy_accel.policy.diagnose_data import data_facts
+from policy_accel.policy.diagnosis import INDEPENDENT, Diagnosis, LevelFacts, NoiseFacts, ScheduleFacts
 from policy_accel.policy.run import build_task, robot_config
 from policy_accel.policy.task import ChunkTask
 from policy_accel.training.devices import choose_device, use_device
@@ -46,13 +44,7 @@ PROFILE_ROWS = 2048
 LEVELS = 11
 SHOWN_LOG_SNR = (-8.0, 10.0)  # beyond, nothing changes any more
 DRAWN_TIMES = 65536
-EXPLAIN_ROWS = 8192
-NEIGHBOURS = 8
-LEAK_P = 1e-3  # up to this p-value a choice leaks
-DOUBTFUL_P = 0.05  # and up to this one it may, and more rows will tell
-_CONSTANT = 1e-4  # as in the normalisers
 
-INDEPENDENT = "independent"
 CHOICES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (INDEPENDENT, ("method=baseline",)),
     ("whole batch", ("method=immiscible",)),
@@ -69,113 +61,6 @@ PROFILED = (INDEPENDENT, "whole batch", "nearest of 2")
 CONFIGURED = "as configured"
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """The training windows, normalised.
-
-    effective_dimension: participation ratio tr(C)^2 / tr(C^2) of the chunks' covariance, 1 .. entries.
-    explained_linear, explained_neighbours: share of the chunks' variance predicted from the observation in other
-        episodes than those of the prediction, by ridge regression and by the mean of the 8 nearest; None with one
-        episode.
-    action_std: of each dimension. action_rms: over all of them. clipped: share of the actions beyond
-        diffusion.clip_sample. constant_*: dimensions that never change.
-    """
-
-    windows: int
-    episodes: int
-    horizon: int
-    action_dim: int
-    observation_dim: int
-    n_obs_steps: int
-    effective_dimension: float
-    explained_linear: float | None
-    explained_neighbours: float | None
-    action_std: tuple[float, ...]
-    action_rms: float
-    clipped: float
-    clip_sample: float | None
-    constant_actions: tuple[int, ...]
-    constant_observations: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class NoiseFacts:
-    """One way of choosing noise.
-
-    overrides: what `train` takes for it. distance_before, distance_after: mean L2 distance of chunk and noise, of
-    independent noise and of the chosen one. mean_square: of the noise, 1 for N(0, I). divergence: of its marginal from
-    N(0, I), nats. rows_moved: share, of assignments. milliseconds: median over batches, draw and choice.
-    candidates: of nearest noise, else None.
-    """
-
-    name: str
-    overrides: tuple[str, ...]
-    distance_before: float
-    distance_after: float
-    mean_square: float
-    divergence: float
-    rows_moved: float | None
-    leak: Leak
-    milliseconds: float
-    candidates: int | None
-
-    @property
-    def drop(self) -> float:
-        """Relative decrease of the transport distance."""
-        return 1.0 - self.distance_after / self.distance_before
-
-    @property
-    def leaks(self) -> bool:
-        """Whether the noise tells the observation."""
-        return self.leak.p_value <= LEAK_P
-
-    @property
-    def doubtful(self) -> bool:
-        """At chance, and not by far: a leak that is small for the number of rows looks like this too."""
-        return not self.leaks and self.leak.p_value <= DOUBTFUL_P
-
-
-@dataclass(frozen=True)
-class LevelFacts:
-    """By noise level, cleanest first: log_snr [L]; own_probability: of a choice, [L]; floors: of a target, [L]."""
-
-    rows: int
-    log_snr: tuple[float, ...]
-    own_probability: dict[str, tuple[float, ...]]
-    floors: dict[str, tuple[float, ...]]
-
-
-@dataclass(frozen=True)
-class ScheduleFacts:
-    """coverage: of each law of the times. start_snr: alpha / sigma where the sampler starts from pure noise."""
-
-    family: str
-    target: str
-    sampler: str
-    spacing: str
-    evaluations: int
-    start_time: float
-    start_snr: float
-    useful_log_snr: tuple[float, float]
-    coverage: dict[str, SnrCoverage]
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """All that was measured. train: the overrides of `train` that lead to it, without those of the noise."""
-
-    dataset: str
-    train: tuple[str, ...]
-    rows: int
-    batch_size: int
-    seed: int
-    data: DataFacts
-    noise: tuple[NoiseFacts, ...]
-    refused: dict[str, str]
-    levels: LevelFacts
-    schedule: ScheduleFacts
 
 
 @dataclass
@@ -259,7 +144,7 @@ def diagnose(dataset: str, overrides: Sequence[str], *, rows: int = ROWS, report
             f"task.observation holds {wide} numbers a window, and diagnose compares up to {WIDEST_CONDITION}; leave "
             "images out of task.observation."
         )
-    facts = _data_facts(task, config)
+    facts = data_facts(task, config)
     measured: list[NoiseFacts] = []
     refused: dict[str, str] = {}
     kept: dict[str, _Drawn] = {}
@@ -365,71 +250,6 @@ def _noise_facts(name: str, overrides: tuple[str, ...], drawn: _Drawn, noise: No
         drawn.milliseconds,
         noise.candidates if noise.choice == "nearest" else None,
     )
-
-
-def _data_facts(task: ChunkTask, config: RobotConfig) -> DataFacts:
-    picked = torch.randperm(task.samples, generator=named_generator(config.seed, "diagnosis", "data"))[:EXPLAIN_ROWS]
-    batch = task.batch(picked.to(task.actions.device))
-    assert batch.condition is not None
-    steps = task.train.indices.cpu()
-    episodes, _ = read_task_episodes(config.task)
-    episode = torch.from_numpy(np.searchsorted(episodes.episode_ends, steps[:, 0].numpy(), side="right"))
-    x = batch.x0.flatten(1).double()
-    covariance = (x - x.mean(0)).T @ (x - x.mean(0))
-    linear, neighbours = explained_by_observation(batch.condition, batch.x0, episode[picked], config.seed)
-    clip, actions = config.diffusion.clip_sample, task.actions.double()
-    beyond = 0.0 if clip is None else float((actions.abs() > clip * (1.0 + _CONSTANT)).double().mean())
-    return DataFacts(
-        windows=task.samples,
-        episodes=len(episode.unique()),
-        horizon=batch.x0.shape[1],
-        action_dim=batch.x0.shape[2],
-        observation_dim=batch.condition.shape[2],
-        n_obs_steps=batch.condition.shape[1],
-        effective_dimension=float(covariance.trace().square() / covariance.square().sum().clamp(min=1e-30)),
-        explained_linear=linear,
-        explained_neighbours=neighbours,
-        action_std=tuple(actions.std(0, correction=0).tolist()),
-        action_rms=float(actions.square().mean().sqrt()),
-        clipped=beyond,
-        clip_sample=clip,
-        constant_actions=_constant(task.actions),
-        constant_observations=_constant(task.observations),
-    )
-
-
-def _constant(values: Tensor) -> tuple[int, ...]:
-    return tuple(((values.amax(0) - values.amin(0)) < _CONSTANT).nonzero().flatten().tolist())
-
-
-@torch.no_grad()
-def explained_by_observation(
-    conditions: Tensor, chunks: Tensor, episodes: Tensor, seed: int
-) -> tuple[float | None, float | None]:
-    """Shares of the variance of chunks [N, *S] that observations [N, *C] predict: (ridge, mean of the 8 nearest).
-
-    The episodes [N] are cut into halves, each predicted from the other: windows of one episode are near copies. None
-    when there is one episode. Negative where the prediction is worse than the mean.
-    """
-    labels = episodes.unique()
-    if len(labels) < 2:
-        return None, None
-    c, x = conditions.flatten(1).float(), chunks.flatten(1).float()
-    shuffled = labels[torch.randperm(len(labels), generator=named_generator(seed, "diagnosis", "episodes"))]
-    first = torch.isin(episodes, shuffled[: len(labels) // 2]).to(x.device)
-    total = linear = nearest = 0.0
-    for fit, test in ((first, ~first), (~first, first)):
-        deviation, mean = torch.std_mean(c[fit], dim=0, correction=0)
-        scale = torch.where(deviation > _CONSTANT, 1.0 / deviation, 0.0)
-        known, asked = (c[fit] - mean) * scale, (c[test] - mean) * scale
-        near = [
-            torch.cdist(part, known).topk(min(NEIGHBOURS, len(known)), largest=False).indices
-            for part in asked.split(512)
-        ]
-        total += float((x[test] - x[fit].mean(0)).square().sum())
-        nearest += float((x[test] - x[fit][torch.cat(near)].mean(1)).square().sum())
-        linear += float((x[test] - ridge_mean(c[fit], x[fit]).predict(c[test])).square().sum())
-    return 1.0 - linear / max(total, 1e-30), 1.0 - nearest / max(total, 1e-30)
 
 
 def _level_facts(task: ChunkTask, config: RobotConfig, kept: dict[str, _Drawn]) -> LevelFacts:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from policy_accel.acceleration.diagnostics import QUANTILES
 from policy_accel.files import explained
-from policy_accel.policy.diagnose import INDEPENDENT, LEAK_P, Diagnosis, NoiseFacts
 from policy_accel.policy.diagnose_advice import Advice, p_text
+from policy_accel.policy.diagnosis import INDEPENDENT, LEAK_P, Diagnosis, NoiseFacts
 
 
 def table(diagnosis: Diagnosis, advice: Sequence[Advice]) -> str:

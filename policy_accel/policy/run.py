@@ -99,11 +99,23 @@ def _check_acceleration(config: RobotConfig) -> None:
             "acceleration.noise.within=condition compares the conditions of the denoiser, and with "
             "policy.conditioning=inpainting it has none; use within=groups."
         )
-    score, every = config.acceleration.noise.start_score, config.training.evaluate_every
-    if score is not None and (every == 0 or every >= config.training.steps or config.evaluation.episodes == 0):
+    noise, steps, every = config.acceleration.noise, config.training.steps, config.training.evaluate_every
+    scored = 0 < every < steps and config.evaluation.episodes > 0 and config.task.environment is not None
+    if noise.start_score is not None and not scored:
         raise UserError(
-            f"acceleration.noise.start_score={score} waits for an evaluation during training; set "
-            "training.evaluate_every (below training.steps) and evaluation.episodes, or use start_step."
+            f"acceleration.noise.start_score={noise.start_score} waits for an evaluation during training; give "
+            "task.environment, training.evaluate_every (below training.steps) and evaluation.episodes, or use "
+            "start_step."
+        )
+    if noise.start_step >= steps:
+        raise UserError(
+            f"acceleration.noise.start_step={noise.start_step} lies beyond the run of training.steps={steps}; lower it."
+        )
+    own_share = 1 / config.training.batch_size
+    if noise.within == "condition" and noise.condition_ratio <= own_share:
+        raise UserError(
+            f"acceleration.noise.condition_ratio={noise.condition_ratio} is no more than the share of a batch's own "
+            f"pairs, 1 / training.batch_size = {own_share:.3g}, so no noise could move; raise it, or the batch size."
         )
 
 

@@ -41,6 +41,8 @@ def use_device(device: torch.device, *, threads: int, matmul_precision: str) -> 
     torch.backends.cudnn.allow_tf32 = matmul_precision != "highest"
     if device.type == "cpu":
         keep_freed_memory()
+    elif device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def available_cores() -> int:

@@ -42,7 +42,7 @@ class Feed:
         objective = task.objective
         process = objective.process
         self.noisiest: Level | None = None
-        if getattr(objective.noise, "denoiser_centered", False) and isinstance(process, DiscreteProcess):
+        if getattr(objective.noise, "center", "none") == "denoiser" and isinstance(process, DiscreteProcess):
             self.noisiest = process.to("cpu").level(process.timesteps - 1)
         self.ahead = hasattr(objective.noise, "solver") and self.noisiest is None and not objective.learns
         self._next: tuple[int, Batch, Callable[[], Noised]] | None = None
@@ -61,7 +61,7 @@ class Feed:
 
     def _begin(self, step: int) -> tuple[int, Batch, Callable[[], Noised]]:
         batch = self.task.batch(self.order.batch(step))
-        if self.noisiest is not None:
+        if self.noisiest is not None and self.task.objective.noise.start.reached(step):  # type: ignore[attr-defined]
             batch = replace(batch, center=self._predicted_from_noise(batch, self.noisiest))
         finish = self.task.objective.begin(
             batch, self.generators.time, self.generators.noise, step=step, progress=step / self.steps
@@ -74,10 +74,12 @@ class Feed:
         objective = self.task.objective
         noise = torch.randn(batch.x0.shape, device=batch.x0.device, generator=self.generators.noise)
         x_t = level.sigma * noise
+        model_input = level.input_scale * x_t
         if batch.known is not None:
-            x_t = torch.where(batch.known, objective.data_scale * batch.x0, x_t)
+            clean = objective.data_scale * batch.x0
+            x_t, model_input = (torch.where(batch.known, clean, part) for part in (x_t, model_input))
         time = torch.full((x_t.shape[0],), level.time, device=x_t.device, dtype=torch.int64)
-        prediction = self.average(level.input_scale * x_t, time, batch.condition)
+        prediction = self.average(model_input, time, batch.condition)
         return predicted_sample(prediction, x_t, level, objective.target) / objective.data_scale
 
     def _noise_state(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from policy_accel.acceleration.momentum_decay import COMPOSITIONS, LAWS, DecayOptions, decay_at
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import UserError, did_you_mean, one_of, refuse_idle
 
 SCHEDULES = ("cosine", "constant")
 
@@ -22,7 +22,7 @@ class MomentumDecayConfig:
     """none, demon, linear, exponential or matched_cosine."""
     compensate: bool = DecayOptions.compensate
     compose: str = "replace"
-    """What the compensation does to the learning rate: replace the schedule after the warm-up, or multiply it."""
+    """What the compensation does to the learning rate: from start_step on replace the schedule, or multiply it."""
     start_step: int | None = None
     """First update of the decay; null for the end of the warm-up."""
     beta_min: float = DecayOptions.beta_min
@@ -107,14 +107,15 @@ def check_momentum_decay(config: OptimizerConfig, steps: int) -> None:
     """Raise UserError unless the momentum decay fits a run of `steps` updates."""
     decay = config.momentum_decay
     name = "training.optimizer.momentum_decay"
+    one_of(f"{name}.law", decay.law, ("none", *LAWS))
+    one_of(f"{name}.compose", decay.compose, COMPOSITIONS)
+    used = {"law", "compensate", "compose", "start_step", "beta_min", "hold_beta", "exact_bias_correction"}
+    used |= {"linear": {"beta_end"}, "exponential": {"rate", "floor"}}.get(decay.law, set())
+    refuse_idle(decay, name, used if decay.law != "none" else set(), f"{name}.law={decay.law}")
     if decay.law == "none":
-        if decay != MomentumDecayConfig():
-            raise UserError(f"{name}.law=none leaves the other fields of {name} without effect; choose a law.")
         return
-    if decay.law not in LAWS:
-        raise UserError(f"{name}.law '{decay.law}' is unknown; {did_you_mean(decay.law, ('none', *LAWS))}")
-    if decay.compose not in COMPOSITIONS:
-        raise UserError(f"{name}.compose '{decay.compose}' is unknown; {did_you_mean(decay.compose, COMPOSITIONS)}")
+    if decay.hold_beta and decay.exact_bias_correction:
+        raise UserError(f"{name}.exact_bias_correction is for a changing beta, and hold_beta keeps it; drop one.")
     if config.betas[0] == 0.0:
         raise UserError(
             f"{name}.law={decay.law} needs momentum to decay, and training.optimizer.betas={list(config.betas)} has "
@@ -122,10 +123,10 @@ def check_momentum_decay(config: OptimizerConfig, steps: int) -> None:
         )
     if decay.compose == "replace" and not decay.compensate:
         raise UserError(f"{name}.compose=replace puts the compensation in place of the schedule; set compensate=true.")
-    set_step(config, 0, steps)
+    step_values(config, 0, steps)
 
 
-def set_step(config: OptimizerConfig, step: int, steps: int) -> tuple[float, float]:
+def step_values(config: OptimizerConfig, step: int, steps: int) -> tuple[float, float]:
     """Learning rate and first beta of the update with number `step` (from 0) of `steps`.
 
     Both follow from the step alone, so a resumed run gets the same numbers.
@@ -137,7 +138,4 @@ def set_step(config: OptimizerConfig, step: int, steps: int) -> tuple[float, flo
     # A warm-up that fills the run leaves its last update to the decay.
     start = min(config.warmup_steps, steps - 1) if decay.start_step is None else decay.start_step
     beta, factor = decay_at(step, steps, beta_0, decay.options(), start_step=start)
-    if decay.compose == "multiply":
-        return lr * factor, beta
-    warmup = min(1.0, step / config.warmup_steps) if config.warmup_steps else 1.0
-    return config.lr * warmup * factor, beta
+    return (config.lr if decay.compose == "replace" and step >= start else lr) * factor, beta

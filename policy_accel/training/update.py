@@ -11,7 +11,7 @@ from torch import Tensor
 
 from policy_accel.training.ema import EMA, EMAConfig
 from policy_accel.training.feed import Feed, Order, validation_generators
-from policy_accel.training.optimizer import OptimizerConfig, build_optimizer, check_momentum_decay, set_step
+from policy_accel.training.optimizer import OptimizerConfig, build_optimizer, check_momentum_decay, step_values
 from policy_accel.training.randomness import Generators
 from policy_accel.training.task import Batch, Task, denoising_loss, denoising_loss_and_errors
 
@@ -67,7 +67,7 @@ class Update:
 
         Returns the loss and, when clipping, the gradient norm: scalars on the device.
         """
-        lr, beta = set_step(self.config, step, self.steps)
+        lr, beta = step_values(self.config, step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = lr, (beta, group["betas"][1])
         batch, noised = self.feed(step)

@@ -10,7 +10,18 @@ import torch
 
 from policy_accel.acceleration.build import build_objective
 from policy_accel.acceleration.config import AccelerationConfig
-from policy_accel.diffusion import Batch, Noised, Objective, SigmaProcess, make_noised, momentum_input_scale, vp_process
+from policy_accel.acceleration.time_laws import CurriculumTimes
+from policy_accel.diffusion import (
+    Batch,
+    FlowProcess,
+    Noised,
+    Objective,
+    Path,
+    SigmaProcess,
+    make_noised,
+    momentum_input_scale,
+    vp_process,
+)
 from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.errors import UserError
 
@@ -63,11 +74,7 @@ def test_everything_off_is_the_baseline(target: str) -> None:
         {"noise__choice": "assignment", "noise__block_size": 1},
         {"noise__choice": "assignment", "noise__start_step": 1},
         {"noise__choice": "nearest", "noise__start_score": 0.5},
-        {"path__modes": 7},
-        {"path__coupling": "independent"},
         {"path__coupling": "fresh", "path__times_per_sample": 3},
-        {"momentum__multiplier": 2.0},
-        {"data_scale": 1.0},
     ],
 )
 def test_neutral_settings_equal_the_baseline_bit_for_bit(neutral: dict[str, Any]) -> None:
@@ -203,7 +210,7 @@ def test_the_sigma_families_equal_the_straight_formulas(family: str) -> None:
             diffusion__family=family,
             diffusion__target=target,
             momentum__input_scale="momentum",
-            momentum__multiplier=2.0,
+            momentum__multiplier=1.0 if family == "ve" else 2.0,
             momentum__cap_warmup=10,
         )
     )
@@ -246,6 +253,62 @@ def test_data_scale_scales_the_data_alone() -> None:
     assert torch.equal(noised.x_t, expected)
 
 
+def test_flow_may_draw_its_times_logit_normally() -> None:
+    flow = {"diffusion__family": "flow", "diffusion__target": "flow"}
+    objective = build_objective(*settings(**flow, timesteps__law="logit_normal"))
+    noised = objective.draw(torch.zeros(20_000, 1), torch.Generator().manual_seed(0), torch.Generator())
+    logit = torch.logit(noised.t.double() / 1000)
+    assert abs(float(logit.mean())) < 0.03
+    assert abs(float(logit.std()) - 1) < 0.03
+
+
+def test_a_schedule_of_one_time_each_is_plain_noise_of_that_schedule() -> None:
+    """With one time a path's noise is one normal number an entry, so every choice of noise composes with it."""
+    truncated = {"path__modes": 4, "path__marginal": "vp_equivalent"}
+    plain, nearest = (
+        drawn(build_objective(*settings(**truncated, **extra)))
+        for extra in ({}, {"noise__choice": "nearest", "noise__candidates": 16})
+    )
+    process = build_objective(*settings(**truncated)).process
+    again = make_noised(process, batch().x0, plain.target, plain.t, "epsilon")
+    assert torch.equal(again.x_t, plain.x_t)
+    x0 = batch().x0
+    assert float((nearest.target * x0).mean()) > float((plain.target * x0).mean()) + 0.1
+
+
+@pytest.mark.parametrize("missing", ["groups", "center"])
+def test_a_batch_without_what_the_assignment_needs_is_refused(missing: str) -> None:
+    options = {"groups": {"noise__within": "groups"}, "center": {"noise__center": "ridge"}}[missing]
+    objective = build_objective(*settings(noise__choice="assignment", **options))
+    bare = replace(batch(), groups=None, center=None)
+    with pytest.raises(UserError, match=f"Batch.{missing}, and the batch has none"):
+        objective.draw(bare, torch.Generator(), torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"times": CurriculumTimes(50)}, "a law over 50 discrete times, and the process has 100 discrete times"),
+        ({"weights": torch.ones(7)}, "a table of (7,) weights"),
+        ({"path": Path(2)}, "needs the paths of karhunen_loeve_process"),
+        ({"cap_warmup": 3, "target": "sample"}, "caps the weight of the sample's error"),
+        ({"process": SigmaProcess("edm"), "target": "edm", "times": CurriculumTimes(100)}, "continuous times"),
+        ({"process": SigmaProcess("edm"), "target": "edm", "weights": torch.ones(100)}, "no discrete times"),
+        ({"process": FlowProcess(), "target": "flow", "cap_warmup": 3}, "cap_warmup is FDM's"),
+    ],
+)
+def test_an_objective_made_by_hand_is_checked_too(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError) as refused:
+        Objective(**{"process": vp_process(), **options})
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("wrong", [(0,), (2, "foo"), (2, "independent", 5)])
+def test_a_path_made_by_hand_is_checked_too(wrong: tuple[Any, ...]) -> None:
+    with pytest.raises(UserError, match=r"acceleration\.path"):
+        Path(*wrong)
+
+
 def test_residual_coupling_looks_at_the_residual() -> None:
     """With the data as their own centre nothing is left to assign by, and the shift does not matter."""
     objective = build_objective(*settings(noise__choice="assignment", noise__center="ridge", noise__metric="dot"))
@@ -262,8 +325,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"noise__choice": "nearest", "noise__metric": "l2sq"}, "choose l2 or dot"),
     ({"noise__choice": "assignment", "noise__metric": "dott"}, "did you mean 'dot'"),
     ({"noise__choice": "assignment", "noise__block_size": 0}, "block_size=0"),
-    ({"noise__within": "groups"}, "set acceleration.noise.choice=assignment"),
-    ({"noise__standardize": True}, "set acceleration.noise.choice=assignment"),
+    (
+        {"noise__within": "groups"},
+        "acceleration.noise.within=groups has no effect with acceleration.noise.choice=indep",
+    ),
+    ({"noise__standardize": True}, "leave it at false"),
     ({"noise__choice": "assignment", "noise__within": "group"}, "did you mean 'groups'"),
     ({"noise__choice": "assignment", "noise__within": "condition"}, "metric=l2sq"),
     (
@@ -285,8 +351,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         },
         "center=denoiser",
     ),
-    ({"noise__condition_ratio": 0.0}, "condition_ratio=0.0"),
-    ({"noise__groups": 0}, "groups=0"),
+    (
+        {"noise__choice": "assignment", "noise__within": "condition", "noise__condition_ratio": 0.0},
+        "condition_ratio=0.0",
+    ),
+    ({"noise__choice": "assignment", "noise__within": "groups", "noise__groups": 0}, "groups=0"),
     ({"noise__start_step": -1}, "start_step=-1"),
     ({"path__times_per_sample": 0}, "times_per_sample=0"),
     ({"path__times_per_sample": 4, "path__modes": 200}, "modes=200 is more than diffusion.timesteps=100"),
@@ -294,7 +363,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"path__coupling": "none"}, "acceleration.path.coupling 'none' is unknown"),
     ({"path__times_per_sample": 2, "path__evaluations": 3}, "evaluations=3"),
     ({"path__times_per_sample": 2, "path__evaluations": 1, "path__coupling": "fresh"}, "coupling=fresh"),
-    ({"path__times_per_sample": 2, "path__coupling": "independent", "path__modes": 2}, "describe a shared path"),
+    ({"path__times_per_sample": 2, "path__coupling": "independent", "path__modes": 2}, "modes=2 has no effect"),
     ({"path__marginal": "raw"}, "set acceleration.path.modes"),
     ({"path__marginal": "row", "path__modes": 3}, "did you mean 'raw'"),
     ({"path__times_per_sample": 2, "noise__choice": "nearest"}, "coupling=independent"),
@@ -303,22 +372,19 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"momentum__input_scale": "naturel"}, "did you mean 'natural'"),
     ({"momentum__input_scale": "momentum"}, "choose base, natural, sigma or one"),
     ({"momentum__input_scale": "natural", "diffusion__family": "edm", "diffusion__target": "edm"}, "momentum or one"),
-    ({"momentum__input_scale": "natural", "diffusion__family": "flow", "diffusion__target": "flow"}, "FDM"),
-    ({"momentum__cap_warmup": 5, "diffusion__family": "flow", "diffusion__target": "flow"}, "FDM"),
+    ({"momentum__input_scale": "natural", "diffusion__family": "flow", "diffusion__target": "flow"}, "FDM is not"),
+    ({"momentum__cap_warmup": 5, "diffusion__family": "flow", "diffusion__target": "flow"}, "FDM is not"),
     ({"momentum__cap_warmup": 5, "diffusion__target": "sample"}, "caps the weight of the sample's error"),
     ({"momentum__cap_warmup": -5}, "cap_warmup=-5"),
-    ({"momentum__multiplier": 0.0}, "multiplier=0.0"),
+    ({"momentum__input_scale": "natural", "momentum__multiplier": 0.0}, "multiplier=0.0"),
     ({"momentum__schedule_strength": -1.0}, "schedule_strength=-1.0"),
-    (
-        {"momentum__schedule_strength": 1.0, "diffusion__family": "edm", "diffusion__target": "edm"},
-        "needs diffusion.family=ddpm",
-    ),
+    ({"momentum__schedule_strength": 1.0, "diffusion__family": "edm", "diffusion__target": "edm"}, "has no effect"),
     ({"timesteps__law": "curricula"}, "did you mean 'curriculum'"),
     ({"timesteps__law": "curriculum", "diffusion__family": "edm", "diffusion__target": "edm"}, "continuous law"),
     ({"timesteps__stratified": True, "diffusion__family": "flow", "diffusion__target": "flow"}, "continuous law"),
     ({"timesteps__law": "curriculum", "timesteps__width": 0.0}, "width=0.0"),
     ({"timesteps__law": "curriculum", "timesteps__start": 0.9, "timesteps__end": 0.5}, "start=0.9"),
-    ({"timesteps__unbiased": True}, "unbiased goes with law=curriculum"),
+    ({"timesteps__unbiased": True}, "unbiased=True has no effect with acceleration.timesteps.law=uniform"),
     ({"timesteps__positions": "snr"}, "acceleration.timesteps.positions 'snr' is unknown"),
     ({"timesteps__weight": "minsnr"}, "did you mean 'min_snr'"),
     ({"timesteps__weight": "p2", "diffusion__family": "edm", "diffusion__target": "edm"}, "has its own weight"),
@@ -326,6 +392,42 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"diffusion__target": "edm"}, "diffusion.target=edm does not go with this diffusion.family"),
     ({"diffusion__family": "flow", "diffusion__target": "epsilon"}, "choose flow or sample"),
     ({"data_scale": 0.0}, "data_scale=0.0"),
+    ({"data_scale": float("inf")}, "data_scale=inf"),
+    ({"noise__candidates": 4}, "candidates=4 has no effect"),
+    ({"noise__choice": "assignment", "noise__candidates": 4}, "candidates=4 has no effect"),
+    (
+        {"noise__choice": "assignment", "noise__groups": 4},
+        "groups=4 has no effect with acceleration.noise.within=batch",
+    ),
+    ({"noise__choice": "nearest", "noise__block_size": 4}, "block_size=4 has no effect"),
+    ({"noise__start_score": 0.5}, "start_score=0.5 has no effect"),
+    ({"noise__choice": "nearest", "noise__start_score": float("nan")}, "start_score=nan"),
+    ({"path__coupling": "fresh"}, "coupling=fresh has no effect"),
+    ({"path__modes": 7}, "modes=7 has no effect"),
+    (
+        {"path__times_per_sample": 2, "path__coupling": "fresh", "path__clock": "variance"},
+        "clock=variance has no effect",
+    ),
+    ({"momentum__multiplier": 2.0}, "multiplier=2.0 has no effect"),
+    ({"momentum__input_scale": "one", "momentum__multiplier": 2.0}, "multiplier=2.0 has no effect"),
+    (
+        {
+            "diffusion__family": "ve",
+            "diffusion__target": "negative_epsilon",
+            "momentum__input_scale": "momentum",
+            "momentum__multiplier": 2.0,
+        },
+        "multiplier=2.0 has no effect",
+    ),
+    ({"momentum__schedule_strength": 100.0}, "schedule_strength=100.0"),
+    ({"momentum__schedule_strength": float("nan")}, "schedule_strength=nan"),
+    ({"timesteps__law": "speed", "timesteps__width": 0.2}, "width=0.2 has no effect"),
+    ({"timesteps__width": 0.2, "diffusion__family": "edm", "diffusion__target": "edm"}, "width=0.2 has no effect"),
+    (
+        {"diffusion__family": "edm", "diffusion__target": "edm", "diffusion__timesteps": 50},
+        "timesteps=50 has no effect",
+    ),
+    ({"diffusion__beta_start": 0.001}, "beta_start=0.001 has no effect"),
 ]
 
 

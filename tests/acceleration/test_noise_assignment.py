@@ -4,7 +4,8 @@ import itertools
 import math
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from policy_accel.acceleration import noise_assignment
 from policy_accel.acceleration.nearest_noise import nearest_noise
 from policy_accel.acceleration.noise_assignment import (
     METRICS,
@@ -158,7 +160,7 @@ def test_how_far_the_noise_moves(batch: int, dimension: int) -> None:
     for seed in range(1 if batch == 1024 else 6):
         data, noise = normal(batch, dimension, seed=seed), normal(batch, dimension, seed=1000 + seed)
         found = assign_noise(data, noise, metric="l2")
-        stats = assignment_statistics(data, noise, found.noise, found.permutation)
+        stats = found.statistics
         assert float(stats.noise_square) == pytest.approx(float(noise.square().mean()), rel=1e-6)
         assert float(stats.rows_moved) > 0.9
         fall = 100 * (1 - float(stats.distance_after) / float(stats.distance_before))
@@ -306,6 +308,72 @@ def test_no_cost_is_built_that_no_block_needs(monkeypatch: pytest.MonkeyPatch) -
     sizes.clear()
     assign_noise(data, noise, groups=torch.arange(100) % 10)
     assert sizes == [(10, 10, 10)]
+
+
+class Later(Executor):
+    """Keeps what it is given; runs it when the result is asked for."""
+
+    def submit(self, solve: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def result(timeout: float | None = None) -> Any:
+            return solve(*args, **kwargs)
+
+        future.result = result  # type: ignore[method-assign]
+        return future
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("block_size", [None, 4])
+@pytest.mark.parametrize("masked", [False, True])
+def test_labels_on_the_device_are_read_when_the_cost_has_arrived(
+    metric: str, block_size: int | None, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, noise = normal(60, 3, 2, dtype=torch.float64), normal(60, 3, 2, seed=1, dtype=torch.float64)
+    labels = torch.randint(-2, 5, (60,), generator=generator(2)) ** 3
+    options: dict[str, Any] = {"metric": metric, "block_size": block_size, "standardize": masked}
+    if masked:
+        options["mask"] = torch.rand(60, 3, 2, generator=generator(3)) < 0.7
+    if metric == "l2sq":
+        options["extra_cost"] = 5.0 * torch.rand(60, 60, generator=generator(4))
+    expected = assign_noise(data, noise, groups=labels, **options)
+
+    module = "policy_accel.acceleration.noise_assignment"
+    find, copy = noise_assignment._problems, noise_assignment._to_host
+    grouped: list[int] = []
+    copied: list[tuple[int, ...]] = []
+
+    def note_the_groups(batch: int, size: int | None, groups: Tensor | None) -> list[np.ndarray]:
+        grouped.extend([] if groups is None else [len(groups)])
+        return find(batch, size, groups)
+
+    def note_the_copy(values: Tensor) -> Tensor:
+        copied.append(tuple(values.shape))
+        return copy(values)
+
+    monkeypatch.setattr(f"{module}._labels_arrive_later", lambda data, groups: True)
+    monkeypatch.setattr(f"{module}._problems", note_the_groups)
+    monkeypatch.setattr(f"{module}._to_host", note_the_copy)
+    pending = start_assignment(data, noise, groups=labels, executor=Later(), **options)
+    assert grouped == []
+    assert sorted(copied) == [(1, 60, 60), (60,)]
+    found = pending.result()
+    assert grouped == [60]
+    assert_is_permutation(found, noise)
+    assert torch.equal(found.permutation, expected.permutation)
+    assert torch.equal(found.noise, expected.noise)
+    assert not torch.equal(found.permutation, assign_noise(data, noise, **options).permutation)
+
+
+def test_only_the_costs_inside_the_groups_must_be_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, noise, labels = normal(6, 3), normal(6, 3, seed=1), torch.tensor([0, 1, 0, 1, 0, 1])
+    extra = torch.zeros(6, 6).masked_fill(labels[:, None] != labels, math.inf)
+    expected = assign_noise(data, noise, metric="l2sq", groups=labels, extra_cost=extra).permutation
+    monkeypatch.setattr("policy_accel.acceleration.noise_assignment._labels_arrive_later", lambda data, groups: True)
+    assert torch.equal(assign_noise(data, noise, metric="l2sq", groups=labels, extra_cost=extra).permutation, expected)
+    extra[2, 4] = math.nan
+    with pytest.raises(UserError, match="cost of sample 2 and noise row 4 is not finite"):
+        assign_noise(data, noise, metric="l2sq", groups=labels, extra_cost=extra)
 
 
 def test_masked_entries_may_hold_anything_and_move_along() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from policy_accel.diffusion import DiscreteProcess, Grid, ddim, timestep_grid, vp_process
 from policy_accel.diffusion.karhunen_loeve import (
+    CLOCKS,
     KarhunenLoeveProcess,
     brownian_modes,
     first_useful_timestep,
@@ -464,6 +465,23 @@ def test_one_time_is_the_baseline_bit_for_bit(modes: int, shape: tuple[int, ...]
     assert torch.equal(eps[:, 0], plain)
     x0 = torch.randn(shape, generator=generator(6))
     assert torch.equal(process.diffuse(x0, eps[:, 0], t), base.diffuse(x0, plain, t))
+
+
+@pytest.mark.parametrize("modes", [1, 4, 100])
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_one_time_weighs_its_path_by_one(modes: int, clock: str) -> None:
+    """What the short way leaves out: at one time the weight of every timestep rounds to 1."""
+    process = karhunen_loeve_process(vp_process(*COS_100), modes, clock=clock)
+    t = torch.randint(100, (16, 1), generator=generator(16))
+    variance = process.noise_table.T[t].square().sum(-1)
+    assert torch.equal(variance.sqrt().float(), torch.ones(16, 1))
+    if modes == 1:
+        assert bool((process.noise_table > 0.0).all())
+    path = process.draw_path((16, 3, 2), 1, generator(17), torch.float64)
+    assert path.shape == (16, 1, 3, 2)
+    assert torch.equal(process.path_noise(path, t), path)
+    twice = process.path_noise(torch.cat([path, torch.zeros_like(path)], 1)[:, : min(modes, 2)], t.expand(16, 2))
+    close(twice[:, :1], path, 1e-9)
 
 
 def test_one_mode_is_one_noise_for_all_times() -> None:

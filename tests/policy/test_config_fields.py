@@ -20,7 +20,7 @@ from policy_accel.training.checkpoint import checkpoint_steps
 from policy_accel.training.ema import EMA
 from policy_accel.training.loop import Run
 from policy_accel.training.metrics import read_metrics
-from policy_accel.training.optimizer import check_momentum_decay, lr_factor, set_step
+from policy_accel.training.optimizer import check_momentum_decay, lr_factor, step_values
 from policy_accel.training.run_directory import flatten
 
 from .conftest import write_demonstrations
@@ -137,7 +137,12 @@ LINEAR = ["diffusion.schedule=linear"]
 
 ASSIGNED = ["acceleration.noise.choice=assignment", "acceleration.noise.metric=l2sq"]
 GROUPED = [*ASSIGNED, "acceleration.noise.within=groups", "acceleration.noise.groups=3"]
-CONDITIONED = [*ASSIGNED, "acceleration.noise.within=condition", "acceleration.noise.condition_ratio=0.1"]
+CONDITIONED = [
+    *ASSIGNED,
+    "training.batch_size=40",
+    "acceleration.noise.within=condition",
+    "acceleration.noise.condition_ratio=0.1",
+]
 NEAREST = ["acceleration.noise.choice=nearest", "acceleration.noise.candidates=5"]
 PATH = ["acceleration.path.times_per_sample=3"]
 CURRICULUM = ["acceleration.timesteps.law=curriculum"]
@@ -163,7 +168,7 @@ def drawn(step: int = 0, progress: float = 0.5) -> Probe:
 def rates(config: RobotConfig) -> Any:
     """Learning rate and momentum over a run of 40 updates."""
     check_momentum_decay(config.training.optimizer, 40)
-    return [set_step(config.training.optimizer, step, 40) for step in range(40)]
+    return [step_values(config.training.optimizer, step, 40) for step in range(40)]
 
 
 def batches(run: Run) -> Any:
@@ -198,7 +203,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "policy.n_action_steps": ("4", predicted, SCORED),
     "policy.conditioning": ("inpainting", task_probe(lambda task: task.batch(BATCH).x0), []),
     "task.group": ("'state[:1]'", task_probe(lambda task: task.groups), GROUPED),
-    "diffusion.family": ("edm", drawn(), []),
+    "diffusion.family": ("edm", drawn(), ["diffusion.target=sample"]),
     "diffusion.schedule": ("linear", task_probe(lambda task: task.objective.process.alphas), []),
     "diffusion.timesteps": ("50", task_probe(lambda task: task.objective.process.alphas), []),
     "diffusion.beta_start": ("0.001", task_probe(lambda task: task.objective.process.alphas), LINEAR),
@@ -210,7 +215,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "acceleration.noise.candidates": ("2", drawn(), NEAREST),
     "acceleration.noise.block_size": ("4", drawn(), ASSIGNED),
     "acceleration.noise.standardize": ("true", drawn(), ASSIGNED),
-    "acceleration.noise.within": ("groups", drawn(), [*ASSIGNED, "acceleration.noise.groups=3"]),
+    "acceleration.noise.within": ("groups", drawn(), [*ASSIGNED, "task.group='state[:1]'"]),
     "acceleration.noise.groups": ("5", task_probe(lambda task: task.groups), GROUPED),
     "acceleration.noise.group_run": ("2", run_probe(batches), GROUPED),
     "acceleration.noise.condition_ratio": ("0.5", drawn(), CONDITIONED),

@@ -141,8 +141,19 @@ def test_everything_has_all_four_papers(tiny_config: Build) -> None:
 
 
 def test_a_score_is_waited_for_only_where_there_will_be_one(tiny_config: Build) -> None:
-    with pytest.raises(UserError, match=r"start_score=0.6 waits for an evaluation"):
-        build_task(tiny_config("method=immiscible_policy"))
+    no_score: list[list[str]] = [
+        [],
+        ["training.evaluate_every=2"],
+        ["evaluation.episodes=2", "training.evaluate_every=4"],
+        ["evaluation.episodes=2", "training.evaluate_every=2", "task.environment=null"],
+    ]
+    for options in no_score:
+        with pytest.raises(UserError, match=r"start_score=0.6 waits for an evaluation"):
+            build_task(tiny_config("method=immiscible_policy", *options))
+    with pytest.raises(UserError, match=r"start_step=4 lies beyond the run of training.steps=4"):
+        build_task(tiny_config("method=immiscible", "acceleration.noise.start_step=4"))
+    with pytest.raises(UserError, match=r"condition_ratio=0.05 .* 1 / training.batch_size = 0.125"):
+        build_task(tiny_config("method=immiscible_c2ot"))
     config = tiny_config("method=immiscible_policy", "training.evaluate_every=2", "evaluation.episodes=2")
     noise = build_task(config).objective.noise
     assert isinstance(noise, AssignedNoise)

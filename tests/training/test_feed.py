@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from policy_accel.acceleration.noise_choices import AssignedNoise, NearestNoise, Start
+from policy_accel.acceleration.noise_choices import AssignedNoise, NearestChoice, Start
 from policy_accel.acceleration.time_laws import LossSecondMoment
 from policy_accel.diffusion import Batch, Objective, karhunen_loeve_process, vp_process
 from policy_accel.diffusion import Path as TimesPath
@@ -76,7 +76,7 @@ class Guess(nn.Module):
 def test_noise_is_assigned_around_the_average_models_prediction(toy_task: Any) -> None:
     """The prediction comes from pure noise at the last time, and is taken off the data before the cost."""
     task, guess = toy_task(), Guess()
-    noise = AssignedNoise(metric="dot", denoiser_centered=True)
+    noise = AssignedNoise(metric="dot", center="denoiser")
     task.objective = replace(task.objective, target="sample", noise=noise, data_scale=2.0)
     feed = Feed(task, DataOrder(40, 8, 3, CPU), Generators(3, CPU), steps=6, average=guess)
     assert not feed.ahead
@@ -86,7 +86,7 @@ def test_noise_is_assigned_around_the_average_models_prediction(toy_task: Any) -
     assert abs(float(x.std()) - 1) < 0.5
     assert noise.last is not None
     # The objective works on doubled data, and 3 is a sample of those.
-    torch.testing.assert_close(noise.last[0].center, torch.full((8, 3), 3.0))
+    torch.testing.assert_close(noise.last.data, 2.0 * task.data[torch.tensor(task.batches[0])] - 3.0)
 
 
 class Encoder(nn.Module):
@@ -149,7 +149,7 @@ def weights(folder: Path, step: int) -> dict[str, Tensor]:
 
 CHOICES: dict[str, Callable[[Objective], Objective]] = {
     "assignment": lambda o: replace(o, noise=AssignedNoise(metric="l2")),
-    "nearest": lambda o: replace(o, noise=NearestNoise(4, "l2")),
+    "nearest": lambda o: replace(o, noise=NearestChoice(4, "l2")),
     "late": lambda o: replace(o, noise=AssignedNoise(metric="dot", start=Start(score=0.5))),
     "path": lambda o: replace(
         o,
@@ -206,6 +206,18 @@ def test_the_log_says_what_the_assignment_did(toy_task: Any, config: TrainingCon
     assert 0 < last["noise_rows_moved"] <= 1
     assert last["noise_milliseconds"] > 0
     assert last["noise_square"] > 0
+
+
+def test_the_log_says_what_the_nearest_noise_did(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    task = toy_task()
+    task.objective = replace(task.objective, noise=NearestChoice(8, "dot"))
+    run(task, config)
+    last = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row][-1]
+    assert last["noise_alignment"] > 0
+    assert 0.5 < last["noise_rows_moved"] <= 1
+    assert {"noise_distance_after", "noise_square"} <= set(last)
 
 
 def test_fresh_draws_several_samples_for_each_place_of_a_batch(
