@@ -42,6 +42,7 @@ from torch import Tensor, nn
 
 from policy_accel.acceleration.build import build_objective
 from policy_accel.acceleration.conditional import kmeans_groups
+from policy_accel.acceleration.noise_assignment import Assignment
 from policy_accel.acceleration.noise_choices import AssignedNoise
 from policy_accel.diffusion.objective import Batch, Objective
 from policy_accel.models import build_denoiser
@@ -240,7 +241,7 @@ class Side:
     def solver_milliseconds(self) -> float | None:
         """What the last assignment took on the host."""
         last = getattr(self.task.objective.noise, "last", None)
-        return None if last is None else rounded(last[2].milliseconds)
+        return rounded(last.milliseconds) if isinstance(last, Assignment) else None
 
 
 def in_rounds(

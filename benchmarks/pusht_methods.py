@@ -45,8 +45,11 @@ def overrides(options: argparse.Namespace, method: str, run_dir: Path) -> list[s
     ]
 
 
-def leak(settings: list[str]) -> dict[str, Any]:
-    """How well the condition is predicted from the noise, for the choice of noise in its active state."""
+def leak(settings: list[str], trained: Any = None) -> dict[str, Any]:
+    """How well the condition is predicted from the noise, for the choice of noise in its active state.
+
+    `trained` is the policy around whose prediction noise is assigned, where the method does that.
+    """
     import torch
 
     from policy_accel.acceleration.diagnostics import condition_leak
@@ -63,7 +66,7 @@ def leak(settings: list[str]) -> dict[str, Any]:
     task.to(cpu)
     batch_size = config.training.batch_size
     order = DataOrder(task.samples, batch_size, config.seed, cpu, groups=task.groups, run=task.group_run)
-    average = EMA(task.model, EMAConfig()).model
+    average = EMA(task.model, EMAConfig()).model if trained is None else trained
     feed = Feed(task, order, Generators(config.seed, cpu), steps=config.training.steps, average=average)
     conditions, noises = [], []
     for step in range(LEAK_ROWS // batch_size):
@@ -75,7 +78,14 @@ def leak(settings: list[str]) -> dict[str, Any]:
         conditions.append(batch.condition.flatten(1).repeat_interleave(noised.repeats, 0)[:: noised.repeats])
         noises.append(noise[:: noised.repeats].float())
     found = condition_leak(torch.cat(conditions), torch.cat(noises), seed=0)
-    return {"linear_r2": round(found.score, 5), "local": round(found.local, 5), "p_value": found.p_value}
+    choice = task.objective.noise
+    moved = choice.statistics().get("noise_rows_moved") if hasattr(choice, "statistics") else None
+    return {
+        "linear_r2": round(found.score, 5),
+        "local": round(found.local, 5),
+        "p_value": found.p_value,
+        "rows_moved": moved,
+    }
 
 
 def run_one(options: argparse.Namespace, method: str) -> dict[str, Any]:
@@ -112,14 +122,15 @@ def run_one(options: argparse.Namespace, method: str) -> dict[str, Any]:
         factor = config.acceleration.path
         per_sample = 1 if factor.coupling == "fresh" else factor.evaluations or factor.times_per_sample
         fresh = factor.times_per_sample if factor.coupling == "fresh" else 1
+        centering = 1 if config.acceleration.noise.center == "denoiser" else 0
         return {
             "method": method,
             "updates": trained.step,
-            "network_evaluations": trained.step * config.training.batch_size * per_sample * fresh,
+            "network_evaluations": trained.step * config.training.batch_size * (per_sample * fresh + centering),
             "training_seconds": round(trained.training_seconds, 1),
             "loss_last_log": losses[-1]["loss"],
             "scores": scores,
-            "leak": leak(settings) if discrete else None,
+            "leak": leak(settings, loaded.policy) if discrete else None,
         }
 
 
@@ -157,7 +168,7 @@ def main() -> None:
         rows = {row["method"]: row for row in json.loads(options.output.read_text())["methods"]}
     if options.leaks_only:
         for name, row in rows.items():
-            if row["leak"] is not None:
+            if row["leak"] is not None and name != "immiscible_denoiser":
                 row["leak"] = leak(overrides(options, name, Path("unused")))
                 print(name, row["leak"], file=sys.stderr, flush=True)
         record(options, rows)

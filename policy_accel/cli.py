@@ -42,7 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
         "         immiscible, immiscible_knn, immiscible_dot, immiscible_policy, immiscible_groups, immiscible_c2ot,\n"
         "         immiscible_residual, immiscible_denoiser, immiscible_scaling,\n"
         "         kl, kl_partial, kl_independent, kl_fresh, kl_schedule,\n"
-        "         fdm, fdm_cap, fdm_cap_only, fdm_sigma, fdm_one, fdm_schedule, fdm_edm, fdm_vp, fdm_ve, edm, flow,\n"
+        "         fdm, fdm_cap, fdm_cap_only, fdm_sigma, fdm_one, fdm_schedule,\n"
+        "         edm, vp, ve, fdm_edm, fdm_vp, fdm_ve, fdm_edm_no_cap, fdm_edm_cap_only, fdm_edm_one, flow,\n"
         "         clts, clts_wide, clts_sharp, clts_unbiased, stratified, logit_normal, speed, loss_second_moment,\n"
         "         min_snr, p2, momentum_decay, momentum_decay_control, momentum_decay_only, consistency",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -13,7 +13,7 @@ from policy_accel.policy.run import robot_config
 def test_groups_offer_files_and_typed_models() -> None:
     robot_config([])
     found = groups()
-    assert set(found) == {"task", "model", "recipe"}
+    assert set(found) == {"task", "model", "recipe", "method"}
     assert {"unet", "unet_small", "transformer", "mlp"} == set(found["model"])
     assert {"small", "diffusion_policy", "diffusion_policy_transformer", "demo"} == set(found["recipe"])
 
@@ -56,4 +56,4 @@ def test_overrides_beat_the_recipe() -> None:
 
 
 def test_interpolation_names_the_run() -> None:
-    assert robot_config(["seed=3", "recipe=small"]).run_dir == "runs/pusht_keypoints-small-unet-seed3"
+    assert robot_config(["seed=3", "recipe=small"]).run_dir == "runs/pusht_keypoints-small-baseline-unet-seed3"

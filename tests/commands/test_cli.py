@@ -154,6 +154,8 @@ def test_print_config_is_the_whole_configuration(train: Train, capsys: pytest.Ca
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["training"]["steps"] == 123
     assert set(config) == {
+        "acceleration",
+        "method",
         "task",
         "model",
         "policy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +27,7 @@ Build = Callable[..., RobotConfig]
 register()
 METHODS = [name for name in groups()["method"] if name != "baseline"]
 # Few windows and small batches: fewer groups, and a share of pairs that a batch of eight has.
-SMALL = ["diffusion.timesteps=20", "training.optimizer.warmup_steps=1", "training.validate_every=0"]
+SMALL = ["training.optimizer.warmup_steps=1", "training.validate_every=0"]
 NEEDS = {
     "immiscible_groups": ["acceleration.noise.groups=6"],
     "everything": ["acceleration.noise.groups=6"],
@@ -178,3 +179,14 @@ def test_more_groups_than_windows(tiny_config: Build) -> None:
 def test_conditions_are_needed_for_the_cost_of_conditions(tiny_config: Build) -> None:
     with pytest.raises(UserError, match=r"within=condition .* policy.conditioning=inpainting"):
         build_task(tiny_config(*overrides("immiscible_c2ot"), "policy.conditioning=inpainting"))
+
+
+def test_help_and_readme_name_every_method(capsys: pytest.CaptureFixture[str], repository: Path) -> None:
+    from policy_accel.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    listed = set(re.findall(r"\w+", capsys.readouterr().out.split("methods:")[1]))
+    readme = set(re.findall(r"`(\w+)`", (repository / "README.md").read_text()))
+    assert set(METHODS) <= listed
+    assert set(METHODS) <= readme
