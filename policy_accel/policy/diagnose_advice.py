@@ -111,8 +111,9 @@ def _noise(diagnosis: Diagnosis) -> list[Advice]:
         )
     if avoided:
         sentence = (
-            f"Would hurt: {_leaks(avoided)}. Their noise tells the observation, and the noise that sampling starts "
-            "from does not: expect a lower training loss and a worse policy."
+            f"Avoid: {_leaks(avoided)}. Their noise tells the observation, and the noise that sampling starts from "
+            "does not: the training loss falls, and the policy may be far worse. How much, the size of the leak does "
+            "not say."
         )
         found.append(Advice("leak", "avoid", sentence))
     if idle:
