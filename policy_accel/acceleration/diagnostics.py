@@ -15,6 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from policy_accel.diffusion.processes import Level
+from policy_accel.diffusion.samplers import SIGMA_DATA
 from policy_accel.errors import UserError, did_you_mean
 
 LEAK_ROWS = 4096
@@ -23,7 +24,6 @@ LEAK_COMPONENTS = 8
 LEAK_NEIGHBOURHOOD = 0.25  # of the median distance of two conditions
 USEFUL_LOG_SNR = (-6.0, 9.0)  # signal at 5 % of the noise; noise at 1 % of the signal
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-SIGMA_DATA = 0.5
 _QUERIES_AT_ONCE = 512
 
 

@@ -19,7 +19,6 @@ is given, which is then the same process; so may any scheduler of diffusers be m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,198 +28,28 @@ from policy_accel.diffusion.continuous import VP_TIME_SCALE, SigmaProcess
 from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess, karhunen_loeve_process
 from policy_accel.diffusion.momentum import momentum_process, vp_sigma
 from policy_accel.diffusion.objective import make_noised
-from policy_accel.diffusion.processes import CLEAN, DiscreteProcess, Level, per_sample, vp_process
-from policy_accel.diffusion.samplers import SPACINGS, Grid, predicted_sample, start_scale, timestep_grid
+from policy_accel.diffusion.processes import DiscreteProcess, per_sample, vp_process
+from policy_accel.diffusion.samplers import SPACINGS, Grid, timestep_grid
+from policy_accel.diffusion.scheduler_base import (
+    LoopScheduler,
+    SchedulerMixin,
+    ddim_step,
+    in_wide_dtype,
+    positive_count,
+    register_to_config,
+)
 from policy_accel.diffusion.schedules import SCHEDULES
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import UserError, one_of
 
-try:
-    from diffusers.configuration_utils import ConfigMixin, register_to_config
-    from diffusers.schedulers.scheduling_utils import SchedulerMixin
-    from diffusers.utils import BaseOutput
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "diffusers":
-        raise
-    raise UserError(
-        "policy_accel.diffusion.schedulers needs diffusers; pip install 'policy-accel[diffusers]'"
-    ) from error
+# A pipeline of diffusers loads a class only from a module that has SchedulerMixin.
+__all__ = ["KarhunenLoeveScheduler", "MomentumEDMScheduler", "MomentumScheduler", "SchedulerMixin"]
 
 PREDICTION_TYPES = {"epsilon": "epsilon", "sample": "sample", "v_prediction": "v"}
 SIGMA_PREDICTION_TYPES = ("edm", "epsilon", "negative_epsilon", "sample")
 SOLVERS = ("heun", "euler")
 
 
-@dataclass
-class SchedulerOutput(BaseOutput):
-    """The sample at the next timestep and the (clipped) clean sample that the network predicts, each [B, *S]."""
-
-    prev_sample: Tensor
-    pred_original_sample: Tensor
-
-
-def _choice(field: str, value: str, known: Sequence[str]) -> str:
-    if value not in known:
-        raise UserError(f"{field} '{value}' is unknown; {did_you_mean(value, known)}")
-    return value
-
-
-def _count(field: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{field}={value} must be an integer of at least 1.")
-    return value
-
-
-def _wide(x: Tensor) -> Tensor:
-    """`x` in the dtype that the arithmetic is done in."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
-
-
-def _travel(x: Tensor, x0: Tensor, own_x0: Tensor, here: Level, there: Level) -> Tensor:
-    """alpha' x0 + sigma' epsilon, epsilon = (x - alpha own_x0) / sigma (Song et al. 2021, equation 12, eta = 0)."""
-    kept = there.sigma / here.sigma
-    return kept * x + there.alpha * x0 - (kept * here.alpha) * own_x0
-
-
-class _Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
-    """What the three schedulers share: the place in the loop, the noising and the frame of a step."""
-
-    order = 1
-    config: Any
-    process: DiscreteProcess | SigmaProcess
-    timesteps: Tensor
-    num_inference_steps: int | None
-
-    def _prepare(self, process: Any, grid: Grid, target: str) -> None:
-        """Set what does not change after the constructor, and `timesteps` to those of training."""
-        config = self.config
-        if config.clip_sample and not config.clip_sample_range > 0:
-            raise UserError(f"clip_sample_range={config.clip_sample_range} must be positive; or set clip_sample=False.")
-        self.process = self._placed = process
-        self._target = target
-        self._place(grid, [process.level(t) for t in grid.timesteps], None, None)
-
-    def _place(self, grid: Grid, levels: Sequence[Level], steps: int | None, device: torch.device | str | None) -> None:
-        """Make `levels` those of the loop, one for each of `timesteps`."""
-        self._grid = grid
-        self._levels = (*levels, CLEAN)
-        dtype = torch.int64 if isinstance(levels[0].time, int) else torch.float32
-        times = torch.tensor([level.time for level in levels], dtype=dtype)
-        self._times = times.tolist()
-        self.timesteps = times.to(device)
-        self.num_inference_steps = steps
-        self.is_scale_input_called = False
-        self._step_index: int | None = None
-        self._begin_index: int | None = None
-        self._first_half: tuple[Tensor, Tensor] | None = None
-
-    def _process_times(self, timesteps: Tensor) -> Tensor:
-        """The process' own times at what the network is told."""
-        return timesteps
-
-    def _process_on(self, device: torch.device) -> Any:
-        """The process with its tables on `device`, which they reach once."""
-        if isinstance(self._placed, DiscreteProcess) and self._placed.alphas.device != device:
-            self._placed = self._placed.to(device)
-        return self._placed
-
-    def __len__(self) -> int:
-        return self.config.num_train_timesteps
-
-    @property
-    def init_noise_sigma(self) -> float:
-        """Standard deviation of the noise that the loop starts from; ask after `set_timesteps`."""
-        return start_scale(self.process, self._grid)
-
-    @property
-    def step_index(self) -> int | None:
-        """Number of the next step in `timesteps`; None before the first and after the last."""
-        return self._step_index
-
-    @property
-    def begin_index(self) -> int | None:
-        """Number of the first step, if `set_begin_index` gave it."""
-        return self._begin_index
-
-    def set_begin_index(self, begin_index: int = 0) -> None:
-        """Start the loop at timesteps[begin_index]; then its first timestep need not be read from the device."""
-        self._begin_index = begin_index
-
-    def _find_step(self, timestep: Any) -> int:
-        """Number of the step at `timestep`; simply the next one where reading it would wait for the device."""
-        if self.num_inference_steps is None:
-            raise UserError("The scheduler has no timesteps to step through; call set_timesteps first.")
-        if isinstance(timestep, Tensor) and timestep.numel() != 1:
-            raise UserError(f"step takes one of scheduler.timesteps, not a tensor of shape {tuple(timestep.shape)}.")
-        index = self._begin_index if self._step_index is None else self._step_index
-        on_device = isinstance(timestep, Tensor) and timestep.device.type != "cpu"
-        if index is not None and (on_device or self._times[index] == timestep):
-            return index
-        value = timestep.item() if isinstance(timestep, Tensor) else timestep
-        if value not in self._times:
-            raise UserError(f"timestep {value} is not one of scheduler.timesteps; pass those, one after the other.")
-        # Heun repeats a time: the last one is where a step starts.
-        return len(self._times) - 1 - self._times[::-1].index(value)
-
-    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
-        """The network's input [B, *S] of a sample [B, *S].
-
-        While sampling `timestep` is one of `timesteps`; while training it is a tensor [B] of what the network is told.
-        """
-        self.is_scale_input_called = True
-        wide = _wide(sample)
-        if isinstance(timestep, Tensor) and timestep.ndim > 0:
-            times = self._process_times(timestep.to(sample.device))
-            scale = self._process_on(sample.device).coefficients(times).input_scale
-            return (per_sample(scale, wide) * wide).to(sample.dtype)
-        self._step_index = self._find_step(timestep)
-        scale = self._levels[self._step_index].input_scale
-        return sample if scale == 1.0 else (scale * wide).to(sample.dtype)
-
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t [B, *S] of clean samples [B, *S] with noise [B, *S] at timesteps [B] (or [1]), not yet scaled."""
-        times = self._process_times(timesteps.to(original_samples.device))
-        process = self._process_on(original_samples.device)
-        return process.diffuse(_wide(original_samples), _wide(noise), times).to(original_samples.dtype)
-
-    def step(
-        self,
-        model_output: Tensor,
-        timestep: Any,
-        sample: Tensor,
-        generator: torch.Generator | None = None,
-        return_dict: bool = True,
-    ) -> SchedulerOutput | tuple[Tensor, Tensor]:
-        """Lead a sample [B, *S] from `timestep` to the next one by the network's output [B, *S].
-
-        `generator` is there because pipelines pass one: nothing here is random.
-
-        Raises:
-            UserError: `set_timesteps` was not called, `timestep` is none of them, or the network was given an input
-                that `scale_model_input` had to scale and did not.
-        """
-        index = self._find_step(timestep)
-        level = self._levels[index]
-        if level.input_scale != 1.0 and not self.is_scale_input_called:
-            raise UserError(
-                f"{type(self).__name__} scales the network's input, but scale_model_input was never called; call it "
-                "before the network (DDPMPipeline and DDIMPipeline do not, so use another)."
-            )
-        x = _wide(sample)
-        own_x0 = predicted_sample(model_output.to(x.dtype), x, level, self._target)
-        limit = self.config.clip_sample_range
-        x0 = own_x0.clamp(-limit, limit) if self.config.clip_sample else own_x0
-        moved = self._move(x, x0, own_x0, index)
-        self._step_index = index + 1 if index + 1 < len(self._times) else None
-        if not return_dict:
-            return moved.to(sample.dtype), x0.to(sample.dtype)
-        return SchedulerOutput(prev_sample=moved.to(sample.dtype), pred_original_sample=x0.to(sample.dtype))
-
-    def _move(self, x: Tensor, x0: Tensor, own_x0: Tensor, index: int) -> Tensor:
-        """Where step `index` leads x, given the clean sample clipped and as the network had it: DDIM."""
-        return _travel(x, x0, own_x0, self._levels[index], self._levels[index + 1])
-
-
-class _DiscreteScheduler(_Scheduler):
+class _DiscreteScheduler(LoopScheduler):
     """DDIM with eta = 0 over integer timesteps, for any alpha and sigma."""
 
     process: DiscreteProcess
@@ -228,10 +57,10 @@ class _DiscreteScheduler(_Scheduler):
     def _base(self) -> DiscreteProcess:
         """The variance-preserving process of the config's betas; checks the rest of what the discrete ones share."""
         config = self.config
-        timesteps = _count("num_train_timesteps", config.num_train_timesteps)
-        _choice("beta_schedule", config.beta_schedule, SCHEDULES)
-        _choice("prediction_type", config.prediction_type, tuple(PREDICTION_TYPES))
-        _choice("timestep_spacing", config.timestep_spacing, SPACINGS)
+        timesteps = positive_count("num_train_timesteps", config.num_train_timesteps)
+        one_of("beta_schedule", config.beta_schedule, SCHEDULES)
+        one_of("prediction_type", config.prediction_type, tuple(PREDICTION_TYPES))
+        one_of("timestep_spacing", config.timestep_spacing, SPACINGS)
         return vp_process(config.beta_schedule, timesteps, beta_start=config.beta_start, beta_end=config.beta_end)
 
     def _finish(self, process: DiscreteProcess) -> None:
@@ -245,7 +74,7 @@ class _DiscreteScheduler(_Scheduler):
             UserError: not 1 <= num_inference_steps <= num_train_timesteps.
         """
         timesteps = self.config.num_train_timesteps
-        if _count("num_inference_steps", num_inference_steps) > timesteps:
+        if positive_count("num_inference_steps", num_inference_steps) > timesteps:
             raise UserError(f"num_inference_steps={num_inference_steps} is more than num_train_timesteps={timesteps}.")
         grid = timestep_grid(timesteps, num_inference_steps, self.config.timestep_spacing)
         self._place(grid, [self.process.level(int(t)) for t in grid.timesteps], num_inference_steps, device)
@@ -258,7 +87,7 @@ class _DiscreteScheduler(_Scheduler):
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The target of v-prediction, alpha_t noise - sigma_t sample (Salimans & Ho 2022, section 4), [B, *S]."""
         at = self._process_on(sample.device).coefficients(timesteps.to(sample.device))
-        clean, wide = _wide(sample), _wide(noise)
+        clean, wide = in_wide_dtype(sample), in_wide_dtype(noise)
         return (per_sample(at.alpha, wide) * wide - per_sample(at.sigma, clean) * clean).to(sample.dtype)
 
 
@@ -362,7 +191,7 @@ class MomentumScheduler(_DiscreteScheduler):
         self._finish(momentum_process(self._base(), kind, strength))
 
 
-class MomentumEDMScheduler(_Scheduler):
+class MomentumEDMScheduler(LoopScheduler):
     """The Fast Diffusion Model on the sigma processes of Karras et al. 2022, with their preconditioning.
 
     The state is y + sigma n, `timesteps` are the c_noise that the network is told, `scale_model_input` multiplies by
@@ -398,10 +227,10 @@ class MomentumEDMScheduler(_Scheduler):
         clip_sample_range: float = 1.0,
     ) -> None:
         process = SigmaProcess(family, input_scale, multiplier)
-        _choice("solver", solver, SOLVERS)
+        one_of("solver", solver, SOLVERS)
         if prediction_type is not None:
-            _choice("prediction_type", prediction_type, SIGMA_PREDICTION_TYPES)
-        grid = process.grid(_count("num_train_timesteps", num_train_timesteps))
+            one_of("prediction_type", prediction_type, SIGMA_PREDICTION_TYPES)
+        grid = process.grid(positive_count("num_train_timesteps", num_train_timesteps))
         self._prepare(process, grid, prediction_type or process.target)
 
     @property
@@ -420,7 +249,7 @@ class MomentumEDMScheduler(_Scheduler):
         Raises:
             UserError: num_inference_steps below 1.
         """
-        grid = self.process.grid(_count("num_inference_steps", num_inference_steps))
+        grid = self.process.grid(positive_count("num_inference_steps", num_inference_steps))
         levels = [self.process.level(sigma) for sigma in grid.timesteps]
         if self.config.solver == "heun":
             levels = [levels[0], *(level for level in levels[1:] for _ in range(2))]
@@ -444,7 +273,9 @@ class MomentumEDMScheduler(_Scheduler):
         With the family's own prediction_type the loss of Karras et al. 2022 is its plain mean squared error.
         """
         sigma = self.sigma_of(timesteps.to(sample.device))
-        return make_noised(self.process, _wide(sample), _wide(noise), sigma, self._target).target.to(sample.dtype)
+        return make_noised(self.process, in_wide_dtype(sample), in_wide_dtype(noise), sigma, self._target).target.to(
+            sample.dtype
+        )
 
     def _process_times(self, timesteps: Tensor) -> Tensor:
         return self.sigma_of(timesteps)
@@ -453,7 +284,7 @@ class MomentumEDMScheduler(_Scheduler):
         here, there = self._levels[index], self._levels[index + 1]
         if self.config.solver == "euler" or there.sigma == 0.0:
             # Unlike DDIM's, the direction follows the clipped sample.
-            return _travel(x, x0, x0, here, there)
+            return ddim_step(x, x0, x0, here, there)
         slope = (x - x0) / here.sigma
         if index % 2 == 0:
             self._first_half = (x, slope)

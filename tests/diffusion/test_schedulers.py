@@ -22,7 +22,7 @@ from policy_accel.diffusion import (
     karhunen_loeve_process,
     make_noised,
     momentum_process,
-    schedulers,
+    scheduler_base,
     timestep_grid,
     vp_process,
 )
@@ -528,7 +528,7 @@ def test_bad_calls() -> None:
 
 
 def import_again() -> None:
-    specification = importlib.util.spec_from_file_location("schedulers_again", schedulers.__file__)
+    specification = importlib.util.spec_from_file_location("scheduler_base_again", scheduler_base.__file__)
     assert specification is not None
     assert specification.loader is not None
     specification.loader.exec_module(importlib.util.module_from_spec(specification))

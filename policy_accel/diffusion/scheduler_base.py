@@ -1,0 +1,203 @@
+"""What the diffusers-compatible schedulers share: the place in the loop, the noising and the frame of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from policy_accel.diffusion.continuous import SigmaProcess
+from policy_accel.diffusion.processes import CLEAN, DiscreteProcess, Level, per_sample
+from policy_accel.diffusion.samplers import Grid, predicted_sample, start_scale
+from policy_accel.errors import UserError
+
+try:
+    from diffusers.configuration_utils import ConfigMixin, register_to_config
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+    from diffusers.utils import BaseOutput
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "diffusers":
+        raise
+    raise UserError(
+        "policy_accel.diffusion.schedulers needs diffusers; pip install 'policy-accel[diffusers]'"
+    ) from error
+
+
+# SchedulerMixin and register_to_config are handed on, so that the absence of diffusers is named in one place.
+__all__ = [
+    "LoopScheduler",
+    "SchedulerMixin",
+    "SchedulerOutput",
+    "ddim_step",
+    "in_wide_dtype",
+    "positive_count",
+    "register_to_config",
+]
+
+
+@dataclass
+class SchedulerOutput(BaseOutput):
+    """The sample at the next timestep and the (clipped) clean sample that the network predicts, each [B, *S]."""
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor
+
+
+def positive_count(field: str, value: int) -> int:
+    """Return `value` when it is an integer of at least 1, else raise UserError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{field}={value} must be an integer of at least 1.")
+    return value
+
+
+def in_wide_dtype(x: Tensor) -> Tensor:
+    """`x` in the dtype that the arithmetic is done in."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def ddim_step(x: Tensor, x0: Tensor, own_x0: Tensor, here: Level, there: Level) -> Tensor:
+    """alpha' x0 + sigma' epsilon, epsilon = (x - alpha own_x0) / sigma (Song et al. 2021, equation 12, eta = 0)."""
+    kept = there.sigma / here.sigma
+    return kept * x + there.alpha * x0 - (kept * here.alpha) * own_x0
+
+
+class LoopScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
+    """What the three schedulers share: the place in the loop, the noising and the frame of a step."""
+
+    order = 1
+    config: Any
+    process: DiscreteProcess | SigmaProcess
+    timesteps: Tensor
+    num_inference_steps: int | None
+
+    def _prepare(self, process: Any, grid: Grid, target: str) -> None:
+        """Set what does not change after the constructor, and `timesteps` to those of training."""
+        config = self.config
+        if config.clip_sample and not config.clip_sample_range > 0:
+            raise UserError(f"clip_sample_range={config.clip_sample_range} must be positive; or set clip_sample=False.")
+        self.process = self._placed = process
+        self._target = target
+        self._place(grid, [process.level(t) for t in grid.timesteps], None, None)
+
+    def _place(self, grid: Grid, levels: Sequence[Level], steps: int | None, device: torch.device | str | None) -> None:
+        """Make `levels` those of the loop, one for each of `timesteps`."""
+        self._grid = grid
+        self._levels = (*levels, CLEAN)
+        dtype = torch.int64 if isinstance(levels[0].time, int) else torch.float32
+        times = torch.tensor([level.time for level in levels], dtype=dtype)
+        self._times = times.tolist()
+        self.timesteps = times.to(device)
+        self.num_inference_steps = steps
+        self.is_scale_input_called = False
+        self._step_index: int | None = None
+        self._begin_index: int | None = None
+        self._first_half: tuple[Tensor, Tensor] | None = None
+
+    def _process_times(self, timesteps: Tensor) -> Tensor:
+        """The process' own times at what the network is told."""
+        return timesteps
+
+    def _process_on(self, device: torch.device) -> Any:
+        """The process with its tables on `device`, which they reach once."""
+        if isinstance(self._placed, DiscreteProcess) and self._placed.alphas.device != device:
+            self._placed = self._placed.to(device)
+        return self._placed
+
+    def __len__(self) -> int:
+        return self.config.num_train_timesteps
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """Standard deviation of the noise that the loop starts from; ask after `set_timesteps`."""
+        return start_scale(self.process, self._grid)
+
+    @property
+    def step_index(self) -> int | None:
+        """Number of the next step in `timesteps`; None before the first and after the last."""
+        return self._step_index
+
+    @property
+    def begin_index(self) -> int | None:
+        """Number of the first step, if `set_begin_index` gave it."""
+        return self._begin_index
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Start the loop at timesteps[begin_index]; then its first timestep need not be read from the device."""
+        self._begin_index = begin_index
+
+    def _find_step(self, timestep: Any) -> int:
+        """Number of the step at `timestep`; simply the next one where reading it would wait for the device."""
+        if self.num_inference_steps is None:
+            raise UserError("The scheduler has no timesteps to step through; call set_timesteps first.")
+        if isinstance(timestep, Tensor) and timestep.numel() != 1:
+            raise UserError(f"step takes one of scheduler.timesteps, not a tensor of shape {tuple(timestep.shape)}.")
+        index = self._begin_index if self._step_index is None else self._step_index
+        on_device = isinstance(timestep, Tensor) and timestep.device.type != "cpu"
+        if index is not None and (on_device or self._times[index] == timestep):
+            return index
+        value = timestep.item() if isinstance(timestep, Tensor) else timestep
+        if value not in self._times:
+            raise UserError(f"timestep {value} is not one of scheduler.timesteps; pass those, one after the other.")
+        # Heun repeats a time: the last one is where a step starts.
+        return len(self._times) - 1 - self._times[::-1].index(value)
+
+    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+        """The network's input [B, *S] of a sample [B, *S].
+
+        While sampling `timestep` is one of `timesteps`; while training it is a tensor [B] of what the network is told.
+        """
+        self.is_scale_input_called = True
+        wide = in_wide_dtype(sample)
+        if isinstance(timestep, Tensor) and timestep.ndim > 0:
+            times = self._process_times(timestep.to(sample.device))
+            scale = self._process_on(sample.device).coefficients(times).input_scale
+            return (per_sample(scale, wide) * wide).to(sample.dtype)
+        self._step_index = self._find_step(timestep)
+        scale = self._levels[self._step_index].input_scale
+        return sample if scale == 1.0 else (scale * wide).to(sample.dtype)
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t [B, *S] of clean samples [B, *S] with noise [B, *S] at timesteps [B] (or [1]), not yet scaled."""
+        times = self._process_times(timesteps.to(original_samples.device))
+        process = self._process_on(original_samples.device)
+        return process.diffuse(in_wide_dtype(original_samples), in_wide_dtype(noise), times).to(original_samples.dtype)
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: Any,
+        sample: Tensor,
+        generator: torch.Generator | None = None,
+        return_dict: bool = True,
+    ) -> SchedulerOutput | tuple[Tensor, Tensor]:
+        """Lead a sample [B, *S] from `timestep` to the next one by the network's output [B, *S].
+
+        `generator` is there because pipelines pass one: nothing here is random.
+
+        Raises:
+            UserError: `set_timesteps` was not called, `timestep` is none of them, or the network was given an input
+                that `scale_model_input` had to scale and did not.
+        """
+        index = self._find_step(timestep)
+        level = self._levels[index]
+        if level.input_scale != 1.0 and not self.is_scale_input_called:
+            raise UserError(
+                f"{type(self).__name__} scales the network's input, but scale_model_input was never called; call it "
+                "before the network (DDPMPipeline and DDIMPipeline do not, so use another)."
+            )
+        x = in_wide_dtype(sample)
+        own_x0 = predicted_sample(model_output.to(x.dtype), x, level, self._target)
+        limit = self.config.clip_sample_range
+        x0 = own_x0.clamp(-limit, limit) if self.config.clip_sample else own_x0
+        moved = self._move(x, x0, own_x0, index)
+        self._step_index = index + 1 if index + 1 < len(self._times) else None
+        if not return_dict:
+            return moved.to(sample.dtype), x0.to(sample.dtype)
+        return SchedulerOutput(prev_sample=moved.to(sample.dtype), pred_original_sample=x0.to(sample.dtype))
+
+    def _move(self, x: Tensor, x0: Tensor, own_x0: Tensor, index: int) -> Tensor:
+        """Where step `index` leads x, given the clean sample clipped and as the network had it: DDIM."""
+        return ddim_step(x, x0, own_x0, self._levels[index], self._levels[index + 1])
