@@ -165,14 +165,14 @@ class RandomTask:
         self.x0, self.condition = self.x0.to(device), self.condition.to(device)
         self.clusters = self.clusters.to(device)
 
-    def batch(self, indices: Tensor) -> Batch:
+    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
         groups = None if self.groups is None else self.groups[indices]
         return Batch(self.x0[indices], condition=self.condition[indices], groups=groups)
 
     def validation_batch(self, indices: Tensor) -> Batch:
         return self.batch(indices)
 
-    def evaluate(self, model: nn.Module, report: Callable[[str], None]) -> dict[str, Any] | None:
+    def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         return None
 
 

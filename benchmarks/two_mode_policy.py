@@ -144,14 +144,14 @@ class ToyTask:
         self.observations, self.chunks = self.observations.to(device), self.chunks.to(device)
         self.groups = None if self.groups is None else self.groups.to(device)
 
-    def batch(self, indices: Tensor) -> Batch:
+    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
         groups = None if self.groups is None else self.groups[indices]
         return Batch(self.chunks[indices], condition=self.observations[indices].unsqueeze(1), groups=groups)
 
     def validation_batch(self, indices: Tensor) -> Batch:
         return self.batch(indices)
 
-    def evaluate(self, model: nn.Module, report: Callable[[str], None]) -> dict[str, Any] | None:
+    def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         return None
 
 

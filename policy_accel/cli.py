@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from policy_accel.commands.sample import add_sample_arguments
 from policy_accel.errors import UserError
 
 INTERRUPTED = 130
@@ -17,29 +18,44 @@ INTERRUPTED = 130
 def build_parser() -> argparse.ArgumentParser:
     """Arguments of every command."""
     parser = argparse.ArgumentParser(
-        prog="policy-accel", description="Train diffusion policies on demonstrations and score them in simulation."
+        prog="policy-accel",
+        description="Train diffusion policies on demonstrations and score them in simulation; train image diffusion "
+        "models and measure what they make.",
     )
     parser.add_argument("--version", action="version", version=f"policy-accel {version('policy-accel')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="train and score a policy on the demonstrations that ship")
-    demo.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
+    demo = commands.add_parser("demo", help="train and score a model on the data that ship")
+    demo.add_argument(
+        "overrides", nargs="*", metavar="[pusht|images] KEY=VALUE", help="which (default: pusht); settings as for train"
+    )
     demo.set_defaults(run=_demo)
 
     train = commands.add_parser(
         "train",
-        help="train a policy and score it; start the same command again to continue",
-        description="Train a policy on demonstrations and score it in rollouts. A run that was stopped continues when "
-        "the same command is started again.",
+        help="train a policy or an image model and score it; start the same command again to continue",
+        description="Train a policy on demonstrations and score it in rollouts, or train an image model and measure "
+        "the images it makes. A run that was stopped continues when the same command is started again.",
         epilog="examples:\n"
         "  policy-accel train task=pusht_state training.steps=4000\n"
         "  policy-accel train recipe=diffusion_policy task.data=PATH\n"
         "  policy-accel train model=transformer --print-config\n"
+        "  policy-accel train task=cifar10 recipe=ddpm_cifar10 task.data=PATH\n"
+        "  policy-accel train task=mnist method=immiscible_knn\n"
+        "robot policies\n"
         "tasks:   pusht_keypoints (default), pusht_state, custom\n"
         "recipes: small (default), demo, diffusion_policy, diffusion_policy_transformer\n"
         "models:  unet, unet_small, transformer, mlp\n"
+        "images\n"
+        "tasks:   shapes (default), mnist, cifar10, ffhq64, afhqv2_64, celeba64, imagenet64, imagenet256_latents,\n"
+        "         custom_images\n"
+        "recipes: images_small (default), images_demo, ddpm_cifar10, edm_cifar10, fdm_edm_cifar10, fdm_vp_cifar10,\n"
+        "         fdm_ve_cifar10, immiscible_ddim_cifar10, immiscible_fm_cifar10, clts_cifar10, kl_ddim_cifar10\n"
+        "models:  ddpm, ddpm_small, edm, edm_1222, ncsnpp, dit, dit_b, dit_l, dit_xl\n"
+        "both\n"
         "methods: baseline (default), recommended, everything,\n"
         "         immiscible, immiscible_knn, immiscible_dot, immiscible_policy, immiscible_groups, immiscible_c2ot,\n"
+        "         immiscible_classes,\n"
         "         immiscible_residual, immiscible_denoiser, immiscible_scaling,\n"
         "         kl, kl_partial, kl_independent, kl_fresh, kl_schedule,\n"
         "         fdm, fdm_cap, fdm_cap_only, fdm_sigma, fdm_one, fdm_schedule,\n"
@@ -54,19 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
     train.set_defaults(run=_train)
 
-    evaluate = commands.add_parser("evaluate", help="score a trained policy")
-    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="run_dir of a training run")
-    evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
-    evaluate.add_argument("--episodes", type=int, help="number of episodes")
-    evaluate.add_argument("--seed", type=int, help="seed of the first episode")
-    evaluate.add_argument("--noise-seed", type=int, help="seed of the sampler's noise")
-    evaluate.add_argument("--sampler", help="ddpm, ddim, dpm_solver++, euler or heun")
-    evaluate.add_argument("--sampling-steps", type=int, help="steps of the sampler for a chunk")
-    evaluate.add_argument("--spacing", help="leading, trailing or linspace")
-    evaluate.add_argument("--workers", type=int, help="processes for the environments")
-    evaluate.add_argument("--videos", type=int, help="number of episodes to film")
-    evaluate.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    evaluate.set_defaults(run=_evaluate)
+    add_evaluate_arguments(commands.add_parser("evaluate", help="score a trained policy or image model"))
+    sample = commands.add_parser("sample", help="generate, edit or in-paint images with a trained image model")
+    add_sample_arguments(sample)
+    sample.set_defaults(run=_sample)
 
     diagnose = commands.add_parser(
         "diagnose",
@@ -85,23 +92,57 @@ def build_parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--rows", type=int, help="windows to look at (default: 4096)")
     diagnose.set_defaults(run=_diagnose)
 
-    data = commands.add_parser("data", help="inspect, fetch or generate demonstrations")
+    data = commands.add_parser("data", help="inspect, fetch or generate demonstrations and image sets")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
-    inspect = actions.add_parser("inspect", help="say what a replay buffer holds and what is wrong with it")
-    inspect.add_argument("path", type=Path, help="replay buffer: a zarr folder or zip")
+    inspect = actions.add_parser("inspect", help="say what demonstrations or an image set hold, and what is wrong")
+    inspect.add_argument("path", help="replay buffer (zarr folder or zip) or image set; shipped:NAME is one that ships")
+    inspect.add_argument("--resolution", type=int, help="of an image set: crop and resize as task.resolution does")
     inspect.set_defaults(run=_inspect)
     fetch = actions.add_parser("fetch", help="download a public set; continues a download that was cut off")
-    fetch.add_argument("name", help="name of the set, for example pusht")
+    fetch.add_argument("name", help="name of the set, for example pusht, cifar10 or mnist")
     fetch.add_argument("--to", type=Path, default=Path("data"), metavar="DIR", help="folder (default: data)")
     fetch.set_defaults(run=_fetch)
-    generate = actions.add_parser("generate", help="record demonstrations of a scripted expert")
-    generate.add_argument("task", choices=["pusht"])
-    generate.add_argument("--episodes", type=int, required=True)
-    generate.add_argument("--seed", type=int, required=True)
-    generate.add_argument("--output", type=Path, help="replay buffer to write (default: TASK_EPISODES_SEED.zarr.zip)")
-    generate.add_argument("--workers", type=int, default=-1, help="processes (default: one for each core)")
-    generate.set_defaults(run=_generate)
+    generate = actions.add_parser("generate", help="record demonstrations of a scripted expert, or draw shapes")
+    made = generate.add_subparsers(dest="task", required=True, metavar="pusht|shapes")
+    pusht = made.add_parser("pusht", help="Push-T demonstrations")
+    pusht.add_argument("--episodes", type=int, required=True)
+    pusht.add_argument("--seed", type=int, required=True)
+    pusht.add_argument("--output", type=Path, help="replay buffer to write (default: TASK_EPISODES_SEED.zarr.zip)")
+    pusht.add_argument("--workers", type=int, default=-1, help="processes (default: one for each core)")
+    pusht.set_defaults(run=_generate)
+    shapes = made.add_parser("shapes", help="procedural images with classes of known density")
+    shapes.add_argument("--images", type=int, required=True, help="to train on; a quarter as many are drawn to test on")
+    shapes.add_argument("--seed", type=int, required=True)
+    shapes.add_argument("--size", type=int, default=24, help="pixels (default: 24)")
+    shapes.add_argument("--output", type=Path, help="NPZ to write (default: shapes_IMAGES_SEED.npz)")
+    shapes.set_defaults(run=_generate_shapes)
     return parser
+
+
+def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
+    """Arguments of `policy-accel evaluate`; those of one kind of run are refused for the other."""
+    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="run_dir of a training run")
+    evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
+    evaluate.add_argument("--seed", type=int, help="seed of the first episode, or of the images")
+    evaluate.add_argument("--sampler", help="ddpm, ddim, dpm_solver++, euler or heun")
+    evaluate.add_argument("--sampling-steps", type=int, help="steps of the sampler for a chunk or an image")
+    evaluate.add_argument("--spacing", help="leading, trailing or linspace")
+    evaluate.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    policies = evaluate.add_argument_group("policies")
+    policies.add_argument("--episodes", type=int, help="number of episodes")
+    policies.add_argument("--noise-seed", type=int, help="seed of the sampler's noise")
+    policies.add_argument("--workers", type=int, help="processes for the environments")
+    policies.add_argument("--videos", type=int, help="number of episodes to film")
+    images = evaluate.add_argument_group("image models")
+    images.add_argument("--samples", type=int, help="number of images")
+    images.add_argument("--batch-size", type=int, help="images generated at a time")
+    images.add_argument("--guidance", type=float, help="classifier-free guidance: 1 for none")
+    images.add_argument(
+        "--average", help="which average of the weights: ema (default), ema_LENGTH, or all to compare and choose"
+    )
+    images.add_argument("--inception", help="local weights of the Inception network, for FID")
+    images.add_argument("--resnet", help="local weights of a CIFAR ResNet, for FD-ResNet")
+    evaluate.set_defaults(run=_evaluate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -124,9 +165,9 @@ def _again(command: str, overrides: Sequence[str]) -> str:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from policy_accel.commands.train import run_train
+    from policy_accel.commands.train import demo_overrides, run_train
 
-    return run_train(["recipe=demo", *options.overrides], again=_again("demo", options.overrides))
+    return run_train(demo_overrides(options.overrides), again=_again("demo", options.overrides))
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -143,6 +184,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     return run_evaluate(options)
 
 
+def _sample(options: argparse.Namespace) -> int:
+    from policy_accel.commands.sample import run_sample
+
+    return run_sample(options)
+
+
 def _diagnose(options: argparse.Namespace) -> int:
     from policy_accel.commands.diagnose import run_diagnose
 
@@ -152,13 +199,19 @@ def _diagnose(options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     from policy_accel.commands.data import run_inspect
 
-    return run_inspect(options.path)
+    return run_inspect(options.path, options.resolution)
 
 
 def _fetch(options: argparse.Namespace) -> int:
     from policy_accel.commands.data import run_fetch
 
     return run_fetch(options.name, options.to)
+
+
+def _generate_shapes(options: argparse.Namespace) -> int:
+    from policy_accel.commands.data import run_generate_shapes
+
+    return run_generate_shapes(options.images, options.seed, options.size, options.output)
 
 
 def _generate(options: argparse.Namespace) -> int:

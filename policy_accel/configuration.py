@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,64 @@ from policy_accel.training.run_directory import flatten
 CONFIG_DIR = Path(policy_accel.configs.__path__[0]).resolve()
 
 
-def groups() -> dict[str, list[str]]:
-    """The configuration groups and what each offers."""
+@dataclass(frozen=True)
+class Track:
+    """One kind of run: its own tasks, models and recipes lie in `folder`; the methods belong to all tracks.
+
+    `name` is the provider under which the track's typed models are known to Hydra's ConfigStore, `missing` how to find
+    the value of a setting that must be given.
+    """
+
+    name: str
+    folder: Path
+    missing: str
+
+
+ROBOT = Track("robot", CONFIG_DIR, "`policy-accel data inspect PATH` lists the keys of a replay buffer")
+IMAGES = Track("images", CONFIG_DIR / "images", "`policy-accel data inspect PATH` says whether it is an image set")
+TRACKS = (ROBOT, IMAGES)
+GROUPS_OF_A_TRACK = ("task", "recipe", "model")
+
+
+def groups(track: Track = ROBOT) -> dict[str, list[str]]:
+    """The configuration groups of a track and what each offers."""
     from hydra.core.config_store import ConfigStore
 
-    found: dict[str, set[str]] = {}
-    for path in CONFIG_DIR.glob("*/*.yaml"):
-        found.setdefault(path.parent.name, set()).add(path.stem)
+    found = {group: {path.stem for path in track.folder.glob(f"{group}/*.yaml")} for group in GROUPS_OF_A_TRACK}
+    found["method"] = {path.stem for path in CONFIG_DIR.glob("method/*.yaml")}
     for group, entries in ConfigStore.instance().repo.items():
         if isinstance(entries, dict) and group in found:
-            found[group].update(name.removesuffix(".yaml") for name in entries)
+            own = {name for name, node in entries.items() if node.provider == track.name}
+            found[group].update(name.removesuffix(".yaml") for name in own)
     return {group: sorted(names) for group, names in sorted(found.items())}
 
 
-def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose configs/`name`.yaml with Hydra `overrides` such as "training.steps=100".
+def track_of(overrides: Sequence[str]) -> Track:
+    """The track whose task or recipe the overrides choose; robots' when they choose none.
+
+    Raises:
+        UserError: a task of one track and a recipe of another, or a name that no track knows.
+    """
+    chosen: dict[Track, str] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in ("task", "recipe"):
+            owners = [track for track in TRACKS if value in groups(track)[key]]
+            if not owners:
+                known = [name for track in TRACKS for name in groups(track)[key]]
+                raise UserError(f"{override} is unknown; {did_you_mean(value, known)}")
+            chosen.setdefault(owners[0], override)
+    if len(chosen) > 1:
+        robot, images = chosen[ROBOT], chosen[IMAGES]
+        raise UserError(
+            f"{robot} is for robot policies and {images} for images; choose both from one of the two "
+            "(`policy-accel train --help` lists them)."
+        )
+    return next(iter(chosen), ROBOT)
+
+
+def compose_config(track: Track, overrides: Sequence[str]) -> DictConfig:
+    """Compose the track's train.yaml with Hydra `overrides` such as "training.steps=100".
 
     Raises:
         UserError: an override that cannot be read, an unknown key or choice (with the nearest name), a wrong type.
@@ -44,47 +88,47 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
             raise UserError(f"'{override}' is not of the form key=value, for example training.steps=2000.")
         if override[0] in "+~":
             raise UserError(f"'{override}': keys cannot be added or removed; write key=value with a key that exists.")
-    _check_choices(overrides)
+    _check_choices(track, overrides)
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            config = compose(name, list(overrides))
-            OmegaConf.resolve(config)
+        config = _compose(track, overrides)
+        OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error, name, overrides)) from error
+        raise UserError(_explain(error, track, overrides)) from error
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        raise UserError(
-            f"{', '.join(missing)} must be given, for example {missing[0]}=...; `policy-accel data inspect PATH` lists "
-            "the keys of a replay buffer."
-        )
+        raise UserError(f"{', '.join(missing)} must be given, for example {missing[0]}=...; {track.missing}.")
     return config
 
 
-def _check_choices(overrides: Sequence[str]) -> None:
-    known = groups()
+def _compose(track: Track, overrides: Sequence[str]) -> DictConfig:
+    with initialize_config_dir(str(track.folder), version_base="1.3"):
+        return compose("train", [f"hydra.searchpath=[file://{CONFIG_DIR}]", *overrides])
+
+
+def _check_choices(track: Track, overrides: Sequence[str]) -> None:
+    known = groups(track)
     for override in overrides:
         key, value = override.split("=", 1)
         if key in known and value not in known[key]:
             raise UserError(f"{key}={value} is unknown; {did_you_mean(value, known[key])}")
 
 
-def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
+def _explain(error: Exception, track: Track, overrides: Sequence[str]) -> str:
     """Name the override that is wrong; without one, the first line of the library's message."""
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        chosen = [override for override in overrides if override.split("=", 1)[0] in groups()]
-        try:
-            composed = compose(name, chosen)
-        except (HydraException, OmegaConfBaseException):
-            composed = compose(name)
+    chosen = [override for override in overrides if override.split("=", 1)[0] in groups(track)]
+    try:
+        composed = _compose(track, chosen)
+    except (HydraException, OmegaConfBaseException):
+        composed = _compose(track, [])
     plain = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(plain, dict)
     keys = flatten({str(key): value for key, value in plain.items()})
     sections = {key.rsplit(".", i)[0] for key in keys for i in range(1, key.count(".") + 1)}
     for override in overrides:
         key = override.split("=", 1)[0]
-        if key not in keys and key not in sections and key not in groups():
-            return f"The configuration has no key '{key}'; {_nearest(key, [*keys, *groups()])}"
+        if key not in keys and key not in sections and key not in groups(track):
+            return f"The configuration has no key '{key}'; {_nearest(key, [*keys, *groups(track)])}"
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -14,8 +14,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from policy_accel.diffusion.predictions import SIGMA_DATA
 from policy_accel.diffusion.processes import Level
-from policy_accel.diffusion.samplers import SIGMA_DATA
 from policy_accel.errors import UserError, did_you_mean
 
 LEAK_ROWS = 4096

@@ -9,6 +9,22 @@ from typing import Any
 from policy_accel.files import explained, replace_json
 
 
+def describe_result(result: dict[str, Any]) -> str:
+    """What a score says, for a robot's episodes or for images."""
+    return describe_images(result) if "measures" in result else describe_score(result)
+
+
+def describe_images(result: dict[str, Any]) -> str:
+    """The measures of generated images beside their floors, and how the images were made."""
+    from policy_accel.images.metrics import table
+
+    guidance = f", guidance {result['guidance']:g}" if result["guidance"] != 1 else ""
+    return (
+        f"{result['images']} images by {result['sampler']} with {result['network_evaluations']} network evaluations "
+        f"each{guidance}, seed {result['seed']}:\n{table(result['measures'])}"
+    )
+
+
 def describe_score(result: dict[str, Any]) -> str:
     """Score, success and their intervals in one line."""
     low, high = result["score_interval"]

@@ -13,6 +13,7 @@ from policy_accel.diffusion.objective import (
     squared_errors,
     weighted_squared_error,
 )
+from policy_accel.diffusion.predictions import predicted_sample
 from policy_accel.diffusion.processes import DiscreteProcess, vp_process
 from policy_accel.diffusion.samplers import (
     SAMPLERS,
@@ -23,7 +24,6 @@ from policy_accel.diffusion.samplers import (
     dpm_solver_pp,
     euler,
     heun,
-    predicted_sample,
     timestep_grid,
 )
 from policy_accel.diffusion.schedules import SCHEDULES, alpha_bar_table

@@ -23,8 +23,9 @@ from policy_accel.diffusion.momentum import (
     momentum_input_scale,
     vp_sigma,
 )
+from policy_accel.diffusion.predictions import SIGMA_DATA, edm_coefficients
 from policy_accel.diffusion.processes import CLEAN, Coefficients, Level, per_sample
-from policy_accel.diffusion.samplers import SIGMA_DATA, Grid, edm_coefficients
+from policy_accel.diffusion.samplers import Grid
 from policy_accel.errors import UserError, did_you_mean
 
 INPUT_SCALES = ("base", "momentum", "one")

@@ -14,8 +14,8 @@ from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess
 from policy_accel.diffusion.laws import IndependentNoise, NoiseChoice, Path, ProcessTimes, Times, UniformTimes
 from policy_accel.diffusion.momentum import cap_weights, weight_cap
+from policy_accel.diffusion.predictions import edm_coefficients
 from policy_accel.diffusion.processes import DiscreteProcess, per_sample
-from policy_accel.diffusion.samplers import edm_coefficients
 from policy_accel.errors import UserError, did_you_mean
 
 Process = DiscreteProcess | SigmaProcess | FlowProcess

@@ -3,31 +3,31 @@
 Every coefficient is a Python float taken from the float64 tables before the loop, so no step waits for the device.
 `denoise(input [B, *S], t [B])` is given x_t times the process' input scale and the time the process tells the network
 (int64 for a discrete process, float32 for a continuous one), and returns a prediction in the form that `target` names.
-In-painting: `known(x)` puts the known entries back; it is applied before every evaluation (and after an input scale)
-and to the result (Janner et al. 2022, section 3.2).
+In-painting: `known(x, level)` puts the given entries into x = alpha x_0 + sigma epsilon, with alpha and sigma of
+`level`. It is applied to the state before every evaluation, to the scaled input of the network (the level then has the
+input scale in alpha and sigma), and to the result (at the clean level). It may give entries as they are at every level
+(Janner et al. 2022, section 3.2), or at the noise level of the state (Song et al. 2021b, appendix I.2).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from policy_accel.diffusion.processes import Level
+from policy_accel.diffusion.predictions import x0_and_epsilon
+from policy_accel.diffusion.processes import CLEAN, Level
 from policy_accel.errors import UserError, did_you_mean
 
 SPACINGS = ("leading", "trailing", "linspace")
-PREDICTIONS = ("epsilon", "sample", "v", "negative_epsilon", "edm", "flow")
-SIGMA_DATA = 0.5
 SMALLEST_VARIANCE = 1e-20
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-Known = Callable[[Tensor], Tensor]
-FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
+Known = Callable[[Tensor, Level], Tensor]
 
 
 class Process(Protocol):
@@ -93,64 +93,32 @@ def start_scale(process: Process, grid: Grid) -> float:
     return 1.0 if preserves else first.sigma
 
 
-def edm_coefficients(sigma: FloatOrTensor) -> tuple[FloatOrTensor, FloatOrTensor]:
-    """c_skip and c_out of EDM (Karras et al. 2022, table 1) at a noise-to-signal ratio, with data deviation 0.5."""
-    total = sigma * sigma + SIGMA_DATA**2
-    return SIGMA_DATA**2 / total, SIGMA_DATA * sigma / total**0.5
-
-
 def _levels(process: Process, grid: Grid) -> list[tuple[Level, Level]]:
     """Where each step starts and where it leads, read without a wait per value."""
     process = process.to("cpu")
     return [(process.level(t), process.level(to)) for t, to in zip(grid.timesteps, grid.previous, strict=True)]
 
 
-def _x0_and_epsilon(
-    prediction: Tensor, x: Tensor, level: Level, target: str, clip: float | None
-) -> tuple[Tensor, Tensor]:
-    """The clipped clean sample and the network's own (unclipped) noise estimate.
-
-    They solve x = alpha x0 + sigma epsilon together with the definition of the target, for any alpha and sigma.
-    """
-    alpha, sigma = level.alpha, level.sigma
-    if alpha == 0.0 and target in ("epsilon", "negative_epsilon", "edm"):
-        raise UserError(f"diffusion.target={target} says nothing about a sample of pure noise; choose flow or sample.")
-    if target == "sample":
-        x0, epsilon = prediction, (x - alpha * prediction) / sigma
-    elif target == "epsilon":
-        x0, epsilon = (x - sigma * prediction) / alpha, prediction
-    elif target == "negative_epsilon":
-        x0, epsilon = (x + sigma * prediction) / alpha, -prediction
-    elif target == "v":
-        power = alpha**2 + sigma**2
-        x0, epsilon = (alpha * x - sigma * prediction) / power, (alpha * prediction + sigma * x) / power
-    elif target == "flow":
-        total = alpha + sigma
-        x0, epsilon = (x - sigma * prediction) / total, (x + alpha * prediction) / total
-    elif target == "edm":
-        c_skip, c_out = edm_coefficients(sigma / alpha)
-        x0 = (c_skip / alpha) * x + c_out * prediction
-        epsilon = (x - alpha * x0) / sigma
-    else:
-        raise UserError(f"diffusion.target '{target}' is unknown; {did_you_mean(target, PREDICTIONS)}")
-    return (x0 if clip is None else x0.clamp(-clip, clip)), epsilon
-
-
-def predicted_sample(prediction: Tensor, x: Tensor, level: Level, target: str) -> Tensor:
-    """The clean sample [B, *S] that a prediction [B, *S] at x [B, *S] stands for."""
-    return _x0_and_epsilon(prediction, x, level, target, None)[0]
-
-
 def _evaluate(denoise: Denoiser, x: Tensor, level: Level, known: Known) -> Tensor:
     dtype = torch.int64 if isinstance(level.time, int) else torch.float32
     times = torch.full((x.shape[0],), level.time, device=x.device, dtype=dtype)
-    # Known entries are given as they are, whatever the scale: s falls to zero, and they must not.
-    return denoise(x if level.input_scale == 1.0 else known(level.input_scale * x), times).to(x.dtype)
+    if level.input_scale == 1.0:
+        return denoise(x, times).to(x.dtype)
+    # Asked again, because entries that are given as they are must not be scaled: s falls to zero.
+    scale = level.input_scale
+    scaled = Level(scale * level.alpha, scale * level.sigma, 1.0, level.time)
+    return denoise(known(scale * x, scaled), times).to(x.dtype)
 
 
-def unchanged(x: Tensor) -> Tensor:
+def unchanged(x: Tensor, level: Level) -> Tensor:
     """The `known` of a sample of which nothing is given."""
     return x
+
+
+def _noised_again(x: Tensor, reached: Level, level: Level, noise: Tensor) -> Tensor:
+    """x of the level `reached` taken up to a noisier one, by the forward process between the two."""
+    ratio = level.alpha / reached.alpha
+    return ratio * x + math.sqrt(level.sigma**2 - ratio**2 * reached.sigma**2) * noise
 
 
 def ddpm(
@@ -161,17 +129,24 @@ def ddpm(
     *,
     target: str = "epsilon",
     clip: float | None = 1.0,
-    noise: Sequence[Tensor] | Tensor,
+    noise: Iterable[Tensor],
     known: Known = unchanged,
 ) -> Tensor:
     """Ancestral sampling with the small posterior variance (Ho et al. 2020, equations 6-7 and algorithm 2; for general
     alpha and sigma Kingma et al. 2021, equations 26-27).
 
-    `noise[i]` [B, *S] is the fresh noise of step i; the last step adds none. Returns x_0 [B, *S].
+    `noise` gives the fresh noise [B, *S] of each step but those to the clean sample, which add none. On a grid that
+    goes back up (see `sampling.resampled`), x is noised again from where the last step led, with a draw more. Returns
+    x_0 [B, *S].
     """
-    for i, (here, there) in enumerate(_levels(process, grid)):
-        x = known(x)
-        x0, _ = _x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
+    draws = iter(noise)
+    reached: Level | None = None
+    for here, there in _levels(process, grid):
+        if reached is not None and reached != here:
+            x = _noised_again(x, reached, here, next(draws))
+        reached = there
+        x = known(x, here)
+        x0, _ = x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
         ratio = here.alpha / there.alpha
         step_variance = here.sigma**2 - ratio**2 * there.sigma**2
         x0_weight = there.alpha * step_variance / here.sigma**2
@@ -179,8 +154,8 @@ def ddpm(
         x = x0_weight * x0 + x_weight * x
         if there.sigma > 0:
             variance = max(step_variance * there.sigma**2 / here.sigma**2, SMALLEST_VARIANCE)
-            x = x + math.sqrt(variance) * noise[i]
-    return known(x)
+            x = x + math.sqrt(variance) * next(draws)
+    return known(x, CLEAN)
 
 
 def ddim(
@@ -198,10 +173,10 @@ def ddim(
     The clean sample is clipped, the direction keeps the network's own epsilon, as diffusers does by default.
     """
     for here, there in _levels(process, grid):
-        x = known(x)
-        x0, epsilon = _x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
+        x = known(x, here)
+        x0, epsilon = x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
         x = there.alpha * x0 + there.sigma * epsilon if there.sigma > 0 else x0
-    return known(x)
+    return known(x, CLEAN)
 
 
 def dpm_solver_pp(
@@ -222,8 +197,8 @@ def dpm_solver_pp(
     last_x0: Tensor | None = None
     last_step = math.nan
     for here, there in _levels(process, grid):
-        x = known(x)
-        x0, _ = _x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
+        x = known(x, here)
+        x0, _ = x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
         if there.sigma == 0:
             x = x0
             continue
@@ -233,7 +208,7 @@ def dpm_solver_pp(
             direction = x0 + 0.5 * (step / last_step) * (x0 - last_x0)
         x = there.sigma / here.sigma * x - there.alpha * math.expm1(-step) * direction
         last_x0, last_step = x0, step
-    return known(x)
+    return known(x, CLEAN)
 
 
 def _euler_step(x: Tensor, x0: Tensor, here: Level, there: Level) -> Tensor:
@@ -259,10 +234,10 @@ def euler(
     follows the clipped sample instead of the network's own epsilon.
     """
     for here, there in _levels(process, grid):
-        x = known(x)
-        x0, _ = _x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
+        x = known(x, here)
+        x0, _ = x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
         x = _euler_step(x, x0, here, there)
-    return known(x)
+    return known(x, CLEAN)
 
 
 def heun(
@@ -284,12 +259,12 @@ def heun(
     levels = _levels(process, grid)
     straight = all(math.isclose(here.alpha + here.sigma, 1.0, rel_tol=1e-9) for here, _ in levels)
     for here, there in levels:
-        x = known(x)
-        x0, _ = _x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
+        x = known(x, here)
+        x0, _ = x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
         moved = _euler_step(x, x0, here, there)
         if there.sigma > 0:
-            moved = known(moved)
-            moved_x0, _ = _x0_and_epsilon(_evaluate(denoise, moved, there, known), moved, there, target, clip)
+            moved = known(moved, there)
+            moved_x0, _ = x0_and_epsilon(_evaluate(denoise, moved, there, known), moved, there, target, clip)
             if straight:
                 slope, moved_slope = (x - x0) / here.sigma, (moved - moved_x0) / there.sigma
                 interval = there.sigma - here.sigma
@@ -299,7 +274,7 @@ def heun(
                 interval = there.sigma - here.sigma * there.alpha / here.alpha
             moved = moved + 0.5 * interval * (moved_slope - slope)
         x = moved
-    return known(x)
+    return known(x, CLEAN)
 
 
 DETERMINISTIC_SAMPLERS: dict[str, Callable[..., Tensor]] = {

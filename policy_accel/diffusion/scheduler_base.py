@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion.continuous import SigmaProcess
+from policy_accel.diffusion.predictions import predicted_sample
 from policy_accel.diffusion.processes import CLEAN, DiscreteProcess, Level, per_sample
-from policy_accel.diffusion.samplers import Grid, predicted_sample, start_scale
+from policy_accel.diffusion.samplers import Grid, start_scale
 from policy_accel.errors import UserError
 
 try:

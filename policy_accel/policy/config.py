@@ -8,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from policy_accel.acceleration.config import AccelerationConfig
+from policy_accel.configuration import ROBOT
 from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.diffusion.sampling import SamplingConfig
 from policy_accel.models import DENOISERS, ModelConfig
@@ -40,6 +41,6 @@ class RobotConfig:
 def register() -> None:
     """Tell Hydra the types; the YAML files of `policy_accel.configs` build on them."""
     store = ConfigStore.instance()
-    store.store(name="robot", node=RobotConfig)
+    store.store(name="robot", node=RobotConfig, provider=ROBOT.name)
     for name, (config_class, _) in DENOISERS.items():
-        store.store(group="model", name=name, node=config_class(name=name))
+        store.store(group="model", name=name, node=config_class(name=name), provider=ROBOT.name)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from policy_accel.data.normalization import Normalizer
 from policy_accel.diffusion import Objective
+from policy_accel.diffusion.processes import Level
 from policy_accel.diffusion.samplers import unchanged
 from policy_accel.diffusion.sampling import SamplingConfig, sample
 from policy_accel.errors import UserError, did_you_mean
@@ -122,7 +123,7 @@ class DiffusionPolicy(nn.Module):
         mask = self.known_mask(observations.device)
         condition = None if mask is not None else normalized
 
-        def known(x: Tensor) -> Tensor:
+        def known(x: Tensor, level: Level) -> Tensor:
             assert mask is not None
             given = torch.zeros_like(x)
             given[:, : self.config.n_obs_steps, self.action_dim :] = normalized

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from policy_accel.acceleration.build import build_objective
-from policy_accel.configuration import compose_config, plain
+from policy_accel.configuration import ROBOT, compose_config, plain
 from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
 from policy_accel.models import DENOISERS
@@ -22,10 +21,9 @@ from policy_accel.policy.demonstrations import Demonstrations, load_demonstratio
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.task import ChunkTask
-from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps, load_checkpoint
+from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.loop import Trained, train
-from policy_accel.training.randomness import derive_seed
-from policy_accel.training.run_directory import read_config
+from policy_accel.training.runs import check_noise_schedule, checkpoint_path, read_typed_config, seeded_weights
 
 
 def robot_config(overrides: list[str]) -> RobotConfig:
@@ -35,7 +33,7 @@ def robot_config(overrides: list[str]) -> RobotConfig:
         UserError: as `compose_config` does.
     """
     register()
-    config = OmegaConf.to_object(compose_config("train", overrides))
+    config = OmegaConf.to_object(compose_config(ROBOT, overrides))
     assert isinstance(config, RobotConfig)
     return config
 
@@ -47,8 +45,7 @@ def config_record(config: RobotConfig) -> dict[str, Any]:
 
 def build_policy(config: RobotConfig, observation_dim: int, action_dim: int) -> DiffusionPolicy:
     """A freshly initialised policy; its weights follow from `config.seed` alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "weights"))
+    with seeded_weights(config.seed):
         return DiffusionPolicy(config.policy, config.model, observation_dim=observation_dim, action_dim=action_dim)
 
 
@@ -99,24 +96,13 @@ def _check_acceleration(config: RobotConfig) -> None:
             "acceleration.noise.within=condition compares the conditions of the denoiser, and with "
             "policy.conditioning=inpainting it has none; use within=groups."
         )
-    noise, steps, every = config.acceleration.noise, config.training.steps, config.training.evaluate_every
-    scored = 0 < every < steps and config.evaluation.episodes > 0 and config.task.environment is not None
-    if noise.start_score is not None and not scored:
-        raise UserError(
-            f"acceleration.noise.start_score={noise.start_score} waits for an evaluation during training; give "
-            "task.environment, training.evaluate_every (below training.steps) and evaluation.episodes, or use "
-            "start_step."
-        )
-    if noise.start_step >= steps:
-        raise UserError(
-            f"acceleration.noise.start_step={noise.start_step} lies beyond the run of training.steps={steps}; lower it."
-        )
-    own_share = 1 / config.training.batch_size
-    if noise.within == "condition" and noise.condition_ratio <= own_share:
-        raise UserError(
-            f"acceleration.noise.condition_ratio={noise.condition_ratio} is no more than the share of a batch's own "
-            f"pairs, 1 / training.batch_size = {own_share:.3g}, so no noise could move; raise it, or the batch size."
-        )
+    scored = config.evaluation.episodes > 0 and config.task.environment is not None
+    check_noise_schedule(
+        config.acceleration.noise,
+        config.training,
+        scored=scored,
+        to_score="task.environment and evaluation.episodes",
+    )
 
 
 def train_run(config: RobotConfig, after_update: Callable[[int], None] | None = None) -> Trained:
@@ -181,7 +167,7 @@ def load_run(run_dir: Path, checkpoint: str = "last", device: torch.device | str
         UserError: not a run directory, no such checkpoint, a damaged file.
     """
     config = _read_config(run_dir)
-    saved = load_checkpoint(_checkpoint_path(run_dir, checkpoint), ("ema",))
+    saved = load_checkpoint(checkpoint_path(run_dir, checkpoint), ("ema",))
     tensors = saved.tensors["ema"]
     policy = build_policy(
         config, tensors["observation_normalizer.scale"].shape[0], tensors["action_normalizer.scale"].shape[0]
@@ -192,29 +178,9 @@ def load_run(run_dir: Path, checkpoint: str = "last", device: torch.device | str
 
 
 def _read_config(run_dir: Path) -> RobotConfig:
-    values = read_config(run_dir)
-    try:
-        schema = OmegaConf.structured(RobotConfig(model=DENOISERS[values["model"]["name"]][0]()))
-        config = OmegaConf.to_object(OmegaConf.merge(schema, values))
-    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{run_dir / 'config.yaml'} cannot be read as a configuration ({reason}).") from error
+    def schema(values: dict[str, Any]) -> RobotConfig:
+        return RobotConfig(model=DENOISERS[values["model"]["name"]][0]())
+
+    config = read_typed_config(run_dir, schema)
     assert isinstance(config, RobotConfig)
     return config
-
-
-def _checkpoint_path(run_dir: Path, checkpoint: str) -> Path:
-    folder = run_dir / "checkpoints"
-    steps = checkpoint_steps(folder)
-    if not steps:
-        raise UserError(f"{run_dir} has no checkpoint yet; train it first.")
-    if checkpoint == "last":
-        return folder / f"{steps[-1]:08d}"
-    if checkpoint == "best":
-        best = best_checkpoint(folder)
-        if best is None:
-            raise UserError(f"No checkpoint of {run_dir} has a score; use --checkpoint last, or one of {steps}.")
-        return best
-    if not checkpoint.isdigit() or int(checkpoint) not in steps:
-        raise UserError(f"{run_dir} has no checkpoint '{checkpoint}'; there are last, best and the steps {steps}.")
-    return folder / f"{int(checkpoint):08d}"

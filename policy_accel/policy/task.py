@@ -110,8 +110,11 @@ class ChunkTask:
         self.groups = None if self.groups is None else self.groups.to(device)
         self.mean = None if self.mean is None else self.mean.to(device)
 
-    def batch(self, indices: Tensor) -> Batch:
-        """Training windows `indices` [B]: x0 [B, horizon, channels], condition [B, n_obs_steps, O] or None."""
+    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
+        """Training windows `indices` [B]: x0 [B, horizon, channels], condition [B, n_obs_steps, O] or None.
+
+        Nothing about a window is random, so `generator` is left alone.
+        """
         batch = self._gather(self.train, indices)
         if self.groups is None and self.mean is None:
             return batch
@@ -137,7 +140,7 @@ class ChunkTask:
             known=self.known,
         )
 
-    def evaluate(self, model: nn.Module, report: Callable[[str], None]) -> dict[str, Any] | None:
+    def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         """Score `model` by rollouts, or None when the task has no environment."""
         assert isinstance(model, DiffusionPolicy)
         return None if self.evaluator is None else self.evaluator(model, report)

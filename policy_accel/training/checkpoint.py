@@ -1,6 +1,6 @@
 """Checkpoints: safetensors and JSON in a directory of their own, complete or absent.
 
-    checkpoints/<step>/{model,ema,optimizer}.safetensors  state.json  [evaluation.json]
+    checkpoints/<step>/{model,ema,optimizer}.safetensors  [ema_<length>.safetensors]  state.json  [evaluation.json]
     checkpoints/last -> <newest step>
 
 `state.json` holds the SHA-256 of the other files, so that a damaged checkpoint is noticed when it is read.
@@ -37,6 +37,9 @@ class CheckpointConfig:
     """Newest checkpoints kept, at least 2, so that one is left when the newest is damaged."""
     keep_best: int = 5
     """Checkpoints with the highest score kept beside them."""
+    keep_every: int = 0
+    """Every checkpoint whose step is a multiple of this is kept too; 0 for none. Averages of other lengths are made
+    from such a row of them."""
 
 
 class DamagedError(UserError):
@@ -175,10 +178,14 @@ def _score(folder: Path, step: int) -> float:
 
 
 def prune_checkpoints(folder: Path, config: CheckpointConfig) -> None:
-    """Remove all checkpoints but the newest `keep_last` and the `keep_best` with the highest scores."""
+    """Remove all checkpoints but the newest `keep_last`, the `keep_best` with the highest scores and those of every
+    `keep_every` updates.
+    """
     steps = checkpoint_steps(folder)
     scored = sorted((step for step in steps if _score(folder, step) > -math.inf), key=lambda s: (_score(folder, s), s))
     keep = {*steps[-config.keep_last :], *(scored[-config.keep_best :] if config.keep_best else [])}
+    if config.keep_every:
+        keep.update(step for step in steps if step % config.keep_every == 0)
     for step in steps:
         if step not in keep:
             shutil.rmtree(folder / f"{step:08d}")

@@ -32,7 +32,7 @@ class Feed:
     Args:
         task: data and objective, on the device.
         order: indices by step.
-        generators: of times and noise.
+        generators: of times, noise and batches.
         steps: length of the run.
         average: the EMA model, for noise that is assigned around its prediction.
     """
@@ -60,7 +60,7 @@ class Feed:
         return batch, noised
 
     def _begin(self, step: int) -> tuple[int, Batch, Callable[[], Noised]]:
-        batch = self.task.batch(self.order.batch(step))
+        batch = self.task.batch(self.order.batch(step), self.generators.batch)
         if self.noisiest is not None and self.task.objective.noise.start.reached(step):  # type: ignore[attr-defined]
             batch = replace(batch, center=self._predicted_from_noise(batch, self.noisiest))
         finish = self.task.objective.begin(
@@ -89,7 +89,8 @@ class Feed:
     def state(self) -> dict[str, Any]:
         """State of the generators and of the choice of noise, as of the next batch to be handed out.
 
-        Only times and noise are drawn ahead: dropout draws from torch's own generators, which go on where they are.
+        Only times, noise and batches are drawn ahead: dropout draws from torch's own generators, which go on where they
+        are.
         """
         draws, noise = (None, self._noise_state()) if self._next is None else self._before_next or (None, {})
         return {"generators": self.generators.state_dict(draws), "noise": noise}

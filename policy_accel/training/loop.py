@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ def _check(config: TrainingConfig) -> None:
         "evaluate_every": config.evaluate_every,
         "checkpoint.every": config.checkpoint.every,
         "checkpoint.keep_best": config.checkpoint.keep_best,
+        "checkpoint.keep_every": config.checkpoint.keep_every,
         "optimizer.warmup_steps": config.optimizer.warmup_steps,
     }
     for name, value in at_least_zero.items():
@@ -93,6 +94,13 @@ def _check(config: TrainingConfig) -> None:
         raise UserError(
             f"training.checkpoint.keep_last={config.checkpoint.keep_last} must be at least 2: one is left when "
             "the newest is damaged."
+        )
+    keep, cadences = config.checkpoint.keep_every, (config.checkpoint.every, config.evaluate_every)
+    if keep and not any(every and keep % every == 0 for every in cadences):
+        raise UserError(
+            f"training.checkpoint.keep_every={keep} must be a multiple of training.checkpoint.every="
+            f"{config.checkpoint.every} (or of training.evaluate_every={config.evaluate_every}), so that a checkpoint "
+            "is written at each of those steps."
         )
     for name, chosen, known in (
         ("precision", config.precision, PRECISIONS),
@@ -133,7 +141,7 @@ class Run:
             precision=config.precision,
             compiled=config.compile,
         )
-        self.lock = open_run_directory(run_dir, run_config)
+        self.lock = open_run_directory(run_dir, run_config, {"training": asdict(TrainingConfig())})
         self.step, self.training_seconds = 0, 0.0
         self.evaluation: dict[str, Any] | None = None
         self.saved: int | None = None
@@ -192,9 +200,13 @@ class Run:
             "loss": float(losses.mean()),
             "lr": float(self.update.optimizer.param_groups[0]["lr"]),
             "epoch": self.step * self.order.batch_size / self.task.samples,
+            "samples": self.step * self.order.batch_size,
             "steps_per_second": self.pending / spent,
             "training_seconds": self.training_seconds,
         }
+        flops = getattr(self.task, "flops_per_sample", None)
+        if flops is not None:
+            row["training_flops"] = row["samples"] * self.task.objective.path.repeats * flops
         if self.config.optimizer.clip_grad_norm is not None:
             row["grad_norm"] = float(self.norms[: self.pending].mean())
         choice = self.task.objective.noise
@@ -238,6 +250,7 @@ class Run:
             "training_seconds": self.training_seconds,
             "seed": self.seed,
             "data": self.task.fingerprint,
+            "task": getattr(self.task, "description", {}),
         }
         path = save_checkpoint(self.checkpoints, self.step, self.update.tensors(), state)
         self.saved = self.step
@@ -246,8 +259,9 @@ class Run:
 
     def evaluate(self, path: Path) -> None:
         """Score the EMA model and put the result beside the checkpoint `path` of this step."""
-        result = self.task.evaluate(self.update.ema.model, self.progress.say)
+        result = self.task.evaluate(self.update.ema.model, self.progress.say, step=self.step)
         if result is None:
+            self.evaluation = None
             return
         self.metrics.write({"step": self.step, **{key: value for key, value in result.items() if key != "episodes"}})
         record_evaluation(path, result)

@@ -29,7 +29,8 @@ def process_rank() -> int:
 
 
 class Generators:
-    """The generators of a training run: diffusion times, noise, and torch's own (dropout).
+    """The generators of a training run: diffusion times, noise, what a task draws for its batches (augmentation, label
+    dropout), and torch's own (dropout of the network).
 
     Ranks of a distributed run draw from streams of their own: assignment is local to a rank, and a pool that all ranks
     shared would be no pool.
@@ -42,22 +43,26 @@ class Generators:
         own: tuple[str | int, ...] = ("rank", rank) if rank else ()
         self.time = named_generator(seed, "time", *own, device=device)
         self.noise = named_generator(seed, "noise", *own, device=device)
+        self.batch = named_generator(seed, "batch", *own, device=device)
         self.device = device
         torch.manual_seed(derive_seed(seed, "torch", *own))
 
     def draws(self) -> dict[str, Tensor]:
-        """State of the generators of times and noise; cheap enough for every update."""
-        return {"time": self.time.get_state(), "noise": self.noise.get_state()}
+        """State of the generators of times, noise and batches; cheap enough for every update."""
+        return {"time": self.time.get_state(), "noise": self.noise.get_state(), "batch": self.batch.get_state()}
 
     def state_dict(self, draws: dict[str, Tensor] | None = None) -> dict[str, str]:
-        """State of every generator as text; times and noise as of `draws` when given."""
+        """State of every generator as text; times, noise and batches as of `draws` when given."""
         states = {**(self.draws() if draws is None else draws), "torch": torch.get_rng_state()}
         if self.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self.device)
         return {name: base64.b64encode(state.numpy().tobytes()).decode() for name, state in states.items()}
 
     def load_state_dict(self, states: dict[str, str]) -> None:
-        """Continue every stream from `states`; those of another kind of device stay freshly seeded."""
+        """Continue every stream from `states`; those of another kind of device stay freshly seeded.
+
+        So does the stream of batches when `states` has none: checkpoints had none before tasks drew anything.
+        """
         decoded = {
             name: torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
             for name, text in states.items()
@@ -67,6 +72,8 @@ class Generators:
             return
         self.time.set_state(decoded["time"])
         self.noise.set_state(decoded["noise"])
+        if "batch" in decoded:
+            self.batch.set_state(decoded["batch"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(decoded["cuda"], self.device)
 

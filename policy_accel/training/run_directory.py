@@ -35,10 +35,13 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Keys whose values differ, as "key: old -> new", but for those that may change between the parts of a run."""
-    before, after = flatten(old), flatten(new)
-    keys = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+def differences(old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any] | None = None) -> list[str]:
+    """Keys whose values differ, as "key: old -> new", but for those that may change between the parts of a run.
+
+    A key that `old` lacks, as it was written by an earlier version, counts as what `defaults` has.
+    """
+    before, after = {**flatten(defaults or {}), **flatten(old)}, flatten(new)
+    keys = [key for key in sorted({*flatten(old), *after}) if before.get(key) != after.get(key)]
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in keys
@@ -46,8 +49,10 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def open_run_directory(run_dir: Path, config: dict[str, Any]) -> TextIO:
+def open_run_directory(run_dir: Path, config: dict[str, Any], defaults: dict[str, Any] | None = None) -> TextIO:
     """Make `run_dir` for `config`, or check that it belongs to the same configuration, and lock it.
+
+    `defaults` are the values of keys that the configuration of an earlier version may lack.
 
     A directory in which nothing was learnt yet may change its configuration.
 
@@ -65,7 +70,7 @@ def open_run_directory(run_dir: Path, config: dict[str, Any]) -> TextIO:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = _lock(run_dir)
         old = read_config(run_dir) if record.is_file() else {}
-        changed = differences(old, config)
+        changed = differences(old, config, defaults)
         if old and changed and _has_learnt(run_dir):
             shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
             raise UserError(

@@ -19,6 +19,10 @@ class Task(Protocol):
     `fingerprint` tells one data set from another, so that a run is not continued on other data. `groups` [samples]
     int64, on the device, are equal where samples have (nearly) the same condition; batches then hold runs of
     `group_run` samples of one group. None for batches in a plain random order.
+
+    A task may have `flops_per_sample` (float or None): floating-point operations of the network for one noised row,
+    forward and backward; the log then says what training has cost in them. It may have a `description` (JSON-able):
+    what of the data must be known to use the trained model without them; checkpoints keep it in their state as "task".
     """
 
     model: nn.Module
@@ -32,14 +36,20 @@ class Task(Protocol):
     def to(self, device: torch.device) -> None:
         """Move model, data and tables to `device`."""
 
-    def batch(self, indices: Tensor) -> Batch:
-        """Training samples `indices` [B] int64 in [0, samples)."""
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        """Training samples `indices` [B] int64 in [0, samples).
+
+        What is random about them (augmentation, dropped labels) is drawn from `generator`, on the task's device: a
+        stream of its own that checkpoints restore, also where batches are made ahead.
+        """
 
     def validation_batch(self, indices: Tensor) -> Batch:
-        """Validation samples `indices` [B] int64 in [0, validation_samples)."""
+        """Validation samples `indices` [B] int64 in [0, validation_samples); nothing about them is random."""
 
-    def evaluate(self, model: nn.Module, report: Callable[[str], None]) -> dict[str, Any] | None:
-        """Score `model` (the EMA copy): a JSON-able dictionary with at least "score", or None when it has no score."""
+    def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
+        """Score `model` (the EMA copy) after `step` updates: a JSON-able dictionary with at least "score", or None
+        when it has no score.
+        """
 
 
 def predict(model: nn.Module, batch: Batch, noised: Noised) -> Tensor:

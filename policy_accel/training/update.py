@@ -1,4 +1,7 @@
-"""One optimiser step: batch, noise, loss, gradient, AdamW, EMA. Nothing in it waits for the device."""
+"""One optimiser step: batch, noise, loss, gradient, AdamW, EMA.
+
+Nothing in it waits for the device, unless the task's data lie on the disk.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,7 @@ class Update:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_grad_norm, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update()
+        self.ema.update(batch.x0.shape[0])
         return loss.detach(), norm
 
     @torch.no_grad()
@@ -107,31 +110,33 @@ class Update:
         return bool(torch.stack([parameter.isfinite().all() for parameter in self.parameters]).all())
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Tensors of a checkpoint, by file name: model, ema and optimizer."""
+        """Tensors of a checkpoint, by file name: model, optimizer, ema and one for each further average (ema_0.05)."""
         moments = {
             f"{index}.{name}": value
             for index, state in self.optimizer.state_dict()["state"].items()
             for name, value in state.items()
         }
-        tensors = {"model": self.task.model.state_dict(), "ema": self.ema.model.state_dict(), "optimizer": moments}
+        averages = {name: model.state_dict() for name, model in self.ema.models().items()}
+        tensors = {"model": self.task.model.state_dict(), **averages, "optimizer": moments}
         if self.learns:
             tensors["times"] = self.task.objective.times.state_dict()  # type: ignore[attr-defined]
         return tensors
 
     def state(self) -> dict[str, Any]:
         """The JSON part of a checkpoint."""
-        return {"ema_updates": self.ema.updates, **self.feed.state()}
+        return {"ema_updates": self.ema.updates, "ema_samples": self.ema.samples, **self.feed.state()}
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         """Continue from what `tensors` and `state` gave."""
         self.task.model.load_state_dict(tensors["model"])
-        self.ema.model.load_state_dict(tensors["ema"])
+        for name, model in self.ema.models().items():
+            model.load_state_dict(tensors[name])
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors["optimizer"].items():
             index, name = key.split(".", 1)
             moments.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.ema.updates = int(state["ema_updates"])
+        self.ema.updates, self.ema.samples = int(state["ema_updates"]), int(state.get("ema_samples", 0))
         if self.learns:
             self.task.objective.times.load_state_dict(tensors["times"])  # type: ignore[attr-defined]
         self.feed.restore(state)

@@ -91,6 +91,7 @@ def test_archive_digests(get, archive):
     ("changes", "words"),
     [
         ({"sha256": "0" * 64}, "it has SHA-256 [0-9a-f]{64} instead of 0{64}"),
+        ({"md5": "0" * 32}, "it has MD5 [0-9a-f]{32} instead of 0{32}"),
         ({"bytes": 7}, "it has [0-9]+ bytes instead of 7"),
         ({"contents": {"data/action": "0" * 64}}, "it holds another data/action: SHA-256 .* instead of 0{64}"),
         ({"contents": {"data/state": "0" * 64}}, "it cannot be read .*data/state is missing"),
@@ -133,6 +134,103 @@ def test_destination_that_is_a_file(get, tmp_path):
     (tmp_path / "to").touch()
     with pytest.raises(UserError, match=r"to/toy\.zip\.part: cannot write it, a file stands where a folder is needed"):
         get()
+
+
+@pytest.fixture
+def get_two(site, archive, tmp_path):
+    """Fetch a set of two files, which the site serves alike."""
+    site.content = archive
+
+    def get_two(progress=None, second=None):
+        files = [
+            {
+                "address": site.address,
+                "file": name,
+                "bytes": len(archive),
+                "sha256": hashlib.sha256(archive).hexdigest(),
+                "md5": hashlib.md5(archive).hexdigest(),
+            }
+            for name in ("one.gz", "two.gz")
+        ]
+        files[1] |= second or {}
+        manifest = {"kind": "images", "folder": "pair", "files": files}
+        (tmp_path / "pair.json").write_text(json.dumps(manifest))
+        return fetch("pair", tmp_path / "to", manifest_dir=tmp_path, progress=progress)
+
+    return get_two
+
+
+def test_several_files_go_into_their_folder(get_two, site, archive, tmp_path):
+    seen = []
+    result = get_two(progress=lambda done, total: seen.append((done, total)))
+    assert result.path == tmp_path / "to/pair"
+    assert result.downloaded
+    assert result.images
+    assert sorted(file.name for file in result.path.iterdir()) == ["one.gz", "two.gz"]
+    assert all(file.read_bytes() == archive for file in result.path.iterdir())
+    assert seen == sorted(seen)
+    assert seen[-1] == (2 * len(archive), 2 * len(archive))
+    site.requests.clear()
+    (result.path / "two.gz").unlink()
+    assert get_two().downloaded
+    assert len(site.requests) == 1
+    again = get_two()
+    assert not again.downloaded
+    assert "pair is there already and intact; nothing was downloaded" in again.message
+
+
+def test_second_of_several_files_resumes(get_two, site, archive, tmp_path):
+    half = len(archive) // 2
+    site.cuts = [len(archive), half, 0, 0, 0, 0]
+    with pytest.raises(UserError, match=rf"broke 5 times, last after {half} bytes"):
+        get_two()
+    site.requests.clear()
+    assert (get_two().path / "two.gz").read_bytes() == archive
+    assert [request["Range"] for request in site.requests] == [f"bytes={half}-"]
+
+
+@pytest.mark.parametrize(("kind", "title"), [("sha256", "SHA-256"), ("md5", "MD5")])
+def test_wrong_second_file(get_two, tmp_path, kind, title):
+    with pytest.raises(
+        UserError, match=rf"does not match pair\.json: it has {title} .* instead of 123; .*two\.gz\.wrong"
+    ):
+        get_two(second={kind: "123"})
+    assert sorted(file.name for file in (tmp_path / "to/pair").iterdir()) == ["one.gz", "two.gz.wrong"]
+
+
+@pytest.mark.parametrize("name", ["ffhq64", "afhqv2_64", "celeba64", "imagenet64", "imagenet256_latents"])
+def test_sets_that_must_be_got_by_hand(tmp_path, name):
+    with pytest.raises(UserError) as error:
+        fetch(name, tmp_path)
+    message = str(error.value)
+    assert message.startswith(f"'{name}' cannot be downloaded by a program (licence: ")
+    assert "task.data" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_manifest_states_what_it_must():
+    for path in shipped_path("manifest").glob("*.json"):
+        manifest = json.loads(path.read_text())
+        assert manifest["name"] == path.stem
+        assert all(manifest[key] for key in ("title", "licence", "citation"))
+        for file in manifest.get("files", [] if "how_to_get" in manifest else [manifest]):
+            assert file["address"].startswith("https://")
+            assert file["sha256"] is None or re.fullmatch("[0-9a-f]{64}", file["sha256"])
+            assert file["sha256"] or file["contents"]
+
+
+def test_mnist_manifest_agrees_with_the_real_data(site, shared_data, tmp_path):
+    """Three files are the publisher's own bytes; the training images there are compressed anew."""
+    manifest = json.loads(shipped_path("manifest", "mnist.json").read_text())
+    assert [file["file"] for file in manifest["files"]] == [
+        f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
+    ]
+    for file in manifest["files"][1:]:
+        content = (shared_data / "mnist" / file["file"]).read_bytes()
+        assert len(content) == file["bytes"]
+        assert hashlib.sha256(content).hexdigest() == file["sha256"]
+        assert hashlib.md5(content).hexdigest() == file["md5"]
+        assert file["address"].endswith(f"/mnist/{file['file']}")
 
 
 def test_unknown_name(tmp_path):

@@ -16,10 +16,10 @@ from torch import Tensor
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.karhunen_loeve import karhunen_loeve_process
 from policy_accel.diffusion.momentum import momentum_input_scale, momentum_process
+from policy_accel.diffusion.predictions import PREDICTIONS, predicted_sample
 from policy_accel.diffusion.processes import DiscreteProcess, Level, vp_process
 from policy_accel.diffusion.samplers import (
     DETERMINISTIC_SAMPLERS,
-    PREDICTIONS,
     SAMPLERS,
     Grid,
     ddim,
@@ -28,7 +28,6 @@ from policy_accel.diffusion.samplers import (
     euler,
     heun,
     network_evaluations,
-    predicted_sample,
     start_scale,
     timestep_grid,
 )
@@ -190,7 +189,7 @@ def test_known_entries_are_given_to_every_evaluation_and_kept(sampler: str) -> N
         seen.append(x[:, 0].clone())
         return network(x, t)
 
-    def known(x: Tensor) -> Tensor:
+    def known(x: Tensor, level: Level) -> Tensor:
         return torch.where(mask, torch.full_like(x, 0.5), x)
 
     grid = timestep_grid(100, 4, "trailing")
@@ -585,7 +584,7 @@ def test_known_entries_reach_the_network_unscaled(solver: Callable[..., Tensor],
         process,
         own_grid(process, 4),
         target=own_target(process),
-        known=lambda x: torch.where(mask, torch.full_like(x, 0.5), x),
+        known=lambda x, level: torch.where(mask, torch.full_like(x, 0.5), x),
     )
     assert len(seen) == (7 if solver is heun else 4)
     assert all(bool((values == 0.5).all()) for values in [*seen, result[:, 0]])

@@ -27,8 +27,9 @@ from policy_accel.diffusion import (
     vp_process,
 )
 from policy_accel.diffusion.momentum import momentum_scale
+from policy_accel.diffusion.predictions import predicted_sample
 from policy_accel.diffusion.processes import Level
-from policy_accel.diffusion.samplers import predicted_sample, start_scale
+from policy_accel.diffusion.samplers import start_scale
 from policy_accel.diffusion.schedulers import KarhunenLoeveScheduler, MomentumEDMScheduler, MomentumScheduler
 from policy_accel.errors import UserError
 

@@ -293,6 +293,9 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "training.ema.update_after_step": ("3", run_probe(decays), []),
     "training.ema.min_decay": ("0.5", run_probe(decays), []),
     "training.ema.max_decay": ("0.6", run_probe(decays), []),
+    "training.ema.half_life": ("100", run_probe(decays), []),
+    "training.ema.half_life_ramp": ("null", run_probe(decays), ["training.ema.half_life=100"]),
+    "training.ema.lengths": ("[0.1]", run_probe(lambda run: sorted(run.update.tensors())), []),
     "training.checkpoint.every": ("1", trace, ["training.checkpoint.keep_last=4"]),
     "training.checkpoint.keep_last": ("3", trace, CADENCE),
     "training.checkpoint.keep_best": (
@@ -300,6 +303,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
         lambda config: trace_with_scores(config),
         ["training.evaluate_every=1", "training.checkpoint.keep_best=1"],
     ),
+    "training.checkpoint.keep_every": ("1", trace, CADENCE),
     "training.logging.every": ("3", trace, []),
     "training.logging.wandb": ("offline", trace, []),
     "training.logging.wandb_project": ("mine", wandb_project, ["training.logging.wandb=offline"]),

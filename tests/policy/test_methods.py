@@ -30,6 +30,7 @@ METHODS = [name for name in groups()["method"] if name != "baseline"]
 SMALL = ["training.optimizer.warmup_steps=1", "training.validate_every=0"]
 NEEDS = {
     "immiscible_groups": ["acceleration.noise.groups=6"],
+    "immiscible_classes": ["acceleration.noise.groups=6"],
     "everything": ["acceleration.noise.groups=6"],
     "immiscible_c2ot": ["acceleration.noise.condition_ratio=0.4"],
     "immiscible_policy": ["acceleration.noise.start_score=null", "training.evaluate_every=0"],

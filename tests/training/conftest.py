@@ -26,7 +26,9 @@ class ToyDenoiser(nn.Module):
 class ToyTask:
     """Three numbers a sample on a line; the score is minus the distance of the EMA weights from nought."""
 
-    def __init__(self, score: Callable[[nn.Module], dict[str, Any] | None] | None = None) -> None:
+    def __init__(
+        self, score: Callable[[nn.Module], dict[str, Any] | None] | None = None, *, jitter: float = 0.0
+    ) -> None:
         generator = torch.Generator().manual_seed(0)
         self.data = torch.randn(50, 1, generator=generator) * torch.tensor([1.0, -0.5, 0.2])
         self.samples, self.validation_samples = 40, 10
@@ -40,20 +42,26 @@ class ToyTask:
         self.score = score
         self.batches: list[list[int]] = []
         self.training_modes: list[bool] = []
+        self.evaluated: list[int] = []
+        self.jitter = jitter
 
     def to(self, device: torch.device) -> None:
         self.model.to(device)
         self.objective = self.objective.to(device)
 
-    def batch(self, indices: Tensor) -> Batch:
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         self.batches.append(indices.tolist())
-        return Batch(self.data[indices])
+        x0 = self.data[indices]
+        if self.jitter:
+            x0 = x0 + self.jitter * torch.randn(x0.shape, generator=generator)
+        return Batch(x0)
 
     def validation_batch(self, indices: Tensor) -> Batch:
         return Batch(self.data[40 + indices])
 
-    def evaluate(self, model: nn.Module, report: Callable[[str], None]) -> dict[str, Any] | None:
+    def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         self.training_modes.append(model.training)
+        self.evaluated.append(step)
         return self.score(model) if self.score else None
 
 

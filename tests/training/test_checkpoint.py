@@ -121,6 +121,13 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     assert checkpoint_steps(tmp_path) == [4, 7, 8]
 
 
+def test_pruning_keeps_a_row_of_steps(tmp_path: Path) -> None:
+    for step in range(1, 10):
+        save_checkpoint(tmp_path, step, tensors(step), {})
+    prune_checkpoints(tmp_path, CheckpointConfig(keep_last=2, keep_best=0, keep_every=3))
+    assert checkpoint_steps(tmp_path) == [3, 6, 8, 9]
+
+
 def test_another_format_is_refused(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, 1, tensors(1.0), {})
     (path / "state.json").write_text((path / "state.json").read_text().replace('"format": 1', '"format": 99'))
@@ -129,3 +136,14 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="checkpoint format 99"):
         load_newest(tmp_path)
     assert checkpoint_steps(tmp_path) == [1]
+
+
+def test_keys_of_a_later_version_count_as_their_defaults() -> None:
+    from policy_accel.training.run_directory import differences
+
+    old, defaults = {"training": {"steps": 3}}, {"training": {"steps": 9, "ema": {"lengths": []}}}
+    same = {"training": {"steps": 3, "ema": {"lengths": []}}}
+    assert differences(old, same, defaults) == []
+    other = {"training": {"steps": 3, "ema": {"lengths": [0.1]}}}
+    assert differences(old, other, defaults) == ["training.ema.lengths: [] -> [0.1]"]
+    assert differences(old, {"training": {"steps": 4, "ema": {"lengths": []}}}, defaults) == ["training.steps: 3 -> 4"]

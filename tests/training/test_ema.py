@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from ema_pytorch.post_hoc_ema import KarrasEMA
 from torch import nn
 
 from policy_accel.errors import UserError
-from policy_accel.training.ema import EMA, EMAConfig
+from policy_accel.training.ema import EMA, EMAConfig, profile_exponent
 
 
 def test_decay_warms_up_as_in_the_reference() -> None:
@@ -61,7 +64,100 @@ def test_the_copy_is_in_eval_mode_and_needs_no_gradient() -> None:
     assert not any(parameter.requires_grad for parameter in ema.model.parameters())
 
 
-@pytest.mark.parametrize("settings", [{"min_decay": 0.9, "max_decay": 0.5}, {"inv_gamma": 0.0}, {"power": -1.0}])
-def test_errors(settings: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=r"training\.ema"):
-        EMA(nn.Linear(1, 1), EMAConfig(**settings))  # type: ignore[arg-type]
+def shares_of_updates(config: EMAConfig, updates: int, batch: int, name: str = "ema") -> np.ndarray:
+    """What the model after each update counts in an average, [updates]: its only weight is a unit vector that names
+    the update.
+    """
+    model = nn.Linear(1, updates, bias=False)
+    nn.init.zeros_(model.weight)
+    ema = EMA(model, config)
+    units = torch.eye(updates)
+    for update in range(updates):
+        with torch.no_grad():
+            model.weight.copy_(units[update][:, None])
+        ema.update(batch)
+    return ema.models()[name].weight.detach().double().numpy()[:, 0]  # type: ignore[union-attr, operator]
+
+
+def test_half_life_is_counted_in_samples() -> None:
+    recent = shares_of_updates(EMAConfig(half_life=40.0, half_life_ramp=None), updates=60, batch=8)[::-1]
+    assert recent[:5].sum() == pytest.approx(0.5, abs=1e-6)  # 5 batches of 8 are 40 samples
+    assert recent[5:10].sum() == pytest.approx(0.25, abs=1e-6)
+
+
+def test_half_life_is_ramped_as_published() -> None:
+    """Karras et al. 2022: half-life = min(half_life, ramp * samples so far), the samples before this batch."""
+    ema = EMA(nn.Linear(1, 1), EMAConfig(half_life=500.0, half_life_ramp=0.1))
+    for update in range(100):
+        half_life = min(500.0, 0.1 * 64 * update)
+        assert ema.decay(64) == pytest.approx(0.0 if update == 0 else 0.5 ** (64 / half_life))
+        ema.update(64)
+    assert ema.samples == 6400
+    assert ema.decay(64) == pytest.approx(0.5 ** (64 / 500))
+
+
+@pytest.mark.parametrize("length", [0.01, 0.05, 0.1, 0.25])
+def test_profile_has_the_length_it_is_named_after(length: float) -> None:
+    """The weights of the updates are the profile t ** gamma, and their relative standard deviation is the length."""
+    updates = 1000
+    shares = shares_of_updates(EMAConfig(lengths=[length]), updates, 1, f"ema_{length}")
+    times = (np.arange(updates) + 0.5) / updates
+    assert shares.sum() == pytest.approx(1.0, abs=1e-5)
+    deviation = np.sqrt(shares @ times**2 - (shares @ times) ** 2)
+    assert deviation == pytest.approx(length, rel=0.01)
+    gamma = profile_exponent(length)
+    expected = np.diff((np.arange(updates + 1) / updates) ** (gamma + 1))
+    assert np.abs(shares - expected).max() < 0.02 * expected.max()
+
+
+def test_profile_equals_ema_pytorch() -> None:
+    """An implementation of the same paper by others; it counts the weights it starts with as an update of their own."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    ours = EMA(model, EMAConfig(lengths=[0.05, 0.2]))
+    theirs = [KarrasEMA(model, sigma_rel=length, update_every=1) for length in (0.05, 0.2)]
+    for update in range(30):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        for _ in range(2 if update == 0 else 1):
+            ours.update()
+        for other in theirs:
+            other.update()
+    for name, other in zip(("ema_0.05", "ema_0.2"), theirs, strict=True):
+        average = ours.models()[name]
+        assert not average.training
+        for a, b in zip(average.parameters(), other.ema_model.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+            assert not a.requires_grad
+
+
+def test_averages_by_name() -> None:
+    ema = EMA(nn.Linear(1, 1), EMAConfig(lengths=[0.05, 0.1]))
+    assert list(ema.models()) == ["ema", "ema_0.05", "ema_0.1"]
+    assert ema.models()["ema"] is ema.model
+    assert list(EMA(nn.Linear(1, 1), EMAConfig()).models()) == ["ema"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"min_decay": 0.9, "max_decay": 0.5}, r"training\.ema needs 0 <= min_decay=0\.9 <= max_decay=0\.5"),
+        ({"inv_gamma": 0.0}, r"training\.ema\.inv_gamma=0\.0 must be positive"),
+        ({"power": -1.0}, r"power=-1\.0 not negative"),
+        ({"half_life": 0.0}, r"training\.ema\.half_life=0\.0 must be positive and finite, or null"),
+        ({"half_life": float("nan")}, r"training\.ema\.half_life=nan must be positive"),
+        ({"half_life": 9.0, "half_life_ramp": -1.0}, r"half_life_ramp=-1\.0 must be positive"),
+        ({"half_life_ramp": 0.1}, r"half_life_ramp=0\.1 has no effect with training\.ema\.half_life=null"),
+        (
+            {"half_life": 9.0, "power": 0.5},
+            r"training\.ema\.power=0\.5 has no effect with training\.ema\.half_life=9\.0",
+        ),
+        ({"lengths": [0.05, 0.3]}, r"training\.ema\.lengths=0\.3 is not the relative standard deviation of a profile"),
+        ({"lengths": [0.0]}, r"training\.ema\.lengths=0\.0"),
+        ({"lengths": [0.05, 0.05]}, r"names a length twice"),
+    ],
+)
+def test_errors(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        EMA(nn.Linear(1, 1), EMAConfig(**settings))

@@ -16,6 +16,7 @@ from policy_accel.acceleration.noise_choices import AssignedNoise, NearestChoice
 from policy_accel.acceleration.time_laws import LossSecondMoment
 from policy_accel.diffusion import Batch, Objective, karhunen_loeve_process, vp_process
 from policy_accel.diffusion import Path as TimesPath
+from policy_accel.diffusion.laws import IndependentNoise
 from policy_accel.training import TrainingConfig
 from policy_accel.training.feed import Feed
 from policy_accel.training.metrics import read_metrics
@@ -33,7 +34,7 @@ def make(task: Any, noise: Any, seed: int = 3) -> Feed:
 
 
 def test_assigning_ahead_gives_the_same_examples(toy_task: Any) -> None:
-    ahead, inline = (make(toy_task(), AssignedNoise(metric="dot")) for _ in range(2))
+    ahead, inline = (make(toy_task(jitter=0.5), AssignedNoise(metric="dot")) for _ in range(2))
     inline.ahead = False
     assert ahead.ahead
     for step in range(6):
@@ -45,14 +46,27 @@ def test_assigning_ahead_gives_the_same_examples(toy_task: Any) -> None:
 
 
 def test_the_state_is_that_of_the_next_batch_to_come(toy_task: Any) -> None:
-    feed = make(toy_task(), AssignedNoise(metric="l2"))
+    feed = make(toy_task(jitter=0.5), AssignedNoise(metric="l2"))
     feed(0)
     state = feed.state()
     expected = [feed(step)[1].x_t for step in range(1, 6)]
-    again = make(toy_task(), AssignedNoise(metric="l2"))
+    again = make(toy_task(jitter=0.5), AssignedNoise(metric="l2"), seed=4)
+    again.order = feed.order
     again.restore(state)
     for step, x_t in enumerate(expected, start=1):
         assert torch.equal(again(step)[1].x_t, x_t)
+
+
+def test_what_a_task_draws_leaves_times_and_noise_alone(toy_task: Any) -> None:
+    """And the other way round: batches come from a stream of their own, the same whatever noise is drawn."""
+    plain, jittered = make(toy_task(), IndependentNoise()), make(toy_task(jitter=0.5), IndependentNoise())
+    assigned = make(toy_task(jitter=0.5), AssignedNoise(metric="dot"))
+    for step in range(3):
+        (batch, noised), (moved, other), (same, _) = plain(step), jittered(step), assigned(step)
+        assert torch.equal(noised.t, other.t)
+        assert torch.equal(noised.target, other.target)
+        assert torch.equal(moved.x0, same.x0)
+        assert 0.2 < float((moved.x0 - batch.x0).std()) < 0.8
 
 
 def test_nothing_runs_ahead_of_a_law_that_learns(toy_task: Any) -> None:
@@ -171,7 +185,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
     config.evaluate_every, config.checkpoint.keep_last = 3, 9
 
     def task() -> Any:
-        made = toy_task(score=lambda model: {"score": next(scores)})
+        made = toy_task(score=lambda model: {"score": next(scores)}, jitter=0.1)
         made.objective = CHOICES[name](made.objective)
         return made
 

@@ -5,6 +5,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 import torch
 from torch import nn
 
+from policy_accel.diffusion import Path as TimesPath
+from policy_accel.diffusion import karhunen_loeve_process
 from policy_accel.errors import UserError
 from policy_accel.training import Trained, TrainingConfig
 from policy_accel.training.checkpoint import checkpoint_steps, evaluation_of, load_checkpoint
@@ -47,9 +50,31 @@ def test_rows_checkpoints_and_epochs(toy_task: Any, config: TrainingConfig, run:
     assert [row["step"] for row in rows if "loss" in row] == [2, 3, 4, 6, 8, 9, 11, 12]
     assert [row["step"] for row in rows if "validation_loss" in row] == [4, 8, 12]
     assert rows[-2]["epoch"] == pytest.approx(12 * 8 / 40)
+    assert [row["samples"] for row in rows if "loss" in row][-1] == 12 * 8
+    assert not any("training_flops" in row for row in rows)
     assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [9, 12]
     assert all(len(batch) == 8 for batch in task.batches)
     assert sorted(index for batch in task.batches[:5] for index in batch) == list(range(40))
+
+
+@pytest.mark.parametrize(("coupling", "samples", "rows"), [("fresh", 24, 24), ("independent", 8, 24)])
+def test_the_log_counts_clean_samples_and_the_work_on_their_rows(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path, coupling: str, samples: int, rows: int
+) -> None:
+    """Three times a sample: three fresh samples, or one that is noised three times and so costs three rows."""
+    task = toy_task()
+    process = karhunen_loeve_process(task.objective.process, 3)
+    path = TimesPath(times_per_sample=3, coupling=coupling)
+    task.objective = replace(task.objective, process=process, path=path)
+    task.flops_per_sample = 10.0
+    seen: list[int] = []
+    task.model.register_forward_pre_hook(
+        lambda model, inputs: seen.append(inputs[0].shape[0]) if model.training else None
+    )
+    run(task, config)
+    logged = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    assert [row["samples"] for row in logged] == [samples * row["step"] for row in logged]
+    assert logged[-1]["training_flops"] == 10.0 * sum(seen) == 10.0 * rows * 12
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 7, 11])
@@ -76,6 +101,24 @@ def test_a_stopped_run_continues_bit_for_bit(
     )
     assert [row for row in parts if row[2] is not None] == [row for row in whole if row[2] is not None]
     assert [row[0] for row in parts] == sorted(row[0] for row in parts)
+
+
+def test_a_checkpoint_from_before_tasks_drew_anything_continues(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    def crash(step: int) -> None:
+        if step == 7:
+            raise RuntimeError("killed")
+
+    run(toy_task(), config, "whole")
+    with pytest.raises(RuntimeError, match="killed"):
+        run(toy_task(), config, "parts", after_update=crash)
+    for record in (tmp_path / "parts" / "checkpoints").glob("0*/state.json"):
+        state = json.loads(record.read_text())
+        del state["generators"]["batch"], state["ema_samples"]
+        record.write_text(json.dumps(state))
+    run(toy_task(), config, "parts")
+    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -166,6 +209,7 @@ def test_the_host_reads_losses_only_at_log_points(
 ) -> None:
     """No step waits for the device: reading a value on the host happens in `flush`, validation and saving alone."""
     config.steps, config.logging.every, config.validate_every, config.checkpoint.every = 40, 20, 0, 0
+    config.ema.lengths, config.ema.half_life = [0.05, 0.1], 100.0
     reads: list[str] = []
     for name in ("item", "__float__", "cpu", "numpy", "__bool__"):
         original = getattr(torch.Tensor, name)
@@ -191,6 +235,7 @@ def test_evaluations_rank_the_checkpoints(toy_task: Any, config: TrainingConfig,
     assert evaluation_of(folder / "00000002") == {"score": 0.9, "score_interval": [0.0, 1.0]}
     assert trained.evaluation == {"score": 0.4, "score_interval": [0.0, 1.0]}
     assert task.training_modes == [False] * 5
+    assert task.evaluated == [2, 4, 6, 8, 10]
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [(row["step"], row["score"]) for row in rows if "score" in row] == [
         (2, 0.9),
@@ -221,6 +266,39 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(
     assert run(toy_task(score), config).finished
     assert len(scored) == 3
     assert evaluation_of(tmp_path / "run" / "checkpoints" / "00000004") == {"score": 0.5}
+
+
+def test_further_averages_are_saved_and_continue_bit_for_bit(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    config.ema.lengths, config.ema.half_life, config.ema.half_life_ramp = [0.05, 0.1], 30.0, 0.5
+    run(toy_task(jitter=0.1), config, "whole")
+
+    def crash(step: int) -> None:
+        if step == 7:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        run(toy_task(jitter=0.1), config, "parts", after_update=crash)
+    run(toy_task(jitter=0.1), config, "parts")
+    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
+    saved = load_checkpoint(tmp_path / "whole" / "checkpoints" / "last")
+    assert {"ema_0.05.safetensors", "ema_0.1.safetensors"} <= set(saved.state["files"])
+    assert saved.state["ema_samples"] == 12 * config.batch_size
+    key = "layers.0.weight"
+    distances = [
+        float((saved.tensors[name][key] - saved.tensors["model"][key]).norm()) for name in ("ema_0.05", "ema_0.1")
+    ]
+    assert 0 < distances[0] < distances[1]
+
+
+def test_further_averages_change_nothing_else(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
+    run(toy_task(), config, "one")
+    config.ema.lengths = [0.05]
+    run(toy_task(), config, "several")
+    one, several = weights(tmp_path / "one"), weights(tmp_path / "several")
+    assert all(torch.equal(one[key], several[key]) for key in one)
+    assert {key.split("/")[0] for key in several.keys() - one.keys()} == {"ema_0.05"}
 
 
 def test_another_configuration_in_the_directory_is_refused(
@@ -304,6 +382,9 @@ def test_a_file_in_the_way_of_the_run_directory(
         ("device", "gpu", r"training\.device 'gpu' is not a device"),
         ("device", "cuda:99", r"training\.device 'cuda:99' is not here"),
         ("checkpoint.keep_last", 1, r"checkpoint\.keep_last=1 must be at least 2"),
+        ("checkpoint.keep_every", -1, r"checkpoint\.keep_every=-1 must not be negative"),
+        ("checkpoint.keep_every", 4, r"keep_every=4 must be a multiple of training\.checkpoint\.every=3"),
+        ("ema.lengths", [0.4], r"training\.ema\.lengths=0\.4 is not the relative standard deviation"),
         ("logging.wandb", "yes", r"training\.logging\.wandb 'yes' is unknown"),
     ],
 )

@@ -19,7 +19,8 @@ def test_streams_of_different_names_and_seeds_differ() -> None:
 
 def test_generators_continue_from_their_state() -> None:
     def draw(generators: Generators) -> list[torch.Tensor]:
-        return [torch.rand(2, generator=generators.time), torch.rand(2, generator=generators.noise), torch.rand(2)]
+        streams = (generators.time, generators.noise, generators.batch, None)
+        return [torch.rand(2, generator=stream) for stream in streams]
 
     generators = Generators(3, CPU)
     draw(generators)
@@ -28,6 +29,18 @@ def test_generators_continue_from_their_state() -> None:
     other = Generators(4, CPU)
     other.load_state_dict(state)
     assert all(torch.equal(a, b) for a, b in zip(draw(other), expected, strict=True))
+
+
+def test_a_state_without_a_stream_of_batches_leaves_that_one_fresh() -> None:
+    """As in checkpoints from before tasks drew anything: the other streams continue."""
+    generators = Generators(3, CPU)
+    torch.rand(2, generator=generators.noise)
+    torch.rand(2, generator=generators.batch)
+    state = {name: text for name, text in generators.state_dict().items() if name != "batch"}
+    other = Generators(3, CPU)
+    other.load_state_dict(state)
+    assert torch.equal(torch.rand(4, generator=other.noise), torch.rand(4, generator=generators.noise))
+    assert torch.equal(torch.rand(4, generator=other.batch), torch.rand(4, generator=named_generator(3, "batch")))
 
 
 def test_every_epoch_visits_every_sample_once() -> None:
@@ -65,6 +78,7 @@ def test_ranks_draw_from_streams_of_their_own(monkeypatch: pytest.MonkeyPatch) -
     assert not torch.equal(
         torch.rand(8, generator=second.time), torch.rand(8, generator=Generators(5, torch.device("cpu")).noise)
     )
+    assert not torch.equal(torch.rand(8, generator=second.batch), torch.rand(8, generator=named_generator(5, "batch")))
 
 
 def test_batches_hold_runs_of_a_group() -> None:

@@ -1,0 +1,330 @@
+"""`policy-accel sample`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policy_accel.errors import UserError
+from policy_accel.files import new_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from policy_accel.images.generate import ImageGenerator
+    from policy_accel.images.run import LoadedImageRun
+
+COUNT = 64
+GRID_IMAGES = 100
+EDIT_STRENGTH = 0.5
+INTERRUPTED = 130
+
+
+def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments that `run_sample` takes."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "examples:\n"
+        "  policy-accel sample RUN --count 100 --labels all --guidance 2\n"
+        "  policy-accel sample RUN --count 50000 --npz --sampler heun --sampling-steps 18\n"
+        "  policy-accel sample RUN --edit sketch.png --strength 0.6 --labels cat --count 8\n"
+        "  policy-accel sample RUN --inpaint photo.png --mask 8,8,24,24 --count 8"
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of a training run of images")
+    parser.add_argument("--count", type=int, help=f"number of images (default: {COUNT}; one of each given picture)")
+    parser.add_argument("--seed", type=int, default=0, help="image i follows from (seed, i) (default: 0)")
+    parser.add_argument("--start", type=int, default=0, metavar="I", help="first i (default: 0)")
+    parser.add_argument("--labels", help="classes, by name or number, taken in turn: 3, 0,1,2 or all (default: all)")
+    parser.add_argument("--guidance", type=float, metavar="W", help="weight of classifier-free guidance")
+    parser.add_argument("--sampler", help="ddpm, ddim, dpm_solver++, euler or heun")
+    parser.add_argument("--sampling-steps", type=int, metavar="K", help="steps of the sampler")
+    parser.add_argument("--spacing", help="leading, trailing or linspace")
+    parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
+    parser.add_argument("--average", metavar="NAME", help="which average of the weights (default: ema)")
+    parser.add_argument("--batch-size", type=int, help="images at a time; does not change them beyond rounding")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="new folder (default: RUN/generated/NUMBER)")
+    parser.add_argument("--png", action="store_true", help="write each image as a PNG too")
+    parser.add_argument(
+        "--npz",
+        nargs="?",
+        const="plain",
+        choices=["plain", "adm"],
+        help="write samples.npz too: images and labels, or with adm arr_0 and arr_1",
+    )
+    parser.add_argument("--video", action="store_true", help="film how the grid forms from noise")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--edit", type=Path, metavar="PATH", help="a picture, or a folder of some, to start from")
+    given.add_argument("--inpaint", type=Path, metavar="PATH", help="a picture, or a folder of some, to paint into")
+    parser.add_argument(
+        "--strength", type=float, help=f"share of the steps from a picture (default: {EDIT_STRENGTH}; in-painting 1)"
+    )
+    parser.add_argument("--mask", metavar="PNG|BOX", help="what to paint: white in a PNG, or a box x0,y0,x1,y1")
+    parser.add_argument(
+        "--resamplings",
+        type=int,
+        default=1,
+        metavar="R",
+        help="take each step of an in-painting R times, which fits it better to its surroundings (sampler ddpm)",
+    )
+
+
+def run_sample(options: argparse.Namespace) -> int:
+    """Draw images with a trained model into a new folder: grid.png, samples.json and what was asked for.
+
+    Ctrl-C keeps the images that are complete. Returns 0, or 130 after Ctrl-C.
+    """
+    import torch
+
+    from policy_accel.diffusion.sampling import check_resamplings
+    from policy_accel.images.pictures import shown_scale
+    from policy_accel.images.run import load_image_run
+    from policy_accel.training.devices import choose_device, use_device
+
+    _check_options(options)
+    device = choose_device(options.device, "--device")
+    loaded = load_image_run(options.run_dir, options.checkpoint, device, options.average)
+    training = loaded.config.training
+    use_device(device, threads=training.threads, matmul_precision=training.matmul_precision)
+    generator = _generator(options, loaded, device, training.precision if device.type == "cuda" else "fp32")
+    check_resamplings(options.resamplings, generator.sampling)
+    pictures, mask = _given(options, loaded)
+    count = options.count or (COUNT if pictures is None else len(pictures))
+    indices = range(options.start, options.start + count)
+    labels, turns = _labels(options, loaded, indices)
+    output = options.output or _free_folder(options.run_dir / "generated")
+
+    with new_path(output) as folder:
+        folder.mkdir()
+        began = time.perf_counter()
+        sources = None if pictures is None else pictures[torch.arange(count) % len(pictures)]
+        parts: list[Tensor] = []
+        stopped = False
+        try:
+            for x0 in _draw(options, generator, indices, labels, sources, mask):
+                parts.append(loaded.representation.decode(x0))
+        except KeyboardInterrupt:
+            if not parts:
+                raise
+            stopped = True
+        images = torch.cat(parts)
+        labels = None if labels is None else labels[: len(images)]
+        layout = {"columns": len(turns) if 1 < len(turns) <= 20 else None, "scale": shown_scale(loaded.shape[2])}
+        _write(options, folder, images, labels, sources, layout)
+        if options.video and not stopped:
+            _film(folder / "forming.mp4", generator, indices[:GRID_IMAGES], labels, loaded, layout)
+        record = _record(options, loaded, generator, len(images), turns, time.perf_counter() - began)
+        (folder / "samples.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(f"{len(images)} images: {output / 'grid.png'}")
+    if stopped:
+        left = options.start + len(images)
+        print(f"policy-accel: stopped after {len(images)} of {count}; go on with --start {left}.", file=sys.stderr)
+    return INTERRUPTED if stopped else 0
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise UserError for arguments that are out of range or do not go together."""
+    for name, least in (("count", 1), ("start", 0), ("batch_size", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value} must be at least {least}.")
+    given = options.edit or options.inpaint
+    if options.strength is not None and not given:
+        raise UserError(f"--strength {options.strength} has no effect without --edit or --inpaint; give a picture.")
+    if options.strength is not None and not 0.0 < options.strength <= 1.0:
+        raise UserError(f"--strength {options.strength} must be above 0 and at most 1.")
+    if options.mask is not None and not options.inpaint:
+        raise UserError(f"--mask {options.mask} has no effect without --inpaint; give the picture to paint into.")
+    if options.resamplings != 1 and not options.inpaint:
+        raise UserError(f"--resamplings {options.resamplings} has no effect without --inpaint; leave it at 1.")
+    if options.inpaint and options.mask is None:
+        raise UserError(
+            f"--inpaint {options.inpaint} needs --mask: a PNG that is white where to paint, or x0,y0,x1,y1."
+        )
+    if options.video and given:
+        raise UserError("--video films images that form from pure noise; leave it out with --edit and --inpaint.")
+    if options.output is not None and (options.output.exists() or options.output.is_symlink()):
+        raise UserError(f"{options.output}: exists already and is not overwritten; choose another --output.")
+
+
+def _strength(options: argparse.Namespace) -> float:
+    if options.strength is not None:
+        return float(options.strength)
+    return EDIT_STRENGTH if options.edit else 1.0
+
+
+def _generator(options: argparse.Namespace, loaded: LoadedImageRun, device: Any, precision: str) -> ImageGenerator:
+    """The run's model with the run's sampling, changed by the arguments."""
+    from policy_accel.images.generate import ImageGenerator
+    from policy_accel.images.run import check_guidance
+
+    asked = {
+        "sampler": options.sampler,
+        "steps": options.sampling_steps,
+        "spacing": options.spacing,
+        "guidance": options.guidance,
+    }
+    asked = {name: value for name, value in asked.items() if value is not None}
+    generator = ImageGenerator(
+        loaded.model,
+        shape=loaded.shape,
+        objective=loaded.objective.to("cpu"),
+        sampling=dataclasses.replace(loaded.config.sampling, **asked),
+        seed=options.seed,
+        classes=len(loaded.classes),
+        condition_dim=loaded.condition_dim,
+        clip=loaded.config.diffusion.clip_sample,
+        batch_size=options.batch_size or loaded.config.evaluation.batch_size,
+        device=device,
+        precision=precision,
+    )
+    check_guidance(dataclasses.replace(loaded.config, sampling=generator.sampling))
+    return generator
+
+
+def _given(options: argparse.Namespace, loaded: LoadedImageRun) -> tuple[Tensor | None, Tensor | None]:
+    """The pictures uint8 [n, C, H, W] to start from and what to paint anew [H, W], each None without."""
+    from policy_accel.images.editing import read_mask, read_pictures
+
+    path = options.edit or options.inpaint
+    if path is None:
+        return None, None
+    if loaded.representation.latents:
+        raise UserError(f"{options.run_dir} is a model of latents, which {path} is not; edit needs a model of pixels.")
+    pictures = read_pictures(path, loaded.shape)
+    return pictures, None if options.mask is None else read_mask(options.mask, loaded.shape[1:])
+
+
+def _labels(
+    options: argparse.Namespace, loaded: LoadedImageRun, indices: range
+) -> tuple[Tensor | None, tuple[int, ...]]:
+    """Classes of the images [n] int64, or None, and the classes that they take in turn.
+
+    Image i has class i modulo the number of turns, so that a later start goes on as one run would have.
+    """
+    import torch
+
+    from policy_accel.images.guidance import class_numbers
+
+    classes, text = loaded.classes, options.labels
+    if not classes:
+        if text is not None:
+            raise UserError(f"--labels {text}: the model was trained without classes; leave --labels out.")
+        return None, ()
+    if text is None and (options.edit or options.inpaint):
+        raise UserError("--labels must say of which class the results are to be, as the model was trained on classes.")
+    turns = class_numbers("all" if text is None else text, classes)
+    return torch.tensor([turns[index % len(turns)] for index in indices]), turns
+
+
+def _draw(
+    options: argparse.Namespace,
+    generator: ImageGenerator,
+    indices: range,
+    labels: Tensor | None,
+    sources: Tensor | None,
+    mask: Tensor | None,
+) -> Iterator[Tensor]:
+    """x0 [<= batch_size, C, H, W] batch by batch, with progress in evaluations of the network."""
+    from policy_accel.progress import Progress
+
+    batches = math.ceil(len(indices) / generator.batch_size)
+    asked = {"strength": _strength(options), "resamplings": options.resamplings}
+    progress = Progress("sample", batches * generator.evaluations(**asked), unit="evaluation")
+    image = None if sources is None else sources.float() / 127.5 - 1.0
+    keep = None if mask is None else ~mask[None, None]
+    done = 0
+    try:
+        for x0 in generator.batches(
+            indices, labels, image=image, keep=keep, watch=lambda *_: progress.advance(), **asked
+        ):
+            done += len(x0)
+            progress.to(progress.done, f"{done} of {len(indices)} images")
+            yield x0
+    finally:
+        progress.close()
+
+
+def _write(
+    options: argparse.Namespace,
+    folder: Path,
+    images: Tensor,
+    labels: Tensor | None,
+    sources: Tensor | None,
+    layout: dict[str, Any],
+) -> None:
+    from policy_accel.images.pictures import grid, write_folder, write_npz, write_png
+
+    write_png(folder / "grid.png", grid(images[:GRID_IMAGES], **layout))
+    if sources is not None:
+        write_png(folder / "given.png", grid(sources[: min(GRID_IMAGES, len(images))], **layout))
+    if options.png:
+        write_folder(folder / "images", images, first=options.start)
+    if options.npz:
+        write_npz(folder / "samples.npz", images, labels, adm_names=options.npz == "adm")
+
+
+def _film(
+    path: Path,
+    generator: ImageGenerator,
+    indices: range,
+    labels: Tensor | None,
+    loaded: LoadedImageRun,
+    layout: dict[str, Any],
+) -> None:
+    from policy_accel.images.pictures import forming_video
+
+    fields = {field.name: getattr(generator, field.name) for field in dataclasses.fields(generator)}
+    shown = None if labels is None else labels[: len(indices)]
+    forming_video(path, indices=indices, labels=shown, decode=loaded.representation.decode, **layout, **fields)
+
+
+def _record(
+    options: argparse.Namespace,
+    loaded: LoadedImageRun,
+    generator: ImageGenerator,
+    count: int,
+    turns: tuple[int, ...],
+    seconds: float,
+) -> dict[str, Any]:
+    """How the images were made."""
+    from policy_accel.images.guidance import evaluations_per_step
+
+    given = options.edit or options.inpaint
+    per_step = evaluations_per_step(generator.sampling.guidance)
+    return {
+        "run": str(options.run_dir),
+        "step": loaded.step,
+        "average": options.average or "ema",
+        "count": count,
+        "seed": options.seed,
+        "start": options.start,
+        "labels_in_turn": list(turns),
+        "class_names": [loaded.classes[turn] for turn in turns],
+        **dataclasses.asdict(generator.sampling),
+        "network_evaluations": generator.evaluations(_strength(options), options.resamplings) * per_step,
+        "edit": None if options.edit is None else str(options.edit),
+        "inpaint": None if options.inpaint is None else str(options.inpaint),
+        "mask": options.mask,
+        "strength": _strength(options) if given else None,
+        "resamplings": options.resamplings,
+        "device": str(generator.device),
+        "precision": generator.precision,
+        "batch_size": generator.batch_size,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _free_folder(parent: Path) -> Path:
+    """The first of parent/001, parent/002 ... that does not exist."""
+    number = 1
+    while (parent / f"{number:03d}").exists():
+        number += 1
+    return parent / f"{number:03d}"

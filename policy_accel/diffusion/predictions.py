@@ -1,0 +1,56 @@
+"""What a network's prediction says of the clean sample and of the noise."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from torch import Tensor
+
+from policy_accel.diffusion.processes import Level
+from policy_accel.errors import UserError, did_you_mean
+
+PREDICTIONS = ("epsilon", "sample", "v", "negative_epsilon", "edm", "flow")
+SIGMA_DATA = 0.5
+FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
+
+
+def edm_coefficients(sigma: FloatOrTensor) -> tuple[FloatOrTensor, FloatOrTensor]:
+    """c_skip and c_out of EDM (Karras et al. 2022, table 1) at a noise-to-signal ratio, with data deviation 0.5."""
+    total = sigma * sigma + SIGMA_DATA**2
+    return SIGMA_DATA**2 / total, SIGMA_DATA * sigma / total**0.5
+
+
+def x0_and_epsilon(
+    prediction: Tensor, x: Tensor, level: Level, target: str, clip: float | None
+) -> tuple[Tensor, Tensor]:
+    """The clipped clean sample and the network's own (unclipped) noise estimate.
+
+    They solve x = alpha x0 + sigma epsilon together with the definition of the target, for any alpha and sigma.
+    """
+    alpha, sigma = level.alpha, level.sigma
+    if alpha == 0.0 and target in ("epsilon", "negative_epsilon", "edm"):
+        raise UserError(f"diffusion.target={target} says nothing about a sample of pure noise; choose flow or sample.")
+    if target == "sample":
+        x0, epsilon = prediction, (x - alpha * prediction) / sigma
+    elif target == "epsilon":
+        x0, epsilon = (x - sigma * prediction) / alpha, prediction
+    elif target == "negative_epsilon":
+        x0, epsilon = (x + sigma * prediction) / alpha, -prediction
+    elif target == "v":
+        power = alpha**2 + sigma**2
+        x0, epsilon = (alpha * x - sigma * prediction) / power, (alpha * prediction + sigma * x) / power
+    elif target == "flow":
+        total = alpha + sigma
+        x0, epsilon = (x - sigma * prediction) / total, (x + alpha * prediction) / total
+    elif target == "edm":
+        c_skip, c_out = edm_coefficients(sigma / alpha)
+        x0 = (c_skip / alpha) * x + c_out * prediction
+        epsilon = (x - alpha * x0) / sigma
+    else:
+        raise UserError(f"diffusion.target '{target}' is unknown; {did_you_mean(target, PREDICTIONS)}")
+    return (x0 if clip is None else x0.clamp(-clip, clip)), epsilon
+
+
+def predicted_sample(prediction: Tensor, x: Tensor, level: Level, target: str) -> Tensor:
+    """The clean sample [B, *S] that a prediction [B, *S] at x [B, *S] stands for."""
+    return x0_and_epsilon(prediction, x, level, target, None)[0]

@@ -1,0 +1,1 @@
+"""The image track: image sets to batches, generation, editing, quality measures."""

@@ -1,0 +1,45 @@
+"""The whole configuration of an image run, typed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from policy_accel.acceleration.config import AccelerationConfig
+from policy_accel.configuration import IMAGES
+from policy_accel.diffusion.config import DiffusionConfig
+from policy_accel.images.evaluate import ImageEvaluationConfig
+from policy_accel.images.generate import ImageSamplingConfig
+from policy_accel.images.sets import ImageTaskConfig
+from policy_accel.models.config import ModelConfig
+from policy_accel.models.images import IMAGE_DENOISERS
+from policy_accel.training.loop import TrainingConfig
+
+
+@dataclass
+class ImageConfig:
+    """Everything that `policy-accel train` takes for an image task."""
+
+    task: ImageTaskConfig = field(default_factory=ImageTaskConfig)
+    model: ModelConfig = MISSING
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    acceleration: AccelerationConfig = field(default_factory=AccelerationConfig)
+    sampling: ImageSamplingConfig = field(default_factory=ImageSamplingConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: ImageEvaluationConfig = field(default_factory=ImageEvaluationConfig)
+    label: str = "plain"
+    """Names the run directory; each recipe sets its own."""
+    method: str = "baseline"
+    """Names the run directory too; method=NAME sets it with the settings of that method."""
+    seed: int = 42
+    run_dir: str = "runs/${task.name}-${label}-${method}-${model.name}-seed${seed}"
+
+
+def register() -> None:
+    """Tell Hydra the types; the YAML files of `policy_accel.configs` build on them."""
+    store = ConfigStore.instance()
+    store.store(name="images", node=ImageConfig, provider=IMAGES.name)
+    for name, (config_class, _) in IMAGE_DENOISERS.items():
+        store.store(group="model", name=name, node=config_class(name=name), provider=IMAGES.name)

@@ -1,0 +1,225 @@
+"""Scoring an image model: images from fixed seeds, measured beside what real held-out images reach."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from policy_accel.data.images.cache import default_cache
+from policy_accel.diffusion import Objective
+from policy_accel.errors import UserError
+from policy_accel.images.generate import ImageSamplingConfig, generate_batches
+from policy_accel.images.metrics import MetricsConfig, Quality
+from policy_accel.images.metrics import score as score_of
+from policy_accel.images.pictures import forming_video, grid, shown_scale, write_png
+from policy_accel.images.representation import Representation
+from policy_accel.images.sets import ImageSplit
+from policy_accel.progress import Progress
+from policy_accel.training.randomness import named_generator
+
+FRAMES_PER_SECOND = 8
+
+
+@dataclass
+class ImageEvaluationConfig:
+    """How many images score a model, and what is drawn of them."""
+
+    samples: int = 50_000
+    """Images generated at the end of training; 0 for no score."""
+    curve_samples: int = 1_000
+    """Images generated at each evaluation during training, measured in the cheap form."""
+    seed: int = 0
+    """Image i follows from (seed, i) and the weights."""
+    batch_size: int = 256
+    """Images generated at a time. Does not change them beyond rounding."""
+    grid: int = 64
+    """Images on the sample grids; 0 draws none."""
+    video: bool = True
+    """Film at the end how the grid forms from noise."""
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+
+    def check(self) -> None:
+        """Raise UserError unless the numbers make sense."""
+        for name, least in (("samples", 0), ("curve_samples", 0), ("batch_size", 1), ("grid", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"evaluation.{name}={getattr(self, name)} must be at least {least}.")
+        for name in ("samples", "curve_samples"):
+            if getattr(self, name) == 1:
+                raise UserError(f"evaluation.{name}=1 has no spread to measure; give 2 or more, or 0 for none.")
+        self.metrics.check()
+
+
+class ImageEvaluator:
+    """Generates images with a model and measures them.
+
+    Args:
+        split: real images: the training ones are the reference, the held-out ones the floor.
+        objective: of the training.
+        sampling: sampler, steps, guidance.
+        config: how many.
+        representation: pixels or latents.
+        classes: of a conditional model, else 0.
+        condition_dim: numbers of the model's condition.
+        clip: bound of the predicted sample, or None.
+        precision: fp32 or bf16.
+        run_dir: sample grids go to its folder samples.
+        last_step: the step at whose evaluation the full form is due.
+        device: where images are measured.
+
+    Raises:
+        UserError: settings that make no sense, weights of a feature network that cannot be read.
+    """
+
+    def __init__(
+        self,
+        split: ImageSplit,
+        *,
+        objective: Objective,
+        sampling: ImageSamplingConfig,
+        config: ImageEvaluationConfig,
+        representation: Representation,
+        classes: int,
+        condition_dim: int,
+        clip: float | None,
+        precision: str,
+        run_dir: Path,
+        last_step: int,
+        device: torch.device | str,
+    ) -> None:
+        config.check()
+        self.split, self.objective, self.sampling, self.config = split, objective, sampling, config
+        self.representation, self.classes, self.condition_dim = representation, classes, condition_dim
+        self.clip, self.precision, self.run_dir, self.last_step = clip, precision, run_dir, last_step
+        for name in ("samples", "curve_samples"):
+            if getattr(config, name) > len(split.train):
+                raise UserError(
+                    f"evaluation.{name}={getattr(config, name)}: the training set has {len(split.train)} images, and a "
+                    f"set cannot be measured against fewer than it holds; set it to {len(split.train)} or less."
+                )
+        train = split.train
+        # Made here, so that wrong settings are found before any training; the statistics wait for the first measure.
+        self.quality = Quality(
+            train.images,
+            split.held_out.images,
+            config.metrics,
+            data_fingerprint=f"{train.fingerprint()}/{len(train)}",
+            device=device,
+            cache_dir=default_cache() / "statistics",
+        )
+
+    def labels(self, count: int) -> Tensor | None:
+        """Classes of the first `count` images [count], drawn as often as in the training images; None without."""
+        if not self.classes or self.split.train.labels is None:
+            return None
+        rows = torch.rand(count, generator=named_generator(self.config.seed, "classes")) * len(self.split.train.labels)
+        return torch.from_numpy(np.asarray(self.split.train.labels))[rows.long()]
+
+    def options(self, model: nn.Module) -> dict[str, Any]:
+        """What every call of the generation takes."""
+        return {
+            "shape": self.split.train.shape,
+            "objective": self.objective.to("cpu"),
+            "sampling": self.sampling,
+            "seed": self.config.seed,
+            "classes": self.classes,
+            "condition_dim": self.condition_dim,
+            "clip": self.clip,
+            "batch_size": self.config.batch_size,
+            "device": next(model.parameters()).device,
+            "precision": self.precision,
+        }
+
+    def samples(self, model: nn.Module, count: int) -> Tensor:
+        """Generate images 0 to count - 1: uint8 [count, C, H, W] on the CPU (latents float32)."""
+        if not count:
+            return torch.empty(0, *self.split.train.shape)
+        progress = Progress("score", count, unit="image")
+        labels = self.labels(count)
+        parts = []
+        try:
+            for x0 in generate_batches(model, indices=range(count), labels=labels, **self.options(model)):
+                parts.append(self.representation.decode(x0))
+                progress.advance(len(x0))
+        finally:
+            progress.close()
+        return torch.cat(parts)
+
+    def __call__(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
+        """Score `model` after `step` updates, in the full form after the last one, else in the cheap form, and draw
+        samples/STEP.png."""
+        full = step >= self.last_step
+        return self.measure(model, report, full=full, picture=f"{step:08d}", film=full and self.config.video)
+
+    def measure(
+        self,
+        model: nn.Module,
+        report: Callable[[str], None],
+        *,
+        full: bool,
+        picture: str | None = None,
+        film: bool = False,
+    ) -> dict[str, Any] | None:
+        """Generate images with `model` and measure them.
+
+        Args:
+            model: the denoiser.
+            report: takes a line for the user.
+            full: all measures of `samples` images, or the cheap ones of `curve_samples`.
+            picture: name of a grid to draw in the folder samples, or None.
+            film: whether to draw samples/forming.mp4.
+
+        Returns:
+            score (higher is better), measures (each with its floor), how they were made, seconds; None when no images
+            are asked for.
+        """
+        began = time.perf_counter()
+        count = self.config.samples if full else self.config.curve_samples
+        images = self.samples(model, max(count, self.config.grid if picture else 0))
+        if picture and self.config.grid:
+            self.draw(model, images[: self.config.grid], picture, film=film)
+        if count == 0:
+            return None
+        measures = self.quality.measure(images[:count], full=full)
+        # One count for all evaluations of a run: distances shrink with it, and checkpoints are compared by the score.
+        few = self.config.curve_samples
+        short = full and 2 <= few < count
+        score = score_of(self.quality.measure(images[:few], full=False) if short else measures)
+        if not math.isfinite(score):
+            report("The images could not be scored: a measure is not finite.")
+        return {
+            "score": score if math.isfinite(score) else 0.0,
+            "images": count,
+            "score_images": few if short else count,
+            "measures": measures,
+            "sampler": self.sampling.sampler,
+            "sampling_steps": self.sampling.steps,
+            "guidance": self.sampling.guidance,
+            "network_evaluations": self.sampling.network_evaluations,
+            "seed": self.config.seed,
+            "seconds": time.perf_counter() - began,
+        }
+
+    def draw(self, model: nn.Module, images: Tensor, name: str, *, film: bool) -> None:
+        """Write samples/NAME.png of `images` [n, C, H, W], and samples/forming.mp4 when asked for."""
+        folder = self.run_dir / "samples"
+        scale = shown_scale(images.shape[-1])
+        write_png(folder / f"{name}.png", grid(images, scale=scale), replace=True)
+        if film:
+            forming_video(
+                folder / "forming.mp4",
+                model,
+                indices=range(len(images)),
+                labels=self.labels(len(images)),
+                decode=self.representation.decode,
+                fps=FRAMES_PER_SECOND,
+                scale=scale,
+                **self.options(model),
+            )

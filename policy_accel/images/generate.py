@@ -1,0 +1,229 @@
+"""Images from a denoiser. Image i follows from (seed, i) and the weights, whatever is drawn with it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from policy_accel.diffusion.objective import Objective
+from policy_accel.diffusion.processes import Level
+from policy_accel.diffusion.samplers import network_evaluations, unchanged
+from policy_accel.diffusion.sampling import SamplingConfig, last_part, sample
+from policy_accel.errors import UserError
+from policy_accel.images.guidance import Model, class_condition, evaluations_per_step, guided
+from policy_accel.progress import Progress
+from policy_accel.training.randomness import named_generator
+
+BATCH_SIZE = 256
+Watch = Callable[[int, Tensor], None]
+
+
+@dataclass
+class ImageSamplingConfig(SamplingConfig):
+    """How images are drawn from a trained model."""
+
+    guidance: float = 1.0
+    """Weight w of classifier-free guidance, null + w (conditional - null): 1 is the conditional model, 0 the
+    unconditional one, others evaluate the network twice a step. Needs a model trained with task.label_dropout."""
+
+    def check_classes(self, classes: int) -> None:
+        """Raise UserError unless a model of that many classes (0: without) can be guided so."""
+        if not math.isfinite(self.guidance):
+            raise UserError(f"sampling.guidance={self.guidance} must be finite.")
+        if not classes and self.guidance != 1.0:
+            raise UserError(
+                f"sampling.guidance={self.guidance} needs a model that was trained on classes; leave it at 1."
+            )
+
+    @property
+    def network_evaluations(self) -> int:
+        """Evaluations of the network for one image."""
+        return super().network_evaluations * evaluations_per_step(self.guidance)
+
+
+@dataclass(frozen=True)
+class ImageGenerator:
+    """A denoiser with everything that decides which images it draws.
+
+    Args:
+        model: `model(x [B, C, H, W], t [B], condition [B, D] | None)`, on `device`, in eval mode.
+        shape: (C, H, W).
+        objective: of the training.
+        sampling: sampler, steps, guidance.
+        seed: with an image's index it decides the image's noise.
+        classes: of the model; 0 without.
+        condition_dim: D; 0 for none.
+        clip: bound of the predicted sample in the data's units, or None.
+        batch_size: images at a time. It changes an image by no more than the rounding of the network.
+        device: of the model.
+        precision: fp32, or bf16 autocast.
+
+    Raises:
+        UserError: sampling that does not go with the objective or the classes.
+    """
+
+    model: Model
+    shape: tuple[int, int, int]
+    objective: Objective
+    sampling: ImageSamplingConfig
+    seed: int
+    classes: int = 0
+    condition_dim: int = 0
+    clip: float | None = None
+    batch_size: int = BATCH_SIZE
+    device: torch.device | str = "cpu"
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if getattr(self.model, "training", False):
+            raise ValueError("the model is in training mode, in which dropout is at work; call model.eval() first")
+        self.sampling.check(self.objective.process)
+        self.sampling.check_classes(self.classes)
+
+    def evaluations(self, strength: float = 1.0, resamplings: int = 1) -> int:
+        """How often the sampler asks for a prediction; each one is 2 evaluations of the network with guidance."""
+        steps = last_part(self.sampling.grid(self.objective.process), strength).timesteps
+        return resamplings * network_evaluations(self.sampling.sampler, len(steps))
+
+    def noise(self, indices: Sequence[int]) -> Iterator[Tensor]:
+        """Standard normal draws [n, C, H, W] of the images `indices`, on the device: x_T, then one for each step.
+
+        Every image has a CPU generator of its own, so that all devices draw the same. No draw waits for the device.
+        """
+        generators = [named_generator(self.seed, "image", int(index)) for index in indices]
+        pinned = torch.device(self.device).type == "cuda"
+        while True:
+            drawn = torch.empty(len(generators), *self.shape, pin_memory=pinned)
+            for row, generator in zip(drawn, generators, strict=True):
+                torch.randn(self.shape, generator=generator, out=row)
+            yield drawn.to(self.device, non_blocking=True)
+
+    def draw(
+        self,
+        indices: Sequence[int],
+        labels: Tensor | None = None,
+        *,
+        image: Tensor | None = None,
+        strength: float = 1.0,
+        keep: Tensor | None = None,
+        resamplings: int = 1,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """One batch of images [n, C, H, W], float32 on the device, in the data's units.
+
+        Args:
+            indices: [n], which images.
+            labels: [n] int64, or None for the null class.
+            image: [n, C, H, W] to start from or to keep parts of, in the data's units; None to generate.
+            strength: share of the steps taken from `image`, in (0, 1]; see `policy_accel.diffusion.sampling.sample`.
+            keep: bool, broadcastable to [n, C, H, W]: True where `image` is given and stays. At every level it is
+                given with the noise of that level, which is the image's own x_T.
+            resamplings: how often each step is taken; see there.
+            watch: `watch(number, x)` is shown the input x [n, C, H, W] of the network at every evaluation.
+        """
+        if labels is None and evaluations_per_step(self.sampling.guidance) > 1:
+            raise UserError(f"sampling.guidance={self.sampling.guidance} has no effect without labels; give some.")
+        condition = class_condition(labels, len(indices), classes=self.classes, condition_dim=self.condition_dim)
+        condition = None if condition is None else condition.to(self.device)
+        denoise = guided(self.model, condition, self.sampling.guidance)
+        draws = self.noise(indices)
+        first = next(draws)
+        image = None if image is None else image.to(self.device)
+        mask = None if keep is None else keep.to(self.device)
+
+        def known(x: Tensor, level: Level) -> Tensor:
+            return torch.where(mask, level.alpha * image + level.sigma * first, x)  # type: ignore[operator,arg-type]
+
+        evaluations = itertools.count()
+
+        def watched(x: Tensor, t: Tensor) -> Tensor:
+            if watch is not None:
+                watch(next(evaluations), x)
+            return denoise(x, t)
+
+        with torch.no_grad(), self._autocast():
+            return sample(
+                watched,
+                itertools.chain([first], draws),
+                self.objective,
+                self.sampling,
+                clip=self.clip,
+                known=unchanged if mask is None else known,
+                image=image if mask is None or strength < 1.0 else None,
+                strength=strength,
+                resamplings=resamplings,
+            )
+
+    def batches(
+        self,
+        indices: Sequence[int],
+        labels: Tensor | None = None,
+        *,
+        image: Tensor | None = None,
+        strength: float = 1.0,
+        keep: Tensor | None = None,
+        resamplings: int = 1,
+        watch: Watch | None = None,
+    ) -> Iterator[Tensor]:
+        """The images `indices` batch by batch, float32 [<= batch_size, C, H, W] on the CPU.
+
+        Arguments are those of `draw` for all images; `keep` is [1 or n, 1 or C, H, W].
+        """
+        for begin in range(0, len(indices), self.batch_size):
+            rows = slice(begin, begin + self.batch_size)
+            own_keep = keep if keep is None or len(keep) == 1 else keep[rows]
+            own_image, own_labels = (None if all_of is None else all_of[rows] for all_of in (image, labels))
+            drawn = self.draw(
+                indices[rows],
+                own_labels,
+                image=own_image,
+                strength=strength,
+                keep=own_keep,
+                resamplings=resamplings,
+                watch=watch,
+            )
+            yield drawn.float().cpu()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision == "bf16":
+            return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+def generate_batches(
+    model: Model,
+    *,
+    indices: Sequence[int],
+    labels: Tensor | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Iterator[Tensor]:
+    """Generate the images `indices`, at most `batch_size` in memory at a time.
+
+    Args:
+        model: the denoiser; it and `options` (shape, objective, sampling, seed, classes, condition_dim, clip,
+            batch_size, device, precision) are the fields of `ImageGenerator`.
+        indices: image i has the noise of (seed, i).
+        labels: class of each image, [n] int64; None for a model without classes, or for the null class.
+        progress: advanced by images.
+
+    Yields:
+        float32 [<= batch_size, C, H, W] on the CPU in the data's units ([-1, 1] for pixels), not clamped.
+    """
+    for images in ImageGenerator(model, **options).batches(indices, labels):
+        if progress is not None:
+            progress.advance(len(images))
+        yield images
+
+
+def generate(model: Model, *, indices: Sequence[int], **options: Any) -> Tensor:
+    """The images `indices` in one tensor, float32 [n, C, H, W] on the CPU; arguments as for `generate_batches`."""
+    parts = list(generate_batches(model, indices=indices, **options))
+    return torch.cat(parts) if parts else torch.empty(0, *options["shape"])

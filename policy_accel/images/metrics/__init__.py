@@ -1,0 +1,9 @@
+"""How good generated images are: distances to a reference set, each beside the floor that real held-out images give."""
+
+from __future__ import annotations
+
+from policy_accel.images.metrics.config import MetricsConfig
+from policy_accel.images.metrics.frechet import Moments, MomentsAccumulator, frechet_distance
+from policy_accel.images.metrics.measure import Quality, score, table
+
+__all__ = ["MetricsConfig", "Moments", "MomentsAccumulator", "Quality", "frechet_distance", "score", "table"]

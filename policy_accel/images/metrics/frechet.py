@@ -1,0 +1,112 @@
+"""The Fréchet distance of two Gaussians, and the moments that it takes, gathered batch by batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance of a set of feature vectors.
+
+    Attributes:
+        count: number of vectors, at least 2.
+        mean: [D] float64.
+        covariance: [D, D] float64, unbiased (divided by count - 1).
+    """
+
+    count: int
+    mean: Tensor
+    covariance: Tensor
+
+    def to(self, device: torch.device | str) -> Moments:
+        """The same moments on `device`."""
+        return Moments(self.count, self.mean.to(device), self.covariance.to(device))
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of both sets together (Chan, Golub and LeVeque 1979), exact up to rounding."""
+        count = self.count + other.count
+        shift = other.mean - self.mean
+        scatter = self.covariance * (self.count - 1) + other.covariance * (other.count - 1)
+        scatter = scatter + torch.outer(shift, shift) * (self.count * other.count / count)
+        return Moments(count, self.mean + shift * (other.count / count), scatter / (count - 1))
+
+
+class MomentsAccumulator:
+    """Mean and covariance of features that come in batches, in float64 on the device where the features are.
+
+    Sums are taken about the mean of the first batch, so that a large common offset costs no digits. Nothing is read
+    back to the host.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._origin: Tensor | None = None
+        self._sum = self._products = torch.empty(0)
+
+    def add(self, features: Tensor) -> None:
+        """Count the rows of `features` [B, D] in; any floating type."""
+        rows = features.detach().to(torch.float64)
+        if not len(rows):
+            return
+        if self._origin is None:
+            self._origin = rows.mean(0)
+            self._sum = torch.zeros_like(self._origin)
+            self._products = rows.new_zeros(rows.shape[1], rows.shape[1])
+        centred = rows - self._origin
+        self._sum = self._sum + centred.sum(0)
+        self._products.addmm_(centred.T, centred)
+        self.count += len(rows)
+
+    def moments(self) -> Moments:
+        """Moments of all rows so far.
+
+        Raises:
+            ValueError: fewer than 2 rows; a covariance needs two.
+        """
+        if self._origin is None or self.count < 2:
+            raise ValueError(f"{self.count} feature vectors: a covariance needs at least 2")
+        offset = self._sum / self.count
+        scatter = self._products - torch.outer(offset, offset) * self.count
+        return Moments(self.count, self._origin + offset, (scatter + scatter.T) / (2 * (self.count - 1)))
+
+
+def moments_of(features: Tensor) -> Moments:
+    """Moments of `features` [N, D], N at least 2."""
+    accumulator = MomentsAccumulator()
+    accumulator.add(features)
+    return accumulator.moments()
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Squared 2-Wasserstein distance of the Gaussians with these moments (Dowson and Landau 1982):
+
+        |mean_a - mean_b|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2),
+
+    the distance that the FID of Heusel et al. (2017) evaluates on Inception features. Symmetric, at least 0, in squared
+    units of the features.
+
+    With any factors A = F F^T and B = G G^T the last trace is the sum of the singular values of F^T G, whose squares
+    are the eigenvalues of the symmetric matrix under the root. Taken directly they keep twice the digits, which is
+    what rank-deficient covariances (fewer vectors than features) need.
+
+    Raises:
+        ValueError: different numbers of features, or moments that are not finite.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"moments of {len(a.mean)} and {len(b.mean)} features cannot be compared")
+    shift = a.mean - b.mean
+    singular = torch.linalg.svdvals(_factor(a.covariance).T @ _factor(b.covariance))
+    trace = a.covariance.trace() + b.covariance.trace() - 2 * singular.sum()
+    return max(0.0, float(shift @ shift + trace))
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """F [D, D] with F F^T = covariance; eigenvalues below 0 are rounding and count as 0."""
+    if not bool(torch.isfinite(covariance).all()):
+        raise ValueError("the covariance holds NaN or infinite values")
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp_min(0).sqrt()

@@ -1,0 +1,96 @@
+"""Features of the Inception-v3 network that the FID is defined on, from a weights file on the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from policy_accel.errors import UserError
+from policy_accel.files import explained
+from policy_accel.images.metrics.features import full_precision
+
+ENVIRONMENT_VARIABLE = "POLICY_ACCEL_INCEPTION"
+FILE_NAME = "weights-inception-2015-12-05-6726825d.pth"
+DIGEST = "6726825d"
+HOW_TO_GET = (
+    f"get {FILE_NAME} from torch-fidelity's release v0.2.0 (https://github.com/toshas/torch-fidelity/releases/download/"
+    f"v0.2.0/{FILE_NAME}) and pass evaluation.metrics.inception=PATH or set {ENVIRONMENT_VARIABLE}"
+)
+
+
+class InceptionFeatures:
+    """The 2048 pooled features of TensorFlow's Inception of 2015-12-05, with its bilinear resize to 299x299.
+
+    The network and the resize are torch-fidelity's, whose numbers agree with the published ones. Grey images are
+    repeated over three channels.
+
+    Args:
+        network: torch-fidelity's feature extractor.
+        digest: SHA-256 of its weights file.
+    """
+
+    name = "inception"
+    dimension = 2048
+
+    def __init__(self, network: nn.Module, digest: str) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.fingerprint = f"inception-1-{digest}"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features [B, 2048] float32 of `images` [B, 1 or 3, H, W] uint8, on their device."""
+        self.network.to(images.device)
+        with full_precision(images.device):
+            return self.network(images.expand(-1, 3, -1, -1))[0]
+
+
+def inception_features(path: str | Path, *, digest: str = DIGEST) -> InceptionFeatures:
+    """Inception with the weights of the file `path`; nothing is ever downloaded.
+
+    The file is read without unpickling code.
+
+    Args:
+        path: the weights file.
+        digest: what the SHA-256 of the file must begin with.
+
+    Raises:
+        UserError: torch-fidelity or the file is missing, or it is another file.
+    """
+    path = Path(path)
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError as error:
+        raise UserError(
+            f"evaluation.metrics.inception={path}: needs the package torch-fidelity; run `pip install torch-fidelity`, "
+            "or leave it at null."
+        ) from error
+    if not path.is_file():
+        raise UserError(f"evaluation.metrics.inception={path}: is not a file; {HOW_TO_GET}.")
+    with explained(path, "read"):
+        content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if not found.startswith(digest):
+        raise UserError(
+            f"evaluation.metrics.inception={path}: its SHA-256 begins with {found[:8]} instead of {digest}, so it is "
+            f"another file or damaged; {HOW_TO_GET}."
+        )
+    try:
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        plain = io.BytesIO()  # torch-fidelity unpickles whatever it is given, so it is given what was read safely
+        torch.save(weights, plain)
+        plain.seek(0)
+        network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=plain)
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, EOFError) as error:
+        raise _not_weights(path) from error
+    except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise _not_weights(path) from error
+    return InceptionFeatures(network, found)
+
+
+def _not_weights(path: Path) -> UserError:
+    return UserError(f"evaluation.metrics.inception={path}: does not hold torch-fidelity's Inception; {HOW_TO_GET}.")

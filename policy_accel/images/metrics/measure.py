@@ -1,0 +1,316 @@
+"""All quality measures of a set of generated images, each beside the floor that real held-out images give."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policy_accel.errors import UserError
+from policy_accel.images.metrics.config import MetricsConfig
+from policy_accel.images.metrics.copies import nearest_distances
+from policy_accel.images.metrics.features import FeatureExtractor, RandomConvFeatures
+from policy_accel.images.metrics.frechet import frechet_distance
+from policy_accel.images.metrics.image_batches import Images, chosen_indices, floating, image_batch
+from policy_accel.images.metrics.inception import ENVIRONMENT_VARIABLE, inception_features
+from policy_accel.images.metrics.neighbours import manifold_measures
+from policy_accel.images.metrics.reference import Statistics, cached_arrays, cached_statistics, statistics_of
+from policy_accel.images.metrics.resnet import resnet_features
+from policy_accel.images.metrics.sliced import sliced_wasserstein
+from policy_accel.progress import Progress
+
+ASIDE = 5
+"""Without held-out images one reference image in so many is set aside for the floors."""
+
+
+class Quality:
+    """Measures sets of samples against one reference set.
+
+    The reference is what the model learns from (FID's convention); the floor of a measure is its value for real images
+    that the reference does not hold, at the same count as the samples. Where there are fewer, `floor_samples` tells how
+    many, and a distance's floor is then too high, since distances of this kind shrink with the count. Without held-out
+    images a fifth of the reference is set aside: the floors, but not the values, are taken against the other four.
+
+    Statistics of the reference are computed at the first call, kept, and cached on the disk; floors are kept for each
+    count.
+
+    Args:
+        reference: [N, C, H, W] uint8, or float32/float16 latents; a tensor or an array.
+        held_out: [M, C, H, W] of the same kind, none of them in the reference, or None.
+        config: settings.
+        data_fingerprint: changes whenever the reference does.
+        device: where to compute; a tensor that is there already is not copied.
+        cache_dir: folder for the statistics of the reference.
+
+    Raises:
+        UserError: a setting out of its range, sets too small, images that an extractor cannot take, weights that
+            cannot be read.
+    """
+
+    def __init__(
+        self,
+        reference: Images,
+        held_out: Images | None,
+        config: MetricsConfig,
+        *,
+        data_fingerprint: str,
+        device: torch.device | str,
+        cache_dir: Path,
+    ) -> None:
+        config.check()
+        self.reference, self.config = reference, config
+        self.device, self.cache_dir, self.data_fingerprint = torch.device(device), cache_dir, data_fingerprint
+        count = len(reference)
+        self._rest: np.ndarray | None = None
+        self._aside = np.arange(0)
+        if held_out is None:
+            self._aside = chosen_indices(count, count // ASIDE, "set aside")
+            self._rest = np.setdiff1d(np.arange(count), self._aside)
+            held_out = image_batch(reference, self._aside, "cpu")
+        elif tuple(held_out.shape[1:]) != tuple(reference.shape[1:]) or floating(held_out) != floating(reference):
+            raise UserError(
+                f"the held-out images are {_kind(held_out)}, those of the training set {_kind(reference)}; "
+                "both must be of one kind, so check the test split of task.data."
+            )
+        self.held_out: Images = held_out
+        self._check_counts()
+        self.extractors = _extractors(reference, config)
+        self._statistics: dict[str, tuple[Statistics, Statistics]] = {}
+        self._floors: dict[tuple[int, bool], dict[str, dict[str, Any]]] = {}
+        self._copy_distance: float | None = None
+
+    def measure(self, samples: Images, *, full: bool) -> dict[str, Any]:
+        """Every measure of `samples` [n, C, H, W], of the kind of the reference, n from 2 to N.
+
+        Returns:
+            {measure: {"value", "floor", "samples", "reference", "floor_samples", "floor_reference", "better"}}, plain
+            numbers and strings. Always fd_random_conv, sliced_wasserstein and copies; with `full` also fid and
+            fd_resnet20/56 where weights are given, and precision, recall, density and coverage on the features named
+            under "features".
+
+        Raises:
+            UserError: more samples than reference images, too few for the neighbour count, another kind of image, or
+                values that are not finite.
+        """
+        self._check_samples(samples, full)
+        floor_count = min(len(samples), len(self.held_out))
+        if (floor_count, full) not in self._floors:
+            chosen = chosen_indices(len(self.held_out), floor_count, "floor")
+            self._floors[floor_count, full] = self._values(
+                image_batch(self.held_out, chosen, "cpu"), full=full, floor=True
+            )
+        floors = self._floors[floor_count, full]
+        values = self._values(samples, full=full, floor=False)
+        return {
+            name: {
+                **found,
+                "floor": floors[name]["value"],
+                "floor_samples": floors[name]["samples"],
+                "floor_reference": floors[name]["reference"],
+            }
+            for name, found in values.items()
+        }
+
+    def _values(self, images: Images, *, full: bool, floor: bool) -> dict[str, dict[str, Any]]:
+        """{measure: {"value", "samples", "reference", ...}} of samples, or of floor images."""
+        config, values = self.config, {}
+        for extractor in self.extractors if full else self.extractors[:1]:
+            first, best = extractor is self.extractors[0], extractor is self.extractors[-1]
+            keep = max(config.neighbour_samples, config.sliced_samples if first else 0)
+            of_all, of_rest = self._reference_statistics(extractor, keep)
+            what = f"{extractor.name} of {'held-out images' if floor else 'samples'}"
+            progress = Progress(what, len(images), unit="image") if full else None
+            found = statistics_of(
+                images, extractor, keep=keep, batch_size=config.batch_size, device=self.device, progress=progress
+            )
+            if progress is not None:
+                progress.close()
+            if not bool(torch.isfinite(found.moments.covariance).all()):
+                raise UserError(
+                    "the samples hold NaN or infinite values, so the model has diverged; use an earlier checkpoint."
+                )
+            reference = of_rest if floor else of_all
+            values[_distance_name(extractor)] = {
+                "value": frechet_distance(found.moments, reference.moments),
+                "samples": found.moments.count,
+                "reference": reference.moments.count,
+                "better": "lower",
+            }
+            if first:
+                values["sliced_wasserstein"] = self._sliced(found.features, reference.features)
+            if full and best:
+                values |= self._manifold(found.features, reference.features, extractor.name)
+        values["copies"] = self._copies(images, floor=floor)
+        return values
+
+    def _sliced(self, features: Tensor, reference: Tensor) -> dict[str, Any]:
+        most = self.config.sliced_samples
+        ours, theirs = _thinned(features, most), _thinned(reference, most)
+        value = sliced_wasserstein(ours, theirs, projections=self.config.projections)
+        return {"value": value, "samples": len(ours), "reference": len(theirs), "better": "lower"}
+
+    def _manifold(self, features: Tensor, reference: Tensor, name: str) -> dict[str, dict[str, Any]]:
+        most = self.config.neighbour_samples
+        ours, theirs = _thinned(features, most), _thinned(reference, most)
+        found = asdict(manifold_measures(ours, theirs, self.config.neighbours))
+        counts = {"samples": len(ours), "reference": len(theirs), "better": "higher", "features": name}
+        return {measure: {"value": value, **counts} for measure, value in found.items()}
+
+    def _copies(self, images: Images, *, floor: bool) -> dict[str, Any]:
+        """Share of images that are as near to a training image as `copy_quantile` of those are to another one."""
+        limit = self._copy_limit()
+        chosen = chosen_indices(len(images), self.config.neighbour_samples, "copies")
+        indices = self._rest if floor else None
+        distances = nearest_distances(
+            image_batch(images, chosen, self.device), self.reference, device=self.device, training_indices=indices
+        )
+        return {
+            "value": float((distances <= limit).double().mean()),
+            "samples": len(chosen),
+            "reference": len(self.reference) if indices is None else len(indices),
+            "better": "lower",
+            "distance": limit,
+            "quantile": self.config.copy_quantile,
+        }
+
+    def _copy_limit(self) -> float:
+        """Quantile of the distances of training images to their nearest others, root mean square per value."""
+        if self._copy_distance is None:
+            chosen = chosen_indices(len(self.reference), self.config.neighbour_samples, "copies")
+
+            def compute() -> dict[str, np.ndarray]:
+                images = image_batch(self.reference, chosen, self.device)
+                found = nearest_distances(images, self.reference, device=self.device, own_indices=chosen)
+                return {"distances": found.cpu().numpy()}
+
+            key = (self.data_fingerprint, "pixels-1", len(self.reference), len(chosen))
+            arrays = cached_arrays(self.cache_dir, key, {"distances": (len(chosen),)}, compute)
+            self._copy_distance = float(np.quantile(arrays["distances"], self.config.copy_quantile))
+        return self._copy_distance
+
+    def _reference_statistics(self, extractor: FeatureExtractor, keep: int) -> tuple[Statistics, Statistics]:
+        """Statistics of the whole reference and of what the floors are compared with."""
+        if extractor.name not in self._statistics:
+
+            def read(indices: np.ndarray | None, part: str) -> Statistics:
+                return cached_statistics(
+                    self.reference,
+                    extractor,
+                    keep=keep,
+                    batch_size=self.config.batch_size,
+                    device=self.device,
+                    indices=indices,
+                    part=part,
+                    data_fingerprint=self.data_fingerprint,
+                    cache_dir=self.cache_dir,
+                )
+
+            if self._rest is None:
+                whole = rest = read(None, "all")
+            else:
+                rest, aside = read(self._rest, "rest"), read(self._aside, "aside")
+                whole = Statistics(rest.moments.merge(aside.moments), rest.features)
+            self._statistics[extractor.name] = whole, rest
+        return self._statistics[extractor.name]
+
+    def _check_counts(self) -> None:
+        least = self.config.neighbours + 1
+        held_out = "held-out set" if self._rest is None else "fifth of the training set that is set aside"
+        for count, what in ((len(self.reference), "training set"), (len(self.held_out), held_out)):
+            if count < least:
+                raise UserError(
+                    f"evaluation.metrics.neighbours={self.config.neighbours}: the {what} has {count} images and must "
+                    "have more than that; lower it or use a larger set."
+                )
+
+    def _check_samples(self, samples: Images, full: bool) -> None:
+        if tuple(samples.shape[1:]) != tuple(self.reference.shape[1:]) or floating(samples) != floating(self.reference):
+            raise UserError(
+                f"the samples are {_kind(samples)}, the training images {_kind(self.reference)}; "
+                "they can be compared only when both are of one kind."
+            )
+        count, least = len(samples), self.config.neighbours + 1 if full else 2
+        if count > len(self.reference):
+            raise UserError(
+                f"evaluation.samples={count}: the training set has {len(self.reference)} images, and a set cannot be "
+                f"measured against fewer than it holds; set evaluation.samples={len(self.reference)} or less."
+            )
+        if count < least:
+            raise UserError(
+                f"evaluation.samples={count}: these measures need at least {least} (evaluation.metrics.neighbours="
+                f"{self.config.neighbours}); raise it."
+            )
+
+
+def _extractors(reference: Images, config: MetricsConfig) -> list[FeatureExtractor]:
+    """The feature networks for these images; the last is the best judge of what a picture shows."""
+    channels, height, width = reference.shape[1:]
+    if height != width:
+        raise UserError(f"images of {height}x{width} pixels cannot be measured, only square ones; crop them first.")
+    found: list[FeatureExtractor] = [RandomConvFeatures(channels, height)]
+    inception = config.inception or (None if floating(reference) else os.environ.get(ENVIRONMENT_VARIABLE))
+    for name, path in (("resnet", config.resnet), ("inception", inception)):
+        if path and (floating(reference) or channels not in (1, 3)):
+            raise UserError(
+                f"evaluation.metrics.{name}={path}: takes images with 1 or 3 channels, not {_kind(reference)}; "
+                "leave it at null."
+            )
+    if config.resnet:
+        if height != 32:
+            raise UserError(
+                f"evaluation.metrics.resnet={config.resnet}: takes images of 32x32 pixels, not {height}x{width}; leave "
+                "it at null."
+            )
+        found.append(resnet_features(config.resnet))
+    if inception:
+        found.append(inception_features(inception))
+    return found
+
+
+def _distance_name(extractor: FeatureExtractor) -> str:
+    return "fid" if extractor.name == "inception" else f"fd_{extractor.name}"
+
+
+def _thinned(features: Tensor, most: int) -> Tensor:
+    """At most `most` of the rows."""
+    if len(features) <= most:
+        return features
+    return features[torch.from_numpy(chosen_indices(len(features), most, "thinned")).to(features.device)]
+
+
+def _kind(images: Images) -> str:
+    """Type and shape of one image, such as uint8 (3, 32, 32)."""
+    return f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape[1:])}"
+
+
+def score(result: dict[str, Any]) -> float:
+    """One number in [0, 1] to choose checkpoints by, higher is better: floor / value of fd_random_conv, at most 1.
+
+    1 means that by this distance the samples are as near to the training images as held-out real images are. A
+    lower distance than that is chance or copying, not quality, and counts for no more: look at `copies`.
+    """
+    distance = result["fd_random_conv"]
+    if not distance["value"] > distance["floor"]:
+        return 1.0
+    return float(distance["floor"] / distance["value"])
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result of `Quality.measure` as lines for a terminal: every value beside its floor and their ratio."""
+    lines = [f"{'measure':<20}{'value':>12}{'real images':>13}{'ratio':>9}{'samples':>9}  better"]
+    for name, found in result.items():
+        ratio = found["value"] / found["floor"] if found["floor"] else math.nan
+        shown = f"{ratio:>8.2f}x" if math.isfinite(ratio) else f"{'-':>9}"
+        note = f" ({found['features']})" if "features" in found else ""
+        fewer = f", real: {found['floor_samples']}" if found["floor_samples"] != found["samples"] else ""
+        lines.append(
+            f"{name:<20}{found['value']:>12.5g}{found['floor']:>13.5g}{shown}{found['samples']:>9}  "
+            f"{found['better']}{note}{fewer}"
+        )
+    return "\n".join(lines)

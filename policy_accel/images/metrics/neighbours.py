@@ -1,0 +1,101 @@
+"""Nearest neighbours between two sets of features: precision, recall, density and coverage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from policy_accel.images.metrics.features import full_precision
+
+ROWS, COLUMNS = 2048, 8192
+
+
+def squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
+    """Squared Euclidean distances [R, C] of `rows` [R, D] and `columns` [C, D], at least 0."""
+    products = rows @ columns.T
+    return (rows.square().sum(1)[:, None] + columns.square().sum(1)[None, :] - 2 * products).clamp_min_(0)
+
+
+def neighbour_radii(features: Tensor, neighbours: int) -> Tensor:
+    """Squared distance [N] of each row of `features` [N, D] to its k-th nearest other row, k = `neighbours`.
+
+    Raises:
+        ValueError: k is not between 1 and N - 1.
+    """
+    if not 1 <= neighbours < len(features):
+        raise ValueError(f"{len(features)} feature vectors have no {neighbours}-th neighbour")
+    radii = []
+    for first in range(0, len(features), ROWS):
+        rows = features[first : first + ROWS]
+        nearest = rows.new_empty(len(rows), 0)
+        for start in range(0, len(features), COLUMNS):
+            block = squared_distances(rows, features[start : start + COLUMNS])
+            _mask_self(block, first, start)
+            nearest = torch.cat([nearest, block], 1)
+            nearest = nearest.topk(min(neighbours, nearest.shape[1]), dim=1, largest=False).values
+        radii.append(nearest[:, -1])
+    return torch.cat(radii)
+
+
+def _mask_self(block: Tensor, first: int, start: int) -> None:
+    """Put infinity where row first + i and column start + j of a block are the same vector."""
+    rows = torch.arange(first, first + block.shape[0], device=block.device)
+    columns = torch.arange(start, start + block.shape[1], device=block.device)
+    block.masked_fill_(rows[:, None] == columns[None, :], torch.inf)
+
+
+@dataclass(frozen=True)
+class Manifold:
+    """Shares in [0, 1], density 0 or more.
+
+    Attributes:
+        precision: share of samples within the k-neighbour ball of some reference vector.
+        recall: share of reference vectors within the k-neighbour ball of some sample.
+        density: reference balls that hold a sample, averaged over samples, divided by k; 1 is expected of real data.
+        coverage: share of reference balls that hold a sample.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def manifold_measures(samples: Tensor, reference: Tensor, neighbours: int) -> Manifold:
+    """Precision and recall (Kynkäänniemi et al. 2019, equations 1 to 3) and density and coverage (Naeem et al. 2020,
+    equations 3 and 4). A ball includes its surface.
+
+    Only blocks of `ROWS` x `COLUMNS` distances are in memory at once.
+
+    Args:
+        samples: [n, D] features.
+        reference: [N, D] features on the same device; the four are comparable between runs at equal n and N only.
+        neighbours: k, less than n and N.
+    """
+    with full_precision(samples.device):
+        centre = reference.mean(0)  # a common offset would cost the distances digits
+        samples, reference = samples - centre, reference - centre
+        sample_radii, reference_radii = neighbour_radii(samples, neighbours), neighbour_radii(reference, neighbours)
+        inside_real = torch.zeros(len(samples), dtype=torch.int64, device=samples.device)
+        inside_fake = torch.zeros(len(reference), dtype=torch.bool, device=samples.device)
+        covered = torch.zeros_like(inside_fake)
+        for first in range(0, len(samples), ROWS):
+            rows = slice(first, first + ROWS)
+            for start in range(0, len(reference), COLUMNS):
+                columns = slice(start, start + COLUMNS)
+                distances = squared_distances(samples[rows], reference[columns])
+                within = distances <= reference_radii[columns]
+                inside_real[rows] += within.sum(1)
+                covered[columns] |= within.any(0)
+                inside_fake[columns] |= (distances <= sample_radii[rows, None]).any(0)
+        found = torch.stack(
+            [
+                (inside_real > 0).double().mean(),
+                inside_fake.double().mean(),
+                inside_real.double().mean() / neighbours,
+                covered.double().mean(),
+            ]
+        )
+    return Manifold(*found.tolist())

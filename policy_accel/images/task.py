@@ -1,0 +1,161 @@
+"""The image track's task: images and classes for the training core, generated images for the score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from policy_accel.acceleration.config import NoiseConfig
+from policy_accel.data.images import ImageSet
+from policy_accel.diffusion import Objective
+from policy_accel.errors import UserError
+from policy_accel.images.augment import PARAMETERS, EdmAugmentation, horizontal_flip
+from policy_accel.images.representation import Representation
+from policy_accel.images.sets import ImageSplit, ImageTaskConfig, fits
+from policy_accel.models.flops import training_flops
+from policy_accel.training.devices import free_memory
+from policy_accel.training.task import Batch
+
+Evaluator = Callable[..., dict[str, Any] | None]
+
+
+def condition_size(config: ImageTaskConfig, classes: int) -> int:
+    """Numbers of the model's condition: one for each class, and EDM's augmentation parameters."""
+    return (classes if config.conditional else 0) + (PARAMETERS if config.augmentation == "edm" else 0)
+
+
+class ImageTask:
+    """Images for the training core.
+
+    They lie on the device as uint8 when they fit, and are turned into x0 there; else each batch is gathered from the
+    memory-mapped file.
+
+    Args:
+        model: denoiser of x [B, C, H, W].
+        objective: noise, time and target.
+        split: training and held-out images.
+        config: how they become batches.
+        representation: pixels or latents.
+        noise: settings of the objective's choice of noise, which may need groups: the classes.
+        evaluator: scores a model, or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        split: ImageSplit,
+        config: ImageTaskConfig,
+        *,
+        representation: Representation,
+        noise: NoiseConfig,
+        evaluator: Evaluator | None = None,
+    ) -> None:
+        self.model, self.objective, self.config = model, objective, config
+        self.representation, self.evaluator = representation, evaluator
+        self.classes = len(split.classes) if config.conditional else 0
+        self.condition_dim = condition_size(config, len(split.classes))
+        self.samples = len(split.train)
+        self.validation_samples = min(config.validation_images, len(split.held_out))
+        self.fingerprint = f"{split.train.fingerprint()}/{self.samples}"
+        self.group_run = noise.group_run
+        self.groups = _labels(split.train) if noise.within == "groups" else None
+        if noise.within == "condition" and not self.classes:
+            raise UserError(
+                "acceleration.noise.within=condition compares the classes that the model is told; set "
+                "task.conditional=true."
+            )
+        if noise.within == "condition" and config.augmentation == "edm":
+            raise UserError(
+                "acceleration.noise.within=condition compares the classes, and with task.augmentation=edm the model is "
+                "told the augmentation beside them; set task.augmentation=flip."
+            )
+        self.train, self.validation = _Images(split.train), _Images(split.held_out, self.validation_samples)
+        self.one_hot = torch.eye(self.classes)
+        self.augmentation = EdmAugmentation(config.augmentation_probability) if config.augmentation == "edm" else None
+        self.description = {
+            "shape": list(split.train.shape),
+            "classes": list(split.classes),
+            "latents": representation.latents,
+            "latent_scale": representation.latent_scale,
+        }
+        self.flops_per_sample = training_flops(model, split.train.shape, self.condition_dim)
+
+    def to(self, device: torch.device) -> None:
+        """Move model, tables and, where they fit, the images to `device`."""
+        self.model.to(device)
+        self.objective = self.objective.to(device)
+        self.groups = None if self.groups is None else self.groups.to(device)
+        self.one_hot = self.one_hot.to(device)
+        for images in (self.train, self.validation):
+            images.to(device, self.config.residence)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        """Training images `indices` [B], augmented: x0 [B, C, H, W] in [-1, 1], condition [B, D] or None."""
+        images, labels = self.train.take(indices)
+        x0 = self.representation.encode(images)
+        if self.config.augmentation == "flip":
+            x0 = horizontal_flip(x0, generator)
+        parts = self._classes(labels)
+        if parts and self.config.label_dropout:
+            kept = torch.rand(len(x0), generator=generator, device=x0.device) >= self.config.label_dropout
+            parts = [parts[0] * kept[:, None]]
+        if self.augmentation is not None:
+            x0, parameters = self.augmentation(x0, generator)
+            parts.append(parameters)
+        groups = None if self.groups is None else self.groups[indices]
+        return Batch(x0, condition=torch.cat(parts, dim=1) if parts else None, groups=groups)
+
+    def validation_batch(self, indices: Tensor) -> Batch:
+        """Held-out images `indices` [B] as they are."""
+        images, labels = self.validation.take(indices)
+        parts = self._classes(labels)
+        if self.augmentation is not None:
+            parts.append(torch.zeros(len(images), PARAMETERS, device=images.device))
+        return Batch(self.representation.encode(images), condition=torch.cat(parts, dim=1) if parts else None)
+
+    def _classes(self, labels: Tensor | None) -> list[Tensor]:
+        return [self.one_hot[labels]] if self.classes and labels is not None else []
+
+    def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
+        """Score `model` by the images it generates, or None without an evaluator."""
+        return None if self.evaluator is None else self.evaluator(model, report, step=step)
+
+
+def _labels(images: ImageSet) -> Tensor:
+    if images.labels is None:
+        raise UserError(
+            f"acceleration.noise.within=groups assigns noise inside the classes, and {images.source} has no class "
+            "labels; set it to batch."
+        )
+    return torch.from_numpy(np.asarray(images.labels, dtype=np.int64))
+
+
+class _Images:
+    """The images and labels of a set, on the device or memory-mapped; the first `count` of them."""
+
+    def __init__(self, images: ImageSet, count: int | None = None) -> None:
+        self.images = images
+        self.count = len(images) if count is None else count
+        self.resident: Tensor | None = None
+        self.labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels, dtype=np.int64))
+
+    def to(self, device: torch.device, residence: str) -> None:
+        """Go to `device`: the labels always, the images when `residence` says so or they fit."""
+        self.labels = None if self.labels is None else self.labels.to(device)
+        if residence == "device" or (residence == "auto" and fits(self.images, free_memory(device))):
+            self.resident = torch.from_numpy(np.array(self.images.images[: self.count])).to(device)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images [B, C, H, W] as stored and labels [B], on the device of `indices`."""
+        labels = None if self.labels is None else self.labels[indices]
+        if self.resident is not None:
+            return self.resident[indices], labels
+        rows = torch.from_numpy(self.images.images[indices.cpu().numpy()])
+        if indices.device.type == "cuda":
+            rows = rows.pin_memory()
+        return rows.to(indices.device, non_blocking=True), labels

@@ -1,0 +1,191 @@
+"""The U-Net of "Denoising Diffusion Probabilistic Models" (Ho et al. 2020, appendix B)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from policy_accel.models.config import ModelConfig
+from policy_accel.models.embedding import SinusoidalEmbedding
+from policy_accel.models.images.layers import (
+    GroupNorm,
+    SelfAttention,
+    add_condition,
+    check_unet,
+    condition_layer,
+    initialise_uniform,
+    initialise_zero,
+    norm_groups,
+    upsample,
+)
+
+EPS = 1e-6
+
+
+@dataclass
+class DdpmConfig(ModelConfig):
+    """Sizes of the U-Net; the defaults are the published CIFAR-10 net (35.7 M parameters at 3 x 32 x 32)."""
+
+    name: str = "ddpm"
+    channels: int = 128
+    multipliers: list[int] = field(default_factory=lambda: [1, 2, 2, 2])
+    """Channels of each resolution as multiples of `channels`, finest first; the image halves between them."""
+    blocks: int = 2
+    """Residual blocks at each resolution on the way down; one more on the way up."""
+    attention_resolutions: list[int] = field(default_factory=lambda: [16])
+    """Side lengths, in pixels, at which an attention layer follows each residual block; the middle always has one."""
+    heads: int = 1
+    dropout: float = 0.1
+    channels_last: bool = False
+    """Keep activations as [B, H, W, C] in memory, which tensor cores prefer; weights stay as they are."""
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with the time embedding added between them, a residual path, and attention if `heads` is not 0:
+    [B, C_in, H, W], [B, E] -> [B, C_out, H, W]."""
+
+    def __init__(self, in_channels: int, out_channels: int, width: int, *, groups: int, dropout: float, heads: int):
+        super().__init__()
+        self.norm_in = GroupNorm(groups, in_channels, eps=EPS)
+        self.conv_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.embedding = nn.Linear(width, out_channels)
+        self.norm_out = GroupNorm(groups, out_channels, eps=EPS)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.residual = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.attention = SelfAttention(out_channels, heads=heads, groups=groups, eps=EPS) if heads else None
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Transform x [B, C_in, H, W]; embedding [B, E] has passed its non-linearity."""
+        hidden = self.conv_in(F.silu(self.norm_in(x)))
+        hidden = hidden + self.embedding(embedding)[:, :, None, None]
+        hidden = self.conv_out(self.dropout(F.silu(self.norm_out(hidden))))
+        x = self.residual(x) + hidden
+        return x if self.attention is None else x + self.attention(x)
+
+
+class Downsample(nn.Conv2d):
+    """Halve height and width by a strided convolution: [B, C, H, W] -> [B, C, H / 2, W / 2]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve x [B, C, H, W]."""
+        # The published net pads on the right and below only (TensorFlow's "SAME" with stride 2).
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Conv2d):
+    """Double height and width and smooth by a convolution: [B, C, H, W] -> [B, C, 2 H, 2 W]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Double x [B, C, H, W]."""
+        return super().forward(upsample(x))
+
+
+class DdpmUnet(nn.Module):
+    """Image denoiser: U-Net with attention at low resolutions, conditioned on t and on a vector.
+
+    Args:
+        config: sizes.
+        channels: C of the images (or latents).
+        resolution: H = W of the images.
+        condition_dim: entries of the condition (classes, one-hot), 0 for none. A linear map of it is added to the
+            time embedding, as class embeddings are by Dhariwal & Nichol 2021.
+
+    Raises:
+        UserError: settings that do not fit one another or the images.
+    """
+
+    def __init__(self, config: DdpmConfig, *, channels: int, resolution: int, condition_dim: int = 0) -> None:
+        super().__init__()
+        sides = check_unet(
+            channels=config.channels,
+            multipliers=config.multipliers,
+            blocks=config.blocks,
+            heads=config.heads,
+            dropout=config.dropout,
+            attention_resolutions=config.attention_resolutions,
+            resolution=resolution,
+        )
+        self.channels_last = config.channels_last
+        groups, width = norm_groups(config.channels), 4 * config.channels
+        self.time = SinusoidalEmbedding(config.channels)
+        self.embed = nn.Sequential(nn.Linear(config.channels, width), nn.SiLU(), nn.Linear(width, width))
+        self.condition = condition_layer(condition_dim, width)
+
+        def block(in_channels: int, out_channels: int, attention: bool) -> ResidualBlock:
+            heads = config.heads if attention else 0
+            return ResidualBlock(in_channels, out_channels, width, groups=groups, dropout=config.dropout, heads=heads)
+
+        levels = [
+            (config.channels * multiplier, side in config.attention_resolutions)
+            for multiplier, side in zip(config.multipliers, sides, strict=True)
+        ]
+        self.input = nn.Conv2d(channels, config.channels, 3, padding=1)
+        current = config.channels
+        skips = [current]
+        self.down = nn.ModuleList()
+        for level, (wanted, attention) in enumerate(levels):
+            for _ in range(config.blocks):
+                self.down.append(block(current, wanted, attention))
+                current = wanted
+                skips.append(current)
+            if level < len(levels) - 1:
+                self.down.append(Downsample(current))
+                skips.append(current)
+        self.middle = nn.ModuleList([block(current, current, True), block(current, current, False)])
+        self.up = nn.ModuleList()
+        for level, (wanted, attention) in reversed(list(enumerate(levels))):
+            for _ in range(config.blocks + 1):
+                self.up.append(block(current + skips.pop(), wanted, attention))
+                current = wanted
+            if level > 0:
+                self.up.append(Upsample(current))
+        self.norm = GroupNorm(groups, current, eps=EPS)
+        self.output = nn.Conv2d(current, channels, 3, padding=1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As published: Glorot's weights, and zeros for the last layer of every residual branch and of the net.
+
+        Queries, keys and values are three layers there, so each third of theirs is initialised by itself.
+        """
+        self.apply(initialise_uniform)
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                initialise_zero(module.conv_out)
+            elif isinstance(module, SelfAttention):
+                for projection in module.qkv.weight.chunk(3):
+                    nn.init.xavier_uniform_(projection)
+                initialise_zero(module.out)
+        initialise_zero(self.output)
+        if self.condition is not None:
+            nn.init.normal_(self.condition.weight)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Predict [B, C, H, W] float32 from x of that shape, t [B] and condition [B, condition_dim] (None: zeros)."""
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        embedding = F.silu(add_condition(self.embed(self.time(t)), self.condition, condition))
+        x = self.input(x)
+        skips = [x]
+        for layer in self.down:
+            x = layer(x, embedding) if isinstance(layer, ResidualBlock) else layer(x)
+            skips.append(x)
+        for layer in self.middle:
+            x = layer(x, embedding)
+        for layer in self.up:
+            if isinstance(layer, ResidualBlock):
+                x = torch.cat([x, skips.pop()], dim=1)
+                x = layer(x, embedding)
+            else:
+                x = layer(x)
+        return self.output(F.silu(self.norm(x))).float().contiguous()

@@ -1,0 +1,252 @@
+"""DDPM++ and NCSN++, the U-Nets of Song et al. 2021 ("Score-Based Generative Modeling through SDEs") in the form that
+Karras et al. 2022 train ("Elucidating the Design Space of Diffusion-Based Generative Models", appendix F.1)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from policy_accel.errors import UserError, one_of
+from policy_accel.models.config import ModelConfig, check_positive
+from policy_accel.models.embedding import SinusoidalEmbedding
+from policy_accel.models.images.layers import (
+    GroupNorm,
+    SelfAttention,
+    add_condition,
+    check_unet,
+    condition_layer,
+    initialise_uniform,
+    norm_groups,
+)
+from policy_accel.models.images.resampling import Resample, check_filter
+
+EPS = 1e-6
+SILENT = 1e-5
+"""Factor on the first weights of the layers that end a residual branch, and of the output."""
+ATTENTION = math.sqrt(0.2)
+"""Factor on the first weights of queries, keys and values."""
+EMBEDDINGS = ("positional", "fourier")
+ENCODERS = ("standard", "residual")
+
+
+@dataclass
+class EdmConfig(ModelConfig):
+    """Sizes of the U-Net; the defaults are DDPM++ for CIFAR-10.
+
+    NCSN++ is embedding=fourier, time_multiplier=2, encoder=residual, resample_filter=[1,3,3,1]. At 64 x 64 pixels the
+    publication takes multipliers=[1,2,2,2] (and dropout 0.05 for FFHQ, 0.25 for AFHQv2).
+    """
+
+    name: str = "edm"
+    channels: int = 128
+    multipliers: list[int] = field(default_factory=lambda: [2, 2, 2])
+    """Channels of each resolution as multiples of `channels`, finest first; the image halves between them."""
+    blocks: int = 4
+    """Residual blocks at each resolution on the way down; one more on the way up."""
+    attention_resolutions: list[int] = field(default_factory=lambda: [16])
+    """Side lengths, in pixels, at which the encoder's blocks and the decoder's last one have attention; the middle
+    always has it."""
+    heads: int = 1
+    dropout: float = 0.13
+    embedding: str = "positional"
+    """How the time is embedded: positional (sines of fixed frequencies) or fourier (of random ones)."""
+    time_multiplier: int = 1
+    """Entries of the time embedding as a multiple of `channels`."""
+    encoder: str = "standard"
+    """residual: the downsampled image itself is added at each resolution of the encoder."""
+    resample_filter: list[int] = field(default_factory=lambda: [1, 1])
+    """Taps of the filter for halving and doubling; [1,1] averages and repeats pixels, [1,3,3,1] is smoother."""
+    channels_last: bool = False
+    """Keep activations as [B, H, W, C] in memory, which tensor cores prefer; weights stay as they are."""
+
+
+class FourierEmbedding(nn.Module):
+    """Sines and cosines of t at `dim / 2` random frequencies of deviation 16: [B] -> [B, dim] float32.
+
+    From Song et al. 2021, appendix H; the frequencies are drawn once and saved with the weights.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int, scale: float = 16.0) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(dim // 2) * scale)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed t [B]."""
+        angles = t.float()[:, None] * (2.0 * math.pi * self.frequencies)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with the time embedding added between them, a residual path, and attention if `heads` is not 0:
+    [B, C_in, H, W], [B, E] -> [B, C_out, H', W'].
+
+    Both the residual sum and the sum with attention are divided by the square root of 2, which keeps their variance.
+    With `resample` the first convolution and the residual path work at the new size.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        width: int,
+        *,
+        dropout: float,
+        heads: int = 0,
+        resample: Resample | None = None,
+    ) -> None:
+        super().__init__()
+        self.resample = resample
+        self.norm_in = GroupNorm(norm_groups(in_channels), in_channels, eps=EPS)
+        self.conv_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.embedding = nn.Linear(width, out_channels)
+        self.norm_out = GroupNorm(norm_groups(out_channels), out_channels, eps=EPS)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        projected = resample is not None or in_channels != out_channels
+        self.residual = nn.Conv2d(in_channels, out_channels, 1) if projected else nn.Identity()
+        self.attention = (
+            SelfAttention(out_channels, heads=heads, groups=norm_groups(out_channels), eps=EPS) if heads else None
+        )
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Transform x [B, C_in, H, W]; embedding [B, E] has passed its non-linearity."""
+        hidden = F.silu(self.norm_in(x))
+        if self.resample is not None:
+            hidden, x = self.resample(hidden), self.resample(x)
+        hidden = self.conv_in(hidden) + self.embedding(embedding)[:, :, None, None]
+        hidden = self.conv_out(self.dropout(F.silu(self.norm_out(hidden))))
+        x = (hidden + self.residual(x)) * math.sqrt(0.5)
+        return x if self.attention is None else (x + self.attention(x)) * math.sqrt(0.5)
+
+
+class Pyramid(nn.Module):
+    """Brings the image of the level above to the encoder, downsampled: [B, C_in, H, W] -> [B, C, H / 2, W / 2].
+
+    Convolution and filter are linear and follow one another, as in NCSN++'s residual encoder.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, taps: list[int]) -> None:
+        super().__init__()
+        # The filter sees the convolution's result beyond the image's edge: the paddings add up, and nothing is cut.
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1 + (len(taps) - 1) // 2)
+        self.halve = Resample("down", taps, padding=0)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Convolve and halve the image."""
+        # The bias is a constant, which the filter (of unit sum) leaves alone.
+        return self.halve(self.conv(image))
+
+
+class EdmUnet(nn.Module):
+    """Image denoiser: DDPM++ or NCSN++; arguments and errors as for `DdpmUnet`.
+
+    The condition (classes and augmentation parameters) is mapped linearly and added to the time embedding before the
+    two layers that mix it. The network is the publication's F; the factors around it belong to the process.
+    """
+
+    def __init__(self, config: EdmConfig, *, channels: int, resolution: int, condition_dim: int = 0) -> None:
+        super().__init__()
+        sides = check_unet(
+            channels=config.channels,
+            multipliers=config.multipliers,
+            blocks=config.blocks,
+            heads=config.heads,
+            dropout=config.dropout,
+            attention_resolutions=config.attention_resolutions,
+            resolution=resolution,
+        )
+        one_of("model.embedding", config.embedding, EMBEDDINGS)
+        one_of("model.encoder", config.encoder, ENCODERS)
+        check_positive(time_multiplier=config.time_multiplier)
+        taps = check_filter(config.resample_filter)
+        residual = config.encoder == "residual"
+        if residual and len(config.multipliers) == 1:
+            raise UserError("model.encoder=residual has no effect with one resolution; give two or more multipliers.")
+        self.channels_last = config.channels_last
+        width, time_width = 4 * config.channels, config.channels * config.time_multiplier
+        self.time = (SinusoidalEmbedding if config.embedding == "positional" else FourierEmbedding)(time_width)
+        self.condition = condition_layer(condition_dim, time_width)
+        self.embed = nn.Sequential(nn.Linear(time_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+
+        def block(
+            in_channels: int, out_channels: int, attention: bool = False, resample: Resample | None = None
+        ) -> ResidualBlock:
+            heads = config.heads if attention else 0
+            return ResidualBlock(
+                in_channels, out_channels, width, dropout=config.dropout, heads=heads, resample=resample
+            )
+
+        levels = [
+            (config.channels * multiplier, side in config.attention_resolutions)
+            for multiplier, side in zip(config.multipliers, sides, strict=True)
+        ]
+        self.input = nn.Conv2d(channels, config.channels, 3, padding=1)
+        current, image = config.channels, channels
+        skips = [current]
+        self.down = nn.ModuleList()
+        for level, (wanted, attention) in enumerate(levels):
+            if level > 0:
+                self.down.append(block(current, current, resample=Resample("down", taps)))
+                if residual:
+                    self.down.append(Pyramid(image, current, taps))
+                    image = current
+                skips.append(current)
+            for _ in range(config.blocks):
+                self.down.append(block(current, wanted, attention))
+                current = wanted
+                skips.append(current)
+        self.middle = nn.ModuleList([block(current, current, True), block(current, current)])
+        self.up = nn.ModuleList()
+        for level, (wanted, attention) in reversed(list(enumerate(levels))):
+            if level < len(levels) - 1:
+                self.up.append(block(current, current, resample=Resample("up", taps)))
+            for index in range(config.blocks + 1):
+                self.up.append(block(current + skips.pop(), wanted, attention and index == config.blocks))
+                current = wanted
+        self.norm = GroupNorm(norm_groups(current), current, eps=EPS)
+        self.output = nn.Conv2d(current, channels, 3, padding=1)
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """As published: Glorot's weights, near zero at the end of every residual branch and of the net."""
+        self.apply(initialise_uniform)
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                module.conv_out.weight *= SILENT
+            elif isinstance(module, SelfAttention):
+                module.out.weight *= SILENT
+                module.qkv.weight *= ATTENTION
+        self.output.weight *= SILENT
+        if self.condition is not None:
+            # The publication multiplies one-hot classes by the root of their number instead.
+            self.condition.weight *= math.sqrt(self.condition.in_features)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Predict [B, C, H, W] float32 from x of that shape, t [B] and condition [B, condition_dim] (None: zeros)."""
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        embedding = self.embed(add_condition(self.time(t), self.condition, condition))
+        image = x
+        x = self.input(x)
+        skips = [x]
+        for layer in self.down:
+            if isinstance(layer, Pyramid):
+                image = x = (x + layer(image)) * math.sqrt(0.5)
+                skips[-1] = x
+            else:
+                x = layer(x, embedding)
+                skips.append(x)
+        for layer in self.middle:
+            x = layer(x, embedding)
+        for layer in self.up:
+            if layer.resample is None:
+                x = torch.cat([x, skips.pop()], dim=1)
+            x = layer(x, embedding)
+        return self.output(F.silu(self.norm(x))).float().contiguous()

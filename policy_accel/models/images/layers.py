@@ -1,0 +1,163 @@
+"""Layers that the image networks share: normalisation, attention, resampling, initialisation, the condition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from policy_accel.errors import UserError
+from policy_accel.models.config import check_positive, check_probability
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation [B, C, H, W] that keeps the input's precision under autocast.
+
+    Autocast would turn bf16 activations into float32 here, and so double the traffic of all that follows up to the next
+    convolution; the kernels take mean and variance in float32 in any case.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [B, C, H, W]."""
+        if x.dtype == torch.float32:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+class SelfAttention(nn.Module):
+    """What attention over all H * W positions adds to its input: [B, C, H, W] -> [B, C, H, W].
+
+    Args:
+        channels: C.
+        heads: attention heads; must divide C.
+        groups: groups of the normalisation before it.
+        eps: added to the normalisation's variance.
+    """
+
+    def __init__(self, channels: int, *, heads: int, groups: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = GroupNorm(groups, channels, eps=eps)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within each image of x [B, C, H, W]."""
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        tokens = self.out(attend(self.qkv(tokens), self.heads))
+        return tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+def attend(qkv: Tensor, heads: int) -> Tensor:
+    """Scaled dot-product attention from queries, keys and values side by side: [B, N, 3 C] -> [B, N, C]."""
+    q, k, v = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Double height and width by repeating each pixel: [B, C, H, W] -> [B, C, 2 H, 2 W]."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def condition_layer(condition_dim: int, width: int) -> nn.Linear | None:
+    """The linear map of the condition [B, D] to [B, width], without bias so that the zero row is the null class."""
+    return nn.Linear(condition_dim, width, bias=False) if condition_dim else None
+
+
+def add_condition(embedding: Tensor, layer: nn.Linear | None, condition: Tensor | None) -> Tensor:
+    """embedding [B, width] plus the mapped condition [B, D]; None stands for zeros.
+
+    Raises:
+        ValueError: a condition for a network built with condition_dim=0.
+    """
+    if condition is None:
+        return embedding
+    if layer is None:
+        raise ValueError("a condition was given to a network that was built without one (condition_dim=0).")
+    return embedding + layer(condition)
+
+
+@torch.no_grad()
+def initialise_uniform(module: nn.Module) -> None:
+    """Glorot's uniform weights (variance 2 / (fan in + fan out)) and zero biases for a linear map or convolution.
+
+    It is the initialisation of Ho et al. 2020 and of Song et al. 2021, whose "variance scaling, fan_avg" it equals.
+    """
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def initialise_zero(*modules: nn.Linear | nn.Conv2d) -> None:
+    """Zero weights and biases: the branch that the layers end starts silent."""
+    for module in modules:
+        nn.init.zeros_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def norm_groups(channels: int) -> int:
+    """Groups of a normalisation over `channels`: 32, or fewer so that a group has at least four channels."""
+    return min(32, channels // 4)
+
+
+def level_resolutions(resolution: int, multipliers: Sequence[int]) -> list[int]:
+    """Side lengths of a U-Net's levels, finest first; each halves the one before.
+
+    Raises:
+        UserError: no level, or a resolution that cannot be halved often enough.
+    """
+    if not multipliers:
+        raise UserError("model.multipliers is empty; give one factor for each resolution, for example [1,2,2].")
+    reduction = 2 ** (len(multipliers) - 1)
+    if resolution % reduction:
+        fitting = 1 + int(math.log2(resolution & -resolution))
+        raise UserError(
+            f"model.multipliers={list(multipliers)} halves the image {len(multipliers) - 1} times, and a side of "
+            f"{resolution} pixels can be halved {fitting - 1} times; give at most {fitting} multipliers or change the "
+            "resolution."
+        )
+    return [resolution >> level for level in range(len(multipliers))]
+
+
+def check_unet(
+    *,
+    channels: int,
+    multipliers: Sequence[int],
+    blocks: int,
+    heads: int,
+    dropout: float,
+    attention_resolutions: Sequence[int],
+    resolution: int,
+) -> list[int]:
+    """Check what the U-Nets' settings have in common and return the side lengths of the levels, finest first.
+
+    Raises:
+        UserError: sizes that are not positive, do not divide one another, or have no effect on images of this size.
+    """
+    check_positive(channels=channels, multipliers=list(multipliers), blocks=blocks, heads=heads)
+    check_probability(dropout=dropout)
+    if channels % 4 or channels % norm_groups(channels):
+        raise UserError(
+            f"model.channels={channels} cannot be normalised in groups; choose a multiple of 4 up to 128, or of 32."
+        )
+    sides = level_resolutions(resolution, multipliers)
+    idle = [side for side in attention_resolutions if side not in sides]
+    if idle:
+        raise UserError(
+            f"model.attention_resolutions names {idle[0]}, and images of {resolution} pixels are seen at "
+            f"{', '.join(map(str, sides))}; choose among these, or [] for attention in the middle alone."
+        )
+    if (channels * multipliers[-1]) % heads or any(
+        (channels * multiplier) % heads
+        for side, multiplier in zip(sides, multipliers, strict=True)
+        if side in attention_resolutions
+    ):
+        raise UserError(f"model.heads={heads} does not divide the channels of an attention layer; change one.")
+    return sides

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from policy_accel.data.images import make_shapes, write_images_npz
+from policy_accel.images.config import ImageConfig
+from policy_accel.images.run import image_config
+
+TINY_DDPM = ["model.channels=8", "model.multipliers=[1,2]", "model.blocks=1", "model.heads=1", "model.dropout=0.0"]
+TINY = {
+    "ddpm": [*TINY_DDPM, "model.attention_resolutions=[]"],
+    "edm": [*TINY_DDPM, "model.attention_resolutions=[]"],
+    "dit": ["model.width=16", "model.depth=1", "model.heads=2", "model.patch=4"],
+}
+
+
+def write_shapes(path: Path, *, count: int = 48, size: int = 16, seed: int = 0) -> Path:
+    """A small set of shapes with a test split."""
+    write_images_npz(path, make_shapes(count, size=size, seed=seed), make_shapes(24, size=size, seed=seed + 1))
+    return path
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("data") / "shapes.npz")
+
+
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or fills the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def tiny_images(shapes: Path, tmp_path: Path) -> Callable[..., ImageConfig]:
+    """A configuration of a tiny net on 48 shapes, four updates, a handful of images measured at the end."""
+
+    def build(*overrides: str) -> ImageConfig:
+        chosen = [override.split("=")[1] for override in overrides if override.startswith("model=")]
+        model = chosen[0] if chosen else "ddpm"
+        return image_config(
+            [
+                "task=shapes",
+                f"model={model}",
+                f"task.data={shapes}",
+                *TINY[model],
+                "training.steps=4",
+                "training.batch_size=8",
+                "training.evaluate_every=0",
+                "training.validate_every=2",
+                "training.logging.every=1",
+                "training.device=cpu",
+                "training.optimizer.warmup_steps=1",
+                "training.ema.lengths=[]",
+                "sampling.steps=2",
+                "evaluation.samples=24",
+                "evaluation.curve_samples=24",
+                "evaluation.grid=4",
+                "evaluation.video=false",
+                "evaluation.metrics.neighbours=2",
+                f"run_dir={tmp_path / 'run'}",
+                *overrides,
+            ]
+        )
+
+    return build
+
+
+def pixels(count: int, *, channels: int = 3, size: int = 16, seed: int = 0) -> np.ndarray:
+    """Random images uint8 [count, channels, size, size]."""
+    return np.random.default_rng(seed).integers(0, 256, (count, channels, size, size), dtype=np.uint8)

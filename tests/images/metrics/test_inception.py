@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch_fidelity import feature_extractor_inceptionv3 as theirs
+
+from policy_accel.errors import UserError
+from policy_accel.images.metrics.inception import inception_features
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the real one's format with random weights, since the real one is not to be downloaded."""
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        torch.manual_seed(0)
+        network = theirs.FeatureExtractorInceptionV3("inception", ["2048"])
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter *= 6**0.5  # from torch's default to He's, so that 94 layers do not fade the image out
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_features_are_torch_fidelitys_and_grey_is_repeated(weights: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    extractor = inception_features(weights, digest=_digest(weights)[:8])
+    network = theirs.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(weights))
+    expected = network(images)[0]
+    assert expected.shape == (2, extractor.dimension)
+    assert (expected[0] - expected[1]).abs().max() > 1e-4
+    torch.testing.assert_close(extractor(images), expected)
+    assert _digest(weights) in extractor.fingerprint
+    grey = images[:1, :1]
+    torch.testing.assert_close(extractor(grey), extractor(grey.repeat(1, 3, 1, 1)))
+
+
+def test_another_file_than_the_published_one_is_refused(weights: Path) -> None:
+    with pytest.raises(UserError, match=r"SHA-256 begins with .* instead of 6726825d.*release v0\.2\.0"):
+        inception_features(weights)
+
+
+def test_a_missing_file_and_a_missing_package_say_what_to_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        UserError, match=r"is not a file; get weights-inception-2015-12-05-6726825d\.pth from .*POLICY_"
+    ):
+        inception_features(tmp_path / "gone.pth")
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    with pytest.raises(UserError, match="pip install torch-fidelity"):
+        inception_features(tmp_path / "gone.pth")
+
+
+class _Harmful:
+    """What a pickle would run when it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_no_code_in_the_file_is_run(tmp_path: Path) -> None:
+    path, mark = tmp_path / "harmful.pth", tmp_path / "mark"
+    torch.save({"fc.weight": _Harmful(mark)}, path)
+    with pytest.raises(UserError, match="does not hold torch-fidelity's Inception"):
+        inception_features(path, digest=_digest(path))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a file of torch", b"PK\x03\x04broken"])
+def test_other_content_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "other.pth"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="does not hold"):
+        inception_features(path, digest=_digest(path))
+    torch.save({"fc.weight": torch.zeros(3)}, path)
+    with pytest.raises(UserError, match="does not hold"):
+        inception_features(path, digest=_digest(path))

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from policy_accel.errors import UserError
+from policy_accel.images.metrics import MetricsConfig, Quality, score, table
+from policy_accel.images.metrics.features import RandomConvFeatures
+from policy_accel.images.metrics.frechet import frechet_distance, moments_of
+from policy_accel.images.metrics.inception import ENVIRONMENT_VARIABLE
+from policy_accel.images.metrics.neighbours import manifold_measures
+
+CHEAP = ["fd_random_conv", "sliced_wasserstein", "copies"]
+FULL = [*CHEAP, "precision", "recall", "density", "coverage"]
+
+
+@pytest.fixture(autouse=True)
+def _no_inception(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+
+
+def _discs(count: int, seed: int, size: int = 12, channels: int = 1) -> np.ndarray:
+    """Bright discs and rings (half each) of varied place and radius on black."""
+    random = np.random.default_rng(seed)
+    place, radius = random.uniform(3.5, size - 4.5, (count, 2, 1, 1)), random.uniform(2, 4, (count, 1, 1))
+    y, x = np.mgrid[:size, :size]
+    distance = np.hypot(y - place[:, 0], x - place[:, 1])
+    edge = np.clip(radius - distance + 0.5, 0, 1)
+    hole = np.clip(radius - 1.5 - distance + 0.5, 0, 1) * (random.random(count) < 0.5)[:, None, None]
+    images = np.round((edge - hole) * 200 + random.uniform(0, 30, (count, 1, 1))).astype(np.uint8)
+    return np.repeat(images[:, None], channels, axis=1)
+
+
+def _quality(cache: Path, held_out: np.ndarray | None, reference: np.ndarray | None = None, **config: Any) -> Quality:
+    return Quality(
+        _discs(400, 1) if reference is None else reference,
+        held_out,
+        MetricsConfig(**{"neighbour_samples": 150, **config}),
+        data_fingerprint=f"discs {None if reference is None else reference.shape}",
+        device="cpu",
+        cache_dir=cache,
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def quality(cache: Path) -> Quality:
+    return _quality(cache, _discs(200, 2))
+
+
+def test_the_cheap_and_the_full_form_hold_what_they_promise(quality: Quality) -> None:
+    samples = _discs(120, 3)
+    cheap, full = (quality.measure(samples, full=full) for full in (False, True))
+    assert sorted(cheap) == sorted(CHEAP)
+    assert sorted(full) == sorted(FULL)
+    assert json.loads(json.dumps(full)) == full
+    assert all(cheap[name] == full[name] for name in CHEAP)
+    for found in full.values():
+        assert found["samples"] == found["floor_samples"] == 120
+        assert found["value"] >= 0
+        assert found["floor"] >= 0
+    assert full["fd_random_conv"]["reference"] == full["fd_random_conv"]["floor_reference"] == 400
+    assert full["precision"]["reference"] == 150
+    assert full["precision"]["features"] == "random_conv"
+
+
+def test_values_are_those_of_the_measures_themselves(quality: Quality) -> None:
+    samples = _discs(120, 3)
+    found = quality.measure(samples, full=True)
+    extractor = RandomConvFeatures(1, 12)
+    features, reference = extractor(torch.from_numpy(samples)), extractor(torch.from_numpy(_discs(400, 1)))
+    expected = frechet_distance(moments_of(features), moments_of(reference))
+    assert found["fd_random_conv"]["value"] == pytest.approx(expected, rel=1e-6)
+    small = Quality(
+        _discs(400, 1)[:100],
+        _discs(200, 2),
+        MetricsConfig(neighbours=3),
+        data_fingerprint="first 100",
+        device="cpu",
+        cache_dir=quality.cache_dir,
+    ).measure(samples[:90], full=True)
+    manifold = manifold_measures(features[:90], reference[:100], 3)
+    assert small["recall"]["value"] == pytest.approx(manifold.recall, abs=0.011)
+    assert small["density"]["value"] == pytest.approx(manifold.density, abs=0.02)
+
+
+def test_the_floor_is_the_value_of_the_held_out_images(quality: Quality) -> None:
+    found = quality.measure(_discs(200, 2), full=True)
+    assert {name: one["value"] for name, one in found.items()} == pytest.approx(
+        {name: one["floor"] for name, one in found.items()}, rel=1e-9
+    )
+    fewer = quality.measure(_discs(300, 3), full=False)["fd_random_conv"]
+    assert (fewer["samples"], fewer["floor_samples"]) == (300, 200)
+
+
+def test_damage_and_copying_are_seen_and_good_samples_pass(quality: Quality) -> None:
+    good = quality.measure(_discs(200, 3), full=True)
+    assert score(good) > 0.5
+    assert good["copies"]["value"] < 0.2
+    noise = np.random.default_rng(0).integers(0, 80, (200, 1, 12, 12))
+    noisy = quality.measure((_discs(200, 3) * 0.6 + noise).astype(np.uint8), full=True)
+    assert score(noisy) < 0.1
+    assert noisy["sliced_wasserstein"]["value"] > 3 * noisy["sliced_wasserstein"]["floor"]
+    assert noisy["precision"]["value"] < 0.5 * noisy["precision"]["floor"]
+    one_image = quality.measure(np.repeat(_discs(1, 3), 200, axis=0), full=True)
+    assert one_image["recall"]["value"] == 0
+    assert one_image["coverage"]["value"] < 0.2
+    copied = _discs(400, 1)[::2]
+    copied[::2] = copied[::2, :, :, ::-1]
+    copies = quality.measure(copied, full=True)
+    assert score(copies) > 0.9
+    assert copies["copies"]["value"] == 1
+
+
+def test_without_held_out_images_a_fifth_of_the_reference_gives_the_floor(cache: Path) -> None:
+    reference = _discs(400, 1)
+    quality = _quality(cache, None, reference)
+    found = quality.measure(reference, full=True)
+    fd = found["fd_random_conv"]
+    assert fd["value"] == pytest.approx(0, abs=1e-6)
+    assert (fd["reference"], fd["floor_reference"], fd["floor_samples"]) == (400, 320, 80)
+    assert fd["floor"] > 1e-4
+    assert found["copies"]["value"] == 1
+    assert found["copies"]["floor"] < 0.3
+    assert found["copies"]["floor_reference"] == 320
+    assert score(found) == 1
+
+
+def test_the_copy_threshold_is_the_quantile_of_the_training_images_own_distances(quality: Quality) -> None:
+    found = quality.measure(_discs(150, 3), full=False)["copies"]
+    images = _discs(400, 1).astype(np.float64)
+    own = []
+    for i, image in enumerate(images):
+        others = np.delete(images, i, axis=0)
+        both = [np.sqrt(((x - others) ** 2).mean((1, 2, 3))).min() for x in (image, image[..., ::-1])]
+        own.append(min(both))
+    assert found["quantile"] == 0.05
+    assert (np.array(own) <= found["distance"]).mean() == pytest.approx(0.05, abs=0.05)
+    assert 0 < found["floor"] < 0.2
+
+
+def test_exact_copies_are_found_even_where_the_training_set_holds_duplicates(cache: Path) -> None:
+    reference = np.repeat(_discs(40, 5), 2, axis=0)
+    found = _quality(cache, _discs(30, 2), reference).measure(reference[:20], full=False)["copies"]
+    assert found["distance"] == 0
+    assert found["value"] == 1
+    assert found["floor"] == 0
+
+
+def test_results_repeat_and_do_not_depend_on_where_images_are(cache: Path, quality: Quality) -> None:
+    samples = _discs(120, 3)
+    tensors = Quality(
+        torch.from_numpy(_discs(400, 1)),
+        torch.from_numpy(_discs(200, 2)),
+        MetricsConfig(neighbour_samples=150, batch_size=37),
+        data_fingerprint="tensors",
+        device="cpu",
+        cache_dir=cache,
+    )
+    first = quality.measure(samples, full=True)
+    second = tensors.measure(torch.from_numpy(samples), full=True)
+    for name, found in first.items():
+        assert second[name]["value"] == pytest.approx(found["value"], rel=1e-4), name
+        assert second[name]["floor"] == pytest.approx(found["floor"], rel=1e-4), name
+
+
+def test_a_resnet_adds_its_distance_and_judges_precision(
+    cache: Path, tmp_path: Path, resnet_weights: Callable[[int], dict[str, np.ndarray]]
+) -> None:
+    np.savez(tmp_path / "w.npz", **resnet_weights(1))
+    reference = _discs(60, 1, size=32)
+    quality = _quality(cache, _discs(40, 2, size=32), reference, resnet=str(tmp_path / "w.npz"))
+    found = quality.measure(_discs(30, 3, size=32), full=True)
+    assert sorted(found) == sorted([*FULL, "fd_resnet8"])
+    assert found["precision"]["features"] == "resnet8"
+    assert "fd_resnet8" not in quality.measure(_discs(30, 3, size=32), full=False)
+    with pytest.raises(UserError, match=r"metrics\.resnet=.*32x32 pixels, not 12x12"):
+        _quality(cache, None, resnet=str(tmp_path / "w.npz"))
+
+
+def test_inception_is_asked_for_by_setting_or_environment(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"inception=gone\.pth: is not a file"):
+        _quality(cache, None, inception="gone.pth")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "elsewhere.pth")
+    with pytest.raises(UserError, match=r"inception=elsewhere\.pth: is not a file"):
+        _quality(cache, None)
+    latents = np.zeros((40, 4, 8, 8), np.float32)
+    _quality(cache, None, latents)  # the variable is for images
+    with pytest.raises(UserError, match=r"takes images with 1 or 3 channels, not float32 \(4, 8, 8\)"):
+        _quality(cache, None, latents, inception="elsewhere.pth")
+
+
+def test_latents_are_measured_and_divergence_is_said(cache: Path) -> None:
+    random = np.random.default_rng(0)
+    latents = random.normal(size=(200, 4, 8, 8)).astype(np.float16)
+    quality = _quality(cache, None, latents)
+    samples = random.normal(size=(40, 4, 8, 8)).astype(np.float32)
+    good = quality.measure(samples, full=False)
+    assert score(good) > 0.8
+    assert score(quality.measure(samples * 2, full=False)) < 0.6
+    samples[7, 0, 3, 3] = np.nan
+    with pytest.raises(UserError, match=r"NaN or infinite.*earlier checkpoint"):
+        quality.measure(samples, full=False)
+
+
+def test_counts_that_cannot_be_measured_are_refused(cache: Path, quality: Quality) -> None:
+    with pytest.raises(UserError, match=r"evaluation\.samples=401: the training set has 400 images.*=400 or less"):
+        quality.measure(_discs(401, 3), full=False)
+    with pytest.raises(UserError, match=r"evaluation\.samples=5: .*at least 6"):
+        quality.measure(_discs(5, 3), full=True)
+    assert quality.measure(_discs(5, 3), full=False)["fd_random_conv"]["samples"] == 5
+    with pytest.raises(UserError, match=r"evaluation\.samples=1: .*at least 2"):
+        quality.measure(_discs(1, 3), full=False)
+    with pytest.raises(UserError, match=r"neighbours=5: the held-out set has 4 images"):
+        _quality(cache, _discs(4, 2))
+    with pytest.raises(UserError, match=r"the fifth of the training set that is set aside has 4 images"):
+        _quality(cache, None, _discs(20, 1))
+    with pytest.raises(UserError, match=r"neighbours=5: the training set has 5 images"):
+        _quality(cache, _discs(50, 2), _discs(5, 1))
+
+
+def test_images_of_another_kind_are_refused(cache: Path, quality: Quality) -> None:
+    with pytest.raises(UserError, match=r"uint8 \(3, 12, 12\), the training images uint8 \(1, 12, 12\)"):
+        quality.measure(_discs(50, 3, channels=3), full=False)
+    with pytest.raises(UserError, match=r"samples are float32"):
+        quality.measure(_discs(50, 3).astype(np.float32), full=False)
+    with pytest.raises(UserError, match="held-out images are uint8"):
+        _quality(cache, _discs(50, 2, size=14))
+    with pytest.raises(UserError, match="12x10 pixels"):
+        _quality(cache, None, _discs(50, 2)[..., :10])
+
+
+def test_the_score_is_the_share_of_the_floor_in_the_value() -> None:
+    def result(value: float, floor: float) -> dict[str, Any]:
+        return {"fd_random_conv": {"value": value, "floor": floor}}
+
+    assert score(result(4, 1)) == 0.25
+    assert score(result(0.5, 1)) == score(result(0, 1)) == score(result(0, 0)) == 1
+    assert score(result(0.5, 0)) == 0
+
+
+def test_the_table_shows_every_value_beside_its_floor(quality: Quality) -> None:
+    found = quality.measure(_discs(300, 3), full=True)
+    lines = table(found).splitlines()
+    assert len(lines) == 1 + len(FULL)
+    for line, (name, one) in zip(lines[1:], found.items(), strict=True):
+        words = line.split()
+        assert words[0] == name
+        assert [float(words[1]), float(words[2])] == pytest.approx([one["value"], one["floor"]], rel=1e-4, abs=1e-4)
+        assert words[4 if words[3].endswith("x") or words[3] == "-" else 3] == str(one["samples"])
+    assert "real: 200" in lines[1]

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from policy_accel.diffusion import FlowProcess, Objective, SigmaProcess, vp_process
+from policy_accel.errors import UserError
+from policy_accel.images.editing import edit, inpaint, read_mask, read_pictures
+from policy_accel.images.generate import ImageGenerator, ImageSamplingConfig, generate
+
+SHAPE = (3, 6, 5)
+OBJECTIVES = {
+    "ddpm": Objective(vp_process(), "sample"),
+    "scaled data": Objective(vp_process(), "sample", data_scale=2.0),
+    "edm": Objective(SigmaProcess("edm"), "sample"),
+    "momentum": Objective(SigmaProcess("edm", "momentum"), "sample"),
+    "flow": Objective(FlowProcess(), "sample"),
+}
+
+
+def blur(x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+    """A model of smooth images: the clean sample is the local mean of what it sees."""
+    mixed = torch.nn.functional.avg_pool2d(x, 3, 1, 1)
+    return torch.tanh(mixed if condition is None else mixed + condition[:, :1, None, None])
+
+
+def generator(name: str = "ddpm", sampler: str = "ddim", **changes: object) -> ImageGenerator:
+    settings = {
+        "shape": SHAPE,
+        "objective": OBJECTIVES[name],
+        "sampling": ImageSamplingConfig(sampler=sampler, steps=8),
+        "seed": 3,
+        "clip": 1.0,
+    }
+    return ImageGenerator(blur, **settings | changes)  # type: ignore[arg-type]
+
+
+def images(count: int) -> Tensor:
+    return 2 * torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(1)) - 1
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_edit_follows_from_image_seed_and_index_alone(name: str, sampler: str) -> None:
+    given = images(5)
+    whole = edit(generator(name, sampler), given, strength=0.5, indices=range(5))
+    assert whole.shape == (5, *SHAPE)
+    parts = edit(generator(name, sampler, batch_size=2), given, strength=0.5, indices=range(5))
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+    alone = edit(generator(name, sampler), given[3:4], strength=0.5, indices=[3])
+    torch.testing.assert_close(alone, whole[3:4], rtol=1e-4, atol=1e-5)
+    other_noise = edit(generator(name, sampler), given[3:4], strength=0.5, indices=[4])
+    assert float((other_noise - alone).abs().max()) > 1e-4
+
+
+def test_strength_decides_how_much_changes() -> None:
+    given = images(20)
+
+    def change(strength: float) -> float:
+        return float((edit(generator(), given, strength=strength, indices=range(20)) - given).abs().mean())
+
+    drawn = generate(blur, indices=range(20), shape=SHAPE, objective=OBJECTIVES["ddpm"], seed=3, clip=1.0,
+                     sampling=ImageSamplingConfig(steps=8))  # fmt: skip
+    whole = edit(generator(), given, strength=1.0, indices=range(20))
+    assert change(0.1) < change(0.5) < change(1.0)
+    torch.testing.assert_close(whole, drawn, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpm_solver++", "euler"])
+@pytest.mark.parametrize("name", ["edm", "momentum", "flow", "scaled data"])
+def test_inpainting_keeps_what_is_given_and_paints_the_rest(name: str, sampler: str) -> None:
+    if sampler == "heun" and name == "scaled data":
+        name = "edm"
+    given, mask = images(4), torch.zeros(6, 5, dtype=torch.bool)
+    mask[1:4, 2:5] = True
+    whole = inpaint(generator(name, sampler), given, mask, indices=range(4))
+    torch.testing.assert_close(whole[:, :, ~mask], given[:, :, ~mask], rtol=0, atol=1e-6)
+    assert float((whole - given)[:, :, mask].abs().mean()) > 0.05
+    assert bool(torch.isfinite(whole).all())
+    parts = inpaint(generator(name, sampler, batch_size=3), given, mask, indices=range(4))
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_every_image_may_have_its_mask() -> None:
+    given, masks = images(6), torch.rand(6, 6, 5, generator=torch.Generator().manual_seed(2)) < 0.5
+    for batch_size in (6, 4):
+        painted = inpaint(generator("edm", batch_size=batch_size), given, masks, indices=range(6))
+        changed = (painted - given).abs().amax(1) > 1e-6
+        assert torch.equal(changed, masks)
+
+
+def test_what_is_painted_depends_on_what_is_around_it() -> None:
+    mask = torch.zeros(6, 5, dtype=torch.bool)
+    mask[2:4, 2:4] = True
+    results = []
+    for shade in (-1.0, 1.0):
+        given = torch.full((8, *SHAPE), shade)
+        results.append(float(inpaint(generator("edm"), given, mask, indices=range(8))[:, :, mask].mean()))
+    assert results[0] < -0.1
+    assert results[1] > 0.1
+
+
+def test_steps_of_an_inpainting_can_be_taken_again() -> None:
+    given, mask = images(3), torch.zeros(6, 5, dtype=torch.bool)
+    mask[2:4, 2:4] = True
+    seen: list[int] = []
+    ancestral = generator("edm", "ddpm")
+    painted = inpaint(
+        ancestral, given, mask, indices=range(3), resamplings=3, watch=lambda number, x: seen.append(number)
+    )
+    assert len(seen) == ancestral.evaluations(resamplings=3) == 24
+    torch.testing.assert_close(painted[:, :, ~mask], given[:, :, ~mask])
+    once = inpaint(ancestral, given, mask, indices=range(3))
+    assert float((painted - once)[:, :, mask].abs().mean()) > 1e-3
+    alone = inpaint(ancestral, given[2:], mask, indices=[2], resamplings=3)
+    torch.testing.assert_close(alone, painted[2:], rtol=1e-4, atol=1e-5)
+
+
+def test_a_weak_inpainting_starts_from_the_image() -> None:
+    given, mask = images(8), torch.ones(6, 5, dtype=torch.bool)
+    mask[0] = False
+
+    def change(strength: float) -> float:
+        painted = inpaint(generator("edm"), given, mask, indices=range(8), strength=strength)
+        assert torch.equal(painted[:, :, 0], given[:, :, 0])
+        return float((painted - given)[:, :, 1:].abs().mean())
+
+    assert change(0.25) < 0.8 * change(1.0)
+
+
+def test_edits_take_labels_and_guidance() -> None:
+    given, labels = images(2), torch.tensor([0, 1])
+    for guidance, count in [(1.0, 4), (3.0, 4)]:
+        sampling = ImageSamplingConfig(steps=8, guidance=guidance)
+        seen: list[int] = []
+        result = edit(
+            generator(classes=2, condition_dim=2, sampling=sampling),
+            given,
+            strength=0.5,
+            indices=range(2),
+            labels=labels,
+            watch=lambda number, x, seen=seen: seen.append(number),  # type: ignore[misc]
+        )
+        assert seen == list(range(count))
+        assert float(result[0].mean()) > float(result[1].mean()) + 0.1
+
+
+def test_sizes_must_fit() -> None:
+    mask = torch.ones(6, 5, dtype=torch.bool)
+    with pytest.raises(ValueError, match="for 3 indices"):
+        edit(generator(), images(2), strength=0.5, indices=range(3))
+    with pytest.raises(ValueError, match="a mask of shape"):
+        inpaint(generator(), images(2), mask.T, indices=range(2))
+    with pytest.raises(UserError, match=r"strength=0\.0 must be above 0"):
+        edit(generator(), images(2), strength=0.0, indices=range(2))
+
+
+def write(path: Path, pixels: np.ndarray) -> Path:
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_pictures_are_read_as_the_model_needs_them(tmp_path: Path) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    path = write(tmp_path / "b.png", colour)
+    np.testing.assert_array_equal(read_pictures(path, SHAPE)[0].permute(1, 2, 0).numpy(), colour)
+    grey = read_pictures(path, (1, 6, 5))
+    assert grey.shape == (1, 1, 6, 5)
+    np.testing.assert_allclose(grey[0, 0].numpy(), colour @ [0.299, 0.587, 0.114], atol=1)
+    write(tmp_path / "a.png", colour[:, :, 0])
+    write(tmp_path / "c.png", np.dstack([colour, np.zeros((6, 5, 1), np.uint8)]))
+    (tmp_path / "notes.txt").write_text("not a picture")
+    several = read_pictures(tmp_path, SHAPE)
+    assert several.shape == (3, *SHAPE)
+    np.testing.assert_array_equal(several[0].numpy(), np.broadcast_to(colour[:, :, 0], SHAPE))
+    np.testing.assert_array_equal(several[2].permute(1, 2, 0).numpy(), colour)
+
+
+def test_masks(tmp_path: Path) -> None:
+    mask = read_mask("1,2,4,5", (6, 5))
+    expected = torch.zeros(6, 5, dtype=torch.bool)
+    expected[2:5, 1:4] = True
+    assert torch.equal(mask, expected)
+    picture = np.zeros((6, 5), np.uint8)
+    picture[2:5, 1:4] = 200
+    assert torch.equal(read_mask(str(write(tmp_path / "mask.png", picture)), (6, 5)), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("3,2,3,5", r"--mask 3,2,3,5 is no box .* 5 x 6; choose 0 <= x0 < x1 <= 5"),
+        ("0,0,5,7", r"0 <= y0 < y1 <= 6"),
+        ("1,2,3", r"--mask 1,2,3 is neither a file nor a box"),
+        ("missing.png", r"neither a file"),
+        ("dark.png", r"dark.png: is dark everywhere"),
+        ("large.png", r"large.png: is 7 x 8 pixels and the image 5 x 6; resize"),
+        ("text.png", r"text.png: cannot be read as a picture"),
+    ],
+)
+def test_bad_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, sentence: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "dark.png", np.full((6, 5), 100, np.uint8))
+    write(tmp_path / "large.png", np.zeros((8, 7), np.uint8))
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(UserError, match=sentence):
+        read_mask(text, (6, 5))
+
+
+def test_bad_pictures(tmp_path: Path) -> None:
+    large = write(tmp_path / "large.png", np.zeros((8, 7), np.uint8))
+    with pytest.raises(UserError, match=r"large\.png: is 7 x 8 pixels and the model's images 5 x 6; resize"):
+        read_pictures(large, SHAPE)
+    with pytest.raises(UserError, match=r"missing\.png: does not exist"):
+        read_pictures(tmp_path / "missing.png", SHAPE)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no pictures"):
+        read_pictures(tmp_path / "empty", SHAPE)
+    cut = tmp_path / "cut.png"
+    write(cut, np.random.default_rng(0).integers(0, 255, (6, 5, 3), dtype=np.uint8))
+    cut.write_bytes(cut.read_bytes()[:60])
+    with pytest.raises(UserError, match=r"cut\.png: cannot be read as a picture"):
+        read_pictures(cut, SHAPE)

@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from policy_accel.cli import main
+from policy_accel.configuration import IMAGES, ROBOT, groups, track_of
+from policy_accel.errors import UserError
+from policy_accel.images.config import ImageConfig, register
+from policy_accel.images.run import averages, image_config, load_image_run, train_run
+from policy_accel.training.metrics import read_metrics
+
+Build = Callable[..., ImageConfig]
+register()
+# Not for images, or told apart from the recipe only by it.
+METHODS = [
+    name
+    for name in groups(IMAGES)["method"]
+    if name not in ("baseline", "immiscible_residual", "immiscible_denoiser", "everything")
+]
+NEEDS = {
+    "immiscible_c2ot": ["acceleration.noise.condition_ratio=0.4", "task.augmentation=flip"],
+    "immiscible_policy": ["acceleration.noise.start_score=null", "training.evaluate_every=0"],
+}
+
+
+def averaged(run_dir: str | Path, name: str = "ema") -> dict[str, torch.Tensor]:
+    return load_file(Path(run_dir) / "checkpoints" / "00000004" / f"{name}.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+def interrupted(tiny_images: Build, *options: str) -> None:
+    """Train to the end in two parts, the first killed after two updates."""
+
+    def crash(step: int) -> None:
+        if step == 2:
+            raise RuntimeError("killed")
+
+    parts = [*options, "training.checkpoint.every=2"]
+    with pytest.raises(RuntimeError, match="killed"):
+        train_run(tiny_images(*parts), after_update=crash)
+    train_run(tiny_images(*parts))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_images_and_resumes_with_the_same_bits(
+    method: str, tiny_images: Build, tmp_path: Path
+) -> None:
+    options = [f"method={method}", "evaluation.samples=0", "training.validate_every=0", "task.augmentation=edm"]
+    options += ["task.label_dropout=0.2", "training.ema.lengths=[0.1]", *NEEDS.get(method, [])]
+    train_run(tiny_images(*options, f"run_dir={tmp_path / 'whole'}"))
+    interrupted(tiny_images, *options, f"run_dir={tmp_path / 'parts'}")
+    for name in ("ema", "ema_0.1"):
+        whole = averaged(tmp_path / "whole", name)
+        assert all(bool(value.isfinite().all()) for value in whole.values())
+        assert same(whole, averaged(tmp_path / "parts", name))
+
+
+@pytest.mark.parametrize("model", ["ddpm", "edm", "dit"])
+def test_every_model_trains(model: str, tiny_images: Build) -> None:
+    trained = train_run(tiny_images(f"model={model}", "evaluation.samples=0"))
+    assert trained.finished
+
+
+@pytest.mark.parametrize("method", ["flow", "edm"])
+def test_objectives_other_than_ddpm_are_sampled(method: str, tiny_images: Build) -> None:
+    trained = train_run(tiny_images(f"method={method}", "sampling.steps=2"))
+    assert trained.evaluation is not None
+    assert trained.evaluation["score"] >= 0
+
+
+def test_a_run_leaves_what_a_robot_run_leaves(tiny_images: Build) -> None:
+    config = tiny_images("training.evaluate_every=2", "evaluation.video=true", "training.ema.lengths=[0.05]")
+    trained = train_run(config)
+    run_dir = Path(config.run_dir)
+    assert trained.finished
+    assert {path.name for path in (run_dir / "samples").iterdir()} == {"00000002.png", "00000004.png", "forming.mp4"}
+    grid = np.asarray(Image.open(run_dir / "samples" / "00000004.png"))
+    assert grid.ndim == 3
+    assert grid.std() > 0
+    rows = read_metrics(run_dir / "metrics.jsonl")
+    scored = [row for row in rows if "measures" in row]
+    assert [row["step"] for row in scored] == [2, 4]
+    assert set(scored[0]["measures"]) < set(scored[1]["measures"])
+    for part in scored[1]["measures"].values():
+        assert {"value", "floor"} <= set(part)
+    losses = [row for row in rows if "loss" in row]
+    assert losses[-1]["samples"] == 32
+    assert losses[-1]["training_flops"] > 0
+    assert [row["step"] for row in rows if "validation_loss" in row] == [2, 4]
+    assert averages(run_dir) == ["ema", "ema_0.05"]
+
+
+def test_a_resumed_run_scores_the_same(tiny_images: Build, tmp_path: Path) -> None:
+    options = ["training.evaluate_every=2"]
+    whole = train_run(tiny_images(*options, f"run_dir={tmp_path / 'whole'}")).evaluation
+    interrupted(tiny_images, *options, f"run_dir={tmp_path / 'parts'}")
+    parts = json.loads(next((tmp_path / "parts/checkpoints/00000004").glob("evaluation.json")).read_text())
+    assert whole is not None
+    assert whole["measures"] == parts["measures"]
+
+
+def test_a_run_loads_without_its_data(tiny_images: Build, shapes: Path) -> None:
+    config = tiny_images("evaluation.samples=0", "training.ema.lengths=[0.1]", "task.augmentation=edm")
+    train_run(config)
+    for average in (None, "ema", "ema_0.1"):
+        run = load_image_run(Path(config.run_dir), average=average)
+        expected = averaged(config.run_dir, average or "ema")
+        assert same(expected, {key: value for key, value in run.model.state_dict().items() if key in expected})
+        assert (run.shape, len(run.classes), run.condition_dim, run.step) == ((3, 16, 16), 8, 17, 4)
+        assert not run.model.training
+    with pytest.raises(UserError, match="has no average 'best' of the weights; it has ema, ema_0"):
+        load_image_run(Path(config.run_dir), average="best")
+
+
+def test_evaluate_compares_the_averages(tiny_images: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny_images("training.ema.lengths=[0.1]", "evaluation.samples=0")
+    train_run(config)
+    assert main(["evaluate", config.run_dir, "--samples", "20", "--average", "all", "--seed", "3"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(result["averages"]) == {"ema", "ema_0.1"}
+    assert result["score"] == max(result["averages"].values())
+    assert (result["images"], result["seed"]) == (20, 3)
+    assert json.loads((Path(config.run_dir) / "evaluation.json").read_text())["average"] == result["average"]
+
+
+def test_the_same_evaluation_gives_the_same_numbers(tiny_images: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny_images("evaluation.samples=24")
+    trained = train_run(config)
+    main(["evaluate", config.run_dir])
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert trained.evaluation is not None
+    assert again["measures"] == trained.evaluation["measures"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--episodes", "3"], "--episodes is for a policy"),
+        (["--samples", "1000"], "1000"),
+        (["--samples", "0"], "--samples 0 leaves nothing to score"),
+        (["--average", "last"], "has no average 'last'"),
+        (["--inception", "nowhere.pth"], "nowhere.pth"),
+        (["--resnet", "nowhere.npz"], "nowhere.npz"),
+        (["--checkpoint", "7"], "has no checkpoint '7'"),
+    ],
+)
+def test_evaluate_names_mistakes(
+    arguments: list[str], sentence: str, tiny_images: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_images("evaluation.samples=0", "training.steps=1", "training.validate_every=0")
+    train_run(config)
+    assert main(["evaluate", config.run_dir, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["sampling.guidance=2.0"], "sampling.guidance=2.0 needs a model that has seen the null class"),
+        (["acceleration.noise.center=ridge", "acceleration.noise.choice=assignment"], "for images choose none"),
+        (["evaluation.samples=49"], "evaluation.samples=49"),
+        (["evaluation.samples=1"], "evaluation.samples=1 has no spread"),
+        (["evaluation.batch_size=0"], "evaluation.batch_size=0 must be at least 1"),
+        (["method=immiscible_policy", "training.evaluate_every=0"], "waits for an evaluation during training"),
+        (["model.multipliers=[1,2,2,2,2,2]"], "model.multipliers"),
+    ],
+)
+def test_training_names_mistakes(overrides: list[str], sentence: str, tiny_images: Build) -> None:
+    config = tiny_images(*overrides)
+    with pytest.raises(UserError, match=sentence):
+        train_run(config)
+    assert not Path(config.run_dir).exists()
+
+
+def test_tracks_are_told_apart() -> None:
+    assert track_of(["seed=1"]) is ROBOT
+    assert track_of(["task=cifar10"]) is IMAGES
+    assert track_of(["recipe=small", "task=pusht_state"]) is ROBOT
+    with pytest.raises(UserError, match="recipe=small is for robot policies and task=mnist for images"):
+        track_of(["recipe=small", "task=mnist"])
+    with pytest.raises(UserError, match=r"task=cifar is unknown; did you mean 'cifar10'\?"):
+        track_of(["task=cifar"])
+    for group in ("task", "recipe", "model"):
+        assert not set(groups(ROBOT)[group]) & set(groups(IMAGES)[group])
+
+
+@pytest.mark.parametrize("group", ["task", "recipe", "model", "method"])
+def test_help_names_every_choice(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in groups(IMAGES)[group])
+
+
+def test_a_robot_run_makes_no_images(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("policy: {}\nmodel: {name: unet}\n")
+    with pytest.raises(UserError, match="is the run of a robot policy"):
+        load_image_run(tmp_path)
+
+
+def expected(**settings: Any) -> dict[str, Any]:
+    return settings
+
+
+RECIPES = {
+    "ddpm_cifar10": expected(
+        family="ddpm", target="epsilon", batch=128, lr=2e-4, steps=800_000, model="ddpm", sampler=("ddpm", 1000)
+    ),
+    "edm_cifar10": expected(
+        family="edm", target="edm", batch=512, lr=1e-3, steps=390_625, model="edm", sampler=("heun", 18)
+    ),
+    "fdm_edm_cifar10": expected(family="edm", target="edm", cap=200, scale="momentum", multiplier=2.0, model="edm"),
+    "fdm_vp_cifar10": expected(family="vp", target="epsilon", cap=400, scale="momentum", multiplier=2.0),
+    "fdm_ve_cifar10": expected(family="ve", target="negative_epsilon", cap=400, scale="momentum", multiplier=1.0),
+    "immiscible_ddim_cifar10": expected(choice="assignment", batch=256, sampler=("ddim", 100), family="ddpm"),
+    "immiscible_fm_cifar10": expected(
+        choice="nearest", candidates=4, family="flow", target="flow", batch=256, sampler=("euler", 50)
+    ),
+    "clts_cifar10": expected(law="curriculum", decay="demon", batch=128, family="ddpm"),
+    "kl_ddim_cifar10": expected(times=4, batch=32, family="ddpm", sampler=("ddim", 100)),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_those_of_the_papers(name: str) -> None:
+    config = image_config([f"recipe={name}", "task.data=x"])
+    acceleration, training = config.acceleration, config.training
+    found = {
+        "family": config.diffusion.family,
+        "target": config.diffusion.target,
+        "batch": training.batch_size,
+        "lr": training.optimizer.lr,
+        "steps": training.steps,
+        "model": config.model.name,
+        "sampler": (config.sampling.sampler, config.sampling.steps),
+        "cap": acceleration.momentum.cap_warmup,
+        "scale": acceleration.momentum.input_scale,
+        "multiplier": acceleration.momentum.multiplier,
+        "choice": acceleration.noise.choice,
+        "candidates": acceleration.noise.candidates,
+        "law": acceleration.timesteps.law,
+        "decay": training.optimizer.momentum_decay.law,
+        "times": acceleration.path.times_per_sample,
+    }
+    assert {key: found[key] for key in RECIPES[name]} == RECIPES[name]
+    published = name not in ("ddpm_cifar10", "edm_cifar10")
+    assert config.method == ("published" if published else "baseline")
+
+
+@pytest.mark.parametrize("name", groups(IMAGES)["recipe"])
+def test_every_recipe_can_be_built_and_run_small(name: str, tiny_images: Build, shapes: Path) -> None:
+    """The recipe's objective, optimiser and sampler with a tiny net on shapes."""
+    from .conftest import TINY
+
+    model = image_config([f"recipe={name}", "task.data=x"]).model.name
+    config = image_config(
+        [
+            f"recipe={name}",
+            f"task.data={shapes}",
+            *TINY[model],
+            "training.steps=2",
+            "training.batch_size=4",
+            "training.device=cpu",
+            "training.evaluate_every=0",
+            "training.validate_every=0",
+            "training.optimizer.warmup_steps=1",
+            "sampling.steps=2",
+            "evaluation.samples=0",
+            "evaluation.curve_samples=0",
+            "evaluation.grid=2",
+            "evaluation.video=false",
+            f"run_dir={tiny_images().run_dir}",
+        ]
+    )
+    assert train_run(config).finished
+
+
+def test_a_paper_s_recipe_has_a_baseline_of_its_own() -> None:
+    with pytest.raises(UserError, match="which method=baseline does not turn off"):
+        image_config(["recipe=kl_ddim_cifar10", "method=baseline"])
+
+
+def test_an_average_of_another_length_is_made_from_the_checkpoints(tiny_images: Build) -> None:
+    config = tiny_images(
+        "training.ema.lengths=[0.05,0.1,0.2]",
+        "training.steps=12",
+        "training.checkpoint.every=1",
+        "training.checkpoint.keep_every=1",
+        "evaluation.samples=0",
+        "training.validate_every=0",
+    )
+    train_run(config)
+    between = load_image_run(Path(config.run_dir), average="ema_0.15").model.state_dict()
+    stored = [load_image_run(Path(config.run_dir), average=f"ema_{x}").model.state_dict() for x in (0.1, 0.2)]
+    name = "input.weight"
+    assert not torch.equal(between[name], stored[0][name])
+    apart = (stored[0][name] - stored[1][name]).norm()
+    assert max((between[name] - part[name]).norm() for part in stored) < apart
+
+
+def test_checkpoints_are_compared_by_scores_of_one_count(tiny_images: Build) -> None:
+    config = tiny_images("training.evaluate_every=2", "evaluation.samples=40", "evaluation.curve_samples=16")
+    train_run(config)
+    scored = [row for row in read_metrics(Path(config.run_dir) / "metrics.jsonl") if "measures" in row]
+    assert [(row["images"], row["score_images"]) for row in scored] == [(16, 16), (40, 16)]

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from policy_accel.data.images import ImageSet, make_shapes, read_images, write_images_npz
+from policy_accel.diffusion import Batch
+from policy_accel.errors import UserError
+from policy_accel.images.config import ImageConfig
+from policy_accel.images.run import build_task
+from policy_accel.images.sets import ImageTaskConfig, load_split
+from policy_accel.images.task import ImageTask
+from policy_accel.training.randomness import named_generator
+
+Build = Callable[..., ImageConfig]
+ROWS = torch.arange(48)
+
+
+def task_of(config: ImageConfig) -> ImageTask:
+    task = build_task(config, load_split(config.task))
+    task.to(torch.device("cpu"))
+    return task
+
+
+def batch_of(config: ImageConfig, seed: int = 0) -> Batch:
+    return task_of(config).batch(ROWS, named_generator(seed, "batch"))
+
+
+def test_a_batch_holds_the_images_and_their_classes(tiny_images: Build, shapes: Path) -> None:
+    batch = batch_of(tiny_images())
+    real = read_images(shapes, "train")
+    assert real is not None
+    assert real.labels is not None
+    assert torch.equal(batch.x0, torch.from_numpy(real.images).float() / 127.5 - 1)
+    assert batch.condition is not None
+    assert torch.equal(batch.condition.argmax(1), torch.from_numpy(real.labels))
+    assert torch.equal(batch.condition.sum(1), torch.ones(48))
+
+
+def test_an_unconditional_model_gets_no_condition(tiny_images: Build) -> None:
+    assert batch_of(tiny_images("task.conditional=false")).condition is None
+
+
+def test_a_flip_mirrors_about_half_of_the_images(tiny_images: Build) -> None:
+    plain, flipped = batch_of(tiny_images()).x0, batch_of(tiny_images("task.augmentation=flip")).x0
+    same = (plain == flipped).flatten(1).all(1)
+    mirrored = (plain.flip(3) == flipped).flatten(1).all(1)
+    assert (same | mirrored).all()
+    assert 10 < int(mirrored.sum()) < 38
+
+
+def test_dropped_labels_are_the_null_class(tiny_images: Build) -> None:
+    condition = batch_of(tiny_images("task.label_dropout=0.5")).condition
+    assert condition is not None
+    kept = condition.sum(1)
+    assert set(kept.tolist()) == {0.0, 1.0}
+    assert 12 < int(kept.sum()) < 36
+    whole = batch_of(tiny_images()).condition
+    assert whole is not None
+    assert torch.equal(condition[kept == 1], whole[kept == 1])
+
+
+def test_the_model_is_told_how_an_image_was_augmented(tiny_images: Build) -> None:
+    config = tiny_images("task.augmentation=edm", "task.augmentation_probability=0.5")
+    task = task_of(config)
+    batch = task.batch(ROWS, named_generator(0, "batch"))
+    assert batch.condition is not None
+    assert batch.condition.shape == (48, 8 + 9)
+    assert (batch.condition[:, 8:] != 0).any()
+    held = task.validation_batch(torch.arange(4)).condition
+    assert held is not None
+    assert not held[:, 8:].any()
+
+
+def test_the_same_stream_gives_the_same_batch(tiny_images: Build) -> None:
+    config = tiny_images("task.augmentation=edm", "task.label_dropout=0.3")
+    one, again, other = (batch_of(config, seed) for seed in (0, 0, 1))
+    assert torch.equal(one.x0, again.x0)
+    assert torch.equal(one.condition, again.condition)
+    assert not torch.equal(one.x0, other.x0)
+
+
+def test_images_on_the_disk_give_the_same_batches(tiny_images: Build) -> None:
+    near, far = (task_of(tiny_images(f"task.residence={where}")) for where in ("device", "disk"))
+    assert near.train.resident is not None
+    assert far.train.resident is None
+    rows = torch.tensor([5, 0, 47, 5])
+    one, other = (task.batch(rows, named_generator(0, "batch")) for task in (near, far))
+    assert torch.equal(one.x0, other.x0)
+    assert torch.equal(one.condition, other.condition)
+
+
+@pytest.mark.parametrize(("free", "resident"), [(2**40, True), (1000, False)])
+def test_images_are_resident_when_they_fit(
+    free: int, resident: bool, tiny_images: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("policy_accel.images.task.free_memory", lambda device: free)
+    assert (task_of(tiny_images()).train.resident is not None) is resident
+
+
+def test_labels_and_noise_stay_with_their_images(tiny_images: Build) -> None:
+    """Assignment moves noise only: a well-known library permutes the noise and not the target."""
+    for method in ("immiscible", "immiscible_classes", "immiscible_knn:acceleration.noise.candidates=8"):
+        name, *own = method.split(":")
+        task = task_of(tiny_images(f"method={name}", *own))
+        batch = task.batch(ROWS, named_generator(0, "batch"))
+        plain = task_of(tiny_images()).batch(ROWS, named_generator(0, "batch"))
+        assert torch.equal(batch.x0, plain.x0)
+        assert torch.equal(batch.condition, plain.condition)
+        noised = task.objective.draw(batch, named_generator(0, "t"), named_generator(0, "n"))
+        at = task.objective.process.coefficients(noised.t)
+        alpha, sigma = (part.float().view(-1, 1, 1, 1) for part in (at.alpha, at.sigma))
+        # The target is v = alpha eps - sigma x0 of this very sample: x0 = alpha x_t - sigma v.
+        assert torch.allclose(alpha * noised.x_t - sigma * noised.target, batch.x0, atol=1e-4)
+
+
+def test_noise_is_assigned_inside_the_classes(tiny_images: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    import policy_accel.acceleration.noise_choices as choices
+
+    asked = []
+    original = choices.start_assignment
+
+    def watch(*args: object, **options: object) -> object:
+        asked.append(options.get("groups"))
+        return original(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(choices, "start_assignment", watch)
+    task = task_of(tiny_images("method=immiscible_classes"))
+    batch = task.batch(ROWS, named_generator(0, "batch"))
+    task.objective.draw(batch, named_generator(0, "t"), named_generator(0, "n"))
+    assert batch.condition is not None
+    assert torch.equal(asked[0], batch.condition.argmax(1))
+
+
+def test_images_are_held_out_where_there_is_no_test_split(tmp_path: Path) -> None:
+    write_images_npz(tmp_path / "a.npz", make_shapes(40, size=16, seed=0), None)
+    config = ImageTaskConfig(data=str(tmp_path / "a.npz"), augmentation="none", held_out=0.25)
+    split, again = load_split(config), load_split(config)
+    assert (len(split.train), len(split.held_out)) == (30, 10)
+    assert np.array_equal(split.held_out.images, again.held_out.images)
+    both = np.concatenate([split.train.images, split.held_out.images]).reshape(40, -1)
+    whole = read_images(tmp_path / "a.npz", "train")
+    assert whole is not None
+    assert {row.tobytes() for row in both} == {row.tobytes() for row in whole.images.reshape(40, -1)}
+    config.split_seed = 1
+    assert not np.array_equal(load_split(config).held_out.images, split.held_out.images)
+
+
+def test_subsets_of_a_cached_set_have_fingerprints_of_their_own() -> None:
+    from policy_accel.images.sets import take
+
+    images = ImageSet(np.zeros((4, 3, 8, 8), np.uint8), None, (), "x", key="abc")
+    parts = [take(images, np.array(rows)) for rows in ([0, 1], [2, 3])]
+    assert len({images.fingerprint(), *(part.fingerprint() for part in parts)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["task.label_dropout=0.1", "task.conditional=false"], "task.label_dropout=0.1 drops class labels"),
+        (["task.label_dropout=1.0"], r"task.label_dropout=1.0 must lie in \[0, 1\)"),
+        (["task.augmentation=rotate"], "task.augmentation 'rotate' is unknown"),
+        (["task.residence=ram"], "task.residence 'ram' is unknown"),
+        (["task.augmentation_probability=0.5"], "task.augmentation_probability=0.5 has no effect"),
+        (["task.latent_scale=1.0"], "task.latent_scale=1.0 has no effect with pixels"),
+        (["task.limit=1"], "task.limit=1 must be at least 2"),
+        (["task.limit=1000"], "task.limit=1000 is more than the 48 training images"),
+        (["task.held_out=0.0"], "task.held_out=0.0 must lie between 0 and 1"),
+        (["task.data=nowhere.npz"], "nowhere.npz"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(overrides: list[str], sentence: str, tiny_images: Build) -> None:
+    config = tiny_images(*overrides)
+    with pytest.raises(UserError, match=sentence):
+        load_split(config.task)
+
+
+def test_classes_are_needed_where_they_are_asked_for(tmp_path: Path, tiny_images: Build) -> None:
+    write_images_npz(tmp_path / "bare.npz", ImageSet(make_shapes(40, size=16, seed=0).images, None, (), "x"), None)
+    bare = f"task.data={tmp_path / 'bare.npz'}"
+    with pytest.raises(UserError, match=r"task.conditional=true needs class labels"):
+        load_split(tiny_images(bare).task)
+    config = tiny_images(bare, "task.conditional=false", "method=immiscible_classes")
+    with pytest.raises(UserError, match="within=groups assigns noise inside the classes"):
+        build_task(config, load_split(config.task))
+    config = tiny_images("task.conditional=false", "method=immiscible_c2ot", "acceleration.noise.condition_ratio=0.4")
+    with pytest.raises(UserError, match="within=condition compares the classes"):
+        build_task(config, load_split(config.task))
