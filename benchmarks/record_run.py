@@ -27,7 +27,7 @@ def main() -> None:
     options = parser.parse_args()
     trained = [row for row in rows(options.run_dir / "metrics.jsonl") if "loss" in row][-1]
     scores = [
-        {**{key: value for key, value in result.items() if key != "episodes"}, "episodes": len(result["episodes"])}
+        {**result, "episodes": len(result["episodes"])} if "episodes" in result else result
         for result in rows(options.run_dir / "evaluations.jsonl")
     ]
     figures = {

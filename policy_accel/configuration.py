@@ -25,17 +25,22 @@ CONFIG_DIR = Path(policy_accel.configs.__path__[0]).resolve()
 class Track:
     """One kind of run: its own tasks, models and recipes lie in `folder`; the methods belong to all tracks.
 
-    `name` is the provider under which the track's typed models are known to Hydra's ConfigStore, `missing` how to find
-    the value of a setting that must be given.
+    `name` is the provider under which the track's typed models are known to Hydra's ConfigStore, `runs` says what it trains,
+    `missing` how to find the value of a setting that must be given.
     """
 
     name: str
     folder: Path
+    runs: str
     missing: str
 
 
-ROBOT = Track("robot", CONFIG_DIR, "`policy-accel data inspect PATH` lists the keys of a replay buffer")
-IMAGES = Track("images", CONFIG_DIR / "images", "`policy-accel data inspect PATH` says whether it is an image set")
+ROBOT = Track(
+    "robot", CONFIG_DIR, "robot policies", "`policy-accel data inspect PATH` lists the keys of a replay buffer"
+)
+IMAGES = Track(
+    "images", CONFIG_DIR / "images", "images", "`policy-accel data inspect PATH` says whether it is an image set"
+)
 TRACKS = (ROBOT, IMAGES)
 GROUPS_OF_A_TRACK = ("task", "recipe", "model")
 
@@ -111,6 +116,12 @@ def _check_choices(track: Track, overrides: Sequence[str]) -> None:
     for override in overrides:
         key, value = override.split("=", 1)
         if key in known and value not in known[key]:
+            for other in TRACKS:
+                if (other.folder / key / f"{value}.yaml").is_file():
+                    raise UserError(
+                        f"{override} is for {other.runs}; choose a task of theirs too (`policy-accel train --help` "
+                        "lists them)."
+                    )
             raise UserError(f"{key}={value} is unknown; {did_you_mean(value, known[key])}")
 
 

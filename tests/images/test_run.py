@@ -317,3 +317,8 @@ def test_checkpoints_are_compared_by_scores_of_one_count(tiny_images: Build) -> 
     train_run(config)
     scored = [row for row in read_metrics(Path(config.run_dir) / "metrics.jsonl") if "measures" in row]
     assert [(row["images"], row["score_images"]) for row in scored] == [(16, 16), (40, 16)]
+
+
+def test_a_model_of_the_other_track_says_so() -> None:
+    with pytest.raises(UserError, match="model=unet_small is for robot policies; choose a task of theirs"):
+        image_config(["task=shapes", "model=unet_small"])
