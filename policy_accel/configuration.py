@@ -25,8 +25,8 @@ CONFIG_DIR = Path(policy_accel.configs.__path__[0]).resolve()
 class Track:
     """One kind of run: its own tasks, models and recipes lie in `folder`; the methods belong to all tracks.
 
-    `name` is the provider under which the track's typed models are known to Hydra's ConfigStore, `runs` says what it trains,
-    `missing` how to find the value of a setting that must be given.
+    `name` is the provider under which the track's typed models are known to Hydra's ConfigStore, `runs` says what it
+    trains, `missing` how to find the value of a setting that must be given.
     """
 
     name: str

@@ -7,34 +7,23 @@ from dataclasses import dataclass, field
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from policy_accel.acceleration.config import AccelerationConfig
 from policy_accel.configuration import IMAGES
-from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.images.evaluate import ImageEvaluationConfig
 from policy_accel.images.generate import ImageSamplingConfig
 from policy_accel.images.sets import ImageTaskConfig
 from policy_accel.models.config import ModelConfig
 from policy_accel.models.images import IMAGE_DENOISERS
-from policy_accel.training.loop import TrainingConfig
+from policy_accel.training.run_config import RunConfig
 
 
 @dataclass
-class ImageConfig:
+class ImageConfig(RunConfig):
     """Everything that `policy-accel train` takes for an image task."""
 
     task: ImageTaskConfig = field(default_factory=ImageTaskConfig)
     model: ModelConfig = MISSING
-    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
-    acceleration: AccelerationConfig = field(default_factory=AccelerationConfig)
     sampling: ImageSamplingConfig = field(default_factory=ImageSamplingConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: ImageEvaluationConfig = field(default_factory=ImageEvaluationConfig)
-    label: str = "plain"
-    """Names the run directory; each recipe sets its own."""
-    method: str = "baseline"
-    """Names the run directory too; method=NAME sets it with the settings of that method."""
-    seed: int = 42
-    run_dir: str = "runs/${task.name}-${label}-${method}-${model.name}-seed${seed}"
 
 
 def register() -> None:

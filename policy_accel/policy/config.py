@@ -7,35 +7,24 @@ from dataclasses import dataclass, field
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from policy_accel.acceleration.config import AccelerationConfig
 from policy_accel.configuration import ROBOT
-from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.diffusion.sampling import SamplingConfig
 from policy_accel.models import DENOISERS, ModelConfig
 from policy_accel.policy.demonstrations import TaskConfig
 from policy_accel.policy.evaluate import EvaluationConfig
 from policy_accel.policy.policy import PolicyConfig
-from policy_accel.training.loop import TrainingConfig
+from policy_accel.training.run_config import RunConfig
 
 
 @dataclass
-class RobotConfig:
+class RobotConfig(RunConfig):
     """Everything that `policy-accel train` takes."""
 
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = MISSING
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
-    acceleration: AccelerationConfig = field(default_factory=AccelerationConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    label: str = "plain"
-    """Names the run directory; each recipe sets its own."""
-    method: str = "baseline"
-    """Names the run directory too; method=NAME sets it with the settings of that method."""
-    seed: int = 42
-    run_dir: str = "runs/${task.name}-${label}-${method}-${model.name}-seed${seed}"
 
 
 def register() -> None:
