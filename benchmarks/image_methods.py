@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from results import RESULTS, write_result
+from results import RESULTS, without_folders, write_result
 
 COSTS = ("samples", "training_flops", "training_seconds")
 
@@ -164,7 +164,7 @@ def record(options: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
         options.output,
         {
             "recipe": "images_small",
-            "settings": options.settings,
+            "settings": [without_folders(setting) for setting in options.settings],
             "threads": options.threads,
             "runs_side_by_side": options.jobs,
             "quality": options.quality,
@@ -193,7 +193,11 @@ def main() -> None:
         print(json.dumps(run_one(options, options.one[0], int(options.one[1]))))
         return
     before = json.loads(options.output.read_text()) if options.output.is_file() else {"runs": []}
-    same = {"settings": options.settings, "threads": options.threads, "runs_side_by_side": options.jobs}
+    same = {
+        "settings": [without_folders(setting) for setting in options.settings],
+        "threads": options.threads,
+        "runs_side_by_side": options.jobs,
+    }
     changed = [name for name, value in same.items() if before.get(name, value) != value]
     if changed:
         parser.error(f"{options.output} was made with other {', '.join(changed)}; give another --output")

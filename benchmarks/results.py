@@ -39,9 +39,15 @@ def hardware() -> dict[str, Any]:
     return found
 
 
+def without_folders(argument: str) -> str:
+    """The argument with the folders of an absolute path taken off, in `key=/path` too."""
+    key, separator, value = argument.rpartition("=")
+    return f"{key}{separator}{Path(value).name}" if value.startswith(("/", "..")) else argument
+
+
 def write_result(path: Path, figures: dict[str, Any]) -> None:
     """Write `figures` with their circumstances to `path`."""
-    arguments = [Path(argument).name if argument.startswith(("/", "..")) else argument for argument in sys.argv[1:]]
+    arguments = [without_folders(argument) for argument in sys.argv[1:]]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent)
     replace_json(
         path,
