@@ -32,11 +32,14 @@ def plot_learning_curve(run_dir: Path) -> Path:
     axes[0].legend()
     if scored:
         steps, scores = [row["step"] for row in scored], [row["score"] for row in scored]
-        below = [row["score"] - row["score_interval"][0] for row in scored]
-        above = [row["score_interval"][1] - row["score"] for row in scored]
-        axes[1].errorbar(steps, scores, yerr=[below, above], marker="o", capsize=4, color="tab:green")
+        intervals, label = None, "score"
+        if all("score_interval" in row for row in scored):
+            below = [row["score"] - row["score_interval"][0] for row in scored]
+            above = [row["score_interval"][1] - row["score"] for row in scored]
+            intervals, label = [below, above], f"score ({scored[-1]['confidence']:.0%} interval)"
+        axes[1].errorbar(steps, scores, yerr=intervals, marker="o", capsize=4, color="tab:green")
         axes[1].set_ylim(0.0, 1.05)
-        axes[1].set_ylabel(f"score ({scored[-1]['confidence']:.0%} interval)")
+        axes[1].set_ylabel(label)
     axes[-1].set_xlabel("updates")
     figure.suptitle(run_dir.name)
     for axis in axes:

@@ -322,3 +322,39 @@ def test_checkpoints_are_compared_by_scores_of_one_count(tiny_images: Build) -> 
 def test_a_model_of_the_other_track_says_so() -> None:
     with pytest.raises(UserError, match="model=unet_small is for robot policies; choose a task of theirs"):
         image_config(["task=shapes", "model=unet_small"])
+
+
+def test_the_command_line_trains_samples_and_says_where_everything_is(
+    tiny_images: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str], shapes: Path
+) -> None:
+    from .conftest import TINY
+
+    run_dir = tmp_path / "demo"
+    settings = [
+        f"task.data={shapes}",
+        *TINY["ddpm"],
+        "training.steps=4",
+        "training.batch_size=4",
+        "training.evaluate_every=2",
+        "training.optimizer.warmup_steps=1",
+        "training.checkpoint.every=2",
+        "sampling.steps=2",
+        "evaluation.samples=24",
+        "evaluation.curve_samples=16",
+        "evaluation.grid=4",
+        f"run_dir={run_dir}",
+    ]
+    for _ in range(2):  # the second call finds the run finished
+        assert main(["demo", "images", *settings]) == 0
+        printed = capsys.readouterr().out
+        for name in ("fd_random_conv", "coverage", "copies", "learning_curve.png", "samples", "evaluation.json"):
+            assert name in printed
+    for name in ("learning_curve.png", "evaluation.json", "samples/forming.mp4", "samples/00000002.png"):
+        assert (run_dir / name).is_file()
+    assert main(["sample", str(run_dir), "--count", "3", "--labels", "star", "--output", str(tmp_path / "stars")]) == 0
+    assert (tmp_path / "stars" / "grid.png").is_file()
+
+
+def test_there_is_no_other_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "image"]) == 2
+    assert "there is no demo 'image'; did you mean 'images'?" in capsys.readouterr().err
