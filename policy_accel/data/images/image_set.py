@@ -74,12 +74,14 @@ class ImageSet:
         return digest.hexdigest()
 
 
-def number_names(labels: np.ndarray | None) -> tuple[str, ...]:
+def number_names(labels: np.ndarray | None, source: str) -> tuple[str, ...]:
     """Names "0", "1", ... for int64 labels [N] whose classes have no names of their own; () without labels."""
     if labels is None or not len(labels):
         return ()
     if int(labels.max()) >= MOST_CLASSES:
-        raise UserError(f"label {labels.max()} is no class number: they count from 0 to fewer than {MOST_CLASSES}.")
+        raise UserError(
+            f"{source}: label {labels.max()} is no class number, they count from 0 to below {MOST_CLASSES}; correct it."
+        )
     return tuple(map(str, range(int(labels.max()) + 1)))
 
 

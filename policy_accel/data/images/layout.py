@@ -145,7 +145,7 @@ def _labels_of_file(tree: Tree, names: list[str], root: str) -> tuple[list[str],
     found = np.array([labels[name] for name in names], np.int64)
     if found.size and found.min() < 0:
         raise UserError(f"{where}: has the label {found.min()}; labels are integers from 0.")
-    return names, found, number_names(np.array(list(labels.values()), np.int64))
+    return names, found, number_names(np.array(list(labels.values()), np.int64), str(where))
 
 
 def _is_entry(entry: Any) -> bool:

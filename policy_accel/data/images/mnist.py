@@ -39,7 +39,7 @@ def read_mnist(tree: Tree, split: Split) -> ImageSet | None:
     labels = _read_idx(tree, labels_name, 1).astype(np.int64)
     if len(images) != len(labels):
         raise UserError(f"{tree.path}: {images_name} has {len(images)} images, {labels_name} {len(labels)}; {_AGAIN}.")
-    classes = number_names(np.append(labels, 9))  # the digits, also where one is not among the labels
+    classes = number_names(np.append(labels, 9), str(tree.path))  # the digits, also where one is not among the labels
     return ImageSet(images[:, None], labels, classes, f"{tree.path} ({split})")
 
 

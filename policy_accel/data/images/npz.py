@@ -64,7 +64,7 @@ def read_npz(path: Path, split: Split) -> ImageSet | None:
             raise UserError(f"{path}: {label_name} holds {labels.dtype} values; labels are integers from 0.")
         labels = labels.reshape(-1).astype(np.int64)
         known = labels if of_train is None else np.append(labels, of_train).astype(np.int64)  # of both parts
-        names = names or number_names(known)
+        names = names or number_names(known, str(path))
     return ImageSet(_channels_first(values), labels, (names or ()) if labels is not None else (), f"{path} ({split})")
 
 

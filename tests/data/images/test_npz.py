@@ -148,3 +148,10 @@ def test_missing_and_foreign(tmp_path):
         read_images("shipped:nope.npz", "train")
     with pytest.raises(UserError, match=r"task\.resolution is 0"):
         read_images("shipped:shapes.npz", "train", resolution=0)
+
+
+def test_a_label_that_is_no_class_number_names_the_file(tmp_path):
+    path = tmp_path / "huge.npz"
+    np.savez(path, images=np.zeros((2, 8, 8, 3), np.uint8), labels=np.array([0, 10**9]))
+    with pytest.raises(UserError, match=r"huge\.npz: label 1000000000 is no class number"):
+        read_images(path, "train")
