@@ -18,6 +18,8 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 try:
     import pymunk
     from gym_pusht.envs.pusht import PushTEnv, pymunk_to_shapely
+
+    from .pusht_drawing import WINDOW, draw_window, small_picture
 except ImportError as error:
     raise UserError(f"Push-T needs gym-pusht ({error}); install it with: pip install 'policy-accel[pusht]'") from error
 
@@ -29,7 +31,6 @@ if int(pymunk.version.split(".")[0]) >= 7:
 
 OBSERVATIONS = ("state", "keypoints", "image")
 SUCCESS_COVERAGE = 0.95
-WINDOW = 512
 IMAGE_SIZE = 96
 MARGIN = 64  # a block may start through a wall, and is then seen outside the window
 
@@ -130,10 +131,16 @@ class PushT(PushTEnv):
     def get_obs(self) -> Any:
         """The present observation, see the class."""
         if self.observation == "image":
-            image = self._get_img(self._draw(), IMAGE_SIZE, IMAGE_SIZE)
+            image = small_picture(self._draw(), IMAGE_SIZE)
             return {"image": image, "agent_pos": np.array(self.agent.position, dtype=np.float32)}
         state = np.array([*self.agent.position, *self.block.position, self.block.angle % (2 * np.pi)])
         return state.astype(np.float32) if self.observation == "state" else keypoint_observation(state)
+
+    def _draw(self) -> Any:
+        """The window, drawn as in the demonstrations."""
+        goal = self.get_goal_pose_body(self.goal_pose)
+        shapes = (shape for shape in self.space.shapes if shape.body is self.block)
+        return draw_window(self.space, [[goal.local_to_world(v) for v in shape.get_vertices()] for shape in shapes])
 
     def _get_coverage(self) -> float:
         """Share of the goal that the block covers. gym-pusht unites the block's two shapes in the order of a set, that

@@ -9,20 +9,32 @@ from policy_accel.configuration import groups
 from policy_accel.errors import UserError
 from policy_accel.policy.run import robot_config
 
+RECIPES = (
+    "demo",
+    "diffusion_policy",
+    "diffusion_policy_image",
+    "diffusion_policy_robomimic",
+    "diffusion_policy_robomimic_image",
+    "diffusion_policy_transformer",
+    "planning",
+    "small",
+    "small_image",
+)
+
 
 def test_groups_offer_files_and_typed_models() -> None:
     robot_config([])
     found = groups()
     assert set(found) == {"task", "model", "recipe", "method"}
-    assert {"unet", "unet_small", "transformer", "mlp"} == set(found["model"])
-    assert {"small", "diffusion_policy", "diffusion_policy_transformer", "demo"} == set(found["recipe"])
+    assert {"unet", "unet_small", "unet_long", "unet_large", "transformer", "mlp"} == set(found["model"])
+    assert set(RECIPES) == set(found["recipe"])
 
 
-@pytest.mark.parametrize("recipe", ["small", "diffusion_policy", "diffusion_policy_transformer", "demo"])
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("model", ["unet", "unet_small", "transformer", "mlp"])
-@pytest.mark.parametrize("task", ["pusht_state", "pusht_keypoints", "custom"])
+@pytest.mark.parametrize("task", ["pusht_state", "pusht_keypoints", "custom", "can_abs", "pointmaze_large"])
 def test_choices_on_the_command_line_win(recipe: str, model: str, task: str) -> None:
-    given = ["task.data=x", "task.observation=[a]", "task.action=b"] if task == "custom" else []
+    given = ["task.data=x", *(["task.observation=[a]", "task.action=b"] if task == "custom" else [])]
     config = robot_config([f"recipe={recipe}", f"model={model}", f"task={task}", *given])
     assert config.task.name == task
     assert config.model.name == model.split("_")[0]

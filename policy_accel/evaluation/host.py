@@ -32,15 +32,16 @@ DEFAULT_FPS = 10.0
 class LocalHost:
     """Hosts the slots that it is given tasks for.
 
-    A slot's environment is made at its first episode and kept; a filmed episode has an environment of its own, which
-    can render. An environment that raised is not used again.
+    The environment's class is imported at once, with its simulator. A slot's environment is made at its first episode
+    and kept; a filmed episode has an environment of its own, which can render. An environment that raised is not used
+    again.
 
     Raises:
-        UserError: the module of the environment cannot be imported.
+        UserError: the environment cannot be imported.
     """
 
     def __init__(self, spec: EnvironmentSpec) -> None:
-        _import_module(spec)
+        import_environment(spec)
         self._spec = spec
         self._environments: dict[tuple[int, bool], gymnasium.Env] = {}
         self._episodes: dict[int, Episode] = {}
@@ -113,6 +114,7 @@ class Episode:
         self.length = 0
         self.score = -math.inf
         self.success: bool | None = None
+        self.metrics: dict[str, float] | None = None
         fps = float(environment.metadata.get("render_fps") or DEFAULT_FPS)
         self.video = None if video is None else VideoWriter(video, fps)
         self._max_steps = spec.max_steps
@@ -138,6 +140,7 @@ class Episode:
             self._history.append(_snapshot(observation))
             self._film()
             if terminated or truncated or self.length >= self._max_steps:
+                self.metrics = _metrics(info)
                 return True
         return False
 
@@ -145,7 +148,7 @@ class Episode:
         """The last n_obs_steps observations, oldest first: [n_obs_steps, *O], or a dictionary of such arrays."""
         stacked = stack(self._history)
         for key, array in stacked.items() if isinstance(stacked, dict) else [("", stacked)]:
-            if not np.isfinite(array).all():
+            if array.dtype.kind not in "biu" and not np.isfinite(array).all():
                 raise ValueError(f"the observation {key} after step {self.length} has a NaN or infinite value")
         return stacked
 
@@ -155,7 +158,7 @@ class Episode:
             self.video.finish()
         success = self.score >= 1 if self.success is None else self.success
         name = None if self.video is None else self.video.path.name
-        return EpisodeResult(self.seed, self.score, success, self.length, video=name)
+        return EpisodeResult(self.seed, self.score, success, self.length, video=name, metrics=self.metrics)
 
     def _film(self) -> None:
         if self.video is None:
@@ -171,9 +174,9 @@ def environment_spaces(spec: EnvironmentSpec) -> tuple[gymnasium.Space, gymnasiu
     """Observation and action space of an environment, which is made for it and closed again.
 
     Raises:
-        UserError: its module cannot be imported, or it cannot be made.
+        UserError: it cannot be imported, or cannot be made.
     """
-    _import_module(spec)
+    import_environment(spec)
     environment = make_environment(spec, filmed=False)
     try:
         return environment.observation_space, environment.action_space
@@ -181,31 +184,67 @@ def environment_spaces(spec: EnvironmentSpec) -> tuple[gymnasium.Space, gymnasiu
         environment.close()
 
 
-def _import_module(spec: EnvironmentSpec) -> None:
+def import_environment(spec: EnvironmentSpec) -> None:
+    """Import the module that registers the environment, and then the environment's class with its simulator.
+
+    Raises:
+        UserError: a module that cannot be imported; a package that is not installed, by its name; an unknown id.
+    """
     try:
         importlib.import_module(spec.module)
     except ImportError as error:
         raise UserError(f"the module '{spec.module}' of environment '{spec.id}' does not import: {error}") from error
+    try:
+        entry_point = gymnasium.spec(spec.id).entry_point
+        if isinstance(entry_point, str):
+            importlib.import_module(entry_point.partition(":")[0])
+    except UserError:
+        raise
+    except Exception as error:
+        raise _explained(error, f"environment '{spec.id}'", "cannot be made") from error
 
 
 def make_environment(spec: EnvironmentSpec, *, filmed: bool) -> gymnasium.Env:
-    """`gymnasium.make` without time limit and checker; a filmed one renders rgb_array.
+    """`gymnasium.make` without time limit and checker; a filmed one renders rgb_array and gets spec.film_kwargs.
 
     Raises:
-        UserError: it cannot be made, or cannot render.
+        UserError: it cannot be made, or cannot render, or takes no such argument.
     """
-    kwargs: dict[str, Any] = spec.kwargs | ({"render_mode": "rgb_array"} if filmed else {})
+    kwargs: dict[str, Any] = spec.kwargs | ({**spec.film_kwargs, "render_mode": "rgb_array"} if filmed else {})
     try:
         environment = gymnasium.make(spec.id, max_episode_steps=-1, disable_env_checker=True, **kwargs)
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())
+        for name in spec.film_kwargs if filmed and isinstance(error, TypeError) else ():
+            if f"unexpected keyword argument '{name}'" in str(error):
+                value = spec.film_kwargs[name]
+                raise UserError(
+                    f"environment '{spec.id}' cannot be filmed with {name}={value!r}: it does not take {name}; film it "
+                    "without."
+                ) from error
         what = "cannot be made to be filmed" if filmed else "cannot be made"
-        raise UserError(f"environment '{spec.id}' with {spec.kwargs} {what}: {reason}") from error
+        raise _explained(error, f"environment '{spec.id}' with {spec.kwargs}", what) from error
     if filmed and "rgb_array" not in environment.metadata.get("render_modes", []):
         raise UserError(f"environment '{spec.id}' cannot be filmed: it has no render mode rgb_array; go without videos")
     return environment
+
+
+def _explained(error: Exception, environment: str, what: str) -> UserError:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        return UserError(f"{environment} needs the Python package '{package}', which is not installed; install it.")
+    return UserError(f"{environment} {what}: {' '.join(str(error).split()) or type(error).__name__}")
+
+
+def _metrics(info: dict[str, Any]) -> dict[str, float] | None:
+    if "metrics" not in info:
+        return None
+    metrics = {str(name): float(value) for name, value in info["metrics"].items()}
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise ValueError(f"the metric {name} at the end of the episode is {value}")
+    return metrics
 
 
 def _snapshot(observation: Any) -> Observation:

@@ -13,9 +13,10 @@ from multiprocessing import Pipe
 from multiprocessing.connection import wait
 
 from policy_accel.errors import UserError
-from policy_accel.evaluation.protocol import EnvironmentSpec, Reply, Task
+from policy_accel.evaluation.protocol import Advance, EnvironmentSpec, Reply, Task
 
 CHUNK_TIMEOUT = 300.0
+FIRST_TIMEOUT = 900.0
 START_TIMEOUT = 300.0
 GRACE_SECONDS = 1.0
 POLL_SECONDS = 0.5
@@ -26,9 +27,15 @@ class WorkerProcess:
     """One process, started anew (no fork, and the caller's main script is not imported), and its connection.
 
     It is in a process group of its own: Ctrl-C in a terminal reaches only the parent.
+
+    Attributes:
+        started: it imported the environment.
+        warm: it executed a chunk, after which nothing is left to be imported or compiled.
     """
 
     def __init__(self, spec: EnvironmentSpec) -> None:
+        self.started = False
+        self.warm = False
         self.connection, theirs = Pipe()
         search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         start = "from policy_accel.evaluation.worker import main; main()"
@@ -86,20 +93,29 @@ class WorkerGroup:
         slots: number of slots.
         workers: number of processes, at least 1.
         timeout: a worker that needs more seconds for one chunk (or one reset) of one episode is taken to hang.
+        first_timeout: the same, until a worker has executed its first chunk: simulators compile code by then.
 
-    Raises:
-        UserError: a process dies at its start, or cannot import the environment.
+    The processes start side by side and are waited for at the first `perform`, which raises UserError when one dies at
+    its start or cannot import the environment.
     """
 
-    def __init__(self, spec: EnvironmentSpec, *, slots: int, workers: int, timeout: float = CHUNK_TIMEOUT) -> None:
+    def __init__(
+        self,
+        spec: EnvironmentSpec,
+        *,
+        slots: int,
+        workers: int,
+        timeout: float = CHUNK_TIMEOUT,
+        first_timeout: float = FIRST_TIMEOUT,
+    ) -> None:
         self._spec = spec
         self._timeout = timeout
+        self._first_timeout = first_timeout
         self._slots = slots
         self._workers: list[WorkerProcess] = []
         try:
-            self._workers = [WorkerProcess(spec) for _ in range(workers)]
-            for worker in self._workers:
-                self._await_start(worker)
+            for _ in range(workers):
+                self._workers.append(WorkerProcess(spec))
         except BaseException:
             self.close(at_once=True)
             raise
@@ -110,6 +126,9 @@ class WorkerGroup:
         A worker carries out its tasks in order and answers each when it is done. One that dies or hangs is replaced;
         the first task without an answer is the one that failed, the other episodes of that worker are lost.
         """
+        for worker in self._workers:
+            if not worker.started:
+                self._await_start(worker)
         assigned: dict[int, list[Task]] = {}
         for task in tasks:
             assigned.setdefault(task.slot % len(self._workers), []).append(task)
@@ -117,8 +136,9 @@ class WorkerGroup:
             self._workers[index].send(own)
 
         replies: dict[int, Reply] = {}
+        advanced = {task.slot for task in tasks if isinstance(task, Advance)}
         unanswered = {index: [task.slot for task in own] for index, own in assigned.items()}
-        deadlines = dict.fromkeys(unanswered, time.monotonic() + self._timeout)
+        deadlines = {index: self._deadline(index) for index in unanswered}
         while unanswered:
             connections = [self._workers[index].connection for index in unanswered]
             ready = wait(connections, POLL_SECONDS)
@@ -133,7 +153,8 @@ class WorkerGroup:
                         assert reply is not None
                         replies[reply.slot] = reply
                         unanswered[index].remove(reply.slot)
-                        deadlines[index] = time.monotonic() + self._timeout
+                        self._workers[index].warm |= reply.slot in advanced
+                        deadlines[index] = self._deadline(index)
                 else:
                     died = self._workers[index].has_ended()
                     hangs = time.monotonic() > deadlines[index]
@@ -151,6 +172,12 @@ class WorkerGroup:
         for worker in workers:
             worker.end(at_once=at_once)
 
+    def _deadline(self, index: int) -> float:
+        return time.monotonic() + self._patience(index)
+
+    def _patience(self, index: int) -> float:
+        return self._timeout if self._workers[index].warm else max(self._timeout, self._first_timeout)
+
     def _await_start(self, worker: WorkerProcess) -> None:
         deadline = time.monotonic() + START_TIMEOUT
         try:
@@ -160,13 +187,15 @@ class WorkerGroup:
                 if time.monotonic() > deadline:
                     raise UserError(f"a rollout worker for '{self._spec.id}' did not start within {START_TIMEOUT:g} s")
             worker.receive()
+            worker.started = True
         except EOFError:
             ending = worker.end(at_once=False)
             raise UserError(f"a rollout worker for '{self._spec.id}' died at its start ({ending}); see above") from None
 
     def _replace(self, index: int, culprit: int, replies: dict[int, Reply], *, hangs: bool) -> dict[int, Reply]:
+        seconds = self._patience(index)
         ending = self._workers[index].end(at_once=hangs)
-        error = f"no answer within {self._timeout:g} s" if hangs else f"the worker process died ({ending})"
+        error = f"no answer within {seconds:g} s" if hangs else f"the worker process died ({ending})"
         self._workers[index] = WorkerProcess(self._spec)
         self._await_start(self._workers[index])
         hosted = range(index, self._slots, len(self._workers))

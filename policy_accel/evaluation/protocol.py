@@ -32,6 +32,8 @@ class EnvironmentSpec:
             with the id is left out: this is the only one.
         n_obs_steps: number of newest observations that the policy sees, at least 1.
         module: dotted name of the module that registers the id.
+        film_kwargs: more keyword arguments, for the environment of an episode that is filmed only; for example
+            {"render_camera": "frontview"}.
 
     Raises:
         UserError: a number below 1, or a module name that is not a dotted name.
@@ -42,6 +44,7 @@ class EnvironmentSpec:
     max_steps: int
     n_obs_steps: int
     module: str = "policy_accel.envs"
+    film_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "n_obs_steps"):
@@ -62,6 +65,7 @@ class EpisodeResult:
         length: environment steps; 0 when the episode failed with `error`.
         video: name of the mp4 file in the video directory, when the episode was filmed.
         error: why the episode could not be run, twice, in one line.
+        metrics: the numbers in info["metrics"] of the last step, by name, in an environment that has such.
     """
 
     seed: int
@@ -70,6 +74,7 @@ class EpisodeResult:
     length: int
     video: str | None = None
     error: str | None = None
+    metrics: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from policy_accel.errors import UserError
 from policy_accel.evaluation.host import LocalHost
-from policy_accel.evaluation.processes import CHUNK_TIMEOUT, WorkerGroup
+from policy_accel.evaluation.processes import CHUNK_TIMEOUT, FIRST_TIMEOUT, WorkerGroup
 from policy_accel.evaluation.protocol import (
     Advance,
     EnvironmentSpec,
@@ -27,6 +27,7 @@ from policy_accel.evaluation.video import remove_partial
 __all__ = ["Act", "EnvironmentSpec", "EpisodeResult", "RolloutPool"]
 
 ATTEMPTS = 2
+HOPELESS = 2
 
 
 class Act(Protocol):
@@ -54,21 +55,35 @@ class RolloutPool:
         slots: episodes in parallel, at least 1; the batch size of the policy.
         workers: processes; 0 runs the environments in this process, where a crash or a hang takes it down.
         timeout: seconds for one chunk of one episode, or for its reset, after which its worker is taken to hang.
+        first_timeout: at least so many until a worker has executed its first chunk: simulators compile code by then.
+
+    Attributes:
+        spec: may be replaced as long as no worker runs: before the first `start` or `run`, and after `close`.
 
     Raises:
         UserError: a number out of its range.
     """
 
-    def __init__(self, spec: EnvironmentSpec, *, slots: int, workers: int, timeout: float = CHUNK_TIMEOUT) -> None:
+    def __init__(
+        self,
+        spec: EnvironmentSpec,
+        *,
+        slots: int,
+        workers: int,
+        timeout: float = CHUNK_TIMEOUT,
+        first_timeout: float = FIRST_TIMEOUT,
+    ) -> None:
         for name, value, least in (("slots", slots, 1), ("workers", workers, 0)):
             if value < least:
                 raise UserError(f"{name} = {value}: must be at least {least}")
-        if not timeout > 0:
-            raise UserError(f"timeout = {timeout}: must be a positive number of seconds")
+        for name, seconds in (("timeout", timeout), ("first_timeout", first_timeout)):
+            if not seconds > 0:
+                raise UserError(f"{name} = {seconds}: must be a positive number of seconds")
         self.spec = spec
         self.slots = slots
         self.workers = min(workers, slots)
         self.timeout = timeout
+        self.first_timeout = first_timeout
         self._host: Host | None = None
 
     def __enter__(self) -> RolloutPool:
@@ -76,6 +91,14 @@ class RolloutPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def start(self) -> None:
+        """Start the workers, if there are any, without waiting for them: they import the environment meanwhile.
+
+        A worker that cannot is reported by the next `run`; without this call `run` starts them.
+        """
+        if self.workers:
+            self._ready_host()
 
     def close(self) -> None:
         """End the workers; a later run starts new ones."""
@@ -94,6 +117,7 @@ class RolloutPool:
 
         An episode whose environment raises, or whose worker dies or hangs, is run a second time from its seed; if it
         fails again, its result has `error` and score 0. Other episodes of that worker start again and lose nothing.
+        Where two episodes failed so before any could begin, no other one is tried.
 
         Args:
             act: the policy.
@@ -106,13 +130,13 @@ class RolloutPool:
             One result for each seed, in the order of `seeds`.
 
         Raises:
-            UserError: a seed that is negative or given twice; videos without video_dir; the environment cannot be made;
-                a video cannot be written; actions of a wrong shape, or with a NaN or infinite value. The workers are
-                ended then, as they are by any other exception.
+            UserError: a seed that is negative or given twice; videos without video_dir; the environment cannot be made,
+                or no episode can begin; a video cannot be written; actions of a wrong shape, or with a NaN or infinite
+                value. The workers are ended then, as they are by any other exception.
         """
         films = _film_paths(seeds, video_dir, videos)
         try:
-            return _Run(self._ready_host(), self.slots, seeds, films, progress).finish(act)
+            return _Run(self._ready_host(), self.spec.id, self.slots, seeds, films, progress).finish(act)
         except BaseException:
             self._close(at_once=True)
             raise
@@ -125,7 +149,13 @@ class RolloutPool:
             if self.workers == 0:
                 self._host = LocalHost(self.spec)
             else:
-                self._host = WorkerGroup(self.spec, slots=self.slots, workers=self.workers, timeout=self.timeout)
+                self._host = WorkerGroup(
+                    self.spec,
+                    slots=self.slots,
+                    workers=self.workers,
+                    timeout=self.timeout,
+                    first_timeout=self.first_timeout,
+                )
         return self._host
 
     def _close(self, *, at_once: bool) -> None:
@@ -140,12 +170,14 @@ class _Run:
     def __init__(
         self,
         host: Host,
+        id: str,
         slots: int,
         seeds: Sequence[int],
         films: dict[int, Path],
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.host = host
+        self.id = id
         self.slots = slots
         self.seeds = [int(seed) for seed in seeds]
         self.films = films
@@ -156,6 +188,7 @@ class _Run:
         self.chunks: dict[int, int] = {}
         self.failures: Counter[int] = Counter()
         self.results: dict[int, EpisodeResult] = {}
+        self.any_began = False
 
     def finish(self, act: Act) -> list[EpisodeResult]:
         while len(self.results) < len(self.seeds):
@@ -192,6 +225,7 @@ class _Run:
             reply = replies[slot]
             if reply.observation is not None:
                 self.observations[slot] = reply.observation
+                self.any_began = True
                 continue
             episode = self.running.pop(slot)
             self.observations.pop(slot, None)
@@ -203,6 +237,8 @@ class _Run:
             else:
                 failed = EpisodeResult(self.seeds[episode], score=0.0, success=False, length=0, error=reply.error)
                 self.conclude(episode, failed)
+                if not self.any_began and len(self.results) == HOPELESS:
+                    raise UserError(f"no episode of environment '{self.id}' can begin: {reply.error}")
         self.queue.extendleft(reversed(again))
 
     def conclude(self, episode: int, result: EpisodeResult) -> None:

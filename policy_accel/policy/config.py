@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from policy_accel.configuration import ROBOT
 from policy_accel.diffusion.sampling import SamplingConfig
 from policy_accel.models import DENOISERS, ModelConfig
+from policy_accel.models.encoders import EncoderConfig
 from policy_accel.policy.demonstrations import TaskConfig
 from policy_accel.policy.evaluate import EvaluationConfig
 from policy_accel.policy.policy import PolicyConfig
@@ -22,6 +23,7 @@ class RobotConfig(RunConfig):
 
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = MISSING
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -1,8 +1,7 @@
-"""From a replay buffer to resident tensors: observations and actions, normalised, with the windows into them."""
+"""Demonstrations of a task, read, split into training and validation episodes, and cut into windows."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,18 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
-from policy_accel.data import Episodes, read_episodes, shipped_path
+from policy_accel.data import Episodes, shipped_path
+from policy_accel.data.image_store import ImageStore, read_image_store
+from policy_accel.data.readers import open_episodes, read_episodes
 from policy_accel.data.split import EpisodeSplit, split_episodes
 from policy_accel.data.windows import Windows, make_windows
 from policy_accel.errors import UserError
+from policy_accel.policy.actions import encode_actions
+from policy_accel.policy.fields import columns, keys_of, parse_field, positions
+from policy_accel.policy.observations import ObservationLayout
+from policy_accel.policy.policy import PolicyConfig
 
 SHIPPED = "shipped:"
-FIELD = re.compile(r"^(?P<key>[^\[\]]+?)(\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?$")
 
 
 @dataclass
@@ -27,14 +31,27 @@ class TaskConfig:
 
     name: str = "custom"
     data: str = MISSING
-    """Path of a replay buffer; "shipped:NAME" is a file of the package's folder datasets."""
+    """Path of demonstrations in any known format; "shipped:NAME" is a file of the package's folder datasets."""
+    filter_key: str | None = None
+    """Which episodes of a robomimic file to use: a name below mask/, as train or 20_percent; null for all."""
     observation: list[str] = MISSING
-    """Keys of the replay buffer that make up an observation, in the environment's order; "key[a:b]" takes columns."""
+    """Keys of the data that make up an observation, in the environment's order; "key[a:b]" takes columns."""
+    images: list[str] = field(default_factory=list)
+    """Keys of pictures, uint8 [N, H, W, C], that the policy sees through an encoder."""
+    goal: list[str] = field(default_factory=list)
+    """Fields that say where to get. They follow the observation, or pin the end of the plan (conditioning=planning)."""
+    goal_state: str | None = None
+    """Columns of the observation that have the goal's values when it is reached, as "observation[:2]"; for planning."""
+    environment_keys: dict[str, str] = field(default_factory=dict)
+    """Field or picture -> entry of the environment's observation, where that has another name."""
     action: str = MISSING
     """Key (or columns of a key) that holds the actions."""
+    action_rotation: str = "none"
+    """none, or rotation_6d: learn the rotations of absolute actions (position, axis-angle, gripper) in six numbers."""
     observation_normalization: str = "limits"
-    """limits (to [-1, 1]), gaussian or identity."""
+    """limits (to [-1, 1]), gaussian, max_abs (all divided by the largest magnitude) or identity."""
     action_normalization: str = "limits"
+    """These, or position_limits (with rotation_6d): positions to [-1, 1], rotations and gripper as they are."""
     val_ratio: float = 0.02
     max_train_episodes: int | None = None
     split_seed: int = 42
@@ -47,6 +64,8 @@ class TaskConfig:
     environment_module: str = "policy_accel.envs"
     """Module that registers the id when it is imported."""
     environment_options: dict[str, Any] = field(default_factory=dict)
+    environment_from_data: bool = False
+    """Give the environment the data's own description of it (env_args, as robomimic's files have)."""
     max_steps: int = 300
     """Environment steps of an episode."""
 
@@ -58,36 +77,19 @@ def data_path(config: TaskConfig) -> Path:
     return Path(config.data).expanduser()
 
 
-def columns(episodes: Episodes, fields: list[str]) -> np.ndarray:
-    """Concatenate the named fields, flattened per step, to [N, D] float32.
-
-    Raises:
-        UserError: a field that is not "key" or "key[a:b]", or that takes no column.
-    """
-    parts = []
-    for name in fields:
-        key, rows = parse_field(name)
-        part = episodes.arrays[key].reshape(episodes.steps, -1)[:, rows]
-        if part.shape[1] == 0:
-            raise UserError(
-                f"task field '{name}' takes no column of {key}, which has {episodes.arrays[key].shape[1:]}."
-            )
-        parts.append(part.astype(np.float32))
-    return np.concatenate(parts, axis=1)
-
-
-def parse_field(name: str) -> tuple[str, slice]:
-    """ "state[:2]" -> ("state", slice(None, 2))."""
-    match = FIELD.match(name)
-    if match is None:
-        raise UserError(f"task field '{name}' is not of the form key or key[a:b], for example state[:2].")
-    start, stop = (int(match[part]) if match[part] else None for part in ("start", "stop"))
-    return match["key"], slice(start, stop)
+def observation_layout(config: TaskConfig) -> ObservationLayout:
+    """What a policy of this task takes from the environment's observation."""
+    return ObservationLayout((*config.observation, *config.goal), tuple(config.images), dict(config.environment_keys))
 
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """observations [N, O] and actions [N, A] float32 in the data's units; windows [W, horizon] into them."""
+    """Observations [N, O] and actions [N, A] float32, and pictures; windows [W, horizon] into them.
+
+    Actions are in the form that is diffused, the rest is in the data's units. groups: [N] int64, the group of each step
+    when the task has groups. goal_columns: columns of the observation that a plan's goal pins, () without planning.
+    action_range: smallest and largest value [A] of each number of the recorded actions. metadata: of the data set.
+    """
 
     observations: Tensor
     actions: Tensor
@@ -95,19 +97,22 @@ class Demonstrations:
     validation: Windows | None
     train_episodes: int
     groups: Tensor | None = None
-    """[N] int64: the group of each step, when the task has groups."""
+    images: ImageStore | None = None
+    goal_columns: tuple[int, ...] = ()
+    action_range: tuple[np.ndarray, np.ndarray] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 def read_task_episodes(config: TaskConfig) -> tuple[Episodes, EpisodeSplit]:
-    """The fields of the task's replay buffer, and which episodes train.
+    """The fields of the task's demonstrations, and which episodes train.
 
     Raises:
         UserError: as the reader and the split do; no observation.
     """
-    if not config.observation:
-        raise UserError("task.observation is empty; name at least one key of the replay buffer.")
-    fields = [*config.observation, config.action, *([] if config.group is None else [config.group])]
-    episodes = read_episodes(data_path(config), keys=list(dict.fromkeys(parse_field(name)[0] for name in fields)))
+    if not config.observation and not config.images:
+        raise UserError("task.observation is empty; name at least one key of the demonstrations.")
+    fields = [*config.observation, *config.goal, config.action, *([] if config.group is None else [config.group])]
+    episodes = read_episodes(data_path(config), keys=keys_of(fields), filter_key=config.filter_key)
     split = split_episodes(
         len(episodes),
         val_ratio=config.val_ratio,
@@ -117,32 +122,68 @@ def read_task_episodes(config: TaskConfig) -> tuple[Episodes, EpisodeSplit]:
     return episodes, split
 
 
-def load_demonstrations(config: TaskConfig, *, horizon: int, n_obs_steps: int, n_action_steps: int) -> Demonstrations:
+def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrations:
     """Read and window the demonstrations of a task, padded and split as in Diffusion Policy.
 
+    A plan may end before its last step: it then stays where it is, so windows of conditioning=planning repeat the last
+    step of an episode up to horizon - n_obs_steps times; others n_action_steps - 1 times.
+
     Raises:
-        UserError: as the reader, the windows and the split do; a field of the task that the data does not have.
+        UserError: as the reader, the windows and the split do; a field of the task that the data does not have; images
+            that are not pictures; a goal that the conditioning cannot use.
     """
+    planning = policy.conditioning == "planning"
+    _check_goal(config, planning)
     episodes, split = read_task_episodes(config)
-    padding = {"pad_before": n_obs_steps - 1, "pad_after": n_action_steps - 1}
+    pad_before = policy.n_obs_steps - 1
+    pad_after = policy.horizon - policy.n_obs_steps if planning else policy.n_action_steps - 1
     ends = torch.from_numpy(episodes.episode_ends)
-    long_enough = episodes.lengths > horizon - n_obs_steps - n_action_steps + 1
+    long_enough = episodes.lengths > policy.horizon - 1 - pad_before - pad_after
     if not (split.train & long_enough).any():
         raise UserError(
             f"{episodes.source}: none of the {split.train.sum()} training episodes is long enough for a window of "
-            f"policy.horizon={horizon}; the longest has {episodes.lengths[split.train].max()} steps."
+            f"policy.horizon={policy.horizon}; the longest has {episodes.lengths[split.train].max()} steps."
         )
-    validation = None
-    if (split.validation & long_enough).any():
-        validation = make_windows(ends, horizon, episodes=torch.from_numpy(split.validation), **padding)
+
+    def windows(episodes_used: np.ndarray) -> Windows:
+        used = torch.from_numpy(episodes_used)
+        return make_windows(ends, policy.horizon, pad_before=pad_before, pad_after=pad_after, episodes=used)
+
+    actions = torch.from_numpy(columns(episodes, [config.action]))
     return Demonstrations(
-        observations=torch.from_numpy(columns(episodes, config.observation)),
-        actions=torch.from_numpy(columns(episodes, [config.action])),
-        train=make_windows(ends, horizon, episodes=torch.from_numpy(split.train), **padding),
-        validation=validation,
+        observations=torch.from_numpy(columns(episodes, [*config.observation, *([] if planning else config.goal)])),
+        actions=encode_actions(actions, config.action_rotation),
+        train=windows(split.train),
+        validation=windows(split.validation) if (split.validation & long_enough).any() else None,
         train_episodes=int(split.train.sum()),
         groups=None if config.group is None else _groups(episodes, config.group),
+        images=read_pictures(config),
+        goal_columns=positions(episodes, config.goal_state or "", config.observation) if planning else (),
+        action_range=(actions.amin(0).numpy(), actions.amax(0).numpy()),
+        metadata=episodes.metadata,
     )
+
+
+def _check_goal(config: TaskConfig, planning: bool) -> None:
+    if planning and (not config.goal or config.goal_state is None):
+        raise UserError(
+            f"policy.conditioning=planning needs a goal, and task '{config.name}' has goal={config.goal} and "
+            f"goal_state={config.goal_state}; set task.goal=[desired_goal] and task.goal_state='observation[:2]', say."
+        )
+    if planning and config.images:
+        raise UserError("policy.conditioning=planning plans numbers, not pictures; set task.images=[].")
+
+
+def read_pictures(config: TaskConfig) -> ImageStore | None:
+    """The pictures of the task, uint8, or None when it has none.
+
+    Raises:
+        UserError: as `read_image_store` and the reader do.
+    """
+    if not config.images:
+        return None
+    with open_episodes(data_path(config), filter_key=config.filter_key) as reader:
+        return read_image_store(reader, config.images)
 
 
 def _groups(episodes: Episodes, name: str) -> Tensor:

@@ -122,10 +122,15 @@ def diagnose(dataset: str, overrides: Sequence[str], *, rows: int = ROWS, report
         raise UserError(f"{given} names the data a second time; leave it out, or diagnose that file.")
     base = [*overrides, f"task.data={quoted(dataset)}"]
     config = robot_config(base)
-    if config.policy.conditioning == "inpainting":
+    if config.policy.conditioning != "global":
         raise UserError(
-            "policy.conditioning=inpainting gives the denoiser no condition that noise could tell; diagnose with "
-            "policy.conditioning=global."
+            f"policy.conditioning={config.policy.conditioning} gives the denoiser no condition that noise could tell; "
+            "diagnose with policy.conditioning=global."
+        )
+    if config.task.images:
+        raise UserError(
+            f"task.images={config.task.images} are pictures, and what is measured here are numbers; diagnose with "
+            "task.images=[]."
         )
     device = choose_device(config.training.device)
     use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
@@ -219,7 +224,7 @@ def _draw(task: ChunkTask, config: RobotConfig, rows: int, device: torch.device)
     for step in range(max(1, min(rows, task.samples) // size)):
         batch = task.batch(order.batch(step))
         objective.draw(batch, times, noises)
-        assert batch.condition is not None
+        assert isinstance(batch.condition, Tensor)
         conditions.append(batch.condition)
         counted = torch.ones_like(batch.x0[:, :, :1], dtype=torch.bool) if batch.counted is None else batch.counted
         whole.append(counted.flatten(1).all(1))

@@ -22,7 +22,7 @@ def data_facts(task: ChunkTask, config: RobotConfig) -> DataFacts:
     """Figures of the training windows of `task`."""
     picked = torch.randperm(task.samples, generator=named_generator(config.seed, "diagnosis", "data"))[:EXPLAIN_ROWS]
     batch = task.batch(picked.to(task.actions.device))
-    assert batch.condition is not None
+    assert isinstance(batch.condition, Tensor)
     steps = task.train.indices.cpu()
     episodes, _ = read_task_episodes(config.task)
     episode = torch.from_numpy(np.searchsorted(episodes.episode_ends, steps[:, 0].numpy(), side="right"))

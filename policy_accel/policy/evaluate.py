@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 
@@ -16,14 +17,18 @@ from policy_accel.diffusion.sampling import SamplingConfig
 from policy_accel.errors import UserError
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
 from policy_accel.evaluation.host import environment_spaces
+from policy_accel.evaluation.latency import LatencyMeter
 from policy_accel.evaluation.protocol import Observation
 from policy_accel.evaluation.rollouts import Act
 from policy_accel.evaluation.summary import summarize
-from policy_accel.policy.demonstrations import TaskConfig
+from policy_accel.policy.demonstrations import TaskConfig, observation_layout
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.progress import Progress
 from policy_accel.training.devices import available_cores
 from policy_accel.training.randomness import named_generator
+
+OUTSIDE = 0.25
+"""Share of an action's range by which demonstrations may leave it; environments clip what people's hands overdo."""
 
 
 @dataclass
@@ -41,6 +46,8 @@ class EvaluationConfig:
     """Processes for the environments; 0 runs them in this one, -1 takes one for each core. Does not change results."""
     videos: int = 4
     """Number of the first episodes that are filmed."""
+    camera: str | None = None
+    """Camera that films, where the environment has several; null for its own choice."""
     confidence: float = 0.95
 
     def check(self) -> None:
@@ -80,22 +87,60 @@ class PolicyEvaluator:
         sampling.check(objective.process)
         if task.environment is None:
             raise UserError(f"task '{task.name}' has no environment to score a policy in; set task.environment.")
+        self.task = task
         self.objective, self.clip_sample, self.sampling, self.config = objective, clip_sample, sampling, config
         self.video_dir = video_dir
+        self.layout = observation_layout(task)
         spec = EnvironmentSpec(
-            task.environment, dict(task.environment_options), task.max_steps, n_obs_steps, task.environment_module
+            task.environment,
+            dict(task.environment_options),
+            task.max_steps,
+            n_obs_steps,
+            task.environment_module,
+            film_kwargs={} if config.camera is None else {"render_camera": config.camera},
         )
+        self.latency = LatencyMeter()
         workers = available_cores() if config.workers < 0 else config.workers
         self.pool = RolloutPool(spec, slots=max(1, min(config.slots, config.episodes)), workers=workers)
 
-    def check_fits(self, observation_dim: int, action_dim: int) -> None:
-        """Raise UserError unless the environment gives and takes as many numbers as the demonstrations have."""
+    def recorded_in(self, env_args: dict[str, Any] | None) -> None:
+        """Give the environment the data's description of it, where the task says so and names none itself.
+
+        Raises:
+            UserError: the task says so and the data has no description.
+        """
+        if not self.task.environment_from_data or "env_args" in self.task.environment_options:
+            return
+        if env_args is None:
+            raise UserError(
+                f"task '{self.task.name}' has environment_from_data=true, and its data does not say in which "
+                "environment it was recorded (env_args); set task.environment_from_data=false."
+            )
+        spec = self.pool.spec
+        self.pool.spec = replace(spec, kwargs={**spec.kwargs, "env_args": env_args})
+
+    def check_fits(self, policy: DiffusionPolicy, action_range: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+        """Raise UserError unless the environment gives what the policy takes, and takes what it returns.
+
+        action_range: smallest and largest value [A] of the demonstrations' actions, to compare with the environment's.
+        """
         observations, actions = environment_spaces(self.pool.spec)
-        for what, space, wanted in (("observation", observations, observation_dim), ("action", actions, action_dim)):
-            if space.shape != (wanted,):
+        self.layout.check(observations, policy.input_dim, policy.images, self.pool.spec.id)
+        if actions.shape != (policy.executed_dim,):
+            raise UserError(
+                f"the action of environment '{self.pool.spec.id}' is {actions}, the demonstrations have "
+                f"{policy.executed_dim} numbers a step; make task.action, task.environment and "
+                "task.environment_options agree."
+            )
+        if isinstance(actions, gymnasium.spaces.Box) and action_range is not None:
+            low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
+            margin = OUTSIDE * np.where(np.isfinite(high - low), high - low, 0.0)
+            for column in np.flatnonzero((action_range[0] < low - margin) | (action_range[1] > high + margin)):
                 raise UserError(
-                    f"the {what} of environment '{self.pool.spec.id}' is {space}, the demonstrations have {wanted} "
-                    f"numbers a step; make task.{what}, task.environment and task.environment_options agree."
+                    f"number {column} of the demonstrations' actions ({self.task.action}) goes from "
+                    f"{action_range[0][column]:.4g} to {action_range[1][column]:.4g}, and environment "
+                    f"'{self.pool.spec.id}' takes {low[column]:.4g} to {high[column]:.4g}; choose the actions that it "
+                    "takes (relative or absolute ones, for instance) in task.action or task.environment_options."
                 )
 
     def close(self) -> None:
@@ -131,6 +176,8 @@ class PolicyEvaluator:
                 for name, value in asdict(self.sampling).items()
             },
             "network_evaluations": self.sampling.network_evaluations,
+            "max_steps": self.pool.spec.max_steps,
+            "chunk_milliseconds": self.latency.milliseconds(),
             "start_seed": config.start_seed,
             "noise_seed": config.noise_seed,
             "seconds": time.perf_counter() - began,
@@ -139,6 +186,7 @@ class PolicyEvaluator:
     def _act(self, policy: DiffusionPolicy) -> Act:
         policy.eval()
         device = next(policy.parameters()).device
+        meter = self.latency = LatencyMeter(device)
         objective = self.objective.to("cpu")
         shape = policy.noise_shape(self.sampling)
 
@@ -148,13 +196,14 @@ class PolicyEvaluator:
                 if seed >= 0:
                     generator = named_generator(self.config.noise_seed, "rollout", seed, chunk)
                     torch.randn(shape, generator=generator, out=noise[row])
-            actions = policy.predict(
-                torch.from_numpy(np.asarray(observations, dtype=np.float32)).to(device),
-                noise.to(device),
-                objective=objective,
-                clip_sample=self.clip_sample,
-                sampling=self.sampling,
-            )
-            return actions.cpu().numpy()
+            with meter:
+                actions = policy.predict(
+                    self.layout.tensors(observations, device),
+                    noise.to(device),
+                    objective=objective,
+                    clip_sample=self.clip_sample,
+                    sampling=self.sampling,
+                )
+                return actions.cpu().numpy()
 
         return act

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,12 @@ from policy_accel.diffusion.samplers import unchanged
 from policy_accel.diffusion.sampling import SamplingConfig, sample
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.models import ModelConfig, build_denoiser
+from policy_accel.models.encoders import EncoderConfig, ObservationEncoder, build_encoder
+from policy_accel.models.encoders.observation import STATE
+from policy_accel.policy.actions import decode_actions, executed_dim
+from policy_accel.policy.observations import Observations
 
-CONDITIONINGS = ("global", "inpainting")
+CONDITIONINGS = ("global", "inpainting", "planning")
 
 
 @dataclass
@@ -30,7 +35,8 @@ class PolicyConfig:
     """Predicted actions that are executed before the next prediction."""
     conditioning: str = "global"
     """global: observations go to the denoiser as a condition (FiLM or attention). inpainting: the trajectory holds
-    actions and observations, and the known observations are put back at every sampling step."""
+    actions and observations, and the known observations are put back at every sampling step. planning: so, and the
+    goal is put at the last step (Janner et al. 2022)."""
 
     def check(self) -> None:
         """Raise UserError unless the numbers fit together."""
@@ -51,30 +57,68 @@ class PolicyConfig:
 
 
 class DiffusionPolicy(nn.Module):
-    """Denoiser and normalisers in one module, so that they are saved and loaded together.
+    """Encoder, denoiser and normalisers in one module, so that they are saved and loaded together.
 
     Args:
         config: shape of the prediction.
         model: the denoiser's configuration.
-        observation_dim: O, numbers per observation.
-        action_dim: A, numbers per action.
+        observation_dim: O, numbers per observation; without the goal where that pins the end of a plan.
+        action_dim: A, numbers per action in the form that is diffused.
+        images: picture -> (H, W, C) of its whole frames; {} for a policy of numbers alone.
+        encoder: settings of the network that makes features of the pictures.
+        goal_columns: columns of the observation that the goal of a plan pins.
+        action_rotation: form of the actions, see `policy_accel.policy.actions`.
     """
 
-    def __init__(self, config: PolicyConfig, model: ModelConfig, *, observation_dim: int, action_dim: int) -> None:
+    def __init__(
+        self,
+        config: PolicyConfig,
+        model: ModelConfig,
+        *,
+        observation_dim: int,
+        action_dim: int,
+        images: Mapping[str, tuple[int, int, int]] | None = None,
+        encoder: EncoderConfig | None = None,
+        goal_columns: Sequence[int] = (),
+        action_rotation: str = "none",
+    ) -> None:
         super().__init__()
         config.check()
         self.config = config
         self.observation_dim, self.action_dim = observation_dim, action_dim
-        self.inpainting = config.conditioning == "inpainting"
+        self.action_rotation = action_rotation
+        self.goal_columns = tuple(goal_columns)
+        self.inpainting = config.conditioning != "global"
+        self.images = dict(images or {})
+        if self.inpainting and self.images:
+            raise UserError(
+                f"policy.conditioning={config.conditioning} puts observations into the trajectory, which pictures do "
+                "not fit; use policy.conditioning=global."
+            )
         self.channels = action_dim + (observation_dim if self.inpainting else 0)
         self.observation_normalizer = Normalizer(observation_dim)
         self.action_normalizer = Normalizer(action_dim)
+        self.encoder: ObservationEncoder | None = None
+        features = observation_dim
+        if self.images:
+            self.encoder = build_encoder(encoder or EncoderConfig(), images=self.images, state_dim=observation_dim)
+            features = self.encoder.output_dim
         self.denoiser = build_denoiser(
             model,
             channels=self.channels,
             horizon=config.horizon,
-            condition_shape=None if self.inpainting else (config.n_obs_steps, observation_dim),
+            condition_shape=None if self.inpainting else (config.n_obs_steps, features),
         )
+
+    @property
+    def input_dim(self) -> int:
+        """Numbers that `predict` takes for each observation: O, and the goal of a plan."""
+        return self.observation_dim + len(self.goal_columns)
+
+    @property
+    def executed_dim(self) -> int:
+        """Numbers of an action that `predict` returns."""
+        return executed_dim(self.action_dim, self.action_rotation)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the denoiser keeps from weight decay."""
@@ -82,15 +126,23 @@ class DiffusionPolicy(nn.Module):
         return {f"denoiser.{name}" for name in names}
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The denoiser's prediction [B, horizon, channels]."""
+        """The denoiser's prediction [B, horizon, channels]; `condition` is encoded already."""
         return self.denoiser(x, t, condition)
 
+    def encode(self, condition: Observations) -> Tensor:
+        """Normalised observations as the denoiser takes them: [B, n_obs_steps, features]."""
+        if self.encoder is None:
+            assert isinstance(condition, Tensor)
+            return condition
+        return self.encoder(condition)
+
     def known_mask(self, device: torch.device) -> Tensor | None:
-        """Bool [horizon, channels], true at the observations that in-painting is given; None without in-painting."""
+        """Bool [horizon, channels], true at the observations (and the goal) that in-painting is given, else None."""
         if not self.inpainting:
             return None
         mask = torch.zeros(self.config.horizon, self.channels, dtype=torch.bool, device=device)
         mask[: self.config.n_obs_steps, self.action_dim :] = True
+        mask[-1, [self.action_dim + column for column in self.goal_columns]] = True
         return mask
 
     def noise_shape(self, sampling: SamplingConfig) -> tuple[int, int, int]:
@@ -100,7 +152,7 @@ class DiffusionPolicy(nn.Module):
     @torch.no_grad()
     def predict(
         self,
-        observations: Tensor,
+        observations: Observations,
         noise: Tensor,
         *,
         objective: Objective,
@@ -110,33 +162,75 @@ class DiffusionPolicy(nn.Module):
         """Predict the actions to execute next.
 
         Args:
-            observations: [B, n_obs_steps, O] in the data's units.
+            observations: [B, n_obs_steps, input_dim] in the data's units, or a dictionary with these as "state" and
+                pictures uint8 [B, n_obs_steps, H, W, C].
             noise: [B, *noise_shape] standard normal: x_T first, then the fresh noise of each step.
             objective: of the training: forward process, target and scale.
             clip_sample: bound of the normalised sample, or None.
             sampling: sampler, steps and grid.
 
         Returns:
-            Actions [B, n_action_steps, A] in the data's units; the first is for the time of the newest observation.
+            Actions [B, n_action_steps, executed_dim] in the data's units; the first is for the time of the newest
+            observation.
         """
-        normalized = self.observation_normalizer(observations)
-        mask = self.known_mask(observations.device)
-        condition = None if mask is not None else normalized
+        trajectory = self.plan(observations, noise, objective=objective, clip_sample=clip_sample, sampling=sampling)
+        return self.executed(trajectory)
+
+    @torch.no_grad()
+    def plan(
+        self,
+        observations: Observations,
+        noise: Tensor,
+        *,
+        objective: Objective,
+        clip_sample: float | None,
+        sampling: SamplingConfig,
+        previous: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> Tensor:
+        """The whole normalised trajectory [B, horizon, channels] of which `predict` returns a part.
+
+        `previous` [B, horizon, channels] is a trajectory to start from: it is noised to the last `strength` of the
+        sampler's steps, which alone are taken then. The other arguments are those of `predict`.
+        """
+        condition, given = self._inputs(observations)
+        mask = None if given is None else self.known_mask(given.device)
 
         def known(x: Tensor, level: Level) -> Tensor:
             assert mask is not None
-            given = torch.zeros_like(x)
-            given[:, : self.config.n_obs_steps, self.action_dim :] = normalized
-            return torch.where(mask, given, x)
+            return torch.where(mask, given, x)  # type: ignore[arg-type]
 
-        trajectory = sample(
+        return sample(
             lambda x, t: self.denoiser(x, t, condition),
             noise,
             objective,
             sampling,
             clip=clip_sample,
             known=unchanged if mask is None else known,
+            image=previous,
+            strength=strength,
         )
+
+    def executed(self, trajectory: Tensor) -> Tensor:
+        """The actions of a normalised trajectory [B, horizon, channels] that are executed before the next prediction:
+        [B, n_action_steps, executed_dim] in the data's units."""
         start = self.config.n_obs_steps - 1
         chunk = trajectory[:, start : start + self.config.n_action_steps, : self.action_dim]
-        return self.action_normalizer.inverse(chunk)
+        return decode_actions(self.action_normalizer.inverse(chunk), self.action_rotation)
+
+    def _inputs(self, observations: Observations) -> tuple[Tensor | None, Tensor | None]:
+        """The encoded condition, or the trajectory [B, horizon, channels] that holds what in-painting is given."""
+        if isinstance(observations, dict):
+            normalized = self.observation_normalizer(observations[STATE])
+            return self.encode({**observations, STATE: normalized}), None
+        states, goal = observations[..., : self.observation_dim], observations[:, -1, self.observation_dim :]
+        normalized = self.observation_normalizer(states)
+        if not self.inpainting:
+            return normalized, None
+        given = normalized.new_zeros(len(normalized), self.config.horizon, self.channels)
+        given[:, : self.config.n_obs_steps, self.action_dim :] = normalized
+        if self.goal_columns:
+            columns = list(self.goal_columns)
+            scale, offset = self.observation_normalizer.scale[columns], self.observation_normalizer.offset[columns]
+            given[:, -1, [self.action_dim + column for column in columns]] = goal * scale + offset
+        return None, given

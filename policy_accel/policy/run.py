@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from torch import Tensor
 from policy_accel.acceleration.build import build_objective
 from policy_accel.configuration import ROBOT, compose_config, plain
 from policy_accel.diffusion import Objective
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, refuse_idle
 from policy_accel.models import DENOISERS
 from policy_accel.policy.config import RobotConfig, register
 from policy_accel.policy.demonstrations import Demonstrations, load_demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator
+from policy_accel.policy.observations import Observations
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.task import ChunkTask
 from policy_accel.training.checkpoint import load_checkpoint
@@ -43,10 +44,40 @@ def config_record(config: RobotConfig) -> dict[str, Any]:
     return plain(OmegaConf.structured(config))
 
 
-def build_policy(config: RobotConfig, observation_dim: int, action_dim: int) -> DiffusionPolicy:
-    """A freshly initialised policy; its weights follow from `config.seed` alone."""
+def build_policy(
+    config: RobotConfig,
+    observation_dim: int,
+    action_dim: int,
+    *,
+    images: Mapping[str, Sequence[int]] | None = None,
+    goal_columns: Sequence[int] = (),
+) -> DiffusionPolicy:
+    """A freshly initialised policy; its weights follow from `config.seed` alone.
+
+    Args:
+        config: of the run.
+        observation_dim: numbers per observation.
+        action_dim: numbers per action in the form that is diffused.
+        images: picture -> (H, W, C) of its whole frames.
+        goal_columns: columns of the observation that the goal of a plan pins.
+
+    Raises:
+        UserError: sizes that do not fit together; settings of an encoder that there are no pictures for.
+    """
+    if not images:
+        refuse_idle(config.encoder, "encoder", set(), "a task without pictures (task.images=[])")
+    shapes = {name: (height, width, channels) for name, (height, width, channels) in (images or {}).items()}
     with seeded_weights(config.seed):
-        return DiffusionPolicy(config.policy, config.model, observation_dim=observation_dim, action_dim=action_dim)
+        return DiffusionPolicy(
+            config.policy,
+            config.model,
+            observation_dim=observation_dim,
+            action_dim=action_dim,
+            images=shapes,
+            encoder=config.encoder,
+            goal_columns=goal_columns,
+            action_rotation=config.task.action_rotation,
+        )
 
 
 def build_evaluator(config: RobotConfig, run_dir: Path) -> PolicyEvaluator | None:
@@ -71,13 +102,14 @@ def build_task(config: RobotConfig, evaluator: PolicyEvaluator | None = None) ->
     objective = build_objective(config.diffusion, config.acceleration)
     config.sampling.check(objective.process)
     _check_acceleration(config)
-    demonstrations: Demonstrations = load_demonstrations(
-        config.task,
-        horizon=config.policy.horizon,
-        n_obs_steps=config.policy.n_obs_steps,
-        n_action_steps=config.policy.n_action_steps,
+    demonstrations: Demonstrations = load_demonstrations(config.task, config.policy)
+    policy = build_policy(
+        config,
+        demonstrations.observations.shape[1],
+        demonstrations.actions.shape[1],
+        images=None if demonstrations.images is None else demonstrations.images.shapes,
+        goal_columns=demonstrations.goal_columns,
     )
-    policy = build_policy(config, demonstrations.observations.shape[1], demonstrations.actions.shape[1])
     return ChunkTask(
         policy,
         objective,
@@ -87,15 +119,22 @@ def build_task(config: RobotConfig, evaluator: PolicyEvaluator | None = None) ->
         evaluator=evaluator,
         noise=config.acceleration.noise,
         seed=config.seed,
+        crop=config.encoder.crop,
     )
 
 
 def _check_acceleration(config: RobotConfig) -> None:
-    if config.acceleration.noise.within == "condition" and config.policy.conditioning == "inpainting":
-        raise UserError(
-            "acceleration.noise.within=condition compares the conditions of the denoiser, and with "
-            "policy.conditioning=inpainting it has none; use within=groups."
-        )
+    if config.acceleration.noise.within == "condition":
+        if config.policy.conditioning != "global":
+            raise UserError(
+                "acceleration.noise.within=condition compares the conditions of the denoiser, and with "
+                f"policy.conditioning={config.policy.conditioning} it has none; use within=groups."
+            )
+        if config.task.images:
+            raise UserError(
+                "acceleration.noise.within=condition compares numbers, and this task's conditions are pictures "
+                f"(task.images={config.task.images}); use within=groups."
+            )
     scored = config.evaluation.episodes > 0 and config.task.environment is not None
     check_noise_schedule(
         config.acceleration.noise,
@@ -112,7 +151,8 @@ def train_run(config: RobotConfig, after_update: Callable[[int], None] | None = 
     try:
         task = build_task(config, evaluator)
         if evaluator is not None:
-            evaluator.check_fits(task.policy.observation_dim, task.policy.action_dim)
+            evaluator.recorded_in(task.description["env_args"])
+            evaluator.check_fits(task.policy, task.action_range)
         return train(
             task,
             config.training,
@@ -134,21 +174,25 @@ class LoadedRun:
     config: RobotConfig
     step: int
     objective: Objective
+    env_args: dict[str, Any] | None = None
+    """The data's description of the environment that they were recorded in."""
 
-    def act(self, observations: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def act(self, observations: Observations, generator: torch.Generator | None = None) -> Tensor:
         """Predict the actions to execute next, sampled as the run's configuration says.
 
         Args:
-            observations: [B, n_obs_steps, observation_dim], oldest first, in the data's units, on the policy's device.
+            observations: [B, n_obs_steps, input_dim], oldest first, in the data's units, on the policy's device; with
+                pictures a dictionary, see `DiffusionPolicy.predict`.
             generator: draws the noise, on the same device; None for torch's own.
 
         Returns:
-            Actions [B, n_action_steps, action_dim] in the data's units.
+            Actions [B, n_action_steps, executed_dim] in the data's units.
         """
-        shape = (len(observations), *self.policy.noise_shape(self.config.sampling))
+        numbers = observations["state"] if isinstance(observations, dict) else observations
+        shape = (len(numbers), *self.policy.noise_shape(self.config.sampling))
         return self.policy.predict(
             observations,
-            torch.randn(shape, generator=generator, device=observations.device),
+            torch.randn(shape, generator=generator, device=numbers.device),
             objective=self.objective,
             clip_sample=self.config.diffusion.clip_sample,
             sampling=self.config.sampling,
@@ -169,12 +213,18 @@ def load_run(run_dir: Path, checkpoint: str = "last", device: torch.device | str
     config = _read_config(run_dir)
     saved = load_checkpoint(checkpoint_path(run_dir, checkpoint), ("ema",))
     tensors = saved.tensors["ema"]
+    data = saved.state.get("task") or {}
     policy = build_policy(
-        config, tensors["observation_normalizer.scale"].shape[0], tensors["action_normalizer.scale"].shape[0]
+        config,
+        tensors["observation_normalizer.scale"].shape[0],
+        tensors["action_normalizer.scale"].shape[0],
+        images=data.get("images"),
+        goal_columns=data.get("goal_columns", ()),
     )
     policy.load_state_dict(tensors)
     policy.to(device).eval().requires_grad_(False)
-    return LoadedRun(policy, config, saved.step, build_objective(config.diffusion, config.acceleration))
+    objective = build_objective(config.diffusion, config.acceleration)
+    return LoadedRun(policy, config, saved.step, objective, data.get("env_args"))
 
 
 def _read_config(run_dir: Path) -> RobotConfig:

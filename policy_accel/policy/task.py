@@ -16,9 +16,11 @@ from policy_accel.data.normalization import fit_normalizer
 from policy_accel.data.windows import Windows
 from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
+from policy_accel.models.encoders.observation import STATE
+from policy_accel.policy.actions import fit_action_normalizer
 from policy_accel.policy.demonstrations import Demonstrations
 from policy_accel.policy.policy import DiffusionPolicy
-from policy_accel.training.task import Batch
+from policy_accel.training.task import Batch, Condition
 
 Evaluator = Callable[[DiffusionPolicy, Callable[[str], None]], dict[str, Any] | None]
 
@@ -26,7 +28,8 @@ Evaluator = Callable[[DiffusionPolicy, Callable[[str], None]], dict[str, Any] | 
 class ChunkTask:
     """Action chunks for the training core.
 
-    The demonstrations are normalised once and stay on the device; a batch is one gather of window indices.
+    The demonstrations are normalised once and stay on the device; a batch is one gather of window indices. Pictures are
+    gathered by `ImageStore`: cropped at random to train on, whole otherwise.
 
     Args:
         policy: what is trained; its normalisers are fitted here, on all steps of the data as in the reference.
@@ -37,6 +40,7 @@ class ChunkTask:
         evaluator: scores a policy, or None.
         noise: settings of the objective's choice of noise, which may need groups of windows or their conditional mean.
         seed: of the groups.
+        crop: side of the square in px that is cut from training pictures, or None.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class ChunkTask:
         evaluator: Evaluator | None,
         noise: NoiseConfig,
         seed: int,
+        crop: int | None = None,
     ) -> None:
         self.model: nn.Module = policy
         self.policy = policy
@@ -57,10 +62,15 @@ class ChunkTask:
         self.mask_padding = mask_padding
         self.evaluator = evaluator
         observation_mode, action_mode = normalization
-        policy.observation_normalizer = fit_normalizer(demonstrations.observations, observation_mode)
-        policy.action_normalizer = fit_normalizer(demonstrations.actions, action_mode)
+        if demonstrations.observations.shape[1]:
+            policy.observation_normalizer = fit_normalizer(demonstrations.observations, observation_mode)
+        policy.action_normalizer = fit_action_normalizer(demonstrations.actions, action_mode, policy.action_rotation)
         self.observations = policy.observation_normalizer(demonstrations.observations)
         self.actions = policy.action_normalizer(demonstrations.actions)
+        self.store = demonstrations.images
+        self.crop = crop
+        self.description = describe(demonstrations)
+        self.action_range = demonstrations.action_range
         self.train, self.validation = demonstrations.train, demonstrations.validation
         self.samples = len(self.train.indices)
         self.validation_samples = 0 if self.validation is None else len(self.validation.indices)
@@ -69,6 +79,8 @@ class ChunkTask:
         self.group_run = noise.group_run
         self.mean = self._mean() if noise.center == "ridge" else None
         self.fingerprint = _fingerprint(demonstrations.observations, demonstrations.actions, self.train.indices)
+        if self.store is not None:
+            self.fingerprint += self.store.fingerprint()
 
     def _conditions(self, steps: Tensor) -> Tensor:
         """Normalised observations that the policy sees, flattened: [B, n_obs_steps * O]."""
@@ -81,6 +93,11 @@ class ChunkTask:
         steps = self.train.indices
         if demonstrations.groups is not None:
             return demonstrations.groups[steps[:, self.policy.config.n_obs_steps - 1]]
+        if not self.observations.shape[1]:
+            raise UserError(
+                "acceleration.noise.within=groups needs numbers to group by, and task.observation names none beside "
+                "the pictures; name task.group, or another acceleration.noise.within."
+            )
         if noise.groups > self.samples:
             raise UserError(
                 f"acceleration.noise.groups={noise.groups} is more than the {self.samples} training windows; lower it."
@@ -106,32 +123,37 @@ class ChunkTask:
         self.train = self.train.to(device)
         if self.validation is not None:
             self.validation = self.validation.to(device)
+        if self.store is not None:
+            self.store.to(device)
         self.known = self.policy.known_mask(device)
         self.groups = None if self.groups is None else self.groups.to(device)
         self.mean = None if self.mean is None else self.mean.to(device)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
-        """Training windows `indices` [B]: x0 [B, horizon, channels], condition [B, n_obs_steps, O] or None.
-
-        Nothing about a window is random, so `generator` is left alone.
+        """Training windows `indices` [B]: x0 [B, horizon, channels]; condition [B, n_obs_steps, O], None, or a
+        dictionary with these as "state" and the pictures, whose crops are drawn from `generator`.
         """
-        batch = self._gather(self.train, indices)
+        batch = self._gather(self.train, indices, self.crop, generator)
         if self.groups is None and self.mean is None:
             return batch
         center = None if self.mean is None else self.mean.predict(self._conditions(self.train.indices[indices]))
         return replace(batch, groups=None if self.groups is None else self.groups[indices], center=center)
 
     def validation_batch(self, indices: Tensor) -> Batch:
-        """Validation windows `indices` [B]."""
+        """Validation windows `indices` [B], pictures whole."""
         assert self.validation is not None
-        return self._gather(self.validation, indices)
+        return self._gather(self.validation, indices, None, None)
 
-    def _gather(self, windows: Windows, indices: Tensor) -> Batch:
+    def _gather(self, windows: Windows, indices: Tensor, crop: int | None, generator: torch.Generator | None) -> Batch:
         steps = windows.indices[indices]
         counted = windows.valid[indices][:, :, None] if self.mask_padding else None
         trajectory = self._trajectory(steps)
         if self.known is None:
-            condition = self.observations[steps[:, : self.policy.config.n_obs_steps]]
+            observed = steps[:, : self.policy.config.n_obs_steps]
+            numbers = self.observations[observed]
+            condition: Condition = numbers
+            if self.store is not None:
+                condition = {STATE: numbers, **self.store.gather(observed, crop=crop, generator=generator)}
             return Batch(trajectory, condition=condition, counted=counted)
         unknown = ~self.known
         return Batch(
@@ -144,6 +166,16 @@ class ChunkTask:
         """Score `model` by rollouts, or None when the task has no environment."""
         assert isinstance(model, DiffusionPolicy)
         return None if self.evaluator is None else self.evaluator(model, report)
+
+
+def describe(demonstrations: Demonstrations) -> dict[str, Any]:
+    """What must be known of the data to build and score their policy again, kept in checkpoints."""
+    images = demonstrations.images
+    return {
+        "images": {} if images is None else {name: list(shape) for name, shape in images.shapes.items()},
+        "goal_columns": list(demonstrations.goal_columns),
+        "env_args": demonstrations.metadata.get("env_args"),
+    }
 
 
 def _fingerprint(*tensors: Tensor) -> str:

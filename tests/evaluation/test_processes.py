@@ -17,9 +17,9 @@ def act(observations, seeds, chunk_index):
     return -observations[:, -1:, 2:] + np.arange(4.0)[:, None] / 10
 
 
-def run(folder, trouble, *, workers=2, timeout=60.0, slots=4, **options):
+def run(folder, trouble, *, workers=2, timeout=60.0, first_timeout=60.0, slots=4, **options):
     spec = EnvironmentSpec("toy/Walk-v0", {"trouble": trouble, "folder": str(folder)}, 20, 2, "toy_environments")
-    with RolloutPool(spec, slots=slots, workers=workers, timeout=timeout) as pool:
+    with RolloutPool(spec, slots=slots, workers=workers, timeout=timeout, first_timeout=first_timeout) as pool:
         return pool.run(act, SEEDS, **options)
 
 
@@ -131,10 +131,18 @@ def test_an_exception_beside_a_crash_counts(tmp_path, untroubled):
 
 
 def test_a_hanging_episode(tmp_path, untroubled):
-    results = run(tmp_path, {11: ("hang", 1, 1), 42: ("hang", 2, 99)}, timeout=1.0)
+    results = run(tmp_path, {11: ("hang", 1, 1), 42: ("hang", 2, 99)}, timeout=1.0, first_timeout=1.0)
     assert results.pop(5).error == "no answer within 1 s"
     assert results == untroubled[:5] + untroubled[6:]
     assert not any(alive(pid) for pid in worker_ids(tmp_path))
+
+
+def test_the_first_chunk_of_a_process_may_take_longer():
+    spec = EnvironmentSpec("toy/Slow-v0", {}, 3, 1, "toy_environments")
+    for patience, errors in ((60.0, [None, None]), (0.5, ["no answer within 1 s"] * 2)):
+        with RolloutPool(spec, slots=1, workers=1, timeout=1.0, first_timeout=patience) as pool:
+            results = pool.run(lambda *_: np.zeros((1, 1, 2)), [1, 2])
+        assert [result.error for result in results] == errors
 
 
 def test_a_worker_killed_between_rounds(tmp_path, untroubled):

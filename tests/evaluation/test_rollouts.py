@@ -208,11 +208,57 @@ def test_workers_import_little_and_use_one_thread():
         (EnvironmentSpec("toy/None-v0", {}, 5, 1, "toy_environments"), "'toy/None-v0'.*cannot be made"),
         (EnvironmentSpec("toy/Walk-v0", {"color": 1}, 5, 1, "toy_environments"), "color"),
         (EnvironmentSpec("toy/Walk-v0", {}, 5, 1, "no_such.module"), "'no_such.module'.*does not import"),
+        (EnvironmentSpec("toy/Homeless-v0", {}, 5, 1, "toy_environments"), "'toy/Homeless-v0' needs .* 'a_simulator'"),
     ],
 )
 def test_environments_that_cannot_be_made(workers, environment, words):
     with RolloutPool(environment, slots=2, workers=workers) as pool, pytest.raises(UserError, match=words):
         pool.run(act, [1])
+
+
+@pytest.mark.parametrize(("workers", "slots"), [(0, 1), (0, 4), (2, 4)])
+def test_where_no_episode_can_begin_it_is_said_once(tmp_path, workers, slots):
+    environment = spec(id="toy/Lost-v0", folder=str(tmp_path))
+    with (
+        RolloutPool(environment, slots=slots, workers=workers) as pool,
+        pytest.raises(
+            UserError, match="no episode of environment 'toy/Lost-v0' can begin: RuntimeError: no display found"
+        ),
+    ):
+        pool.run(act, SEEDS)
+    assert (tmp_path / "resets").stat().st_size <= max(4, 2 * slots)
+
+
+def test_environments_are_made_in_all_workers_at_once(tmp_path):
+    environment = spec(id="toy/Together-v0", max_steps=1, folder=str(tmp_path), count=3)
+    with RolloutPool(environment, slots=3, workers=3) as pool:
+        results = pool.run(lambda *_: np.zeros((3, 1, 2)), [0, 1, 2])
+    assert [result.error for result in results] == [None] * 3
+
+
+def test_workers_can_be_started_before_the_first_run(tmp_path):
+    with RolloutPool(spec(), slots=2, workers=2) as pool:
+        pool.start()
+        host = pool._host
+        assert pool.run(act, [5, 3]) == [plain_episode(5), plain_episode(3)]
+        assert pool._host is host
+    with RolloutPool(spec(id="toy/Homeless-v0"), slots=2, workers=2) as pool:
+        pool.start()
+        with pytest.raises(UserError, match="'a_simulator'"):
+            pool.run(act, [5, 3])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_metrics_of_the_last_step(workers, tmp_path):
+    environment = spec(id="toy/Counting-v0", trouble={42: ("nan-metric", 0, 0)}, folder=str(tmp_path))
+    with RolloutPool(environment, slots=2, workers=workers) as pool:
+        results = pool.run(act, [*SEEDS[:4], 42])
+    expected = [plain_episode(seed) for seed in SEEDS[:4]]
+    for result, plain in zip(results[:4], expected, strict=True):
+        assert (result.length, result.score, result.success) == (plain.length, plain.score, plain.success)
+        cut = plain.length == 14
+        assert result.metrics == {"steps": plain.length} | ({} if cut else {"long": float(plain.length > 10)})
+    assert results[4].error == "ValueError: the metric long at the end of the episode is nan"
 
 
 @pytest.mark.parametrize(
@@ -224,6 +270,7 @@ def test_environments_that_cannot_be_made(workers, environment, words):
         (lambda: RolloutPool(spec(), slots=0, workers=0), "slots = 0"),
         (lambda: RolloutPool(spec(), slots=1, workers=-1), "workers = -1"),
         (lambda: RolloutPool(spec(), slots=1, workers=1, timeout=0), "timeout = 0"),
+        (lambda: RolloutPool(spec(), slots=1, workers=1, first_timeout=-2), "first_timeout = -2"),
         (lambda: RolloutPool(spec(), slots=1, workers=0).run(act, [3, -4]), "seed -4"),
         (lambda: RolloutPool(spec(), slots=1, workers=0).run(act, [3, 4, 3]), "seed 3 is given twice"),
         (lambda: RolloutPool(spec(), slots=1, workers=0).run(act, [3], videos=1), "video_dir"),

@@ -6,6 +6,7 @@ import pytest
 
 from policy_accel.errors import UserError
 from policy_accel.evaluation import bootstrap_interval, wilson_interval
+from policy_accel.evaluation.statistics import bootstrap_difference
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (7, 10), (50, 50), (93, 100), (1, 1)])
@@ -89,3 +90,57 @@ def test_bootstrap_without_spread(values):
 def test_bootstrap_refuses(values, options, word):
     with pytest.raises(UserError, match=word):
         bootstrap_interval(values, **options)
+
+
+def test_difference_of_two_values_each_is_exact():
+    """Means of resamples: 0, 1/2, 1 with 1/4, 1/2, 1/4, against 0, 2, 4: differences -4 ... 1."""
+    outcomes = {}
+    for first, p in ((0, 0.25), (0.5, 0.5), (1, 0.25)):
+        for second, q in ((0, 0.25), (2, 0.5), (4, 0.25)):
+            outcomes[first - second] = outcomes.get(first - second, 0) + p * q
+    cumulative = 0.0
+    ends = []
+    for confidence_end in (0.1, 0.9):
+        cumulative = 0.0
+        for difference in sorted(outcomes):
+            cumulative += outcomes[difference]
+            if cumulative >= confidence_end:
+                ends.append(difference)
+                break
+    assert bootstrap_difference([0, 1], [0, 4], 0.8) == tuple(ends)
+
+
+def test_difference_approaches_the_normal_interval():
+    generator = np.random.default_rng(1)
+    first, second = generator.normal(0.7, 0.2, 300), generator.normal(0.6, 0.4, 500)
+    half = 1.959964 * math.hypot(first.std() / math.sqrt(300), second.std() / math.sqrt(500))
+    low, high = bootstrap_difference(first, second)
+    assert (low, high) == pytest.approx(
+        (first.mean() - second.mean() - half, first.mean() - second.mean() + half), abs=2e-3
+    )
+    assert bootstrap_difference(first, second) == (low, high)
+    assert bootstrap_difference(second, first) == pytest.approx((-high, -low), abs=2e-3)
+
+
+def test_difference_covers_the_true_one():
+    generator = np.random.default_rng(2)
+    covered = 0
+    for trial in range(200):
+        first, second = generator.random(50) < 0.8, generator.random(40) < 0.6
+        low, high = bootstrap_difference(first, second, resamples=1000, seed=trial)
+        covered += low <= 0.2 <= high
+    assert 180 <= covered <= 199
+
+
+def test_difference_without_spread():
+    assert bootstrap_difference([1, 1, 1], [0.25]) == (0.75, 0.75)
+    low, high = bootstrap_difference([1, 1, 1], [0, 1, 0, 1])
+    assert (low, high) == pytest.approx(tuple(1 - end for end in bootstrap_interval([0, 1, 0, 1])[::-1]), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "word"), [([], [1], "first of shape"), ([1], [1, math.nan], r"second\[1\] = nan")]
+)
+def test_difference_refuses(first, second, word):
+    with pytest.raises(UserError, match=word):
+        bootstrap_difference(first, second)

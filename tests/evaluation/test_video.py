@@ -146,3 +146,31 @@ def test_a_video_folder_that_is_a_file(tmp_path):
     (tmp_path / "taken").touch()
     with RolloutPool(spec(), slots=1, workers=0) as pool, pytest.raises(UserError, match="taken"):
         pool.run(act, [1], video_dir=tmp_path / "taken", videos=1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_films_from_a_camera(tmp_path, workers):
+    """Only the environments that are filmed know of the camera."""
+    for camera, channel in (("front", 0), ("side", 2)):
+        filmed = EnvironmentSpec("toy/Filmed-v0", {}, 6, 2, "toy_environments", film_kwargs={"render_camera": camera})
+        with RolloutPool(filmed, slots=2, workers=workers) as pool:
+            pool.run(act, [5, 3], video_dir=tmp_path / camera, videos=1)
+        colour = read(tmp_path / camera / "5.mp4")[0].mean((0, 1, 2))
+        assert colour[channel] > 150
+        assert np.delete(colour, channel).max() < 60
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "camera", "words"),
+    [
+        ("Walk", "front", r"'toy/Walk-v0' cannot be filmed with render_camera='front': it does not take render_camera"),
+        ("Filmed", "top", "no camera 'top'; there are front and side"),
+    ],
+)
+def test_cameras_that_are_not_there(tmp_path, workers, name, camera, words):
+    filmed = EnvironmentSpec(f"toy/{name}-v0", {}, 6, 2, "toy_environments", film_kwargs={"render_camera": camera})
+    with RolloutPool(filmed, slots=1, workers=workers) as pool:
+        with pytest.raises(UserError, match=words):
+            pool.run(act, [1], video_dir=tmp_path, videos=1)
+        assert pool.run(act, [1])[0].error is None, "without a film nobody asks"

@@ -11,6 +11,8 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
+from policy_accel.errors import UserError
+
 
 class Walk(gymnasium.Env):
     """A noisy walk of seeded length; `trouble[seed] = (kind, step, times)` makes it go wrong `times` times at `step`.
@@ -119,6 +121,76 @@ class Blind(Inspect):
         self.render_mode = render_mode
 
 
+class Filmed(Walk):
+    """Its frames are red from the camera front and blue from the camera side."""
+
+    def __init__(self, render_camera="front", **kwargs):
+        super().__init__(**kwargs)
+        if render_camera not in ("front", "side"):
+            raise UserError(f"there is no camera '{render_camera}'; there are front and side")
+        self.channel = ("front", "", "side").index(render_camera)
+
+    def render(self):
+        frame = np.zeros((32, 32, 3), np.uint8)
+        frame[:, :, self.channel] = 200
+        return frame
+
+
+class Counting(Walk):
+    """Reports at the end of an episode, and before with other numbers, how long it was and whether it was long."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        info["metrics"] = {"steps": np.int64(self.time)}
+        if terminated:
+            info["metrics"]["long"] = self.time > 10
+        if self.trouble.get(self.seed, [""])[0] == "nan-metric":
+            info["metrics"]["long"] = float("nan")
+        return observation, reward, terminated, truncated, info
+
+
+class Together(Inspect):
+    """Can be made only while `count` processes make it at the same time."""
+
+    def __init__(self, folder, count):
+        (Path(folder) / f"pid-{os.getpid()}").touch()
+        deadline = time.monotonic() + 60
+        while len(list(Path(folder).glob("pid-*"))) < count:
+            if time.monotonic() > deadline:
+                raise RuntimeError("the others did not come")
+            time.sleep(0.02)
+
+
+class Slow(Inspect):
+    """The first step of a process takes two seconds."""
+
+    stepped = False
+
+    def step(self, action):
+        if not Slow.stepped:
+            time.sleep(2)
+        Slow.stepped = True
+        return super().step(action)
+
+
+class Lost(Inspect):
+    """Cannot be reset: as a camera without a graphics library."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def reset(self, *, seed=None, options=None):
+        with open(Path(self.folder) / "resets", "a") as file:
+            file.write("x")
+        raise RuntimeError("no display\nfound")
+
+
+gymnasium.register("toy/Filmed-v0", entry_point=Filmed)
+gymnasium.register("toy/Counting-v0", entry_point=Counting)
+gymnasium.register("toy/Together-v0", entry_point=Together)
+gymnasium.register("toy/Slow-v0", entry_point=Slow)
+gymnasium.register("toy/Lost-v0", entry_point=Lost)
+gymnasium.register("toy/Homeless-v0", entry_point="a_simulator.that_is_not:There")
 gymnasium.register("toy/Blind-v0", entry_point=Blind)
 gymnasium.register("toy/Walk-v0", entry_point=Walk, max_episode_steps=5)
 gymnasium.register("toy/Inspect-v0", entry_point=Inspect)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from policy_accel.data import Episodes, write_zarr
+from policy_accel.data.formats.base import MemoryReader
+from policy_accel.data.readers import write_episodes
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.run import robot_config
 
@@ -14,15 +16,25 @@ TINY = ["model.down_dims=[8,16]", "model.kernel_size=3", "model.step_embedding_d
 
 
 def write_demonstrations(path: Path, *, seed: int = 0, episodes: int = 6) -> Path:
-    """Smooth random walks with the keys of Push-T."""
+    """Smooth random walks with the keys of Push-T, poses of an arm and small pictures.
+
+    A name that ends in .hdf5 gives a robomimic file, of which half the episodes carry the filter "half".
+    """
     generator = np.random.default_rng(seed)
     lengths = generator.integers(20, 40, episodes)
     steps = int(lengths.sum())
     arrays = {
         key: np.cumsum(generator.normal(size=(steps, *shape)), axis=0).astype(np.float32)
-        for key, shape in {"state": (5,), "action": (2,), "keypoint": (9, 2)}.items()
+        for key, shape in {"state": (5,), "action": (2,), "keypoint": (9, 2), "pose": (7,)}.items()
     }
-    write_zarr(path, Episodes(arrays, lengths.cumsum()))
+    for camera in ("img", "img2"):
+        arrays[camera] = generator.integers(0, 256, (steps, 44, 44, 3), dtype=np.uint8)
+    facts = tuple({"filters": ["half"] if episode % 2 else []} for episode in range(episodes))
+    data = Episodes(arrays, lengths.cumsum(), episode_metadata=facts if path.suffix == ".hdf5" else ())
+    if path.suffix == ".hdf5":
+        write_episodes(path, MemoryReader(data), "robomimic")
+    else:
+        write_zarr(path, data)
     return path
 
 

@@ -130,7 +130,49 @@ def decays(run: Run) -> list[float]:
     return values
 
 
+def seen_frames(config: RobotConfig) -> Any:
+    """What the encoder makes of the first training frames, with weights that do not depend on the settings."""
+    task = build_task(config)
+    batch = task.batch(BATCH, torch.Generator().manual_seed(0))
+    assert isinstance(batch.condition, dict)
+    return batch.condition["img"].shape, task.policy.encode(batch.condition).shape
+
+
+def encoder_parameters(config: RobotConfig) -> int:
+    encoder = build_task(config).policy.encoder
+    assert encoder is not None
+    return sum(parameter.numel() for parameter in encoder.parameters())
+
+
+def norm_groups(config: RobotConfig) -> list[int]:
+    encoder = build_task(config).policy.encoder
+    assert encoder is not None
+    return [part.num_groups for part in encoder.modules() if isinstance(part, torch.nn.GroupNorm)]
+
+
+def encoded_frames(config: RobotConfig) -> Any:
+    """Features of the first training frames, from the weights that the seed gives."""
+    task = build_task(config)
+    batch = task.batch(BATCH, torch.Generator().manual_seed(0))
+    assert isinstance(batch.condition, dict)
+    return task.policy.eval().encode(batch.condition)
+
+
+def recorded_environment(config: RobotConfig) -> Any:
+    """What the environment is made with when the data describes the one it was recorded in."""
+    evaluator = build_evaluator(config, Path(config.run_dir))
+    assert evaluator is not None
+    evaluator.recorded_in({"env_name": "Lift"})
+    return str(evaluator.pool.spec.kwargs)
+
+
 BATCH = torch.arange(8)
+FILMED = ["task.images=[img]", "encoder.crop=36", "encoder.resnet.width=16", "encoder.resnet.keypoints=4"]
+VIEWED = ["task.images=[img]", "encoder.name=vit_small", "encoder.crop=36", "encoder.vit.patch=12"]
+VIEWED += ["encoder.vit.dim=12", "encoder.vit.depth=2", "encoder.vit.heads=2"]
+GOAL = ["task.goal=['keypoint[:2]']"]
+PLANNED = [*GOAL, "policy.conditioning=planning", "task.goal_state='state[:2]'"]
+POSED = ["task.action=pose"]
 SCORED = ["evaluation.episodes=3"]
 CADENCE = ["training.checkpoint.every=1", "training.evaluate_every=0"]
 LINEAR = ["diffusion.schedule=linear"]
@@ -187,6 +229,13 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.name": ("other", lambda config: Path(config.run_dir).name, ["run_dir=x/${task.name}"]),
     "task.data": ("OTHER_DATA", task_probe(lambda task: task.actions), []),
     "task.observation": ("[state,keypoint]", task_probe(lambda task: task.observations), []),
+    "task.filter_key": ("half", task_probe(lambda task: task.samples), ["task.data=FILTERED_DATA"]),
+    "task.images": ("[img,img2]", seen_frames, FILMED),
+    "task.goal": ("['keypoint[:2]']", task_probe(lambda task: task.observations), []),
+    "task.goal_state": ("'state[1:3]'", task_probe(lambda task: task.known), PLANNED),
+    "task.environment_keys": ("{state: pose}", evaluator_probe(lambda e: e.layout.entry("state")[0]), SCORED),
+    "task.environment_from_data": ("true", recorded_environment, SCORED),
+    "task.action_rotation": ("rotation_6d", task_probe(lambda task: task.actions), POSED),
     "task.action": ("'state[:2]'", task_probe(lambda task: task.actions), []),
     "task.observation_normalization": ("gaussian", task_probe(lambda task: task.observations), []),
     "task.action_normalization": ("identity", task_probe(lambda task: task.actions), []),
@@ -198,6 +247,18 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.environment_module": ("mine.envs", evaluator_probe(lambda e: e.pool.spec.module), SCORED),
     "task.environment_options": ("{observation:image}", evaluator_probe(lambda e: str(e.pool.spec.kwargs)), SCORED),
     "task.max_steps": ("17", evaluator_probe(lambda e: e.pool.spec.max_steps), SCORED),
+    "encoder.name": ("vit_small", encoder_parameters, [FILMED[0], "encoder.crop=42"]),
+    "encoder.crop": ("40", seen_frames, FILMED),
+    "encoder.share_cameras": ("true", encoder_parameters, [*FILMED, "task.images=[img,img2]"]),
+    "encoder.feature_dim": ("7", seen_frames, FILMED),
+    "encoder.resnet.width": ("32", encoder_parameters, FILMED),
+    "encoder.resnet.group_channels": ("8", lambda config: norm_groups(config), FILMED),
+    "encoder.resnet.keypoints": ("6", encoder_parameters, FILMED),
+    "encoder.vit.patch": ("18", encoder_parameters, VIEWED),
+    "encoder.vit.dim": ("16", encoder_parameters, VIEWED),
+    "encoder.vit.depth": ("1", encoder_parameters, VIEWED),
+    "encoder.vit.heads": ("3", lambda config: encoded_frames(config), VIEWED),
+    "encoder.vit.mlp_ratio": ("2.0", encoder_parameters, VIEWED),
     "policy.horizon": ("32", task_probe(lambda task: task.batch(BATCH).x0), []),
     "policy.n_obs_steps": ("3", task_probe(lambda task: task.batch(BATCH).condition), []),
     "policy.n_action_steps": ("4", predicted, SCORED),
@@ -313,6 +374,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "evaluation.slots": ("2", asked_of_the_pool, SCORED),
     "evaluation.workers": ("1", asked_of_the_pool, [*SCORED, "evaluation.workers=0"]),
     "evaluation.videos": ("1", asked_of_the_pool, SCORED),
+    "evaluation.camera": ("side", evaluator_probe(lambda e: str(e.pool.spec.film_kwargs)), SCORED),
     "evaluation.confidence": ("0.5", asked_of_the_pool, SCORED),
     "method": ("clts", lambda config: Path(config.run_dir).name, ["run_dir=x/${method}"]),
     "label": ("mine", lambda config: Path(config.run_dir).name, ["run_dir=x/${label}"]),
@@ -375,6 +437,8 @@ def test_a_field_changes_what_it_configures(key: str, tiny_config: Build, tmp_pa
     value, probe, overrides = FIELDS[key]
     if value == "OTHER_DATA":
         value = str(write_demonstrations(tmp_path / "other.zarr.zip", seed=5))
+    if "task.data=FILTERED_DATA" in overrides:
+        overrides = [f"task.data={write_demonstrations(tmp_path / 'filtered.hdf5')}"]
     if value == "OTHER_DIR":
         value = str(tmp_path / "elsewhere")
     directories = [] if key == "run_dir" or any(o.startswith("run_dir") for o in overrides) else ["run_dir={}"]
@@ -423,6 +487,6 @@ def test_flatten_agrees_with_the_fields(tiny_config: Build) -> None:
     recorded = {
         key
         for key in flatten(config_record(tiny_config()))
-        if not key.startswith(("model.", "task.environment_options"))
+        if not key.startswith(("model.", "task.environment_options", "task.environment_keys"))
     }
-    assert recorded | {"task.environment_options"} == set(FIELDS)
+    assert recorded | {"task.environment_options", "task.environment_keys"} == set(FIELDS)

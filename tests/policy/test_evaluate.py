@@ -47,11 +47,12 @@ def test_scores_follow_from_seeds_and_not_from_workers(tiny_config: Build, tmp_p
 def test_demonstrations_of_another_size_are_refused(
     tiny_config: Build, tmp_path: Path, dims: tuple[int, int], what: str
 ) -> None:
-    evaluator = build_evaluator(tiny_config("evaluation.episodes=1", *SHORT), tmp_path)
+    config = tiny_config("evaluation.episodes=1", *SHORT)
+    evaluator = build_evaluator(config, tmp_path)
     assert evaluator is not None
-    evaluator.check_fits(5, 2)
+    evaluator.check_fits(build_policy(config, 5, 2))
     with pytest.raises(UserError, match=rf"the {what} of environment .* the demonstrations have {max(dims)} numbers"):
-        evaluator.check_fits(*dims)
+        evaluator.check_fits(build_policy(config, *dims))
 
 
 def test_damaged_weights_are_named(tiny_config: Build, tmp_path: Path) -> None:

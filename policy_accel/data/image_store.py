@@ -1,0 +1,227 @@
+"""Camera frames of a whole data set as 8-bit tensors, gathered by rows with the random crop taken in the same copy."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policy_accel.data.formats.base import EpisodeReader, Feature
+from policy_accel.errors import UserError, did_you_mean
+from policy_accel.files import explained
+from policy_accel.progress import Progress
+from policy_accel.training.devices import free_memory
+
+MEMORY_SHARE = 0.5  # of what is free may go to frames; the rest is for the model and its activations
+CHANNELS = (1, 3, 4)
+_PIECE_BYTES = 64 * 2**20
+_FINGERPRINT_FRAMES = 256
+
+
+class ImageStore:
+    """All frames of the cameras of a data set.
+
+    Args:
+        frames: camera -> uint8 [N, H, W, C], tensors or arrays (memory-mapped ones stay on the disk); N is the same
+            for all.
+
+    Attributes:
+        frames: camera -> uint8 [N, H, W, C] tensors, where they are kept.
+        shapes: camera -> (H, W, C).
+        device: where gathered frames go.
+        resident: whether the frames themselves are there.
+
+    Raises:
+        ValueError: frames of another dtype or rank, or of different N.
+    """
+
+    def __init__(self, frames: Mapping[str, Tensor | np.ndarray]) -> None:
+        self.frames = {
+            camera: values if isinstance(values, Tensor) else torch.from_numpy(values)
+            for camera, values in frames.items()
+        }
+        for camera, values in self.frames.items():
+            if values.dtype != torch.uint8 or values.ndim != 4 or not values.is_contiguous():
+                raise ValueError(f"frames of {camera} are {values.dtype} {tuple(values.shape)}, not uint8 [N, H, W, C]")
+        if len({len(values) for values in self.frames.values()}) > 1:
+            raise ValueError(f"cameras differ in frames: { {key: len(v) for key, v in self.frames.items()} }")
+        self.shapes: dict[str, tuple[int, int, int]] = {
+            camera: (values.shape[1], values.shape[2], values.shape[3]) for camera, values in self.frames.items()
+        }
+        self.device = torch.device("cpu")
+        self.resident = True
+
+    @property
+    def bytes(self) -> int:
+        """Size of all frames."""
+        return sum(values.numel() for values in self.frames.values())
+
+    def to(self, device: torch.device, *, share: float = MEMORY_SHARE) -> None:
+        """Hand frames out on `device` from now on, and keep them there when they take at most `share` of its free
+        memory. Otherwise they stay on the host, and a gather waits for its rows and sends the frames across.
+        """
+        device = torch.empty(0, device=device).device  # "cuda" is the current CUDA device, with its number
+        here = all(values.device == device for values in self.frames.values())
+        self.resident = here or device.type == "cpu" or self.bytes <= share * free_memory(device)
+        if self.resident:
+            self.frames = {camera: values.to(device) for camera, values in self.frames.items()}
+        self.device = device
+
+    def gather(self, rows: Tensor, *, crop: int | None, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """Frames of some rows, cut out at random places.
+
+        As in robomimic, every frame of every camera has a place of its own, uniform over all that fit. Resident frames
+        are gathered without waiting for the device.
+
+        Args:
+            rows: [B, T] (or any shape) int64 in [0, N), on `device`.
+            crop: side in px of the squares to cut out; None for whole frames.
+            generator: draws the places, on `device`; None for whole frames, whose centre the encoder takes.
+
+        Returns:
+            camera -> uint8 [B, T, crop, crop, C], or [B, T, H, W, C] for whole frames; all on `device`.
+
+        Raises:
+            UserError: a crop larger than the frames of a camera.
+        """
+        if crop is None or generator is None:
+            return {camera: self._copy(values, rows) for camera, values in self.frames.items()}
+        return {camera: self._crops(camera, rows, crop, generator) for camera in self.frames}
+
+    def _crops(self, camera: str, rows: Tensor, crop: int, generator: torch.Generator) -> Tensor:
+        height, width, channels = self.shapes[camera]
+        if crop > min(height, width):
+            raise UserError(
+                f"a crop of {crop} px is larger than the frames of {camera}, which are {height} x {width} px; "
+                f"use at most {min(height, width)}."
+            )
+        top = torch.randint(height - crop + 1, rows.shape, generator=generator, device=rows.device)
+        left = torch.randint(width - crop + 1, rows.shape, generator=generator, device=rows.device)
+        line, frame = width * channels, height * width * channels
+        flat = self.frames[camera].view(-1)
+        # Element s of this overlapping view is the window whose first byte is s, so that one gather cuts out windows at
+        # any place, each copied line by line.
+        last = flat.numel() - (crop - 1) * line - crop * channels
+        windows = flat.as_strided((last + 1, crop, crop, channels), (1, line, channels, 1))
+        return self._copy(windows, rows * frame + top * line + left * channels)
+
+    def _copy(self, table: Tensor, indices: Tensor) -> Tensor:
+        """table[indices] on `device`."""
+        flat = indices.flatten()
+        if self.resident:
+            return table.index_select(0, flat).unflatten(0, indices.shape)
+        out = torch.empty((len(flat), *table.shape[1:]), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        torch.index_select(table, 0, flat.to(table.device), out=out)
+        return out.to(self.device, non_blocking=True).unflatten(0, indices.shape)
+
+    def fingerprint(self) -> str:
+        """Tells one set of frames from another: a digest of names, shapes and up to 256 evenly spaced frames each."""
+        digest = hashlib.sha256()
+        for camera, values in self.frames.items():
+            digest.update(f"{camera} {tuple(values.shape)}\n".encode())
+            rows = np.linspace(0, len(values) - 1, min(len(values), _FINGERPRINT_FRAMES)).round().astype(np.int64)
+            for row in rows:
+                digest.update(values[row].cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def read_image_store(
+    reader: EpisodeReader, cameras: Sequence[str], *, folder: Path | None = None, share: float = MEMORY_SHARE
+) -> ImageStore:
+    """Read the frames of `cameras`, a piece at a time, into host memory, or onto the disk when they take more than
+    `share` of the memory that is free.
+
+    Frames on the disk are in nameless temporary files, which are mapped into memory and vanish with the process.
+
+    Args:
+        reader: the open data set; frames uint8, or whole numbers from 0 to 255 of another type.
+        cameras: keys.
+        folder: where the temporary files go; None for $XDG_CACHE_HOME or ~/.cache, and policy_accel/frames below it.
+        share: between 0 and 1.
+
+    Raises:
+        UserError: a key that the set does not have or that holds no frames, other values, a full disk; as the reader.
+    """
+    features = {camera: _camera_feature(reader, camera) for camera in cameras}
+    steps = int(reader.episode_ends[-1])
+    size = steps * sum(int(np.prod(feature.shape)) for feature in features.values())
+    if size <= share * free_memory(torch.device("cpu")):
+        frames = {camera: np.empty((steps, *feature.shape), np.uint8) for camera, feature in features.items()}
+        for begin, piece in _pieces(reader, features):
+            for camera, values in piece.items():
+                frames[camera][begin : begin + len(values)] = values
+        return ImageStore(frames)
+    place = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "policy_accel" / "frames"
+    with explained(place), ExitStack() as stack:
+        place.mkdir(parents=True, exist_ok=True)
+        files = {camera: stack.enter_context(tempfile.TemporaryFile(dir=place)) for camera in features}
+        # Written, not mapped and filled: on a full disk a write raises, and a mapping would end the process.
+        for _, piece in _pieces(reader, features):
+            for camera, values in piece.items():
+                files[camera].write(values.data)
+        mapped = {}
+        for camera, file in files.items():
+            file.flush()
+            mapped[camera] = np.memmap(file, np.uint8, "c", shape=(steps, *features[camera].shape))
+        return ImageStore(mapped)
+
+
+def _camera_feature(reader: EpisodeReader, camera: str) -> Feature:
+    """Shape of the frames of one key, refused unless they are [H, W, C]."""
+    known = [key for key, feature in reader.features.items() if _holds_frames(feature)]
+    if camera not in reader.features:
+        have = did_you_mean(camera, known) if known else "there are no camera frames in it."
+        raise UserError(f"{reader.source}: there is no camera '{camera}'; {have}")
+    feature = reader.features[camera]
+    if not _holds_frames(feature):
+        remedy = f"cameras are: {', '.join(known)}" if known else "store frames with their channels last"
+        raise UserError(
+            f"{reader.source}: {camera} holds {feature.dtype} {list(feature.shape)} per step, which are no frames "
+            f"[H, W, 1, 3 or 4]; {remedy}."
+        )
+    return feature
+
+
+def _holds_frames(feature: Feature) -> bool:
+    return len(feature.shape) == 3 and feature.shape[2] in CHANNELS and feature.dtype.kind in "uif"
+
+
+def _pieces(reader: EpisodeReader, features: Mapping[str, Feature]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Yield (first row, camera -> uint8 [n, H, W, C]) through the whole set."""
+    widest = max(int(np.prod(feature.shape)) * feature.dtype.itemsize for feature in features.values())
+    rows = max(1, _PIECE_BYTES // widest)
+    ends = [int(end) for end in reader.episode_ends]
+    progress = Progress("frames", ends[-1], unit="step")
+    try:
+        first = 0
+        for episode, end in enumerate(ends):
+            for start in range(0, end - first, rows):
+                stop = min(start + rows, end - first)
+                piece = reader.read(episode, list(features), start, stop)
+                yield first + start, {key: _bytes(piece[key], key, reader.source) for key in features}
+                progress.to(first + stop)
+            first = end
+    finally:
+        progress.close()
+
+
+def _bytes(values: np.ndarray, camera: str, source: str) -> np.ndarray:
+    """Frames as contiguous uint8, exactly."""
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
+    with np.errstate(invalid="ignore"):  # of NaN, found by the comparison
+        converted = values.astype(np.uint8)
+    wrong = converted != values
+    if wrong.any():
+        raise UserError(
+            f"{source}: {camera} holds {values[wrong][0]}, and frames are whole numbers from 0 to 255; "
+            "store them as uint8."
+        )
+    return converted

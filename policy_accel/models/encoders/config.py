@@ -1,0 +1,80 @@
+"""Settings of the observation encoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from policy_accel.errors import UserError, one_of, refuse_idle
+
+ENCODERS = ("resnet18", "vit_small")
+
+
+@dataclass
+class ResNetConfig:
+    """Sizes of the ResNet-18 encoder; the defaults are Diffusion Policy's."""
+
+    width: int = 64
+    """Channels of the stem and of the first stage; they double in each of the three stages after it."""
+    group_channels: int = 16
+    """Channels of one group of the group normalisation; must divide width."""
+    keypoints: int = 32
+    """Key points of the spatial softmax, two numbers each."""
+
+
+@dataclass
+class ViTConfig:
+    """Sizes of the vision transformer; the defaults are ViT-S (Touvron et al. 2021, table 1) for frames of 84 px."""
+
+    patch: int = 14
+    """Side of a patch in px; must divide both sides of the (cropped) frame."""
+    dim: int = 384
+    depth: int = 12
+    heads: int = 6
+    """Attention heads; must divide dim."""
+    mlp_ratio: float = 4.0
+    """Width of the hidden layer of the MLP, in units of dim."""
+
+
+@dataclass
+class EncoderConfig:
+    """How observations with camera frames are encoded; the defaults are Diffusion Policy's for frames of 96 px."""
+
+    name: str = "resnet18"
+    """resnet18 (GroupNorm, spatial softmax) or vit_small."""
+    crop: int | None = 84
+    """Side in px of the square that the network sees: anywhere in training, in the centre otherwise. null for the whole
+    frame."""
+    share_cameras: bool = False
+    """One network for all cameras instead of one for each."""
+    feature_dim: int = 64
+    """Numbers per camera and frame."""
+    resnet: ResNetConfig = field(default_factory=ResNetConfig)
+    vit: ViTConfig = field(default_factory=ViTConfig)
+
+    def check(self) -> None:
+        """Raise UserError when a value is out of range, unknown, or has no effect with this encoder."""
+        one_of("encoder.name", self.name, ENCODERS)
+        sizes = {"encoder.feature_dim": self.feature_dim}
+        if self.crop is not None:
+            sizes["encoder.crop"] = self.crop
+        if self.name == "resnet18":
+            refuse_idle(self.vit, "encoder.vit", set(), "encoder.name=resnet18")
+            resnet = self.resnet
+            sizes |= {f"encoder.resnet.{key}": value for key, value in vars(resnet).items()}
+        else:
+            refuse_idle(self.resnet, "encoder.resnet", set(), "encoder.name=vit_small")
+            vit = self.vit
+            sizes |= {f"encoder.vit.{key}": value for key, value in vars(vit).items() if key != "mlp_ratio"}
+        for name, value in sizes.items():
+            if value < 1:
+                raise UserError(f"{name}={value} must be at least 1.")
+        if self.name == "resnet18" and resnet.width % resnet.group_channels:
+            raise UserError(
+                f"encoder.resnet.group_channels={resnet.group_channels} does not divide "
+                f"encoder.resnet.width={resnet.width}; change one."
+            )
+        if self.name == "vit_small":
+            if vit.dim % vit.heads:
+                raise UserError(f"encoder.vit.heads={vit.heads} does not divide encoder.vit.dim={vit.dim}; change one.")
+            if not vit.mlp_ratio * vit.dim >= 1:
+                raise UserError(f"encoder.vit.mlp_ratio={vit.mlp_ratio} must be positive, for example 4.")

@@ -1,0 +1,107 @@
+"""From camera frames and proprioception to one vector per observation, as in Diffusion Policy's hybrid image policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from policy_accel.errors import UserError
+from policy_accel.models.encoders.config import EncoderConfig
+from policy_accel.models.encoders.resnet import ResNetEncoder
+from policy_accel.models.encoders.vit import ViTEncoder
+
+STATE = "state"
+
+
+class ObservationEncoder(nn.Module):
+    """Features of every camera, then the state, side by side.
+
+    Args:
+        config: which network, its sizes, the crop.
+        images: camera -> (H, W, C) of its whole frames; the order is that of the output.
+        state_dim: O, numbers of the low-dimensional part; may be 0.
+
+    Attributes:
+        output_dim: len(images) * feature_dim + O.
+
+    Raises:
+        UserError: no camera, a camera called "state", a crop larger than a frame, shared networks for cameras whose
+            frames differ, sizes that do not fit together.
+    """
+
+    def __init__(self, config: EncoderConfig, *, images: Mapping[str, tuple[int, int, int]], state_dim: int) -> None:
+        super().__init__()
+        config.check()
+        if not images:
+            raise UserError(f"encoder.name={config.name} encodes camera frames and there are none; name task.images.")
+        if STATE in images:
+            raise UserError("task.images holds 'state', the name of the low-dimensional part; rename that camera.")
+        self.cameras = tuple(images)
+        self.sizes = [_seen_size(config.crop, camera, shape) for camera, shape in images.items()]
+        self.output_dim = len(images) * config.feature_dim + state_dim
+        seen = {(size, images[camera][2]) for camera, size in zip(self.cameras, self.sizes, strict=True)}
+        if config.share_cameras and len(seen) > 1:
+            listed = ", ".join(f"{camera} {' x '.join(map(str, shape))}" for camera, shape in images.items())
+            raise UserError(
+                f"encoder.share_cameras=true needs frames of one size and the cameras differ ({listed}); "
+                "set a common encoder.crop or share_cameras=false."
+            )
+        network = {"resnet18": ResNetEncoder, "vit_small": ViTEncoder}[config.name]
+        count = 1 if config.share_cameras else len(images)
+        self.networks = nn.ModuleList(
+            network(config, size=self.sizes[i], channels=images[self.cameras[i]][2]) for i in range(count)
+        )
+
+    def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Encode [B, T] observations to [B, T, output_dim] float32.
+
+        Args:
+            observation: "state" float32 [B, T, O], normalised; for each camera uint8 [B, T, H, W, C], whole frames, of
+                which the centre is taken, or frames that have the crop's size already.
+        """
+        state = observation[STATE]
+        batch = state.shape[:2]
+        frames = [
+            _network_input(observation[camera].flatten(0, 1), size)
+            for camera, size in zip(self.cameras, self.sizes, strict=True)
+        ]
+        if len(self.networks) < len(frames):
+            features = list(self.networks[0](torch.cat(frames)).chunk(len(frames)))
+        else:
+            features = [network(images) for network, images in zip(self.networks, frames, strict=True)]
+        parts = [part.float().unflatten(0, batch) for part in features]
+        return torch.cat([*parts, state.float()], dim=-1)
+
+
+def build_encoder(
+    config: EncoderConfig, *, images: Mapping[str, tuple[int, int, int]], state_dim: int
+) -> ObservationEncoder:
+    """The encoder that `config` describes, see `ObservationEncoder`."""
+    return ObservationEncoder(config, images=images, state_dim=state_dim)
+
+
+def _seen_size(crop: int | None, camera: str, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Height and width that the network sees of the frames `shape` of one camera."""
+    height, width, _ = shape
+    if crop is None:
+        return height, width
+    if crop > min(height, width):
+        raise UserError(
+            f"encoder.crop={crop} is larger than the frames of {camera}, which are {height} x {width} px; "
+            f"use at most {min(height, width)}, or null for whole frames."
+        )
+    return crop, crop
+
+
+def _network_input(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """The centre of frames uint8 [B, H, W, C] as float32 [B, C, *size] in [-1, 1]."""
+    top, left = (round((have - want) / 2) for have, want in zip(frames.shape[1:3], size, strict=True))
+    if top < 0 or left < 0:
+        raise ValueError(f"frames of {tuple(frames.shape[1:3])} px are smaller than the {size} that the encoder sees")
+    frames = frames[:, top : top + size[0], left : left + size[1]]
+    images = (frames.float() / 127.5 - 1).permute(0, 3, 1, 2)
+    # Stored frames have their channels last, which is the quicker layout on a CPU; CUDA's group normalisation takes
+    # contiguous input only and would copy before every layer.
+    return images.contiguous() if images.is_cuda else images

@@ -1,0 +1,102 @@
+"""ResNet-18 (He et al. 2016) with group normalisation, and the encoder of Diffusion Policy made of it."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from policy_accel.errors import UserError
+from policy_accel.models.encoders.config import EncoderConfig
+from policy_accel.models.encoders.spatial_softmax import SpatialSoftmax
+from policy_accel.models.images.layers import GroupNorm
+
+REDUCTION = 32  # the stem, its pooling and three stages halve the frame each, rounding up
+STAGES = 4
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions with a shortcut: [B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)]."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, group_channels: int) -> None:
+        super().__init__()
+        groups = out_channels // group_channels
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.norm1 = GroupNorm(groups, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = GroupNorm(groups, out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), GroupNorm(groups, out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform x [B, C_in, H, W]."""
+        hidden = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x))
+
+
+class ResNet18(nn.Module):
+    """Feature maps [B, 8 * width, ceil(H / 32), ceil(W / 32)] of images [B, C, H, W].
+
+    It is torchvision's resnet18 up to the last pooling, with group for batch normalisation: parameters come in the same
+    order, and width=64 has the same shapes.
+
+    Args:
+        channels: C.
+        width: channels of the stem and the first stage; must be a multiple of group_channels.
+        group_channels: channels of one group of the normalisation.
+    """
+
+    def __init__(self, channels: int, *, width: int, group_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 7, 2, padding=3, bias=False)
+        self.norm1 = GroupNorm(width // group_channels, width)
+        blocks = []
+        for stage in range(STAGES):
+            out_channels = width * 2**stage
+            in_channels = out_channels // 2 if stage else width
+            stride = 2 if stage else 1
+            blocks += [
+                ResidualBlock(in_channels, out_channels, stride=stride, group_channels=group_channels),
+                ResidualBlock(out_channels, out_channels, stride=1, group_channels=group_channels),
+            ]
+        self.blocks = nn.Sequential(*blocks)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps of x [B, C, H, W]."""
+        x = F.max_pool2d(F.relu(self.norm1(self.conv1(x))), 3, stride=2, padding=1)
+        return self.blocks(x)
+
+
+class ResNetEncoder(nn.Module):
+    """ResNet-18, spatial softmax, linear map: images [B, C, H, W] -> [B, feature_dim].
+
+    Args:
+        config: sizes.
+        size: (H, W) of the images.
+        channels: C.
+
+    Raises:
+        UserError: images so small that the spatial softmax would see one position only.
+    """
+
+    def __init__(self, config: EncoderConfig, *, size: tuple[int, int], channels: int) -> None:
+        super().__init__()
+        if min(size) <= REDUCTION:
+            raise UserError(
+                f"encoder.name=resnet18 reduces frames by {REDUCTION}, and of {size[0]} x {size[1]} px one position is "
+                f"left; use frames and an encoder.crop of more than {REDUCTION} px."
+            )
+        resnet = config.resnet
+        map_size = (-(-size[0] // REDUCTION), -(-size[1] // REDUCTION))
+        self.trunk = ResNet18(channels, width=resnet.width, group_channels=resnet.group_channels)
+        self.pool = SpatialSoftmax(resnet.width * 2 ** (STAGES - 1), map_size, resnet.keypoints)
+        self.head = nn.Linear(2 * resnet.keypoints, config.feature_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [B, feature_dim] of images [B, C, H, W] in [-1, 1]."""
+        return self.head(self.pool(self.trunk(images)))

@@ -1,0 +1,149 @@
+"""A trained policy in use: one observation in, one action out."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policy_accel.errors import UserError
+from policy_accel.evaluation.latency import LatencyMeter
+from policy_accel.evaluation.protocol import stack
+from policy_accel.policy.demonstrations import observation_layout
+from policy_accel.policy.run import LoadedRun, load_run
+from policy_accel.training.devices import choose_device
+from policy_accel.training.randomness import named_generator
+
+
+class Policy:
+    """Drives one environment or robot with receding horizon.
+
+    It remembers the newest observations, predicts a chunk of actions when none is left, and hands them out one by one.
+    The noise follows from (noise seed, episode seed, chunk) as in `policy-accel evaluate`, so an episode can be
+    repeated.
+
+    Args:
+        run: a loaded run; `Policy.load` reads one.
+        warm_start: share of the sampler's steps, in (0, 1), that a chunk takes when it starts from the rest of the one
+            before instead of from noise; None always starts from noise. The first chunk always does.
+        noise_seed: seed of the sampler's noise.
+
+    Attributes:
+        latency: wall time of each prediction; `latency.milliseconds()` gives median and 95th percentile. The other
+            calls of `act` only take an action from the queue.
+    """
+
+    def __init__(self, run: LoadedRun, *, warm_start: float | None = None, noise_seed: int = 0) -> None:
+        if warm_start is not None and not 0.0 < warm_start < 1.0:
+            raise UserError(f"warm_start={warm_start} must lie between 0 and 1; leave it out to start from noise.")
+        self.run, self.warm_start, self.noise_seed = run, warm_start, noise_seed
+        self.device = next(run.policy.parameters()).device
+        self.layout = observation_layout(run.config.task)
+        self.latency = LatencyMeter(self.device)
+        self._objective = run.objective.to("cpu")
+        self.reset()
+
+    @classmethod
+    def load(
+        cls,
+        run_dir: Path | str,
+        *,
+        checkpoint: str = "last",
+        device: str = "auto",
+        sampling_steps: int | None = None,
+        warm_start: float | None = None,
+        noise_seed: int = 0,
+    ) -> Policy:
+        """Load the policy of a run directory.
+
+        Args:
+            run_dir: made by `policy-accel train`.
+            checkpoint: "last", "best" (highest score during training) or a step.
+            device: auto, cpu, cuda or cuda:N.
+            sampling_steps: steps of the sampler; None for the run's own.
+            warm_start: see the class.
+            noise_seed: see the class.
+
+        Raises:
+            UserError: not a run directory of a policy, no such checkpoint, a damaged file, no such device, sampling
+                steps that the process cannot take.
+        """
+        run = load_run(Path(run_dir), checkpoint, choose_device(device, "device"))
+        if sampling_steps is not None:
+            run.config.sampling.steps = sampling_steps
+            run.config.sampling.check(run.objective.process)
+        return cls(run, warm_start=warm_start, noise_seed=noise_seed)
+
+    def reset(self, seed: int = 0) -> None:
+        """Begin an episode: forget observations, actions and the last plan. `seed` is that of its noise."""
+        self._seed, self._chunk = seed, 0
+        self._history: deque[Any] = deque(maxlen=self.run.config.policy.n_obs_steps)
+        self._actions: deque[np.ndarray] = deque()
+        self._plan: Tensor | None = None
+
+    def act(self, observation: Any) -> np.ndarray:
+        """The action [A] to execute now, in the data's units, float32.
+
+        Args:
+            observation: of the environment: a row of numbers [O], or its dictionary of arrays.
+
+        Raises:
+            UserError: an observation of another size than the policy's, or without an entry that it needs.
+        """
+        if not self._history:
+            self._check(observation)
+            self._history.extend([observation] * (self.run.config.policy.n_obs_steps - 1))
+        self._history.append(observation)
+        if not self._actions:
+            with self.latency:
+                chunk = self._predict()
+            self._actions.extend(chunk)
+        return self._actions.popleft()
+
+    @torch.no_grad()
+    def _predict(self) -> np.ndarray:
+        """The next chunk of actions [n_action_steps, A]."""
+        policy, config = self.run.policy, self.run.config
+        generator = named_generator(self.noise_seed, "rollout", self._seed, self._chunk)
+        noise = torch.randn(1, *policy.noise_shape(config.sampling), generator=generator)
+        warm = self.warm_start is not None and self._plan is not None
+        trajectory = policy.plan(
+            self.layout.tensors(stack([stack(list(self._history))]), self.device),
+            noise.to(self.device),
+            objective=self._objective,
+            clip_sample=config.diffusion.clip_sample,
+            sampling=config.sampling,
+            previous=self._shifted(self._plan) if warm and self._plan is not None else None,
+            strength=self.warm_start if warm and self.warm_start is not None else 1.0,
+        )
+        self._plan = trajectory
+        self._chunk += 1
+        return policy.executed(trajectory)[0].cpu().numpy()
+
+    def _shifted(self, plan: Tensor) -> Tensor:
+        """The plan [1, horizon, channels] as seen after its chunk was executed; its last step is repeated."""
+        done = self.run.config.policy.n_action_steps
+        return torch.cat([plan[:, done:], plan[:, -1:].expand(-1, done, -1)], dim=1)
+
+    def _check(self, observation: Any) -> None:
+        if isinstance(observation, dict):
+            for name in (*self.layout.fields, *self.layout.images):
+                entry = self.layout.entry(name)[0]
+                if entry not in observation:
+                    raise UserError(
+                        f"the observation has no entry '{entry}', which task field '{name}' takes; it has "
+                        f"{', '.join(observation)}."
+                    )
+        elif self.layout.images:
+            raise UserError(
+                f"the policy sees pictures ({', '.join(self.layout.images)}); give it a dictionary of arrays."
+            )
+        found = self.layout.numbers(observation).shape
+        if found != (self.run.policy.input_dim,):
+            raise UserError(
+                f"the observation has shape {found}; this policy takes {self.run.policy.input_dim} numbers."
+            )

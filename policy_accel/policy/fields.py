@@ -1,0 +1,67 @@
+"""Fields of a task: keys of the demonstrations, or columns of them, put side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from policy_accel.data import Episodes
+from policy_accel.errors import UserError
+
+FIELD = re.compile(r"^(?P<key>[^\[\]]+?)(\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?$")
+
+
+def parse_field(name: str) -> tuple[str, slice]:
+    """ "state[:2]" -> ("state", slice(None, 2)); raises UserError when it is not of the form key or key[a:b]."""
+    match = FIELD.match(name)
+    if match is None:
+        raise UserError(f"task field '{name}' is not of the form key or key[a:b], for example state[:2].")
+    start, stop = (int(match[part]) if match[part] else None for part in ("start", "stop"))
+    return match["key"], slice(start, stop)
+
+
+def keys_of(fields: Sequence[str]) -> list[str]:
+    """The keys that the fields take from, each once, in order."""
+    return list(dict.fromkeys(parse_field(name)[0] for name in fields))
+
+
+def columns(episodes: Episodes, fields: Sequence[str]) -> np.ndarray:
+    """Concatenate the named fields, flattened per step, to [N, D] float32; no field gives [N, 0].
+
+    Raises:
+        UserError: a field that is not "key" or "key[a:b]", or that takes no column.
+    """
+    parts = [np.zeros((episodes.steps, 0), dtype=np.float32)]
+    for name in fields:
+        key, rows = parse_field(name)
+        part = episodes.arrays[key].reshape(episodes.steps, -1)[:, rows]
+        if part.shape[1] == 0:
+            raise UserError(
+                f"task field '{name}' takes no column of {key}, which has {episodes.arrays[key].shape[1:]}."
+            )
+        parts.append(part.astype(np.float32))
+    return np.concatenate(parts, axis=1)
+
+
+def positions(episodes: Episodes, name: str, fields: Sequence[str]) -> tuple[int, ...]:
+    """Where the columns of the field `name` stand in `columns(episodes, fields)`.
+
+    Raises:
+        UserError: a column of it is not among `fields`.
+    """
+
+    def labels(field: str) -> list[tuple[str, int]]:
+        key, rows = parse_field(field)
+        width = int(np.prod(episodes.arrays[key].shape[1:], dtype=int))
+        return [(key, column) for column in range(width)[rows]]
+
+    present = {label: place for place, label in enumerate(label for field in fields for label in labels(field))}
+    missing = [label for label in labels(name) if label not in present]
+    if missing:
+        raise UserError(
+            f"task field '{name}' takes column {missing[0][1]} of {missing[0][0]}, which task.observation="
+            f"[{', '.join(fields)}] does not hold; name columns of the observation."
+        )
+    return tuple(present[label] for label in labels(name))

@@ -1,0 +1,103 @@
+"""From an environment's observation to what a policy takes: numbers in one row, pictures by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from policy_accel.errors import UserError, did_you_mean
+from policy_accel.models.encoders.observation import STATE
+from policy_accel.policy.fields import parse_field
+
+Observations = Tensor | dict[str, Tensor]
+"""Numbers [B, T, O], or a dictionary with these as "state" and pictures uint8 [B, T, H, W, C] by name."""
+
+
+@dataclass(frozen=True)
+class ObservationLayout:
+    """Which entries of an observation a policy takes, in which order.
+
+    fields: columns of numbers, goals last. images: names of pictures. environment_keys: field or image -> entry of the
+    environment's Dict where that has another name. A field without an entry of its own there takes its columns from
+    the entry of its key.
+    """
+
+    fields: tuple[str, ...]
+    images: tuple[str, ...] = ()
+    environment_keys: Mapping[str, str] = field(default_factory=dict)
+
+    def entry(self, name: str) -> tuple[str, slice]:
+        """The entry of a dictionary that a field or picture is read from, and which columns of it."""
+        if name in self.environment_keys:
+            return self.environment_keys[name], slice(None)
+        return parse_field(name)
+
+    def numbers(self, observation: Any) -> np.ndarray:
+        """The numbers of observations [*B, ...] (an array, or a dictionary of arrays): [*B, O] float32."""
+        if not isinstance(observation, dict):
+            return np.asarray(observation, dtype=np.float32)
+        parts = []
+        for name in self.fields:
+            entry, rows = self.entry(name)
+            parts.append(np.asarray(observation[entry], dtype=np.float32)[..., rows])
+        if parts:
+            return np.concatenate(parts, axis=-1)
+        picture = np.asarray(observation[self.entry(self.images[0])[0]])
+        return np.zeros((*picture.shape[:-3], 0), dtype=np.float32)
+
+    def tensors(self, observation: Any, device: torch.device) -> Observations:
+        """Observations [B, T, ...] as the policy takes them, on `device`; pictures stay uint8."""
+        numbers = torch.from_numpy(self.numbers(observation)).to(device)
+        if not self.images:
+            return numbers
+        pictures = {
+            name: torch.from_numpy(np.ascontiguousarray(observation[self.entry(name)[0]])).to(device)
+            for name in self.images
+        }
+        return {STATE: numbers, **pictures}
+
+    def check(self, space: spaces.Space, dim: int, images: Mapping[str, tuple[int, ...]], environment: str) -> None:
+        """Compare with an environment's observation space.
+
+        Args:
+            space: of one observation.
+            dim: numbers that the policy takes.
+            images: name -> (H, W, C) of the pictures that it takes.
+            environment: its id, for messages.
+
+        Raises:
+            UserError: an entry that the environment lacks (with those that it has), or of another size.
+        """
+        agree = "make task.observation, task.environment and task.environment_options agree."
+        if isinstance(space, spaces.Dict):
+            for name in (*self.fields, *self.images):
+                entry = self.entry(name)[0]
+                if entry not in space.spaces:
+                    raise UserError(
+                        f"environment '{environment}' gives no observation '{entry}' for task field '{name}'; "
+                        f"{did_you_mean(entry, space.spaces)} (task.environment_keys names an entry that is called "
+                        "otherwise there)"
+                    )
+            for name, shape in images.items():
+                found = space.spaces[self.entry(name)[0]].shape
+                if found != tuple(shape):
+                    raise UserError(
+                        f"environment '{environment}' gives pictures '{name}' of shape {found}, the demonstrations "
+                        f"have {tuple(shape)}; {agree}"
+                    )
+        elif self.images:
+            raise UserError(f"environment '{environment}' gives {space} and no picture '{self.images[0]}'; {agree}")
+        sample = space.sample()
+        if not isinstance(sample, dict) and np.ndim(sample) != 1:
+            raise UserError(f"environment '{environment}' gives {space}, which is no row of numbers; {agree}")
+        if self.numbers(sample).shape[-1] != dim:
+            raise UserError(
+                f"the observation of environment '{environment}' is {space}, of which the task takes "
+                f"{self.numbers(sample).shape[-1]} numbers; the demonstrations have {dim} numbers a step; {agree}"
+            )

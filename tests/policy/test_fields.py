@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from policy_accel.data import Episodes
+from policy_accel.errors import UserError
+from policy_accel.policy.fields import columns, keys_of, positions
+
+POSES = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
+STATES = -np.arange(20, dtype=np.float64).reshape(4, 5)
+DATA = Episodes({"pose": POSES, "state": STATES, "reward": np.arange(4.0)}, np.array([1, 4]))
+
+
+def test_fields_stand_side_by_side_in_the_order_given() -> None:
+    taken = columns(DATA, ["state[1:3]", "pose", "reward"])
+    assert taken.dtype == np.float32
+    np.testing.assert_array_equal(taken[:, :2], STATES[:, 1:3])
+    np.testing.assert_array_equal(taken[:, 2:8], POSES.reshape(4, 6))
+    np.testing.assert_array_equal(taken[:, 8], np.arange(4))
+    assert columns(DATA, []).shape == (4, 0)
+    assert keys_of(["state[1:3]", "pose", "state[:1]"]) == ["state", "pose"]
+
+
+@pytest.mark.parametrize("name", ["state[1:3]", "state[-1:]", "pose[2:4]", "reward"])
+def test_positions_find_the_columns_of_a_field(name: str) -> None:
+    fields = ["pose[1:5]", "reward", "state"]
+    found = columns(DATA, fields)[:, list(positions(DATA, name, fields))]
+    np.testing.assert_array_equal(found, columns(DATA, [name]))
+
+
+def test_a_column_that_is_not_observed_is_named() -> None:
+    with pytest.raises(UserError, match=r"'pose\[:2\]' takes column 0 of pose, which task.observation=\[pose\[1:5\]\]"):
+        positions(DATA, "pose[:2]", ["pose[1:5]"])
+    with pytest.raises(UserError, match=r"'state\[5:\]' takes no column of state"):
+        columns(DATA, ["state[5:]"])
+    with pytest.raises(UserError, match="not of the form key or key"):
+        columns(DATA, ["state[1]"])

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from policy_accel.data import Episodes, write_zarr
+from policy_accel.errors import UserError
+from policy_accel.evaluation.host import environment_spaces
+from policy_accel.policy.config import RobotConfig
+from policy_accel.policy.run import build_evaluator, build_task, load_run, robot_config, train_run
+from policy_accel.training.checkpoint import load_checkpoint
+from policy_accel.training.randomness import named_generator
+from policy_accel.training.task import denoising_loss
+
+Build = Callable[..., RobotConfig]
+SIZE, CROP = 96, 64
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up Push-T demonstrations in which every frame differs in every pixel."""
+    generator = np.random.default_rng(0)
+    lengths = np.array([25, 20, 30])
+    steps = int(lengths.sum())
+    arrays = {
+        "img": generator.integers(0, 256, (steps, SIZE, SIZE, 3), dtype=np.uint8),
+        "state": generator.uniform(0, 512, (steps, 5)).astype(np.float32),
+        "action": generator.uniform(0, 512, (steps, 2)).astype(np.float32),
+    }
+    path = tmp_path_factory.mktemp("filmed") / "filmed.zarr.zip"
+    write_zarr(path, Episodes(arrays, lengths.cumsum()))
+    return path
+
+
+@pytest.fixture
+def build(filmed: Path, tmp_path: Path) -> Build:
+    def configure(*overrides: str) -> RobotConfig:
+        return robot_config(
+            [
+                "task=pusht_image",
+                "model=unet",
+                f"task.data={filmed}",
+                "task.val_ratio=0.34",
+                "encoder.resnet.width=16",
+                f"encoder.crop={CROP}",
+                "model.down_dims=[8,16]",
+                "model.kernel_size=3",
+                "model.step_embedding_dim=8",
+                "training.device=cpu",
+                "training.steps=4",
+                "training.batch_size=4",
+                "training.validate_every=2",
+                "training.logging.every=1",
+                "evaluation.episodes=0",
+                f"run_dir={tmp_path / 'run'}",
+                *overrides,
+            ]
+        )
+
+    return configure
+
+
+def windows_of(picture: np.ndarray, cut: np.ndarray) -> bool:
+    """Whether `cut` [c, c, 3] is a window of `picture` [H, W, 3]."""
+    views = np.lib.stride_tricks.sliding_window_view(picture, cut.shape)[:, :, 0]
+    return bool((views[..., 0, :3, :] == cut[0, :3]).all((2, 3)).any()) and any(
+        np.array_equal(views[y, x], cut) for y, x in np.argwhere((views[..., 0, :3, :] == cut[0, :3]).all((2, 3)))
+    )
+
+
+def test_training_frames_are_random_windows_of_the_observed_steps(build: Build) -> None:
+    task = build_task(build())
+    indices = torch.tensor([3, 11, 3])
+    batch = task.batch(indices, named_generator(0, "batch"))
+    again = task.batch(indices, named_generator(0, "batch"))
+    condition = batch.condition
+    assert isinstance(condition, dict)
+    assert isinstance(again.condition, dict)
+    assert condition["img"].shape == (3, 2, CROP, CROP, 3)
+    assert condition["img"].dtype == torch.uint8
+    assert torch.equal(condition["img"], again.condition["img"])
+    assert task.store is not None
+    frames = task.store.frames["img"].numpy()
+    for row, window in enumerate(indices.tolist()):
+        for step in range(2):
+            assert windows_of(frames[task.train.indices[window, step]], condition["img"][row, step].numpy())
+    assert not torch.equal(condition["img"][0], condition["img"][2])  # the same window, cut elsewhere
+    torch.testing.assert_close(condition["state"], task.observations[task.train.indices[indices, :2]])
+
+
+def test_validation_frames_are_whole_and_not_random(build: Build) -> None:
+    task = build_task(build())
+    batch = task.validation_batch(torch.tensor([0, 5]))
+    assert isinstance(batch.condition, dict)
+    assert task.validation is not None
+    assert task.store is not None
+    steps = task.validation.indices[[0, 5], :2]
+    assert torch.equal(batch.condition["img"], task.store.frames["img"][steps])
+
+
+def test_frames_are_encoded_once_however_many_noise_levels_train(build: Build) -> None:
+    """Two thirds more rows cost the denoiser more operations and the encoder none."""
+    counts = {}
+    for repeats in (1, 4):
+        task = build_task(build(f"acceleration.path.times_per_sample={repeats}"))
+        assert task.policy.encoder is not None
+        calls: list[tuple[int, ...]] = []
+        task.policy.encoder.register_forward_hook(lambda *seen, calls=calls: calls.append(tuple(seen[2].shape)))
+        generators = [named_generator(0, name) for name in ("batch", "time", "noise")]
+        batch = task.batch(torch.arange(4), generators[0])
+        noised = task.objective.draw(batch, *generators[1:])
+        assert len(noised.x_t) == 4 * repeats
+        with FlopCounterMode(display=False) as counter:
+            loss = denoising_loss(task.model, batch, noised)
+        assert torch.isfinite(loss)
+        counts[repeats] = counter.get_total_flops()
+        assert calls == [(4, 2, task.policy.encoder.output_dim)]
+    assert counts[4] < 1.5 * counts[1]
+
+
+def test_a_run_resumes_with_the_same_bits_and_predicts_from_frames(build: Build) -> None:
+    def ema(config: RobotConfig) -> dict[str, torch.Tensor]:
+        return load_checkpoint(Path(config.run_dir) / "checkpoints" / "last", ("ema",)).tensors["ema"]
+
+    whole = build("training.checkpoint.every=2", f"run_dir={Path(build().run_dir).parent / 'whole'}")
+    train_run(whole)
+    stopped = build("training.checkpoint.every=2")
+
+    def stop(updates: int) -> None:
+        if updates == 3:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        train_run(stopped, after_update=stop)
+    train_run(stopped)
+    one, other = ema(whole), ema(stopped)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    run = load_run(Path(stopped.run_dir))
+    assert run.policy.images == {"img": (SIZE, SIZE, 3)}
+    generator = torch.Generator().manual_seed(0)
+    observations = {
+        "state": torch.rand(2, 2, 2, generator=generator) * 512,
+        "img": torch.randint(0, 256, (2, 2, SIZE, SIZE, 3), generator=generator, dtype=torch.uint8),
+    }
+    actions = run.act(observations, torch.Generator().manual_seed(1))
+    assert actions.shape == (2, 8, 2)
+    dark = {**observations, "img": observations["img"] // 4}
+    assert not torch.equal(run.act(dark, torch.Generator().manual_seed(1)), actions)
+    edge = observations["img"].clone()
+    edge[:, :, :4] = 0  # outside the centre
+    assert torch.equal(run.act({**observations, "img": edge}, torch.Generator().manual_seed(1)), actions)
+
+
+def test_rollouts_of_a_policy_that_sees_frames(build: Build, tmp_path: Path) -> None:
+    config = build(
+        "evaluation.episodes=2", "evaluation.workers=0", "evaluation.videos=0", "sampling.steps=2", "task.max_steps=10"
+    )
+    trained = train_run(config)
+    assert trained.evaluation is not None
+    assert len(trained.evaluation["episodes"]) == 2
+    assert trained.evaluation["chunk_milliseconds"]["median"] > 0
+
+
+def test_what_an_environment_cannot_show_is_named(build: Build, tmp_path: Path) -> None:
+    task = build_task(build())
+    for override, said in (
+        ("task.environment_keys={img: camera}", "no observation 'camera' for task field 'img'.*agent_pos, image"),
+        ("task.environment_options={observation: state}", "no picture 'img'"),
+    ):
+        evaluator = build_evaluator(build(override, "evaluation.episodes=1"), tmp_path)
+        assert evaluator is not None
+        with pytest.raises(UserError, match=said):
+            evaluator.check_fits(task.policy)
+    assert environment_spaces(evaluator.pool.spec)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["task.images=[state]"], "state holds float32 .5. per step, which are no frames"),
+        (["task.images=[front]"], "no camera 'front'"),
+        (["encoder.crop=200"], "encoder.crop=200 is larger than the frames of img"),
+        (["policy.conditioning=inpainting"], "pictures do not fit"),
+        (
+            [
+                "acceleration.noise.choice=assignment",
+                "acceleration.noise.metric=l2sq",
+                "acceleration.noise.within=condition",
+            ],
+            "this task's conditions are pictures",
+        ),
+        (["task.images=[]"], "encoder.* has no effect with a task without pictures"),
+    ],
+)
+def test_impossible_picture_tasks_are_refused(build: Build, overrides: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        build_task(build(*overrides))
