@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 
-from policy_accel.errors import UserError
+from policy_accel.data.episodes import Episodes
 
+from .attempts import start_seed, successful_episodes
 from .pusht import WINDOW, PushT
 from .pusht_expert import Episode, run_expert_episode
 from .pusht_keypoints import block_keypoints
@@ -21,12 +19,11 @@ from .pusht_pushes import AGENT_RADIUS, outline_distance, to_block
 NEAR_GOAL = (30.0, 30.0, 0.35)  # standard deviations of a start near the goal: px, px, radians
 LEAST_TO_DO = 6.0  # px of `pose_distance`
 BESIDE = 30.0  # px between the agent and the block, at most
-FIRST_START_SEED = 2**31  # demonstrations start from seeds at or above it; evaluations use seeds below it
 
 
 def generate(
     episodes: int, seed: int, *, workers: int = 1, progress: Callable[[int, int], None] | None = None
-) -> dict[str, np.ndarray]:
+) -> Episodes:
     """Let the expert play until `episodes` of its episodes end in success (coverage above 0.95); others are left out.
 
     The result depends on `episodes` and `seed` only, and fewer episodes are the first ones of more.
@@ -38,34 +35,25 @@ def generate(
         progress: called with (successful episodes so far, episodes).
 
     Returns:
-        state [N, 5], action [N, 2], keypoint [N, 9, 2] float32 and episode_ends [episodes] int64.
+        state [N, 5], action [N, 2], keypoint [N, 9, 2] float32.
 
     Raises:
         UserError: `episodes` below 1, `seed` or `workers` below 0, or a worker process that died.
     """
-    for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0), ("workers", workers, 0)):
-        if value < least:
-            raise UserError(f"{name} is {value}; give {least} or more")
-    kept: list[Episode] = []
-    for episode in _played(episodes, seed, workers):
-        if episode.success:
-            kept.append(episode)
-            if progress is not None:
-                progress(len(kept), episodes)
-        if len(kept) == episodes:
-            break
+    kept = successful_episodes(partial(_successful, seed), episodes, seed, workers=workers, progress=progress)
     states = np.concatenate([episode.states for episode in kept])
-    return {
+    arrays = {
         "state": states,
         "action": np.concatenate([episode.actions for episode in kept]),
         "keypoint": block_keypoints(states[:, 2:5]).astype(np.float32),
-        "episode_ends": np.cumsum([len(episode.states) for episode in kept], dtype=np.int64),
     }
+    ends = np.cumsum([len(episode.states) for episode in kept], dtype=np.int64)
+    return Episodes(arrays, ends, "scripted expert in Push-T")
 
 
-def start_seed(seed: int, index: int) -> int:
-    """The environment seed of the index-th attempt under a generation seed: FIRST_START_SEED to 2**32 - 1."""
-    return int(np.random.SeedSequence((seed, index)).generate_state(1)[0]) | FIRST_START_SEED
+def _successful(seed: int, index: int) -> Episode | None:
+    episode = play_attempt(seed, index)
+    return episode if episode.success else None
 
 
 def draw_demonstration_start(seed: int, index: int) -> np.ndarray:
@@ -92,22 +80,3 @@ def draw_demonstration_start(seed: int, index: int) -> np.ndarray:
 def play_attempt(seed: int, index: int) -> Episode:
     """The expert's episode from the start of the index-th attempt, successful or not."""
     return run_expert_episode(start_seed(seed, index), draw_demonstration_start(seed, index))
-
-
-def _played(episodes: int, seed: int, workers: int) -> Iterator[Episode]:
-    """Attempts 0, 1, 2, ... in this order, without end."""
-    attempt, index = partial(play_attempt, seed), 0
-    if workers < 2:
-        while True:
-            yield attempt(index)
-            index += 1
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        while True:
-            count = max(workers, min(episodes, 4 * workers))
-            yield from executor.map(attempt, range(index, index + count))
-            index += count
-    except BrokenProcessPool as error:
-        raise UserError("a process that played Push-T died, perhaps for lack of memory; use fewer workers") from error
-    finally:
-        executor.shutdown(cancel_futures=True)

@@ -61,7 +61,7 @@ class Style:
         swing: [2] m, how far beside the straight way the hand comes near, per m that it is away.
         patience: steps of contact on both pads before the hand lifts.
         carry: m, height of the carried object above the least safe one.
-        release: [2] m, from the middle of the target to where the object is let go.
+        release: [2] m, from the middle of the bin to where the can is let go: off the walls and within reach.
         noise: standard deviation of the noise in the six arm actions.
         knock: chance in each step that a knock begins.
     """
@@ -99,7 +99,7 @@ def draw_style(generator: np.random.Generator) -> Style:
         swing=generator.normal(0, 0.15, 2),
         patience=int(generator.integers(HOLD_STEPS, HOLD_STEPS + 4)),
         carry=generator.uniform(0.0, 0.05),
-        release=generator.uniform((-0.06, -0.08), (0.0, -0.01)),
+        release=generator.uniform((-0.05, -0.06), (-0.025, -0.035)),
         noise=generator.uniform(0.0, 0.15),
         knock=generator.choice((0.0, 0.03)),
     )
@@ -170,9 +170,10 @@ def plan_can(scene: Scene, style: Style, held: bool) -> Aim:
     if not held:
         return approach(scene, style, scene.item + style.grasp + 0.01 * UP, style.yaw)
     height = CARRY + style.carry
-    if np.linalg.norm(target - scene.item[:2]) < 0.03:
+    low = scene.item[2] < height - 0.05
+    if np.linalg.norm(target - scene.item[:2]) < (0.05 if low else 0.02):
         place = np.append(target, LET_GO - 0.04)
-    elif scene.item[2] < height - 0.05:
+    elif low:
         place = np.append(scene.item[:2], height + 0.03)
     else:
         place = np.append(target, height)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from policy_accel.commands.convert import add_convert_arguments
+from policy_accel.commands.generate import add_generate_arguments
 from policy_accel.commands.sample import add_sample_arguments
 from policy_accel.errors import UserError
 
@@ -43,9 +46,16 @@ def build_parser() -> argparse.ArgumentParser:
         "  policy-accel train task=cifar10 recipe=ddpm_cifar10 task.data=PATH\n"
         "  policy-accel train task=mnist method=immiscible_knn\n"
         "robot policies\n"
-        "tasks:   pusht_keypoints (default), pusht_state, custom\n"
-        "recipes: small (default), demo, diffusion_policy, diffusion_policy_transformer\n"
-        "models:  unet, unet_small, transformer, mlp\n"
+        "tasks:   pusht_keypoints (default), pusht_state, pusht_image, custom,\n"
+        "         lift, can, square, tool_hang, transport (robomimic; relative actions from numbers),\n"
+        "         lift_abs, can_abs, square_abs, tool_hang_abs, transport_abs (absolute actions),\n"
+        "         lift_image, can_image, square_image, tool_hang_image, transport_image (from cameras),\n"
+        "         lift_image_abs, can_image_abs, square_image_abs, tool_hang_image_abs, transport_image_abs,\n"
+        "         pointmaze_umaze, pointmaze_medium, pointmaze_large, antmaze_umaze,\n"
+        "         fetch_push, fetch_pick_and_place, kitchen, adroit_door\n"
+        "recipes: small (default), demo, small_image, planning, diffusion_policy, diffusion_policy_transformer,\n"
+        "         diffusion_policy_image, diffusion_policy_robomimic, diffusion_policy_robomimic_image\n"
+        "models:  unet, unet_small, unet_long, unet_large, transformer, mlp\n"
         "images\n"
         "tasks:   shapes (default), mnist, cifar10, ffhq64, afhqv2_64, celeba64, imagenet64, imagenet256_latents,\n"
         "         custom_images\n"
@@ -86,42 +96,35 @@ def build_parser() -> argparse.ArgumentParser:
         "  policy-accel diagnose PATH task=custom 'task.observation=[state]' task.action=action",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    diagnose.add_argument("dataset", metavar="DATASET", help="replay buffer: a zarr folder or zip")
+    diagnose.add_argument("dataset", metavar="DATASET", help="demonstrations in any known format")
     diagnose.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
     diagnose.add_argument("--output", type=Path, metavar="DIR", help="folder (default: diagnosis/NAME of the data)")
     diagnose.add_argument("--rows", type=int, help="windows to look at (default: 4096)")
     diagnose.set_defaults(run=_diagnose)
 
-    data = commands.add_parser("data", help="inspect, fetch or generate demonstrations and image sets")
+    data = commands.add_parser("data", help="inspect, fetch, convert or generate demonstrations and image sets")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     inspect = actions.add_parser("inspect", help="say what demonstrations or an image set hold, and what is wrong")
-    inspect.add_argument("path", help="replay buffer (zarr folder or zip) or image set; shipped:NAME is one that ships")
+    inspect.add_argument("path", help="demonstrations of any known format or an image set; shipped:NAME ships")
     inspect.add_argument("--resolution", type=int, help="of an image set: crop and resize as task.resolution does")
     inspect.set_defaults(run=_inspect)
     fetch = actions.add_parser("fetch", help="download a public set; continues a download that was cut off")
     fetch.add_argument("name", help="name of the set, for example pusht, cifar10 or mnist")
     fetch.add_argument("--to", type=Path, default=Path("data"), metavar="DIR", help="folder (default: data)")
     fetch.set_defaults(run=_fetch)
+    convert = actions.add_parser("convert", help="write demonstrations in another format")
+    add_convert_arguments(convert)
+    convert.set_defaults(run=_convert)
     generate = actions.add_parser("generate", help="record demonstrations of a scripted expert, or draw shapes")
-    made = generate.add_subparsers(dest="task", required=True, metavar="pusht|shapes")
-    pusht = made.add_parser("pusht", help="Push-T demonstrations")
-    pusht.add_argument("--episodes", type=int, required=True)
-    pusht.add_argument("--seed", type=int, required=True)
-    pusht.add_argument("--output", type=Path, help="replay buffer to write (default: TASK_EPISODES_SEED.zarr.zip)")
-    pusht.add_argument("--workers", type=int, default=-1, help="processes (default: one for each core)")
-    pusht.set_defaults(run=_generate)
-    shapes = made.add_parser("shapes", help="procedural images with classes of known density")
-    shapes.add_argument("--images", type=int, required=True, help="to train on; a quarter as many are drawn to test on")
-    shapes.add_argument("--seed", type=int, required=True)
-    shapes.add_argument("--size", type=int, default=24, help="pixels (default: 24)")
-    shapes.add_argument("--output", type=Path, help="NPZ to write (default: shapes_IMAGES_SEED.npz)")
-    shapes.set_defaults(run=_generate_shapes)
+    add_generate_arguments(generate)
     return parser
 
 
 def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     """Arguments of `policy-accel evaluate`; those of one kind of run are refused for the other."""
-    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="run_dir of a training run")
+    evaluate.add_argument(
+        "run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="run_dir of a training run; several make a table"
+    )
     evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     evaluate.add_argument("--seed", type=int, help="seed of the first episode, or of the images")
     evaluate.add_argument("--sampler", help="ddpm, ddim, dpm_solver++, euler or heun")
@@ -133,6 +136,10 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     policies.add_argument("--noise-seed", type=int, help="seed of the sampler's noise")
     policies.add_argument("--workers", type=int, help="processes for the environments")
     policies.add_argument("--videos", type=int, help="number of episodes to film")
+    policies.add_argument("--camera", metavar="NAME", help="camera that films, where the environment has several")
+    policies.add_argument(
+        "--fresh", action="store_true", help="score on seeds that no checkpoint was chosen by, and show the difference"
+    )
     images = evaluate.add_argument_group("image models")
     images.add_argument("--samples", type=int, help="number of images")
     images.add_argument("--batch-size", type=int, help="images generated at a time")
@@ -156,6 +163,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("policy-accel: stopped.", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return 0
 
 
 def _again(command: str, overrides: Sequence[str]) -> str:
@@ -208,16 +218,10 @@ def _fetch(options: argparse.Namespace) -> int:
     return run_fetch(options.name, options.to)
 
 
-def _generate_shapes(options: argparse.Namespace) -> int:
-    from policy_accel.commands.data import run_generate_shapes
+def _convert(options: argparse.Namespace) -> int:
+    from policy_accel.commands.convert import run_convert
 
-    return run_generate_shapes(options.images, options.seed, options.size, options.output)
-
-
-def _generate(options: argparse.Namespace) -> int:
-    from policy_accel.commands.data import run_generate
-
-    return run_generate(options.task, options.episodes, options.seed, options.output, options.workers)
+    return run_convert(options)
 
 
 if __name__ == "__main__":

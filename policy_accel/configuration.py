@@ -14,11 +14,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import policy_accel.configs
+import policy_accel.configs as shipped_configs
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.training.run_directory import flatten
 
-CONFIG_DIR = Path(policy_accel.configs.__path__[0]).resolve()
+CONFIG_DIR = Path(shipped_configs.__path__[0]).resolve()
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,23 @@ class Track:
     """One kind of run: its own tasks, models and recipes lie in `folder`; the methods belong to all tracks.
 
     `name` is the provider under which the track's typed models are known to Hydra's ConfigStore, `runs` says what it
-    trains, `missing` how to find the value of a setting that must be given.
+    trains, `missing` how to find the value of a setting that must be given, `open_sections` which settings are
+    dictionaries that take any key.
     """
 
     name: str
     folder: Path
     runs: str
     missing: str
+    open_sections: tuple[str, ...] = ()
 
 
 ROBOT = Track(
-    "robot", CONFIG_DIR, "robot policies", "`policy-accel data inspect PATH` lists the keys of a replay buffer"
+    "robot",
+    CONFIG_DIR,
+    "robot policies",
+    "`policy-accel data inspect PATH` lists the keys of demonstrations",
+    ("task.environment_options", "task.environment_keys"),
 )
 IMAGES = Track(
     "images", CONFIG_DIR / "images", "images", "`policy-accel data inspect PATH` says whether it is an image set"
@@ -107,8 +113,14 @@ def compose_config(track: Track, overrides: Sequence[str]) -> DictConfig:
 
 
 def _compose(track: Track, overrides: Sequence[str]) -> DictConfig:
+    overrides = [f"++{override}" if _adds_keys(track, override) else override for override in overrides]
     with initialize_config_dir(str(track.folder), version_base="1.3"):
         return compose("train", [f"hydra.searchpath=[file://{CONFIG_DIR}]", *overrides])
+
+
+def _adds_keys(track: Track, override: str) -> bool:
+    key = override.split("=", 1)[0]
+    return any(key == section or key.startswith(f"{section}.") for section in track.open_sections)
 
 
 def _check_choices(track: Track, overrides: Sequence[str]) -> None:

@@ -16,9 +16,10 @@ class UserError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Name the closest of the known names, or list them all when none is close."""
+    """Name the closest of the known names, one that begins alike if there is any, or list all when none is close."""
     names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    alike = [known_name for known_name in names if name and known_name.lower().startswith(name.lower())]
+    close = difflib.get_close_matches(name, alike or names, n=1, cutoff=0.3 if alike else 0.5)
     return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(names)}."
 
 

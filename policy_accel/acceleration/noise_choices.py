@@ -49,7 +49,7 @@ def cost_mask(batch: Batch) -> Tensor | None:
 
 def repeated_condition(batch: Batch) -> Tensor:
     """The condition, flattened, for each row of the batch: [R, C]."""
-    assert batch.condition is not None
+    assert isinstance(batch.condition, Tensor)
     condition = batch.condition.flatten(1)
     return condition.repeat_interleave(batch.x0.shape[0] // condition.shape[0], dim=0)
 

@@ -2,22 +2,28 @@
 
 from policy_accel.data.episodes import Episodes, find_problems
 from policy_accel.data.fetch import Fetched, fetch
+from policy_accel.data.formats.base import EpisodeReader, Feature, MemoryReader
 from policy_accel.data.inspect import Inspection, inspect
-from policy_accel.data.readers import read_episodes
+from policy_accel.data.readers import open_episodes, read_episodes, write_episodes
 from policy_accel.data.shipped import shipped_path
 from policy_accel.data.split import EpisodeSplit, split_episodes
 from policy_accel.data.zarr_replay import write_zarr
 
 __all__ = [
+    "EpisodeReader",
     "EpisodeSplit",
     "Episodes",
+    "Feature",
     "Fetched",
     "Inspection",
+    "MemoryReader",
     "fetch",
     "find_problems",
     "inspect",
+    "open_episodes",
     "read_episodes",
     "shipped_path",
     "split_episodes",
+    "write_episodes",
     "write_zarr",
 ]

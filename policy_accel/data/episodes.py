@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -23,17 +24,26 @@ class Episodes:
         episode_ends: [E] int64, cumulative exclusive ends: episode i is rows `episode_ends[i-1]:episode_ends[i]`,
             and the last end is N.
         source: where the data came from, for messages.
+        metadata: JSON-able facts about the whole set, as the environment it was recorded in.
+        episode_metadata: one dictionary of JSON-able facts for each episode, or none at all.
     """
 
     arrays: dict[str, np.ndarray]
     episode_ends: np.ndarray
     source: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    episode_metadata: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self):
         arrays = {key: np.asarray(values) for key, values in self.arrays.items()}
         ends = np.asarray(self.episode_ends)
         for problem in find_problems(arrays, ends):
             raise UserError(f"{self.source or 'episodes'}: {problem}")
+        if self.episode_metadata and len(self.episode_metadata) != len(ends):
+            raise UserError(
+                f"{self.source or 'episodes'}: there are facts about {len(self.episode_metadata)} episodes and "
+                f"{len(ends)} episodes; give one dictionary for each, or none."
+            )
         object.__setattr__(self, "arrays", arrays)
         object.__setattr__(self, "episode_ends", ends.astype(np.int64))
 

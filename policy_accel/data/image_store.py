@@ -16,8 +16,8 @@ from torch import Tensor
 from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.files import explained
+from policy_accel.memory import free_memory
 from policy_accel.progress import Progress
-from policy_accel.training.devices import free_memory
 
 MEMORY_SHARE = 0.5  # of what is free may go to frames; the rest is for the model and its activations
 CHANNELS = (1, 3, 4)

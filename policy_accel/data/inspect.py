@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from policy_accel.data.episodes import end_problems, length_problems, value_problems
+from policy_accel.data.formats.base import EpisodeReader
+from policy_accel.data.formats.replay_facts import EpisodeFacts, set_facts
+from policy_accel.data.formats.streaming import feature_problems, non_finite_problem, pieces
+from policy_accel.data.readers import open_other
+from policy_accel.data.statistics import KeyStatistics
 from policy_accel.data.zarr_store import ReplayStore, missing_chunks, open_replay, read_array
 from policy_accel.errors import UserError
 
 SHORT_EPISODE = 16  # steps of one training window in the published recipe
-_MOST_DIMENSIONS = 16  # a key with more gets one row for all of them
-_CONSTANT = 1e-4  # range below which normalisers take a dimension for constant
-_PIECE = 256  # steps looked at together, so that image arrays need no copy in floating point
+_LONGEST_FACT = 300  # characters of a fact that are shown
 
 
 @dataclass(frozen=True)
@@ -39,42 +45,125 @@ def inspect(path: Path | str) -> Inspection:
 
     Problems are all that `Episodes` refuses, and arrays that cannot be decoded. Remarks: chunks that are not stored,
     constant dimensions, episodes that are equal in every key, episodes shorter than a training window of 16 steps, and
-    images that hold 8-bit values as floats.
+    images that hold 8-bit values as floats. A replay buffer is looked at however unsound it is; a file of another
+    format that cannot be opened, as one whose episodes hold different keys, is refused with that problem alone.
 
     Raises:
-        UserError: there is nothing to look at: missing path, no permission, damaged zip, not a replay buffer.
+        UserError: there is nothing to look at: missing path, no permission, damaged zip, no format that is known.
     """
-    with open_replay(path) as replay:
-        problems: list[str] = []
-        remarks: list[str] = []
-        ends = _sound_ends(replay, problems, remarks)
-        lines = [f"{replay.source}: {replay.layout}", _episode_line(ends)]
-        digests = [hashlib.blake2b() for _ in ([] if ends is None else ends)]
-        lengths: dict[str, int] = {}
-        for key in replay.keys:
-            values = _read(replay, f"data/{key}", problems, remarks)
-            if values is None:
-                lines.append(f"  {key}: cannot be read")
-                continue
-            lines.append(f"  {key}: {list(values.shape)} {values.dtype}")
-            found = list(value_problems(key, values, ends))
-            problems += found
-            if values.ndim:
-                lengths[key] = len(values)
-                for digest, episode in zip(digests, np.split(values, [] if ends is None else ends), strict=False):
-                    digest.update(episode.tobytes())
-            if values.size and values.ndim and values.dtype.kind in "biuf":
-                lines += _statistics(values)
-                remarks += _doubtful(key, values)
+    reader = open_other(path)
+    if reader is None:
+        with open_replay(path) as replay:
+            return _inspect_replay(replay)
+    with reader:
+        return _inspect_reader(reader)
+
+
+def _inspect_replay(replay: ReplayStore) -> Inspection:
+    problems: list[str] = []
+    remarks: list[str] = []
+    ends = _sound_ends(replay, problems, remarks)
+    report = _Report(f"{replay.source}: {replay.layout}", ends, problems, remarks)
+    lengths: dict[str, int] = {}
+    for key in replay.keys:
+        values = _read(replay, f"data/{key}", problems, remarks)
+        if values is None:
+            report.lines.append(f"  {key}: cannot be read")
+            continue
+        problems += value_problems(key, values, ends)
+        if values.ndim:
+            lengths[key] = len(values)
+        episodes = np.split(values, [] if ends is None else ends) if values.ndim else ()
+        report.add(key, values.shape, values.dtype, enumerate(episodes))
     uneven = list(length_problems(lengths, ends))
     problems += uneven
     if not replay.keys:
         problems.append("there is no array below data/; a replay buffer needs at least data/action.")
     if ends is not None:
-        remarks += _doubtful_episodes(ends, [] if uneven else [digest.digest() for digest in digests])
-    lines += [f"remark: {remark}" for remark in remarks]
-    lines += [f"problem: {problem}" for problem in problems] or ["no problem found"]
-    return Inspection("\n".join(lines), tuple(problems), tuple(remarks))
+        try:
+            read = EpisodeFacts(replay, len(ends))
+            report.facts(set_facts(replay), (read[episode] for episode in range(len(ends))))
+        except UserError as error:
+            problems.append(str(error).removeprefix(f"{replay.source}: "))
+    return report.finished(compare=not uneven)
+
+
+def _inspect_reader(reader: EpisodeReader) -> Inspection:
+    report = _Report(f"{reader.source}: {reader.layout}", reader.episode_ends, [], [])
+    readable = True
+    for key, feature in reader.features.items():
+        faults = list(feature_problems(key, feature))
+        report.problems += faults
+        values = () if faults else _noting(reader, key, report.problems)
+        try:
+            report.add(key, (int(reader.episode_ends[-1]), *feature.shape), feature.dtype, values)
+        except UserError as error:
+            readable = False
+            report.problems.append(str(error).removeprefix(f"{reader.source}: "))
+    report.facts(reader.metadata, (reader.episode_metadata(i) for i in range(len(reader.episode_ends))))
+    return report.finished(compare=readable)
+
+
+def _noting(reader: EpisodeReader, key: str, problems: list[str]) -> Iterator[tuple[int, np.ndarray]]:
+    """Episode and values of every piece of a key; the first value that is not finite becomes a problem."""
+    noted = False
+    for piece in pieces(reader, [key], finite=False):
+        if not noted and (problem := non_finite_problem(reader, piece, key)):
+            problems.append(problem)
+            noted = True
+        yield piece.episode, piece.values[key]
+
+
+class _Report:
+    """The lines of an inspection while it goes on."""
+
+    def __init__(self, title: str, ends: np.ndarray | None, problems: list[str], remarks: list[str]) -> None:
+        self.ends, self.problems, self.remarks = ends, problems, remarks
+        self.lines = [title, _episode_line(ends)]
+        self._digests = [hashlib.blake2b() for _ in ([] if ends is None else ends)]
+
+    def add(self, key: str, shape: tuple[int, ...], dtype: np.dtype, values: Iterable[tuple[int, np.ndarray]]) -> None:
+        """One key [N, ...]: its values with the episode that they belong to."""
+        self.lines.append(f"  {key}: {list(shape)} {dtype}")
+        numbers = len(shape) > 0 and 0 not in shape and dtype.kind in "biuf"
+        statistics = KeyStatistics(shape[1:], dtype) if numbers else None
+        for episode, rows in values:
+            if episode < len(self._digests):
+                self._digests[episode].update(np.ascontiguousarray(rows).data)
+            if statistics is not None and len(rows):
+                statistics.add(rows)
+        if statistics is not None:
+            self.lines += statistics.lines()
+            self.remarks += statistics.doubtful(key)
+
+    def facts(self, metadata: dict[str, Any], episodes: Iterable[dict[str, Any]]) -> None:
+        """Facts about the set and, of those about the episodes, filters and tasks."""
+        for name, value in metadata.items():
+            self.lines.append(f"  {name}: {_shortened(json.dumps(value))}")
+        filters: Counter[str] = Counter()
+        tasks: Counter[str] = Counter()
+        for facts in episodes:
+            filters.update(facts.get("filters", ()))
+            tasks.update([str(facts["task"])] if "task" in facts else [])
+        if filters:
+            listed = ", ".join(f"{name} ({count})" for name, count in sorted(filters.items()))
+            self.lines.append(f"  filters: {listed} episodes")
+        if tasks:
+            listed = ", ".join(f"{_shortened(name)} ({count})" for name, count in tasks.most_common(8))
+            self.lines.append(f"  tasks: {listed} episodes" + (", ..." if len(tasks) > 8 else ""))
+
+    def finished(self, *, compare: bool) -> Inspection:
+        """The report; `compare` says whether episodes can be compared with each other."""
+        if self.ends is not None:
+            digests = [digest.digest() for digest in self._digests] if compare else []
+            self.remarks += _doubtful_episodes(self.ends, digests)
+        self.lines += [f"remark: {remark}" for remark in self.remarks]
+        self.lines += [f"problem: {problem}" for problem in self.problems] or ["no problem found"]
+        return Inspection("\n".join(self.lines), tuple(self.problems), tuple(self.remarks))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_FACT else f"{text[:_LONGEST_FACT]}... ({len(text)} characters)"
 
 
 def _sound_ends(replay: ReplayStore, problems: list[str], remarks: list[str]) -> np.ndarray | None:
@@ -109,43 +198,6 @@ def _episode_line(ends: np.ndarray | None) -> str:
         f"episodes: {len(ends)}, steps: {ends[-1]}, "
         f"steps per episode: {lengths.min()} min, {np.median(lengths):g} median, {lengths.max()} max"
     )
-
-
-def _statistics(values: np.ndarray) -> Iterator[str]:
-    """Minimum, maximum and mean of the finite values, for the key and for each of its dimensions if they are few."""
-    flat = values.reshape(len(values), -1)
-    pieces = [flat[begin : begin + _PIECE] for begin in range(0, len(flat), _PIECE)]
-    with np.errstate(invalid="ignore", over="ignore"):
-        if flat.shape[1] > _MOST_DIMENSIONS or flat.shape[1] == 1:
-            totals = [(p.min(), p.max(), p.sum(dtype=np.float64)) for p in pieces]
-            low, high, total = (np.array(column) for column in zip(*totals, strict=True))
-            yield _row("all" if flat.shape[1] > 1 else "0", low.min(), high.max(), total.sum() / flat.size)
-            return
-        for dimension in range(flat.shape[1]):
-            column = flat[:, dimension]
-            yield _row(str(dimension), column.min(), column.max(), column.mean(dtype=np.float64))
-
-
-def _row(name: str, low: float, high: float, mean: float) -> str:
-    return f"    {name:>4}: min {low:<12.6g} max {high:<12.6g} mean {mean:.6g}"
-
-
-def _doubtful(key: str, values: np.ndarray) -> Iterator[str]:
-    """Things in one array that can be trained on but are hardly meant."""
-    flat = values.reshape(len(values), -1)
-    if values.ndim < 4 and len(values) > 1:
-        spread = flat.max(0).astype(np.float64) - flat.min(0)
-        constant = np.flatnonzero(spread < _CONSTANT)
-        if constant.size:
-            listed = ", ".join(map(str, constant[:8])) + (", ..." if constant.size > 8 else "")
-            yield f"data/{key} never changes in dimension {listed}; leave it out if it carries nothing."
-    if values.ndim == 4 and values.dtype.kind == "f":
-        pieces = (flat[begin : begin + _PIECE] for begin in range(0, len(flat), _PIECE))
-        if all(np.array_equal(p, p.round()) and p.min() >= 0 and p.max() <= 255 for p in pieces) and flat.max() > 1:
-            yield (
-                f"data/{key} holds 8-bit values as {values.dtype}, {values.dtype.itemsize} times the size; "
-                "store images as uint8."
-            )
 
 
 def _doubtful_episodes(ends: np.ndarray, digests: list[bytes]) -> Iterator[str]:

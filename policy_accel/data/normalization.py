@@ -8,7 +8,7 @@ from torch import nn
 
 from policy_accel.errors import UserError, did_you_mean
 
-MODES = ("limits", "gaussian", "identity")
+MODES = ("limits", "gaussian", "max_abs", "identity")
 _CONSTANT = 1e-4  # a dimension whose range (limits) or deviation (gaussian) is smaller is only shifted, never scaled
 
 
@@ -40,7 +40,8 @@ def fit_normalizer(data: torch.Tensor | np.ndarray, mode: str = "limits") -> Nor
     """Fit a normaliser on data [N, D], in float64.
 
     `limits` maps minimum and maximum of every dimension to -1 and 1; `gaussian` gives mean 0 and (unbiased) standard
-    deviation 1; `identity` changes nothing. A constant dimension (range or deviation below 1e-4) is shifted to 0 and
+    deviation 1; `max_abs` divides all dimensions by the one largest magnitude (Diffusion Policy's robomimic
+    observations); `identity` changes nothing. A constant dimension (range or deviation below 1e-4) is shifted to 0 and
     keeps scale 1, as in `LinearNormalizer` of Diffusion Policy.
 
     Raises:
@@ -56,6 +57,10 @@ def fit_normalizer(data: torch.Tensor | np.ndarray, mode: str = "limits") -> Nor
         raise UserError(f"a normaliser cannot be fitted: step {step}, dimension {dimension} is not a finite number.")
     normalizer = Normalizer(values.shape[1]).to(values.device)
     if mode == "identity":
+        return normalizer
+    if mode == "max_abs":
+        largest = values.abs().amax()
+        normalizer.scale.fill_(1.0 if largest < _CONSTANT else 1.0 / float(largest))
         return normalizer
     if mode == "limits":
         low, high = values.amin(0), values.amax(0)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 EXPECTED = "expected a zarr folder or zip with data/<key> [steps, ...] and meta/episode_ends [episodes]"
+KNOWN_FORMATS = "also known are robomimic HDF5, LeRobot folders, NPZ with traj_lengths or episode_ends, Minari folders"
 _DEEPEST_FOLDER = 3  # how deep to look for a buffer below a folder that is not part of one
 _METADATA = (".zarray", ".zgroup", "zarr.json")
+_FILES_OF_METADATA = (*_METADATA, ".zattrs")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def open_replay(path: Path | str) -> Iterator[ReplayStore]:
         raise explain_os_error(error, path, "read") from error
     roots = {root for node, fmt in nodes.items() if (root := _root(node, fmt > 0)) is not None}
     if not roots:
-        raise UserError(f"{path}: not a replay buffer: found {_found(path)}; {EXPECTED}.")
+        raise UserError(f"{path}: not a replay buffer: found {_found(path)}; {EXPECTED}; {KNOWN_FORMATS}.")
     if len(roots) > 1:
         raise UserError(f"{path}: holds several replay buffers ({', '.join(sorted(roots))}); give the path of one.")
     root = roots.pop()
@@ -95,8 +97,42 @@ def read_array(replay: ReplayStore, name: str) -> np.ndarray:
     if name not in replay.arrays:
         raise UserError(f"{replay.source}: {name} is missing; {EXPECTED}.")
     array = open_array(replay, name)
+    return _decoded(replay, name, array, ...)
+
+
+class RowReader:
+    """An array behind a name, read some rows at a time; it keeps the chunk that it decoded last.
+
+    Raises:
+        UserError: as `open_array`.
+    """
+
+    def __init__(self, replay: ReplayStore, name: str) -> None:
+        self.replay, self.name, self.array = replay, name, open_array(replay, name)
+        self._chunk = -1
+        self._values = np.empty(0)
+
+    def rows(self, begin: int, end: int) -> np.ndarray:
+        """Rows [begin, end), a fresh array.
+
+        Raises:
+            UserError: a chunk is damaged (which steps), no permission.
+        """
+        values = np.empty((end - begin, *self.array.shape[1:]), self.array.dtype)
+        rows = self.array.chunks[0]
+        for chunk in range(begin // rows, -(-end // rows)):
+            if chunk != self._chunk:
+                self._chunk, self._values = -1, np.empty(0)
+                self._values = _decoded(self.replay, self.name, self.array, slice(chunk * rows, (chunk + 1) * rows))
+                self._chunk = chunk
+            low, high = max(begin, chunk * rows), min(end, (chunk + 1) * rows)
+            values[low - begin : high - begin] = self._values[low - chunk * rows : high - chunk * rows]
+        return values
+
+
+def _decoded(replay: ReplayStore, name: str, array: zarr.Array, rows: Any) -> np.ndarray:
     try:
-        return np.asarray(array[...])
+        return np.asarray(array[rows])
     except MemoryError:
         raise
     except Exception as error:  # the decoders of zarr, numcodecs and zipfile raise whatever they like
@@ -128,10 +164,36 @@ def open_array(replay: ReplayStore, name: str) -> zarr.Array:
         ) from error
 
 
+def root_attributes(replay: ReplayStore) -> dict[str, Any]:
+    """The attributes of the buffer's root group, {} where it has none."""
+    import zarr
+
+    for name, (node, fmt) in replay.arrays.items():
+        root = node.removesuffix(name).rstrip("/")
+        try:
+            group = zarr.open_group(replay.store, path=root, mode="r", zarr_format=3 if fmt == 3 else 2)
+        except Exception:  # a store without group files; zarr raises one of several errors
+            return {}
+        return dict(group.attrs)
+    return {}
+
+
 def missing_chunks(replay: ReplayStore, name: str) -> tuple[int, int]:
     """How many chunks of an array are not stored, of how many; zarr reads them as the fill value without a word."""
     array = open_array(replay, name)
-    return array.nchunks - array.nchunks_initialized, array.nchunks
+    total = int(
+        np.prod([-(-size // chunk) for size, chunk in zip(array.shape, array.shards or array.chunks, strict=True)])
+    )
+    stored = sum(file.rpartition("/")[2] not in _FILES_OF_METADATA for file in _files_below(replay, name))
+    return max(0, total - stored), total
+
+
+def _files_below(replay: ReplayStore, name: str) -> list[str]:
+    path, node = Path(replay.source), replay.arrays[name][0]
+    if path.is_file():
+        with zipfile.ZipFile(path) as archive:
+            return [file for file in archive.namelist() if file.startswith(f"{node}/") and not file.endswith("/")]
+    return [str(file) for file in (path / node).rglob("*") if file.is_file()]
 
 
 def _damaged_steps(array: zarr.Array) -> str:
@@ -172,7 +234,8 @@ def _zip_nodes(path: Path) -> dict[str, int]:
         magic = file.read(4)
     if not magic.startswith(b"PK"):
         raise UserError(
-            f"{path}: not a replay buffer: found a file that is no zip (begins with {magic!r}); {EXPECTED}."
+            f"{path}: not a replay buffer: found a file that is no zip (begins with {magic!r}); {EXPECTED}; "
+            f"{KNOWN_FORMATS}."
         )
     nodes: dict[str, int] = {}
     try:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+Condition = Tensor | dict[str, Tensor]
+"""What a denoiser is told: one tensor, or several by name, which the model encodes."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -19,7 +22,7 @@ class Batch:
     """
 
     x0: Tensor
-    condition: Tensor | None = None
+    condition: Condition | None = None
     counted: Tensor | None = None
     known: Tensor | None = None
     groups: Tensor | None = None

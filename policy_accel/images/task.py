@@ -16,8 +16,8 @@ from policy_accel.errors import UserError
 from policy_accel.images.augment import PARAMETERS, EdmAugmentation, horizontal_flip
 from policy_accel.images.representation import Representation
 from policy_accel.images.sets import ImageSplit, ImageTaskConfig, fits
+from policy_accel.memory import free_memory
 from policy_accel.models.flops import training_flops
-from policy_accel.training.devices import free_memory
 from policy_accel.training.task import Batch
 
 Evaluator = Callable[..., dict[str, Any] | None]

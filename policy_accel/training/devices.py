@@ -52,13 +52,6 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that `device` has left: of the GPU, or of the machine."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
 KEEP_BYTES = 2**30
 

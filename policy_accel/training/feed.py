@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from policy_accel.diffusion import Batch, DiscreteProcess, Noised, predicted_sample
 from policy_accel.diffusion.processes import Level
 from policy_accel.training.randomness import Generators, named_generator
-from policy_accel.training.task import Task
+from policy_accel.training.task import Task, encoded
 
 
 class Order(Protocol):
@@ -79,7 +79,7 @@ class Feed:
             clean = objective.data_scale * batch.x0
             x_t, model_input = (torch.where(batch.known, clean, part) for part in (x_t, model_input))
         time = torch.full((x_t.shape[0],), level.time, device=x_t.device, dtype=torch.int64)
-        prediction = self.average(model_input, time, batch.condition)
+        prediction = self.average(model_input, time, encoded(self.average, batch.condition))
         return predicted_sample(prediction, x_t, level, objective.target) / objective.data_scale
 
     def _noise_state(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ FREE_KEYS = (
     "training.logging",
     "training.compile",
     "evaluation.workers",
+    "evaluation.camera",
     "run_dir",
 )
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from policy_accel.diffusion import Batch, Noised, Objective, squared_errors, weighted_squared_error
+from policy_accel.diffusion.batch import Condition
 
-__all__ = ["Batch", "Task", "denoising_loss", "denoising_loss_and_errors"]
+__all__ = ["Batch", "Condition", "Task", "denoising_loss", "denoising_loss_and_errors"]
 
 
 class Task(Protocol):
@@ -52,15 +53,21 @@ class Task(Protocol):
         """
 
 
-def predict(model: nn.Module, batch: Batch, noised: Noised) -> Tensor:
-    """The model's prediction for every row of `noised`, [R, *S].
-
-    A model with `encode(condition)` encodes the condition once for each clean sample, however many rows it has.
-    """
-    condition = batch.condition
+def encoded(model: nn.Module, condition: Condition | None) -> Tensor | None:
+    """The condition as the denoiser takes it: through `model.encode(condition)` where the model has that."""
     encode = getattr(model, "encode", None)
     if condition is not None and encode is not None:
         condition = encode(condition)
+    assert not isinstance(condition, dict)
+    return condition
+
+
+def predict(model: nn.Module, batch: Batch, noised: Noised) -> Tensor:
+    """The model's prediction for every row of `noised`, [R, *S].
+
+    The condition is encoded once for each clean sample, however many rows it has.
+    """
+    condition = encoded(model, batch.condition)
     if condition is not None and noised.repeats > 1:
         condition = condition.repeat_interleave(noised.repeats, dim=0)
     return model(noised.model_input, noised.t, condition)

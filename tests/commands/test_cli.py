@@ -158,6 +158,7 @@ def test_print_config_is_the_whole_configuration(train: Train, capsys: pytest.Ca
         "method",
         "task",
         "model",
+        "encoder",
         "policy",
         "diffusion",
         "sampling",

@@ -7,29 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policy_accel.commands.data import run_fetch, run_generate_shapes, run_inspect
+from policy_accel.commands.data import run_fetch, run_inspect
 from policy_accel.data import Episodes, Fetched, write_zarr
 from policy_accel.data.images import read_images
 from policy_accel.errors import UserError
-
-
-def test_shapes_are_drawn_and_looked_at(tmp_path, capsys):
-    path = tmp_path / "made.npz"
-    assert run_generate_shapes(40, 3, 16, path) == 0
-    assert capsys.readouterr().out == f"40 training and 10 test images of 16 x 16: {path}\n"
-    train, test = (read_images(path, split) for split in ("train", "test"))
-    assert (train.shape, len(train), len(test)) == ((3, 16, 16), 40, 10)
-    assert run_inspect(path) == 0
-    assert "train: 40 images of 3 x 16 x 16 (uint8)" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"made\.npz exists already and is not overwritten; .*another --output"):
-        run_generate_shapes(40, 3, 16, path)
-
-
-def test_default_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run_generate_shapes(3, 7, 16, None)
-    assert [file.name for file in tmp_path.iterdir()] == ["shapes_3_7.npz"]
-    assert len(read_images("shapes_3_7.npz", "test")) == 1
 
 
 def test_inspect_takes_what_ships(capsys):

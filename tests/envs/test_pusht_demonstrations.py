@@ -5,8 +5,9 @@ import pytest
 
 from policy_accel.data import read_episodes
 from policy_accel.envs import pusht_demonstrations
+from policy_accel.envs.attempts import start_seed
 from policy_accel.envs.pusht import PushT
-from policy_accel.envs.pusht_demonstrations import draw_demonstration_start, generate, start_seed
+from policy_accel.envs.pusht_demonstrations import draw_demonstration_start, generate
 from policy_accel.envs.pusht_expert import run_expert_episode
 from policy_accel.envs.pusht_keypoints import block_keypoints
 from policy_accel.envs.pusht_pushes import AGENT_RADIUS, outline_distance, to_block
@@ -19,12 +20,12 @@ def test_result_depends_on_the_seed_and_not_on_the_workers():
     shared = generate(3, 5, workers=2)
     other = generate(1, 6, workers=0)
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert set(alone) == {"state", "action", "keypoint", "episode_ends"}
-    for key, values in alone.items():
-        np.testing.assert_array_equal(values, shared[key])
-        assert values.dtype == (np.int64 if key == "episode_ends" else np.float32)
-    assert len(alone["state"]) == alone["episode_ends"][-1]
-    assert not np.array_equal(other["state"][0], alone["state"][0])
+    assert set(alone.arrays) == {"state", "action", "keypoint"}
+    for key, values in alone.arrays.items():
+        np.testing.assert_array_equal(values, shared.arrays[key])
+        assert values.dtype == np.float32
+    np.testing.assert_array_equal(alone.episode_ends, shared.episode_ends)
+    assert not np.array_equal(other.arrays["state"][0], alone.arrays["state"][0])
 
 
 def test_failed_attempts_are_left_out(monkeypatch):
@@ -38,7 +39,7 @@ def test_failed_attempts_are_left_out(monkeypatch):
     monkeypatch.setattr(pusht_demonstrations, "play_attempt", play)
     made = generate(2, 0, workers=1)
     assert played == [0, 1, 2, 3]
-    assert [int(x) for x in made["state"][np.array([0, made["episode_ends"][0]]), 0]] == [101, 103]
+    assert [int(x) for x in made.arrays["state"][made.starts, 0]] == [101, 103]
 
 
 def test_demonstrations_never_start_from_an_evaluation_seed():

@@ -1,0 +1,79 @@
+"""`policy-accel data convert`: demonstrations from any known format to another."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from policy_accel.errors import UserError
+
+FORMATS = ("zarr", "robomimic", "lerobot", "npz")
+_LEROBOT_OPTIONS = {"lerobot_version": "version", "fps": "fps", "video": "images"}
+
+
+def add_convert_arguments(convert: argparse.ArgumentParser) -> None:
+    """Arguments of `policy-accel data convert`."""
+    convert.add_argument(
+        "input", metavar="IN", help="demonstrations of any known format; shipped:NAME is a set that ships"
+    )
+    convert.add_argument("output", type=Path, metavar="OUT", help="new file or folder; a zarr ending in .zip is a zip")
+    convert.add_argument("--to", required=True, choices=FORMATS, help="format to write")
+    convert.add_argument("--keys", metavar="A,B", help="only these keys (default: all)")
+    convert.add_argument("--filter", metavar="NAME", help="only the episodes of this filter, as robomimic's mask/NAME")
+    lerobot = convert.add_argument_group("to lerobot")
+    lerobot.add_argument("--lerobot-version", choices=("v2.1", "v3.0"), help="default: v3.0")
+    lerobot.add_argument("--fps", type=float, help="steps per second (default: as the input says)")
+    lerobot.add_argument(
+        "--video", choices=("lossless", "h264", "png"), help="how cameras are stored (default: lossless)"
+    )
+
+
+def run_convert(options: argparse.Namespace) -> int:
+    """Convert demonstrations a piece at a time; nothing appears at the output before everything is on the disk.
+
+    Args:
+        options: as `add_convert_arguments` parses them.
+
+    Raises:
+        UserError: unreadable or unsound input, unknown key or filter, an output that exists, options of another format.
+    """
+    from policy_accel.data.images import image_path
+    from policy_accel.data.readers import open_episodes, write_episodes
+    from policy_accel.progress import Progress
+
+    chosen = _writer_options(options)
+    keys = None if options.keys is None else [key.strip() for key in options.keys.split(",") if key.strip()]
+    if keys == []:
+        raise UserError(f"--keys={options.keys} names no key; give some, as --keys action,object, or leave it out.")
+    if options.output.exists() or options.output.is_symlink():
+        raise UserError(f"{options.output}: exists already and is not overwritten; remove it or choose another path.")
+    with open_episodes(image_path(options.input), filter_key=options.filter) as reader:
+        steps, episodes, kind = int(reader.episode_ends[-1]), len(reader.episode_ends), reader.format
+        progress = Progress("convert", steps)
+        try:
+            write_episodes(
+                options.output,
+                reader,
+                options.to,
+                keys=keys,
+                progress=lambda done, _: progress.to(done),
+                **chosen,
+            )
+        finally:
+            progress.close()
+    print(f"{episodes} episodes, {steps} steps, from {kind} to {options.to}: {options.output}")
+    print(f"To look at them: policy-accel data inspect {options.output}", file=sys.stderr)
+    return 0
+
+
+def _writer_options(options: argparse.Namespace) -> dict[str, Any]:
+    given = {name: getattr(options, name) for name in _LEROBOT_OPTIONS if getattr(options, name) is not None}
+    if given and options.to != "lerobot":
+        name = next(iter(given))
+        raise UserError(
+            f"--{name.replace('_', '-')}={given[name]} means nothing for --to {options.to}; "
+            "leave it out or give --to lerobot."
+        )
+    return {_LEROBOT_OPTIONS[name]: value for name, value in given.items()}

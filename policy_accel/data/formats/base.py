@@ -1,0 +1,96 @@
+"""What every format of demonstrations on the disk offers: a reader that hands out a piece of an episode at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from policy_accel.data.episodes import Episodes
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One key of the data: the shape of a step's value, () for a number, and its NumPy dtype."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a step's value is an 8-bit picture [H, W, 1 | 3 | 4]."""
+        return self.dtype == np.uint8 and len(self.shape) == 3 and self.shape[2] in (1, 3, 4)
+
+
+class EpisodeReader(Protocol):
+    """Demonstrations on the disk, opened, and read a piece at a time; a context manager that closes the files.
+
+    Keys have the names of the one in-memory form (`Episodes`), whatever the format calls them: `action`,
+    `action_abs`, `reward` [N], `done` [N], `sim_state` [N, D] (the simulator's state), `next_obs.<key>`, and the
+    observations under their own names, without a prefix.
+
+    Attributes:
+        source: the path, for messages.
+        format: "zarr", "robomimic", "lerobot", "npz", "minari" or "memory".
+        layout: for people: "zarr v2, zip".
+        features: key -> shape and dtype.
+        episode_ends: [E] int64, cumulative exclusive ends.
+        metadata: JSON-able facts about the whole set, as env_args, fps, tasks.
+    """
+
+    source: str
+    format: str
+    layout: str
+    features: dict[str, Feature]
+    episode_ends: np.ndarray
+    metadata: dict[str, Any]
+
+    def __enter__(self) -> EpisodeReader: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def episode_metadata(self, episode: int) -> dict[str, Any]:
+        """JSON-able facts about one episode, as its name, filters, model_file, task; {} when there are none."""
+
+    def read(
+        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Steps [start, stop) of an episode, counted from its first: key -> [stop - start, *shape].
+
+        Raises:
+            UserError: an unknown key; a damaged or truncated file.
+        """
+
+
+class MemoryReader:
+    """Episodes in memory behind the interface of a file."""
+
+    format = "memory"
+    layout = "in memory"
+
+    def __init__(self, episodes: Episodes) -> None:
+        self.episodes = episodes
+        self.source = episodes.source
+        self.features = {key: Feature(values.shape[1:], values.dtype) for key, values in episodes.arrays.items()}
+        self.episode_ends = episodes.episode_ends
+        self.metadata = episodes.metadata
+
+    def __enter__(self) -> MemoryReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def episode_metadata(self, episode: int) -> dict[str, Any]:
+        """See `EpisodeReader`."""
+        return self.episodes.episode_metadata[episode] if self.episodes.episode_metadata else {}
+
+    def read(
+        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """See `EpisodeReader`."""
+        first, end = int(self.episodes.starts[episode]), int(self.episode_ends[episode])
+        rows = slice(first + start, end if stop is None else min(first + stop, end))
+        return {key: self.episodes.arrays[key][rows] for key in (self.features if keys is None else keys)}

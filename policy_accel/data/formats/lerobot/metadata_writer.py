@@ -1,0 +1,229 @@
+"""The folder meta/ of a LeRobot data set: info.json, tasks, episodes and statistics, in either version's form."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from policy_accel.data.formats.lerobot.layout import (
+    CAMERAS,
+    DATA_PATHS,
+    EPISODES_LINES,
+    EPISODES_PATH,
+    INFO,
+    OWN,
+    OWN_LINES,
+    STATISTICS,
+    STATISTICS_LINES,
+    TASKS_LINES,
+    TASKS_TABLE,
+    V21,
+    VIDEO_PATHS,
+    Column,
+)
+from policy_accel.data.formats.lerobot.statistics import Statistics, merge
+
+CHUNKS_SIZE = 1000
+_EPISODES_A_GROUP = 100
+
+
+class MetadataWriter:
+    """Writes the tables of meta/ episode by episode.
+
+    Args:
+        root: the folder of the data set.
+        version: "v2.1" or "v3.0".
+        keep_lines: whether every episode has facts of its own.
+    """
+
+    def __init__(self, root: Path, version: str, *, keep_lines: bool) -> None:
+        (root / "meta").mkdir(parents=True)
+        self._root, self._version = root, version
+        self._statistics: Statistics = {}
+        self._rows: list[dict[str, Any]] = []
+        self._table: pq.ParquetWriter | None = None
+        self._lines = self._open(OWN_LINES) if keep_lines else None
+        self._episodes = self._open(EPISODES_LINES) if version == V21 else None
+        self._episode_statistics = self._open(STATISTICS_LINES) if version == V21 else None
+
+    def _open(self, name: str) -> Any:
+        return (self._root / name).open("w", encoding="utf-8")
+
+    def add(
+        self,
+        episode: int,
+        length: int,
+        tasks: list[str],
+        places: dict[str, Any],
+        statistics: Statistics,
+        facts: dict[str, Any],
+    ) -> None:
+        """Write down one episode.
+
+        Args:
+            episode: its number.
+            length: its steps.
+            tasks: in words.
+            places: v3.0: in which files and where it lies, in LeRobot's columns and their order.
+            statistics: of its features.
+            facts: about it that LeRobot has no place for.
+        """
+        row = {"episode_index": episode, "tasks": tasks, "length": length}
+        listed = {name: {level: value.tolist() for level, value in of.items()} for name, of in statistics.items()}
+        if self._lines is not None:
+            _line(self._lines, facts)
+        if self._version == V21:
+            _line(self._episodes, row)
+            _line(self._episode_statistics, {"episode_index": episode, "stats": listed})
+            return
+        flat = {f"stats/{name}/{level}": value for name, of in listed.items() for level, value in of.items()}
+        self._rows.append(
+            row | places | flat | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0},
+        )
+        self._statistics = merge(self._statistics, statistics)
+        if len(self._rows) == _EPISODES_A_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        schema = pa.schema([(name, _kind(value)) for name, value in self._rows[0].items()])
+        if self._table is None:
+            path = self._root / EPISODES_PATH.format(chunk_index=0, file_index=0)
+            path.parent.mkdir(parents=True)
+            self._table = pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=True)
+        self._table.write_table(pa.Table.from_pylist(self._rows, schema))
+        self._rows.clear()
+
+    def finish(self, tasks: list[str]) -> None:
+        """Write what is left, the tasks and the statistics of the whole set."""
+        if self._version == V21:
+            with self._open(TASKS_LINES) as file:
+                for number, task in enumerate(tasks):
+                    _line(file, {"task_index": number, "task": task})
+        else:
+            self._flush()
+            pq.write_table(task_table(tasks), self._root / TASKS_TABLE)
+            listed = {name: {level: v.tolist() for level, v in of.items()} for name, of in self._statistics.items()}
+            write_json(self._root / STATISTICS, listed)
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in (self._lines, self._episodes, self._episode_statistics, self._table):
+            if file is not None:
+                file.close()
+
+
+def _line(file: Any, value: dict[str, Any]) -> None:
+    file.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as LeRobot does: four spaces, letters as they are."""
+    path.write_text(json.dumps(value, indent=4, ensure_ascii=False), encoding="utf-8")
+
+
+def _kind(value: Any) -> pa.DataType:
+    if isinstance(value, list):
+        return pa.list_(_kind(value[0]))
+    return {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}[type(value)]
+
+
+def task_table(tasks: list[str]) -> pa.Table:
+    """The tasks of v3.0 as pandas stores a table whose index are the words: columns `task_index` and `task`."""
+    words = {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object", "metadata": None}
+    number = {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64"}
+    header = {"name": None, "field_name": None, "pandas_type": "unicode", "numpy_type": "object"}
+    pandas = {
+        "index_columns": ["task"],
+        "column_indexes": [header | {"metadata": {"encoding": "UTF-8"}}],
+        "columns": [number | {"metadata": None}, words],
+        "creator": {"library": "pyarrow", "version": pa.__version__},
+        "pandas_version": "2.2.3",
+    }
+    schema = pa.schema([("task_index", pa.int64()), ("task", pa.string())], metadata={"pandas": json.dumps(pandas)})
+    return pa.table([pa.array(np.arange(len(tasks))), pa.array(tasks, pa.string())], schema=schema)
+
+
+def write_info(
+    root: Path,
+    *,
+    version: str,
+    fps: float,
+    columns: list[Column],
+    videos: dict[str, dict[str, Any]],
+    counts: dict[str, int],
+    told: dict[str, Any],
+    own: dict[str, Any],
+) -> None:
+    """Write info.json, the fields in LeRobot's order.
+
+    Args:
+        root: the folder of the data set.
+        version: "v2.1" or "v3.0".
+        fps: frames per second.
+        columns: features, the derived ones last.
+        videos: camera -> what is to be said of its files.
+        counts: "episodes", "steps", "tasks".
+        told: what a set that came from LeRobot said: robot_type, splits.
+        own: what this package needs for the way back.
+    """
+    features = {}
+    for column in columns:
+        facts: dict[str, Any] = {"dtype": column.dtype, "shape": list(column.feature.shape) or [1]}
+        facts["names"] = ["height", "width", "channels"] if column.dtype in CAMERAS else column.names
+        if column.name in videos:
+            facts["info"] = videos[column.name]
+        features[column.name] = facts
+    rate = int(fps) if float(fps).is_integer() else fps
+    robot, splits = told.get("robot_type"), _splits(told.get("splits"), counts["episodes"])
+    video_path = VIDEO_PATHS[version] if videos else None
+    info: dict[str, Any]
+    if version == V21:
+        info = {
+            "codebase_version": version,
+            "robot_type": robot,
+            "total_episodes": counts["episodes"],
+            "total_frames": counts["steps"],
+            "total_tasks": counts["tasks"],
+            "total_videos": counts["episodes"] * len(videos),
+            "total_chunks": -(-counts["episodes"] // CHUNKS_SIZE),
+            "chunks_size": CHUNKS_SIZE,
+            "fps": rate,
+            "splits": splits,
+            "data_path": DATA_PATHS[version],
+            "video_path": video_path,
+            "features": features,
+        }
+    else:
+        info = {
+            "codebase_version": version,
+            "fps": rate,
+            "features": features,
+            "total_episodes": counts["episodes"],
+            "total_frames": counts["steps"],
+            "total_tasks": counts["tasks"],
+            "chunks_size": CHUNKS_SIZE,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 200,
+            "data_path": DATA_PATHS[version],
+            "video_path": video_path,
+            "robot_type": robot,
+            "splits": splits,
+        }
+    write_json(root / INFO, info | {OWN: own})
+
+
+def _splits(told: Any, episodes: int) -> dict[str, str]:
+    """The recorded splits when they still fit the number of episodes, else one."""
+    if isinstance(told, dict) and told:
+        found = [re.fullmatch(r"(\d+):(\d+)", str(span)) for span in told.values()]
+        if all(found) and max(int(span[2]) for span in found if span) == episodes:
+            return told
+    return {"train": f"0:{episodes}"}

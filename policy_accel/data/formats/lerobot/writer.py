@@ -1,0 +1,216 @@
+"""Writing LeRobot data sets, piece by piece: tables and videos, while `metadata_writer` keeps the books."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policy_accel.data.formats.base import EpisodeReader, Feature
+from policy_accel.data.formats.lerobot.layout import DERIVED, V21, V30, VIDEO_PATHS, Column
+from policy_accel.data.formats.lerobot.metadata_writer import MetadataWriter, write_info
+from policy_accel.data.formats.lerobot.names import to_names, told_names
+from policy_accel.data.formats.lerobot.sinks import TableSink, VideoSink
+from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics
+from policy_accel.data.formats.lerobot.video import require_av, video_facts
+from policy_accel.data.formats.streaming import Progress, pieces
+from policy_accel.errors import UserError, one_of
+from policy_accel.files import new_path
+
+IMAGES = ("lossless", "h264", "png")
+DEFAULT_FPS = 10
+_PIECE_BYTES = 8_000_000
+_MAX_AXES = 5
+
+
+def write(
+    path: Path, reader: EpisodeReader, *, version: str, fps: float | None, images: str, progress: Progress | None
+) -> None:
+    """Write a LeRobot data set; what LeRobot has no place for goes into a field "policy_accel" of info.json and into
+    meta/policy_accel_episodes.jsonl, which other readers do not look at, so that reading it gives back the same.
+
+    The arguments are those of `write_lerobot`.
+
+    Raises:
+        UserError: `path` exists, an unknown version or images, an fps that is no rate, a key of more than five axes,
+            a task_index without a task, odd sizes with h264, av not installed, a full disk.
+    """
+    one_of("LeRobot version", version, (V21, V30))
+    one_of("images", images, IMAGES)
+    if fps is not None and not (np.isfinite(fps) and fps > 0):
+        raise UserError(f"fps={fps} is no rate; give frames per second above 0.")
+    with new_path(path) as temporary:
+        writer = _Writer(temporary, reader, version, fps, images)
+        try:
+            writer.run(progress)
+        except BaseException:
+            with suppress(Exception):  # never in place of the error that led here
+                writer.close()
+            raise
+
+
+def _rate(metadata: dict[str, Any]) -> float:
+    """The control rate that the metadata tell."""
+    arguments = metadata.get("env_args")
+    settings = arguments.get("env_kwargs") if isinstance(arguments, dict) else None
+    for facts in (metadata, settings if isinstance(settings, dict) else {}):
+        rate = facts.get("fps") or facts.get("control_freq")
+        if isinstance(rate, int | float) and rate > 0:
+            return rate
+    return DEFAULT_FPS
+
+
+class _Writer:
+    def __init__(self, root: Path, reader: EpisodeReader, version: str, fps: float | None, images: str) -> None:
+        self._root, self._reader, self._version, self._images = root, reader, version, images
+        self._fps = _rate(reader.metadata) if fps is None else fps
+        self._metadata = reader.metadata | ({} if fps is None else {"fps": fps})
+        told = reader.metadata.get("lerobot")
+        self._told: dict[str, Any] = told if isinstance(told, dict) else {}
+        listed = self._told.get("tasks")
+        self._tasks = {str(task): number for number, task in enumerate(listed if isinstance(listed, list) else ())}
+        features = told_names(reader.metadata)
+        known = {key: facts["name"] for key, facts in features.items() if "name" in facts}
+        self._names = to_names(reader.features, known, tasks=bool(self._tasks))
+        axes = {key: features.get(key, {}).get("names") for key in self._names}
+        self._columns = [
+            Column(name, self._dtype(key, features.get(key, {})), reader.features[key], axes[key])
+            for key, name in self._names.items()
+            if name not in DERIVED
+        ] + [Column(name, dtype, Feature((), np.dtype(dtype)), None) for name, dtype in DERIVED.items()]
+        self._cameras = [column for column in self._columns if column.dtype == "video"]
+        if self._cameras:
+            require_av(f"{reader.source}: writing videos")
+        self._keep_lines = any(reader.episode_metadata(episode) for episode in range(len(reader.episode_ends)))
+        self._meta = MetadataWriter(root, version, keep_lines=self._keep_lines)
+        self._table = TableSink(root, version, [column for column in self._columns if column.dtype != "video"])
+        self._videos = {
+            column.name: VideoSink(root, version, column, self._fps, lossless=images == "lossless")
+            for column in self._cameras
+        }
+
+    def _dtype(self, key: str, told: dict[str, Any]) -> str:
+        feature = self._reader.features[key]
+        if feature.is_image:
+            in_table = self._images == "png" or feature.shape[2] != 3 or told.get("dtype") == "image"
+            return "image" if in_table else "video"
+        if len(feature.shape) > _MAX_AXES:
+            raise UserError(
+                f"{self._reader.source}: data/{key} has {len(feature.shape)} axes a step, and LeRobot knows "
+                f"{_MAX_AXES}; leave the key out or flatten it."
+            )
+        return str(feature.dtype)
+
+    def run(self, progress: Progress | None) -> None:
+        ends = self._reader.episode_ends
+        for episode, length in enumerate(np.diff(ends, prepend=0)):
+            self._write_episode(episode, int(length), int(ends[episode] - length), progress)
+        self._meta.finish(list(self._tasks))
+        self.close()
+        self._write_info(len(ends), int(ends[-1]))
+
+    def close(self) -> None:
+        """Close the files, also after an error."""
+        for sink in (self._table, *self._videos.values()):
+            sink.close()
+        self._meta.close()
+
+    def _write_episode(self, episode: int, length: int, index: int, progress: Progress | None) -> None:
+        facts = self._reader.episode_metadata(episode)
+        tasks = self._tasks_of(facts)
+        self._table.begin(episode, length)
+        for name, video in self._videos.items():
+            video.begin(episode, length, video_key=name)
+        places = self._places(index, length)
+        statistics = EpisodeStatistics(self._columns, length, self._version)
+        seen: set[int] = set()
+        for _, start, rows, values in pieces(self._reader, list(self._names), [episode], piece_bytes=_PIECE_BYTES):
+            derived = self._derived(episode, index, start, rows, self._tasks[tasks[0]])
+            named = derived | {self._names[key]: part for key, part in values.items()}
+            seen.update(np.unique(named["task_index"]).tolist())
+            self._table.write(named, start)
+            for name, video in self._videos.items():
+                video.write(named[name], start)
+            statistics.add(named, start)
+            if progress is not None:
+                progress(index + start + rows, int(self._reader.episode_ends[-1]))
+        if "task_index" in self._names.values():
+            tasks = self._tasks_by_number(sorted(seen), episode)
+        self._meta.add(episode, length, tasks, places, statistics.result(), facts)
+
+    def _places(self, index: int, length: int) -> dict[str, Any]:
+        """The columns of v3.0 that tell where an episode of which no step is written yet comes to lie."""
+        places: dict[str, Any] = {
+            "data/chunk_index": self._table.chunk,
+            "data/file_index": self._table.file,
+            "dataset_from_index": index,
+            "dataset_to_index": index + length,
+        }
+        for name, video in self._videos.items():
+            places[f"videos/{name}/chunk_index"] = video.chunk
+            places[f"videos/{name}/file_index"] = video.file
+            places[f"videos/{name}/from_timestamp"] = video.steps / self._fps
+            places[f"videos/{name}/to_timestamp"] = (video.steps + length) / self._fps
+        return places
+
+    def _derived(self, episode: int, index: int, start: int, rows: int, task: int) -> dict[str, np.ndarray]:
+        steps = np.arange(start, start + rows)
+        return {
+            "timestamp": (steps / self._fps).astype(np.float32),
+            "frame_index": steps,
+            "episode_index": np.full(rows, episode),
+            "index": index + steps,
+            "task_index": np.full(rows, task),
+        }
+
+    def _tasks_of(self, facts: dict[str, Any]) -> list[str]:
+        """The tasks of an episode in words, numbered on their first appearance."""
+        arguments = self._metadata.get("env_args")
+        name = arguments.get("env_name") if isinstance(arguments, dict) else None
+        listed = facts.get("tasks") or [facts.get("task") or self._metadata.get("task") or name or "unspecified"]
+        tasks = [str(task) for task in (listed if isinstance(listed, list) else [listed])]
+        for task in tasks:
+            self._tasks.setdefault(task, len(self._tasks))
+        return tasks
+
+    def _tasks_by_number(self, numbers: list[int], episode: int) -> list[str]:
+        known = list(self._tasks)
+        for number in numbers:
+            if not 0 <= number < len(known):
+                raise UserError(
+                    f"{self._reader.source}: task_index {number} in episode {episode} has no task in words "
+                    f"({len(known)} are known); leave the key task_index out."
+                )
+        return [known[number] for number in numbers]
+
+    def _write_info(self, episodes: int, steps: int) -> None:
+        first = {"episode_chunk": 0, "episode_index": 0, "chunk_index": 0, "file_index": 0}
+        videos = {}
+        for column in self._cameras:
+            path = self._root / VIDEO_PATHS[self._version].format(video_key=column.name, **first)
+            videos[column.name] = video_facts(path, version=self._version)
+        own = {
+            "episodes": episodes,
+            "steps": steps,
+            "keys": {name: key for key, name in self._names.items()},
+            "order": list(self._names),
+            "shapes": {
+                self._names[key]: list(feature.shape)
+                for key, feature in self._reader.features.items()
+                if feature.shape in ((), (1,))
+            },
+            "metadata": self._metadata,
+            "lines": self._keep_lines,
+        }
+        write_info(
+            self._root,
+            version=self._version,
+            fps=self._fps,
+            columns=self._columns,
+            videos=videos,
+            counts={"episodes": episodes, "steps": steps, "tasks": len(self._tasks)},
+            told=self._told,
+            own=own,
+        )

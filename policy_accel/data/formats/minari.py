@@ -1,0 +1,207 @@
+"""Minari's HDF5 data sets (0.4 and 0.5), read with h5py alone.
+
+Layout (Farama Minari, minari/dataset/_storages/hdf5_storage.py): `<data set>/data/main_data.hdf5` with
+`episode_<i>/{observations, actions, rewards, terminations, truncations, infos}`, where dictionaries are groups, tuples
+are groups of `_index_<i>` and 8-bit images are JPEG bytes a frame; `metadata.json` beside it. Episodes are in the order
+of their numbers.
+
+Names in memory: actions -> `action`, rewards -> `reward`, terminations -> `done`, truncations -> `truncated`,
+infos/<path> -> `info.<path>`; observations -> `observation`, or the names of their dictionary, nested ones joined by
+dots: `achieved_goal.kettle`. Observations and infos have one row more than there are steps: row t belongs to step t,
+before its action, and **the last row, the observation after the last step, is left out**.
+
+Facts about an episode: its attributes, as `seed`. Facts about the set: metadata.json, as `minari`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from policy_accel.data.formats.base import Feature
+from policy_accel.data.formats.hdf5 import attribute, damaged, datasets, json_object, native, open_hdf5
+from policy_accel.data.formats.streaming import check_keys
+from policy_accel.errors import UserError
+from policy_accel.files import explain_os_error
+
+if TYPE_CHECKING:
+    import h5py
+
+MAIN_FILE, FACTS_FILE = "main_data.hdf5", "metadata.json"
+_NAMES = {"actions": "action", "rewards": "reward", "terminations": "done", "truncations": "truncated"}
+_ONE_MORE = ("observations", "infos")
+_JPEG = b"\xff\xd8\xff"
+
+
+def minari_file(path: Path) -> Path | None:
+    """The main file of a data set given by its folder, its data folder or the main file itself, or None."""
+    if path.is_file():
+        return path if path.name == MAIN_FILE else None
+    for folder in (path, path / "data"):
+        if (folder / MAIN_FILE).is_file():
+            return folder / MAIN_FILE
+        if (folder / FACTS_FILE).is_file() and _is_arrow(folder / FACTS_FILE):
+            raise UserError(
+                f"{path}: a Minari data set in Arrow files; create it again with data_format='hdf5', which is read."
+            )
+    return None
+
+
+def _is_arrow(facts: Path) -> bool:
+    return re.search(r'"data_format":\s*"arrow"', facts.read_text(errors="replace")) is not None
+
+
+def memory_name(path: str) -> str:
+    """Path of an array in an episode -> its key in memory: "observations/achieved_goal" -> "achieved_goal"."""
+    top, _, rest = path.partition("/")
+    rest = rest.replace("/", ".")
+    if top == "observations":
+        return rest or "observation"
+    name = {"infos": "info"}.get(top, _NAMES.get(top, top))
+    return f"{name}.{rest}" if rest else name
+
+
+class MinariReader:
+    """A Minari data set as an `EpisodeReader`.
+
+    Args:
+        path: the folder of the data set, its data folder, or main_data.hdf5.
+
+    Raises:
+        UserError: missing or damaged files; an episode without actions, of another make than the first, or whose arrays
+            differ in length.
+    """
+
+    format = "minari"
+
+    def __init__(self, path: Path | str) -> None:
+        main = minari_file(Path(path))
+        if main is None:
+            raise UserError(f"{path}: holds no {MAIN_FILE}; give the folder of a Minari data set.")
+        self.source = str(path)
+        facts = main.parent / FACTS_FILE
+        try:
+            self.metadata: dict[str, Any] = {"minari": json_object(facts, FACTS_FILE, facts.read_text())}
+        except OSError as error:
+            raise explain_os_error(error, facts, "read") from error
+        version = self.metadata["minari"].get("minari_version", "version not given")
+        self.layout = f"Minari HDF5, {version}, the observation after the last step left out"
+        self._file = open_hdf5(main)
+        try:
+            self._open()
+        except UserError:
+            self._file.close()
+            raise
+        except (OSError, RuntimeError, KeyError) as error:
+            self._file.close()
+            raise damaged(main, error) from error
+
+    def _open(self) -> None:
+        named = {int(found.group(1)): name for name in self._file if (found := re.fullmatch(r"episode_(\d+)", name))}
+        self._names = [named[number] for number in sorted(named)]
+        if not self._names:
+            raise UserError(f"{self.source}: {MAIN_FILE} holds no episode; expected episode_0 and so on.")
+        self.features: dict[str, Feature] = {}
+        self._paths: dict[str, str] = {}
+        self._jpeg: set[str] = set()
+        self._lengths = [self._look_at(name) for name in self._names]
+        self.episode_ends = np.cumsum(self._lengths).astype(np.int64)
+
+    def __enter__(self) -> MinariReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def _look_at(self, name: str) -> int:
+        """Steps of an episode, after comparing what it holds with the first."""
+        arrays = datasets(self._file[name])
+        if "rewards" not in arrays or len(arrays["rewards"]) == 0:
+            raise UserError(f"{self.source}: {name} has no rewards, so no step; remove it or record it again.")
+        steps = len(arrays["rewards"])
+        if not self.features:
+            for path, array in arrays.items():
+                self._take_feature(name, path, array, steps)
+        for key, path in self._paths.items():
+            if path not in arrays:
+                raise UserError(
+                    f"{self.source}: {name} has no {path}, which {self._names[0]} has; remove the episode "
+                    "or record it again."
+                )
+            array, first = arrays[path], self.features[key]
+            if array.shape[0] not in _rows(path, steps):
+                raise UserError(
+                    f"{self.source}: {name} has {steps} rewards but {array.shape[0]} rows of {path}; "
+                    "copy the data set or record it again."
+                )
+            if path not in self._jpeg and Feature(array.shape[1:], native(array.dtype)) != first:
+                raise UserError(
+                    f"{self.source}: {path} of {name} is {list(array.shape[1:])} {array.dtype} a step but "
+                    f"{list(first.shape)} {first.dtype} in {self._names[0]}; all episodes must agree."
+                )
+        return steps
+
+    def _take_feature(self, name: str, path: str, array: h5py.Dataset, steps: int) -> None:
+        key = memory_name(path)
+        if array.ndim and array.shape[0] and _is_jpeg(array):
+            picture = _decoded(array[0])
+            self.features[key], self._paths[key] = Feature(picture.shape, picture.dtype), path
+            self._jpeg.add(path)
+        elif array.dtype.kind in "biuf" and array.ndim and array.shape[0] in _rows(path, steps):
+            self.features[key], self._paths[key] = Feature(array.shape[1:], native(array.dtype)), path
+        else:
+            warnings.warn(
+                f"{self.source}: {path} of {name} ({list(array.shape)} {array.dtype}) is no series of numbers, "
+                "one row per step, and is left out.",
+                stacklevel=2,
+            )
+
+    def episode_metadata(self, episode: int) -> dict[str, Any]:
+        """See `EpisodeReader`."""
+        attributes = self._file[self._names[episode]].attrs
+        return {name: attribute(value) for name, value in attributes.items() if name not in ("id", "total_steps")}
+
+    def read(
+        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """See `EpisodeReader`."""
+        chosen = list(self.features) if keys is None else keys
+        check_keys(self, chosen)
+        group, values = self._file[self._names[episode]], {}
+        steps = self._lengths[episode]
+        rows = slice(start, steps if stop is None else min(stop, steps))
+        for key in chosen:
+            path = self._paths[key]
+            try:
+                stored = group[path][rows]
+                if path in self._jpeg:
+                    stored = np.stack([_decoded(frame) for frame in stored])
+                values[key] = stored.astype(self.features[key].dtype, copy=False)
+            except (OSError, RuntimeError, KeyError, ValueError) as error:
+                raise damaged(self.source, error, f"{group.name[1:]}/{path}") from error
+        return values
+
+
+def _rows(path: str, steps: int) -> tuple[int, ...]:
+    """The numbers of rows that an array may have."""
+    return (steps, steps + 1) if path.partition("/")[0] in _ONE_MORE else (steps,)
+
+
+def _is_jpeg(array: h5py.Dataset) -> bool:
+    import h5py
+
+    bytes_each = h5py.check_vlen_dtype(array.dtype) == np.uint8 or (array.dtype == np.uint8 and array.ndim == 2)
+    return bytes_each and bytes(array[0][:3]) == _JPEG
+
+
+def _decoded(frame: np.ndarray) -> np.ndarray:
+    """A JPEG frame [bytes] uint8 -> [H, W, C] uint8."""
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(frame.tobytes())), np.uint8)

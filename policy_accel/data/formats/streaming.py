@@ -1,0 +1,200 @@
+"""Moving demonstrations in pieces: bounded reads from any reader, views of a part of it, and the whole in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from policy_accel.data.episodes import Episodes, value_problems
+from policy_accel.data.formats.base import EpisodeReader, Feature
+from policy_accel.errors import UserError, did_you_mean
+
+PIECE_BYTES = 8_000_000
+Progress = Callable[[int, int], None]
+
+
+class Piece(NamedTuple):
+    """Steps [start, start + rows) of an episode, counted from its first: key -> [rows, *shape]."""
+
+    episode: int
+    start: int
+    rows: int
+    values: dict[str, np.ndarray]
+
+
+def starts_of(episode_ends: np.ndarray) -> np.ndarray:
+    """[E] int64, the first row of every episode, for cumulative exclusive ends [E]."""
+    return np.concatenate([[0], episode_ends[:-1]]).astype(np.int64)
+
+
+def pieces(
+    reader: EpisodeReader,
+    keys: Sequence[str],
+    episodes: Iterable[int] | None = None,
+    *,
+    piece_bytes: int = PIECE_BYTES,
+    finite: bool = True,
+) -> Iterator[Piece]:
+    """Every step in order, in pieces of at most about `piece_bytes` (but one step) that do not span two episodes.
+
+    Args:
+        reader: an open reader.
+        keys: the keys to read.
+        episodes: the episodes to read, in this order; None for all.
+        piece_bytes: bytes of a piece, over all keys.
+        finite: whether NaN and Inf are refused.
+
+    Raises:
+        UserError: what the reader raises; values that are not finite, or of another shape or dtype than announced.
+    """
+    lengths = np.diff(reader.episode_ends, prepend=0)
+    step_bytes = sum(step_size(reader.features[key]) for key in keys)
+    rows = max(1, piece_bytes // max(1, step_bytes))
+    for episode in range(len(lengths)) if episodes is None else episodes:
+        for start in range(0, int(lengths[episode]), rows):
+            stop = min(start + rows, int(lengths[episode]))
+            piece = Piece(episode, start, stop - start, reader.read(episode, keys, start, stop))
+            for key in keys:
+                problem = _shape_problem(reader.features[key], piece, key)
+                if not problem and finite:
+                    problem = non_finite_problem(reader, piece, key)
+                if problem:
+                    raise UserError(f"{reader.source}: {problem}")
+            yield piece
+
+
+def step_size(feature: Feature) -> int:
+    """Bytes of one step of a key."""
+    return int(np.prod(feature.shape, dtype=np.int64)) * feature.dtype.itemsize
+
+
+def non_finite_problem(reader: EpisodeReader, piece: Piece, key: str) -> str:
+    """One sentence on the first value of a key in a piece that is not finite, or nothing."""
+    values = piece.values[key]
+    if values.dtype.kind != "f":
+        return ""
+    finite = np.isfinite(values.reshape(len(values), -1))
+    if finite.all():
+        return ""
+    row, column = np.argwhere(~finite)[0]
+    own = piece.start + int(row)
+    name = "NaN" if np.isnan(values.reshape(len(values), -1)[row, column]) else "Inf"
+    step = int(starts_of(reader.episode_ends)[piece.episode]) + own
+    return (
+        f"data/{key} holds {name} at step {step} (episode {piece.episode}, its step {own}); "
+        "repair that value or leave the episode out."
+    )
+
+
+def _shape_problem(feature: Feature, piece: Piece, key: str) -> str:
+    values, expected = piece.values[key], (piece.rows, *feature.shape)
+    if values.shape == expected and values.dtype == feature.dtype:
+        return ""
+    return (
+        f"data/{key} of episode {piece.episode} is {list(values.shape)} {values.dtype} from its step {piece.start} on "
+        f"instead of {list(expected)} {feature.dtype}; record it again."
+    )
+
+
+def gather(reader: EpisodeReader, keys: Sequence[str] | None = None) -> Episodes:
+    """Everything in memory.
+
+    Args:
+        reader: an open reader.
+        keys: the keys to read; None for all.
+
+    Raises:
+        UserError: an unknown key; damaged data; any fault that `Episodes` finds.
+    """
+    chosen = list(reader.features) if keys is None else list(keys)
+    check_keys(reader, chosen)
+    steps, starts = int(reader.episode_ends[-1]), starts_of(reader.episode_ends)
+    features = {key: reader.features[key] for key in chosen}
+    for key, feature in features.items():
+        for problem in feature_problems(key, feature):
+            raise UserError(f"{reader.source}: {problem}")
+    arrays = {key: np.empty((steps, *feature.shape), feature.dtype) for key, feature in features.items()}
+    for episode, start, rows, values in pieces(reader, chosen):
+        first = int(starts[episode]) + start
+        for key in chosen:
+            arrays[key][first : first + rows] = values[key]
+    facts = tuple(reader.episode_metadata(episode) for episode in range(len(reader.episode_ends)))
+    return Episodes(arrays, reader.episode_ends, reader.source, reader.metadata, facts if any(facts) else ())
+
+
+def feature_problems(key: str, feature: Feature) -> Iterator[str]:
+    """What makes a key unusable whatever its values, one sentence each."""
+    yield from value_problems(key, np.zeros((1, *feature.shape), feature.dtype), None)
+
+
+def check_keys(reader: EpisodeReader, keys: Iterable[str]) -> None:
+    """Raise UserError for the first key that the reader does not have, with the nearest."""
+    for key in keys:
+        if key not in reader.features:
+            raise UserError(f"{reader.source}: has no key '{key}'; {did_you_mean(key, reader.features)}")
+
+
+class EpisodeView:
+    """Some keys, or some episodes, of a reader, as a reader.
+
+    Args:
+        reader: an open reader, which the view closes.
+        keys: the keys that it keeps; None for all.
+        episodes: the episodes that it keeps, in the order wanted; None for all.
+
+    Raises:
+        UserError: an unknown key.
+    """
+
+    def __init__(
+        self, reader: EpisodeReader, keys: Sequence[str] | None = None, episodes: Sequence[int] | None = None
+    ) -> None:
+        chosen = list(reader.features) if keys is None else list(keys)
+        check_keys(reader, chosen)
+        self.reader = reader
+        self.source, self.format, self.layout = reader.source, reader.format, reader.layout
+        self.metadata = reader.metadata
+        self.features = {key: reader.features[key] for key in chosen}
+        self.episodes = list(range(len(reader.episode_ends))) if episodes is None else list(episodes)
+        self.episode_ends = np.cumsum(np.diff(reader.episode_ends, prepend=0)[self.episodes]).astype(np.int64)
+
+    def __enter__(self) -> EpisodeView:
+        self.reader.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.reader.__exit__(*error)
+
+    def episode_metadata(self, episode: int) -> dict[str, Any]:
+        """See `EpisodeReader`."""
+        return self.reader.episode_metadata(self.episodes[episode])
+
+    def read(
+        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """See `EpisodeReader`."""
+        return self.reader.read(self.episodes[episode], list(self.features) if keys is None else keys, start, stop)
+
+
+def filters_of(reader: EpisodeReader) -> dict[str, list[int]]:
+    """Filter key -> the episodes that it names, from the episodes' "filters", as robomimic's masks."""
+    found: dict[str, list[int]] = {}
+    for episode in range(len(reader.episode_ends)):
+        for name in reader.episode_metadata(episode).get("filters", ()):
+            found.setdefault(name, []).append(episode)
+    return dict(sorted(found.items()))
+
+
+def filtered(reader: EpisodeReader, filter_key: str) -> EpisodeView:
+    """The episodes that carry a filter key.
+
+    Raises:
+        UserError: no episode carries it (which filter keys there are).
+    """
+    filters = filters_of(reader)
+    if filter_key not in filters:
+        known = did_you_mean(filter_key, filters) if filters else "it has no filters at all."
+        raise UserError(f"{reader.source}: has no filter '{filter_key}'; {known}")
+    return EpisodeView(reader, episodes=filters[filter_key])

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policy_accel.cli import main
+from policy_accel.data import Episodes, write_zarr
+from policy_accel.evaluation.statistics import bootstrap_difference
+from policy_accel.training.checkpoint import best_checkpoint
+
+Run = Callable[..., dict[str, Any]]
+CHOSEN = [100_000, 100_001, 100_002]
+
+
+def train(folder: Path, name: str, *overrides: str) -> Path:
+    """A tiny run on made-up demonstrations, scored three times during training on three episodes."""
+    generator = np.random.default_rng(0)
+    arrays = {key: generator.uniform(0, 512, (90, size)).astype("f4") for key, size in (("state", 5), ("action", 2))}
+    data = folder / f"{name}.zarr.zip"
+    write_zarr(data, Episodes(arrays, np.array([30, 60, 90])))
+    arguments = [
+        "task=pusht_state",
+        f"task.data={data}",
+        "model.down_dims=[8,16]",
+        "sampling.steps=2",
+        "training.steps=6",
+        "training.evaluate_every=2",
+        "training.batch_size=4",
+        "training.device=cpu",
+        "evaluation.episodes=3",
+        "evaluation.videos=0",
+        "evaluation.workers=0",
+        "task.max_steps=16",
+        f"run_dir={folder / name}",
+    ]
+    assert main(["train", *arguments, *overrides]) == 0
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("runs"), "scored")
+
+
+@pytest.fixture(scope="module")
+def other_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("runs"), "once", "training.evaluate_every=0", "task.max_steps=8", "seed=1")
+
+
+@pytest.fixture
+def evaluate(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command; its JSON, with what it said under "said"."""
+
+    def run(*arguments: Any) -> dict[str, Any]:
+        capsys.readouterr()
+        assert main(["evaluate", *map(str, arguments)]) == 0
+        printed = capsys.readouterr()
+        result = json.loads(printed.out.splitlines()[-1])
+        assert "said" not in result
+        return {**result, "said": printed.err}
+
+    return run
+
+
+def seeds(rows: list[dict[str, Any]]) -> list[int]:
+    return [row["seed"] for row in rows]
+
+
+def test_the_last_checkpoint_was_not_chosen_by_its_score(run_dir: Path, evaluate: Run) -> None:
+    result = evaluate(run_dir)
+    trained = json.loads((run_dir / "checkpoints" / "00000006" / "evaluation.json").read_text())
+    assert "selection_bias" not in result
+    assert "run_dir" not in result
+    assert result["episodes"] == trained["episodes"]
+    assert (result["task"], result["step"], result["max_steps"]) == ("pusht_state", 6, 16)
+    assert result["mean_length"] == 16
+    assert 0 < result["chunk_milliseconds"]["median"] <= result["chunk_milliseconds"]["p95"]
+    said = result.pop("said")
+    assert "Score" in said
+    assert json.loads((run_dir / "evaluation.json").read_text()) == result
+
+
+def test_the_best_checkpoint_is_scored_on_fresh_seeds_too(run_dir: Path, evaluate: Run) -> None:
+    best = best_checkpoint(run_dir / "checkpoints")
+    assert best is not None
+    recorded = json.loads((best / "evaluation.json").read_text())
+    result = evaluate(run_dir, "--checkpoint", "best")
+    assert result["step"] == int(best.name)
+    assert result["episodes"] == recorded["episodes"], "the seeds that chose it give the score that chose it"
+    bias = result["selection_bias"]
+    assert seeds(bias["more_episodes"]) == [100_003, 100_004, 100_005]
+    chosen = [row["score"] for row in result["episodes"]]
+    fresh = [row["score"] for row in bias["more_episodes"]]
+    assert bias["chosen"]["score"] == pytest.approx(np.mean(chosen)) == pytest.approx(bias["recorded_score"])
+    assert bias["fresh"]["score"] == pytest.approx(np.mean(fresh))
+    assert bias["difference"] == pytest.approx(np.mean(chosen) - np.mean(fresh))
+    assert bias["difference_interval"] == list(bootstrap_difference(chosen, fresh))
+    assert (bias["candidates"], bias["chosen_by_score"]) == (3, True)
+    said = result.pop("said")
+    assert "best of 3 scores during training" in said
+    assert f"difference {bias['difference']:+.3f}" in said
+    assert sum("Selection bias is" in line for line in said.splitlines()) == 1
+    assert json.loads((run_dir / "evaluation.json").read_text()) == result
+    by_number = evaluate(run_dir, "--checkpoint", int(best.name))
+    assert by_number["selection_bias"]["chosen_by_score"]
+
+
+@pytest.mark.parametrize(
+    ("options", "asked", "more"),
+    [
+        (["--seed", "7", "--episodes", "2"], [7, 8], CHOSEN[:2]),
+        (["--episodes", "5"], [*CHOSEN, 100_003, 100_004], []),
+        (["--episodes", "1"], CHOSEN[:1], [100_003]),
+    ],
+)
+def test_seeds_that_were_asked_for_are_one_side(
+    run_dir: Path, evaluate: Run, options: list[str], asked: list[int], more: list[int]
+) -> None:
+    result = evaluate(run_dir, "--checkpoint", "best", *options)
+    assert seeds(result["episodes"]) == asked
+    bias = result["selection_bias"]
+    assert seeds(bias["more_episodes"]) == more
+    used = [*asked, *more]
+    assert bias["chosen"]["episodes"] == len(set(used) & set(CHOSEN))
+    assert bias["fresh"]["episodes"] == len(set(used) - set(CHOSEN))
+
+
+def test_fresh_seeds_for_any_checkpoint(run_dir: Path, other_dir: Path, evaluate: Run) -> None:
+    result = evaluate(run_dir, "--fresh")
+    assert result["step"] == 6
+    assert seeds(result["selection_bias"]["more_episodes"]) == [100_003, 100_004, 100_005]
+    assert not result["selection_bias"]["chosen_by_score"]
+    assert "was not chosen for its score" in result["said"]
+    only = evaluate(other_dir, "--checkpoint", "best")
+    assert "selection_bias" not in only
+    assert "One checkpoint was scored during training" in only["said"]
+
+
+def test_several_runs_make_a_table(run_dir: Path, other_dir: Path, evaluate: Run) -> None:
+    result = evaluate(run_dir, other_dir, "--seed", "20", "--episodes", "2")
+    assert [row["run_dir"] for row in result["runs"]] == [str(run_dir), str(other_dir)]
+    assert [row["max_steps"] for row in result["runs"]] == [16, 8]
+    lines = result["said"].splitlines()[-3:]
+    header = lines[0].split()
+    assert header[:5] == ["run", "task", "step", "episodes", "seeds"]
+    starts = [lines[0].index(name) for name in ("run", "task", "step", "episodes", "seeds", "max steps", "success")]
+    cells = [[line[a:b].strip() for a, b in itertools.pairwise(starts)] for line in lines[1:]]
+    assert cells == [
+        ["scored", "pusht_state", "6", "2", "20-21", "16"],
+        ["once", "pusht_state", "6", "2", "20-21", "8"],
+    ]
+    for line, row in zip(lines[1:], result["runs"], strict=True):
+        low, high = row["score_interval"]
+        assert f"{row['score']:.3f} [{low:.3f}, {high:.3f}]" in line
+        assert f"{row['chunk_milliseconds']['median']:.1f}" in line
+    assert json.loads((other_dir / "evaluation.json").read_text())["max_steps"] == 8
+
+
+def test_a_table_with_fresh_seeds(run_dir: Path, other_dir: Path, evaluate: Run) -> None:
+    result = evaluate(run_dir, other_dir, "--checkpoint", "best", "--episodes", "2")
+    header, first, second = result["said"].splitlines()[-3:]
+    assert header.endswith("fresh seeds")
+    assert f"{result['runs'][0]['selection_bias']['fresh']['score']:.3f}" in first[header.index("fresh seeds") :]
+    assert second[header.index("fresh seeds") :] == "-"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--camera", "side", "--videos", "0"], "--camera side is for films, and none is made"),
+        (["--camera", "side", "--videos", "1"], "does not take render_camera"),
+        (["--samples", "3"], "--samples is for an image model"),
+        (["--episodes", "0"], "cannot be scored"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    before = (run_dir / "evaluations.jsonl").read_text()
+    assert main(["evaluate", str(run_dir), *options]) == 2
+    assert sentence in capsys.readouterr().err.strip().splitlines()[-1]
+    assert (run_dir / "evaluations.jsonl").read_text() == before
+
+
+def test_a_wrong_folder_among_several_is_found_first(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run_dir / "evaluations.jsonl").read_text()
+    assert main(["evaluate", str(run_dir), str(tmp_path)]) == 2
+    assert "is not a run directory" in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text("images: true\n")
+    assert main(["evaluate", str(run_dir), str(tmp_path)]) == 2
+    assert "one at a time" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path), "--fresh"]) == 2
+    assert "--fresh is for a policy" in capsys.readouterr().err
+    assert (run_dir / "evaluations.jsonl").read_text() == before

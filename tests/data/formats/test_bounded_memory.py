@@ -1,0 +1,80 @@
+"""Conversions of a set many times larger than the memory that they may take."""
+
+import subprocess
+import sys
+
+import pytest
+
+ALLOWED_MEGABYTES = 80
+SET_MEGABYTES = 320
+
+MAKE = """
+import re, sys
+import numpy as np
+from policy_accel.data.formats.base import Feature
+from policy_accel.data.readers import open_episodes, write_episodes
+
+class Made:
+    source = format = layout = "made"
+    features = {"action": Feature((7,), np.dtype("f8")), "image": Feature((64, 64, 3), np.dtype("u1")),
+                "state": Feature((93,), np.dtype("f8"))}
+    episode_ends = np.cumsum(np.full(STEPS // 500, 500))
+    metadata = {}
+    def episode_metadata(self, episode):
+        return {"model_file": str(episode) * 10_000}
+    def read(self, episode, keys=None, start=0, stop=None):
+        return {key: np.full((min(stop, 500) - start, *self.features[key].shape), episode, self.features[key].dtype)
+                for key in keys}
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read()).group(1)) / 1024
+
+import h5py, zarr, numcodecs, zarr.codecs, zarr.storage
+import policy_accel.data.formats.npz_writer, policy_accel.data.formats.robomimic_writer
+import policy_accel.data.formats.replay_writer
+before = peak()
+first, second, to, then = sys.argv[1:]
+write_episodes(first, Made(), to)
+with open_episodes(first) as reader:
+    write_episodes(second, reader, then)
+print(peak() - before)
+""".replace("STEPS", str(SET_MEGABYTES * 1_000_000 // (8 * 100 + 64 * 64 * 3) // 500 * 500))
+
+
+@pytest.mark.parametrize(("to", "then"), [("zarr", "robomimic"), ("robomimic", "npz"), ("npz", "zarr")])
+def test_conversion_takes_little_memory(tmp_path, to, then):
+    command = [sys.executable, "-c", MAKE, tmp_path / "a.zip", tmp_path / "b.zip", to, then]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < ALLOWED_MEGABYTES
+
+
+MANY = """
+import re, sys
+import h5py, numpy as np
+from policy_accel.data.readers import open_episodes
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read()).group(1)) / 1024
+
+if sys.argv[2] == "write":
+    with h5py.File(sys.argv[1], "w") as file:
+        for demo in range(1500):
+            for key in ("actions", "obs/a", "obs/b", "obs/c", "obs/d", "obs/e", "obs/f"):
+                file[f"data/demo_{demo}/{key}"] = np.ones((2, 5))
+else:
+    before = peak()
+    with open_episodes(sys.argv[1]) as reader:
+        for episode in range(len(reader.episode_ends)):
+            reader.read(episode)
+    print(peak() - before)
+"""
+
+
+def test_many_demonstrations_in_one_hdf5_file(tmp_path):
+    """HDF5 keeps headers of all that it opened, unless its cache is limited: 62 MB here."""
+    for what in ("write", "read"):
+        command = [sys.executable, "-c", MANY, tmp_path / "x.hdf5", what]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 45

@@ -1,0 +1,146 @@
+"""Minari data sets made by Minari itself."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from policy_accel.data import inspect, read_episodes
+from policy_accel.data.readers import open_episodes
+from policy_accel.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*env.* None:UserWarning")
+STEPS = 6
+
+
+def box(*shape, dtype=np.float64):
+    return spaces.Box(0, 255 if dtype == np.uint8 else np.inf, shape, dtype)
+
+
+def counted(space, steps):
+    """Observations that tell the step that they belong to, one more than steps."""
+    if isinstance(space, spaces.Dict):
+        return {key: counted(inner, steps) for key, inner in space.items()}
+    return np.stack([np.full(space.shape, step, space.dtype) for step in range(steps + 1)])
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    def make(observation_space, **options):
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+        import minari
+        from minari.data_collector import EpisodeBuffer
+
+        buffers = []
+        for episode in range(11):
+            steps = STEPS if episode else 2
+            count = np.arange(steps + 1)
+            buffers.append(
+                EpisodeBuffer(
+                    id=episode,
+                    seed=episode,
+                    observations=counted(observation_space, steps),
+                    actions=np.repeat(count[:-1, None] / 10, 2, 1).astype(np.float32),
+                    rewards=[float(step) for step in count[1:]],
+                    terminations=[step == STEPS for step in count[1:]],
+                    truncations=[step == 2 == steps for step in count[1:]],
+                    infos={"success": [step > 3 for step in count], "deep": {"twice": [2.0 * step for step in count]}},
+                )
+            )
+        minari.create_dataset_from_buffers(
+            "counting/test-v0",
+            buffers,
+            observation_space=observation_space,
+            action_space=spaces.Box(-1, 1, (2,), np.float32),
+            algorithm_name="count",
+            author="a",
+            author_email="a@b.c",
+            code_permalink="http://x",
+            description="counts",
+            **options,
+        )
+        return tmp_path / "counting/test-v0"
+
+    return make
+
+
+def test_plain_observations(make):
+    path = make(box(3))
+    for place in (path, path / "data", path / "data/main_data.hdf5"):
+        read = read_episodes(place)
+        assert read.lengths.tolist() == [2] + [STEPS] * 10
+    assert set(read.arrays) == {
+        "observation",
+        "action",
+        "reward",
+        "done",
+        "truncated",
+        "info.success",
+        "info.deep.twice",
+    }
+    own_step = np.concatenate([np.arange(length) for length in read.lengths])
+    np.testing.assert_array_equal(read.arrays["observation"], np.repeat(own_step[:, None], 3, 1))
+    np.testing.assert_allclose(read.arrays["action"][:, 0], own_step / 10, rtol=1e-6)
+    np.testing.assert_array_equal(read.arrays["reward"], own_step + 1)
+    np.testing.assert_array_equal(read.arrays["info.deep.twice"], 2 * own_step)
+    assert np.flatnonzero(read.arrays["done"]).tolist() == (read.episode_ends[1:] - 1).tolist()
+    assert np.flatnonzero(read.arrays["truncated"]).tolist() == [1]
+    assert read.metadata["minari"]["dataset_id"] == "counting/test-v0"
+    assert [facts["seed"] for facts in read.episode_metadata] == list(range(11))
+
+
+def test_dictionaries_have_dots(make):
+    space = spaces.Dict({"observation": box(4), "achieved_goal": spaces.Dict({"kettle": box(7), "light": box(2)})})
+    read = read_episodes(make(space))
+    assert read.arrays["observation"].shape == (62, 4)
+    assert read.arrays["achieved_goal.kettle"].shape == (62, 7)
+    assert read.arrays["achieved_goal.light"][5].tolist() == [3, 3]
+
+
+def test_images_are_jpeg(make):
+    read = read_episodes(make(spaces.Dict({"image": box(32, 32, 3, dtype=np.uint8), "state": box(2)})))
+    assert read.arrays["image"].dtype == np.uint8
+    assert read.arrays["image"].shape == (62, 32, 32, 3)
+    assert read.arrays["image"][[0, 1, 2, 7], 0, 0, 0].tolist() == [0, 1, 0, 5]
+
+
+def test_pieces(make):
+    with open_episodes(make(box(3))) as reader:
+        assert reader.format == "minari"
+        assert "the observation after the last step left out" in reader.layout
+        read = reader.read(10, ["observation", "reward"], 4)
+        assert read["observation"][:, 0].tolist() == [4, 5]
+        assert read["reward"].tolist() == [5, 6]
+
+
+def test_arrow_is_refused(make):
+    path = make(box(3), data_format="arrow")
+    with pytest.raises(UserError, match=r"test-v0: a Minari data set in Arrow files; create it again with data_format"):
+        read_episodes(path)
+
+
+def test_faults(make):
+    path = make(box(3))
+    main = path / "data/main_data.hdf5"
+    with h5py.File(main, "r+") as file:
+        del file["episode_4/actions"]
+    with pytest.raises(UserError, match=r"test-v0: episode_4 has no actions, which episode_0 has"):
+        read_episodes(path)
+    with h5py.File(main, "r+") as file:
+        file["episode_4/actions"] = np.zeros((STEPS - 1, 2), np.float32)
+    with pytest.raises(UserError, match=r"episode_4 has 6 rewards but 5 rows of actions"):
+        read_episodes(path)
+    (path / "data/metadata.json").unlink()
+    with pytest.raises(UserError, match=r"metadata\.json: does not exist, cannot read it"):
+        read_episodes(path)
+
+
+def test_report(make):
+    path = make(box(3))
+    found = inspect(path)
+    assert found.problems == ()
+    assert "episodes: 11, steps: 62" in found.text
+    version = json.loads((path / "data/metadata.json").read_text())["minari_version"]
+    assert f"Minari HDF5, {version}" in found.text

@@ -1,0 +1,365 @@
+"""robomimic's HDF5: files written by h5py alone in its layout, real recordings, and our files in robomimic's hands."""
+
+import json
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from policy_accel.data import Episodes, inspect, read_episodes
+from policy_accel.data.formats.base import MemoryReader
+from policy_accel.data.readers import open_episodes, write_episodes
+from policy_accel.errors import UserError
+
+ENV_ARGS = {"env_name": "Lift", "type": 1, "env_kwargs": {"robots": ["Panda"], "control_freq": 20}}
+LENGTHS = {"demo_0": 4, "demo_10": 6, "demo_2": 5}  # in the order of text
+BY_NUMBER = ["demo_0", "demo_2", "demo_10"]
+
+
+def arrays_of(demo):
+    number, steps = int(demo[5:]), LENGTHS[demo]
+    rng = np.random.default_rng(number)
+    return {
+        "actions": rng.uniform(-1, 1, size=(steps, 7)),
+        "actions_abs": rng.uniform(-1, 1, size=(steps, 7)),
+        "states": rng.normal(size=(steps, 32)),
+        "rewards": np.eye(steps)[-1],
+        "dones": np.eye(steps)[-1].astype(np.int64),
+        "obs/object": rng.normal(size=(steps, 10)),
+        "obs/robot0_eef_pos": rng.normal(size=(steps, 3)).astype(np.float32),
+        "obs/agentview_image": rng.integers(0, 256, size=(steps, 8, 8, 3), dtype=np.uint8),
+        "next_obs/object": rng.normal(size=(steps, 10)),
+        "action_dict/abs_pos": rng.normal(size=(steps, 3)),
+        "datagen_info/eef_pose": rng.normal(size=(steps, 4, 4)),
+    }
+
+
+IN_MEMORY = {
+    "actions": "action",
+    "actions_abs": "action_abs",
+    "states": "sim_state",
+    "rewards": "reward",
+    "dones": "done",
+    "obs/object": "object",
+    "obs/robot0_eef_pos": "robot0_eef_pos",
+    "obs/agentview_image": "agentview_image",
+    "next_obs/object": "next_obs.object",
+    "action_dict/abs_pos": "action_dict.abs_pos",
+    "datagen_info/eef_pose": "extra.datagen_info/eef_pose",
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "low_dim.hdf5"
+    with h5py.File(path, "w") as handle:
+        data = handle.create_group("data")
+        data.attrs["total"] = sum(LENGTHS.values())
+        data.attrs["env_args"] = json.dumps(ENV_ARGS)
+        for demo, steps in LENGTHS.items():
+            group = data.create_group(demo)
+            group.attrs["num_samples"] = steps
+            group.attrs["model_file"] = f"<mujoco {demo}/>"
+            for name, values in arrays_of(demo).items():
+                group[name] = values
+        handle["mask/train"] = np.array([b"demo_10", b"demo_0"])
+        handle["mask/valid"] = np.array([b"demo_2"])
+    return path
+
+
+def change(path):
+    return h5py.File(path, "r+")
+
+
+def test_layout_of_robomimic(file):
+    read = read_episodes(file)
+    assert read.lengths.tolist() == [LENGTHS[demo] for demo in BY_NUMBER]
+    assert set(read.arrays) == set(IN_MEMORY.values())
+    for stored, key in IN_MEMORY.items():
+        expected = np.concatenate([arrays_of(demo)[stored] for demo in BY_NUMBER])
+        assert read.arrays[key].dtype == expected.dtype
+        np.testing.assert_array_equal(read.arrays[key], expected)
+    assert read.metadata == {"env_args": ENV_ARGS}
+    assert [facts["name"] for facts in read.episode_metadata] == BY_NUMBER
+    assert [facts["filters"] for facts in read.episode_metadata] == [["train"], ["valid"], ["train"]]
+    assert read.episode_metadata[1] == {
+        "name": "demo_2",
+        "num_samples": 5,
+        "filters": ["valid"],
+        "model_file": "<mujoco demo_2/>",
+    }
+
+
+def test_pieces_of_an_episode(file):
+    with open_episodes(file) as reader:
+        assert (reader.format, reader.layout) == ("robomimic", "robomimic HDF5, Lift, env_version not given")
+        read = reader.read(2, ["object", "done"], 1, 3)
+        assert list(read) == ["object", "done"]
+        np.testing.assert_array_equal(read["object"], arrays_of("demo_10")["obs/object"][1:3])
+        np.testing.assert_array_equal(reader.read(1, ["done"])["done"], arrays_of("demo_2")["dones"])
+
+
+def test_filter(file):
+    read = read_episodes(file, ["object"], filter_key="train")
+    assert read.lengths.tolist() == [4, 6]
+    np.testing.assert_array_equal(read.arrays["object"][4:], arrays_of("demo_10")["obs/object"])
+    assert [facts["name"] for facts in read.episode_metadata] == ["demo_0", "demo_10"]
+    with pytest.raises(UserError, match=r"low_dim\.hdf5: has no filter 'trian'; did you mean 'train'"):
+        open_episodes(file, filter_key="trian")
+
+
+def test_filter_of_a_file_without(file):
+    with change(file) as handle:
+        del handle["mask"]
+    with pytest.raises(UserError, match=r"has no filter 'train'; it has no filters at all"):
+        open_episodes(file, filter_key="train")
+
+
+def test_filtered_episodes_keep_their_names_on_the_way(file, tmp_path):
+    with open_episodes(file, filter_key="train") as reader:
+        write_episodes(tmp_path / "train.hdf5", reader, "robomimic")
+    with h5py.File(tmp_path / "train.hdf5") as handle:
+        assert sorted(handle["data"]) == ["demo_0", "demo_10"]
+        assert handle["data"].attrs["total"] == 10
+        assert handle["mask/train"][:].tolist() == [b"demo_0", b"demo_10"]
+
+
+def test_names_of_observations_that_are_taken(file, tmp_path):
+    with change(file) as handle:
+        for demo, steps in LENGTHS.items():
+            handle[f"data/{demo}/obs/action"] = np.full((steps, 2), 5.0)
+    read = read_episodes(file)
+    assert read.arrays["obs.action"].shape == (15, 2)
+    assert read.arrays["action"].shape == (15, 7)
+    write_episodes(tmp_path / "again.hdf5", MemoryReader(read), "robomimic")
+    with h5py.File(tmp_path / "again.hdf5") as handle:
+        assert handle["data/demo_0/obs/action"].shape == (4, 2)
+
+
+def test_arrays_that_are_no_series_are_left_out_with_a_warning(file):
+    with change(file) as handle:
+        handle["data/demo_0/language"] = "lift the cube"
+    with pytest.warns(UserWarning, match=r"language of demo_0 .* is no series of numbers.* left out"):
+        assert "extra.language" not in read_episodes(file).arrays
+
+
+def test_mask_with_a_name_that_is_not_there(file):
+    with change(file) as handle:
+        handle["mask/more"] = np.array([b"demo_2", b"demo_77"])
+    with pytest.warns(UserWarning, match=r"mask/more names 1 demonstrations that are not there, as demo_77"):
+        assert len(read_episodes(file, filter_key="more")) == 1
+
+
+def delete(name):
+    def damage(handle):
+        del handle[name]
+
+    return damage
+
+
+def put(name, values):
+    def damage(handle):
+        if name in handle:
+            del handle[name]
+        handle[name] = values
+
+    return damage
+
+
+def set_attribute(place, name, value):
+    def damage(handle):
+        handle[place].attrs[name] = value
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (delete("data/demo_2/actions"), "demo_2 has no actions (found action_dict, actions_abs"),
+        (delete("data/demo_2/obs/object"), "demo_2 has no obs/object, which demo_0 has"),
+        (put("data/demo_2/obs/object", np.zeros((4, 10))), "demo_2 has 5 actions but obs/object is [4, 10]"),
+        (
+            put("data/demo_2/obs/object", np.zeros((5, 9))),
+            "obs/object of demo_2 is [9] float64 a step but [10] float64",
+        ),
+        (put("data/demo_10/rewards", np.zeros(5)), "demo_10 has 6 actions but rewards is [5]"),
+        (put("data/demo_2/obs/object", np.full((5, 10), np.nan)), "data/object holds NaN at step 4 (episode 1, its"),
+        (set_attribute("data/demo_2", "num_samples", 9), "demo_2 has 5 actions but num_samples 9"),
+        (set_attribute("data", "env_args", "{Lift"), "the attribute data.env_args is no JSON object ('{Lift')"),
+        (put("data/demo_0/actions", np.zeros((0, 7))), "demo_0 has no step"),
+        (delete("data"), "not a robomimic file: found mask; expected demonstrations as data/demo_0/actions"),
+        (lambda handle: handle["data"].clear(), "data/ holds no demonstration; expected data/demo_0"),
+    ],
+)
+def test_faults(file, damage, words):
+    with change(file) as handle:
+        damage(handle)
+    with pytest.raises(UserError) as error:
+        read_episodes(file)
+    assert str(error.value).startswith(f"{file}: ")
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_key(file):
+    with pytest.raises(UserError, match=r"low_dim\.hdf5: has no key 'objct'; did you mean 'object'"):
+        read_episodes(file, ["objct"])
+
+
+@pytest.mark.parametrize("part", [0.001, 0.3, 0.99])
+def test_truncated(file, part):
+    os.truncate(file, int(file.stat().st_size * part))
+    with pytest.raises(
+        UserError, match=r"low_dim\.hdf5: the HDF5 file is truncated or damaged \(.+\); copy or download"
+    ):
+        read_episodes(file)
+
+
+def test_damaged_array(file):
+    with change(file) as handle:
+        del handle["data/demo_2/obs/object"]
+        handle["data/demo_2"].create_dataset(
+            "obs/object", data=np.random.default_rng(0).normal(size=(5, 10)), chunks=(5, 10), compression="gzip"
+        )
+        place = handle["data/demo_2/obs/object"].id.get_chunk_info(0).byte_offset
+    with file.open("r+b") as raw:
+        raw.seek(place)
+        raw.write(b"\xff" * 40)
+    with pytest.raises(UserError, match=r"demo_2/obs/object in the HDF5 file is truncated or damaged"):
+        read_episodes(file)
+
+
+def test_no_permission(unprivileged):
+    path = unprivileged / "x.hdf5"
+    write_episodes(path, MemoryReader(Episodes({"action": np.ones((8, 2))}, [8])), "robomimic")
+    path.chmod(0)
+    with pytest.raises(UserError, match=r"x\.hdf5: no permission to read it; change the permissions"):
+        read_episodes(path)
+
+
+class TestRawRecordings:
+    """robosuite's teleoperation recordings: a group of demonstrations for each task, none called data."""
+
+    def test_groups_are_named(self, shared_data):
+        with pytest.raises(UserError, match=r"no group data/, but demonstrations in door, lift, .* as .*\.hdf5::door"):
+            read_episodes(shared_data / "robosuite_panda_demos.hdf5")
+
+    def test_one_group(self, shared_data):
+        path = shared_data / "robosuite_panda_demos.hdf5"
+        read = read_episodes(f"{path}::lift")
+        assert {key: values.shape for key, values in read.arrays.items()} == {
+            "action": (412, 7),
+            "sim_state": (412, 32),
+            "extra.joint_torques": (412, 7),
+        }
+        with h5py.File(path) as handle:
+            np.testing.assert_array_equal(read.arrays["action"], handle["lift/demo_1/actions"][:])
+        assert read.metadata["env_info"]["env_name"] == "Lift"
+        assert read.episode_metadata == ({"name": "demo_1", "num_samples": 412, "model_file": "model_1.xml"},)
+
+    def test_unknown_group(self, shared_data):
+        with pytest.raises(UserError, match=r"has no group 'lifts'; did you mean 'lift'"):
+            read_episodes(f"{shared_data / 'robosuite_panda_demos.hdf5'}::lifts")
+
+
+class TestWriter:
+    def test_layout(self, file, tmp_path):
+        path = tmp_path / "again.hdf5"
+        write_episodes(path, MemoryReader(read_episodes(file)), "robomimic")
+        with h5py.File(path) as again, h5py.File(file) as first:
+            names: list[str] = []
+            first.visit(names.append)
+            for name in names:
+                if isinstance(first[name], h5py.Dataset) and not name.startswith("mask"):
+                    assert again[name].dtype == first[name].dtype
+                    np.testing.assert_array_equal(again[name][()], first[name][()])
+                for key, value in first[name].attrs.items():
+                    if key != "env_args":
+                        assert again[name].attrs[key] == value
+            assert json.loads(again["data"].attrs["env_args"]) == ENV_ARGS
+            assert again["mask/train"][:].tolist() == [b"demo_0", b"demo_10"]
+            image = again["data/demo_0/obs/agentview_image"]
+            assert (image.chunks, image.compression) == ((1, 8, 8, 3), "gzip")
+            assert "policy_accel" not in again["data/demo_2"].attrs
+
+    def test_sequences_of_robomimic(self, file, tmp_path):
+        """robomimic's own SequenceDataset gives the windows that its documentation promises."""
+        from robomimic.utils import obs_utils
+        from robomimic.utils.dataset import SequenceDataset
+
+        path = tmp_path / "again.hdf5"
+        write_episodes(path, MemoryReader(read_episodes(file)), "robomimic")
+        keys = ["object", "robot0_eef_pos", "agentview_image"]
+        obs_utils.initialize_obs_modality_mapping_from_dict({"low_dim": keys[:2], "rgb": keys[2:]})
+        windows = SequenceDataset(
+            str(path),
+            obs_keys=keys,
+            dataset_keys=["actions", "rewards", "dones"],
+            frame_stack=2,
+            seq_length=3,
+            hdf5_use_swmr=False,
+            hdf5_cache_mode=None,
+            filter_by_attribute="train",
+            load_next_obs=False,
+        )
+        assert len(windows) == 10
+        item = windows[4 + 2]  # step 2 of demo_10
+        expected = arrays_of("demo_10")
+        np.testing.assert_array_equal(item["obs"]["object"], expected["obs/object"][1:5])
+        np.testing.assert_array_equal(item["obs"]["agentview_image"], expected["obs/agentview_image"][1:5])
+        np.testing.assert_array_equal(item["actions"], expected["actions"][1:5])
+
+    def test_no_action(self, tmp_path):
+        reader = MemoryReader(Episodes({"state": np.ones((8, 2))}, [8], "here"))
+        with pytest.raises(UserError, match=r"here: has no key 'action', which robomimic needs"):
+            write_episodes(tmp_path / "x.hdf5", reader, "robomimic")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_interrupted(self, tmp_path):
+        def stop(done, steps):
+            raise KeyboardInterrupt
+
+        reader = MemoryReader(Episodes({"action": np.ones((8, 2))}, [8]))
+        with pytest.raises(KeyboardInterrupt):
+            write_episodes(tmp_path / "x.hdf5", reader, "robomimic", progress=stop)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_disk_full(self, tmp_path):
+        """A file that may not grow further, as on a full disk."""
+        import resource
+        import signal
+
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        try:
+            reader = MemoryReader(Episodes({"action": np.ones((100_000, 2))}, [100_000]))
+            with pytest.raises(UserError, match=r"x\.hdf5: cannot write it \(.*[Ff]ile too large.*\)"):
+                write_episodes(tmp_path / "x.hdf5", reader, "robomimic")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_report(file):
+    found = inspect(file)
+    assert found.problems == ()
+    assert "robomimic HDF5, Lift, env_version not given" in found.text
+    assert "episodes: 3, steps: 15, steps per episode: 4 min, 5 median, 6 max" in found.text
+    assert "  agentview_image: [15, 8, 8, 3] uint8" in found.text
+    assert '  env_args: {"env_name": "Lift"' in found.text
+    assert "  filters: train (2), valid (1) episodes" in found.text
+
+
+def test_report_lists_every_value_that_is_not_finite(file):
+    with change(file) as handle:
+        handle["data/demo_2/obs/object"][3, 1] = np.inf
+        handle["data/demo_10/actions"][0, 0] = np.nan
+    found = inspect(file)
+    assert [problem.split(";")[0] for problem in found.problems] == [
+        "data/action holds NaN at step 9 (episode 2, its step 0)",
+        "data/object holds Inf at step 7 (episode 1, its step 3)",
+    ]

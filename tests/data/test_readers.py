@@ -1,0 +1,49 @@
+"""Which reader takes a path, by its content."""
+
+import numpy as np
+import pytest
+
+from policy_accel.data import Episodes, read_episodes
+from policy_accel.data.formats.base import MemoryReader
+from policy_accel.data.readers import WRITTEN_FORMATS, open_episodes, write_episodes
+from policy_accel.errors import UserError
+
+
+def made():
+    return Episodes({"action": np.arange(20.0).reshape(10, 2)}, [4, 10])
+
+
+@pytest.mark.parametrize("name", WRITTEN_FORMATS)
+def test_names_do_not_matter(tmp_path, name):
+    write_episodes(tmp_path / "demonstrations", MemoryReader(made()), name)
+    with open_episodes(tmp_path / "demonstrations") as reader:
+        assert reader.format == name
+        assert reader.source == str(tmp_path / "demonstrations")
+    read = read_episodes(str(tmp_path / "demonstrations"))
+    np.testing.assert_array_equal(read.arrays["action"], made().arrays["action"])
+    assert read.episode_ends.tolist() == [4, 10]
+
+
+@pytest.mark.parametrize("name", WRITTEN_FORMATS)
+def test_all_steps_are_counted(tmp_path, name):
+    seen = []
+    write_episodes(tmp_path / "x", MemoryReader(made()), name, progress=lambda *counts: seen.append(counts))
+    assert seen[-1] == (10, 10)
+    assert seen == sorted(seen)
+
+
+def test_unknown_formats(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    for path in (tmp_path / "notes.txt", tmp_path):
+        with pytest.raises(UserError) as error:
+            open_episodes(path)
+        for known in ("zarr", "robomimic HDF5", "LeRobot", "NPZ with traj_lengths", "Minari"):
+            assert known in str(error.value)
+    with pytest.raises(UserError, match=r"format 'hdf5' is unknown; .*robomimic"):
+        write_episodes(tmp_path / "x", MemoryReader(made()), "hdf5")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.hdf5::lift"])
+def test_missing(tmp_path, name):
+    with pytest.raises(UserError, match=rf"{name}: does not exist, cannot read it; check the path"):
+        open_episodes(tmp_path / name)

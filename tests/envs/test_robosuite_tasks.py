@@ -1,0 +1,69 @@
+"""The task files against the environments that they name."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+import policy_accel.envs  # noqa: F401
+from policy_accel.envs.robosuite_tasks import TASKS, find_task, task_of_environment
+from policy_accel.errors import UserError
+from policy_accel.policy.demonstrations import TaskConfig
+
+OBSERVED = {"lift": 19, "can": 23, "square": 23, "tool_hang": 53, "transport": 59}
+"""Numbers of an observation in Diffusion Policy's task files."""
+
+
+def read_task(repository, name: str) -> TaskConfig:
+    file = OmegaConf.load(repository / f"configs/task/{name}.yaml")
+    assert OmegaConf.is_missing(file, "data")
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TaskConfig), file, {"data": "demo.hdf5"}))
+    assert isinstance(config, TaskConfig)
+    return config
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_a_task_file_fits_its_environment(repository, name):
+    relative, absolute = read_task(repository, name), read_task(repository, f"{name}_abs")
+    environment = gymnasium.make(relative.environment, **relative.environment_options)
+    space = environment.observation_space
+    assert sum(space[field].shape[0] for field in relative.observation) == OBSERVED[name]
+    assert environment.action_space.shape == (7 * find_task(name).arms,)
+    assert set(find_task(name).cameras) <= set(environment.unwrapped.robosuite.sim.model.camera_names)
+    environment.close()
+    assert absolute.environment_options == {**relative.environment_options, "actions": "absolute"}
+    assert (relative.action, relative.action_rotation) == ("action", "none")
+    assert (absolute.action, absolute.action_rotation) == ("action_abs", "rotation_6d")
+    assert relative.max_steps == absolute.max_steps == find_task(name).horizon
+    assert relative.observation == absolute.observation
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_an_image_task_observes_the_pictures_of_its_cameras(repository, name):
+    for suffix in ("image", "image_abs"):
+        config = read_task(repository, f"{name}_{suffix}")
+        cameras = config.environment_options["cameras"]
+        assert config.images == [f"{camera}_image" for camera in cameras]
+        assert tuple(cameras) == find_task(name).cameras
+        assert "object" not in config.observation
+        assert config.max_steps == find_task(name).horizon
+
+
+def test_an_image_task_is_made_as_its_file_says(repository):
+    config = read_task(repository, "lift_image")
+    environment = gymnasium.make(config.environment, **{**config.environment_options, "image_size": 16})
+    observation, _ = environment.reset(seed=0)
+    frames = [observation[name] for name in config.images]
+    assert [frame.shape for frame in frames] == [(16, 16, 3)] * 2
+    assert not np.array_equal(*frames)
+    environment.close()
+
+
+def test_tasks_are_found_by_name_and_by_environment():
+    for task in TASKS.values():
+        assert task_of_environment(task.env_name) is find_task(task.name)
+    assert task_of_environment("Door") is None
+    with pytest.raises(UserError, match="no robosuite task 'toolhang'; did you mean 'tool_hang'"):
+        find_task("toolhang")
