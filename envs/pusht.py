@@ -74,6 +74,10 @@ class PushT(PushTEnv):
     reward: min(coverage / 0.95, 1); coverage is the share of the goal that the block covers.
     The episode terminates when the coverage is above 0.95 and has no time limit of its own.
     `info` has `coverage` and `is_success`.
+
+    Attributes:
+        frames_wanted: whether the "image" that `step` observes is looked at; while False it is the last one drawn,
+            which saves the time of drawing. `reset` and `render` always draw.
     """
 
     metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -87,6 +91,8 @@ class PushT(PushTEnv):
         super().__init__(render_mode=render_mode)
         self.observation = observation
         self.observation_space = space
+        self.frames_wanted = True
+        self._image: np.ndarray | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode: from `options["state"]` ([5], exactly as observed), else from `draw_start(seed)`.
@@ -96,7 +102,7 @@ class PushT(PushTEnv):
         """
         super(PushTEnv, self).reset(seed=seed)
         self._setup()
-        self._last_action = None
+        self._last_action = self._image = None
         state = (options or {}).get("state")
         if state is not None:
             self.set_state(state)
@@ -131,8 +137,9 @@ class PushT(PushTEnv):
     def get_obs(self) -> Any:
         """The present observation, see the class."""
         if self.observation == "image":
-            image = small_picture(self._draw(), IMAGE_SIZE)
-            return {"image": image, "agent_pos": np.array(self.agent.position, dtype=np.float32)}
+            if self._image is None or self.frames_wanted:
+                self._image = small_picture(self._draw(), IMAGE_SIZE)
+            return {"image": self._image.copy(), "agent_pos": np.array(self.agent.position, dtype=np.float32)}
         state = np.array([*self.agent.position, *self.block.position, self.block.angle % (2 * np.pi)])
         return state.astype(np.float32) if self.observation == "state" else keypoint_observation(state)
 

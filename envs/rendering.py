@@ -10,7 +10,8 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 
 from policy_accel.errors import UserError
 
@@ -29,6 +30,7 @@ def set_up_rendering() -> str:
     Raises:
         UserError: no back end is installed; the Debian packages are named.
     """
+    _import_triton_first()
     chosen = os.environ.get("MUJOCO_GL", "")
     if chosen or not sys.platform.startswith("linux"):
         return chosen
@@ -60,6 +62,16 @@ def rendering_errors(what: str) -> Iterator[None]:
             f"{what} cannot be drawn with MUJOCO_GL={backend or '(unset)'} ({reason}); set MUJOCO_GL=egl or "
             f"MUJOCO_GL=osmesa, and on Debian or Ubuntu: apt-get install {PACKAGES}"
         ) from error
+
+
+def _import_triton_first() -> None:
+    """torch.compile imports Triton, which crashes the process once Mesa's EGL has drawn in it; the other order is fine.
+
+    Processes without torch, as those of rollouts, never compile.
+    """
+    if "torch" in sys.modules:
+        with suppress(ImportError):
+            import_module("triton")
 
 
 def _loads(library: str) -> bool:

@@ -15,6 +15,7 @@ from policy_accel.errors import UserError
 
 from .rendering import rendering_errors, set_up_rendering
 from .robosuite_cube import redraw_cube
+from .robosuite_frames import draw_when, keep_contexts_apart
 from .robosuite_make import (
     INPUT_TYPES,
     add_render_context,
@@ -51,6 +52,8 @@ class Robosuite(gymnasium.Env):
         arms: how many arms there are.
         varies: what differs in the model from episode to episode ("nothing", "cube", "object"); only for a whole object
             does a reset build the model again, because the others give the same numbers without.
+        frames_wanted: whether the frames that `step` observes are looked at; while False they are the last ones drawn,
+            which saves the time of drawing. `reset` and `render` always draw.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_FREQUENCY}  # noqa: RUF012
@@ -92,8 +95,11 @@ class Robosuite(gymnasium.Env):
         self.env_args = complete_env_args(env_args, actions=actions, cameras=self.cameras, image_size=image_size)
         self.varies = "object" if known is None else known.varies
         self._model_file: str | None = None
+        self.frames_wanted = True
+        keep_contexts_apart()
         with seeded(0):
             self.robosuite = make_robosuite(self.env_args)
+        draw_when(self.robosuite, lambda: self.frames_wanted)
         check_cameras(self.robosuite, [render_camera] if render_mode else [])
         arms = self._arm_controllers()
         self.arms = len(arms)
@@ -124,12 +130,22 @@ class Robosuite(gymnasium.Env):
         """
         super().reset(seed=seed)
         model, state = (options or {}).get("model"), (options or {}).get("state")
-        with seeded(int(self.np_random.integers(DRAWN_SEEDS)) if seed is None else seed):
-            observation = self._restart()
-            if model is not None:
-                observation = self._load_model(model)
-            if state is not None:
-                observation = self._set_state(state)
+        wanted, self.frames_wanted = self.frames_wanted, False
+        try:
+            with seeded(int(self.np_random.integers(DRAWN_SEEDS)) if seed is None else seed):
+                self._restart()
+                if model is not None:
+                    self._load_model(model)
+                if state is not None:
+                    self._set_state(state)
+                self.frames_wanted = True
+                # A reset of robosuite's own observes before its cache of the objects' poses is filled: 7 of Can's 14
+                # numbers would be zero. Counted as the first time, so that steps are sampled at their ends as there.
+                for observable in self.robosuite._observables.values():
+                    observable.reset()
+                observation = self.robosuite._get_observations(force_update=True)
+        finally:
+            self.frames_wanted = wanted
         return self._observe(observation), {"is_success": self._success()}
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
@@ -219,16 +235,16 @@ class Robosuite(gymnasium.Env):
         bound = np.tile(np.array([REACH] * 3 + [np.pi] * 3 + [1.0], np.float32), self.arms)
         return spaces.Box(-bound, bound, dtype=np.float32)
 
-    def _restart(self) -> dict[str, np.ndarray]:
+    def _restart(self) -> None:
         """A new episode of the environment's own."""
         environment = self.robosuite
         environment.hard_reset = self.varies == "object" or self._model_file is not None
         self._model_file = None
         if self.varies == "cube" and not environment.hard_reset:
             redraw_cube(environment)
-        return environment.reset()
+        environment.reset()
 
-    def _load_model(self, xml: str) -> dict[str, np.ndarray]:
+    def _load_model(self, xml: str) -> None:
         """Replace the model by a recorded one, as robomimic's reset_to does."""
         environment = self.robosuite
         self._model_file = xml
@@ -240,9 +256,8 @@ class Robosuite(gymnasium.Env):
             raise UserError(f"options['model'] is no model of robosuite's {self._name} ({reason})") from error
         environment.sim.reset()
         environment.sim.forward()
-        return environment._get_observations(force_update=True)
 
-    def _set_state(self, state: Any) -> dict[str, np.ndarray]:
+    def _set_state(self, state: Any) -> None:
         """Put the simulator into a recorded state; controllers start anew, as in robomimic's reset_to."""
         environment = self.robosuite
         values = np.asarray(state, dtype=np.float64)
@@ -259,7 +274,10 @@ class Robosuite(gymnasium.Env):
         environment.sim.reset()
         environment.sim.set_state_from_flattened(values)
         environment.sim.forward()
-        return environment._get_observations(force_update=True)
+        for controller in self._arm_controllers():
+            # The null space pulls the joints to where they were at the reset; here they begin in the recorded state.
+            controller.update(force=True)
+            controller.update_initial_joints(np.array(controller.joint_pos))
 
     @property
     def _name(self) -> str:

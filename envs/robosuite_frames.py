@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
 import numpy as np
 
+from .robosuite_make import import_robosuite
+
 Sensor = Callable[[dict[str, Any]], np.ndarray]
+_MARK = "contexts_kept_apart"
 
 
 def draw_when(environment: Any, wanted: Callable[[], bool]) -> None:
@@ -35,7 +40,6 @@ def draw_when(environment: Any, wanted: Callable[[], bool]) -> None:
         @wraps(sensor)  # also copies the modality, which robosuite keeps as an attribute of the function
         def frame(cache: dict[str, Any]) -> np.ndarray:
             if name not in frames or (cache and (wanted() or not whole)):
-                use_context(environment)
                 frames[name] = sensor(cache)
             return frames[name]
 
@@ -53,23 +57,33 @@ def draw_when(environment: Any, wanted: Callable[[], bool]) -> None:
             observable._sensor = lazy(name, observable._sensor)
 
 
-def use_context(environment: Any) -> None:
-    """Make the OpenGL context of a robosuite environment, if it has one, the current one.
+def keep_contexts_apart() -> None:
+    """Have every drawing and freeing of robosuite's done in the OpenGL context that it belongs to.
 
-    robosuite draws in whichever is current, that is another environment's when there are several in a process.
+    robosuite does both in whichever context is current. With several environments in a process, one that ends, or whose
+    model is built again, would take away the textures and shapes of another, or leave none to draw in.
     """
-    context = None if environment.sim is None else environment.sim._render_context_offscreen
-    if context is not None:
+    import_robosuite()
+    from robosuite.utils.binding_utils import MjRenderContext
+
+    if hasattr(MjRenderContext, _MARK):
+        return
+    setattr(MjRenderContext, _MARK, True)
+    render, free = MjRenderContext.render, MjRenderContext.__del__
+    last: list[weakref.ref[Any]] = []
+
+    def render_in_own(context: Any, *arguments: Any, **options: Any) -> None:
+        last[:] = [weakref.ref(context)]
         context.gl_ctx.make_current()
+        render(context, *arguments, **options)
 
+    def free_in_own(context: Any) -> None:
+        with suppress(Exception):  # a context that could not be made has nothing to free
+            context.gl_ctx.make_current()
+            free(context)
+        drawing = last[0]() if last else None
+        with suppress(Exception):  # at the end of the process there may be nothing left to draw with
+            if drawing is not None:  # and perhaps interrupted in the middle, by the collection of garbage
+                drawing.gl_ctx.make_current()
 
-def free_in_own_context(environment: Any) -> None:
-    """Have the pictures and shapes that a robosuite environment keeps in OpenGL freed in its own context, at its hard
-    resets and its end; in another environment's they would be those of that one."""
-    destroy = environment._destroy_sim
-
-    def destroy_in_own_context() -> None:
-        use_context(environment)
-        destroy()
-
-    environment._destroy_sim = destroy_in_own_context
+    MjRenderContext.render, MjRenderContext.__del__ = render_in_own, free_in_own

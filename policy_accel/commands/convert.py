@@ -22,6 +22,11 @@ def add_convert_arguments(convert: argparse.ArgumentParser) -> None:
     convert.add_argument("--to", required=True, choices=FORMATS, help="format to write")
     convert.add_argument("--keys", metavar="A,B", help="only these keys (default: all)")
     convert.add_argument("--filter", metavar="NAME", help="only the episodes of this filter, as robomimic's mask/NAME")
+    convert.add_argument(
+        "--absolute-actions",
+        action="store_true",
+        help="add action_abs to robosuite's demonstrations with relative actions",
+    )
     lerobot = convert.add_argument_group("to lerobot")
     lerobot.add_argument("--lerobot-version", choices=("v2.1", "v3.0"), help="default: v3.0")
     lerobot.add_argument("--fps", type=float, help="steps per second (default: as the input says)")
@@ -37,7 +42,8 @@ def run_convert(options: argparse.Namespace) -> int:
         options: as `add_convert_arguments` parses them.
 
     Raises:
-        UserError: unreadable or unsound input, unknown key or filter, an output that exists, options of another format.
+        UserError: unreadable or unsound input, unknown key or filter, an output that exists, options of another format;
+            absolute actions that cannot be found, as `AbsoluteActionsReader` says.
     """
     from policy_accel.data.images import image_path
     from policy_accel.data.readers import open_episodes, write_episodes
@@ -49,7 +55,13 @@ def run_convert(options: argparse.Namespace) -> int:
         raise UserError(f"--keys={options.keys} names no key; give some, as --keys action,object, or leave it out.")
     if options.output.exists() or options.output.is_symlink():
         raise UserError(f"{options.output}: exists already and is not overwritten; remove it or choose another path.")
-    with open_episodes(image_path(options.input), filter_key=options.filter) as reader:
+    opened = open_episodes(image_path(options.input), filter_key=options.filter)
+    if options.absolute_actions:
+        from policy_accel.envs.robosuite_absolute import KEY, AbsoluteActionsReader
+
+        opened = AbsoluteActionsReader(opened)
+        keys = keys if keys is None or KEY in keys else [*keys, KEY]
+    with opened as reader:
         steps, episodes, kind = int(reader.episode_ends[-1]), len(reader.episode_ends), reader.format
         progress = Progress("convert", steps)
         try:

@@ -123,13 +123,21 @@ class Episode:
 
     def reset(self) -> None:
         """Start from the seed; the first observation fills the history."""
+        self._want_frames(True)
         first, _ = self.environment.reset(seed=self.seed)
         self._history = deque([_snapshot(first)] * self._n_obs_steps, maxlen=self._n_obs_steps)
         self._film()
 
     def advance(self, actions: np.ndarray) -> bool:
-        """Execute actions [n_action_steps, *A] one after the other; true when the episode ended with one of them."""
-        for action in actions:
+        """Execute actions [n_action_steps, *A] one after the other; true when the episode ended with one of them.
+
+        An environment with an attribute `frames_wanted` is told before each step whether a policy will see the frames
+        that follow it, and may leave out drawing them otherwise: a policy sees the last n_obs_steps observations of a
+        chunk, and none of the chunk that reaches max_steps.
+        """
+        unseen = len(actions) if self.length + len(actions) >= self._max_steps else len(actions) - self._n_obs_steps
+        for step, action in enumerate(actions):
+            self._want_frames(step >= unseen)
             observation, reward, terminated, truncated, info = self.environment.step(action)
             self.length += 1
             if not math.isfinite(reward):
@@ -159,6 +167,11 @@ class Episode:
         success = self.score >= 1 if self.success is None else self.success
         name = None if self.video is None else self.video.path.name
         return EpisodeResult(self.seed, self.score, success, self.length, video=name, metrics=self.metrics)
+
+    def _want_frames(self, wanted: bool) -> None:
+        environment: Any = self.environment.unwrapped
+        if hasattr(environment, "frames_wanted"):
+            environment.frames_wanted = wanted
 
     def _film(self) -> None:
         if self.video is None:

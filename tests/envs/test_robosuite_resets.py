@@ -43,7 +43,10 @@ def draw_actions(seed: int, arms: int = 1, steps: int = ROLLOUT) -> np.ndarray:
 def plain_rollout(environment, seed: int, actions: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """States and observations of robosuite's own environment after a hard reset from a seed, and after each action."""
     np.random.seed(seed)  # noqa: NPY002
-    observation = environment.reset()
+    environment.reset()
+    for observable in environment._observables.values():
+        observable.reset()
+    observation = environment._get_observations(force_update=True)
     assert environment.hard_reset
     states, seen = [environment.sim.get_state().flatten()], [plain_observation(observation)]
     for action in actions:
@@ -78,6 +81,16 @@ def test_a_reset_equals_building_everything_anew(name, lift):
         environment.close()
 
 
+def test_the_first_observation_knows_where_the_hand_is() -> None:
+    """robosuite's own reset leaves the object's pose relative to the hand at zero."""
+    environment = Robosuite("can")
+    observation = environment.reset(seed=5)[0]
+    relative = observation["object"][7:]
+    environment.close()
+    assert np.abs(relative[:3]).max() > 0.05
+    assert np.linalg.norm(relative[3:]) == pytest.approx(1.0, abs=1e-4)
+
+
 def test_the_resized_cube_is_the_compiled_one(lift):
     """Every array of the model equals that of a model compiled for the size of the same seed."""
     plain = import_robosuite().make("Lift", **deepcopy(lift.env_args["env_kwargs"]))
@@ -104,4 +117,5 @@ def test_the_resized_cube_is_drawn_as_the_compiled_one():
         expected = plain.reset()["robot0_eye_in_hand_image"][::-1]
         found = environment.reset(seed=seed)[0]["robot0_eye_in_hand_image"]
         np.testing.assert_array_equal(found, expected)
+    plain.close()
     environment.close()

@@ -1,0 +1,113 @@
+"""Demonstrations of robosuite with relative actions, read with their absolute ones beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from policy_accel.data.formats.base import EpisodeReader
+from policy_accel.data.formats.streaming import check_keys
+from policy_accel.errors import UserError
+
+from .robosuite_actions import absolute_actions
+from .robosuite_env import Robosuite
+from .robosuite_make import complete_env_args
+from .robosuite_tasks import ARM_ACTION
+
+KEY = "action_abs"
+
+
+class AbsoluteActionsReader:
+    """A reader whose data has the key `action_abs` too, found as it is read: the pose that the controller of the set's
+    own environment steers to from each recorded state and action (see `absolute_actions`), of the dtype of `action`.
+
+    Args:
+        reader: an open reader of relative actions, with `action`, `sim_state` and the fact `env_args`; this one closes
+            it, and closes it as well when it refuses it.
+
+    Raises:
+        UserError: there are absolute actions already; there is no `env_args`, `action` or `sim_state`, or one of
+            another size than the environment's; another generation of robosuite, or none, is installed.
+    """
+
+    def __init__(self, reader: EpisodeReader) -> None:
+        self.reader = reader
+        self.source, self.format, self.layout = reader.source, reader.format, reader.layout
+        self.metadata, self.episode_ends = reader.metadata, reader.episode_ends
+        try:
+            self._environment = _environment(reader)
+        except BaseException:
+            reader.__exit__(None, None, None)
+            raise
+        self.features = {**reader.features, KEY: reader.features["action"]}
+
+    def __enter__(self) -> AbsoluteActionsReader:
+        self.reader.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._environment.close()
+        self.reader.__exit__(*error)
+
+    def episode_metadata(self, episode: int) -> dict[str, Any]:
+        """See `EpisodeReader`."""
+        return self.reader.episode_metadata(episode)
+
+    def read(
+        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """See `EpisodeReader`.
+
+        Raises:
+            UserError: also a state that is not finite.
+        """
+        chosen = list(self.features) if keys is None else list(keys)
+        check_keys(self, chosen)
+        values = self.reader.read(episode, [key for key in chosen if key != KEY], start, stop)
+        if KEY in chosen:
+            recorded = self.reader.read(episode, ["action", "sim_state"], start, stop)
+            try:
+                found = absolute_actions(self._environment, recorded["sim_state"], recorded["action"])
+            except UserError as error:
+                raise UserError(f"{self.source}: episode {episode}: {error}") from error
+            values[KEY] = found.astype(self.features[KEY].dtype)
+        return {key: values[key] for key in chosen}
+
+
+def _environment(reader: EpisodeReader) -> Robosuite:
+    """The environment that recorded a set, after checking that its actions can be replayed in it."""
+    source, features = reader.source, reader.features
+    if KEY in features:
+        raise UserError(f"{source}: has absolute actions already ({KEY}); convert it without --absolute-actions.")
+    env_args = reader.metadata.get("env_args")
+    if not isinstance(env_args, dict):
+        raise UserError(
+            f"{source}: has no env_args, so that the environment of its actions is not known; absolute actions need "
+            "robomimic's file of robosuite 1.5."
+        )
+    for key, remedy in (("action", "record it again with actions"), ("sim_state", "record it again with states")):
+        if key not in features:
+            raise UserError(f"{source}: has no key '{key}', which absolute actions are computed from; {remedy}.")
+    completed = complete_env_args(env_args, source=source)
+    environment = Robosuite(env_args=completed)
+    try:
+        if environment.actions != "relative":
+            raise UserError(
+                f"{source}: its env_args say that its actions are absolute already; convert it without "
+                "--absolute-actions."
+            )
+        action, state = (environment.arms * ARM_ACTION,), environment.sim_state().shape
+        for key, shape in (("action", action), ("sim_state", state)):
+            if features[key].shape != shape:
+                raise UserError(
+                    f"{source}: {key} is {list(features[key].shape)} a step, but {list(shape)} in robosuite's "
+                    f"{env_args['env_name']}; the file is not of the environment that its env_args name."
+                )
+        if features["action"].dtype.kind != "f":
+            raise UserError(f"{source}: action is {features['action'].dtype}, not a float; record it again.")
+    except BaseException:
+        environment.close()
+        raise
+    return environment

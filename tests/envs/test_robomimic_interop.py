@@ -1,0 +1,161 @@
+"""What robomimic's own tools make of the files that we write."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import sys
+import types
+from argparse import Namespace
+
+import av
+import h5py
+import numpy as np
+import pytest
+import torch._dynamo  # noqa: F401  # loads Triton, whose LLVM crashes when that of Mesa's software EGL came first
+
+from policy_accel.data import read_episodes
+from policy_accel.data.formats.base import MemoryReader
+from policy_accel.data.readers import write_episodes
+from policy_accel.envs.robosuite_demonstrations import generate
+
+OBSERVATIONS = ["object", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"]
+
+
+@pytest.fixture(scope="module")
+def demonstrations():
+    return generate(3, 11)
+
+
+@pytest.fixture(scope="module")
+def path(demonstrations, tmp_path_factory):
+    written = tmp_path_factory.mktemp("robomimic") / "lift.hdf5"
+    write_episodes(written, MemoryReader(demonstrations), "robomimic")
+    return written
+
+
+@pytest.fixture(scope="module", autouse=True)
+def robomimic():
+    """Make robomimic 0.3.0 run without two packages of its time.
+
+    It takes the name of an exception from mujoco_py, which is no more, and the number of a GPU to draw on from
+    egl_probe, which has to be compiled; where that finds none it draws with what MUJOCO_GL names.
+    """
+    stubs = {name: types.ModuleType(name) for name in ("mujoco_py", "egl_probe")}
+    stubs["mujoco_py"].builder = types.SimpleNamespace(MujocoException=RuntimeError)
+    stubs["egl_probe"].get_available_devices = list
+    with pytest.MonkeyPatch.context() as patch:
+        for name, stub in stubs.items():
+            patch.setitem(sys.modules, name, stub)
+        import robomimic.utils.obs_utils as observations
+
+        observations.initialize_obs_utils_with_obs_specs({"obs": {"low_dim": OBSERVATIONS, "rgb": []}})
+        yield
+
+
+def test_metadata_and_shapes(path, demonstrations):
+    from robomimic.utils import env_utils, file_utils
+
+    environment = file_utils.get_env_metadata_from_dataset(str(path))
+    assert environment == demonstrations.metadata["env_args"]
+    assert env_utils.is_robosuite_env(environment)
+    shapes = file_utils.get_shape_metadata_from_dataset(str(path), all_obs_keys=OBSERVATIONS)
+    assert shapes["ac_dim"] == 7
+    assert {key: list(shape) for key, shape in shapes["all_shapes"].items()} == {
+        "object": [10],
+        "robot0_eef_pos": [3],
+        "robot0_eef_quat": [4],
+        "robot0_gripper_qpos": [2],
+    }
+    train = file_utils.get_demos_for_filter_key(str(path), "train")
+    valid = file_utils.get_demos_for_filter_key(str(path), "valid")
+    assert (sorted(train), valid) == (["demo_0", "demo_2"], ["demo_1"])
+
+
+@pytest.mark.parametrize("filter_key", [None, "valid"])
+def test_sequence_dataset(path, demonstrations, filter_key):
+    from robomimic.utils.dataset import SequenceDataset
+
+    dataset = SequenceDataset(
+        hdf5_path=str(path),
+        obs_keys=OBSERVATIONS,
+        dataset_keys=["actions", "rewards", "dones"],
+        frame_stack=2,
+        seq_length=8,
+        pad_frame_stack=True,
+        pad_seq_length=True,
+        hdf5_cache_mode="all",
+        hdf5_use_swmr=False,
+        filter_by_attribute=filter_key,
+    )
+    first = int(demonstrations.starts[1]) if filter_key else 0
+    assert len(dataset) == (demonstrations.lengths[1] if filter_key else demonstrations.steps)
+    item = dataset[5]
+    # The item starts one frame before its step, and goes on for eight.
+    rows = slice(first + 4, first + 13)
+    np.testing.assert_allclose(item["actions"], demonstrations.arrays["action"][rows])
+    for key in OBSERVATIONS:
+        np.testing.assert_allclose(item["obs"][key], demonstrations.arrays[key][rows])
+    last = dataset[len(dataset) - 1] if filter_key else dataset[int(demonstrations.lengths[0]) - 1]
+    assert np.all(last["dones"][1:])
+    assert np.all(last["rewards"][1:] == 1)
+    assert not np.any(item["dones"])
+
+
+def test_its_environment_resets_and_replays_to_success(path):
+    from robomimic.utils import env_utils, file_utils
+
+    environment = env_utils.create_env_from_metadata(
+        file_utils.get_env_metadata_from_dataset(str(path)), render=False, render_offscreen=False
+    )
+    with h5py.File(path) as file:
+        for name in ("demo_0", "demo_1"):
+            demo = file["data"][name]
+            environment.reset()
+            observation = environment.reset_to({"states": demo["states"][0], "model": demo.attrs["model_file"]})
+            for key in OBSERVATIONS:
+                np.testing.assert_allclose(observation[key], demo["obs"][key][0], atol=2e-6, err_msg=key)
+            for action in demo["actions"][:]:
+                environment.step(action)
+            assert environment.is_success()["task"]
+
+
+def test_playback_writes_a_video(path, tmp_path):
+    from robomimic.scripts.playback_dataset import playback_dataset
+
+    video = tmp_path / "playback.mp4"
+    playback_dataset(
+        Namespace(
+            dataset=str(path),
+            filter_key="valid",
+            n=1,
+            use_obs=False,
+            use_actions=False,
+            render=False,
+            video_path=str(video),
+            video_skip=10,
+            render_image_names=None,
+            first=False,
+        )
+    )
+    with h5py.File(path) as file:
+        steps = len(file["data/demo_1/actions"])
+    with av.open(str(video)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == -(-steps // 10)
+    assert frames[0].shape == (512, 512, 3)
+    assert frames[0].std() > 20  # a scene, not a plain colour
+    assert np.abs(frames[0].astype(float) - frames[-1]).mean() > 1
+
+
+def test_our_own_reader_gives_everything_back(path, demonstrations):
+    read = read_episodes(path)
+    assert set(read.arrays) == set(demonstrations.arrays)
+    for key, values in demonstrations.arrays.items():
+        assert read.arrays[key].dtype == values.dtype
+        np.testing.assert_array_equal(read.arrays[key], values)
+    assert read.metadata == demonstrations.metadata
+    for ours, theirs in zip(demonstrations.episode_metadata, read.episode_metadata, strict=True):
+        assert ours.items() <= theirs.items()
