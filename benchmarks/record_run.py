@@ -14,6 +14,8 @@ from typing import Any
 
 from results import write_result
 
+from policy_accel.training.run_directory import read_config
+
 
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -24,6 +26,7 @@ def main() -> None:
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--command", required=True, help="what made the run")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--note", help="what a reader of the figures should know")
     options = parser.parse_args()
     trained = [row for row in rows(options.run_dir / "metrics.jsonl") if "loss" in row][-1]
     scores = [
@@ -32,6 +35,8 @@ def main() -> None:
     ]
     figures = {
         "made_by": options.command,
+        **({"note": options.note} if options.note else {}),
+        "training_seed": read_config(options.run_dir)["seed"],
         "updates": trained["step"],
         "training_seconds": round(trained["training_seconds"], 1),
         "updates_per_second": round(trained["step"] / trained["training_seconds"], 1),

@@ -11,12 +11,14 @@ import numpy as np
 
 from policy_accel.data.episodes import Episodes
 from policy_accel.errors import one_of
+from policy_accel.memory import release_freed_memory
 
 from .attempts import start_seed, successful_episodes
 from .robosuite_env import Robosuite
 from .robosuite_experts import MAX_STEPS, Expert, read_scene
 
 VALID_EVERY = 10  # one episode in ten, from the second on, is in the filter "valid"
+RELEASE_BYTES = 64 * 2**20  # of episodes that are copied and freed before the system gets them back
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,10 @@ def generate(
     one_of("robosuite task with an expert", task, MAX_STEPS)
     attempt = partial(_attempt, task, tuple(cameras), image_size, seed)
     kept = successful_episodes(attempt, episodes, seed, workers=workers, progress=progress)
+    episode_ends = np.cumsum([len(episode.arrays["action"]) for episode in kept], dtype=np.int64)
     return Episodes(
-        arrays={key: np.concatenate([episode.arrays[key] for episode in kept]) for key in kept[0].arrays},
-        episode_ends=np.cumsum([len(episode.arrays["action"]) for episode in kept], dtype=np.int64),
+        arrays=_end_to_end([episode.arrays for episode in kept], episode_ends),
+        episode_ends=episode_ends,
         source=f"scripted expert in robosuite's {task}",
         metadata={
             "env_args": _environment(task, tuple(cameras), image_size).env_args,
@@ -121,6 +124,22 @@ def play(environment: Robosuite, task: str, seed: int) -> RobosuiteEpisode:
 def _attempt(task: str, cameras: tuple[str, ...], image_size: int, seed: int, index: int) -> RobosuiteEpisode | None:
     episode = play(_environment(task, cameras, image_size), task, start_seed(seed, index))
     return episode if episode.success and episode.arrays else None
+
+
+def _end_to_end(parts: list[dict[str, np.ndarray]], episode_ends: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of all episodes, taken out of `parts` one by one, so that frames are not in memory twice."""
+    joined = {key: np.empty((episode_ends[-1], *values.shape[1:]), values.dtype) for key, values in parts[0].items()}
+    freed = 0
+    for part, end in zip(parts, episode_ends, strict=True):
+        for key, values in part.items():
+            joined[key][end - len(values) : end] = values
+            freed += values.nbytes
+        del values
+        part.clear()
+        if freed >= RELEASE_BYTES:
+            release_freed_memory()
+            freed = 0
+    return joined
 
 
 @cache

@@ -87,6 +87,7 @@ def generation(recorded: str | None) -> str:
     return "1.2" if minor in ("1.0", "1.1", "1.2", "1.3") else minor
 
 
+_NEEDED = {"input_max", "input_min", "output_max", "output_min", "kp", "damping_ratio", "impedance_mode"}
 _TRANSLATED = {"damping": "damping_ratio", "damping_limits": "damping_ratio_limits"}
 _ARM_KEYS = {
     "type",
@@ -150,6 +151,12 @@ def _translated_arm(config: dict[str, Any], source: str) -> dict[str, Any]:
     """An arm's controller of robosuite 1.4 as one of 1.5."""
     arm = {_TRANSLATED.get(key, key): value for key, value in config.items()}
     unknown = sorted(set(arm) - _ARM_KEYS)
+    missing = sorted(_NEEDED - set(arm))
+    if missing:
+        raise UserError(
+            f"{source}: the controller of env_args lacks {', '.join(missing)}, without which robosuite cannot make it; "
+            "add them, as the data was recorded, or leave the controller out for robosuite's own."
+        )
     exact = {"type": "OSC_POSE", "impedance_mode": "fixed", "interpolation": None, "position_limits": None}
     exact["orientation_limits"] = None
     other = [f"{key}={arm.get(key)}" for key, value in exact.items() if arm.get(key, value) != value]
@@ -159,6 +166,12 @@ def _translated_arm(config: dict[str, Any], source: str) -> dict[str, Any]:
             "robosuite 1.5; use demonstrations recorded there with OSC_POSE, fixed impedance and no interpolation."
         )
     delta = arm.pop("control_delta", True)
+    for key, value in {"interpolation": None, "ramp_ratio": 0.2, "kp_limits": [0, 300]}.items():
+        arm.setdefault(key, value)  # of no effect without interpolation and with fixed impedance
+    arm.setdefault("damping_ratio_limits", [0, 10])
+    arm.setdefault("position_limits", None)
+    arm.setdefault("orientation_limits", None)
+    arm.setdefault("uncouple_pos_ori", True)
     arm.setdefault("input_type", "delta" if delta else "absolute")
     arm.setdefault("input_ref_frame", "world")
     arm.setdefault("gripper", {"type": "GRIP"})

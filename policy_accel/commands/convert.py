@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.errors import UserError
+from policy_accel.written_formats import WRITTEN_FORMATS
 
-FORMATS = ("zarr", "robomimic", "lerobot", "npz")
 _LEROBOT_OPTIONS = {"lerobot_version": "version", "fps": "fps", "video": "images"}
 
 
@@ -19,7 +19,7 @@ def add_convert_arguments(convert: argparse.ArgumentParser) -> None:
         "input", metavar="IN", help="demonstrations of any known format; shipped:NAME is a set that ships"
     )
     convert.add_argument("output", type=Path, metavar="OUT", help="new file or folder; a zarr ending in .zip is a zip")
-    convert.add_argument("--to", required=True, choices=FORMATS, help="format to write")
+    convert.add_argument("--to", required=True, choices=WRITTEN_FORMATS, help="format to write")
     convert.add_argument("--keys", metavar="A,B", help="only these keys (default: all)")
     convert.add_argument("--filter", metavar="NAME", help="only the episodes of this filter, as robomimic's mask/NAME")
     convert.add_argument(

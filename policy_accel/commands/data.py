@@ -23,11 +23,14 @@ def _inspect(path: Path, resolution: int | None) -> Inspection:
     from policy_accel.data import inspect
     from policy_accel.data.images import image_form, image_path, inspect_images
     from policy_accel.data.images.tree import KNOWN_FORMS
+    from policy_accel.data.readers import recognised_format
 
     place = image_path(path)
     try:
         inspection = inspect(place)
     except UserError as error:
+        if recognised_format(place) is not None:
+            raise
         if image_form(place) is None:
             raise UserError(f"{str(error).rstrip('.')}; nor is it an image set, of which {KNOWN_FORMS}") from error
         return inspect_images(place, resolution=resolution)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policy_accel.errors import UserError
+from policy_accel.written_formats import SUFFIXES, WRITTEN_FORMATS
 
 if TYPE_CHECKING:
     from policy_accel.data import Episodes
@@ -29,7 +29,6 @@ EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
 """Task -> module of `policy_accel.envs` whose `generate` plays its expert, and what to tell it."""
 WITH_CAMERAS = ("lift", "can", "square")
 TRAINING_TASKS = {"pusht": "pusht_keypoints"}
-SUFFIXES = {"robomimic": ".hdf5", "zarr": ".zarr.zip", "npz": ".npz", "lerobot": ""}
 
 
 def add_generate_arguments(generate: argparse.ArgumentParser) -> None:
@@ -42,14 +41,14 @@ def add_generate_arguments(generate: argparse.ArgumentParser) -> None:
         expert.add_argument("--output", type=Path, help="where to write (default: TASK_EPISODES_SEED and a suffix)")
         expert.add_argument(
             "--to",
-            choices=tuple(SUFFIXES),
+            choices=WRITTEN_FORMATS,
             default="robomimic" if task in WITH_CAMERAS else "zarr",
             help="format (default: %(default)s)",
         )
         expert.add_argument("--workers", type=int, default=-1, help="processes (default: one for each core)")
         if task in WITH_CAMERAS:
             expert.add_argument("--cameras", default="", help="cameras to record, as agentview,robot0_eye_in_hand")
-            expert.add_argument("--image-size", type=int, default=84, help="pixels of their frames (default: 84)")
+            expert.add_argument("--image-size", type=int, help="pixels of their frames (default: 84)")
         expert.set_defaults(run=run_generate)
     shapes = made.add_parser("shapes", help="procedural images with classes of known density")
     shapes.add_argument("--images", type=int, required=True, help="to train on; a quarter as many are drawn to test on")
@@ -64,15 +63,17 @@ def run_generate(options: argparse.Namespace) -> int:
     from policy_accel.data.formats.base import MemoryReader
     from policy_accel.data.readers import write_episodes
     from policy_accel.progress import Progress
+    from policy_accel.training.devices import available_cores
 
     path = options.output or Path(f"{options.task}_{options.episodes}_{options.seed}{SUFFIXES[options.to]}")
     _refuse_existing(path)
+    generate = _expert(options)
     progress = Progress("generate", max(1, options.episodes), unit="episode")
     try:
-        episodes = _expert(options)(
+        episodes = generate(
             options.episodes,
             options.seed,
-            workers=(os.cpu_count() or 1) if options.workers < 0 else options.workers,
+            workers=available_cores() if options.workers < 0 else options.workers,
             progress=lambda done, _: progress.to(done),
         )
     finally:
@@ -88,7 +89,13 @@ def _expert(options: argparse.Namespace) -> Callable[..., Episodes]:
     module, told = EXPERTS[options.task]
     if options.task in WITH_CAMERAS:
         cameras = tuple(name for name in options.cameras.split(",") if name)
-        told = {**told, "cameras": cameras, "image_size": options.image_size}
+        if options.image_size is not None and not cameras:
+            raise UserError(
+                f"--image-size={options.image_size} means nothing without cameras; name some, as --cameras agentview, "
+                "or leave it out."
+            )
+        sizes = {} if options.image_size is None else {"image_size": options.image_size}
+        told = {**told, "cameras": cameras, **sizes}
     return partial(import_module(f"policy_accel.envs.{module}").generate, **told)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
@@ -36,13 +38,15 @@ class Normalizer(nn.Module):
         return (y - self.offset) / self.scale
 
 
-def fit_normalizer(data: torch.Tensor | np.ndarray, mode: str = "limits") -> Normalizer:
+def fit_normalizer(
+    data: torch.Tensor | np.ndarray, mode: str = "limits", *, untouched: Sequence[int] = ()
+) -> Normalizer:
     """Fit a normaliser on data [N, D], in float64.
 
     `limits` maps minimum and maximum of every dimension to -1 and 1; `gaussian` gives mean 0 and (unbiased) standard
     deviation 1; `max_abs` divides all dimensions by the one largest magnitude (Diffusion Policy's robomimic
     observations); `identity` changes nothing. A constant dimension (range or deviation below 1e-4) is shifted to 0 and
-    keeps scale 1, as in `LinearNormalizer` of Diffusion Policy.
+    keeps scale 1, as in `LinearNormalizer` of Diffusion Policy. The columns `untouched` keep their values.
 
     Raises:
         UserError: unknown mode; data that is not [N, D] with N >= 1; NaN or Inf in the data.
@@ -73,4 +77,6 @@ def fit_normalizer(data: torch.Tensor | np.ndarray, mode: str = "limits") -> Nor
         offset = -values.mean(0) * scale
     normalizer.scale.copy_(scale)
     normalizer.offset.copy_(offset)
+    normalizer.scale[list(untouched)] = 1.0
+    normalizer.offset[list(untouched)] = 0.0
     return normalizer

@@ -8,12 +8,17 @@ from typing import Any
 
 from policy_accel.data.episodes import Episodes
 from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.streaming import EpisodeView, Progress, filtered, gather
+from policy_accel.data.formats.hdf5 import is_hdf5
+from policy_accel.data.formats.lerobot import open_lerobot
+from policy_accel.data.formats.lerobot.layout import is_lerobot
+from policy_accel.data.formats.minari import MinariReader, minari_file
+from policy_accel.data.formats.npz import NpzReader, is_npz_demonstrations
+from policy_accel.data.formats.robomimic import RobomimicReader, split_group
+from policy_accel.data.formats.streaming import EpisodeView, Progress, check_features, filtered, gather
 from policy_accel.data.zarr_replay import read_zarr
 from policy_accel.errors import one_of
 from policy_accel.files import explained
-
-WRITTEN_FORMATS = ("zarr", "robomimic", "lerobot", "npz")
+from policy_accel.written_formats import WRITTEN_FORMATS
 
 
 def open_episodes(path: Path | str, *, filter_key: str | None = None) -> EpisodeReader:
@@ -44,24 +49,35 @@ def open_other(path: Path | str) -> EpisodeReader | None:
     Raises:
         UserError: a known format that is damaged or unsound.
     """
-    from policy_accel.data.formats.hdf5 import is_hdf5
-    from policy_accel.data.formats.minari import MinariReader, minari_file
-    from policy_accel.data.formats.npz import NpzReader, is_npz_demonstrations
-    from policy_accel.data.formats.robomimic import RobomimicReader, split_group
+    file, _ = split_group(path)
+    with explained(file, "read"):
+        match recognised_format(path):
+            case "minari":
+                return MinariReader(path)
+            case "robomimic":
+                return RobomimicReader(path)
+            case "npz":
+                return NpzReader(path)
+            case "lerobot":
+                return open_lerobot(file)
+    return None
 
+
+def recognised_format(path: Path | str) -> str | None:
+    """The format that a path is of by its beginning, however damaged the rest; None for the replay buffer and others.
+
+    Raises:
+        UserError: no permission to look; a kind of Minari data set that is not read.
+    """
     file, _ = split_group(path)
     with explained(file, "read"):
         if minari_file(file) is not None:
-            return MinariReader(path)
+            return "minari"
         if is_hdf5(file):
-            return RobomimicReader(path)
+            return "robomimic"
         if is_npz_demonstrations(file):
-            return NpzReader(path)
-        if file.is_dir():
-            from policy_accel.data.formats.lerobot import open_lerobot
-
-            return open_lerobot(file)
-    return None
+            return "npz"
+        return "lerobot" if is_lerobot(file) else None
 
 
 def read_episodes(path: Path | str, keys: Sequence[str] | None = None, *, filter_key: str | None = None) -> Episodes:
@@ -102,10 +118,12 @@ def write_episodes(
         options: of the format's writer: `zarr_format` of zarr; `version`, `fps`, `images` of lerobot.
 
     Raises:
-        UserError: an unknown format or key; `path` exists; disk full; no permission; what the reader raises.
+        UserError: an unknown format or key; a key without numbers; `path` exists; disk full; no permission;
+            what the reader raises.
     """
     one_of("format", format, WRITTEN_FORMATS)
     source = reader if keys is None else EpisodeView(reader, keys)
+    check_features(source)
     _writer(format)(path, source, progress=progress, **options)
 
 

@@ -6,7 +6,6 @@ the angle passes pi, so Diffusion Policy learns the first two rows of the rotati
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from policy_accel.data.normalization import MODES, Normalizer, fit_normalizer
@@ -62,8 +61,5 @@ def fit_action_normalizer(actions: Tensor, mode: str, rotation: str) -> Normaliz
             f"task.action_normalization=position_limits needs task.action_rotation=rotation_6d, not {rotation}; "
             "choose both, or limits."
         )
-    normalizer = fit_normalizer(actions, "limits")
-    other = torch.arange(actions.shape[1], device=actions.device) % DIFFUSED >= POSITION
-    normalizer.scale[other] = 1.0
-    normalizer.offset[other] = 0.0
-    return normalizer
+    other = [column for column in range(actions.shape[1]) if column % DIFFUSED >= POSITION]
+    return fit_normalizer(actions, "limits", untouched=other)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from policy_accel.errors import UserError
 from policy_accel.evaluation.latency import LatencyMeter
-from policy_accel.evaluation.protocol import stack
+from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.demonstrations import observation_layout
+from policy_accel.policy.observations import Observations
 from policy_accel.policy.run import LoadedRun, load_run
 from policy_accel.training.devices import choose_device
 from policy_accel.training.randomness import named_generator
@@ -81,7 +82,7 @@ class Policy:
     def reset(self, seed: int = 0) -> None:
         """Begin an episode: forget observations, actions and the last plan. `seed` is that of its noise."""
         self._seed, self._chunk = seed, 0
-        self._history: deque[Any] = deque(maxlen=self.run.config.policy.n_obs_steps)
+        self._history: deque[dict[str, np.ndarray]] = deque(maxlen=self.run.config.policy.n_obs_steps)
         self._actions: deque[np.ndarray] = deque()
         self._plan: Tensor | None = None
 
@@ -92,15 +93,18 @@ class Policy:
             observation: of the environment: a row of numbers [O], or its dictionary of arrays.
 
         Raises:
-            UserError: an observation of another size than the policy's, or without an entry that it needs.
+            UserError: an observation of another size or type than the policy's, without an entry that it needs, or with
+                a value that is not finite; a prediction that is not finite.
         """
+        taken = self._taken(observation)
         if not self._history:
-            self._check(observation)
-            self._history.extend([observation] * (self.run.config.policy.n_obs_steps - 1))
-        self._history.append(observation)
+            self._history.extend([taken] * (self.run.config.policy.n_obs_steps - 1))
+        self._history.append(taken)
         if not self._actions:
             with self.latency:
                 chunk = self._predict()
+            if not np.isfinite(chunk).all():
+                raise UserError("the policy returned a NaN or infinite action; its weights may be damaged.")
             self._actions.extend(chunk)
         return self._actions.popleft()
 
@@ -112,7 +116,7 @@ class Policy:
         noise = torch.randn(1, *policy.noise_shape(config.sampling), generator=generator)
         warm = self.warm_start is not None and self._plan is not None
         trajectory = policy.plan(
-            self.layout.tensors(stack([stack(list(self._history))]), self.device),
+            self._observed(),
             noise.to(self.device),
             objective=self._objective,
             clip_sample=config.diffusion.clip_sample,
@@ -129,21 +133,39 @@ class Policy:
         done = self.run.config.policy.n_action_steps
         return torch.cat([plan[:, done:], plan[:, -1:].expand(-1, done, -1)], dim=1)
 
-    def _check(self, observation: Any) -> None:
+    def _taken(self, observation: Any) -> dict[str, np.ndarray]:
+        """A copy of what the policy takes of an observation, checked: its numbers [O], and pictures [H, W, C]."""
+        layout, images = self.layout, self.run.policy.images
         if isinstance(observation, dict):
-            for name in (*self.layout.fields, *self.layout.images):
-                entry = self.layout.entry(name)[0]
+            for name in (*layout.fields, *layout.images):
+                entry = layout.entry(name)[0]
                 if entry not in observation:
                     raise UserError(
                         f"the observation has no entry '{entry}', which task field '{name}' takes; it has "
                         f"{', '.join(observation)}."
                     )
-        elif self.layout.images:
+        elif images:
+            raise UserError(f"the policy sees pictures ({', '.join(images)}); give it a dictionary of arrays.")
+        numbers = np.array(layout.numbers(observation))
+        if numbers.shape != (self.run.policy.input_dim,):
             raise UserError(
-                f"the policy sees pictures ({', '.join(self.layout.images)}); give it a dictionary of arrays."
+                f"the observation has shape {numbers.shape}; this policy takes {self.run.policy.input_dim} numbers."
             )
-        found = self.layout.numbers(observation).shape
-        if found != (self.run.policy.input_dim,):
-            raise UserError(
-                f"the observation has shape {found}; this policy takes {self.run.policy.input_dim} numbers."
-            )
+        if not np.isfinite(numbers).all():
+            raise UserError(f"number {int(np.flatnonzero(~np.isfinite(numbers))[0])} of the observation is not finite.")
+        taken = {STATE: numbers}
+        for name, shape in images.items():
+            picture = np.array(observation[layout.entry(name)[0]])
+            if picture.dtype != np.uint8 or picture.shape != tuple(shape):
+                raise UserError(
+                    f"picture '{name}' is {picture.dtype} of shape {picture.shape}; this policy takes uint8 of "
+                    f"shape {tuple(shape)}, height, width and channels."
+                )
+            taken[name] = picture
+        return taken
+
+    def _observed(self) -> Observations:
+        """The remembered observations as the policy takes them, a batch of one."""
+        window = {name: np.stack([row[name] for row in self._history])[None] for name in self._history[0]}
+        tensors = {name: torch.from_numpy(values).to(self.device) for name, values in window.items()}
+        return tensors if self.run.policy.images else tensors[STATE]

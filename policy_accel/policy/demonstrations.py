@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from policy_accel.data.image_store import ImageStore, read_image_store
 from policy_accel.data.readers import open_episodes, read_episodes
 from policy_accel.data.split import EpisodeSplit, split_episodes
 from policy_accel.data.windows import Windows, make_windows
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, did_you_mean
 from policy_accel.policy.actions import encode_actions
 from policy_accel.policy.fields import columns, keys_of, parse_field, positions
 from policy_accel.policy.observations import ObservationLayout
@@ -49,7 +50,8 @@ class TaskConfig:
     action_rotation: str = "none"
     """none, or rotation_6d: learn the rotations of absolute actions (position, axis-angle, gripper) in six numbers."""
     observation_normalization: str = "limits"
-    """limits (to [-1, 1]), gaussian, max_abs (all divided by the largest magnitude) or identity."""
+    """limits (to [-1, 1]), limits_except_quat (fields whose key ends in quat stay as they are), gaussian, max_abs (all
+    divided by the largest magnitude) or identity."""
     action_normalization: str = "limits"
     """These, or position_limits (with rotation_6d): positions to [-1, 1], rotations and gripper as they are."""
     val_ratio: float = 0.02
@@ -78,7 +80,19 @@ def data_path(config: TaskConfig) -> Path:
 
 
 def observation_layout(config: TaskConfig) -> ObservationLayout:
-    """What a policy of this task takes from the environment's observation."""
+    """What a policy of this task takes from the environment's observation.
+
+    Raises:
+        UserError: task.environment_keys renames something that is neither a field nor a picture, but nearly so. Names
+            that are like none may belong to a picture that task.images leaves out this time.
+    """
+    known = [*config.observation, *config.goal, *config.images]
+    for name in config.environment_keys:
+        if name not in known and difflib.get_close_matches(name, known, n=1, cutoff=0.6):
+            raise UserError(
+                f"task.environment_keys names '{name}', which is no field or picture of the task; "
+                f"{did_you_mean(name, known)}"
+            )
     return ObservationLayout((*config.observation, *config.goal), tuple(config.images), dict(config.environment_keys))
 
 
@@ -89,6 +103,7 @@ class Demonstrations:
     Actions are in the form that is diffused, the rest is in the data's units. groups: [N] int64, the group of each step
     when the task has groups. goal_columns: columns of the observation that a plan's goal pins, () without planning.
     action_range: smallest and largest value [A] of each number of the recorded actions. metadata: of the data set.
+    quaternions: columns of the observation that belong to fields whose key ends in quat.
     """
 
     observations: Tensor
@@ -101,6 +116,7 @@ class Demonstrations:
     goal_columns: tuple[int, ...] = ()
     action_range: tuple[np.ndarray, np.ndarray] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    quaternions: tuple[int, ...] = ()
 
 
 def read_task_episodes(config: TaskConfig) -> tuple[Episodes, EpisodeSplit]:
@@ -150,15 +166,18 @@ def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrati
         return make_windows(ends, policy.horizon, pad_before=pad_before, pad_after=pad_after, episodes=used)
 
     actions = torch.from_numpy(columns(episodes, [config.action]))
+    observed = [*config.observation, *([] if planning else config.goal)]
+    quaternions = [name for name in observed if parse_field(name)[0].endswith("quat")]
     return Demonstrations(
-        observations=torch.from_numpy(columns(episodes, [*config.observation, *([] if planning else config.goal)])),
+        observations=torch.from_numpy(columns(episodes, observed)),
         actions=encode_actions(actions, config.action_rotation),
         train=windows(split.train),
         validation=windows(split.validation) if (split.validation & long_enough).any() else None,
         train_episodes=int(split.train.sum()),
         groups=None if config.group is None else _groups(episodes, config.group),
         images=read_pictures(config),
-        goal_columns=positions(episodes, config.goal_state or "", config.observation) if planning else (),
+        goal_columns=_goal_columns(episodes, config) if planning else (),
+        quaternions=tuple(place for name in quaternions for place in positions(episodes, name, observed)),
         action_range=(actions.amin(0).numpy(), actions.amax(0).numpy()),
         metadata=episodes.metadata,
     )
@@ -172,6 +191,18 @@ def _check_goal(config: TaskConfig, planning: bool) -> None:
         )
     if planning and config.images:
         raise UserError("policy.conditioning=planning plans numbers, not pictures; set task.images=[].")
+
+
+def _goal_columns(episodes: Episodes, config: TaskConfig) -> tuple[int, ...]:
+    """Columns of the observation that the goal pins, as many as it has numbers."""
+    pinned = positions(episodes, config.goal_state or "", config.observation)
+    numbers = columns(episodes, config.goal).shape[1]
+    if len(pinned) != numbers:
+        raise UserError(
+            f"task.goal=[{', '.join(config.goal)}] has {numbers} numbers and task.goal_state={config.goal_state} takes "
+            f"{len(pinned)} columns of the observation; make them agree."
+        )
+    return pinned
 
 
 def read_pictures(config: TaskConfig) -> ImageStore | None:

@@ -55,6 +55,8 @@ class EvaluationConfig:
         for name, least in (("episodes", 0), ("start_seed", 0), ("slots", 1), ("workers", -1), ("videos", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"evaluation.{name}={getattr(self, name)} must be at least {least}.")
+        if self.camera is not None and self.videos == 0:
+            raise UserError(f"evaluation.camera={self.camera} films nothing with evaluation.videos=0; raise videos.")
         if not 0 < self.confidence < 1:
             raise UserError(f"evaluation.confidence={self.confidence} must lie between 0 and 1.")
 
@@ -88,6 +90,7 @@ class PolicyEvaluator:
         if task.environment is None:
             raise UserError(f"task '{task.name}' has no environment to score a policy in; set task.environment.")
         self.task = task
+        self._described_by: str | None = None
         self.objective, self.clip_sample, self.sampling, self.config = objective, clip_sample, sampling, config
         self.video_dir = video_dir
         self.layout = observation_layout(task)
@@ -118,13 +121,19 @@ class PolicyEvaluator:
             )
         spec = self.pool.spec
         self.pool.spec = replace(spec, kwargs={**spec.kwargs, "env_args": env_args})
+        self._described_by = self.task.data
 
     def check_fits(self, policy: DiffusionPolicy, action_range: tuple[np.ndarray, np.ndarray] | None = None) -> None:
         """Raise UserError unless the environment gives what the policy takes, and takes what it returns.
 
         action_range: smallest and largest value [A] of the demonstrations' actions, to compare with the environment's.
         """
-        observations, actions = environment_spaces(self.pool.spec)
+        try:
+            observations, actions = environment_spaces(self.pool.spec)
+        except UserError as error:
+            if self._described_by is None:
+                raise
+            raise UserError(f"{self._described_by}: {error}") from error
         self.layout.check(observations, policy.input_dim, policy.images, self.pool.spec.id)
         if actions.shape != (policy.executed_dim,):
             raise UserError(

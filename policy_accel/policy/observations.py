@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +11,33 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.data.normalization import MODES, Normalizer, fit_normalizer
+from policy_accel.errors import UserError, did_you_mean, one_of
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.fields import parse_field
 
 Observations = Tensor | dict[str, Tensor]
 """Numbers [B, T, O], or a dictionary with these as "state" and pictures uint8 [B, T, H, W, C] by name."""
+
+
+OBSERVATION_MODES = (*MODES, "limits_except_quat")
+
+
+def fit_observation_normalizer(observations: Tensor, mode: str, quaternions: Sequence[int]) -> Normalizer:
+    """Fit the normaliser of observations [N, O]; without columns it has nothing to do.
+
+    `limits_except_quat` is `limits` but for the columns `quaternions`, which stay as they are: what the reference does
+    for the hand beside robomimic's pictures. The other modes are those of `fit_normalizer`.
+
+    Raises:
+        UserError: an unknown mode; what `fit_normalizer` raises.
+    """
+    one_of("task.observation_normalization", mode, OBSERVATION_MODES)
+    if not observations.shape[1]:
+        return Normalizer(0)
+    if mode == "limits_except_quat":
+        return fit_normalizer(observations, "limits", untouched=quaternions)
+    return fit_normalizer(observations, mode)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class PolicyConfig:
     conditioning: str = "global"
     """global: observations go to the denoiser as a condition (FiLM or attention). inpainting: the trajectory holds
     actions and observations, and the known observations are put back at every sampling step. planning: so, and the
-    goal is put at the last step (Janner et al. 2022)."""
+    goal is put at the last step (Janner et al. 2022); the denoiser is also told both as a condition."""
 
     def check(self) -> None:
         """Raise UserError unless the numbers fit together."""
@@ -95,11 +95,12 @@ class DiffusionPolicy(nn.Module):
                 f"policy.conditioning={config.conditioning} puts observations into the trajectory, which pictures do "
                 "not fit; use policy.conditioning=global."
             )
+        self.conditioned = config.conditioning != "inpainting"
         self.channels = action_dim + (observation_dim if self.inpainting else 0)
         self.observation_normalizer = Normalizer(observation_dim)
         self.action_normalizer = Normalizer(action_dim)
         self.encoder: ObservationEncoder | None = None
-        features = observation_dim
+        features = self.input_dim
         if self.images:
             self.encoder = build_encoder(encoder or EncoderConfig(), images=self.images, state_dim=observation_dim)
             features = self.encoder.output_dim
@@ -107,7 +108,7 @@ class DiffusionPolicy(nn.Module):
             model,
             channels=self.channels,
             horizon=config.horizon,
-            condition_shape=None if self.inpainting else (config.n_obs_steps, features),
+            condition_shape=(config.n_obs_steps, features) if self.conditioned else None,
         )
 
     @property
@@ -135,6 +136,10 @@ class DiffusionPolicy(nn.Module):
             assert isinstance(condition, Tensor)
             return condition
         return self.encoder(condition)
+
+    def with_goal(self, normalized: Tensor, goal: Tensor) -> Tensor:
+        """The condition of a plan: normalised observations [B, n_obs_steps, O], each with the goal [B, G] behind it."""
+        return torch.cat([normalized, goal[:, None].expand(-1, normalized.shape[1], -1)], dim=-1)
 
     def known_mask(self, device: torch.device) -> Tensor | None:
         """Bool [horizon, channels], true at the observations (and the goal) that in-painting is given, else None."""
@@ -219,7 +224,7 @@ class DiffusionPolicy(nn.Module):
         return decode_actions(self.action_normalizer.inverse(chunk), self.action_rotation)
 
     def _inputs(self, observations: Observations) -> tuple[Tensor | None, Tensor | None]:
-        """The encoded condition, or the trajectory [B, horizon, channels] that holds what in-painting is given."""
+        """The encoded condition, and the trajectory [B, horizon, channels] that holds what in-painting is given."""
         if isinstance(observations, dict):
             normalized = self.observation_normalizer(observations[STATE])
             return self.encode({**observations, STATE: normalized}), None
@@ -229,8 +234,10 @@ class DiffusionPolicy(nn.Module):
             return normalized, None
         given = normalized.new_zeros(len(normalized), self.config.horizon, self.channels)
         given[:, : self.config.n_obs_steps, self.action_dim :] = normalized
-        if self.goal_columns:
-            columns = list(self.goal_columns)
-            scale, offset = self.observation_normalizer.scale[columns], self.observation_normalizer.offset[columns]
-            given[:, -1, [self.action_dim + column for column in columns]] = goal * scale + offset
-        return None, given
+        if not self.goal_columns:
+            return None, given
+        columns = list(self.goal_columns)
+        scale, offset = self.observation_normalizer.scale[columns], self.observation_normalizer.offset[columns]
+        goal = goal * scale + offset
+        given[:, -1, [self.action_dim + column for column in columns]] = goal
+        return self.with_goal(normalized, goal), given

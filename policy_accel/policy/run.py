@@ -17,7 +17,7 @@ from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError, refuse_idle
 from policy_accel.models import DENOISERS
 from policy_accel.policy.config import RobotConfig, register
-from policy_accel.policy.demonstrations import Demonstrations, load_demonstrations
+from policy_accel.policy.demonstrations import Demonstrations, load_demonstrations, observation_layout
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.observations import Observations
 from policy_accel.policy.policy import DiffusionPolicy
@@ -101,7 +101,7 @@ def build_task(config: RobotConfig, evaluator: PolicyEvaluator | None = None) ->
     config.policy.check()
     objective = build_objective(config.diffusion, config.acceleration)
     config.sampling.check(objective.process)
-    _check_acceleration(config)
+    _check_combinations(config)
     demonstrations: Demonstrations = load_demonstrations(config.task, config.policy)
     policy = build_policy(
         config,
@@ -123,7 +123,8 @@ def build_task(config: RobotConfig, evaluator: PolicyEvaluator | None = None) ->
     )
 
 
-def _check_acceleration(config: RobotConfig) -> None:
+def _check_combinations(config: RobotConfig) -> None:
+    observation_layout(config.task)
     if config.acceleration.noise.within == "condition":
         if config.policy.conditioning != "global":
             raise UserError(
@@ -135,6 +136,21 @@ def _check_acceleration(config: RobotConfig) -> None:
                 "acceleration.noise.within=condition compares numbers, and this task's conditions are pictures "
                 f"(task.images={config.task.images}); use within=groups."
             )
+    if config.task.action_rotation != "none" and config.task.environment_options.get("actions") == "relative":
+        raise UserError(
+            f"task.action_rotation={config.task.action_rotation} is for absolute poses, and "
+            "task.environment_options.actions=relative takes changes of them; use action_rotation=none."
+        )
+    if (
+        config.policy.conditioning != "global"
+        and config.task.observation_normalization == "gaussian"
+        and config.diffusion.clip_sample is not None
+    ):
+        raise UserError(
+            f"diffusion.clip_sample={config.diffusion.clip_sample} would cut the observations in the trajectory "
+            f"(policy.conditioning={config.policy.conditioning}) at that many deviations; use "
+            "task.observation_normalization=limits, or diffusion.clip_sample=null."
+        )
     scored = config.evaluation.episodes > 0 and config.task.environment is not None
     check_noise_schedule(
         config.acceleration.noise,

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from policy_accel.acceleration.conditional import ConditionalMean, kmeans_groups, ridge_mean
 from policy_accel.acceleration.config import NoiseConfig
-from policy_accel.data.normalization import fit_normalizer
 from policy_accel.data.windows import Windows
 from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.actions import fit_action_normalizer
 from policy_accel.policy.demonstrations import Demonstrations
+from policy_accel.policy.observations import fit_observation_normalizer
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.training.task import Batch, Condition
 
@@ -62,13 +62,15 @@ class ChunkTask:
         self.mask_padding = mask_padding
         self.evaluator = evaluator
         observation_mode, action_mode = normalization
-        if demonstrations.observations.shape[1]:
-            policy.observation_normalizer = fit_normalizer(demonstrations.observations, observation_mode)
+        policy.observation_normalizer = fit_observation_normalizer(
+            demonstrations.observations, observation_mode, demonstrations.quaternions
+        )
         policy.action_normalizer = fit_action_normalizer(demonstrations.actions, action_mode, policy.action_rotation)
         self.observations = policy.observation_normalizer(demonstrations.observations)
         self.actions = policy.action_normalizer(demonstrations.actions)
         self.store = demonstrations.images
         self.crop = crop
+        self.goal_columns = torch.tensor(policy.goal_columns, dtype=torch.int64)
         self.description = describe(demonstrations)
         self.action_range = demonstrations.action_range
         self.train, self.validation = demonstrations.train, demonstrations.validation
@@ -126,6 +128,7 @@ class ChunkTask:
         if self.store is not None:
             self.store.to(device)
         self.known = self.policy.known_mask(device)
+        self.goal_columns = self.goal_columns.to(device)
         self.groups = None if self.groups is None else self.groups.to(device)
         self.mean = None if self.mean is None else self.mean.to(device)
 
@@ -147,20 +150,20 @@ class ChunkTask:
     def _gather(self, windows: Windows, indices: Tensor, crop: int | None, generator: torch.Generator | None) -> Batch:
         steps = windows.indices[indices]
         counted = windows.valid[indices][:, :, None] if self.mask_padding else None
-        trajectory = self._trajectory(steps)
-        if self.known is None:
-            observed = steps[:, : self.policy.config.n_obs_steps]
-            numbers = self.observations[observed]
-            condition: Condition = numbers
-            if self.store is not None:
-                condition = {STATE: numbers, **self.store.gather(observed, crop=crop, generator=generator)}
-            return Batch(trajectory, condition=condition, counted=counted)
-        unknown = ~self.known
-        return Batch(
-            trajectory,
-            counted=unknown if counted is None else unknown & counted,
-            known=self.known,
-        )
+        condition = self._condition(steps, crop, generator) if self.policy.conditioned else None
+        if self.known is not None:
+            counted = ~self.known if counted is None else ~self.known & counted
+        return Batch(self._trajectory(steps), condition=condition, counted=counted, known=self.known)
+
+    def _condition(self, steps: Tensor, crop: int | None, generator: torch.Generator | None) -> Condition:
+        """What the denoiser is told of windows `steps` [B, horizon]."""
+        observed = steps[:, : self.policy.config.n_obs_steps]
+        numbers = self.observations[observed]
+        if self.store is not None:
+            return {STATE: numbers, **self.store.gather(observed, crop=crop, generator=generator)}
+        if len(self.goal_columns):  # where the window ends is a goal that its actions reach
+            return self.policy.with_goal(numbers, self.observations[steps[:, -1]].index_select(1, self.goal_columns))
+        return numbers
 
     def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         """Score `model` by rollouts, or None when the task has no environment."""

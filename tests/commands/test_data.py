@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from policy_accel.commands.data import run_fetch, run_inspect
 from policy_accel.data import Episodes, Fetched, write_zarr
+from policy_accel.data.formats.base import MemoryReader
 from policy_accel.data.images import read_images
+from policy_accel.data.readers import write_episodes
 from policy_accel.errors import UserError
 
 
@@ -47,6 +51,29 @@ def test_inspect_of_neither(tmp_path):
         run_inspect(tmp_path / "text")
     with pytest.raises(UserError, match=r"nope: does not exist"):
         run_inspect(tmp_path / "nope")
+
+
+@pytest.mark.parametrize(("name", "words"), [("robomimic", "truncated or damaged"), ("lerobot", "does not exist")])
+def test_inspect_of_damaged_demonstrations_does_not_speak_of_images(tmp_path, name, words):
+    path = tmp_path / "cut"
+    write_episodes(path, MemoryReader(Episodes({"action": np.ones((40, 2), np.float32)}, [20, 40])), name)
+    if path.is_dir():
+        next(path.glob("data/**/*.parquet")).unlink()
+    else:
+        os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(UserError, match=words) as error:
+        run_inspect(path)
+    assert "image set" not in str(error.value)
+
+
+def test_inspect_of_images_beside_a_file_that_is_called_as_lerobots(tmp_path, capsys):
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/info.json").write_text("{}")
+    for kind in ("a", "b"):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / kind / "0.png")
+    assert run_inspect(tmp_path) == 0
+    assert "2 images of 3 x 8 x 8" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("images", "hint"), [(True, "train task=toy task.data="), (False, "train task.data=")])

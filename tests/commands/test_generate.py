@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from policy_accel.cli import main
 from policy_accel.commands.data import run_inspect
-from policy_accel.commands.generate import EXPERTS, SUFFIXES, TRAINING_TASKS
+from policy_accel.commands.generate import EXPERTS, TRAINING_TASKS, WITH_CAMERAS
 from policy_accel.configuration import ROBOT, groups
-from policy_accel.data import read_episodes
+from policy_accel.data import Episodes, read_episodes
 from policy_accel.data.images import read_images
+from policy_accel.training.devices import available_cores
+from policy_accel.written_formats import SUFFIXES
 
 
 def test_shapes_are_drawn_and_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,3 +58,31 @@ def test_every_expert_has_a_task_to_train_on() -> None:
         parameters = signature(import_module(f"policy_accel.envs.{module}").generate).parameters
         assert set(told) <= set(parameters)
         assert TRAINING_TASKS.get(name, name) in groups(ROBOT)["task"]
+
+
+@pytest.mark.parametrize("task", WITH_CAMERAS)
+def test_a_size_of_frames_without_cameras_is_refused(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "generate", task, "--episodes", "1", "--image-size", "128"]) == 2
+    assert "--image-size=128 means nothing without cameras; name some" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_are_the_cores_that_the_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those of the machine, as a container or a batch job shares it."""
+    from policy_accel.envs import maze_demonstrations
+
+    seen: list[int] = []
+    play = maze_demonstrations.generate
+
+    def generate(*arguments: Any, workers: int, **more: Any) -> Episodes:
+        seen.append(workers)
+        return play(*arguments, workers=1, **more)
+
+    monkeypatch.setattr(maze_demonstrations, "generate", generate)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4096)
+    path = tmp_path / "x.npz"
+    assert main(["data", "generate", "pointmaze_umaze", "--episodes", "1", "--to", "npz", "--output", str(path)]) == 0
+    assert seen == [available_cores()]

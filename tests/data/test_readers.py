@@ -1,5 +1,8 @@
 """Which reader takes a path, by its content."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -47,3 +50,27 @@ def test_unknown_formats(tmp_path):
 def test_missing(tmp_path, name):
     with pytest.raises(UserError, match=rf"{name}: does not exist, cannot read it; check the path"):
         open_episodes(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", WRITTEN_FORMATS)
+def test_a_key_without_numbers_is_refused_by_every_format(tmp_path, name):
+    np.savez(tmp_path / "in.npz", actions=np.ones((20, 2)), force=np.ones((20, 0)), traj_lengths=[8, 12])
+    with open_episodes(tmp_path / "in.npz") as reader:
+        with pytest.raises(
+            UserError, match=r"in\.npz: data/force holds no numbers \(\[0\] a step\); leave the key out"
+        ):
+            write_episodes(tmp_path / "x", reader, name)
+        assert [path.name for path in tmp_path.iterdir()] == ["in.npz"]
+        write_episodes(tmp_path / "x", reader, name, keys=["action"])
+    assert read_episodes(tmp_path / "x").arrays.keys() == {"action"}
+
+
+def test_names_of_formats_need_no_imports():
+    """The command line lists them whenever it starts."""
+    code = "import sys, policy_accel.written_formats; assert not {'numpy', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_readers_need_no_torch():
+    code = "import sys, policy_accel.data.readers; assert not {'torch', 'h5py', 'pyarrow', 'zarr'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -4,6 +4,9 @@ import os
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -208,3 +211,37 @@ def test_yaw_of_a_hand_that_points_down():
 def test_bad_arguments_are_one_sentence(arguments, message):
     with pytest.raises(UserError, match=message):
         generate(**({"episodes": 1, "seed": 0} | arguments))
+
+
+GATHER = """
+import pickle, re
+import numpy as np
+from policy_accel.envs import robosuite_demonstrations as module
+
+def memory(name):
+    return int(re.search(name + r":\\s+(\\d+) kB", open("/proc/self/status").read()).group(1)) / 1024
+
+class Plain:
+    env_args = {}
+
+def recorded(index):
+    arrays = {"action": np.ones((80, 7), np.float32), "agentview_image": np.full((80, 84, 84, 3), index, np.uint8)}
+    # As it comes from a process that played it.
+    return pickle.loads(pickle.dumps(module.RobosuiteEpisode(arrays, "<mujoco/>" * 10_000, index, True)))
+
+def episodes(attempt, count, seed, **options):
+    global before
+    before = memory("VmRSS")
+    return [recorded(index) for index in range(count)]
+
+module.successful_episodes, module._environment = episodes, lambda *options: Plain()
+made = module.generate(160, 0, task="lift", cameras=["agentview"])
+assert (made.arrays["agentview_image"][:, 0, 0, 0] == np.repeat(np.arange(160), 80)).all()
+print((memory("VmHWM") - before) / (made.arrays["agentview_image"].nbytes / 2**20))
+"""
+
+
+def test_frames_are_not_in_memory_twice():
+    done = subprocess.run([sys.executable, "-c", GATHER], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) < 1.6

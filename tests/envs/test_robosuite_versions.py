@@ -153,3 +153,9 @@ def test_unknown_environments_and_arguments_are_refused(env_args):
     env_args["env_kwargs"]["colour"] = "red"
     with pytest.raises(UserError, match=r"Lift does not take these env_kwargs .*colour"):
         Robosuite(env_args=env_args)
+
+
+def test_a_controller_that_lacks_settings_is_named() -> None:
+    args = {"env_name": "Lift", "env_version": "1.5.1", "env_kwargs": {"controller_configs": {"type": "OSC_POSE"}}}
+    with pytest.raises(UserError, match=r"x\.hdf5: the controller of env_args lacks damping_ratio, impedance_mode"):
+        composite_controllers(args["env_kwargs"]["controller_configs"], 1, "x.hdf5")

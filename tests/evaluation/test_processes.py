@@ -212,7 +212,7 @@ def test_no_orphans(tmp_path, kind, signal_sent):
     ids = worker_ids(tmp_path)
     time.sleep(0.3)
     os.killpg(script.pid, signal_sent)
-    _, messages = script.communicate(timeout=30)
+    _, messages = script.communicate(timeout=120)
     assert messages.count("Traceback") == (signal_sent == signal.SIGINT), "only the script's own"
     wait_until(lambda: not any(alive(pid) for pid in ids), seconds=10)
     assert (tmp_path / "started").read_text() == "x", "the workers do not run the script"

@@ -89,6 +89,26 @@ def test_a_warm_start_takes_fewer_steps_from_the_rest_of_the_plan(
     warm = Policy.load(scored[0], device="cpu", sampling_steps=8, warm_start=0.25)
     assert network_calls(cold, 24) == [8, 8, 8]
     assert network_calls(warm, 24) == [8, 2, 2]
+    started: list[object] = []
+    network = warm.run.policy
+    plan_of = network.plan
+
+    def plan_and_note(*arguments: object, **options: object) -> torch.Tensor:
+        started.append(options["previous"])
+        started.append(plan_of(*arguments, **options))  # type: ignore[arg-type]
+        assert isinstance(started[-1], torch.Tensor)
+        return started[-1]
+
+    network.plan = plan_and_note  # type: ignore[method-assign]
+    warm.reset()
+    for step in range(9):
+        warm.act(np.full(5, step, dtype=np.float32))
+    nothing, first, previous, _ = started
+    assert nothing is None
+    assert isinstance(first, torch.Tensor)
+    assert isinstance(previous, torch.Tensor)
+    assert torch.equal(previous[:, :8], first[:, 8:])
+    assert torch.equal(previous[:, 8:], first[:, -1:].expand(-1, 8, -1))
     plan = torch.arange(16.0).reshape(1, 16, 1)
     assert warm._shifted(plan).flatten().tolist() == [*range(8, 16), *[15] * 8]
 
@@ -98,13 +118,33 @@ def test_a_warm_start_takes_fewer_steps_from_the_rest_of_the_plan(
     [
         (np.zeros(4), r"shape \(4,\); this policy takes 5 numbers"),
         ({"pixels": np.zeros(3)}, "no entry 'state', which task field 'state' takes; it has pixels"),
+        (np.array([0.0, 1.0, np.nan, 3.0, 4.0]), "number 2 of the observation is not finite"),
     ],
 )
 def test_a_wrong_observation_is_named(
     scored: tuple[Path, list[dict[str, object]]], observation: object, said: str
 ) -> None:
+    policy = Policy.load(scored[0], device="cpu")
     with pytest.raises(UserError, match=said):
-        Policy.load(scored[0], device="cpu").act(observation)
+        policy.act(observation)
+    policy.act(np.zeros(5))
+    with pytest.raises(UserError, match=said):  # not only the first one of an episode
+        policy.act(observation)
+
+
+def test_a_driver_may_use_its_buffer_again(scored: tuple[Path, list[dict[str, object]]]) -> None:
+    fresh, reused = (Policy.load(scored[0], device="cpu") for _ in range(2))
+    buffer = np.zeros(5, dtype=np.float32)
+    for step in range(17):
+        buffer[:] = 20.0 * step
+        assert np.array_equal(reused.act(buffer), fresh.act(np.full(5, 20.0 * step, dtype=np.float32)))
+
+
+def test_damaged_weights_are_named(scored: tuple[Path, list[dict[str, object]]]) -> None:
+    policy = Policy.load(scored[0], device="cpu")
+    next(policy.run.policy.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match="NaN or infinite action"):
+        policy.act(np.zeros(5))
 
 
 def test_wrong_settings_are_refused(scored: tuple[Path, list[dict[str, object]]]) -> None:

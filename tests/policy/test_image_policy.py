@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from policy_accel import Policy
 from policy_accel.data import Episodes, write_zarr
 from policy_accel.errors import UserError
 from policy_accel.evaluation.host import environment_spaces
@@ -155,6 +156,29 @@ def test_a_run_resumes_with_the_same_bits_and_predicts_from_frames(build: Build)
     edge = observations["img"].clone()
     edge[:, :, :4] = 0  # outside the centre
     assert torch.equal(run.act({**observations, "img": edge}, torch.Generator().manual_seed(1)), actions)
+
+
+def test_a_policy_in_use_takes_frames_as_the_environment_gives_them(build: Build) -> None:
+    config = build()
+    train_run(config)
+    policy = Policy.load(config.run_dir, device="cpu")
+    generator = np.random.default_rng(0)
+    frame = generator.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    agent = generator.uniform(0, 512, 2).astype(np.float32)
+    run = load_run(Path(config.run_dir))
+    history = {
+        "state": torch.from_numpy(np.stack([agent, agent]))[None],
+        "img": torch.from_numpy(np.stack([frame, frame]))[None],
+    }
+    noise = named_generator(0, "rollout", 0, 0)
+    assert np.array_equal(policy.act({"image": frame, "agent_pos": agent}), run.act(history, noise)[0, 0])
+    for picture, said in (
+        (frame.astype(np.float32) / 255, r"picture 'img' is float32 .* takes uint8"),
+        (frame[:64, :64], r"of shape \(64, 64, 3\); this policy takes uint8 of shape \(96, 96, 3\)"),
+        (frame.transpose(2, 0, 1), r"of shape \(3, 96, 96\)"),
+    ):
+        with pytest.raises(UserError, match=said):
+            policy.act({"image": picture, "agent_pos": agent})
 
 
 def test_rollouts_of_a_policy_that_sees_frames(build: Build, tmp_path: Path) -> None:

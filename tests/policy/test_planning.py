@@ -68,7 +68,7 @@ def test_a_plan_is_pinned_to_the_present_and_to_where_its_window_ends(build: Bui
     task = build_task(build("task.observation_normalization=identity", "task.action_normalization=identity"))
     data = read_episodes(walks)
     batch = task.batch(torch.arange(task.samples))
-    assert batch.condition is None
+    assert isinstance(batch.condition, torch.Tensor)
     assert batch.known is not None
     assert batch.counted is not None
     known = np.zeros((HORIZON, ACTION + OBSERVATION), dtype=bool)
@@ -77,7 +77,10 @@ def test_a_plan_is_pinned_to_the_present_and_to_where_its_window_ends(build: Bui
     assert np.array_equal(batch.known, known)
     assert np.array_equal(batch.counted, ~known)
     steps = task.train.indices
-    np.testing.assert_array_equal(batch.x0[:, :, ACTION:], data.arrays["observation"][steps])
+    observed = data.arrays["observation"]
+    np.testing.assert_array_equal(batch.x0[:, :, ACTION:], observed[steps])
+    told = np.concatenate([observed[steps[:, :1]], observed[steps[:, -1:]][:, :, 1:3]], axis=2)
+    np.testing.assert_array_equal(batch.condition, told)
 
 
 def test_one_window_begins_at_every_step_and_waits_where_the_episode_ends(build: Build, walks: Path) -> None:
@@ -134,6 +137,9 @@ def test_the_goal_follows_the_observation_of_a_chunk(build: Build, walks: Path) 
             "column 0 of action, which task.observation=.observation. does not hold",
         ),
         ("task.images=[observation]", "plans numbers, not pictures"),
+        ("task.goal_state='observation[:3]'", r"task.goal=.desired_goal. has 2 numbers and .* takes 3 columns"),
+        ("task.observation_normalization=gaussian", "clip_sample=1.0 would cut the observations in the trajectory"),
+        ("task.environment_keys={observatoin: x}", "did you mean 'observation'"),
     ],
 )
 def test_goals_that_cannot_be_planned_for_are_refused(build: Build, override: str, said: str) -> None:

@@ -87,6 +87,14 @@ def test_absolute_actions_are_learnt_with_six_numbers_of_rotation(configure: Con
     np.testing.assert_allclose(decoded[0], expected, atol=2e-3)
 
 
+def test_limits_leave_quaternions_alone(configure: Configure, lift: Episodes) -> None:
+    task = build_task(configure("task=lift", "task.observation_normalization=limits_except_quat", "task.val_ratio=0"))
+    seen = task.observations.numpy()
+    np.testing.assert_array_equal(seen[:, 13:17], lift.arrays["robot0_eef_quat"].astype(np.float32))
+    np.testing.assert_allclose(seen[:, 10:13].max(0), 1.0, atol=1e-5)
+    np.testing.assert_allclose(seen[:, 17:].min(0), -1.0, atol=1e-5)
+
+
 def test_a_filter_of_the_file_chooses_episodes(configure: Configure, lift: Episodes) -> None:
     chosen = build_task(configure("task=lift", "task.filter_key=train", "task.val_ratio=0"))
     everything = build_task(configure("task=lift", "task.val_ratio=0"))
@@ -113,6 +121,8 @@ def wrong(lift: Episodes, path: Path, **env_args: object) -> str:
         (["task=lift_image", "encoder.crop=76"], "no camera 'agentview_image'"),
         (["task=lift", "evaluation.camera=ceiling", "evaluation.videos=1"], "ceiling.*agentview"),
         (["task=lift", "task.filter_key=better"], "better"),
+        (["task=lift", "task.action_rotation=rotation_6d"], "rotation_6d is for absolute poses"),
+        (["task=lift", "evaluation.camera=frontview"], "films nothing with evaluation.videos=0"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(configure: Configure, overrides: list[str], said: str) -> None:
@@ -123,7 +133,7 @@ def test_what_does_not_fit_is_one_sentence(configure: Configure, overrides: list
 
 def test_a_file_of_another_generation_names_both_versions(configure: Configure, lift: Episodes, tmp_path: Path) -> None:
     data = wrong(lift, tmp_path / "old.hdf5", env_version="1.4.1")
-    with pytest.raises(UserError, match=r"1\.4\.1.*1\.5\.1"):
+    with pytest.raises(UserError, match=r"old\.hdf5: .*1\.4\.1.*1\.5\.1"):
         train_run(configure("task=lift", data))
 
 

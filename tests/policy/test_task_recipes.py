@@ -55,6 +55,7 @@ def test_pictures_of_robomimic() -> None:
         key: value for key, value in ROBOMIMIC.items() if "observation_norm" not in key
     }
     assert (found["encoder.crop"], found["training.batch_size"]) == (76, 64)
+    assert found["task.observation_normalization"] == "limits_except_quat"
     assert found["task.images"] == ["agentview_image", "robot0_eye_in_hand_image"]
 
 

@@ -7,8 +7,9 @@ of their numbers.
 
 Names in memory: actions -> `action`, rewards -> `reward`, terminations -> `done`, truncations -> `truncated`,
 infos/<path> -> `info.<path>`; observations -> `observation`, or the names of their dictionary, nested ones joined by
-dots: `achieved_goal.kettle`. Observations and infos have one row more than there are steps: row t belongs to step t,
-before its action, and **the last row, the observation after the last step, is left out**.
+dots: `achieved_goal.kettle`. One whose name is taken, as `action`, is called `obs.<name>`. Observations and infos have
+one row more than there are steps: row t belongs to step t, before its action, and **the last row, the observation after
+the last step, is left out**.
 
 Facts about an episode: its attributes, as `seed`. Facts about the set: metadata.json, as `minari`.
 """
@@ -17,13 +18,13 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policy_accel.data.formats.agreement import Agreement
 from policy_accel.data.formats.base import Feature
 from policy_accel.data.formats.hdf5 import attribute, damaged, datasets, json_object, native, open_hdf5
 from policy_accel.data.formats.streaming import check_keys
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 MAIN_FILE, FACTS_FILE = "main_data.hdf5", "metadata.json"
 _NAMES = {"actions": "action", "rewards": "reward", "terminations": "done", "truncations": "truncated"}
+_TAKEN = (*_NAMES.values(), "info", "obs")
 _ONE_MORE = ("observations", "infos")
 _JPEG = b"\xff\xd8\xff"
 
@@ -62,7 +64,7 @@ def memory_name(path: str) -> str:
     top, _, rest = path.partition("/")
     rest = rest.replace("/", ".")
     if top == "observations":
-        return rest or "observation"
+        return f"obs.{rest}" if rest.partition(".")[0] in _TAKEN else rest or "observation"
     name = {"infos": "info"}.get(top, _NAMES.get(top, top))
     return f"{name}.{rest}" if rest else name
 
@@ -107,8 +109,8 @@ class MinariReader:
         self._names = [named[number] for number in sorted(named)]
         if not self._names:
             raise UserError(f"{self.source}: {MAIN_FILE} holds no episode; expected episode_0 and so on.")
-        self.features: dict[str, Feature] = {}
-        self._paths: dict[str, str] = {}
+        self._agreement = Agreement(self.source, "rewards", memory_name, self._feature, _rows)
+        self.features, self._paths = self._agreement.features, self._agreement.paths
         self._jpeg: set[str] = set()
         self._lengths = [self._look_at(name) for name in self._names]
         self.episode_ends = np.cumsum(self._lengths).astype(np.int64)
@@ -125,42 +127,19 @@ class MinariReader:
         if "rewards" not in arrays or len(arrays["rewards"]) == 0:
             raise UserError(f"{self.source}: {name} has no rewards, so no step; remove it or record it again.")
         steps = len(arrays["rewards"])
-        if not self.features:
-            for path, array in arrays.items():
-                self._take_feature(name, path, array, steps)
-        for key, path in self._paths.items():
-            if path not in arrays:
-                raise UserError(
-                    f"{self.source}: {name} has no {path}, which {self._names[0]} has; remove the episode "
-                    "or record it again."
-                )
-            array, first = arrays[path], self.features[key]
-            if array.shape[0] not in _rows(path, steps):
-                raise UserError(
-                    f"{self.source}: {name} has {steps} rewards but {array.shape[0]} rows of {path}; "
-                    "copy the data set or record it again."
-                )
-            if path not in self._jpeg and Feature(array.shape[1:], native(array.dtype)) != first:
-                raise UserError(
-                    f"{self.source}: {path} of {name} is {list(array.shape[1:])} {array.dtype} a step but "
-                    f"{list(first.shape)} {first.dtype} in {self._names[0]}; all episodes must agree."
-                )
+        self._agreement.take(name, arrays, steps)
         return steps
 
-    def _take_feature(self, name: str, path: str, array: h5py.Dataset, steps: int) -> None:
-        key = memory_name(path)
+    def _feature(self, path: str, array: h5py.Dataset, steps: int) -> Feature | None:
+        if path in self._jpeg:
+            return self.features[memory_name(path)]
         if array.ndim and array.shape[0] and _is_jpeg(array):
-            picture = _decoded(array[0])
-            self.features[key], self._paths[key] = Feature(picture.shape, picture.dtype), path
             self._jpeg.add(path)
-        elif array.dtype.kind in "biuf" and array.ndim and array.shape[0] in _rows(path, steps):
-            self.features[key], self._paths[key] = Feature(array.shape[1:], native(array.dtype)), path
-        else:
-            warnings.warn(
-                f"{self.source}: {path} of {name} ({list(array.shape)} {array.dtype}) is no series of numbers, "
-                "one row per step, and is left out.",
-                stacklevel=2,
-            )
+            picture = _decoded(array[0])
+            return Feature(picture.shape, picture.dtype)
+        if array.dtype.kind in "biuf" and array.ndim and array.shape[0] in _rows(path, steps):
+            return Feature(array.shape[1:], native(array.dtype))
+        return None
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""

@@ -27,7 +27,7 @@ from policy_accel.data.episodes import end_problems, length_problems
 from policy_accel.data.formats.base import Feature
 from policy_accel.data.formats.hdf5 import attribute, native
 from policy_accel.data.formats.npz_members import Member, damaged
-from policy_accel.data.formats.streaming import check_keys, starts_of
+from policy_accel.data.formats.streaming import read_rows
 from policy_accel.errors import UserError
 from policy_accel.files import explain_os_error
 
@@ -86,7 +86,6 @@ class NpzReader:
         names = [name.removesuffix(".npy") for name in self._archive.namelist() if name.endswith(".npy")]
         self._members = {name: Member(self._archive, name) for name in names}
         self.episode_ends = self._read_ends()
-        self._starts = starts_of(self.episode_ends)
         self.features: dict[str, Feature] = {}
         self._fields: dict[str, Field] = {}
         self._episode_arrays: dict[str, list[Any]] = {}
@@ -176,10 +175,7 @@ class NpzReader:
         self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
     ) -> dict[str, np.ndarray]:
         """See `EpisodeReader`."""
-        chosen = list(self.features) if keys is None else keys
-        check_keys(self, chosen)
-        first, end = int(self._starts[episode]), int(self.episode_ends[episode])
-        return {key: self._rows(key, first + start, end if stop is None else min(first + stop, end)) for key in chosen}
+        return read_rows(self, self._rows, episode, keys, start, stop)
 
     def _rows(self, key: str, begin: int, end: int) -> np.ndarray:
         field, feature = self._fields[key], self.features[key]

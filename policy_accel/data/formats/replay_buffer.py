@@ -13,7 +13,7 @@ import numpy as np
 from policy_accel.data.episodes import end_problems, length_problems
 from policy_accel.data.formats.base import Feature
 from policy_accel.data.formats.replay_facts import EpisodeFacts, set_facts
-from policy_accel.data.formats.streaming import check_keys, starts_of
+from policy_accel.data.formats.streaming import read_rows
 from policy_accel.data.zarr_store import EXPECTED, ReplayStore, RowReader, missing_chunks, open_replay, read_array
 from policy_accel.errors import UserError
 
@@ -43,7 +43,6 @@ class ReplayBufferReader:
                 raise UserError(f"{self.source}: {fault}")
             warn_of_missing_chunks(self._replay, [f"data/{key}" for key in self._arrays], stacklevel=4)
             self.episode_ends = ends.astype(np.int64)
-            self._starts = starts_of(self.episode_ends)
             self.features = {key: Feature(array.shape[1:], array.dtype) for key, array in arrays.items()}
             self.metadata = set_facts(self._replay)
             self._facts = EpisodeFacts(self._replay, len(ends))
@@ -63,11 +62,7 @@ class ReplayBufferReader:
         self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
     ) -> dict[str, np.ndarray]:
         """See `EpisodeReader`."""
-        chosen = list(self.features) if keys is None else keys
-        check_keys(self, chosen)
-        first, end = int(self._starts[episode]), int(self.episode_ends[episode])
-        stop = end if stop is None else min(first + stop, end)
-        return {key: self._arrays[key].rows(first + start, stop) for key in chosen}
+        return read_rows(self, lambda key, *rows: self._arrays[key].rows(*rows), episode, keys, start, stop)
 
 
 def read_ends(replay: ReplayStore) -> np.ndarray:

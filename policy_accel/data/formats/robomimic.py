@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policy_accel.data.formats.agreement import Agreement
 from policy_accel.data.formats.base import Feature
 from policy_accel.data.formats.hdf5 import attribute, damaged, datasets, json_object, native, open_hdf5
 from policy_accel.data.formats.streaming import check_keys
@@ -117,8 +118,8 @@ class RobomimicReader:
         self.metadata = self._set_metadata()
         self.layout = f"robomimic HDF5, {self._version()}" + (f", in {group}/" if group else "")
         self._filters = self._read_filters() if not group else {}
-        self.features: dict[str, Feature] = {}
-        self._paths: dict[str, str] = {}
+        self._agreement = Agreement(self.source, "actions", memory_name, _feature, lambda _, steps: (steps,))
+        self.features, self._paths = self._agreement.features, self._agreement.paths
         self._lengths = [self._look_at(name) for name in self._names]
         self.episode_ends = np.cumsum(self._lengths).astype(np.int64)
 
@@ -191,43 +192,13 @@ class RobomimicReader:
         steps = len(arrays["actions"]) if arrays["actions"].ndim else 0
         if steps == 0:
             raise UserError(f"{self.source}: {name} has no step; remove it.")
-        if not self.features:
-            self._take_features(name, arrays, steps)
         told = attribute(demo.attrs.get("num_samples", steps))
         if told != steps:
             raise UserError(
                 f"{self.source}: {name} has {steps} actions but num_samples {told}; copy or record the file again."
             )
-        for key, path in self._paths.items():
-            if path not in arrays:
-                raise UserError(
-                    f"{self.source}: {name} has no {path}, which {self._names[0]} has; record it again or remove it."
-                )
-            if arrays[path].shape[:1] != (steps,):
-                raise UserError(
-                    f"{self.source}: {name} has {steps} actions but {path} is {list(arrays[path].shape)}; "
-                    "every array needs one row per step."
-                )
-            feature, first = Feature(arrays[path].shape[1:], native(arrays[path].dtype)), self.features[key]
-            if feature != first:
-                raise UserError(
-                    f"{self.source}: {path} of {name} is {list(feature.shape)} {feature.dtype} a step but "
-                    f"{list(first.shape)} {first.dtype} in {self._names[0]}; all demonstrations of a file must agree."
-                )
+        self._agreement.take(name, arrays, steps)
         return steps
-
-    def _take_features(self, name: str, arrays: dict[str, h5py.Dataset], steps: int) -> None:
-        for path, array in arrays.items():
-            key = memory_name(path)
-            if array.dtype.kind not in "biuf" or (key.startswith("extra.") and array.shape[:1] != (steps,)):
-                warnings.warn(
-                    f"{self.source}: {path} of {name} ({list(array.shape)} {array.dtype}) is no series of numbers, "
-                    "one row per step, and is left out.",
-                    stacklevel=2,
-                )
-                continue
-            self.features[key] = Feature(array.shape[1:], native(array.dtype))
-            self._paths[key] = path
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
@@ -249,6 +220,12 @@ class RobomimicReader:
             except (OSError, RuntimeError, KeyError) as error:
                 raise damaged(self.source, error, f"{self._names[episode]}/{self._paths[key]}") from error
         return values
+
+
+def _feature(path: str, array: h5py.Dataset, steps: int) -> Feature | None:
+    if array.dtype.kind not in "biuf" or (memory_name(path).startswith("extra.") and array.shape[:1] != (steps,)):
+        return None
+    return Feature(array.shape[1:], native(array.dtype))
 
 
 def native_facts(name: str, steps: int, filters: list[str]) -> dict[str, Any]:

@@ -109,13 +109,10 @@ def gather(reader: EpisodeReader, keys: Sequence[str] | None = None) -> Episodes
         UserError: an unknown key; damaged data; any fault that `Episodes` finds.
     """
     chosen = list(reader.features) if keys is None else list(keys)
-    check_keys(reader, chosen)
     steps, starts = int(reader.episode_ends[-1]), starts_of(reader.episode_ends)
-    features = {key: reader.features[key] for key in chosen}
-    for key, feature in features.items():
-        for problem in feature_problems(key, feature):
-            raise UserError(f"{reader.source}: {problem}")
-    arrays = {key: np.empty((steps, *feature.shape), feature.dtype) for key, feature in features.items()}
+    view = EpisodeView(reader, chosen)
+    check_features(view)
+    arrays = {key: np.empty((steps, *feature.shape), feature.dtype) for key, feature in view.features.items()}
     for episode, start, rows, values in pieces(reader, chosen):
         first = int(starts[episode]) + start
         for key in chosen:
@@ -126,7 +123,17 @@ def gather(reader: EpisodeReader, keys: Sequence[str] | None = None) -> Episodes
 
 def feature_problems(key: str, feature: Feature) -> Iterator[str]:
     """What makes a key unusable whatever its values, one sentence each."""
-    yield from value_problems(key, np.zeros((1, *feature.shape), feature.dtype), None)
+    if 0 in feature.shape:
+        yield f"data/{key} holds no numbers ({list(feature.shape)} a step); leave the key out or record it again."
+    else:
+        yield from value_problems(key, np.zeros((1, *feature.shape), feature.dtype), None)
+
+
+def check_features(reader: EpisodeReader) -> None:
+    """Raise UserError for the first key of a reader that is unusable whatever its values."""
+    for key, feature in reader.features.items():
+        for problem in feature_problems(key, feature):
+            raise UserError(f"{reader.source}: {problem}")
 
 
 def check_keys(reader: EpisodeReader, keys: Iterable[str]) -> None:
@@ -134,6 +141,21 @@ def check_keys(reader: EpisodeReader, keys: Iterable[str]) -> None:
     for key in keys:
         if key not in reader.features:
             raise UserError(f"{reader.source}: has no key '{key}'; {did_you_mean(key, reader.features)}")
+
+
+def read_rows(
+    reader: EpisodeReader,
+    rows: Callable[[str, int, int], np.ndarray],
+    episode: int,
+    keys: Sequence[str] | None,
+    start: int,
+    stop: int | None,
+) -> dict[str, np.ndarray]:
+    """`EpisodeReader.read` where all episodes stand end to end: `rows(key, begin, end)` gives rows of the whole set."""
+    chosen = list(reader.features) if keys is None else keys
+    check_keys(reader, chosen)
+    first, end = (int(reader.episode_ends[episode - 1]) if episode else 0), int(reader.episode_ends[episode])
+    return {key: rows(key, first + start, end if stop is None else min(first + stop, end)) for key in chosen}
 
 
 class EpisodeView:

@@ -130,11 +130,47 @@ def test_faults(make):
         read_episodes(path)
     with h5py.File(main, "r+") as file:
         file["episode_4/actions"] = np.zeros((STEPS - 1, 2), np.float32)
-    with pytest.raises(UserError, match=r"episode_4 has 6 rewards but 5 rows of actions"):
+    with pytest.raises(UserError, match=r"episode_4 has 6 rewards but actions is \[5, 2\]; every array needs"):
         read_episodes(path)
     (path / "data/metadata.json").unlink()
     with pytest.raises(UserError, match=r"metadata\.json: does not exist, cannot read it"):
         read_episodes(path)
+
+
+def test_array_that_the_first_episode_lacks(make):
+    path = make(box(3))
+    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
+        file["episode_2/infos/force"] = np.zeros((STEPS + 1, 3))
+    with pytest.raises(UserError, match=r"episode_0 has no infos/force, which episode_2 has; record episode_0 again"):
+        open_episodes(path)
+
+
+def test_observations_whose_names_are_taken(make):
+    """Beside the real actions, rewards and ends, none is overwritten; nor are infos by a nested observation."""
+    names = ("action", "reward", "done", "truncated")
+    inner = spaces.Dict({"success": box(2)})
+    space = spaces.Dict({**{name: box(4) for name in names}, "info": inner, "state": box(2)})
+    read = read_episodes(make(space))
+    own_step = np.concatenate([np.arange(length) for length in read.lengths])
+    np.testing.assert_allclose(read.arrays["action"][:, 0], own_step / 10, rtol=1e-6)
+    np.testing.assert_array_equal(read.arrays["reward"], own_step + 1)
+    assert read.arrays["done"].sum() == 10
+    assert read.arrays["truncated"].sum() == 1
+    for name in names:
+        np.testing.assert_array_equal(read.arrays[f"obs.{name}"], np.repeat(own_step[:, None], 4, 1))
+    np.testing.assert_array_equal(read.arrays["info.success"], own_step > 3)
+    np.testing.assert_array_equal(read.arrays["obs.info.success"], np.repeat(own_step[:, None], 2, 1))
+    assert "state" in read.arrays
+
+
+def test_two_arrays_with_one_name(make):
+    path = make(spaces.Dict({"goal": spaces.Dict({"door": box(1)})}))
+    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
+        file["episode_0/observations/goal.door"] = np.zeros((3, 1))
+    with pytest.raises(
+        UserError, match=r"observations/goal\.door of episode_0 would both be called 'goal\.door'; rename"
+    ):
+        open_episodes(path)
 
 
 def test_report(make):

@@ -144,6 +144,13 @@ def test_arrays_that_are_no_series_are_left_out_with_a_warning(file):
         assert "extra.language" not in read_episodes(file).arrays
 
 
+def test_text_of_a_later_demonstration_is_left_out_with_a_warning(file):
+    with change(file) as handle:
+        handle["data/demo_2/language"] = "lift the cube"
+    with pytest.warns(UserWarning, match=r"language of demo_2 .* is no series of numbers.* left out"):
+        read_episodes(file)
+
+
 def test_mask_with_a_name_that_is_not_there(file):
     with change(file) as handle:
         handle["mask/more"] = np.array([b"demo_2", b"demo_77"])
@@ -167,6 +174,11 @@ def put(name, values):
     return damage
 
 
+def only_later(handle):
+    for demo in ("demo_2", "demo_10"):
+        handle[f"data/{demo}/obs/force"] = np.zeros((LENGTHS[demo], 3))
+
+
 def set_attribute(place, name, value):
     def damage(handle):
         handle[place].attrs[name] = value
@@ -184,6 +196,7 @@ def set_attribute(place, name, value):
             put("data/demo_2/obs/object", np.zeros((5, 9))),
             "obs/object of demo_2 is [9] float64 a step but [10] float64",
         ),
+        (only_later, "demo_0 has no obs/force, which demo_2 has; record demo_0 again, remove it, or remove obs/force"),
         (put("data/demo_10/rewards", np.zeros(5)), "demo_10 has 6 actions but rewards is [5]"),
         (put("data/demo_2/obs/object", np.full((5, 10), np.nan)), "data/object holds NaN at step 4 (episode 1, its"),
         (set_attribute("data/demo_2", "num_samples", 9), "demo_2 has 5 actions but num_samples 9"),

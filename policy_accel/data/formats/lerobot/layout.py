@@ -106,6 +106,12 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield value
 
 
+def is_lerobot(root: Path) -> bool:
+    """Whether a folder has a LeRobot info.json of any version, however damaged the rest."""
+    paths = [root / name for name in (INFO, OLD_INFO)]
+    return any(path.is_file() and b"codebase_version" in path.read_bytes() for path in paths)
+
+
 def read_info(root: Path) -> dict[str, Any] | None:
     """The content of info.json of a version that can be read, None when `root` is no LeRobot data set.
 

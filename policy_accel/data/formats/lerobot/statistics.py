@@ -14,6 +14,7 @@ from policy_accel.data.formats.lerobot.layout import CAMERAS, V30, Column
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 _MAX_SAMPLES = 10_000
+_SAMPLE_BYTES = 16_000_000  # of all features of an episode together, for their quantiles
 
 Statistics = dict[str, dict[str, np.ndarray]]
 """Feature -> "min", "max", "mean", "std", "count" [1], and for v3.0 the quantiles."""
@@ -41,9 +42,15 @@ class EpisodeStatistics:
         # LeRobot refuses a set in which a feature named like an image has statistics of another shape.
         self._columns = [column for column in columns if column.dtype in CAMERAS or "image" not in column.name]
         self._frames = sampled_frames(length)
-        self._rows = np.unique(np.round(np.linspace(0, length - 1, min(length, _MAX_SAMPLES))).astype(np.int64))
+        self._rows = {column.name: self._sampled_rows(column, length) for column in self._columns}
         self._newer = version == V30
         self._parts: dict[str, Any] = {}
+
+    def _sampled_rows(self, column: Column, length: int) -> np.ndarray:
+        """The steps that the quantiles of a feature are made from: int64, ascending."""
+        step = 8 * max(1, int(np.prod(column.feature.shape, dtype=np.int64)))
+        fitting = max(1, _SAMPLE_BYTES // len(self._columns) // step)
+        return np.unique(np.round(np.linspace(0, length - 1, min(length, _MAX_SAMPLES, fitting))).astype(np.int64))
 
     def add(self, values: dict[str, np.ndarray], start: int) -> None:
         """Take in steps from `start` on: LeRobot's name -> [rows, *shape]."""
@@ -67,8 +74,9 @@ class EpisodeStatistics:
             counts[channel] += np.bincount(plane.reshape(-1), minlength=256)
 
     def _add_numbers(self, name: str, part: np.ndarray, start: int) -> None:
-        chosen = self._rows[(self._rows >= start) & (self._rows < start + len(part))] - start
         rows = part.shape[0]
+        sampled = self._rows[name]
+        chosen = sampled[(sampled >= start) & (sampled < start + rows)] - start
         if part.ndim == 1:
             part = part[:, None]
         flat = part.reshape(-1, part.shape[-1]) if self._newer else part
