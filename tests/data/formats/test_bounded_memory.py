@@ -114,4 +114,4 @@ def test_long_episode_of_wide_keys(tmp_path):
     """All of it is 160 MB, and as the float64 of which quantiles are made 320 MB."""
     done = subprocess.run([sys.executable, "-c", LONG, tmp_path / "x"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 120
+    assert float(done.stdout) < 150
