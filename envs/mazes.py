@@ -7,6 +7,7 @@ in Janner et al. 2022 (arXiv:2205.09991).
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,9 +39,9 @@ class MazeEnv(GoalEnv):
         return self.simulator.maze
 
     @property
+    @abstractmethod
     def body(self) -> Any:
         """The MuJoCo environment of the body in the maze."""
-        raise NotImplementedError
 
     @property
     def renderer(self) -> Any:

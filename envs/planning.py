@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import copy
 from typing import Any
@@ -87,7 +88,7 @@ class PlanningEnv(gymnasium.Env):
         self.simulator.close()
 
 
-class GoalEnv(PlanningEnv):
+class GoalEnv(PlanningEnv, ABC):
     """A `PlanningEnv` with the observation keys observation, achieved_goal and desired_goal.
 
     Subclasses say how a state and a goal are set (`place`, `aim`), and what the simulator observes then (`observe`).
@@ -132,21 +133,21 @@ class GoalEnv(PlanningEnv):
         success = self.is_success(observation)
         return as_float32(observation), float(success), success, False, {"is_success": success}
 
+    @abstractmethod
     def place(self, state: Any) -> None:
         """Put the simulator into a recorded state."""
-        raise NotImplementedError
 
+    @abstractmethod
     def aim(self, goal: np.ndarray) -> None:
         """Set the desired goal."""
-        raise NotImplementedError
 
+    @abstractmethod
     def observe(self) -> Mapping[str, np.ndarray]:
         """The simulator's observation of the present state."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_success(self, observation: Mapping[str, np.ndarray]) -> bool:
         """Whether the achieved goal of the simulator's observation is as near to the desired one as the task asks."""
-        raise NotImplementedError
 
 
 def env_args(name: str, /, **options: Any) -> dict[str, Any]:

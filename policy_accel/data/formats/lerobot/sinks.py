@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from policy_accel.data.formats.lerobot.video import FrameWriter
 DATA_BYTES, VIDEO_BYTES = 100 * 2**20, 200 * 2**20  # of a file of v3.0, LeRobot's limits
 
 
-class _Numbered:
+class _Numbered(ABC):
     """Decides before each episode whether a new file begins, and how it is called.
 
     Attributes:
@@ -51,14 +52,14 @@ class _Numbered:
             self._open = False
             self._finish()
 
-    def _start(self, path: Path) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _start(self, path: Path) -> None: ...
 
-    def _finish(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _finish(self) -> None: ...
 
-    def _bytes(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _bytes(self) -> int: ...
 
 
 class TableSink(_Numbered):
