@@ -16,12 +16,17 @@ from gymnasium import spaces
 
 from policy_accel.errors import UserError, did_you_mean
 
-from .rendering import rendering_errors, set_up_rendering
+from .rendering import import_errors, rendering_errors, set_up_rendering
 
 LAST_MUJOCO = (3, 10)
 
 try:
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    with (
+        import_errors(),
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
         import gymnasium_robotics
         import mujoco
 except ImportError as error:

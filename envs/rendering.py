@@ -56,12 +56,28 @@ def rendering_errors(what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # the back ends raise ImportError, AttributeError, RuntimeError, GLError, FatalError ...
-        backend = os.environ.get("MUJOCO_GL", "")
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"{what} cannot be drawn with MUJOCO_GL={backend or '(unset)'} ({reason}); set MUJOCO_GL=egl or "
-            f"MUJOCO_GL=osmesa, and on Debian or Ubuntu: apt-get install {PACKAGES}"
-        ) from error
+        raise UserError(f"{what} cannot be drawn {_why_not(error)}") from error
+
+
+@contextmanager
+def import_errors() -> Iterator[None]:
+    """For the import of MuJoCo, which loads the OpenGL that MUJOCO_GL names at once, needed or not: one sentence when
+    that fails. Packages that are missing, and checks of the importer, pass."""
+    try:
+        yield
+    except (UserError, ImportError, AssertionError):
+        raise
+    except Exception as error:
+        raise UserError(f"MuJoCo cannot be imported {_why_not(error)}") from error
+
+
+def _why_not(error: Exception) -> str:
+    backend = os.environ.get("MUJOCO_GL", "")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return (
+        f"with MUJOCO_GL={backend or '(unset)'} ({reason}); set MUJOCO_GL=egl or MUJOCO_GL=osmesa, and on Debian or "
+        f"Ubuntu: apt-get install {PACKAGES}"
+    )
 
 
 def _import_triton_first() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from policy_accel.errors import UserError, did_you_mean, one_of
 
-from .rendering import rendering_errors, set_up_rendering
+from .rendering import import_errors, rendering_errors, set_up_rendering
 from .robosuite_versions import check_generation, composite_controllers, installed_version
 
 ACTIONS = ("relative", "absolute")
@@ -42,8 +42,9 @@ def import_robosuite() -> Any:
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        import robosuite
-        from robosuite.utils.log_utils import ROBOSUITE_DEFAULT_LOGGER
+        with import_errors():
+            import robosuite
+            from robosuite.utils.log_utils import ROBOSUITE_DEFAULT_LOGGER
     except ImportError as error:
         raise UserError(
             f"robot tasks need robosuite, which cannot be imported ({error}); "

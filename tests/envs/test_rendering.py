@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 
@@ -68,3 +69,21 @@ def test_a_failure_to_draw_is_one_sentence(monkeypatch):
 def _load(name: str, installed: str) -> None:
     if installed not in name:
         raise OSError(name)
+
+
+@pytest.mark.parametrize("module", ["robosuite_env:Robosuite", "mazes:PointMaze"])
+def test_an_import_that_fails_for_opengl_is_one_sentence(module: str) -> None:
+    name, class_name = module.split(":")
+    code = (
+        "from policy_accel.errors import UserError\n"
+        "try:\n"
+        f"    from policy_accel.envs.{name} import {class_name}\n"
+        f"    {class_name}()\n"
+        "except UserError as error:\n"
+        "    print(error)\n"
+    )
+    environment = {**os.environ, "MUJOCO_GL": "nothing"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert "MuJoCo cannot be imported with MUJOCO_GL=nothing" in done.stdout
+    assert "apt-get install" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
