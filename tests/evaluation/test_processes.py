@@ -188,7 +188,8 @@ def test_an_error_of_the_policy_ends_the_workers(tmp_path, untroubled):
 
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background, which ignores Ctrl-C
 sys.path.insert(0, {tests!r})
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
 spec = EnvironmentSpec("toy/Walk-v0", {kwargs!r}, 10**9, 2, "toy_environments")
