@@ -159,3 +159,49 @@ def test_our_own_reader_gives_everything_back(path, demonstrations):
     assert read.metadata == demonstrations.metadata
     for ours, theirs in zip(demonstrations.episode_metadata, read.episode_metadata, strict=True):
         assert ours.items() <= theirs.items()
+
+
+def test_files_that_its_own_scripts_make_are_read(path, demonstrations, tmp_path):
+    """dataset_states_to_obs renders a set anew from the recorded states, split_train_val puts filters into it."""
+    from robomimic.scripts.dataset_states_to_obs import dataset_states_to_obs
+    from robomimic.scripts.split_train_val import split_train_val_from_hdf5
+
+    raw = tmp_path / "demo.hdf5"
+    raw.write_bytes(path.read_bytes())
+    with h5py.File(raw, "a") as file:  # as collected: states and actions, nothing observed
+        for demo in file["data"].values():
+            for group in ("obs", "next_obs"):
+                del demo[group]
+        del file["mask"]
+    dataset_states_to_obs(
+        Namespace(
+            dataset=str(raw),
+            output_name="image.hdf5",
+            n=2,
+            shaped=False,
+            camera_names=["agentview"],
+            camera_height=32,
+            camera_width=32,
+            done_mode=2,
+            copy_rewards=False,
+            copy_dones=False,
+            exclude_next_obs=False,
+            compress=True,
+        )
+    )
+    made = tmp_path / "image.hdf5"
+    split_train_val_from_hdf5(hdf5_path=str(made), val_ratio=0.5)
+    read = read_episodes(made)
+    steps = int(demonstrations.episode_ends[1])
+    np.testing.assert_array_equal(read.episode_ends, demonstrations.episode_ends[:2])
+    for key in ("action", "sim_state"):
+        np.testing.assert_array_equal(read.arrays[key], demonstrations.arrays[key][:steps])
+    # Observed anew from states: robosuite observes bodies 2 ms late while it runs.
+    np.testing.assert_allclose(read.arrays["robot0_eef_pos"], demonstrations.arrays["robot0_eef_pos"][:steps], atol=2e-3)
+    assert read.arrays["agentview_image"].shape == (steps, 32, 32, 3)
+    assert read.arrays["agentview_image"].dtype == np.uint8
+    assert read.arrays["agentview_image"].std() > 10
+    assert {"next_obs.object", "reward", "done"} <= set(read.arrays)
+    assert read.metadata["env_args"]["env_kwargs"]["camera_heights"] == 32
+    assert sorted(facts["filters"] for facts in read.episode_metadata) == [["train"], ["valid"]]
+    assert len(read_episodes(made, filter_key="valid")) == 1
