@@ -73,8 +73,6 @@ def _evaluate_policy(run_dir: Path, options: argparse.Namespace) -> dict[str, An
     evaluator = build_evaluator(config, run_dir)
     if evaluator is None:
         raise UserError(f"{run_dir} cannot be scored: its task has no environment, or --episodes is 0.")
-    if options.camera is not None and config.evaluation.videos == 0:
-        raise UserError(f"--camera {options.camera} is for films, and none is made; give --videos 1 or more.")
     try:
         evaluator.recorded_in(loaded.env_args)
         evaluator.pool.start()

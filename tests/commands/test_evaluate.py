@@ -173,7 +173,7 @@ def test_a_table_with_fresh_seeds(run_dir: Path, other_dir: Path, evaluate: Run)
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--camera", "side", "--videos", "0"], "--camera side is for films, and none is made"),
+        (["--camera", "side", "--videos", "0"], "camera=side films nothing with evaluation.videos=0"),
         (["--camera", "side", "--videos", "1"], "does not take render_camera"),
         (["--samples", "3"], "--samples is for an image model"),
         (["--episodes", "0"], "cannot be scored"),
