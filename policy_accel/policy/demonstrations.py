@@ -53,7 +53,7 @@ class TaskConfig:
     """limits (to [-1, 1]), limits_except_quat (fields whose key ends in quat stay as they are), gaussian, max_abs (all
     divided by the largest magnitude) or identity."""
     action_normalization: str = "limits"
-    """limits, gaussian, max_abs, identity, or (with rotation_6d) position_limits: positions to [-1, 1], nothing else."""
+    """limits, gaussian, max_abs, identity, or (with rotation_6d) position_limits: only positions to [-1, 1]."""
     val_ratio: float = 0.02
     max_train_episodes: int | None = None
     split_seed: int = 42
