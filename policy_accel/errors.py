@@ -1,9 +1,11 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and how errors of the libraries become it."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -23,12 +25,45 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(names)}."
 
 
-def one_of(name: str, value: str, known: Iterable[str]) -> str:
-    """Return `value` when it is one of the known ones, else raise UserError with the nearest."""
+@contextmanager
+def naming(section: str, **settings: str) -> Iterator[None]:
+    """Tell the user which setting is at fault when a function of the block raises ValueError.
+
+    `diffusion/` and `acceleration/` begin each message with the argument at fault, "width=-1.0 must be positive."; the
+    user reads the setting that it came from, "acceleration.timesteps.width=-1.0 must be positive."
+
+    Args:
+        section: dotted name of the settings that the block passes on.
+        settings: for each argument whose setting has another name, that name.
+
+    Raises:
+        UserError: in place of a ValueError of the block.
+    """
+    try:
+        yield
+    except ValueError as error:
+        message = re.sub(r"^\w+|\w+(?==)", lambda name: settings.get(name[0], name[0]), str(error))
+        raise UserError(f"{section}.{message}") from error
+
+
+def check_choice(argument: str, value: str, known: Iterable[str]) -> str:
+    """Return `value` when it is one of the known ones.
+
+    Raises:
+        ValueError: it is not; the message names the nearest.
+    """
     choices = tuple(known)
     if value not in choices:
-        raise UserError(f"{name} '{value}' is unknown; {did_you_mean(value, choices)}")
+        raise ValueError(f"{argument} '{value}' is unknown; {did_you_mean(value, choices)}")
     return value
+
+
+def one_of(name: str, value: str, known: Iterable[str]) -> str:
+    """`check_choice` for the setting `name`, which raises UserError."""
+    try:
+        return check_choice(name, value, known)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def refuse_idle(config: Any, prefix: str, used: set[str], because: str) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from policy_accel.errors import did_you_mean
+import pytest
+
+from policy_accel.errors import UserError, check_choice, did_you_mean, naming, one_of
 
 
 def test_the_nearest_name() -> None:
@@ -13,3 +15,31 @@ def test_all_names_when_none_is_near() -> None:
 
 def test_a_name_that_begins_alike_is_nearer() -> None:
     assert did_you_mean("pushT", ["fetch_push", "pusht_state", "lift"]) == "did you mean 'pusht_state'?"
+
+
+def test_the_users_name_of_an_argument() -> None:
+    with pytest.raises(UserError) as raised, naming("acceleration.timesteps"):
+        raise ValueError("width=-1.0 must be positive; narrow=no width is it.")
+    assert str(raised.value) == "acceleration.timesteps.width=-1.0 must be positive; narrow=no width is it."
+    assert isinstance(raised.value.__cause__, ValueError)
+
+
+def test_an_argument_that_the_setting_calls_otherwise() -> None:
+    with pytest.raises(UserError) as raised, naming("momentum", strength="multiplier", kind="input_scale"):
+        raise ValueError("strength=2.0 has no effect with kind=one, whatever its strength.")
+    assert str(raised.value) == "momentum.multiplier=2.0 has no effect with input_scale=one, whatever its strength."
+
+
+def test_what_the_user_cannot_put_right_passes() -> None:
+    with pytest.raises(UserError, match=r"^as it is$"), naming("section"):
+        raise UserError("as it is")
+    with pytest.raises(TypeError, match=r"^a fault of ours$"), naming("section"):
+        raise TypeError("a fault of ours")
+
+
+def test_a_choice_by_argument_and_by_setting() -> None:
+    assert check_choice("metric", "l2", ("dot", "l2")) == one_of("noise.metric", "l2", ("dot", "l2")) == "l2"
+    with pytest.raises(ValueError, match=r"^metric 'l3' is unknown; did you mean 'l2'\?$"):
+        check_choice("metric", "l3", ("dot", "l2"))
+    with pytest.raises(UserError, match=r"^noise\.metric 'l3' is unknown; did you mean 'l2'\?$"):
+        one_of("noise.metric", "l3", ("dot", "l2"))
