@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from policy_accel.diffusion import Batch, Objective
 from policy_accel.diffusion.config import DiffusionConfig
+from policy_accel.models import Denoiser
 from policy_accel.models.images import DdpmConfig, DitConfig, EdmConfig, ModelConfig, build_image_denoiser
 from policy_accel.training.devices import use_device
 from policy_accel.training.ema import EMAConfig
@@ -66,7 +67,7 @@ class Side:
     compiled: bool = False
     channels_last: bool = False
 
-    def build(self) -> nn.Module:
+    def build(self) -> Denoiser:
         """The network, with its first weights always the same."""
         net = NETS[self.net, self.size]
         config = replace(net.config, channels_last=True) if self.channels_last else net.config  # type: ignore[call-arg]
@@ -113,7 +114,7 @@ class ResidentImages:
         """There are none."""
         raise AssertionError("random bytes have no validation part")
 
-    def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
+    def evaluate(self, model: Denoiser, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         """Random bytes have no score."""
         return None
 

@@ -38,14 +38,14 @@ from typing import Any
 import diffusers
 import torch
 from results import RESULTS, write_result
-from torch import Tensor, nn
+from torch import Tensor
 
 from policy_accel.acceleration.build import build_objective
 from policy_accel.acceleration.conditional import kmeans_groups
 from policy_accel.acceleration.noise_assignment import Assignment
 from policy_accel.acceleration.noise_choices import AssignedNoise
 from policy_accel.diffusion.objective import Batch, Objective
-from policy_accel.models import build_denoiser
+from policy_accel.models import Denoiser, build_denoiser
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.run import robot_config
 from policy_accel.training.devices import choose_device, use_device
@@ -101,7 +101,7 @@ def configured(method: Method) -> RobotConfig:
     return robot_config(["recipe=small", "diffusion.target=epsilon", *method.overrides])
 
 
-class ImageDenoiser(nn.Module):
+class ImageDenoiser(Denoiser):
     """diffusers' class-conditional 2-D U-Net as a denoiser of this package."""
 
     def __init__(self) -> None:
@@ -116,12 +116,12 @@ class ImageDenoiser(nn.Module):
             num_class_embeds=CLASSES,
         )
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Prediction for images x [B, 3, 32, 32] at t [B] of classes `condition` [B]."""
         return self.net(x, t, class_labels=condition).sample
 
 
-def build_model(dims: int) -> nn.Module:
+def build_model(dims: int) -> Denoiser:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if dims == 3072:
@@ -172,7 +172,7 @@ class RandomTask:
     def validation_batch(self, indices: Tensor) -> Batch:
         return self.batch(indices)
 
-    def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
+    def evaluate(self, model: Denoiser, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         return None
 
 

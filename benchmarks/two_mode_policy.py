@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 from results import RESULTS, write_result
-from torch import Tensor, nn
+from torch import Tensor
 
 from policy_accel.acceleration.build import build_objective
 from policy_accel.acceleration.conditional import kmeans_groups
@@ -44,7 +44,7 @@ from policy_accel.acceleration.diagnostics import condition_leak
 from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.diffusion.objective import Batch, Objective
 from policy_accel.diffusion.sampling import SamplingConfig, sample
-from policy_accel.models import MLP, MLPConfig
+from policy_accel.models import MLP, Denoiser, MLPConfig
 from policy_accel.training.devices import choose_device
 from policy_accel.training.ema import EMAConfig
 from policy_accel.training.optimizer import OptimizerConfig
@@ -137,7 +137,7 @@ class ToyTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             config = MLPConfig(hidden_dims=[256, 256, 256])
-            self.model: nn.Module = MLP(config, channels=ACTION_DIM, horizon=HORIZON, condition_shape=(1, 2))
+            self.model: Denoiser = MLP(config, channels=ACTION_DIM, horizon=HORIZON, condition_shape=(1, 2))
 
     def to(self, device: torch.device) -> None:
         self.model.to(device)
@@ -151,7 +151,7 @@ class ToyTask:
     def validation_batch(self, indices: Tensor) -> Batch:
         return self.batch(indices)
 
-    def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
+    def evaluate(self, model: Denoiser, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         return None
 
 
@@ -178,7 +178,7 @@ def run_arm(arm: Arm, law: str, seed: int, steps: int, device: torch.device) -> 
 
 
 @torch.no_grad()
-def sampled(model: nn.Module, objective: Objective, law: str, device: torch.device) -> dict[str, Any]:
+def sampled(model: Denoiser, objective: Objective, law: str, device: torch.device) -> dict[str, Any]:
     """Figures of samples from N(0, I); the same observations and noise for every arm and seed."""
     generator = named_generator(0, "evaluation")
     observations = draw_observations(law, OBSERVATIONS, generator)

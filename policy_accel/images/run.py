@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from torch import nn
 
 from policy_accel.acceleration.build import build_objective
 from policy_accel.configuration import IMAGES, compose_config, plain
@@ -21,6 +20,7 @@ from policy_accel.images.evaluate import ImageEvaluator
 from policy_accel.images.representation import Representation
 from policy_accel.images.sets import ImageSplit, load_split
 from policy_accel.images.task import ImageTask, condition_size
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.images import IMAGE_DENOISERS, build_image_denoiser
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.devices import choose_device
@@ -81,7 +81,7 @@ def check_guidance(config: ImageConfig) -> None:
         )
 
 
-def build_model(config: ImageConfig, shape: tuple[int, int, int], classes: int) -> nn.Module:
+def build_model(config: ImageConfig, shape: tuple[int, int, int], classes: int) -> Denoiser:
     """A freshly initialised denoiser for images of `shape` (C, H, W); its weights follow from `config.seed` alone."""
     channels, height, _ = shape
     with seeded_weights(config.seed):
@@ -152,7 +152,7 @@ class LoadedImageRun:
     `shape` is (C, H, W); `classes` are the names of the classes the model knows, empty when it is unconditional.
     """
 
-    model: nn.Module
+    model: Denoiser
     config: ImageConfig
     step: int
     objective: Objective

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from policy_accel.acceleration.config import NoiseConfig
 from policy_accel.data.images import ImageSet
@@ -17,6 +17,7 @@ from policy_accel.images.augment import PARAMETERS, EdmAugmentation, horizontal_
 from policy_accel.images.representation import Representation
 from policy_accel.images.sets import ImageSplit, ImageTaskConfig, fits
 from policy_accel.memory import free_memory
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.flops import training_flops
 from policy_accel.training.task import Batch
 
@@ -46,7 +47,7 @@ class ImageTask:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Denoiser,
         objective: Objective,
         split: ImageSplit,
         config: ImageTaskConfig,
@@ -121,7 +122,7 @@ class ImageTask:
     def _classes(self, labels: Tensor | None) -> list[Tensor]:
         return [self.one_hot[labels]] if self.classes and labels is not None else []
 
-    def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
+    def evaluate(self, model: Denoiser, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         """Score `model` by the images it generates, or None without an evaluator."""
         return None if self.evaluator is None else self.evaluator(model, report, step=step)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.mlp import MLP, MLPConfig
 from policy_accel.models.transformer import DiffusionTransformer, TransformerConfig
 from policy_accel.models.unet import ConditionalUnet1d, UnetConfig
@@ -21,7 +20,7 @@ DENOISERS: dict[str, tuple[Any, Any]] = {
 
 def build_denoiser(
     config: ModelConfig, *, channels: int, horizon: int, condition_shape: tuple[int, int] | None
-) -> nn.Module:
+) -> Denoiser:
     """Build the denoiser that `config` describes.
 
     Args:
@@ -40,6 +39,7 @@ __all__ = [
     "DENOISERS",
     "MLP",
     "ConditionalUnet1d",
+    "Denoiser",
     "DiffusionTransformer",
     "MLPConfig",
     "ModelConfig",

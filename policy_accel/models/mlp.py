@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig, check_positive
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.embedding import step_encoder
 
 
@@ -35,7 +36,7 @@ class ResidualLayer(nn.Module):
         return x + self.transform(x) if self.residual else self.transform(x)
 
 
-class MLP(nn.Module):
+class MLP(Denoiser):
     """Denoiser for trajectories x [B, horizon, channels]; arguments as for `ConditionalUnet1d`, any horizon."""
 
     def __init__(

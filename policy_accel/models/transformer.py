@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig, check_positive, check_probability
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.embedding import SinusoidalEmbedding
 
 
@@ -27,7 +28,7 @@ class TransformerConfig(ModelConfig):
     """Whether an action may attend to earlier actions only."""
 
 
-class DiffusionTransformer(nn.Module):
+class DiffusionTransformer(Denoiser):
     """Denoiser for trajectories x [B, horizon, channels]; arguments and errors as for `ConditionalUnet1d`."""
 
     def __init__(

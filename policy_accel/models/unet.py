@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig, check_positive
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.embedding import step_encoder
 
 
@@ -61,7 +62,7 @@ class ConditionalResidualBlock(nn.Module):
         return self.second(hidden) + self.residual(x)
 
 
-class ConditionalUnet1d(nn.Module):
+class ConditionalUnet1d(Denoiser):
     """Denoiser for trajectories x [B, horizon, channels], conditioned on t [B] and, through FiLM, on observations.
 
     Args:

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from policy_accel.data.normalization import Normalizer
 from policy_accel.diffusion import Objective
+from policy_accel.diffusion.batch import Condition
 from policy_accel.diffusion.processes import Level
 from policy_accel.diffusion.samplers import unchanged
 from policy_accel.diffusion.sampling import SamplingConfig, sample
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.models import ModelConfig, build_denoiser
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.encoders import EncoderConfig, ObservationEncoder, build_encoder
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.actions import decode_actions, executed_dim
@@ -56,7 +58,7 @@ class PolicyConfig:
             )
 
 
-class DiffusionPolicy(nn.Module):
+class DiffusionPolicy(Denoiser):
     """Encoder, denoiser and normalisers in one module, so that they are saved and loaded together.
 
     Args:
@@ -123,19 +125,15 @@ class DiffusionPolicy(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the denoiser keeps from weight decay."""
-        names: set[str] = getattr(self.denoiser, "no_weight_decay", set)()
-        return {f"denoiser.{name}" for name in names}
+        return {f"denoiser.{name}" for name in self.denoiser.no_weight_decay()}
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The denoiser's prediction [B, horizon, channels]; `condition` is encoded already."""
         return self.denoiser(x, t, condition)
 
-    def encode(self, condition: Observations) -> Tensor:
+    def encode(self, condition: Condition | None) -> Tensor | None:
         """Normalised observations as the denoiser takes them: [B, n_obs_steps, features]."""
-        if self.encoder is None:
-            assert isinstance(condition, Tensor)
-            return condition
-        return self.encoder(condition)
+        return super().encode(condition) if self.encoder is None else self.encoder(condition)
 
     def with_goal(self, normalized: Tensor, goal: Tensor) -> Tensor:
         """The condition of a plan: normalised observations [B, n_obs_steps, O], each with the goal [B, G] behind it."""

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from policy_accel.acceleration.conditional import ConditionalMean, kmeans_groups, ridge_mean
 from policy_accel.acceleration.config import NoiseConfig
 from policy_accel.data.windows import Windows
 from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.actions import fit_action_normalizer
 from policy_accel.policy.demonstrations import Demonstrations
@@ -56,7 +57,7 @@ class ChunkTask:
         seed: int,
         crop: int | None = None,
     ) -> None:
-        self.model: nn.Module = policy
+        self.model: Denoiser = policy
         self.policy = policy
         self.objective = objective
         self.mask_padding = mask_padding
@@ -165,7 +166,7 @@ class ChunkTask:
             return self.policy.with_goal(numbers, self.observations[steps[:, -1]].index_select(1, self.goal_columns))
         return numbers
 
-    def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
+    def evaluate(self, model: Denoiser, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         """Score `model` by rollouts, or None when the task has no environment."""
         assert isinstance(model, DiffusionPolicy)
         return None if self.evaluator is None else self.evaluator(model, report)

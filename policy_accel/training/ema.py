@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from policy_accel.errors import UserError, refuse_idle
+from policy_accel.models.denoiser import Denoiser
 
 LONGEST = 12**-0.5
 
@@ -91,7 +92,7 @@ def _check(config: EMAConfig) -> None:
 class Average:
     """A second copy of `model`, in eval mode and without gradients, that follows it."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Denoiser) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._averaged: list[Tensor] = list(self.model.parameters())
         self._live: list[Tensor] = list(model.parameters())
@@ -116,7 +117,7 @@ class EMA:
         UserError: settings out of range, or without effect.
     """
 
-    def __init__(self, model: nn.Module, config: EMAConfig) -> None:
+    def __init__(self, model: Denoiser, config: EMAConfig) -> None:
         _check(config)
         self.config = config
         self.updates = self.samples = 0
@@ -149,6 +150,6 @@ class EMA:
         for exponent, average in self._profiles.values():
             average.follow((1.0 - 1.0 / self.updates) ** (exponent + 1.0))
 
-    def models(self) -> dict[str, nn.Module]:
+    def models(self) -> dict[str, Denoiser]:
         """Every average by the name of its file in a checkpoint: "ema", then as "ema_0.05"."""
         return {"ema": self.model, **{name: average.model for name, (_, average) in self._profiles.items()}}

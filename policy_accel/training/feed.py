@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from policy_accel.diffusion import Batch, DiscreteProcess, Noised, predicted_sample
 from policy_accel.diffusion.processes import Level
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.training.randomness import Generators, named_generator
-from policy_accel.training.task import Task, encoded
+from policy_accel.training.task import Task
 
 
 class Order(Protocol):
@@ -37,7 +38,7 @@ class Feed:
         average: the EMA model, for noise that is assigned around its prediction.
     """
 
-    def __init__(self, task: Task, order: Order, generators: Generators, *, steps: int, average: nn.Module) -> None:
+    def __init__(self, task: Task, order: Order, generators: Generators, *, steps: int, average: Denoiser) -> None:
         self.task, self.order, self.generators, self.steps, self.average = task, order, generators, steps, average
         objective = task.objective
         process = objective.process
@@ -79,7 +80,7 @@ class Feed:
             clean = objective.data_scale * batch.x0
             x_t, model_input = (torch.where(batch.known, clean, part) for part in (x_t, model_input))
         time = torch.full((x_t.shape[0],), level.time, device=x_t.device, dtype=torch.int64)
-        prediction = self.average(model_input, time, encoded(self.average, batch.condition))
+        prediction = self.average(model_input, time, self.average.encode(batch.condition))
         return predicted_sample(prediction, x_t, level, objective.target) / objective.data_scale
 
     def _noise_state(self) -> dict[str, Any]:

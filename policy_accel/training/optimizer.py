@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
 from policy_accel.acceleration.momentum_decay import COMPOSITIONS, LAWS, DecayOptions, decay_at
 from policy_accel.errors import UserError, did_you_mean, one_of, refuse_idle
+from policy_accel.models.denoiser import Denoiser
 
 SCHEDULES = ("cosine", "constant")
 
@@ -54,7 +54,7 @@ class OptimizerConfig:
     momentum_decay: MomentumDecayConfig = field(default_factory=MomentumDecayConfig)
 
 
-def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.AdamW:
+def build_optimizer(config: OptimizerConfig, model: Denoiser) -> torch.optim.AdamW:
     """Fused AdamW over the parameters of `model`; those it names in `no_weight_decay()` are not decayed.
 
     Raises:
@@ -75,7 +75,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Ad
         raise UserError(
             f"training.optimizer.clip_grad_norm={config.clip_grad_norm} must be positive, or null for none."
         )
-    exempt: set[str] = getattr(model, "no_weight_decay", set)()
+    exempt = model.no_weight_decay()
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for name, p in named if name not in exempt], "weight_decay": config.weight_decay},

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from policy_accel.diffusion import Batch, Noised, Objective, squared_errors, weighted_squared_error
 from policy_accel.diffusion.batch import Condition
+from policy_accel.models.denoiser import Denoiser
 
 __all__ = ["Batch", "Condition", "Task", "denoising_loss", "denoising_loss_and_errors"]
 
@@ -26,7 +27,7 @@ class Task(Protocol):
     what of the data must be known to use the trained model without them; checkpoints keep it in their state as "task".
     """
 
-    model: nn.Module
+    model: Denoiser
     objective: Objective
     samples: int
     validation_samples: int
@@ -47,39 +48,30 @@ class Task(Protocol):
     def validation_batch(self, indices: Tensor) -> Batch:
         """Validation samples `indices` [B] int64 in [0, validation_samples); nothing about them is random."""
 
-    def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
+    def evaluate(self, model: Denoiser, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         """Score `model` (the EMA copy) after `step` updates: a JSON-able dictionary with at least "score", or None
         when it has no score.
         """
 
 
-def encoded(model: nn.Module, condition: Condition | None) -> Tensor | None:
-    """The condition as the denoiser takes it: through `model.encode(condition)` where the model has that."""
-    encode = getattr(model, "encode", None)
-    if condition is not None and encode is not None:
-        condition = encode(condition)
-    assert not isinstance(condition, dict)
-    return condition
-
-
-def predict(model: nn.Module, batch: Batch, noised: Noised) -> Tensor:
+def predict(model: Denoiser, batch: Batch, noised: Noised) -> Tensor:
     """The model's prediction for every row of `noised`, [R, *S].
 
     The condition is encoded once for each clean sample, however many rows it has.
     """
-    condition = encoded(model, batch.condition)
+    condition = model.encode(batch.condition)
     if condition is not None and noised.repeats > 1:
         condition = condition.repeat_interleave(noised.repeats, dim=0)
     return model(noised.model_input, noised.t, condition)
 
 
-def denoising_loss(model: nn.Module, batch: Batch, noised: Noised) -> Tensor:
+def denoising_loss(model: Denoiser, batch: Batch, noised: Noised) -> Tensor:
     """Weighted squared error of the model's prediction on one noised batch, a float32 scalar."""
     prediction = predict(model, batch, noised)
     return weighted_squared_error(prediction, noised.target, weight=noised.weight, mask=noised.counted)
 
 
-def denoising_loss_and_errors(model: nn.Module, batch: Batch, noised: Noised) -> tuple[Tensor, Tensor]:
+def denoising_loss_and_errors(model: Denoiser, batch: Batch, noised: Noised) -> tuple[Tensor, Tensor]:
     """The same, with the unweighted error of each row [R], for laws of time that learn from it."""
     prediction = predict(model, batch, noised)
     loss = weighted_squared_error(prediction, noised.target, weight=noised.weight, mask=noised.counted)

@@ -8,7 +8,7 @@ from policy_accel.data.normalization import fit_normalizer
 from policy_accel.diffusion import Objective, vp_process
 from policy_accel.diffusion.sampling import SamplingConfig
 from policy_accel.errors import UserError
-from policy_accel.models import MLPConfig
+from policy_accel.models import Denoiser, MLPConfig
 from policy_accel.policy.policy import DiffusionPolicy, PolicyConfig
 
 OBJECTIVE = Objective(vp_process(), "sample")
@@ -29,7 +29,7 @@ def predict(policy: DiffusionPolicy, sampling: SamplingConfig, **options: object
     return policy.predict(observations, noise, sampling=sampling, **settings)  # type: ignore[arg-type]
 
 
-class Ramp(torch.nn.Module):
+class Ramp(Denoiser):
     """Predicts the step's own number, so that it shows which part of the trajectory is executed."""
 
     def __init__(self) -> None:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from policy_accel.diffusion import Objective, vp_process
+from policy_accel.models import Denoiser
 from policy_accel.training import Batch, Trained, TrainingConfig, train
 
 
-class ToyDenoiser(nn.Module):
+class ToyDenoiser(Denoiser):
     """A small network with dropout, so that torch's own generator matters, and a buffer that moves."""
 
     def __init__(self) -> None:
@@ -27,7 +28,7 @@ class ToyTask:
     """Three numbers a sample on a line; the score is minus the distance of the EMA weights from nought."""
 
     def __init__(
-        self, score: Callable[[nn.Module], dict[str, Any] | None] | None = None, *, jitter: float = 0.0
+        self, score: Callable[[Denoiser], dict[str, Any] | None] | None = None, *, jitter: float = 0.0
     ) -> None:
         generator = torch.Generator().manual_seed(0)
         self.data = torch.randn(50, 1, generator=generator) * torch.tensor([1.0, -0.5, 0.2])
@@ -37,7 +38,7 @@ class ToyTask:
         self.group_run = 1
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.model: nn.Module = ToyDenoiser()
+            self.model: Denoiser = ToyDenoiser()
         self.objective = Objective(vp_process(timesteps=100), "epsilon")
         self.score = score
         self.batches: list[list[int]] = []
@@ -59,7 +60,7 @@ class ToyTask:
     def validation_batch(self, indices: Tensor) -> Batch:
         return Batch(self.data[40 + indices])
 
-    def evaluate(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
+    def evaluate(self, model: Denoiser, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         self.training_modes.append(model.training)
         self.evaluated.append(step)
         return self.score(model) if self.score else None

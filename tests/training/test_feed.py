@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from policy_accel.acceleration.noise_choices import AssignedNoise, NearestChoice, Start
 from policy_accel.acceleration.time_laws import LossSecondMoment
 from policy_accel.diffusion import Batch, Objective, karhunen_loeve_process, vp_process
 from policy_accel.diffusion import Path as TimesPath
+from policy_accel.diffusion.batch import Condition
 from policy_accel.diffusion.laws import IndependentNoise
+from policy_accel.models import Denoiser
 from policy_accel.training import TrainingConfig
 from policy_accel.training.feed import Feed
 from policy_accel.training.metrics import read_metrics
@@ -75,7 +77,7 @@ def test_nothing_runs_ahead_of_a_law_that_learns(toy_task: Any) -> None:
     assert not make(task, AssignedNoise(metric="dot")).ahead
 
 
-class Guess(nn.Module):
+class Guess(Denoiser):
     """An average that predicts the sample 3 whatever it is given, and remembers what it was given."""
 
     def __init__(self) -> None:
@@ -103,7 +105,7 @@ def test_noise_is_assigned_around_the_average_models_prediction(toy_task: Any) -
     torch.testing.assert_close(noise.last.data, 2.0 * task.data[torch.tensor(task.batches[0])] - 3.0)
 
 
-class Encoder(nn.Module):
+class Encoder(Denoiser):
     """A denoiser with an observation encoder that counts the observations it encodes."""
 
     def __init__(self) -> None:
@@ -111,7 +113,8 @@ class Encoder(nn.Module):
         self.encoded = 0
         self.seen: list[Tensor] = []
 
-    def encode(self, condition: Tensor) -> Tensor:
+    def encode(self, condition: Condition | None) -> Tensor:
+        assert isinstance(condition, Tensor)
         self.encoded += condition.shape[0]
         return 10 * condition
 
@@ -143,7 +146,7 @@ def test_errors_of_each_row_leave_out_weight_and_mask() -> None:
     objective = Objective(vp_process(), "sample", weights=torch.full((100,), 3.0, dtype=torch.float64))
     noised = objective.draw(batch, torch.Generator(), torch.Generator())
 
-    class One(nn.Module):
+    class One(Denoiser):
         def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
             return torch.tensor([[1.0, 9.0], [2.0, 4.0]])
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from policy_accel.diffusion import Path as TimesPath
 from policy_accel.diffusion import karhunen_loeve_process
 from policy_accel.errors import UserError
+from policy_accel.models import Denoiser
 from policy_accel.training import Trained, TrainingConfig
 from policy_accel.training.checkpoint import checkpoint_steps, evaluation_of, load_checkpoint
 from policy_accel.training.metrics import read_metrics
@@ -251,7 +251,7 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(
 ) -> None:
     config.evaluate_every = 4
 
-    def interrupted(model: nn.Module) -> dict[str, Any]:
+    def interrupted(model: Denoiser) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the signal must stop the evaluation")
 
@@ -259,7 +259,7 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(
     assert (stopped.step, stopped.finished) == (4, False)
     scored: list[int] = []
 
-    def score(model: nn.Module) -> dict[str, Any]:
+    def score(model: Denoiser) -> dict[str, Any]:
         scored.append(1)
         return {"score": 0.5}
 

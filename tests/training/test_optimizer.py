@@ -6,7 +6,17 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import nn
 
 from policy_accel.errors import UserError
+from policy_accel.models import Denoiser
 from policy_accel.training.optimizer import OptimizerConfig, build_optimizer, lr_factor
+
+
+class Model(Denoiser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"layer.bias"}
 
 
 def test_cosine_equals_diffusers() -> None:
@@ -25,23 +35,18 @@ def test_constant_after_warmup() -> None:
 
 
 def test_settings_reach_adamw() -> None:
-    model = nn.Linear(3, 2)
     config = OptimizerConfig(lr=0.3, betas=[0.5, 0.7], eps=1e-5, weight_decay=0.25)
-    group = build_optimizer(config, model).param_groups[0]
+    group = build_optimizer(config, Model()).param_groups[0]
     assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (0.3, (0.5, 0.7), 1e-5, 0.25)
     assert group["fused"]
 
 
 def test_exempt_parameters_are_not_decayed() -> None:
-    class Model(nn.Linear):
-        def no_weight_decay(self) -> set[str]:
-            return {"bias"}
-
-    model = Model(3, 2)
+    model = Model()
     decayed, exempt = build_optimizer(OptimizerConfig(weight_decay=0.1), model).param_groups
     assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.1, 0.0)
-    assert decayed["params"] == [model.weight]
-    assert exempt["params"] == [model.bias]
+    assert decayed["params"] == [model.layer.weight]
+    assert exempt["params"] == [model.layer.bias]
 
 
 @pytest.mark.parametrize(
@@ -58,4 +63,4 @@ def test_exempt_parameters_are_not_decayed() -> None:
 )
 def test_errors(config: OptimizerConfig, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        build_optimizer(config, nn.Linear(1, 1))
+        build_optimizer(config, Model())

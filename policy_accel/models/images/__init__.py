@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.images.ddpm import DdpmConfig, DdpmUnet
 from policy_accel.models.images.dit import DitConfig, ImageTransformer
 from policy_accel.models.images.edm import EdmConfig, EdmUnet
@@ -20,7 +19,7 @@ IMAGE_DENOISERS: dict[str, tuple[Any, Any]] = {
 """Configuration and network of every image denoiser, by name."""
 
 
-def build_image_denoiser(config: ModelConfig, *, channels: int, resolution: int, condition_dim: int = 0) -> nn.Module:
+def build_image_denoiser(config: ModelConfig, *, channels: int, resolution: int, condition_dim: int = 0) -> Denoiser:
     """Build the image denoiser that `config` describes.
 
     Its `forward(x, t, condition)` takes x [B, C, H, W] float32, t [B] int64 or float32 as the process tells it, and

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from policy_accel.models.config import ModelConfig
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.embedding import SinusoidalEmbedding
 from policy_accel.models.images.layers import (
     GroupNorm,
@@ -90,7 +91,7 @@ class Upsample(nn.Conv2d):
         return super().forward(upsample(x))
 
 
-class DdpmUnet(nn.Module):
+class DdpmUnet(Denoiser):
     """Image denoiser: U-Net with attention at low resolutions, conditioned on t and on a vector.
 
     Args:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig, check_positive
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.images.layers import add_condition, attend, condition_layer, initialise_uniform
 
 EPS = 1e-6
@@ -92,7 +93,7 @@ class Block(nn.Module):
         return x + gate_m * self.mlp(normalise(x, shift_m, scale_m))
 
 
-class ImageTransformer(nn.Module):
+class ImageTransformer(Denoiser):
     """Image denoiser: transformer over patches; arguments as for `DdpmUnet`.
 
     The condition is mapped linearly and added to the time embedding.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from policy_accel.errors import UserError, one_of
 from policy_accel.models.config import ModelConfig, check_positive
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.embedding import SinusoidalEmbedding
 from policy_accel.models.images.layers import (
     GroupNorm,
@@ -143,7 +144,7 @@ class Pyramid(nn.Module):
         return self.halve(self.conv(image))
 
 
-class EdmUnet(nn.Module):
+class EdmUnet(Denoiser):
     """Image denoiser: DDPM++ or NCSN++; arguments and errors as for `DdpmUnet`.
 
     The condition (classes and augmentation parameters) is mapped linearly and added to the time embedding before the
