@@ -164,6 +164,22 @@ def test_weight_reaches_the_ratio(ratio: float) -> None:
     assert weight.last == pytest.approx(low, rel=1e-2)
 
 
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 0.4])
+def test_weight_is_the_largest_that_leaves_the_ratio(ratio: float) -> None:
+    """With a hair less weight the pairs that cost no more than the own one are the ratio, with a hair more one fewer."""
+    draws = generator()
+    cost, distance = torch.rand(2, 20, 20, generator=draws, dtype=torch.float64)
+    cost.diagonal().add_(0.8)
+    distance.fill_diagonal_(0.0)
+    weight = ConditionWeight(ratio).find(cost, distance)
+    assert weight > 0
+
+    def cheap(factor: float) -> int:
+        return int((cost + factor * weight * distance <= cost.diagonal().unsqueeze(1)).sum())
+
+    assert (cheap(1 - 1e-9), cheap(1 + 1e-9)) == (int(ratio * 400), int(ratio * 400) - 1)
+
+
 def test_weight_is_zero_where_few_pairs_are_cheap_anyway() -> None:
     cost = torch.full((50, 50), 9.0).fill_diagonal_(1.0)
     assert ConditionWeight(0.5).find(cost, torch.rand(50, 50)) == 0.0

@@ -121,6 +121,32 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     assert checkpoint_steps(tmp_path) == [4, 7, 8]
 
 
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ({9: 0.5, 10: 0.9, 100: 0.9, 101: 0.1}, 100),  # the later one on a tie
+        ({1: 0.0, 2: 0.0}, 2),
+        ({1: -3.0, 2: -1.0, 3: -2.0}, 2),
+        ({1: 0.2, 5: float("-inf")}, 1),
+    ],
+)
+def test_the_best_checkpoint_has_the_highest_score(tmp_path: Path, scores: dict[int, float], best: int) -> None:
+    for step in (*scores, 200):
+        path = save_checkpoint(tmp_path, step, tensors(step), {})
+        if step in scores:
+            record_evaluation(path, {"score": scores[step]})
+    assert best_checkpoint(tmp_path) == tmp_path / f"{best:08d}"
+    prune_checkpoints(tmp_path, CheckpointConfig(keep_last=1, keep_best=1))
+    assert checkpoint_steps(tmp_path) == [best, 200]
+
+
+def test_no_checkpoint_is_the_best_without_a_score(tmp_path: Path) -> None:
+    record_evaluation(save_checkpoint(tmp_path, 1, tensors(1.0), {}), {"length": 3})
+    save_checkpoint(tmp_path, 2, tensors(2.0), {})
+    assert best_checkpoint(tmp_path) is None
+    assert best_checkpoint(tmp_path / "nowhere") is None
+
+
 def test_pruning_keeps_a_row_of_steps(tmp_path: Path) -> None:
     for step in range(1, 10):
         save_checkpoint(tmp_path, step, tensors(step), {})

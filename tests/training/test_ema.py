@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +12,10 @@ import torch
 from ema_pytorch.post_hoc_ema import KarrasEMA
 from torch import nn
 
+from policy_accel.diffusion import Path as TimesPath
 from policy_accel.errors import UserError
+from policy_accel.training import Trained, TrainingConfig
+from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.ema import EMA, EMAConfig, profile_exponent
 
 
@@ -130,6 +136,34 @@ def test_profile_equals_ema_pytorch() -> None:
         for a, b in zip(average.parameters(), other.ema_model.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
             assert not a.requires_grad
+
+
+@pytest.mark.parametrize(("coupling", "samples"), [("fresh", 24), ("independent", 8)])
+def test_a_run_averages_over_clean_samples_however_many_rows_they_make(
+    coupling: str,
+    samples: int,
+    toy_task: Any,
+    config: TrainingConfig,
+    run: Callable[..., Trained],
+    tmp_path: Path,
+) -> None:
+    """Three times a sample: an update is 24 rows, of 24 samples (fresh) or of 8 noised three times each."""
+    config.ema.half_life, config.ema.half_life_ramp = 30.0, 0.5
+    task = toy_task()
+    task.objective = replace(task.objective, path=TimesPath(times_per_sample=3, coupling=coupling))
+    average = {name: value.detach().clone() for name, value in task.model.named_parameters()}
+
+    def follow(update: int) -> None:
+        half_life = min(30.0, 0.5 * samples * (update - 1))
+        decay = 0.5 ** (samples / half_life) if half_life else 0.0
+        for name, value in task.model.named_parameters():
+            average[name].mul_(decay).add_(value.detach(), alpha=1 - decay)
+
+    run(task, config, after_update=follow)
+    saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "last")
+    assert saved.state["ema_samples"] == 12 * samples
+    for name, value in average.items():
+        torch.testing.assert_close(saved.tensors["ema"][name], value, rtol=1e-5, atol=1e-6)
 
 
 def test_averages_by_name() -> None:
