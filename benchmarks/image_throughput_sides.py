@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from policy_accel.diffusion import Batch, Objective
 from policy_accel.diffusion.config import DiffusionConfig
-from policy_accel.models import Denoiser
-from policy_accel.models.images import DdpmConfig, DitConfig, EdmConfig, ModelConfig, build_image_denoiser
+from policy_accel.models import Denoiser, ModelConfig, build_denoiser
+from policy_accel.models.images import DdpmConfig, DitConfig, EdmConfig
 from policy_accel.training.devices import use_device
 from policy_accel.training.ema import EMAConfig
 from policy_accel.training.optimizer import OptimizerConfig
@@ -72,7 +72,7 @@ class Side:
         net = NETS[self.net, self.size]
         config = replace(net.config, channels_last=True) if self.channels_last else net.config  # type: ignore[call-arg]
         torch.manual_seed(SEED)
-        return build_image_denoiser(config, channels=net.shape[0], resolution=net.shape[1], condition_dim=net.classes)
+        return build_denoiser(config, channels=net.shape[0], resolution=net.shape[1], condition_dim=net.classes)
 
     def data(self) -> tuple[Tensor, Tensor]:
         """Random images uint8 [N, C, H, W] and classes [N]."""

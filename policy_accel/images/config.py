@@ -11,8 +11,7 @@ from policy_accel.configuration import IMAGES
 from policy_accel.images.evaluate import ImageEvaluationConfig
 from policy_accel.images.generate import ImageSamplingConfig
 from policy_accel.images.sets import ImageTaskConfig
-from policy_accel.models.config import ModelConfig
-from policy_accel.models.images import IMAGE_DENOISERS
+from policy_accel.models import ModelConfig, denoiser_configs
 from policy_accel.training.run_config import RunConfig
 
 
@@ -30,5 +29,5 @@ def register() -> None:
     """Tell Hydra the types; the YAML files of `policy_accel.configs` build on them."""
     store = ConfigStore.instance()
     store.store(name="images", node=ImageConfig, provider=IMAGES.name)
-    for name, (config_class, _) in IMAGE_DENOISERS.items():
-        store.store(group="model", name=name, node=config_class(name=name), provider=IMAGES.name)
+    for name, config_class in denoiser_configs("images").items():
+        store.store(group="model", name=name, node=config_class, provider=IMAGES.name)

@@ -20,8 +20,7 @@ from policy_accel.images.evaluate import ImageEvaluator
 from policy_accel.images.representation import Representation
 from policy_accel.images.sets import ImageSplit, load_split
 from policy_accel.images.task import ImageTask, condition_size
-from policy_accel.models.denoiser import Denoiser
-from policy_accel.models.images import IMAGE_DENOISERS, build_image_denoiser
+from policy_accel.models import Denoiser, build_denoiser, denoiser_config
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.devices import choose_device
 from policy_accel.training.loop import Trained, train
@@ -85,7 +84,7 @@ def build_model(config: ImageConfig, shape: tuple[int, int, int], classes: int) 
     """A freshly initialised denoiser for images of `shape` (C, H, W); its weights follow from `config.seed` alone."""
     channels, height, _ = shape
     with seeded_weights(config.seed):
-        return build_image_denoiser(
+        return build_denoiser(
             config.model, channels=channels, resolution=height, condition_dim=condition_size(config.task, classes)
         )
 
@@ -231,7 +230,7 @@ def read_image_config(run_dir: Path) -> ImageConfig:
     def schema(values: dict[str, Any]) -> ImageConfig:
         if "policy" in values:
             raise UserError(f"{run_dir} is the run of a robot policy, not of images; give a run of an image task.")
-        return ImageConfig(model=IMAGE_DENOISERS[values["model"]["name"]][0]())
+        return ImageConfig(model=denoiser_config(values["model"]["name"]))
 
     config = read_typed_config(run_dir, schema)
     assert isinstance(config, ImageConfig)

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from policy_accel.configuration import ROBOT
 from policy_accel.diffusion.sampling import SamplingConfig
-from policy_accel.models import DENOISERS, ModelConfig
+from policy_accel.models import ModelConfig, denoiser_configs
 from policy_accel.models.encoders import EncoderConfig
 from policy_accel.policy.demonstrations import TaskConfig
 from policy_accel.policy.evaluate import EvaluationConfig
@@ -33,5 +33,5 @@ def register() -> None:
     """Tell Hydra the types; the YAML files of `policy_accel.configs` build on them."""
     store = ConfigStore.instance()
     store.store(name="robot", node=RobotConfig, provider=ROBOT.name)
-    for name, (config_class, _) in DENOISERS.items():
-        store.store(group="model", name=name, node=config_class(name=name), provider=ROBOT.name)
+    for name, config_class in denoiser_configs("robot").items():
+        store.store(group="model", name=name, node=config_class, provider=ROBOT.name)

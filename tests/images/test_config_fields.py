@@ -20,7 +20,7 @@ from policy_accel.images.config import ImageConfig
 from policy_accel.images.evaluate import ImageEvaluator
 from policy_accel.images.run import build_evaluator, build_model, build_task, train_run
 from policy_accel.images.sets import load_split
-from policy_accel.models.images import IMAGE_DENOISERS
+from policy_accel.models import denoiser_configs
 from policy_accel.training.randomness import named_generator
 from policy_accel.training.task import Batch
 
@@ -233,7 +233,7 @@ def test_the_table_names_every_field(tiny_images: Build) -> None:
     assert set(leaves(tiny_images())) == set(FIELDS)
     of_models = {
         f"{name}.{field.name}"
-        for name, (config_class, _) in IMAGE_DENOISERS.items()
+        for name, config_class in denoiser_configs("images").items()
         for field in dataclasses.fields(config_class)
         if field.name != "name"
     }

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from policy_accel.models import build_denoiser
 from policy_accel.models.flops import training_flops
-from policy_accel.models.images import DdpmConfig, DitConfig, EdmConfig, build_image_denoiser
+from policy_accel.models.images import DdpmConfig, DitConfig, EdmConfig
 
 
 class Small(nn.Module):
@@ -46,14 +47,14 @@ def test_equals_the_count_by_hand():
 def test_published_nets_cost_what_other_implementations_of_them_cost(config, shape, giga):
     """37.3: torchcfm's net of the same size; 127.1 and 251.2: EDM's own code; all by the same counter."""
     with torch.device("meta"):
-        net = build_image_denoiser(config, channels=shape[0], resolution=shape[1])
+        net = build_denoiser(config, channels=shape[0], resolution=shape[1])
     assert training_flops(net, shape) / 1e9 == pytest.approx(giga, abs=0.06)
 
 
 def test_transformer_costs_twice_the_published_multiplications():
     """DiT-S/2 is published with 6.06 G multiplications for a forward pass."""
     with torch.device("meta"):
-        net = build_image_denoiser(DitConfig(), channels=4, resolution=32, condition_dim=1000)
+        net = build_denoiser(DitConfig(), channels=4, resolution=32, condition_dim=1000)
     assert training_flops(net, (4, 32, 32), 1000) / 3 / 2 / 1e9 == pytest.approx(6.06, rel=0.01)
 
 

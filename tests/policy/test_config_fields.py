@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from policy_accel.evaluation import EpisodeResult, RolloutPool
-from policy_accel.models import DENOISERS
+from policy_accel.models import denoiser_configs
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.run import build_evaluator, build_policy, build_task, train_run
 from policy_accel.training.checkpoint import checkpoint_steps
@@ -425,7 +425,7 @@ def test_the_table_names_every_field(tiny_config: Build) -> None:
     assert set(leaves(tiny_config())) == set(FIELDS)
     of_models = {
         f"{name}.{field.name}"
-        for name, (config_class, _) in DENOISERS.items()
+        for name, config_class in denoiser_configs("robot").items()
         for field in dataclasses.fields(config_class)
         if field.name != "name"
     }

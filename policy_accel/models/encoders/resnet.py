@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from policy_accel.errors import UserError
 from policy_accel.models.encoders.config import EncoderConfig
 from policy_accel.models.encoders.spatial_softmax import SpatialSoftmax
-from policy_accel.models.images.layers import GroupNorm
+from policy_accel.models.layers import GroupNorm
 
 REDUCTION = 32  # the stem, its pooling and three stages halve the frame each, rounding up
 STAGES = 4

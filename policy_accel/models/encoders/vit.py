@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from policy_accel.errors import UserError
 from policy_accel.models.encoders.config import EncoderConfig
-from policy_accel.models.images.layers import attend
+from policy_accel.models.layers import attend
 
 EPSILON = 1e-6
 

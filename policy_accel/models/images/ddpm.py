@@ -12,8 +12,6 @@ from policy_accel.models.config import ModelConfig
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.embedding import SinusoidalEmbedding
 from policy_accel.models.images.layers import (
-    GroupNorm,
-    SelfAttention,
     add_condition,
     check_unet,
     condition_layer,
@@ -22,6 +20,7 @@ from policy_accel.models.images.layers import (
     norm_groups,
     upsample,
 )
+from policy_accel.models.layers import GroupNorm, SelfAttention
 
 EPS = 1e-6
 

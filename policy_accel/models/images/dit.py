@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig, check_positive
 from policy_accel.models.denoiser import Denoiser
-from policy_accel.models.images.layers import add_condition, attend, condition_layer, initialise_uniform
+from policy_accel.models.images.layers import add_condition, condition_layer, initialise_uniform
+from policy_accel.models.layers import attend
 
 EPS = 1e-6
 TIME_FREQUENCIES = 256

@@ -15,8 +15,6 @@ from policy_accel.models.config import ModelConfig, check_positive
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.embedding import SinusoidalEmbedding
 from policy_accel.models.images.layers import (
-    GroupNorm,
-    SelfAttention,
     add_condition,
     check_unet,
     condition_layer,
@@ -24,6 +22,7 @@ from policy_accel.models.images.layers import (
     norm_groups,
 )
 from policy_accel.models.images.resampling import Resample, check_filter
+from policy_accel.models.layers import GroupNorm, SelfAttention
 
 EPS = 1e-6
 SILENT = 1e-5

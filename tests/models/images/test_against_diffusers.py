@@ -11,7 +11,8 @@ from diffusers.models.downsampling import downsample_2d
 from diffusers.models.upsampling import upsample_2d
 from torch import nn
 
-from policy_accel.models.images import DdpmConfig, EdmConfig, build_image_denoiser
+from policy_accel.models import build_denoiser
+from policy_accel.models.images import DdpmConfig, EdmConfig
 from policy_accel.models.images.resampling import Resample
 
 
@@ -84,7 +85,7 @@ def copy_diffusers(theirs: UNet2DModel, ours: nn.Module) -> None:
 
 def test_published_net_has_the_size_of_diffusers():
     with torch.device("meta"):
-        ours = build_image_denoiser(DdpmConfig(), channels=3, resolution=32)
+        ours = build_denoiser(DdpmConfig(), channels=3, resolution=32)
         theirs = diffusers_unet(128)
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
 
@@ -94,7 +95,7 @@ def test_equals_diffusers_with_the_same_weights(attended_level):
     torch.manual_seed(0)
     theirs = diffusers_unet(16, attended_level, groups=4).eval()
     config = DdpmConfig(channels=16, attention_resolutions=[32 >> attended_level])
-    ours = build_image_denoiser(config, channels=3, resolution=32).eval()
+    ours = build_denoiser(config, channels=3, resolution=32).eval()
     with torch.no_grad():
         for p in theirs.parameters():
             p.add_(0.05 * torch.randn_like(p))
@@ -168,7 +169,7 @@ def test_ddpmpp_equals_diffusers_with_the_same_weights():
     torch.manual_seed(0)
     theirs = diffusers_ddpmpp(8)
     config = EdmConfig(channels=8, multipliers=[1, 2, 2], blocks=2)
-    ours = build_image_denoiser(config, channels=3, resolution=32).eval()
+    ours = build_denoiser(config, channels=3, resolution=32).eval()
     copy_ddpmpp(theirs, ours)
     x, t = torch.randn(3, 3, 32, 32), torch.tensor([-1.5, 0.3, 1.1])
     with torch.no_grad():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from policy_accel.models.images import DdpmConfig, DitConfig, EdmConfig, build_image_denoiser
+from policy_accel.models import build_denoiser
+from policy_accel.models.images import DdpmConfig, DitConfig, EdmConfig
 
 CONDITION = 3
 
@@ -30,7 +31,7 @@ def test_compiles_whole(config):
     """Under autocast, so that the branch that keeps bf16 through the normalisations is there too."""
     torch.compiler.reset()
     torch.manual_seed(0)
-    net = build_image_denoiser(config, channels=3, resolution=8, condition_dim=CONDITION).eval()
+    net = build_denoiser(config, channels=3, resolution=8, condition_dim=CONDITION).eval()
     with torch.no_grad():
         for p in net.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -43,7 +44,7 @@ def test_compiles_whole(config):
 def test_compiles_whole_with_its_gradient():
     torch.compiler.reset()
     torch.manual_seed(0)
-    net = build_image_denoiser(CONFIGS[0], channels=3, resolution=8, condition_dim=CONDITION)
+    net = build_denoiser(CONFIGS[0], channels=3, resolution=8, condition_dim=CONDITION)
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     compiled(torch.randn(2, 3, 8, 8), torch.tensor([5, 300]), torch.eye(CONDITION)[:2]).sum().backward()
     assert all(p.grad is not None for p in net.parameters())

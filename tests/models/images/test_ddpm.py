@@ -6,19 +6,20 @@ import pytest
 import torch
 
 from policy_accel.errors import UserError
-from policy_accel.models.images import DdpmConfig, build_image_denoiser
+from policy_accel.models import build_denoiser
+from policy_accel.models.images import DdpmConfig
 from policy_accel.models.images.ddpm import ResidualBlock
 
 
 def test_published_net_has_the_published_size():
     with torch.device("meta"):
-        net = build_image_denoiser(DdpmConfig(), channels=3, resolution=32)
+        net = build_denoiser(DdpmConfig(), channels=3, resolution=32)
     assert sum(p.numel() for p in net.parameters()) == 35_746_307
 
 
 def test_weights_start_as_published():
     torch.manual_seed(0)
-    net = build_image_denoiser(DdpmConfig(channels=64), channels=3, resolution=32, condition_dim=10)
+    net = build_denoiser(DdpmConfig(channels=64), channels=3, resolution=32, condition_dim=10)
     assert not net(torch.randn(2, 3, 32, 32), torch.tensor([3, 900])).any()
     blocks = [module for module in net.modules() if isinstance(module, ResidualBlock)]
     assert not any(block.conv_out.weight.any() for block in blocks)
@@ -35,7 +36,7 @@ def test_weights_start_as_published():
 
 def test_condition_is_added_to_the_time_embedding():
     torch.manual_seed(0)
-    net = build_image_denoiser(
+    net = build_denoiser(
         DdpmConfig(channels=8, multipliers=[1, 2], attention_resolutions=[], dropout=0.0),
         channels=1,
         resolution=8,
@@ -66,4 +67,4 @@ def test_condition_is_added_to_the_time_embedding():
 )
 def test_settings_that_do_not_fit_are_refused(settings, resolution, said):
     with pytest.raises(UserError, match=said):
-        build_image_denoiser(DdpmConfig(**settings), channels=3, resolution=resolution)
+        build_denoiser(DdpmConfig(**settings), channels=3, resolution=resolution)

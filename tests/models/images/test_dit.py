@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from policy_accel.errors import UserError
-from policy_accel.models.images import DitConfig, build_image_denoiser
+from policy_accel.models import build_denoiser
+from policy_accel.models.images import DitConfig
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ def test_published_nets_have_the_published_sizes(depth, width, heads, published)
     the null class (here the zero row), and the fixed position table (here a buffer).
     """
     with torch.device("meta"):
-        net = build_image_denoiser(
+        net = build_denoiser(
             DitConfig(patch=2, depth=depth, width=width, heads=heads), channels=4, resolution=32, condition_dim=1000
         )
     variances = 2 * 2 * 4 * (width + 1)
@@ -86,7 +87,7 @@ def reference(weights: dict[str, np.ndarray], x: np.ndarray, t: float, condition
 def test_equals_the_plain_computation():
     torch.manual_seed(0)
     config = DitConfig(patch=2, depth=2, width=16, heads=2, mlp_ratio=3)
-    net = build_image_denoiser(config, channels=3, resolution=8, condition_dim=5)
+    net = build_denoiser(config, channels=3, resolution=8, condition_dim=5)
     with torch.no_grad():
         for p in net.parameters():
             p.add_(0.2 * torch.randn_like(p))
@@ -101,7 +102,7 @@ def test_equals_the_plain_computation():
 
 def test_weights_start_as_published():
     torch.manual_seed(0)
-    net = build_image_denoiser(DitConfig(depth=2, width=64, heads=2), channels=4, resolution=8, condition_dim=50)
+    net = build_denoiser(DitConfig(depth=2, width=64, heads=2), channels=4, resolution=8, condition_dim=50)
     assert not net(torch.randn(2, 4, 8, 8), torch.tensor([3, 900])).any()
     assert not any(block.modulation.weight.any() for block in net.blocks)
     for weight, deviation in (
@@ -124,4 +125,4 @@ def test_weights_start_as_published():
 )
 def test_settings_that_do_not_fit_are_refused(settings, said):
     with pytest.raises(UserError, match=said):
-        build_image_denoiser(DitConfig(**settings), channels=3, resolution=32)
+        build_denoiser(DitConfig(**settings), channels=3, resolution=32)

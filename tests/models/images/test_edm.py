@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from policy_accel.errors import UserError
-from policy_accel.models.images import EdmConfig, build_image_denoiser
+from policy_accel.models import build_denoiser
+from policy_accel.models.images import EdmConfig
 from policy_accel.models.images.edm import FourierEmbedding, Pyramid
 from policy_accel.models.images.edm import ResidualBlock as EdmBlock
 
@@ -29,9 +30,7 @@ NCSNPP = {"embedding": "fourier", "time_multiplier": 2, "encoder": "residual", "
 )
 def test_published_nets_have_the_published_sizes(settings, resolution, condition_dim, parameters):
     with torch.device("meta"):
-        net = build_image_denoiser(
-            EdmConfig(**settings), channels=3, resolution=resolution, condition_dim=condition_dim
-        )
+        net = build_denoiser(EdmConfig(**settings), channels=3, resolution=resolution, condition_dim=condition_dim)
     assert sum(p.numel() for p in net.parameters()) == parameters
 
 
@@ -50,7 +49,7 @@ def test_pyramid_is_a_convolution_and_then_a_filter():
 
 def test_residual_encoder_adds_the_image_at_every_resolution():
     torch.manual_seed(0)
-    net = build_image_denoiser(
+    net = build_denoiser(
         EdmConfig(channels=8, multipliers=[1, 1, 1], blocks=1, attention_resolutions=[], **NCSNPP),
         channels=2,
         resolution=16,
@@ -81,7 +80,7 @@ def test_fourier_embedding_follows_its_formula():
 
 def test_condition_is_added_before_the_embedding_is_mixed():
     torch.manual_seed(0)
-    net = build_image_denoiser(
+    net = build_denoiser(
         EdmConfig(channels=8, multipliers=[1, 1], blocks=1, attention_resolutions=[], dropout=0.0),
         channels=1,
         resolution=8,
@@ -99,7 +98,7 @@ def test_condition_is_added_before_the_embedding_is_mixed():
 
 def test_weights_start_as_published():
     torch.manual_seed(0)
-    net = build_image_denoiser(EdmConfig(channels=64, blocks=1), channels=3, resolution=32, condition_dim=60)
+    net = build_denoiser(EdmConfig(channels=64, blocks=1), channels=3, resolution=32, condition_dim=60)
     block = next(block for block in net.down if isinstance(block, EdmBlock) and block.attention is not None)
     for weight, variance in (
         (block.conv_in.weight, 2 / (9 * 128 + 9 * 128)),
@@ -125,4 +124,4 @@ def test_weights_start_as_published():
 )
 def test_settings_that_do_not_fit_are_refused(settings, said):
     with pytest.raises(UserError, match=said):
-        build_image_denoiser(EdmConfig(channels=8, **settings), channels=3, resolution=32)
+        build_denoiser(EdmConfig(channels=8, **settings), channels=3, resolution=32)

@@ -1,0 +1,74 @@
+"""The denoisers by name, ours and those that others register."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from policy_accel.errors import UserError, one_of
+from policy_accel.models.config import ModelConfig
+from policy_accel.models.denoiser import Denoiser
+
+TRACKS = ("robot", "images")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    config: type[ModelConfig]
+    network: Callable[..., Denoiser]
+    track: str
+
+
+_REGISTRY: dict[str, _Entry] = {}
+
+
+def register_denoiser(
+    name: str, config: type[ModelConfig], network: Callable[..., Denoiser], track: str = "robot"
+) -> None:
+    """Make a denoiser available as `model=NAME`.
+
+    Args:
+        name: of the denoiser, and the default of `config.name`.
+        config: dataclass of its settings.
+        network: called with these settings and the sizes of its track, by keyword. For robots: channels (entries per
+            step of the trajectory), horizon (steps of the trajectory) and condition_shape, (n_obs_steps,
+            observation_dim) or None for in-painting; x is [B, horizon, channels], condition [B, *condition_shape]. For
+            images: channels, resolution (height and width in pixels) and condition_dim (classes, one-hot, and
+            augmentation parameters; 0 for none); x is [B, channels, resolution, resolution], condition
+            [B, condition_dim].
+        track: "robot" or "images".
+
+    Raises:
+        UserError: another denoiser has this name, `config.name` differs from it, or an unknown track.
+    """
+    entry = _Entry(config, network, one_of("track", track, TRACKS))
+    if config().name != name:
+        raise UserError(f"{config.__name__}.name is '{config().name}', and it is registered as '{name}'; use one name.")
+    if _REGISTRY.setdefault(name, entry) != entry:
+        raise UserError(f"model '{name}' is registered already, with {_REGISTRY[name].config.__name__}; rename one.")
+
+
+def denoiser_configs(track: str) -> dict[str, type[ModelConfig]]:
+    """The settings of every denoiser of a track ("robot" or "images"), by name."""
+    return {name: entry.config for name, entry in _REGISTRY.items() if entry.track == track}
+
+
+def denoiser_config(name: str) -> ModelConfig:
+    """The default settings of one denoiser.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    return _REGISTRY[one_of("model.name", name, _REGISTRY)].config()
+
+
+def build_denoiser(config: ModelConfig, **sizes: int | tuple[int, int] | None) -> Denoiser:
+    """Build the denoiser that `config` describes, for the sizes of its track (see `register_denoiser`).
+
+    Raises:
+        UserError: settings of another network, or some that do not fit the sizes.
+    """
+    entry = _REGISTRY.get(config.name)
+    if entry is None or not isinstance(config, entry.config):
+        raise UserError(f"model.name '{config.name}' does not go with these settings; choose model=NAME instead.")
+    return entry.network(config, **sizes)
