@@ -29,12 +29,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def naming(section: str, **settings: str) -> Iterator[None]:
     """Tell the user which setting is at fault when a function of the block raises ValueError.
 
-    `diffusion/` and `acceleration/` begin each message with the argument at fault, "width=-1.0 must be positive."; the
-    user reads the setting that it came from, "acceleration.timesteps.width=-1.0 must be positive."
+    `diffusion/` and `acceleration/` begin each message with the argument at fault, "width=-1.0 must be positive." or
+    "metric 'l3' is unknown."; the user reads the setting that it came from, "acceleration.timesteps.width=-1.0 must be
+    positive." A message about data, "conditions: row 3 is not finite.", follows the name of the section and a colon.
 
     Args:
         section: dotted name of the settings that the block passes on.
-        settings: for each argument whose setting has another name, that name.
+        settings: for each argument whose setting has another name, that name; one with a dot is the whole key.
 
     Raises:
         UserError: in place of a ValueError of the block.
@@ -42,8 +43,10 @@ def naming(section: str, **settings: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        message = re.sub(r"^\w+|\w+(?==)", lambda name: settings.get(name[0], name[0]), str(error))
-        raise UserError(f"{section}.{message}") from error
+        message = re.sub(r"^\w+(?= ')|\b\w+(?==)", lambda name: settings.get(name[0], name[0]), str(error))
+        start = re.match(r"[\w.]+(?=(=| '))", message)
+        separator = ": " if start is None else "."
+        raise UserError(message if start and "." in start[0] else f"{section}{separator}{message}") from error
 
 
 def check_choice(argument: str, value: str, known: Iterable[str]) -> str:

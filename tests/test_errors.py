@@ -19,8 +19,8 @@ def test_a_name_that_begins_alike_is_nearer() -> None:
 
 def test_the_users_name_of_an_argument() -> None:
     with pytest.raises(UserError) as raised, naming("acceleration.timesteps"):
-        raise ValueError("width=-1.0 must be positive; narrow=no width is it.")
-    assert str(raised.value) == "acceleration.timesteps.width=-1.0 must be positive; narrow=no width is it."
+        raise ValueError("width=-1.0 must be positive, as width=0.5 is.")
+    assert str(raised.value) == "acceleration.timesteps.width=-1.0 must be positive, as width=0.5 is."
     assert isinstance(raised.value.__cause__, ValueError)
 
 
@@ -28,6 +28,27 @@ def test_an_argument_that_the_setting_calls_otherwise() -> None:
     with pytest.raises(UserError) as raised, naming("momentum", strength="multiplier", kind="input_scale"):
         raise ValueError("strength=2.0 has no effect with kind=one, whatever its strength.")
     assert str(raised.value) == "momentum.multiplier=2.0 has no effect with input_scale=one, whatever its strength."
+
+
+def test_an_argument_of_another_section() -> None:
+    with pytest.raises(UserError) as raised, naming("acceleration.path", timesteps="diffusion.timesteps"):
+        raise ValueError("modes=5 is more than timesteps=4.")
+    assert str(raised.value) == "acceleration.path.modes=5 is more than diffusion.timesteps=4."
+    with pytest.raises(UserError) as raised, naming("acceleration.path", timesteps="diffusion.timesteps"):
+        raise ValueError("timesteps=4 must be 5.")
+    assert str(raised.value) == "diffusion.timesteps=4 must be 5."
+
+
+def test_a_choice_in_words() -> None:
+    with pytest.raises(UserError) as raised, naming("acceleration.momentum", kind="input_scale"):
+        check_choice("kind", "naturel", ("natural", "kind"))
+    assert str(raised.value) == "acceleration.momentum.input_scale 'naturel' is unknown; did you mean 'natural'?"
+
+
+def test_data_are_no_setting() -> None:
+    with pytest.raises(UserError) as raised, naming("acceleration.noise"):
+        raise ValueError("conditions: row 3 holds a value that is not finite.")
+    assert str(raised.value) == "acceleration.noise: conditions: row 3 holds a value that is not finite."
 
 
 def test_what_the_user_cannot_put_right_passes() -> None:

@@ -27,7 +27,7 @@ from policy_accel.diffusion.laws import Path, Times
 from policy_accel.diffusion.momentum import momentum_process
 from policy_accel.diffusion.objective import Objective, Process
 from policy_accel.diffusion.processes import DiscreteProcess
-from policy_accel.errors import UserError, one_of, refuse_idle
+from policy_accel.errors import UserError, naming, one_of, refuse_idle
 
 LAWS = ("uniform", "curriculum", "logit_normal", "edm", "speed", "loss_second_moment")
 POSITIONS = ("noise", "index")
@@ -64,16 +64,19 @@ def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig
     weights = None
     weight = acceleration.timesteps.weight
     if isinstance(process, DiscreteProcess):
-        weights = loss_weights(weight, process.log_snr, diffusion.target)
+        with naming(TIMESTEPS, target="diffusion.target"):
+            weights = loss_weights(weight, process.log_snr, diffusion.target)
     elif weight != "none":
         raise UserError(
             f"{TIMESTEPS}.weight={weight} is a table over discrete times; diffusion.family={diffusion.family} has its "
             "own weight: set it to none."
         )
+    with naming(TIMESTEPS):
+        times = build_times(acceleration.timesteps, process, diffusion.family)
     return Objective(
         process,
         diffusion.target,
-        times=build_times(acceleration.timesteps, process, diffusion.family),  # type: ignore[arg-type]
+        times=times,  # type: ignore[arg-type]
         noise=build_noise(noise),
         path=path,
         weights=weights,
@@ -89,7 +92,8 @@ def build_path(config: PathConfig) -> Path:
         UserError: a count out of range, an unknown coupling, or settings that would do nothing.
     """
     name = "acceleration.path"
-    path = Path(config.times_per_sample, config.coupling, config.evaluations)
+    with naming(name):
+        path = Path(config.times_per_sample, config.coupling, config.evaluations)
     if path.times_per_sample == 1:
         truncated = config.modes is not None and config.marginal != "matched"
         used = {"times_per_sample", *(("modes", "marginal", "clock") if truncated else ())}
@@ -119,20 +123,24 @@ def build_process(diffusion: DiffusionConfig, acceleration: AccelerationConfig, 
             multiplier=momentum.multiplier,
             flow_times="logit_normal" if logit_normal else "uniform",
         )
-    process = diffusion.process()
+    with naming("diffusion"):
+        process = diffusion.process()
     assert isinstance(process, DiscreteProcess)
     if momentum.schedule_strength:
-        process = momentum_process(process, "schedule", strength=momentum.schedule_strength)
+        with naming(MOMENTUM, strength="schedule_strength"):
+            process = momentum_process(process, "schedule", strength=momentum.schedule_strength)
     if several:
         modes = path.times_per_sample if shared.modes is None else shared.modes
-        process = karhunen_loeve_process(process, modes, shared.marginal, shared.clock)
+        with naming("acceleration.path", timesteps="diffusion.timesteps"):
+            process = karhunen_loeve_process(process, modes, shared.marginal, shared.clock)
     if momentum.input_scale != "base":
         if shared.marginal == "raw":
             raise UserError(
                 f"{MOMENTUM}.input_scale={momentum.input_scale} needs a variance-preserving process, which "
                 "acceleration.path.marginal=raw is not; choose matched or vp_equivalent."
             )
-        scaled = momentum_process(process, momentum.input_scale, strength=momentum.multiplier)
+        with naming(MOMENTUM, kind="input_scale", strength="multiplier"):
+            scaled = momentum_process(process, momentum.input_scale, strength=momentum.multiplier)
         process = replace(process, input_scales=scaled.input_scales)
     return process
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import check_choice
 
 CONDITION_METRICS = ("l2sq", "cosine")
 LARGEST_WEIGHT = 1e8  # of the condition term; the published code stops there too
@@ -32,10 +32,10 @@ def kmeans_groups(conditions: Tensor, count: int, seed: int) -> Tensor:
     than `count` some labels stay unused.
 
     Raises:
-        UserError: `count` outside 1 .. N, or a condition that is not finite.
+        ValueError: `count` outside 1 .. N, or a condition that is not finite.
     """
     if not 1 <= count <= len(conditions):
-        raise UserError(f"{count} groups of {len(conditions)} conditions; give a number from 1 to {len(conditions)}.")
+        raise ValueError(f"count={count} must lie between 1 and {len(conditions)}, the number of conditions.")
     flat = _finite(conditions, "conditions").cpu()
     mean, scale = _standardization(flat)
     points = ((flat - mean) * scale)[:, scale > 0].float()
@@ -78,12 +78,12 @@ def grouped_permutation(groups: Tensor, run_length: int, generator: torch.Genera
     `generator`. Nothing waits for the device.
 
     Raises:
-        UserError: `run_length` below 1, or groups that are not [N].
+        ValueError: `run_length` below 1, or groups that are not [N].
     """
     if run_length < 1:
-        raise UserError(f"run_length={run_length}; give 1 or more places.")
+        raise ValueError(f"run_length={run_length} must be at least 1.")
     if groups.ndim != 1:
-        raise UserError(f"groups has shape {list(groups.shape)}; give one label a sample, [N].")
+        raise ValueError(f"groups: the shape is {list(groups.shape)}; give one label for each sample, [N].")
     samples, device = len(groups), groups.device
     shuffled = torch.randperm(samples, generator=generator, device=device)
     together = shuffled[groups[shuffled].argsort(stable=True)]
@@ -101,10 +101,9 @@ def condition_distance(conditions: Tensor, metric: str = "l2sq") -> Tensor:
     columns first where their units differ), or `cosine`, 1 - cos, which C2OT takes for embeddings of text.
 
     Raises:
-        UserError: unknown metric.
+        ValueError: unknown metric.
     """
-    if metric not in CONDITION_METRICS:
-        raise UserError(f"condition metric '{metric}' is unknown; {did_you_mean(metric, CONDITION_METRICS)}")
+    check_choice("metric", metric, CONDITION_METRICS)
     if conditions.ndim == 1 and not conditions.is_floating_point():
         return (conditions.unsqueeze(1) != conditions).float()
     flat = conditions.reshape(len(conditions), -1)
@@ -122,7 +121,7 @@ class ConditionWeight:
     condition of sample j (arXiv 2503.10636, section 4; the criterion is that of the authors' code).
 
     w is set for every batch such that the share of pairs (i, j) which cost sample i no more than its own pair (i, i)
-    equals `target_ratio`. The share falls in steps as w grows and each pair's step is known, (cost_ii - cost_ij) /
+    equals `condition_ratio`. The share falls in steps as w grows and each pair's step is known, (cost_ii - cost_ij) /
     dist_ij, so w is an order statistic: exact, where the authors double, bisect and start from the previous batch's w.
     Where no weight up to 1e8 brings the share so low (few distinct labels), 1e8 is taken, which makes classes exact.
 
@@ -130,23 +129,25 @@ class ConditionWeight:
     `state_dict`.
 
     Raises:
-        UserError: `target_ratio` outside (0, 1), or not above 1/B, the share of a batch's own pairs.
+        ValueError: `condition_ratio` outside (0, 1), or not above 1/B, the share of a batch's own pairs.
     """
 
-    target_ratio: float = 0.01
+    condition_ratio: float = 0.01
     last: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.target_ratio < 1.0:
-            raise UserError(f"target_ratio={self.target_ratio} is a share of pairs; give a value between 0 and 1.")
+        if not 0.0 < self.condition_ratio < 1.0:
+            raise ValueError(
+                f"condition_ratio={self.condition_ratio} must lie between 0 and 1; it is a share of pairs."
+            )
 
     def find(self, cost: Tensor, distance: Tensor) -> float:
         """w for cost [B, B] (rows: samples, columns: noises) and distance [B, B], both on the host."""
-        pairs = int(self.target_ratio * cost.numel())
+        pairs = int(self.condition_ratio * cost.numel())
         if pairs <= len(cost):
-            raise UserError(
-                f"target_ratio={self.target_ratio} is not above the share of own pairs in a batch of {len(cost)}, so "
-                f"all noise would stay; give a ratio above {1 / len(cost):.3g}, or larger batches."
+            raise ValueError(
+                f"condition_ratio={self.condition_ratio} is not above the share of own pairs in a batch of "
+                f"{len(cost)}, so all noise would stay; give a ratio above {1 / len(cost):.3g}, or larger batches."
             )
         slack = cost.diagonal().double().unsqueeze(1) - cost
         step = torch.where(distance > 0, slack / distance.double(), torch.where(slack >= 0, torch.inf, -torch.inf))
@@ -215,12 +216,12 @@ def ridge_mean(conditions: Tensor, data: Tensor, penalty: float = 1e-3) -> Condi
     is free). Columns that never change get weight 0.
 
     Raises:
-        UserError: penalty not above 0, different numbers of conditions and samples, or values that are not finite.
+        ValueError: penalty not above 0, different numbers of conditions and samples, or values that are not finite.
     """
     if not penalty > 0.0:
-        raise UserError(f"penalty={penalty}; give a value above 0.")
+        raise ValueError(f"penalty={penalty} must be positive.")
     if len(conditions) != len(data):
-        raise UserError(f"{len(conditions)} conditions for {len(data)} samples; give one condition a sample.")
+        raise ValueError(f"conditions: there are {len(conditions)} for {len(data)} samples; give one for each.")
     c, x = _finite(conditions, "conditions"), _finite(data, "data")
     centre, scale = _standardization(c)
     c, offset = (c - centre) * scale, x.mean(0)
@@ -233,11 +234,11 @@ def ridge_mean(conditions: Tensor, data: Tensor, penalty: float = 1e-3) -> Condi
 
 
 def _finite(values: Tensor, name: str) -> Tensor:
-    """Rows [N, D] float64; UserError where a value is not finite."""
+    """Rows [N, D] float64; ValueError where a value is not finite."""
     flat = values.reshape(len(values), -1).double()
     if not flat.isfinite().all():
         row = int((~flat.isfinite()).any(1).nonzero()[0])
-        raise UserError(f"{name}: row {row} holds a value that is not finite; repair the data.")
+        raise ValueError(f"{name}: row {row} holds a value that is not finite; repair the data.")
     return flat
 
 

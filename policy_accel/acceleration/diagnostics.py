@@ -16,7 +16,7 @@ from torch import Tensor
 
 from policy_accel.diffusion.predictions import SIGMA_DATA
 from policy_accel.diffusion.processes import Level
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import check_choice
 
 LEAK_ROWS = 4096
 LEAK_SHUFFLES = 8
@@ -67,10 +67,12 @@ def condition_leak(conditions: Tensor, noise: Tensor, seed: int, *, rows: int = 
     approximation, the smallest p-value times the number of pairs of kernels.
 
     Raises:
-        UserError: different numbers of conditions and noises, fewer than 3 rows, conditions that are all equal.
+        ValueError: different numbers of conditions and noises, fewer than 3 rows, conditions that are all equal.
     """
     if len(conditions) != len(noise) or len(noise) < 3:
-        raise UserError(f"{len(conditions)} conditions and {len(noise)} noises; give as many of each, 3 or more.")
+        raise ValueError(
+            f"conditions: there are {len(conditions)}, and noises {len(noise)}; give as many of each, 3 or more."
+        )
     generator = torch.Generator().manual_seed(seed)
     picked = torch.randperm(len(noise), generator=generator)[:rows].to(noise.device)
     conditions, flat = conditions.to(noise.device)[picked], _rows(noise[picked]).float()
@@ -156,7 +158,7 @@ def _accuracy(prediction: Tensor, y: Tensor, share: Tensor) -> float:
 def _one_hot(labels: Tensor) -> Tensor:
     classes, labels = labels.unique(return_inverse=True)
     if len(classes) < 2:
-        raise UserError("all conditions are equal, so nothing can leak; give at least two labels.")
+        raise ValueError("conditions: all are equal, so nothing can leak; give at least two labels.")
     return torch.nn.functional.one_hot(labels).double()
 
 
@@ -164,26 +166,10 @@ def _components(conditions: Tensor, most: int) -> Tensor:
     deviation, mean = torch.std_mean(conditions, dim=0, correction=0)
     varying = deviation > 1e-6
     if not varying.any():
-        raise UserError("all conditions are equal, so nothing can leak; give conditions that differ.")
+        raise ValueError("conditions: all are equal, so nothing can leak; give some that differ.")
     standard = ((conditions - mean) / deviation)[:, varying]
     _, directions = torch.linalg.eigh(standard.T @ standard)
     return standard @ directions.flip(1)[:, :most]
-
-
-@torch.no_grad()
-def cluster_separation(noises: Tensor) -> float:
-    """Mean L2 distance between the centroids of the noises of different samples (Improved Immiscible Diffusion, arXiv
-    2505.18521): how far apart the destinations of the samples lie.
-
-    noises [M, N, *S]: M draws of the chosen noise for each of N samples. Independent noise gives sqrt(2 D / M), to
-    first order in 1 / D (derived).
-
-    Raises:
-        UserError: fewer than 2 samples.
-    """
-    if noises.ndim < 3 or noises.shape[1] < 2:
-        raise UserError(f"noises has shape {list(noises.shape)}; give [draws, samples, *S] with 2 samples or more.")
-    return float(torch.pdist(_rows(noises.double().mean(0))).mean())
 
 
 @dataclass(frozen=True)
@@ -206,10 +192,10 @@ def noise_shrink(noise: Tensor) -> NoiseShrink:
     condition.
 
     Raises:
-        UserError: fewer than 2 rows.
+        ValueError: fewer than 2 rows.
     """
     if len(noise) < 2:
-        raise UserError(f"noise has {len(noise)} rows; give 2 or more.")
+        raise ValueError(f"noise: the number of rows is {len(noise)}; give 2 or more.")
     flat = _rows(noise)
     variance, mean = torch.var_mean(flat, dim=0)
     divergence = 0.5 * (variance + mean.square() - 1.0 - variance.log()).sum() - flat.shape[1] / len(flat)
@@ -243,7 +229,7 @@ def miscibility(data: Tensor, noise: Tensor, levels: Sequence[Level], groups: Te
     labels, as for a network that is told the label.
 
     Raises:
-        UserError: data and noise of different shapes, or a level without noise.
+        ValueError: data and noise of different shapes, or a level without noise.
     """
     _check_rows(data, noise)
     own, nearest = [], []
@@ -280,7 +266,7 @@ def target_variance(
     target: epsilon, negative_epsilon, sample, v, flow, or edm (with `sigma_data`).
 
     Raises:
-        UserError: unknown target, data and noise of different shapes, or a level without noise.
+        ValueError: unknown target, data and noise of different shapes, or a level without noise.
     """
     _check_rows(data, noise)
     floors = []
@@ -304,9 +290,7 @@ def _sample_coefficient(target: str, level: Level, sigma_data: float) -> float:
         "flow": -(alpha + sigma) / sigma,
         "edm": (sigma**2 + sigma_data**2) ** 0.5 / (sigma * sigma_data),
     }
-    if target not in factors:
-        raise UserError(f"target '{target}' is unknown; {did_you_mean(target, factors)}")
-    return factors[target]
+    return factors[check_choice("target", target, factors)]
 
 
 def _posteriors(
@@ -314,7 +298,7 @@ def _posteriors(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Pieces of (rows [Q], posterior [Q, N] over the samples they may stem from, centred samples [N, D])."""
     if not level.sigma > 0.0:
-        raise UserError(f"the level of time {level.time} holds no noise; give noised levels.")
+        raise ValueError(f"levels: that of time {level.time} holds no noise; give noised ones.")
     x = _rows(data)
     x = x - x.mean(0)
     noised = level.alpha * x + level.sigma * _rows(noise)
@@ -347,12 +331,14 @@ def snr_coverage(
     the noise, above, the noise under 1 % of the signal (for data of unit scale; ours, give your own for other scales).
 
     Raises:
-        UserError: probabilities of another length, negative, or all zero.
+        ValueError: probabilities of another length, negative, or all zero.
     """
     values = log_snr.double().flatten().cpu()
     weights = torch.ones_like(values) if probabilities is None else probabilities.double().flatten().cpu()
     if weights.shape != values.shape or bool((weights < 0).any()) or not bool(weights.sum() > 0):
-        raise UserError(f"probabilities {list(weights.shape)} must be {len(values)} numbers, 0 or more and not all 0.")
+        raise ValueError(
+            f"probabilities: the shape is {list(weights.shape)}; give {len(values)} numbers of at least 0, not all 0."
+        )
     weights = weights / weights.sum()
     ordered, order = values.sort()
     reached = weights[order].cumsum(0)
@@ -372,4 +358,4 @@ def _rows(values: Tensor) -> Tensor:
 
 def _check_rows(data: Tensor, noise: Tensor) -> None:
     if data.shape != noise.shape:
-        raise UserError(f"data {list(data.shape)} and noise {list(noise.shape)} must have the same shape.")
+        raise ValueError(f"data: {list(data.shape)} and noise {list(noise.shape)} must have the same shape.")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import check_choice
 
 
 def min_snr(log_snr: Tensor, target: str, *, gamma: float = 5.0) -> Tensor:
@@ -17,7 +17,7 @@ def min_snr(log_snr: Tensor, target: str, *, gamma: float = 5.0) -> Tensor:
     Hang et al. 2023 (arXiv 2303.09556), as in its code.
 
     Raises:
-        UserError: another target.
+        ValueError: another target.
     """
     snr = log_snr.double().exp()
     capped = snr.clamp(max=gamma)
@@ -27,10 +27,7 @@ def min_snr(log_snr: Tensor, target: str, *, gamma: float = 5.0) -> Tensor:
         return capped / (snr + 1.0)
     if target == "sample":
         return capped
-    raise UserError(
-        f"acceleration.timesteps.weight 'min_snr' is not defined for diffusion.target '{target}'; "
-        "use epsilon, v or sample, or acceleration.timesteps.weight=none."
-    )
+    raise ValueError(f"target={target} has no min_snr weight; choose epsilon, v or sample, or another weight.")
 
 
 def p2(log_snr: Tensor, target: str, *, gamma: float = 1.0, k: float = 1.0) -> Tensor:
@@ -56,19 +53,16 @@ def speed(log_snr: Tensor, target: str, *, lam: float = 0.6, tau: float = 0.7) -
 WEIGHTS: dict[str, Callable[[Tensor, str], Tensor]] = {"min_snr": min_snr, "p2": p2, "speed": speed}
 
 
-def loss_weights(name: str, log_snr: Tensor, target: str) -> Tensor | None:
+def loss_weights(weight: str, log_snr: Tensor, target: str) -> Tensor | None:
     """Weight of each time on the squared error of `target`, [T] float64 on log_snr's device; None for "none".
 
     Args:
-        name: none, min_snr, p2 or speed.
+        weight: none, min_snr, p2 or speed.
         log_snr: log(alpha_t^2 / sigma_t^2) of a variance-preserving process, [T], decreasing.
         target: what the network predicts (epsilon, v, sample).
 
     Raises:
-        UserError: unknown name, or a target that the weight is not defined for.
+        ValueError: unknown weight, or a target that the weight is not defined for.
     """
-    if name == "none":
-        return None
-    if name not in WEIGHTS:
-        raise UserError(f"acceleration.timesteps.weight '{name}' is unknown; {did_you_mean(name, ['none', *WEIGHTS])}")
-    return WEIGHTS[name](log_snr, target)
+    check_choice("weight", weight, ("none", *WEIGHTS))
+    return None if weight == "none" else WEIGHTS[weight](log_snr, target)

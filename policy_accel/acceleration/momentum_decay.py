@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import check_choice
 
 LAWS = ("demon", "linear", "exponential", "matched_cosine")
 COMPOSITIONS = ("multiply", "replace")
@@ -74,34 +74,27 @@ def momentum_decay(
         step: steps of the decay before this one; only the exponential law needs it.
 
     Raises:
-        UserError: an unknown law, or a number out of range.
+        ValueError: an unknown law, or a number out of range.
     """
-    if law not in LAWS:
-        raise UserError(f"training.optimizer.momentum_decay.law '{law}' is unknown; {did_you_mean(law, LAWS)}")
+    check_choice("law", law, LAWS)
     if not 0.0 < beta_0 < 1.0:
-        raise UserError(f"The momentum to decay from is {beta_0}; it must lie between 0 and 1 (both excluded).")
+        raise ValueError(f"beta_0={beta_0} must lie between 0 and 1 (both excluded); it is the momentum to decay from.")
     if not 0.0 <= beta_min <= beta_0:
-        raise UserError(
-            f"training.optimizer.momentum_decay.beta_min={beta_min} must lie in [0, {beta_0}], the first momentum."
-        )
+        raise ValueError(f"beta_min={beta_min} must lie between 0 and the first momentum, {beta_0}.")
     tau = min(max(progress, 0.0), 1.0)
     if law == "demon":
         beta = beta_0 * (1.0 - tau) / ((1.0 - beta_0) + beta_0 * (1.0 - tau))
     elif law == "linear":
         if not 0.0 <= beta_end <= beta_0:
-            raise UserError(
-                f"training.optimizer.momentum_decay.beta_end={beta_end} must lie in [0, {beta_0}], the first momentum."
-            )
+            raise ValueError(f"beta_end={beta_end} must lie between 0 and the first momentum, {beta_0}.")
         beta = beta_0 + (beta_end - beta_0) * tau
     elif law == "exponential":
         if not 0.0 < rate <= 1.0:
-            raise UserError(f"training.optimizer.momentum_decay.rate={rate} must lie in (0, 1].")
+            raise ValueError(f"rate={rate} must lie in (0, 1].")
         if not 0.0 <= floor <= beta_0:
-            raise UserError(
-                f"training.optimizer.momentum_decay.floor={floor} must lie in [0, {beta_0}], the first momentum."
-            )
+            raise ValueError(f"floor={floor} must lie between 0 and the first momentum, {beta_0}.")
         if step is None:
-            raise UserError("training.optimizer.momentum_decay.law=exponential counts steps; pass step=.")
+            raise ValueError("step=None does not go with law=exponential, which counts steps; give their number.")
         beta = max(beta_0 * rate ** max(step, 0), floor)
     else:
         beta = 1.0 - (1.0 - beta_0) / ((1.0 - beta_0) + beta_0 * 0.5 * (1.0 + math.cos(math.pi * tau)))
@@ -119,14 +112,11 @@ def decay_at(
     optimiser's first.
 
     Raises:
-        UserError: a setting out of range, start_step outside [0, steps), or options that would change nothing.
+        ValueError: a setting out of range, start_step outside [0, steps), or options that would change nothing.
     """
     options = options or DecayOptions()
     if options.hold_beta and not options.compensate:
-        raise UserError(
-            "training.optimizer.momentum_decay.hold_beta=true with compensate=false changes nothing; leave one of them "
-            "out."
-        )
+        raise ValueError("hold_beta=True changes nothing with compensate=False; leave one of them out.")
     beta, factor = _decay(step, steps, beta_0, options, start_step)
     if options.hold_beta:
         return beta_0, factor
@@ -139,9 +129,7 @@ def decay_at(
 
 def _decay(step: int, steps: int, beta_0: float, options: DecayOptions, start_step: int) -> tuple[float, float]:
     if not 0 <= start_step < steps:
-        raise UserError(
-            f"training.optimizer.momentum_decay.start_step={start_step} must lie in [0, {steps}), the run's steps."
-        )
+        raise ValueError(f"start_step={start_step} must be at least 0 and less than {steps}, the steps of the run.")
     return momentum_decay(
         (step - start_step) / (steps - start_step),
         beta_0,
@@ -174,11 +162,11 @@ def _momentum(optimizer: Optimizer, group: dict[str, Any]) -> tuple[float, bool]
     name = type(optimizer).__name__
     momentum, dampening = float(group.get("momentum") or 0.0), group.get("dampening")
     if dampening is None or momentum == 0.0:
-        raise UserError(f"{name} has no momentum to decay here; use the Adam family, or SGD with momentum.")
+        raise ValueError(f"optimizer: {name} has no momentum to decay; use the Adam family, or SGD with momentum.")
     if dampening not in (0, momentum):
-        raise UserError(
-            f"{name} with dampening={dampening} is neither a heavy ball (0) nor an average (momentum={momentum}), the "
-            "two that momentum decay is defined for; set dampening to one of them."
+        raise ValueError(
+            f"optimizer: {name} with dampening={dampening} is neither a heavy ball (0) nor an average "
+            f"(momentum={momentum}), the two that momentum decay is defined for; set dampening to one of them."
         )
     return momentum, dampening != 0
 
@@ -209,17 +197,13 @@ class MomentumDecay:
         options: fields of `DecayOptions`.
 
     Raises:
-        UserError: an optimiser without momentum, a setting out of range, or options that would change nothing.
+        ValueError: an optimiser without momentum, a setting out of range, or options that would change nothing.
     """
 
     def __init__(
         self, optimizer: Optimizer, steps: int, *, start_step: int = 0, compose: str = "multiply", **options: Any
     ) -> None:
-        if compose not in COMPOSITIONS:
-            raise UserError(
-                f"training.optimizer.momentum_decay.compose '{compose}' is unknown; "
-                f"{did_you_mean(compose, COMPOSITIONS)}"
-            )
+        check_choice("compose", compose, COMPOSITIONS)
         self.optimizer, self.steps, self.start_step, self.compose = optimizer, steps, start_step, compose
         self.step_count = 0
         self.beta_0: list[float] = []
@@ -231,15 +215,15 @@ class MomentumDecay:
             beta_0, averages = _momentum(optimizer, group)
             chosen = DecayOptions(**options)
             if chosen.exact_bias_correction and "betas" not in group:
-                raise UserError(
-                    "training.optimizer.momentum_decay.exact_bias_correction=true is for optimisers that divide by "
-                    f"1 - beta^k, such as AdamW; {type(optimizer).__name__} does not."
+                raise ValueError(
+                    "exact_bias_correction=True is for optimisers that divide by 1 - beta^k, such as AdamW; "
+                    f"{type(optimizer).__name__} does not."
                 )
             if not averages:
                 if chosen.hold_beta:
-                    raise UserError(
-                        "training.optimizer.momentum_decay.hold_beta=true changes nothing for "
-                        f"{type(optimizer).__name__} with dampening=0, whose learning rate stays as it is: omit it."
+                    raise ValueError(
+                        f"hold_beta=True changes nothing for {type(optimizer).__name__} with dampening=0, whose "
+                        "learning rate stays as it is; leave it out."
                     )
                 chosen = replace(chosen, compensate=False)
             decay_at(0, steps, beta_0, chosen, start_step=start_step)
@@ -255,7 +239,7 @@ class MomentumDecay:
         self._restore()
         groups = self.optimizer.param_groups
         if len(groups) != len(self.options):
-            raise UserError("The optimiser has gained parameter groups; make MomentumDecay after adding them.")
+            raise ValueError("optimizer: it has gained parameter groups; make MomentumDecay after adding them.")
         replaces = self.compose == "replace" and self.step_count >= self.start_step
         for i, group in enumerate(groups):
             beta, factor = decay_at(
@@ -283,12 +267,12 @@ class MomentumDecay:
         """Continue from what `state_dict` gave, whatever the optimiser's groups hold by now.
 
         Raises:
-            UserError: the state of an optimiser with another number of groups.
+            ValueError: the state of an optimiser with another number of groups.
         """
         if len(state["beta_0"]) != len(self.options):
-            raise UserError(
-                f"The saved momentum decay is of {len(state['beta_0'])} parameter groups, the optimiser has "
-                f"{len(self.options)}; build it as in the run that was saved."
+            raise ValueError(
+                f"state: it is of {len(state['beta_0'])} parameter groups, and the optimiser has {len(self.options)}; "
+                "build it as in the run that was saved."
             )
         self.step_count = int(state["step"])
         self.beta_0, self.lr_0 = list(state["beta_0"]), list(state["lr_0"])

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.acceleration.noise_statistics import cost_dtype, counted_entries
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import check_choice
 
 METRICS = ("dot", "l2")
 DEFAULT_METRIC = "l2"
@@ -54,11 +54,11 @@ def nearest_noise(
     is also kept where nothing distinguishes the candidates: no counted entry, or `dot` with a sample of zeros.
 
     Raises:
-        UserError: `candidates` is not a whole number of at least 1, an unknown metric, a mask that does not fit.
+        ValueError: `candidates` is not a whole number of at least 1, an unknown metric, a mask that does not fit.
     """
     if not isinstance(candidates, int) or isinstance(candidates, bool) or candidates < 1:
-        raise UserError(f"candidates={candidates!r}; give a whole number of noises to choose from, 1 or more.")
-    _check_metric(metric)
+        raise ValueError(f"candidates={candidates!r} must be a whole number of at least 1.")
+    check_choice("metric", metric, METRICS)
     counted = counted_entries(data, mask)
     noise = torch.randn(data.shape, device=data.device, dtype=data.dtype, generator=generator)
     batch, others, dtype = len(data), candidates - 1, cost_dtype(data)
@@ -91,41 +91,6 @@ def nearest_noise(
     # Written as changes to z, which are exactly 0 for candidate 0 and for entries that do not count.
     z.addcmul_(x, (along.gather(1, kept) - first) * per_length)
     return NearestNoise(z.to(noise.dtype).view_as(noise), kept.squeeze(1))
-
-
-@torch.no_grad()
-def choose_nearest(
-    data: Tensor, candidates: Tensor, *, metric: str = DEFAULT_METRIC, mask: Tensor | None = None
-) -> NearestNoise:
-    """Keep for each row of data [B, *S] one of the candidates [B, k, *S] that you give; the first one on ties.
-
-    The published algorithm to the letter, for noises that are not k fresh normal draws (of a fixed pool, antithetic or
-    quasi-random); for those `nearest_noise` is the cheaper way to the same law. metric and mask as there. The
-    comparison is in float32, or float64 if data is. torch.compile captures it whole.
-
-    Raises:
-        UserError: an unknown metric, candidates that do not fit data, a mask that does not fit.
-    """
-    _check_metric(metric)
-    if candidates.ndim != data.ndim + 1 or (candidates.shape[0], *candidates.shape[2:]) != data.shape:
-        raise UserError(
-            f"candidates {list(candidates.shape)} do not fit data {list(data.shape)}; give [B, k, *S] beside [B, *S]."
-        )
-    counted = counted_entries(data, mask)
-    with torch.autocast(data.device.type, enabled=False):
-        dtype = cost_dtype(data)
-        x = _counted_only(data.reshape(len(data), -1).to(dtype), counted)
-        z = candidates.reshape(*candidates.shape[:2], -1).to(dtype)
-        z = _counted_only(z, None if counted is None else counted.unsqueeze(1))
-        aligned = (z @ x.unsqueeze(-1)).squeeze(-1)
-        score = 2.0 * aligned - torch.linalg.vector_norm(z, dim=-1).square() if metric == "l2" else aligned
-        candidate = score.argmax(dim=1)
-    return NearestNoise(candidates[torch.arange(len(data), device=data.device), candidate], candidate)
-
-
-def _check_metric(metric: str) -> None:
-    if metric not in METRICS:
-        raise UserError(f"metric '{metric}' is unknown; {did_you_mean(metric, METRICS)}")
 
 
 def _counted_only(values: Tensor, counted: Tensor | None) -> Tensor:

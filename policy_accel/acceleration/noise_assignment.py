@@ -22,7 +22,7 @@ from policy_accel.acceleration.noise_statistics import (
     cost_dtype,
     counted_entries,
 )
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import check_choice
 
 METRICS = ("dot", "l2", "l2sq")
 DEFAULT_METRIC = "dot"
@@ -63,7 +63,7 @@ class PendingAssignment:
         """Wait for the solver (not for the device) and gather the noise.
 
         Raises:
-            UserError: the cost held a value that is not finite.
+            ValueError: the cost held a value that is not finite.
         """
         permutation, milliseconds = self.solution()
         permutation = permutation.to(self.noise.device, non_blocking=True)
@@ -102,7 +102,7 @@ def assign_noise(
     `start_assignment` for the form that does not.
 
     Raises:
-        UserError: data and noise of different shapes, an unknown metric, block_size < 1, groups, mask or extra_cost of
+        ValueError: data and noise of different shapes, an unknown metric, block_size < 1, groups, mask or extra_cost of
             the wrong shape, extra or adjusted cost with a metric other than `l2sq`, a cost that is not finite.
     """
     return start_assignment(
@@ -190,25 +190,24 @@ def _check(
 ) -> None:
     batch = data.shape[0] if data.ndim else 0
     if data.shape != noise.shape or batch == 0:
-        raise UserError(
-            f"data {list(data.shape)} and noise {list(noise.shape)} must have one shape [B, *S], B at least 1."
+        raise ValueError(
+            f"data: {list(data.shape)} and noise {list(noise.shape)} must have one shape [B, *S], B at least 1."
         )
-    if metric not in METRICS:
-        raise UserError(f"metric '{metric}' is unknown; {did_you_mean(metric, METRICS)}")
+    check_choice("metric", metric, METRICS)
     if block_size is not None and (not isinstance(block_size, int) or isinstance(block_size, bool) or block_size < 1):
-        raise UserError(
-            f"block_size={block_size}; give a whole number of rows, 1 or more, or None for the whole batch."
-        )
+        raise ValueError(f"block_size={block_size} must be a whole number of at least 1, or None for the whole batch.")
     if groups is not None and groups.shape != (batch,):
-        raise UserError(f"groups has shape {list(groups.shape)}; give one label for each of the {batch} samples.")
+        raise ValueError(f"groups: the shape is {list(groups.shape)}; give one label for each of the {batch} samples.")
     if extra_cost is not None and extra_cost.shape != (batch, batch):
-        raise UserError(f"extra_cost has shape {list(extra_cost.shape)}; give [{batch}, {batch}], samples by noises.")
+        raise ValueError(
+            f"extra_cost: the shape is {list(extra_cost.shape)}; give [{batch}, {batch}], samples by noises."
+        )
     if metric != "l2sq" and (extra_cost is not None or adjust_cost is not None):
-        raise UserError(
-            f"metric '{metric}' with an extra or adjusted cost; its scale is that of the square: give 'l2sq'."
+        raise ValueError(
+            f"metric={metric} does not go with extra_cost or adjust_cost, which add to the squared distance; give l2sq."
         )
     if adjust_cost is not None and (block_size is not None or groups is not None):
-        raise UserError("adjust_cost needs the cost of the whole batch; leave out block_size and groups.")
+        raise ValueError("adjust_cost: it needs the cost of the whole batch; leave out block_size and groups.")
 
 
 def _problems(batch: int, block_size: int | None, groups: Tensor | None) -> list[np.ndarray]:
@@ -277,9 +276,9 @@ def _solve(problems: list[np.ndarray], costs: list[Tensor], adjust_cost: AdjustC
         for rows, cost in zip(stacked_rows, stacked_costs.numpy(), strict=True):
             if not np.isfinite(cost).all():
                 sample, column = (int(rows[i]) for i in np.argwhere(~np.isfinite(cost))[0])
-                raise UserError(
-                    f"the cost of sample {sample} and noise row {column} is not finite; look for nan, infinite or huge "
-                    "values in data, noise and the extra cost."
+                raise ValueError(
+                    f"data, noise or extra_cost: the cost of sample {sample} and noise row {column} is not finite; "
+                    "look for nan, infinite or huge values."
                 )
             permutation[rows] = rows[linear_sum_assignment(cost)[1]]
     return permutation

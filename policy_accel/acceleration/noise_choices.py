@@ -16,7 +16,7 @@ from policy_accel.acceleration.noise_assignment import Assignment, start_assignm
 from policy_accel.acceleration.noise_statistics import assignment_statistics
 from policy_accel.diffusion.batch import Batch
 from policy_accel.diffusion.laws import Chosen
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, naming
 
 
 @dataclass
@@ -156,7 +156,8 @@ class AssignedNoise:
         )
 
         def result() -> tuple[Tensor, Tensor | None]:
-            assignment = pending.result()
+            with naming("acceleration.noise"):
+                assignment = pending.result()
             self.last = assignment
             return assignment.noise, assignment.permutation
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from policy_accel.errors import UserError
-
 
 @dataclass(frozen=True)
 class AssignmentStatistics:
@@ -59,7 +57,7 @@ def counted_entries(data: Tensor, mask: Tensor | None) -> Tensor | None:
     """The mask as [B, D] bool beside the flattened data, None where every entry counts.
 
     Raises:
-        UserError: the mask is not bool or cannot be broadcast to data.
+        ValueError: the mask is not bool or cannot be broadcast to data.
     """
     if mask is None:
         return None
@@ -67,7 +65,8 @@ def counted_entries(data: Tensor, mask: Tensor | None) -> Tensor | None:
         m in (1, s) for m, s in zip(reversed(mask.shape), reversed(data.shape), strict=False)
     )
     if mask.dtype != torch.bool or not fits:
-        raise UserError(
-            f"mask is {mask.dtype} {list(mask.shape)}; give a bool mask that broadcasts to data {list(data.shape)}."
+        raise ValueError(
+            f"mask: {mask.dtype} of shape {list(mask.shape)} was given; give a bool mask that broadcasts to data "
+            f"{list(data.shape)}."
         )
     return mask.expand(data.shape).reshape(len(data), -1)

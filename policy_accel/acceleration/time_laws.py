@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from policy_accel.acceleration.timestep_curriculum import TimestepCurriculum
-from policy_accel.errors import UserError
 
 
 def variates(shape: tuple[int, ...], generator: torch.Generator, stratified: bool = False) -> Tensor:
@@ -62,7 +61,7 @@ class TableTimes:
         unbiased: weight the loss by 1 / (T p_t), so that the objective stays that of uniform times.
 
     Raises:
-        UserError: probabilities that are no law, or a mirror outside [1, T].
+        ValueError: probabilities that are no law, or a mirror outside [1, T].
     """
 
     probabilities: Tensor
@@ -76,9 +75,9 @@ class TableTimes:
     def __post_init__(self) -> None:
         p = self.probabilities.double()
         if p.ndim != 1 or not bool((p >= 0.0).all() & p.isfinite().all() & (p.sum() > 0.0)):
-            raise UserError("probabilities of times must be one finite number of at least 0 for each time, not all 0.")
+            raise ValueError("probabilities: give one finite number of at least 0 for each time, not all 0.")
         if self.mirror is not None and not 1 <= self.mirror <= len(p):
-            raise UserError(f"acceleration.timesteps.mirror={self.mirror} must lie in [1, {len(p)}].")
+            raise ValueError(f"mirror={self.mirror} must lie in [1, {len(p)}].")
         p = p / p.sum()
         object.__setattr__(self, "probabilities", p)
         object.__setattr__(self, "cdf", cumulative(p))
@@ -125,7 +124,7 @@ class CurriculumTimes:
         settings: center, width, start, end and strength of `TimestepCurriculum`.
 
     Raises:
-        UserError: a setting out of range.
+        ValueError: a setting out of range.
     """
 
     def __init__(
@@ -180,14 +179,14 @@ class LossSecondMoment:
         stratified: see `variates`.
 
     Raises:
-        UserError: a setting out of range.
+        ValueError: a setting out of range.
     """
 
     def __init__(self, timesteps: int, *, history: int = 10, uniform: float = 0.001, stratified: bool = False) -> None:
         if history < 1:
-            raise UserError(f"acceleration.timesteps.history={history} must be at least 1.")
+            raise ValueError(f"history={history} must be at least 1.")
         if not 0.0 <= uniform <= 1.0:
-            raise UserError(f"acceleration.timesteps.uniform={uniform} must lie in [0, 1].")
+            raise ValueError(f"uniform={uniform} must lie in [0, 1].")
         self.timesteps, self.history, self.uniform, self.stratified = timesteps, history, uniform, stratified
         # The last row takes what would be overwritten within one batch, so that shapes stay static.
         self.losses = torch.zeros(timesteps + 1, history, dtype=torch.float64)
@@ -230,12 +229,12 @@ class LossSecondMoment:
         """Continue from what `state_dict` gave.
 
         Raises:
-            UserError: the state of another number of times or length of history.
+            ValueError: the state of another number of times or length of history.
         """
         if state["losses"].shape != (self.timesteps, self.history):
-            raise UserError(
-                f"the saved losses have shape {list(state['losses'].shape)}, but this run has {self.timesteps} times "
-                f"and acceleration.timesteps.history={self.history}; use the settings of the run that saved them."
+            raise ValueError(
+                f"state: the saved losses have the shape {list(state['losses'].shape)}, not [{self.timesteps}, "
+                f"{self.history}], times by history; use the settings of the run that saved them."
             )
         self.losses[:-1].copy_(state["losses"])
         self.counts.copy_(state["counts"])
@@ -253,10 +252,10 @@ def logit_normal_probabilities(timesteps: int, mean: float = 0.0, std: float = 1
     The middle times come most often; a positive mean moves them towards noise.
 
     Raises:
-        UserError: std not positive.
+        ValueError: std not positive.
     """
     if not std > 0.0:
-        raise UserError(f"acceleration.timesteps.std={std} must be positive.")
+        raise ValueError(f"std={std} must be positive.")
     u = (torch.arange(timesteps, dtype=torch.float64) + 0.5) / timesteps
     return torch.softmax(-0.5 * ((torch.logit(u) - mean) / std).square() - torch.log(u * (1.0 - u)), dim=0)
 
@@ -269,13 +268,13 @@ def edm_probabilities(log_snr: Tensor, mean: float = -1.2, std: float = 1.2) -> 
     infinity (derived).
 
     Raises:
-        UserError: std not positive, or a process that does not get noisier with t.
+        ValueError: std not positive, or a process that does not get noisier with t.
     """
     if not std > 0.0:
-        raise UserError(f"acceleration.timesteps.std={std} must be positive.")
+        raise ValueError(f"std={std} must be positive.")
     log_sigma = -0.5 * log_snr.double()
     if not bool((log_sigma.diff() >= 0.0).all()):
-        raise UserError("the edm law of times needs a process that gets noisier with t; choose another law.")
+        raise ValueError("log_snr: it must not rise, so that the process gets noisier with t.")
     edges = torch.special.ndtr((0.5 * (log_sigma[1:] + log_sigma[:-1]) - mean) / std)
     return torch.cat([edges.new_zeros(1), edges, edges.new_ones(1)]).diff()
 
@@ -284,12 +283,12 @@ def speed_probabilities(timesteps: int, k: float = 5.0, tau: float = 0.7) -> Ten
     """k times as often below tau T as from there on, normalised, [T] float64: Wang et al. 2024 (arXiv 2405.17403).
 
     Raises:
-        UserError: k not positive or tau outside [0, 1].
+        ValueError: k not positive or tau outside [0, 1].
     """
     if not 0.0 < k < math.inf:
-        raise UserError(f"acceleration.timesteps.k={k} must be a positive number.")
+        raise ValueError(f"k={k} must be a positive number.")
     if not 0.0 <= tau <= 1.0:
-        raise UserError(f"acceleration.timesteps.tau={tau} must lie in [0, 1].")
+        raise ValueError(f"tau={tau} must lie in [0, 1].")
     weights = torch.ones(timesteps, dtype=torch.float64)
     weights[: round(tau * timesteps)] = k
     return weights / weights.sum()
@@ -305,20 +304,3 @@ def speed_mirror(alpha_bar: Tensor) -> int:
     slope = torch.gradient((1.0 - alpha_bar.double()).sqrt())[0]
     flat = (slope < 1e-4 * 1000 / timesteps).nonzero()
     return 1 + int(flat[0]) if len(flat) else timesteps
-
-
-def task_curriculum_probabilities(timesteps: int, stage: int, clusters: int = 20) -> Tensor:
-    """Uniform over the `stage` noisiest of equal clusters of times, [T] float64: Kim et al. 2024 (arXiv 2403.10348).
-
-    From noisy to clean, so the other way round than `timestep_probabilities`. When to enter the next stage (1 ..
-    clusters) is the caller's choice; the paper waits until the loss no longer falls.
-
-    Raises:
-        UserError: a stage outside 1 .. clusters, or more clusters than times.
-    """
-    if not 1 <= clusters <= timesteps:
-        raise UserError(f"acceleration.timesteps.clusters={clusters} must lie in [1, {timesteps}].")
-    if not 1 <= stage <= clusters:
-        raise UserError(f"acceleration.timesteps.stage={stage} must lie in [1, {clusters}].")
-    lowest = round(timesteps * (clusters - stage) / clusters)
-    return (torch.arange(timesteps) >= lowest).double() / (timesteps - lowest)

@@ -2,7 +2,7 @@
 
 Xu, Mi, Wang & Chen 2024, "Towards Faster Training of Diffusion Models: An Inspiration of A Consistency Phenomenon"
 (arXiv 2404.07946), the timestep schedule. The paper gives the centre 0.3 and the uniform start; the linear mixing is
-known from re-implementations, which disagree on the width (hence the presets). Normalising the bump over the times that
+known from re-implementations, which disagree on the width (0.25 to 1). Normalising the bump over the times that
 exist, the strength and the noise-matched positions are derived here.
 """
 
@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from policy_accel.diffusion.schedules import alpha_bar_table
-from policy_accel.errors import UserError
 
 REFERENCE_TIMESTEPS = 1000
 
@@ -27,7 +25,7 @@ class TimestepCurriculum:
     """Where the bump sits and when it grows.
 
     Raises:
-        UserError: a setting out of range.
+        ValueError: a setting out of range.
     """
 
     center: float = 0.3
@@ -44,14 +42,11 @@ class TimestepCurriculum:
     def __post_init__(self) -> None:
         for name in ("center", "strength"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UserError(f"acceleration.timesteps.{name}={getattr(self, name)} must lie in [0, 1].")
+                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1].")
         if not 0.0 < self.width < math.inf:
-            raise UserError(f"acceleration.timesteps.width={self.width} must be a positive number.")
+            raise ValueError(f"width={self.width} must be a positive number.")
         if not 0.0 <= self.start < self.end <= 1.0:
-            raise UserError(
-                f"acceleration.timesteps.start={self.start} and acceleration.timesteps.end={self.end} "
-                "must satisfy 0 <= start < end <= 1."
-            )
+            raise ValueError(f"start={self.start} and end={self.end} must satisfy 0 <= start < end <= 1.")
 
     def share(self, progress: float) -> float:
         """Share of the bump in the mixture at `progress`; below `start` it is 0, beyond `end` it is `strength`."""
@@ -63,25 +58,14 @@ class TimestepCurriculum:
         `positions` [T] are those of the times; t / timesteps when not given.
         """
         if timesteps < 1:
-            raise UserError(f"diffusion.timesteps is {timesteps}; it must be at least 1.")
+            raise ValueError(f"timesteps={timesteps} must be at least 1.")
         if positions is None:
             positions = torch.arange(timesteps, dtype=torch.float64) / timesteps
         if positions.shape != (timesteps,):
-            raise UserError(
-                f"positions has shape {list(positions.shape)}; it must have one entry for each of {timesteps} times."
+            raise ValueError(
+                f"positions: the shape is {list(positions.shape)}; give one entry for each of the {timesteps} times."
             )
         return torch.softmax(-0.5 * ((positions.double() - self.center) / self.width).square(), dim=0)
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper_like": {},
-    "wide": {"width": 1.0},
-    "sharp": {"width": 0.25},
-    "tts": {"end": 0.8},
-}
-"""Keyword arguments. `paper_like`: the paper's centre with the middle one of the published widths. `wide`: the width
-that SpeeD's comparison (arXiv 2405.17403) intends; hardly a curriculum. `sharp`: noisy times all but vanish (derived).
-`tts`: fully grown at 80 %, as in a speech trainer."""
 
 
 def timestep_probabilities(
@@ -109,7 +93,7 @@ def timestep_probabilities(
             1000), `noise_matched_positions` for others.
 
     Raises:
-        UserError: a setting out of range, or positions of another length.
+        ValueError: a setting out of range, or positions of another length.
     """
     curriculum = TimestepCurriculum(center, width, start, end, strength)
     share, bump = curriculum.share(progress), curriculum.bump(timesteps, positions)

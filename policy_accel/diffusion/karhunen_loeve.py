@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion.processes import DiscreteProcess
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import check_choice
 
 MARGINALS = ("matched", "vp_equivalent", "raw")
 CLOCKS = ("time", "variance")
-SMALLEST_USEFUL_SIGMA = 0.01
 # Rows of a path covariance may coincide (one time drawn twice), then it is singular; float64 needs no more than this.
 COVARIANCE_JITTER = 1e-10
 
@@ -87,12 +86,12 @@ class KarhunenLoeveProcess(DiscreteProcess):
         """Betas [T] float64 of this process' own table, for `trained_betas` of the diffusers schedulers.
 
         Raises:
-            UserError: for the raw marginal, which no variance-preserving table describes.
+            ValueError: for the raw marginal, which no variance-preserving table describes.
         """
         if self.marginal == "raw":
-            raise UserError(
-                "acceleration.path.marginal='raw' has no betas because alpha^2 + sigma^2 is not 1; "
-                "use 'vp_equivalent', the same paths rescaled."
+            raise ValueError(
+                "marginal=raw has no betas, because alpha^2 + sigma^2 is not 1; use vp_equivalent, the same paths "
+                "rescaled."
             )
         return _betas(self.alphas)
 
@@ -168,30 +167,26 @@ def karhunen_loeve_process(
     v = 1 - alpha_bar, where c_k = phi_k(v) and the covariance tends to min(v_s, v_t). The base's input scales are kept.
 
     Raises:
-        UserError: modes outside 1..T, an unknown marginal or clock, a base that is not variance preserving with falling
-            alphas, or a truncated signal-to-noise ratio that does not fall at every step.
+        ValueError: modes outside 1..T, an unknown marginal or clock, a base that is not variance preserving with
+            falling alphas, or a truncated signal-to-noise ratio that does not fall at every step.
     """
     timesteps = base.timesteps
     if isinstance(modes, bool) or not isinstance(modes, int) or modes < 1:
-        raise UserError(
-            f"acceleration.path.modes={modes!r} must be an integer from 1 to diffusion.timesteps={timesteps}."
-        )
+        raise ValueError(f"modes={modes!r} must be an integer from 1 to timesteps={timesteps}.")
     if modes > timesteps:
-        raise UserError(
-            f"acceleration.path.modes={modes} is more than diffusion.timesteps={timesteps}; a chain has one mode per "
-            "timestep, so use fewer modes or more timesteps."
+        raise ValueError(
+            f"modes={modes} is more than timesteps={timesteps}; a chain has one mode for each timestep, so use fewer "
+            "modes or more timesteps."
         )
-    if marginal not in MARGINALS:
-        raise UserError(f"acceleration.path.marginal '{marginal}' is unknown; {did_you_mean(marginal, MARGINALS)}")
-    if clock not in CLOCKS:
-        raise UserError(f"acceleration.path.clock '{clock}' is unknown; {did_you_mean(clock, CLOCKS)}")
+    check_choice("marginal", marginal, MARGINALS)
+    check_choice("clock", clock, CLOCKS)
     alphas, sigmas = base.alphas.detach().to("cpu", torch.float64), base.sigmas.detach().to("cpu", torch.float64)
     betas = _betas(alphas)
     preserving = bool(((alphas**2 + sigmas**2 - 1.0).abs() <= 1e-6).all())
     if not preserving or not bool(((betas > 0.0) & (betas < 1.0)).all()):
-        raise UserError(
-            "acceleration.path needs a variance-preserving process (alpha^2 + sigma^2 = 1) with alpha falling at every "
-            "timestep and staying above 0; use diffusion.schedule 'linear' or 'squaredcos_cap_v2'."
+        raise ValueError(
+            "base: it must be a variance-preserving process (alpha^2 + sigma^2 = 1) whose alpha falls at every "
+            "timestep and stays above 0."
         )
     table = mode_table(betas, modes) if clock == "time" else brownian_modes(1.0 - alphas**2, modes)
     # Never zero: the first mode adds a positive amount at every timestep.
@@ -200,9 +195,9 @@ def karhunen_loeve_process(
         alpha_bar = alphas**2 / (alphas**2 + scale**2)
         rising = (alpha_bar.diff() >= 0.0).nonzero()
         if len(rising):
-            raise UserError(
-                f"acceleration.path.marginal='{marginal}' with acceleration.path.modes={modes} needs a signal-to-noise "
-                f"ratio that falls at every timestep, but it does not at {int(rising[0]) + 1}; use 'matched'."
+            raise ValueError(
+                f"marginal={marginal} with modes={modes} needs a signal-to-noise ratio that falls at every timestep, "
+                f"but it does not at {int(rising[0]) + 1}; use matched."
             )
         vp = marginal == "vp_equivalent"
         alphas, sigmas = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()) if vp else (alphas, scale)
@@ -210,24 +205,6 @@ def karhunen_loeve_process(
         alphas, sigmas, base.input_scales.cpu(), mode_table=table, noise_table=table / scale, marginal=marginal
     )
     return process.to(base.alphas.device)
-
-
-def first_useful_timestep(process: DiscreteProcess, smallest_sigma: float = SMALLEST_USEFUL_SIGMA) -> int:
-    """First timestep (from 0) whose noise has a standard deviation of at least `smallest_sigma`.
-
-    The smooth paths of few modes leave the first timesteps nearly clean, where epsilon is hardly defined.
-
-    Raises:
-        UserError: no timestep reaches it.
-    """
-    # A sigma that equals the threshold but for rounding counts (beta_1 = 1e-4 of the linear schedule).
-    useful = (process.sigmas >= smallest_sigma * (1.0 - 1e-9)).nonzero()
-    if not len(useful):
-        raise UserError(
-            f"No timestep has noise of standard deviation {smallest_sigma}; choose at most the largest, "
-            f"{float(process.sigmas.max())}."
-        )
-    return int(useful[0])
 
 
 def _betas(alphas: Tensor) -> Tensor:

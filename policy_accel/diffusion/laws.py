@@ -11,7 +11,7 @@ from torch import Tensor
 
 from policy_accel.diffusion.batch import Batch
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import check_choice
 
 COUPLINGS = ("shared", "independent", "fresh")
 
@@ -107,21 +107,15 @@ class Path:
 
     def __post_init__(self) -> None:
         times, evaluations = self.times_per_sample, self.evaluations
-        if self.coupling not in COUPLINGS:
-            raise UserError(
-                f"acceleration.path.coupling '{self.coupling}' is unknown; {did_you_mean(self.coupling, COUPLINGS)}"
-            )
+        check_choice("coupling", self.coupling, COUPLINGS)
         if times < 1:
-            raise UserError(f"acceleration.path.times_per_sample={times} must be at least 1.")
+            raise ValueError(f"times_per_sample={times} must be at least 1.")
         if evaluations is not None and not 1 <= evaluations <= times:
-            raise UserError(
-                f"acceleration.path.evaluations={evaluations} must lie between 1 and "
-                f"acceleration.path.times_per_sample={times}."
-            )
+            raise ValueError(f"evaluations={evaluations} must lie between 1 and times_per_sample={times}.")
         if evaluations is not None and self.coupling == "fresh":
-            raise UserError(
-                "acceleration.path.evaluations leaves out times of a sample, and coupling=fresh has one for each; "
-                "set it to null."
+            raise ValueError(
+                f"evaluations={evaluations} leaves out times of a sample, and coupling=fresh has one for each; leave "
+                "it unset."
             )
 
     @property

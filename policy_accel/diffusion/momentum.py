@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion.processes import DiscreteProcess
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import check_choice
 
 BETA_MIN = 0.1
 BETA_RANGE = 19.9
@@ -46,16 +46,14 @@ SIGMA_RANGES: dict[str, tuple[float, float]] = {"edm": (0.002, 80.0), "vp": _vp_
 
 
 def check_family(family: str) -> str:
-    """Return `family` when it is edm, vp or ve, else raise UserError."""
-    if family not in SIGMA_RANGES:
-        raise UserError(f"diffusion.family '{family}' is unknown; {did_you_mean(family, SIGMA_RANGES)}")
-    return family
+    """Return `family` when it is edm, vp or ve, else raise ValueError."""
+    return check_choice("family", family, SIGMA_RANGES)
 
 
-def check_multiplier(multiplier: float) -> float:
-    """Return `multiplier` when it is a number from 0 up, else raise UserError."""
-    if not (math.isfinite(multiplier) and multiplier >= 0.0):
-        raise UserError(f"acceleration.momentum.multiplier={multiplier} must be at least 0 (the papers' are 1 and 2).")
+def check_multiplier(multiplier: float, argument: str = "multiplier") -> float:
+    """Return `multiplier` when it is a number from 0 up, else raise ValueError that names the `argument`."""
+    if not 0.0 <= multiplier < math.inf:
+        raise ValueError(f"{argument}={multiplier} must be finite and at least 0 (the papers take 1 and 2).")
     return multiplier
 
 
@@ -63,11 +61,6 @@ def momentum_scale(clock: Tensor, multiplier: float = 1.0) -> Tensor:
     """s = (1 + m B) exp(-m B) of a clock B (any shape): 1 at B = 0, falling as 1 - (m B)^2 / 2."""
     u = multiplier * clock
     return torch.exp(-u) * (1.0 + u)
-
-
-def momentum_scale_slope(clock: Tensor, multiplier: float = 1.0) -> Tensor:
-    """ds/dB = -m^2 B exp(-m B)."""
-    return -(multiplier**2) * clock * torch.exp(-multiplier * clock)
 
 
 def momentum_complement(clock: Tensor, multiplier: float = 1.0) -> Tensor:
@@ -88,7 +81,7 @@ def momentum_input_scale(sigma: Tensor, *, family: str = "edm", multiplier: floa
         multiplier: m. The released recipes use 1 for FFHQ and 2 otherwise.
 
     Raises:
-        UserError: unknown family or a negative multiplier.
+        ValueError: unknown family or a negative multiplier.
     """
     low, high = SIGMA_RANGES[check_family(family)]
     m = 1.0 if family == "ve" else check_multiplier(multiplier)
@@ -112,32 +105,29 @@ def momentum_process(base: DiscreteProcess, kind: str = "natural", strength: flo
     All but `schedule` keep alpha and sigma, and so leave an exact denoiser's samples as they were.
 
     Raises:
-        UserError: unknown kind, a strength out of range, a base that is not variance preserving, or `sigma` with a
+        ValueError: unknown kind, a strength out of range, a base that is not variance preserving, or `sigma` with a
             single time.
     """
-    if kind not in KINDS:
-        raise UserError(f"acceleration.momentum.kind '{kind}' is unknown; {did_you_mean(kind, KINDS)}")
-    check_multiplier(strength)
+    check_choice("kind", kind, KINDS)
+    check_multiplier(strength, "strength")
     if bool(((base.alphas.square() + base.sigmas.square() - 1.0).abs() > 1e-6).any()):
-        raise UserError(
-            f"acceleration.momentum.kind={kind} needs a variance-preserving process; choose another family."
-        )
+        raise ValueError("base: it must be a variance-preserving process (alpha^2 + sigma^2 = 1).")
     log_decay = -2.0 * base.alphas.log()
     if kind == "natural":
         return replace(base, input_scales=momentum_scale(log_decay, strength) / base.alphas)
     if kind == "sigma":
         if base.timesteps < 2:
-            raise UserError("acceleration.momentum.kind=sigma needs diffusion.timesteps of at least 2, not 1.")
+            raise ValueError("kind=sigma needs a base of at least 2 timesteps, not 1.")
         ratio = base.sigmas / base.alphas
         position = (ratio - ratio[0]) / (ratio[-1] - ratio[0])
         return replace(base, input_scales=momentum_scale(momentum_clock(position), strength) / base.alphas)
     if kind == "schedule":
         if strength == 0.0:
-            raise UserError("acceleration.momentum.multiplier=0 leaves no noise with kind=schedule; choose e.g. 1.")
+            raise ValueError("strength=0 leaves no noise with kind=schedule; choose 1, for instance.")
         variance = momentum_complement(log_decay, strength)
         return DiscreteProcess(alphas=momentum_scale(log_decay, strength), sigmas=variance.sqrt())
     if strength != 1.0:
-        raise UserError(f"acceleration.momentum.multiplier={strength} does nothing with kind=one; leave it at 1.")
+        raise ValueError(f"strength={strength} does nothing with kind=one; leave it at 1.")
     return replace(base, input_scales=1.0 / base.alphas)
 
 
@@ -148,7 +138,7 @@ def weight_cap(step: int, warmup: float, low: float = 5.0, high: float = 500.0) 
     counter also advances at every micro-batch and starts again on resuming.
     """
     if not 0.0 < low <= high:
-        raise UserError(f"acceleration.momentum: the weight cap grows from {low} to {high}; it needs 0 < low <= high.")
+        raise ValueError(f"low={low} and high={high}, between which the cap grows, must satisfy 0 < low <= high.")
     return low * (high / low) ** (step / warmup) if step < warmup else None
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import check_choice
 
 SCHEDULES = ("linear", "squaredcos_cap_v2")
 MAX_BETA = 0.999
@@ -21,20 +21,19 @@ def alpha_bar_table(schedule: str, timesteps: int, *, beta_start: float = 1e-4, 
     (Nichol & Dhariwal 2021, equation 17); `beta_start` and `beta_end` play no part, as in diffusers.
 
     Raises:
-        UserError: unknown schedule, fewer than one timestep, or betas outside 0 < beta_start <= beta_end < 1.
+        ValueError: unknown schedule, fewer than one timestep, or betas outside 0 < beta_start <= beta_end < 1.
     """
     if timesteps < 1:
-        raise UserError(f"diffusion.timesteps is {timesteps}; it must be at least 1.")
+        raise ValueError(f"timesteps={timesteps} must be at least 1.")
+    check_choice("schedule", schedule, SCHEDULES)
     if schedule == "linear":
         if not 0.0 < beta_start <= beta_end < 1.0:
-            raise UserError(
-                f"diffusion.beta_start={beta_start}, beta_end={beta_end} must satisfy 0 < beta_start <= beta_end < 1."
+            raise ValueError(
+                f"beta_start={beta_start} and beta_end={beta_end} must satisfy 0 < beta_start <= beta_end < 1."
             )
         beta = torch.linspace(beta_start, beta_end, timesteps, dtype=torch.float64)
-    elif schedule == "squaredcos_cap_v2":
+    else:
         u = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
         alpha_bar = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
         beta = (1.0 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=MAX_BETA)
-    else:
-        raise UserError(f"diffusion.schedule '{schedule}' is unknown; {did_you_mean(schedule, SCHEDULES)}")
     return torch.cumprod(1.0 - beta, dim=0)

@@ -27,7 +27,7 @@ from policy_accel.acceleration.timestep_curriculum import noise_matched_position
 from policy_accel.diffusion import Batch, DiscreteProcess, FlowProcess, Path, Process, SigmaProcess
 from policy_accel.diffusion.laws import Chosen, NoiseChoice
 from policy_accel.diffusion.processes import Level
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, naming
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.diagnose_data import data_facts
 from policy_accel.policy.diagnosis import INDEPENDENT, Diagnosis, LevelFacts, NoiseFacts, ScheduleFacts
@@ -243,6 +243,8 @@ def _draw(task: ChunkTask, config: RobotConfig, rows: int, device: torch.device)
 
 def _noise_facts(name: str, overrides: tuple[str, ...], drawn: _Drawn, noise: NoiseConfig, seed: int) -> NoiseFacts:
     shrink = noise_shrink(drawn.noise)
+    with naming("task.observation"):
+        leak = condition_leak(drawn.condition, drawn.noise, seed, rows=len(drawn.noise))
     return NoiseFacts(
         name,
         overrides,
@@ -251,7 +253,7 @@ def _noise_facts(name: str, overrides: tuple[str, ...], drawn: _Drawn, noise: No
         shrink.mean_square,
         shrink.divergence,
         drawn.rows_moved,
-        condition_leak(drawn.condition, drawn.noise, seed, rows=len(drawn.noise)),
+        leak,
         drawn.milliseconds,
         noise.candidates if noise.choice == "nearest" else None,
     )

@@ -14,7 +14,7 @@ from policy_accel.acceleration.conditional import ConditionalMean, kmeans_groups
 from policy_accel.acceleration.config import NoiseConfig
 from policy_accel.data.windows import Windows
 from policy_accel.diffusion import Objective
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, naming
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.actions import fit_action_normalizer
@@ -101,16 +101,14 @@ class ChunkTask:
                 "acceleration.noise.within=groups needs numbers to group by, and task.observation names none beside "
                 "the pictures; name task.group, or another acceleration.noise.within."
             )
-        if noise.groups > self.samples:
-            raise UserError(
-                f"acceleration.noise.groups={noise.groups} is more than the {self.samples} training windows; lower it."
-            )
-        return kmeans_groups(self._conditions(steps), noise.groups, seed)
+        with naming("acceleration.noise", count="groups"):
+            return kmeans_groups(self._conditions(steps), noise.groups, seed)
 
     def _mean(self) -> ConditionalMean:
         """A linear prediction of the chunk from the condition, fitted on the training windows."""
         steps = self.train.indices
-        return ridge_mean(self._conditions(steps), self._trajectory(steps))
+        with naming("acceleration.noise"):
+            return ridge_mean(self._conditions(steps), self._trajectory(steps))
 
     def _trajectory(self, steps: Tensor) -> Tensor:
         """What is diffused: actions, with the observations when in-painting: [B, horizon, channels]."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from policy_accel.acceleration.momentum_decay import COMPOSITIONS, LAWS, DecayOptions, decay_at
-from policy_accel.errors import UserError, did_you_mean, one_of, refuse_idle
+from policy_accel.errors import UserError, did_you_mean, naming, one_of, refuse_idle
 from policy_accel.models.denoiser import Denoiser
 
 SCHEDULES = ("cosine", "constant")
@@ -123,7 +123,8 @@ def check_momentum_decay(config: OptimizerConfig, steps: int) -> None:
         )
     if decay.compose == "replace" and not decay.compensate:
         raise UserError(f"{name}.compose=replace puts the compensation in place of the schedule; set compensate=true.")
-    step_values(config, 0, steps)
+    with naming(name, beta_0="training.optimizer.betas"):
+        step_values(config, 0, steps)
 
 
 def step_values(config: OptimizerConfig, step: int, steps: int) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from policy_accel.errors import naming
 from policy_accel.training.ema import EMA, EMAConfig
 from policy_accel.training.feed import Feed, Order, validation_generators
 from policy_accel.training.optimizer import OptimizerConfig, build_optimizer, check_momentum_decay, step_values
@@ -138,5 +139,6 @@ class Update:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.ema.updates, self.ema.samples = int(state["ema_updates"]), int(state.get("ema_samples", 0))
         if self.learns:
-            self.task.objective.times.load_state_dict(tensors["times"])  # type: ignore[attr-defined]
+            with naming("acceleration.timesteps"):
+                self.task.objective.times.load_state_dict(tensors["times"])  # type: ignore[attr-defined]
         self.feed.restore(state)

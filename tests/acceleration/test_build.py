@@ -303,9 +303,17 @@ def test_an_objective_made_by_hand_is_checked_too(options: dict[str, Any], sente
     assert sentence in str(refused.value)
 
 
-@pytest.mark.parametrize("wrong", [(0,), (2, "foo"), (2, "independent", 5)])
-def test_a_path_made_by_hand_is_checked_too(wrong: tuple[Any, ...]) -> None:
-    with pytest.raises(UserError, match=r"acceleration\.path"):
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ((0,), "^times_per_sample=0 must"),
+        ((2, "foo"), "^coupling 'foo' is unknown"),
+        ((2, "independent", 5), "^evaluations=5 must lie between 1 and times_per_sample=2"),
+        ((2, "fresh", 1), "^evaluations=1 leaves out .*coupling=fresh"),
+    ],
+)
+def test_a_path_made_by_hand_is_checked_too(wrong: tuple[Any, ...], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
         Path(*wrong)
 
 
@@ -437,3 +445,42 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(changes: dict[str, Any], s
         build_objective(*settings(**changes))
     assert sentence in str(refused.value)
     assert str(refused.value).endswith((".", "?"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "start"),
+    [
+        ({"diffusion__timesteps": 0}, "diffusion.timesteps=0 must"),
+        ({"diffusion__schedule": "linaer"}, "diffusion.schedule 'linaer' is unknown; did you mean 'linear'?"),
+        ({"diffusion__schedule": "linear", "diffusion__beta_end": 2.0}, "diffusion.beta_start=0.0001 and beta_end=2.0"),
+        ({"path__times_per_sample": 0}, "acceleration.path.times_per_sample=0 must"),
+        ({"path__coupling": "none"}, "acceleration.path.coupling 'none' is unknown"),
+        (
+            {"path__times_per_sample": 2, "path__modes": 200},
+            "acceleration.path.modes=200 is more than diffusion.timesteps=100;",
+        ),
+        ({"path__modes": 3, "path__marginal": "row"}, "acceleration.path.marginal 'row' is unknown"),
+        ({"timesteps__law": "curriculum", "timesteps__width": -1.0}, "acceleration.timesteps.width=-1.0 must"),
+        ({"timesteps__weight": "minsnr"}, "acceleration.timesteps.weight 'minsnr' is unknown"),
+        ({"timesteps__weight": "min_snr", "diffusion__target": "edm"}, "diffusion.target=edm has no min_snr weight"),
+        (
+            {"momentum__input_scale": "sigma", "diffusion__timesteps": 1},
+            "acceleration.momentum.input_scale=sigma needs a base of at least 2 timesteps",
+        ),
+    ],
+)
+def test_what_the_library_refuses_names_the_setting(changes: dict[str, Any], start: str) -> None:
+    with pytest.raises(UserError) as refused:
+        build_objective(*settings(**changes))
+    assert str(refused.value).startswith(start)
+
+
+def test_what_the_library_refuses_while_training_names_the_setting() -> None:
+    ratio = {"noise__within": "condition", "noise__metric": "l2sq", "noise__condition_ratio": 1 / 24 + 1e-6}
+    objective = build_objective(*settings(noise__choice="assignment", **ratio))
+    with pytest.raises(UserError, match=r"^acceleration\.noise\.condition_ratio=0\.041\d+ is not above .* batch of 24"):
+        drawn(objective)
+    spoilt = replace(batch(), x0=batch().x0.index_fill(0, torch.tensor([3]), torch.nan))
+    objective = build_objective(*settings(noise__choice="assignment"))
+    with pytest.raises(UserError, match=r"^acceleration\.noise: data, .* the cost of sample 3 .* is not finite"):
+        objective.draw(spoilt, torch.Generator(), torch.Generator())

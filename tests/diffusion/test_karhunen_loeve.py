@@ -15,13 +15,11 @@ from policy_accel.diffusion.karhunen_loeve import (
     CLOCKS,
     KarhunenLoeveProcess,
     brownian_modes,
-    first_useful_timestep,
     karhunen_loeve_process,
     mode_table,
     white_noise_modes,
 )
 from policy_accel.diffusion.samplers import start_scale
-from policy_accel.errors import UserError
 
 LINEAR, COS_1000, COS_100 = ("linear", 1000), ("squaredcos_cap_v2", 1000), ("squaredcos_cap_v2", 100)
 SCHEDULES = [LINEAR, COS_1000, COS_100]
@@ -298,17 +296,6 @@ def test_the_start_of_a_sampler() -> None:
     assert starting(karhunen_loeve_process(base, 4, "raw")) == pytest.approx(0.529389 * 0.999980, abs=2e-6)
 
 
-@pytest.mark.parametrize(("modes", "expected"), [(1, 15), (4, 9), (16, 5)])
-def test_first_useful_timestep(modes: int, expected: int) -> None:
-    base = vp_process(*LINEAR)
-    for marginal in ("raw", "vp_equivalent"):
-        assert first_useful_timestep(karhunen_loeve_process(base, modes, marginal)) == expected - 1
-    assert first_useful_timestep(karhunen_loeve_process(base, modes)) == 0
-    assert first_useful_timestep(base, 0.5) == int((base.sigmas < 0.5).sum())
-    with pytest.raises(UserError, match="standard deviation 2"):
-        first_useful_timestep(base, 2.0)
-
-
 @pytest.mark.parametrize("marginal", ["matched", "vp_equivalent", "raw"])
 def test_the_input_scales_of_the_base_are_kept(marginal: str) -> None:
     base = process_of(SMALL_BETAS)
@@ -333,27 +320,27 @@ def refusals() -> list[tuple[DiscreteProcess, dict[str, object], str]]:
     # Two modes: the second increment points away from the first, so a big early beta makes the kept noise shrink.
     shrinking = process_of(torch.tensor([0.5, 1e-4, 1e-4, 0.01], dtype=torch.float64))
     return [
-        (small, {"modes": 5}, r"acceleration.path.modes=5 is more than diffusion.timesteps=4"),
-        (small, {"modes": 0}, r"acceleration.path.modes=0 must be an integer from 1 to diffusion.timesteps=4"),
-        (small, {"modes": 2.0}, r"acceleration.path.modes=2.0 must be an integer"),
-        (small, {"modes": True}, r"acceleration.path.modes=True must be an integer"),
-        (cosine, {"modes": 4, "marginal": "mached"}, r"acceleration.path.marginal 'mached'.*did you mean 'matched'"),
-        (cosine, {"modes": 4, "clock": "varianc"}, r"acceleration.path.clock 'varianc'.*did you mean 'variance'"),
-        (exploding, {"modes": 2}, r"acceleration.path needs a variance-preserving process"),
-        (resting, {"modes": 2}, r"acceleration.path needs a variance-preserving process"),
-        (shrinking, {"modes": 2, "marginal": "vp_equivalent"}, r"acceleration.path.marginal='vp_equivalent'.*at 2;"),
-        (shrinking, {"modes": 2, "marginal": "raw"}, r"acceleration.path.marginal='raw'.*at 2;"),
+        (small, {"modes": 5}, "^modes=5 is more than timesteps=4"),
+        (small, {"modes": 0}, "^modes=0 must be an integer from 1 to timesteps=4"),
+        (small, {"modes": 2.0}, r"^modes=2\.0 must be an integer"),
+        (small, {"modes": True}, "^modes=True must be an integer"),
+        (cosine, {"modes": 4, "marginal": "mached"}, r"^marginal 'mached'.*did you mean 'matched'"),
+        (cosine, {"modes": 4, "clock": "varianc"}, r"^clock 'varianc'.*did you mean 'variance'"),
+        (exploding, {"modes": 2}, "^base: it must be a variance-preserving process"),
+        (resting, {"modes": 2}, "^base: it must be a variance-preserving process"),
+        (shrinking, {"modes": 2, "marginal": "vp_equivalent"}, "^marginal=vp_equivalent with modes=2 .*at 2;"),
+        (shrinking, {"modes": 2, "marginal": "raw"}, "^marginal=raw with modes=2 .*at 2;"),
     ]
 
 
 @pytest.mark.parametrize(("base", "arguments", "sentence"), refusals())
 def test_refusals(base: DiscreteProcess, arguments: dict[str, object], sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         karhunen_loeve_process(base, **arguments)  # type: ignore[arg-type]
 
 
 def test_raw_has_no_betas() -> None:
-    with pytest.raises(UserError, match=r"acceleration.path.marginal='raw' has no betas"):
+    with pytest.raises(ValueError, match=r"^marginal=raw has no betas"):
         _ = karhunen_loeve_process(vp_process(*COS_100), 4, "raw").betas
 
 

@@ -18,13 +18,11 @@ from policy_accel.diffusion.momentum import (
     momentum_input_scale,
     momentum_process,
     momentum_scale,
-    momentum_scale_slope,
     vp_sigma,
     weight_cap,
 )
 from policy_accel.diffusion.processes import DiscreteProcess, vp_process
 from policy_accel.diffusion.samplers import timestep_grid
-from policy_accel.errors import UserError
 
 BASE = vp_process("squaredcos_cap_v2", 100)
 
@@ -120,13 +118,6 @@ def test_the_kernel_inverts_by_the_lambert_function(value: float, b: float, mult
     assert float(momentum_scale(f64(b / multiplier), multiplier)) == pytest.approx(value, rel=1e-8)
     inverse = -1.0 - lambertw(-value / math.e, k=-1).real
     assert float(momentum_scale(f64(inverse / multiplier), multiplier)) == pytest.approx(value, rel=1e-12)
-
-
-@pytest.mark.parametrize("multiplier", [0.0, 1.0, 2.0])
-def test_slope_is_the_derivative(multiplier: float) -> None:
-    at = torch.linspace(0, 8, 50, dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(momentum_scale(at, multiplier).sum(), at)
-    torch.testing.assert_close(momentum_scale_slope(at.detach(), multiplier), slope, rtol=1e-12, atol=1e-14)
 
 
 def test_complement_does_not_cancel() -> None:
@@ -321,18 +312,18 @@ def test_capped_weight_of_the_epsilon_loss(cap: float, touched: int) -> None:
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: momentum_process(BASE, "naturel"), r"acceleration.momentum.kind .*did you mean 'natural'"),
-        (lambda: momentum_process(BASE, "natural", -1.0), r"acceleration.momentum.multiplier=-1.0"),
-        (lambda: momentum_process(BASE, "natural", math.nan), r"acceleration.momentum.multiplier=nan"),
-        (lambda: momentum_process(BASE, "schedule", 0.0), r"multiplier=0 leaves no noise"),
-        (lambda: momentum_process(BASE, "one", 2.0), r"multiplier=2.0 does nothing"),
-        (lambda: momentum_process(DiscreteProcess(f64(1.0), f64(2.0))), r"variance-preserving"),
-        (lambda: momentum_process(vp_process(timesteps=1), "sigma"), r"timesteps of at least 2"),
-        (lambda: momentum_input_scale(f64(1.0), family="edn", multiplier=1.0), r"diffusion.family .*'edm'"),
-        (lambda: momentum_input_scale(f64(1.0), family="edm", multiplier=-2.0), r"multiplier=-2.0"),
-        (lambda: weight_cap(0, 10, low=5.0, high=4.0), r"needs 0 < low <= high"),
+        (lambda: momentum_process(BASE, "naturel"), r"^kind 'naturel' .*did you mean 'natural'"),
+        (lambda: momentum_process(BASE, "natural", -1.0), r"^strength=-1\.0"),
+        (lambda: momentum_process(BASE, "natural", math.nan), "^strength=nan"),
+        (lambda: momentum_process(BASE, "schedule", 0.0), "^strength=0 leaves no noise"),
+        (lambda: momentum_process(BASE, "one", 2.0), r"^strength=2\.0 does nothing"),
+        (lambda: momentum_process(DiscreteProcess(f64(1.0), f64(2.0))), "^base: .*variance-preserving"),
+        (lambda: momentum_process(vp_process(timesteps=1), "sigma"), "^kind=sigma needs a base of at least 2"),
+        (lambda: momentum_input_scale(f64(1.0), family="edn", multiplier=1.0), "^family 'edn' .*'edm'"),
+        (lambda: momentum_input_scale(f64(1.0), family="edm", multiplier=-2.0), r"^multiplier=-2\.0"),
+        (lambda: weight_cap(0, 10, low=5.0, high=4.0), r"^low=5\.0 and high=4\.0, .*0 < low <= high"),
     ],
 )
 def test_errors(call: Callable[[], object], sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         call()

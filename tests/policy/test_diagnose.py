@@ -197,7 +197,7 @@ def test_small_batches_refuse_one_choice_padding_is_left_out_and_clipping_is_see
         (["task.max_train_episodes=2"], 256, "gives 48 training windows, and a measurement needs 64"),
         (["task.data=other.zarr"], 256, "task.data=other.zarr names the data a second time"),
         ([], 10, "--rows 10 must lie between 64 and 16384"),
-        (["task.observation=['state[4:]']"], 256, "all conditions are equal"),
+        (["task.observation=['state[4:]']"], 256, "task.observation: conditions: all are equal"),
         (["diffusion.targett=v"], 256, "no key 'diffusion.targett'"),
     ],
 )

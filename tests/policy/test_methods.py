@@ -173,7 +173,7 @@ def test_momentum_decay_without_momentum_is_refused(tiny_config: Build, tmp_path
 
 
 def test_more_groups_than_windows(tiny_config: Build) -> None:
-    with pytest.raises(UserError, match=r"groups=5000 is more than the \d+ training windows"):
+    with pytest.raises(UserError, match=r"acceleration\.noise\.groups=5000 must lie between 1 and \d+"):
         build_task(tiny_config("method=immiscible_groups", "acceleration.noise.groups=5000"))
 
 
