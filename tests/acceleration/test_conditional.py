@@ -165,7 +165,7 @@ def test_weight_reaches_the_ratio(ratio: float) -> None:
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.4])
 def test_weight_is_the_largest_that_leaves_the_ratio(ratio: float) -> None:
-    """A hair less weight leaves the share of pairs that cost no more than a sample's own; a hair more, one pair fewer."""
+    """A hair less weight leaves the share of pairs that cost no more than the own one; a hair more, one pair fewer."""
     draws = generator()
     cost, distance = torch.rand(2, 20, 20, generator=draws, dtype=torch.float64)
     cost.diagonal().add_(0.8)
