@@ -9,10 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from policy_accel.diagnosis import ROWS, advise, diagnose, draw_diagnosis, table
 from policy_accel.files import replace_json
-from policy_accel.policy.diagnose import ROWS, diagnose
-from policy_accel.policy.diagnose_advice import advise
-from policy_accel.policy.diagnose_report import draw_diagnosis, table
 
 
 def run_diagnose(dataset: str, overrides: Sequence[str], *, output: Path | None, rows: int | None) -> int:

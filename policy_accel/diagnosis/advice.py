@@ -31,8 +31,8 @@ import math
 import shlex
 from dataclasses import dataclass
 
-from policy_accel.policy.diagnose import MOST_ROWS
-from policy_accel.policy.diagnosis import DOUBTFUL_P, INDEPENDENT, LEAK_P, Diagnosis, NoiseFacts
+from policy_accel.diagnosis.facts import DOUBTFUL_P, INDEPENDENT, LEAK_P, Diagnosis, NoiseFacts
+from policy_accel.diagnosis.measure import MOST_ROWS
 
 IDLE_DROP = 0.01
 BOUNDED_NATS = 0.2

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from policy_accel.acceleration.diagnostics import Leak, snr_coverage
 from policy_accel.data import Episodes, write_zarr
+from policy_accel.diagnosis.advice import Advice, advise, command
+from policy_accel.diagnosis.data import explained_by_observation
+from policy_accel.diagnosis.facts import Diagnosis, NoiseFacts
+from policy_accel.diagnosis.measure import CHOICES, CONFIGURED, diagnose, quoted
+from policy_accel.diagnosis.report import draw_diagnosis, table
 from policy_accel.diffusion import vp_process
 from policy_accel.errors import UserError
-from policy_accel.policy.diagnose import CHOICES, CONFIGURED, diagnose, quoted
-from policy_accel.policy.diagnose_advice import Advice, advise, command
-from policy_accel.policy.diagnose_data import explained_by_observation
-from policy_accel.policy.diagnose_report import draw_diagnosis, table
-from policy_accel.policy.diagnosis import Diagnosis, NoiseFacts
 from policy_accel.policy.run import build_task, robot_config
 from policy_accel.training.randomness import DataOrder
 

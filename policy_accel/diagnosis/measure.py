@@ -24,13 +24,13 @@ from policy_accel.acceleration.diagnostics import (
     transport_distance,
 )
 from policy_accel.acceleration.timestep_curriculum import noise_matched_positions, timestep_probabilities
+from policy_accel.diagnosis.data import data_facts
+from policy_accel.diagnosis.facts import INDEPENDENT, Diagnosis, LevelFacts, NoiseFacts, ScheduleFacts
 from policy_accel.diffusion import Batch, DiscreteProcess, FlowProcess, Path, Process, SigmaProcess
 from policy_accel.diffusion.laws import Chosen, NoiseChoice
 from policy_accel.diffusion.processes import Level
 from policy_accel.errors import UserError, naming
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.diagnose_data import data_facts
-from policy_accel.policy.diagnosis import INDEPENDENT, Diagnosis, LevelFacts, NoiseFacts, ScheduleFacts
 from policy_accel.policy.run import build_task, robot_config
 from policy_accel.policy.task import ChunkTask
 from policy_accel.training.devices import choose_device, use_device

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from policy_accel.acceleration.conditional import ridge_mean
+from policy_accel.diagnosis.facts import DataFacts
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import read_task_episodes
-from policy_accel.policy.diagnosis import DataFacts
 from policy_accel.policy.task import ChunkTask
 from policy_accel.training.randomness import named_generator
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from policy_accel.acceleration.diagnostics import QUANTILES
+from policy_accel.diagnosis.advice import Advice, p_text
+from policy_accel.diagnosis.facts import INDEPENDENT, LEAK_P, Diagnosis, NoiseFacts
 from policy_accel.files import explained
-from policy_accel.policy.diagnose_advice import Advice, p_text
-from policy_accel.policy.diagnosis import INDEPENDENT, LEAK_P, Diagnosis, NoiseFacts
 
 
 def table(diagnosis: Diagnosis, advice: Sequence[Advice]) -> str:
