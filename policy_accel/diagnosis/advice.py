@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from policy_accel.diagnosis.facts import DOUBTFUL_P, INDEPENDENT, LEAK_P, Diagnosis, NoiseFacts
@@ -77,87 +78,87 @@ def p_text(p_value: float) -> str:
     return f"{p_value:.0e}" if p_value >= 1e-99 else "<1e-99"
 
 
-def _noise(diagnosis: Diagnosis) -> list[Advice]:
-    chosen = [facts for facts in diagnosis.noise if facts.name != INDEPENDENT]
-    leaking = [facts for facts in chosen if facts.leaks]
-    bounded = [facts for facts in leaking if facts.candidates and _nats(facts.candidates) <= BOUNDED_NATS]
-    avoided = [facts for facts in leaking if facts not in bounded]
-    quiet = [facts for facts in chosen if not facts.leaks]
-    idle = [facts for facts in quiet if facts.drop < IDLE_DROP]
-    doubtful = [facts for facts in quiet if facts.drop >= IDLE_DROP and facts.doubtful]
-    safe = [facts for facts in quiet if facts.drop >= IDLE_DROP and not facts.doubtful]
-    shrunk = [facts for facts in chosen if facts.divergence > SHRUNK_NATS]
-    found = []
-    if safe:
-        sentence = (
-            f"Safe to try, because their noise does not tell the observation as far as {diagnosis.rows} windows show "
-            f"(p > {DOUBTFUL_P:g}): " + ", ".join(f"{facts.name} (distance -{facts.drop:.1%})" for facts in safe) + "."
-        )
-        found.append(Advice("safe", "try", sentence, tuple(command(diagnosis, *facts.overrides) for facts in safe)))
-    if doubtful:
-        listed = ", ".join(f"{facts.name} (p {p_text(facts.leak.p_value)})" for facts in doubtful)
-        sentence = (
-            f"Doubtful: {listed}. The test does not call it a leak (p > {LEAK_P:g}), but a small one looks like this; "
-            f"measure again with more --rows (up to {MOST_ROWS}) before you train with it."
-        )
-        found.append(Advice("doubtful", "note", sentence))
-    if bounded:
-        sentence = (
-            f"Only as an experiment against the baseline: {_leaks(bounded)}. Such noise tells the observation, but its "
-            f"density given the chunk is at most k times that of N(0, I), {_nats(2):.2f} nats for k = 2."
-        )
-        found.append(
-            Advice("bounded", "experiment", sentence, tuple(command(diagnosis, *facts.overrides) for facts in bounded))
-        )
-    if avoided:
-        sentence = (
-            f"Avoid: {_leaks(avoided)}. Their noise tells the observation, and the noise that sampling starts from "
-            "does not: the training loss falls, and the policy may be far worse. How much, the size of the leak does "
-            "not say."
-        )
-        found.append(Advice("leak", "avoid", sentence))
-    if idle:
-        sentence = (
-            f"Harmless, and without effect at these settings (distance falls by less than {IDLE_DROP:.0%}): "
-            f"{', '.join(facts.name for facts in idle)}."
-        )
-        found.append(Advice("idle", "note", sentence))
-    if shrunk:
-        listed = ", ".join(f"{f.name} (mean square {f.mean_square:.2f}, {f.divergence:.2f} nats)" for f in shrunk)
-        found.append(
-            Advice("shrink", "note", f"Noise of another law than the N(0, I) that sampling starts from: {listed}.")
-        )
-    return found
+def _noise_rule(facts: NoiseFacts) -> str:
+    """The one rule among safe, doubtful, bounded, leak and idle that a choice of noise falls under."""
+    if facts.leaks:
+        return "bounded" if facts.candidates and _nats(facts.candidates) <= BOUNDED_NATS else "leak"
+    if facts.drop < IDLE_DROP:
+        return "idle"
+    return "doubtful" if facts.doubtful else "safe"
+
+
+def _leak(facts: NoiseFacts) -> str:
+    local = "" if facts.leak.local is None else f", local {facts.leak.local:.1%}"
+    return f"{facts.name} (R2 {facts.leak.score:.1%}{local}, p {p_text(facts.leak.p_value)})"
 
 
 def _nats(candidates: int) -> float:
     return math.log(candidates) - 1.0 + 1.0 / candidates
 
 
-def _leaks(several: list[NoiseFacts]) -> str:
-    return ", ".join(
-        f"{facts.name} (R2 {facts.leak.score:.1%}"
-        + ("" if facts.leak.local is None else f", local {facts.leak.local:.1%}")
-        + f", p {p_text(facts.leak.p_value)})"
-        for facts in several
-    )
+# By rule: the verdict, how a choice is listed, and the sentence. What is to be tried comes with its commands.
+_NOISE_RULES: dict[str, tuple[str, Callable[[NoiseFacts], str], str]] = {
+    "safe": (
+        "try",
+        lambda facts: f"{facts.name} (distance -{facts.drop:.1%})",
+        "Safe to try, because their noise does not tell the observation as far as {rows} windows show "
+        f"(p > {DOUBTFUL_P:g}): {{choices}}.",
+    ),
+    "doubtful": (
+        "note",
+        lambda facts: f"{facts.name} (p {p_text(facts.leak.p_value)})",
+        f"Doubtful: {{choices}}. The test does not call it a leak (p > {LEAK_P:g}), but a small one looks like this; "
+        f"measure again with more --rows (up to {MOST_ROWS}) before you train with it.",
+    ),
+    "bounded": (
+        "experiment",
+        _leak,
+        "Only as an experiment against the baseline: {choices}. Such noise tells the observation, but its density "
+        f"given the chunk is at most k times that of N(0, I), {_nats(2):.2f} nats for k = 2.",
+    ),
+    "leak": (
+        "avoid",
+        _leak,
+        "Avoid: {choices}. Their noise tells the observation, and the noise that sampling starts from does not: the "
+        "training loss falls, and the policy may be far worse. How much, the size of the leak does not say.",
+    ),
+    "idle": (
+        "note",
+        lambda facts: facts.name,
+        f"Harmless, and without effect at these settings (distance falls by less than {IDLE_DROP:.0%}): {{choices}}.",
+    ),
+}
 
 
-def _untouched(diagnosis: Diagnosis) -> list[Advice]:
+def _noise(diagnosis: Diagnosis) -> Iterator[Advice]:
+    chosen = [facts for facts in diagnosis.noise if facts.name != INDEPENDENT]
+    for rule, (verdict, listed, sentence) in _NOISE_RULES.items():
+        several = [facts for facts in chosen if _noise_rule(facts) == rule]
+        if several:
+            commands = [command(diagnosis, *f.overrides) for f in several if verdict in ("try", "experiment")]
+            choices = ", ".join(map(listed, several))
+            yield Advice(rule, verdict, sentence.format(choices=choices, rows=diagnosis.rows), tuple(commands))
+    shrunk = [facts for facts in chosen if facts.divergence > SHRUNK_NATS]
+    if shrunk:
+        choices = ", ".join(f"{f.name} (mean square {f.mean_square:.2f}, {f.divergence:.2f} nats)" for f in shrunk)
+        yield Advice(
+            "shrink", "note", f"Noise of another distribution than the N(0, I) that sampling starts from: {choices}."
+        )
+
+
+def _untouched(diagnosis: Diagnosis) -> Iterator[Advice]:
     coverage = diagnosis.schedule.coverage
-    if "uniform" not in coverage:
-        return []
-    plain, bump = (coverage[law].quantiles[2] for law in ("uniform", "curriculum, complete"))
-    sentence = (
-        "Methods that leave the noise alone (clts, stratified, min_snr, momentum_decay, fdm) cannot leak; the "
-        f"curriculum (clts) moves the median log-SNR that is trained on from {plain:.1f} to {bump:.1f}."
-    )
-    return [Advice("untouched", "try", sentence, (command(diagnosis, "method=clts"),))]
+    if "uniform" in coverage:
+        plain, bump = (coverage[times].quantiles[2] for times in ("uniform", "curriculum, complete"))
+        sentence = (
+            "Methods that leave the noise alone (clts, stratified, min_snr, momentum_decay, fdm) cannot leak; the "
+            f"curriculum (clts) moves the median log-SNR that is trained on from {plain:.1f} to {bump:.1f}."
+        )
+        yield Advice("untouched", "try", sentence, (command(diagnosis, "method=clts"),))
 
 
-def _schedule(diagnosis: Diagnosis) -> list[Advice]:
+def _schedule(diagnosis: Diagnosis) -> Iterator[Advice]:
     schedule, scale = diagnosis.schedule, diagnosis.data.action_rms
-    found = []
     terminal = min(coverage.terminal_snr for coverage in schedule.coverage.values()) * scale
     start = schedule.start_snr * scale
     if schedule.family == "ddpm" and terminal > FAINT:
@@ -165,53 +166,46 @@ def _schedule(diagnosis: Diagnosis) -> list[Advice]:
             f"The last training time still shows the actions at {terminal:.0%} of the noise, and sampling starts from "
             "noise alone; take a schedule that ends in noise."
         )
-        remedy = command(diagnosis, "diffusion.schedule=squaredcos_cap_v2")
-        found.append(Advice("terminal", "change", sentence, (remedy,)))
+        yield Advice("terminal", "change", sentence, (command(diagnosis, "diffusion.schedule=squaredcos_cap_v2"),))
     elif schedule.family == "ddpm" and start > FAINT:
         sentence = (
             f"Sampling starts at time {schedule.start_time:g}, where training shows the actions at {start:.0%} of the "
             f"noise (sampling.spacing={schedule.spacing}); start at the last time."
         )
-        found.append(Advice("grid", "change", sentence, (command(diagnosis, "sampling.spacing=trailing"),)))
+        yield Advice("grid", "change", sentence, (command(diagnosis, "sampling.spacing=trailing"),))
     if schedule.target in NOISE_TARGETS and schedule.start_snr < FAINT:
         sentence = (
             f"diffusion.target={schedule.target}: where sampling starts, the predicted sample is the network's error "
             f"times {1.0 / max(schedule.start_snr, 1e-12):.0f}, so few evaluations waste the first; predict the sample."
         )
-        found.append(Advice("target", "change", sentence, (command(diagnosis, "diffusion.target=sample"),)))
-    law, coverage = next(iter(schedule.coverage.items()))
+        yield Advice("target", "change", sentence, (command(diagnosis, "diffusion.target=sample"),))
+    name, coverage = next(iter(schedule.coverage.items()))
     if coverage.below + coverage.above > WASTED:
         low, high = schedule.useful_log_snr
-        found.append(
-            Advice(
-                "range",
-                "note",
-                f"Of the times ({law}) {coverage.below:.0%} lie below a log-SNR of {low:g} and {coverage.above:.0%} "
-                f"above {high:g}, where there is little to learn.",
-            )
+        sentence = (
+            f"Of the times ({name}) {coverage.below:.0%} lie below a log-SNR of {low:g} and {coverage.above:.0%} "
+            f"above {high:g}, where there is little to learn."
         )
-    return found
+        yield Advice("range", "note", sentence)
 
 
-def _data(diagnosis: Diagnosis) -> list[Advice]:
+def _data(diagnosis: Diagnosis) -> Iterator[Advice]:
     data = diagnosis.data
-    found = []
     if data.clipped > CLIPPED:
         sentence = (
             f"{data.clipped:.1%} of the normalised actions lie beyond diffusion.clip_sample={data.clip_sample:g}, "
             "which the sampler never exceeds; lift the bound."
         )
-        found.append(Advice("clip", "change", sentence, (command(diagnosis, "diffusion.clip_sample=null"),)))
+        yield Advice("clip", "change", sentence, (command(diagnosis, "diffusion.clip_sample=null"),))
     for name, constant in (("action", data.constant_actions), ("observation", data.constant_observations)):
         if constant:
             listed = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")
             sentence = f"The {name} never changes in dimension {listed}; leave out what carries nothing."
-            found.append(Advice("constant", "note", sentence))
+            yield Advice("constant", "note", sentence)
     explained = max(data.explained_linear or 0.0, data.explained_neighbours or 0.0)
     if explained > DETERMINED:
         sentence = (
             f"The observation alone predicts {explained:.0%} of the chunks' variance, so the actions are nearly "
             "determined and noise that fits the chunk gives the observation away."
         )
-        found.append(Advice("determined", "note", sentence))
-    return found
+        yield Advice("determined", "note", sentence)

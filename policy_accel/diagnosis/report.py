@@ -31,7 +31,7 @@ def _data(diagnosis: Diagnosis) -> list[str]:
         ),
         (
             "action deviation",
-            " ".join(f"{value:.2f}" for value in d.action_std[:12]) + " ..." * (len(d.action_std) > 12),
+            " ".join(f"{value:.2f}" for value in d.action_std[:12]) + (" ..." if len(d.action_std) > 12 else ""),
         ),
         ("actions beyond clip", f"{d.clipped:.2%}"),
         (
