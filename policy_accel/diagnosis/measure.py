@@ -26,7 +26,7 @@ from policy_accel.acceleration.diagnostics import (
 from policy_accel.acceleration.timestep_curriculum import noise_matched_positions, timestep_probabilities
 from policy_accel.diagnosis.data import data_facts
 from policy_accel.diagnosis.facts import INDEPENDENT, Diagnosis, LevelFacts, NoiseFacts, ScheduleFacts
-from policy_accel.diffusion import Batch, DiscreteProcess, FlowProcess, Path, Process, SigmaProcess
+from policy_accel.diffusion import Batch, DiscreteProcess, Path, Process
 from policy_accel.diffusion.laws import Chosen, NoiseChoice
 from policy_accel.diffusion.processes import Level
 from policy_accel.errors import UserError, naming
@@ -277,19 +277,16 @@ def _level_facts(task: ChunkTask, config: RobotConfig, kept: dict[str, _Drawn]) 
 
 def _levels(process: Process, seed: int) -> list[Level]:
     """Levels evenly spread in log-SNR over what uniform times (or the process' own law) visit, cleanest first."""
-    if isinstance(process, DiscreteProcess):
-        times, log_snr = torch.arange(process.timesteps), process.log_snr.cpu()
-    else:
-        times = _own_times(process, seed)
-        log_snr = process.log_snr_at(times)
+    times = _own_times(process, seed) if process.timesteps is None else torch.arange(process.timesteps)
+    log_snr = process.log_snr_at(times).cpu()
     low, high = (float(end.clamp(*SHOWN_LOG_SNR)) for end in (log_snr.min(), log_snr.max()))
     wanted = torch.linspace(high, low, LEVELS, dtype=torch.float64)
     nearest = (log_snr - wanted.unsqueeze(1)).abs().argmin(1)
     return [process.level(time) for time in dict.fromkeys(times[nearest].tolist())]
 
 
-def _own_times(process: SigmaProcess | FlowProcess, seed: int) -> Tensor:
-    return process.draw_times((DRAWN_TIMES,), generator=named_generator(seed, "diagnosis", "times"), device="cpu")
+def _own_times(process: Process, seed: int) -> Tensor:
+    return process.times().draw((DRAWN_TIMES,), named_generator(seed, "diagnosis", "times"), 0.0)
 
 
 def _schedule_facts(process: Process, config: RobotConfig) -> ScheduleFacts:
@@ -312,7 +309,7 @@ def _schedule_facts(process: Process, config: RobotConfig) -> ScheduleFacts:
     else:
         coverage = {"own law": snr_coverage(process.log_snr_at(_own_times(process, config.seed)))}
     grid = config.sampling.grid(process)
-    start = process.level(grid.timesteps[0])  # type: ignore[arg-type]
+    start = process.level(grid.timesteps[0])
     return ScheduleFacts(
         config.diffusion.family,
         config.diffusion.target,

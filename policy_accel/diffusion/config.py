@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
-from policy_accel.diffusion.objective import Process
-from policy_accel.diffusion.processes import vp_process
+from policy_accel.diffusion.processes import Process, vp_process
 from policy_accel.errors import UserError, one_of, refuse_idle
 
 FAMILIES = ("ddpm", "edm", "vp", "ve", "flow")

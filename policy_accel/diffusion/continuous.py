@@ -1,18 +1,20 @@
 """Processes in continuous time: noise-to-signal ratios (EDM, VP, VE and their preconditioning) and straight lines.
 
-They share the methods of the discrete processes that samplers and objectives use: `level`, `coefficients`, `diffuse`,
-`to`; times are float64 numbers in the process' own unit.
+Times are float64 numbers in the process' own unit.
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from policy_accel.diffusion.grid import SPACINGS, Grid
+from policy_accel.diffusion.laws import ProcessTimes
 from policy_accel.diffusion.momentum import (
     BETA_MIN,
     BETA_RANGE,
@@ -24,8 +26,7 @@ from policy_accel.diffusion.momentum import (
     vp_sigma,
 )
 from policy_accel.diffusion.predictions import SIGMA_DATA, edm_coefficients
-from policy_accel.diffusion.processes import CLEAN, Coefficients, Level, per_sample
-from policy_accel.diffusion.samplers import Grid
+from policy_accel.diffusion.processes import CLEAN, Coefficients, Level, Process, per_sample
 from policy_accel.errors import UserError, did_you_mean
 
 INPUT_SCALES = ("base", "momentum", "one")
@@ -36,7 +37,12 @@ VP_TIME_SCALE = 999.0
 FLOW_TIME_SCALE = 1000.0
 GRID_EXPONENT = 7.0
 GRID_RANGE = (0.002, 80.0)
-TARGET_OF_FAMILY = {"edm": "edm", "vp": "epsilon", "ve": "negative_epsilon"}
+# First what F predicts in the family's own preconditioning.
+SIGMA_TARGETS = {
+    "edm": ("edm", "epsilon", "negative_epsilon", "sample"),
+    "vp": ("epsilon", "negative_epsilon", "edm", "sample"),
+    "ve": ("negative_epsilon", "epsilon", "edm", "sample"),
+}
 
 
 class Preconditioning(NamedTuple):
@@ -48,14 +54,42 @@ class Preconditioning(NamedTuple):
     c_noise: Tensor
 
 
-def _check_steps(steps: int) -> int:
-    if steps < 1:
-        raise UserError(f"sampling.steps={steps} must be at least 1.")
-    return steps
+class ContinuousProcess(Process):
+    """A process in continuous time: it has no tables, and a distribution of training times of its own."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Itself: it has no tables."""
+        return self
+
+    @abstractmethod
+    def draw_times(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
+        """Training times of `shape`, float64, on the generator's device `device`."""
+
+    def times(self) -> ProcessTimes:
+        """The process' own distribution."""
+        return ProcessTimes(self)
+
+    def grid(self, steps: int, spacing: str = SPACINGS[0]) -> Grid:
+        """The times of `steps` sampling steps.
+
+        Raises:
+            UserError: fewer than 1 step, or a spacing, which only discrete times have a choice of.
+        """
+        if steps < 1:
+            raise UserError(f"sampling.steps={steps} must be at least 1.")
+        if spacing != SPACINGS[0]:
+            raise UserError(
+                f"sampling.spacing={spacing} has no effect on a process in continuous time; leave it at {SPACINGS[0]}."
+            )
+        return Grid.of(self.sampling_times(steps))
+
+    @abstractmethod
+    def sampling_times(self, steps: int) -> tuple[float, ...]:
+        """The times at which `steps` sampling steps start, noisy to clean."""
 
 
 @dataclass(frozen=True)
-class SigmaProcess:
+class SigmaProcess(ContinuousProcess):
     """x = y + sigma n: the state is never scaled, and the time is the noise-to-signal ratio sigma itself.
 
     Preconditioning, law of the training sigmas, weight and sampling grid are those of Karras et al. 2022, table 1.
@@ -84,13 +118,14 @@ class SigmaProcess:
         check_multiplier(self.multiplier)
 
     @property
-    def target(self) -> str:
-        """What F predicts in the family's own preconditioning: edm, epsilon (vp) or negative_epsilon (ve)."""
-        return TARGET_OF_FAMILY[self.family]
+    def targets(self) -> tuple[str, ...]:
+        """edm, epsilon (also negative) and sample; first what F predicts in the family's own preconditioning."""
+        return SIGMA_TARGETS[self.family]
 
-    def to(self, device: torch.device | str) -> SigmaProcess:
-        """Itself: it has no tables."""
-        return self
+    @property
+    def capped_targets(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.targets
 
     def preconditioning(self, sigma: Tensor) -> Preconditioning:
         """Coefficients at sigma [B] float64. c_noise: edm ln(sigma) / 4, vp 999 t(sigma), ve ln(sigma / 2)."""
@@ -127,7 +162,7 @@ class SigmaProcess:
         low, high = SIGMA_RANGES["ve"]
         return low * (math.log(high / low) * uniform).exp()
 
-    def weight(self, sigma: Tensor) -> Tensor:
+    def sample_weight(self, sigma: Tensor) -> Tensor:
         """Loss weight on the squared error of D, [B] float64: edm (sigma^2 + 0.25) / (sigma / 2)^2, else 1 / sigma^2.
 
         It is 1 / c_out^2 in every family: in terms of F the weight is 1.
@@ -135,6 +170,14 @@ class SigmaProcess:
         if self.family == "edm":
             return (sigma.square() + SIGMA_DATA**2) / (SIGMA_DATA * sigma).square()
         return sigma.square().reciprocal()
+
+    def loss_weight(self, t: Tensor, target: str, cap: float | None = None) -> Tensor:
+        """`sample_weight`, at most `cap`, as a weight on the squared error of F, [R] float64."""
+        weight = self.sample_weight(t) if cap is None else self.sample_weight(t).clamp(max=cap)
+        if target == "sample":
+            return weight
+        # D = c_skip x + c_out F, where c_out is sigma for the noise, whatever its sign.
+        return weight * (edm_coefficients(t)[1] if target == "edm" else t).square()
 
     def level(self, sigma: float) -> Level:
         """The coefficients of one sigma; the clean sample for sigma <= 0."""
@@ -156,21 +199,20 @@ class SigmaProcess:
         """log(alpha^2 / sigma^2) = -2 ln sigma."""
         return -2.0 * sigma.log()
 
-    def grid(self, steps: int) -> Grid:
-        """Sampling sigmas from 80 to 0.002, evenly spaced in sigma^(1/7), then clean (Karras et al. 2022, equation 5).
+    def sampling_times(self, steps: int) -> tuple[float, ...]:
+        """Sigmas from 80 to 0.002, evenly spaced in sigma^(1/7) (Karras et al. 2022, equation 5).
 
         The ends are clipped to the family's own range, which matters for ve only (0.02 is its lowest sigma).
         """
         sigma_min, sigma_max = SIGMA_RANGES[self.family]
         low = max(GRID_RANGE[0], sigma_min) ** (1.0 / GRID_EXPONENT)
         high = min(GRID_RANGE[1], sigma_max) ** (1.0 / GRID_EXPONENT)
-        intervals = max(1, _check_steps(steps) - 1)
-        times = tuple((high + i / intervals * (low - high)) ** GRID_EXPONENT for i in range(steps))
-        return Grid(times, (*times[1:], -1.0))
+        intervals = max(1, steps - 1)
+        return tuple((high + i / intervals * (low - high)) ** GRID_EXPONENT for i in range(steps))
 
 
 @dataclass(frozen=True)
-class FlowProcess:
+class FlowProcess(ContinuousProcess):
     """x_u = (1 - u) x0 + u n: straight lines from data to noise (Lipman et al. 2023; Liu et al. 2023), u in (0, 1].
 
     The network is told 1000 u and predicts the velocity n - x0.
@@ -185,20 +227,13 @@ class FlowProcess:
 
     time_law: str = "uniform"
 
+    targets = ("flow", "sample")
+
     def __post_init__(self) -> None:
         if self.time_law not in TIME_LAWS:
             raise UserError(
                 f"diffusion.time_law '{self.time_law}' is unknown; {did_you_mean(self.time_law, TIME_LAWS)}"
             )
-
-    @property
-    def target(self) -> str:
-        """The velocity n - x0."""
-        return "flow"
-
-    def to(self, device: torch.device | str) -> FlowProcess:
-        """Itself: it has no tables."""
-        return self
 
     def draw_times(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
         """Training times u of `shape`, float64, on the generator's device `device`."""
@@ -222,7 +257,6 @@ class FlowProcess:
         """log(alpha^2 / sigma^2) = 2 ln((1 - u) / u), minus infinity at u = 1."""
         return 2.0 * (torch.log1p(-u) - u.log())
 
-    def grid(self, steps: int) -> Grid:
-        """Evenly spaced times from 1 down, then clean."""
-        times = tuple(1.0 - i / steps for i in range(_check_steps(steps)))
-        return Grid(times, (*times[1:], -1.0))
+    def sampling_times(self, steps: int) -> tuple[float, ...]:
+        """Evenly spaced times from 1 down."""
+        return tuple(1.0 - i / steps for i in range(steps))

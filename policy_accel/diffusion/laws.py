@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from policy_accel.diffusion.batch import Batch
-from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.errors import check_choice
+
+if TYPE_CHECKING:
+    from policy_accel.diffusion.continuous import ContinuousProcess
 
 COUPLINGS = ("shared", "independent", "fresh")
 
 
 class Times(Protocol):
     """Which times are trained on."""
+
+    @property
+    def timesteps(self) -> int | None:
+        """Number of discrete times that it draws from; None for continuous time."""
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float) -> Tensor:
         """Times of `shape` ([B], or [B, M] for M times of each sample) on the generator's device."""
@@ -52,7 +58,9 @@ class UniformTimes:
 class ProcessTimes:
     """The law of a continuous process itself (ln sigma normal for EDM, uniform for flow, ...)."""
 
-    process: SigmaProcess | FlowProcess
+    process: ContinuousProcess
+
+    timesteps = None
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
         """Times in the process' own unit, float64."""

@@ -140,13 +140,3 @@ def weight_cap(step: int, warmup: float, low: float = 5.0, high: float = 500.0) 
     if not 0.0 < low <= high:
         raise ValueError(f"low={low} and high={high}, between which the cap grows, must satisfy 0 < low <= high.")
     return low * (high / low) ** (step / warmup) if step < warmup else None
-
-
-def cap_weights(process: DiscreteProcess, cap: float, target: str = "epsilon") -> Tensor:
-    """The cap as a weight on the squared error of epsilon, min(1, cap sigma_t^2 / alpha_t^2), or of v, [T] float64.
-
-    Derived: FDM caps the weight of the clean sample's error, which is alpha^2 / sigma^2 where epsilon's is 1, and
-    1 / sigma^2 where v's is.
-    """
-    sigma = process.sigmas / process.alphas if target == "epsilon" else process.sigmas
-    return (cap * sigma.square()).clamp(max=1.0)

@@ -5,37 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from policy_accel.diffusion.batch import Batch, Noised, repeat_rows
-from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess
-from policy_accel.diffusion.laws import IndependentNoise, NoiseChoice, Path, ProcessTimes, Times, UniformTimes
-from policy_accel.diffusion.momentum import cap_weights, weight_cap
+from policy_accel.diffusion.laws import IndependentNoise, NoiseChoice, Path, Times
+from policy_accel.diffusion.momentum import weight_cap
 from policy_accel.diffusion.predictions import edm_coefficients
-from policy_accel.diffusion.processes import DiscreteProcess, per_sample
+from policy_accel.diffusion.processes import Process, per_sample
 from policy_accel.errors import UserError, did_you_mean
-
-Process = DiscreteProcess | SigmaProcess | FlowProcess
-TARGETS = ("epsilon", "sample", "v", "edm", "negative_epsilon", "flow")
 
 
 def check_target(target: str, process: Process) -> str:
     """Return `target` when the process can be trained on it, else raise UserError."""
-    if target not in TARGETS:
-        raise UserError(f"diffusion.target '{target}' is unknown; {did_you_mean(target, TARGETS)}")
-    if isinstance(process, FlowProcess):
-        fitting: tuple[str, ...] = ("flow", "sample")
-    elif isinstance(process, SigmaProcess):
-        fitting = ("edm", "epsilon", "negative_epsilon", "sample")
-    else:
-        fitting = ("epsilon", "sample", "v")
-    if target not in fitting:
+    if target not in process.targets:
         raise UserError(
-            f"diffusion.target={target} does not go with this diffusion.family; choose {', '.join(fitting[:-1])} or "
-            f"{fitting[-1]}."
+            f"diffusion.target '{target}' does not go with this process; {did_you_mean(target, process.targets)}"
         )
     return target
 
@@ -88,9 +76,8 @@ def _check_laws(objective: Objective) -> None:
             f"acceleration.path.times_per_sample={path.times_per_sample} with coupling=shared needs the paths of "
             "karhunen_loeve_process (diffusion.family=ddpm); set acceleration.path.coupling=independent."
         )
-    steps = process.timesteps if isinstance(process, DiscreteProcess) else None
-    own = getattr(objective.times, "timesteps", None)
-    if own != steps and objective.times is not None and not isinstance(objective.times, ProcessTimes):
+    steps, own = process.timesteps, objective.times.timesteps
+    if own != steps:
         what = f"{steps} discrete times" if steps else "continuous times of its own law"
         raise UserError(
             f"acceleration.timesteps.law is a law over {own} discrete times, and the process has {what}; make them "
@@ -103,12 +90,11 @@ def _check_laws(objective: Objective) -> None:
         )
     if objective.cap_warmup < 0:
         raise UserError(f"acceleration.momentum.cap_warmup={objective.cap_warmup} must not be negative.")
-    if objective.cap_warmup and isinstance(process, FlowProcess):
-        raise UserError("acceleration.momentum.cap_warmup is FDM's, which diffusion.family=flow is not; set it to 0.")
-    if objective.cap_warmup and isinstance(process, DiscreteProcess) and objective.target == "sample":
+    if objective.cap_warmup and objective.target not in process.capped_targets:
+        others = " or ".join(process.capped_targets)
         raise UserError(
-            "acceleration.momentum.cap_warmup caps the weight of the sample's error, which is 1 throughout with "
-            "diffusion.target=sample: set it to 0, or choose epsilon or v."
+            f"acceleration.momentum.cap_warmup caps a loss weight that diffusion.target={objective.target} does not "
+            f"have here; set it to 0{others and f', or choose {others}'}."
         )
 
 
@@ -138,12 +124,10 @@ class Objective:
     data_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        process = self.process
-        check_target(self.target, process)
-        _check_laws(self)
+        check_target(self.target, self.process)
         if self.times is None:
-            own = UniformTimes(process.timesteps) if isinstance(process, DiscreteProcess) else ProcessTimes(process)
-            object.__setattr__(self, "times", own)
+            object.__setattr__(self, "times", self.process.times())
+        _check_laws(self)
 
     def to(self, device: torch.device | str) -> Objective:
         """The same objective with its tables on `device`."""
@@ -226,30 +210,14 @@ class Objective:
 
     def _weight(self, t: Tensor, step: int, progress: float) -> Tensor | None:
         """Product of the weights that are in force, [R] float64, or None when there is none."""
-        factors = [] if self.weights is None else [self.weights[t]]
-        law = self.times.loss_weight(t, progress)
-        if law is not None:
-            factors.append(law)
         cap = weight_cap(step, self.cap_warmup) if self.cap_warmup else None
-        if isinstance(self.process, SigmaProcess):
-            # weight(sigma) is on the error of D = c_skip x + c_out F; the loss here is on F.
-            weight = self.process.weight(t)
-            weight = weight if cap is None else weight.clamp(max=cap)
-            factors.append(weight * self._prediction_to_sample(t).square())
-        elif cap is not None:
-            factors.append(cap_weights(self.process, cap, self.target)[t])  # type: ignore[arg-type]
-        if not factors:
-            return None
-        product = factors[0]
-        for factor in factors[1:]:
-            product = product * factor
-        return product
-
-    def _prediction_to_sample(self, sigma: Tensor) -> Tensor:
-        """d x0 / d prediction of a sigma process, [R] float64, up to its sign."""
-        if self.target == "edm":
-            return edm_coefficients(sigma)[1]
-        return sigma if self.target in ("epsilon", "negative_epsilon") else torch.ones_like(sigma)
+        factors = (
+            None if self.weights is None else self.weights[t],
+            self.times.loss_weight(t, progress),
+            self.process.loss_weight(t, self.target, cap),
+        )
+        in_force = [factor for factor in factors if factor is not None]
+        return reduce(torch.mul, in_force) if in_force else None
 
     @property
     def learns(self) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from policy_accel.diffusion.processes import Level
 from policy_accel.errors import UserError, did_you_mean
 
-PREDICTIONS = ("epsilon", "sample", "v", "negative_epsilon", "edm", "flow")
+TARGETS = ("epsilon", "sample", "v", "negative_epsilon", "edm", "flow")
 SIGMA_DATA = 0.5
 FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
 
@@ -47,7 +47,7 @@ def x0_and_epsilon(
         x0 = (c_skip / alpha) * x + c_out * prediction
         epsilon = (x - alpha * x0) / sigma
     else:
-        raise UserError(f"diffusion.target '{target}' is unknown; {did_you_mean(target, PREDICTIONS)}")
+        raise UserError(f"diffusion.target '{target}' is unknown; {did_you_mean(target, TARGETS)}")
     return (x0 if clip is None else x0.clamp(-clip, clip)), epsilon
 
 

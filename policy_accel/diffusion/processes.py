@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from policy_accel.diffusion.grid import SPACINGS, Grid, timestep_grid
+from policy_accel.diffusion.laws import Times, UniformTimes
 from policy_accel.diffusion.schedules import alpha_bar_table
 
 
@@ -45,8 +48,65 @@ class Coefficients:
     time: Tensor
 
 
+class Process(ABC):
+    """A forward process x_t = alpha_t x_0 + sigma_t epsilon, and what it knows of its training and sampling.
+
+    Times are int64 from 0 to `timesteps` - 1, or float64 in the process' own unit where time is continuous.
+    """
+
+    @property
+    def timesteps(self) -> int | None:
+        """Number of discrete times T; None where time is continuous."""
+        return None
+
+    @property
+    @abstractmethod
+    def targets(self) -> tuple[str, ...]:
+        """What a denoiser can be trained to predict, its usual target first."""
+
+    @property
+    def capped_targets(self) -> tuple[str, ...]:
+        """Those of `targets` whose loss weight FDM's cap can limit."""
+        return ()
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Process:
+        """The same process with its tables on `device`."""
+
+    @abstractmethod
+    def level(self, t: float) -> Level:
+        """The coefficients of one time; the clean sample for a negative one."""
+
+    @abstractmethod
+    def coefficients(self, t: Tensor) -> Coefficients:
+        """The coefficients at times t [B], on the tables' device."""
+
+    @abstractmethod
+    def diffuse(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t [B, *S] of clean samples x0 [B, *S] with noise [B, *S] at times t [B]."""
+
+    @abstractmethod
+    def log_snr_at(self, t: Tensor) -> Tensor:
+        """log(alpha_t^2 / sigma_t^2) at times t of any shape, float64."""
+
+    def loss_weight(self, t: Tensor, target: str, cap: float | None = None) -> Tensor | None:
+        """Weight of the squared error of `target` at times t [R], float64; None for 1 throughout.
+
+        `cap` is an upper bound on the weight of the clean sample's error that this stands for (FDM's).
+        """
+        return None
+
+    @abstractmethod
+    def times(self) -> Times:
+        """The usual distribution of the training times."""
+
+    @abstractmethod
+    def grid(self, steps: int, spacing: str = SPACINGS[0]) -> Grid:
+        """The times of `steps` sampling steps; only discrete times have a choice of `spacing`."""
+
+
 @dataclass(frozen=True)
-class DiscreteProcess:
+class DiscreteProcess(Process):
     """x_t = alpha_t x_0 + sigma_t epsilon at integer times t = 0 .. timesteps - 1 (noisier with t).
 
     The tables are float64 and live on one device; coefficients are gathered in float64 and only then rounded to the
@@ -56,6 +116,9 @@ class DiscreteProcess:
     alphas: Tensor
     sigmas: Tensor
     input_scales: Tensor = field(default=None)  # type: ignore[assignment]
+
+    targets = ("epsilon", "sample", "v")
+    capped_targets = ("epsilon", "v")
 
     def __post_init__(self) -> None:
         if self.input_scales is None:
@@ -75,11 +138,12 @@ class DiscreteProcess:
         """The same process with its tables on `device`."""
         return DiscreteProcess(self.alphas.to(device), self.sigmas.to(device), self.input_scales.to(device))
 
-    def level(self, t: int) -> Level:
+    def level(self, t: float) -> Level:
         """alpha, sigma and input scale of one time; -1 is the clean sample."""
         if t < 0:
             return CLEAN
-        return Level(float(self.alphas[t]), float(self.sigmas[t]), float(self.input_scales[t]), int(t))
+        t = int(t)
+        return Level(float(self.alphas[t]), float(self.sigmas[t]), float(self.input_scales[t]), t)
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """Coefficients at times t [B] int64, gathered on the tables' device."""
@@ -88,6 +152,29 @@ class DiscreteProcess:
     def diffuse(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t [B, *S] of clean samples x0 [B, *S] with noise [B, *S] at times t [B] int64."""
         return per_sample(self.alphas[t], x0) * x0 + per_sample(self.sigmas[t], x0) * noise
+
+    def log_snr_at(self, t: Tensor) -> Tensor:
+        """log(alpha_t^2 / sigma_t^2) at times t int64 of any shape."""
+        return self.log_snr[t]
+
+    def loss_weight(self, t: Tensor, target: str, cap: float | None = None) -> Tensor | None:
+        """The cap as a weight on the squared error of epsilon, min(1, cap sigma_t^2 / alpha_t^2), or of v, [R] float64.
+
+        Derived: FDM caps the weight of the clean sample's error, which is alpha^2 / sigma^2 where epsilon's is 1, and
+        1 / sigma^2 where v's is.
+        """
+        if cap is None:
+            return None
+        sigma = self.sigmas[t] / self.alphas[t] if target == "epsilon" else self.sigmas[t]
+        return (cap * sigma.square()).clamp(max=1.0)
+
+    def times(self) -> UniformTimes:
+        """Uniform over all times."""
+        return UniformTimes(self.timesteps)
+
+    def grid(self, steps: int, spacing: str = SPACINGS[0]) -> Grid:
+        """`steps` of the times, see `timestep_grid`."""
+        return timestep_grid(self.timesteps, steps, spacing)
 
 
 def vp_process(

@@ -1,4 +1,4 @@
-"""Samplers as plain functions of (denoiser, x_T, process, grid), for every process that has `level`.
+"""Samplers as plain functions of (denoiser, x_T, process, grid).
 
 Every coefficient is a Python float taken from the float64 tables before the loop, so no step waits for the device.
 `denoise(input [B, *S], t [B])` is given x_t times the process' input scale and the time the process tells the network
@@ -12,75 +12,20 @@ input scale in alpha and sigma), and to the result (at the clean level). It may 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
+from policy_accel.diffusion.grid import Grid
 from policy_accel.diffusion.predictions import x0_and_epsilon
-from policy_accel.diffusion.processes import CLEAN, Level
+from policy_accel.diffusion.processes import CLEAN, Level, Process
 from policy_accel.errors import UserError, did_you_mean
 
-SPACINGS = ("leading", "trailing", "linspace")
 SMALLEST_VARIANCE = 1e-20
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 Known = Callable[[Tensor, Level], Tensor]
-
-
-class Process(Protocol):
-    """What a sampler needs of a forward process."""
-
-    def level(self, t: Any, /) -> Level:
-        """The coefficients of one time; the clean sample for a negative one."""
-
-    def to(self, device: Any, /) -> Process:
-        """The same process with its tables on `device`."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Times at which the denoiser is evaluated, noisy to clean, and the time that each step leads to (-1: clean).
-
-    Integers for a discrete process, floats in the process' own unit for a continuous one.
-    """
-
-    timesteps: tuple[float, ...]
-    previous: tuple[float, ...]
-
-    @classmethod
-    def of(cls, timesteps: Sequence[int]) -> Grid:
-        """A grid of integer times whose steps lead from each to the next one, and from the last to the clean sample."""
-        steps = tuple(int(t) for t in timesteps)
-        return cls(steps, (*steps[1:], -1))
-
-
-def timestep_grid(timesteps: int, sampling_steps: int, spacing: str) -> Grid:
-    """Choose `sampling_steps` of the `timesteps` training times (Lin et al. 2023, table 2; diffusers' rounding).
-
-    `leading`: multiples of T // n from 0, never reaching T - 1. `trailing`: from T - 1 down in steps of T / n.
-    `linspace`: evenly from T - 1 to 0. Steps lead to the next point of the grid; diffusers' DDIM instead always steps
-    back by T // n, which misses its own next point on a linspace grid.
-
-    Raises:
-        UserError: unknown spacing, or not 1 <= sampling_steps <= timesteps.
-    """
-    if not 1 <= sampling_steps <= timesteps:
-        raise UserError(f"sampling.steps={sampling_steps}; choose between 1 and diffusion.timesteps={timesteps}.")
-    if spacing == "leading":
-        grid = [i * (timesteps // sampling_steps) for i in reversed(range(sampling_steps))]
-    elif spacing == "trailing":
-        grid = [round(timesteps - i * timesteps / sampling_steps) - 1 for i in range(sampling_steps)]
-    elif spacing == "linspace":
-        last = timesteps - 1
-        stride = last / max(1, sampling_steps - 1)
-        grid = [round(i * stride) for i in reversed(range(sampling_steps))]
-        grid = [last] if sampling_steps == 1 else grid
-    else:
-        raise UserError(f"sampling.spacing '{spacing}' is unknown; {did_you_mean(spacing, SPACINGS)}")
-    return Grid.of(grid)
 
 
 def start_scale(process: Process, grid: Grid) -> float:
@@ -96,7 +41,7 @@ def start_scale(process: Process, grid: Grid) -> float:
 def _levels(process: Process, grid: Grid) -> list[tuple[Level, Level]]:
     """Where each step starts and where it leads, read without a wait per value."""
     process = process.to("cpu")
-    return [(process.level(t), process.level(to)) for t, to in zip(grid.timesteps, grid.previous, strict=True)]
+    return [(process.level(t), process.level(to)) for t, to in zip(grid.timesteps, grid.next_timesteps, strict=True)]
 
 
 def _evaluate(denoise: Denoiser, x: Tensor, level: Level, known: Known) -> Tensor:

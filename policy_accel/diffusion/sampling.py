@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from policy_accel.diffusion.objective import Objective, Process
-from policy_accel.diffusion.processes import DiscreteProcess, Level
+from policy_accel.diffusion.grid import SPACINGS, Grid
+from policy_accel.diffusion.objective import Objective
+from policy_accel.diffusion.processes import Level, Process
 from policy_accel.diffusion.samplers import (
     DETERMINISTIC_SAMPLERS,
     SAMPLERS,
     Denoiser,
-    Grid,
     Known,
     ddpm,
     network_evaluations,
     start_scale,
-    timestep_grid,
     unchanged,
 )
-from policy_accel.errors import UserError, one_of, refuse_idle
+from policy_accel.errors import UserError, one_of
 
 HEUN_RATIO, HEUN_STEPS = 100.0, 50
 
@@ -34,18 +33,15 @@ class SamplingConfig:
     """ddpm (stochastic), ddim, dpm_solver++, euler or heun (for edm, vp, ve and flow)."""
     steps: int = 8
     """Steps of a sample; heun evaluates the network 2 steps - 1 times, the others once a step."""
-    spacing: str = "trailing"
+    spacing: str = SPACINGS[0]
     """Which training times of a discrete process they use: leading, trailing or linspace."""
 
     def check(self, process: Process) -> None:
         """Raise UserError unless this can sample `process`."""
         one_of("sampling.sampler", self.sampler, SAMPLERS)
         grid = self.grid(process)
-        if not isinstance(process, DiscreteProcess):
-            used = {field.name for field in fields(self)} - {"spacing"}
-            refuse_idle(self, "sampling", used, "a continuous diffusion.family")
-        elif self.sampler == "heun" and self.steps < HEUN_STEPS:
-            first = process.level(int(grid.timesteps[0]))
+        if process.timesteps is not None and self.sampler == "heun" and self.steps < HEUN_STEPS:
+            first = process.level(grid.timesteps[0])
             if first.sigma > HEUN_RATIO * first.alpha:
                 raise UserError(
                     f"sampling.sampler=heun averages slopes along sigma / alpha, which starts at "
@@ -55,11 +51,7 @@ class SamplingConfig:
 
     def grid(self, process: Process) -> Grid:
         """The times of the steps."""
-        if isinstance(process, DiscreteProcess):
-            return timestep_grid(process.timesteps, self.steps, self.spacing)
-        if self.steps < 1:
-            raise UserError(f"sampling.steps={self.steps} must be at least 1.")
-        return process.grid(self.steps)
+        return process.grid(self.steps, self.spacing)
 
     @property
     def network_evaluations(self) -> int:
@@ -81,7 +73,7 @@ def last_part(grid: Grid, strength: float) -> Grid:
     if not 0.0 < strength <= 1.0:
         raise UserError(f"strength={strength} must be above 0 and at most 1, which keeps nothing of the image.")
     kept = max(1, round(strength * len(grid.timesteps)))
-    return Grid(grid.timesteps[-kept:], grid.previous[-kept:])
+    return Grid(grid.timesteps[-kept:], grid.next_timesteps[-kept:])
 
 
 def check_resamplings(resamplings: int, sampling: SamplingConfig) -> None:
@@ -102,7 +94,7 @@ def resampled(grid: Grid, times: int) -> Grid:
     """
     return Grid(
         tuple(time for time in grid.timesteps for _ in range(times)),
-        tuple(time for time in grid.previous for _ in range(times)),
+        tuple(time for time in grid.next_timesteps for _ in range(times)),
     )
 
 
@@ -154,7 +146,7 @@ def sample(
         start = start_scale(process, grid) * next(draws)
     else:
         grid = last_part(grid, strength)
-        first = process.level(grid.timesteps[0])  # type: ignore[arg-type]
+        first = process.level(grid.timesteps[0])
         start = first.alpha * (scale * image) + first.sigma * next(draws)
     if resamplings != 1:
         check_resamplings(resamplings, sampling)

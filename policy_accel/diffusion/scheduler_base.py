@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policy_accel.diffusion.continuous import SigmaProcess
+from policy_accel.diffusion.grid import Grid
 from policy_accel.diffusion.predictions import predicted_sample
-from policy_accel.diffusion.processes import CLEAN, DiscreteProcess, Level, per_sample
-from policy_accel.diffusion.samplers import Grid, start_scale
+from policy_accel.diffusion.processes import CLEAN, Level, Process, per_sample
+from policy_accel.diffusion.samplers import start_scale
 from policy_accel.errors import UserError
 
 try:
@@ -70,7 +70,7 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     order = 1
     config: Any
-    process: DiscreteProcess | SigmaProcess
+    process: Process
     timesteps: Tensor
     num_inference_steps: int | None
 
@@ -101,10 +101,9 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """The process' own times at what the network is told."""
         return timesteps
 
-    def _process_on(self, device: torch.device) -> Any:
+    def _process_on(self, device: torch.device) -> Process:
         """The process with its tables on `device`, which they reach once."""
-        if isinstance(self._placed, DiscreteProcess) and self._placed.alphas.device != device:
-            self._placed = self._placed.to(device)
+        self._placed = self._placed.to(device)
         return self._placed
 
     def __len__(self) -> int:
@@ -154,8 +153,8 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         wide = in_wide_dtype(sample)
         if isinstance(timestep, Tensor) and timestep.ndim > 0:
             times = self._process_times(timestep.to(sample.device))
-            scale = self._process_on(sample.device).coefficients(times).input_scale
-            return (per_sample(scale, wide) * wide).to(sample.dtype)
+            scales = self._process_on(sample.device).coefficients(times).input_scale
+            return (per_sample(scales, wide) * wide).to(sample.dtype)
         self._step_index = self._find_step(timestep)
         scale = self._levels[self._step_index].input_scale
         return sample if scale == 1.0 else (scale * wide).to(sample.dtype)

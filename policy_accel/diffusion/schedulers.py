@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion.continuous import VP_TIME_SCALE, SigmaProcess
+from policy_accel.diffusion.grid import SPACINGS, Grid
 from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess, karhunen_loeve_process
 from policy_accel.diffusion.momentum import momentum_process, vp_sigma
 from policy_accel.diffusion.objective import make_noised
 from policy_accel.diffusion.processes import DiscreteProcess, per_sample, vp_process
-from policy_accel.diffusion.samplers import SPACINGS, Grid, timestep_grid
 from policy_accel.diffusion.scheduler_base import (
     LoopScheduler,
     SchedulerMixin,
@@ -45,7 +45,6 @@ from policy_accel.errors import UserError, one_of
 __all__ = ["KarhunenLoeveScheduler", "MomentumEDMScheduler", "MomentumScheduler", "SchedulerMixin"]
 
 PREDICTION_TYPES = {"epsilon": "epsilon", "sample": "sample", "v_prediction": "v"}
-SIGMA_PREDICTION_TYPES = ("edm", "epsilon", "negative_epsilon", "sample")
 SOLVERS = ("heun", "euler")
 
 
@@ -76,8 +75,8 @@ class _DiscreteScheduler(LoopScheduler):
         timesteps = self.config.num_train_timesteps
         if positive_count("num_inference_steps", num_inference_steps) > timesteps:
             raise UserError(f"num_inference_steps={num_inference_steps} is more than num_train_timesteps={timesteps}.")
-        grid = timestep_grid(timesteps, num_inference_steps, self.config.timestep_spacing)
-        self._place(grid, [self.process.level(int(t)) for t in grid.timesteps], num_inference_steps, device)
+        grid = self.process.grid(num_inference_steps, self.config.timestep_spacing)
+        self._place(grid, [self.process.level(t) for t in grid.timesteps], num_inference_steps, device)
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -156,7 +155,9 @@ class KarhunenLoeveScheduler(_DiscreteScheduler):
 
         For training: add_noise(sample, noise[:, m], timesteps[:, m]), m = 0 .. M - 1, are several times of one path.
         """
-        return self._process_on(timesteps.device).draw_path_noise(shape, timesteps, generator, dtype)
+        process = self._process_on(timesteps.device)
+        assert isinstance(process, KarhunenLoeveProcess)
+        return process.draw_path_noise(shape, timesteps, generator, dtype)
 
 
 class MomentumScheduler(_DiscreteScheduler):
@@ -229,9 +230,9 @@ class MomentumEDMScheduler(LoopScheduler):
         process = SigmaProcess(family, input_scale, multiplier)
         one_of("solver", solver, SOLVERS)
         if prediction_type is not None:
-            one_of("prediction_type", prediction_type, SIGMA_PREDICTION_TYPES)
+            one_of("prediction_type", prediction_type, process.targets)
         grid = process.grid(positive_count("num_train_timesteps", num_train_timesteps))
-        self._prepare(process, grid, prediction_type or process.target)
+        self._prepare(process, grid, prediction_type or process.targets[0])
 
     @property
     def order(self) -> int:  # type: ignore[override]

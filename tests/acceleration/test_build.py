@@ -291,10 +291,16 @@ def test_a_batch_without_what_the_assignment_needs_is_refused(missing: str) -> N
         ({"times": CurriculumTimes(50)}, "a law over 50 discrete times, and the process has 100 discrete times"),
         ({"weights": torch.ones(7)}, "a table of (7,) weights"),
         ({"path": Path(2)}, "needs the paths of karhunen_loeve_process"),
-        ({"cap_warmup": 3, "target": "sample"}, "caps the weight of the sample's error"),
+        (
+            {"cap_warmup": 3, "target": "sample"},
+            "target=sample does not have here; set it to 0, or choose epsilon or v.",
+        ),
         ({"process": SigmaProcess("edm"), "target": "edm", "times": CurriculumTimes(100)}, "continuous times"),
         ({"process": SigmaProcess("edm"), "target": "edm", "weights": torch.ones(100)}, "no discrete times"),
-        ({"process": FlowProcess(), "target": "flow", "cap_warmup": 3}, "cap_warmup is FDM's"),
+        (
+            {"process": FlowProcess(), "target": "flow", "cap_warmup": 3},
+            "target=flow does not have here; set it to 0.",
+        ),
     ],
 )
 def test_an_objective_made_by_hand_is_checked_too(options: dict[str, Any], sentence: str) -> None:
@@ -382,7 +388,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"momentum__input_scale": "natural", "diffusion__family": "edm", "diffusion__target": "edm"}, "momentum or one"),
     ({"momentum__input_scale": "natural", "diffusion__family": "flow", "diffusion__target": "flow"}, "FDM is not"),
     ({"momentum__cap_warmup": 5, "diffusion__family": "flow", "diffusion__target": "flow"}, "FDM is not"),
-    ({"momentum__cap_warmup": 5, "diffusion__target": "sample"}, "caps the weight of the sample's error"),
+    (
+        {"momentum__cap_warmup": 5, "diffusion__target": "sample"},
+        "target=sample does not have here; set it to 0, or choose epsilon or v.",
+    ),
     ({"momentum__cap_warmup": -5}, "cap_warmup=-5"),
     ({"momentum__input_scale": "natural", "momentum__multiplier": 0.0}, "multiplier=0.0"),
     ({"momentum__schedule_strength": -1.0}, "schedule_strength=-1.0"),
@@ -397,8 +406,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"timesteps__weight": "minsnr"}, "did you mean 'min_snr'"),
     ({"timesteps__weight": "p2", "diffusion__family": "edm", "diffusion__target": "edm"}, "has its own weight"),
     ({"diffusion__family": "ddim"}, "diffusion.family 'ddim' is unknown"),
-    ({"diffusion__target": "edm"}, "diffusion.target=edm does not go with this diffusion.family"),
-    ({"diffusion__family": "flow", "diffusion__target": "epsilon"}, "choose flow or sample"),
+    (
+        {"diffusion__target": "edm"},
+        "diffusion.target 'edm' does not go with this process; known are: epsilon",
+    ),
+    ({"diffusion__family": "flow", "diffusion__target": "epsilon"}, "known are: flow, sample."),
     ({"data_scale": 0.0}, "data_scale=0.0"),
     ({"data_scale": float("inf")}, "data_scale=inf"),
     ({"noise__candidates": 4}, "candidates=4 has no effect"),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
+from policy_accel.diffusion.predictions import predicted_sample
 from policy_accel.diffusion.processes import CLEAN
 from policy_accel.errors import UserError
 
@@ -115,7 +116,7 @@ def test_end_to_end_with_an_identity_network(
     at = process.preconditioning(f64(sigma))
     noisy = process.diffuse(f64(0.3), f64(1.5), f64(sigma))
     estimate = at.c_skip * noisy + at.c_out * (at.c_in * noisy)
-    error = process.weight(f64(sigma)) * (estimate - 0.3).square()
+    error = process.sample_weight(f64(sigma)) * (estimate - 0.3).square()
     ours = [float(value) for value in (noisy, at.c_in, at.c_in * noisy, estimate, error)]
     assert ours == pytest.approx([x, c_in, network_input, denoised, loss], rel=2e-10)
 
@@ -123,25 +124,36 @@ def test_end_to_end_with_an_identity_network(
 def test_weights() -> None:
     listed = {0.002: 250004, 0.1: 104, 0.5: 8, 1: 5, 2: 4.25, 80: 4.00015625}
     for sigma, weight in listed.items():
-        assert float(SigmaProcess("edm").weight(f64(sigma))) == pytest.approx(weight, rel=1e-12)
-        assert float(SigmaProcess("vp").weight(f64(sigma))) == pytest.approx(sigma**-2, rel=1e-12)
-        assert float(SigmaProcess("ve").weight(f64(sigma))) == pytest.approx(sigma**-2, rel=1e-12)
+        assert float(SigmaProcess("edm").sample_weight(f64(sigma))) == pytest.approx(weight, rel=1e-12)
+        assert float(SigmaProcess("vp").sample_weight(f64(sigma))) == pytest.approx(sigma**-2, rel=1e-12)
+        assert float(SigmaProcess("ve").sample_weight(f64(sigma))) == pytest.approx(sigma**-2, rel=1e-12)
     for family in ("edm", "vp", "ve"):
         sigmas, process = f64(0.01, 0.4, 9.0), SigmaProcess(family)
-        in_terms_of_f = process.weight(sigmas) * process.preconditioning(sigmas).c_out.square()
+        in_terms_of_f = process.sample_weight(sigmas) * process.preconditioning(sigmas).c_out.square()
         torch.testing.assert_close(in_terms_of_f, torch.ones_like(sigmas))
 
 
 @pytest.mark.parametrize(("cap", "binds_below"), [(5.0, 1.0), (50.0, 0.147442), (500.0, 0.0449013)])
 def test_cap_binds_below(cap: float, binds_below: float) -> None:
-    assert float(SigmaProcess().weight(f64(binds_below))) == pytest.approx(cap, rel=2e-5)
+    assert float(SigmaProcess().sample_weight(f64(binds_below))) == pytest.approx(cap, rel=2e-5)
+
+
+def test_loss_weight_is_on_the_error_of_the_prediction() -> None:
+    """The slope of x0 in the prediction, from `predicted_sample` itself, turns one weight into the other."""
+    process, sigmas = SigmaProcess("edm"), f64(0.01, 0.4, 9.0)
+    for target in process.targets:
+        x0 = [[float(predicted_sample(f64(p), f64(1.0), process.level(s), target)) for p in (0, 1)] for s in sigmas]
+        slope = torch.tensor(x0, dtype=torch.float64).diff().flatten()
+        for cap in (None, 50.0):
+            expected = process.sample_weight(sigmas).clamp(max=cap or math.inf) * slope.square()
+            torch.testing.assert_close(process.loss_weight(sigmas, target, cap), expected)
 
 
 @pytest.mark.parametrize(("cap", "mean"), [(5.0, 4.91), (50.0, 23.7), (500.0, 72.7)])
 def test_mean_capped_weight_under_the_training_law(cap: float, mean: float) -> None:
     expected = 4 + normal_moment_below(cap - 4)
     assert expected == pytest.approx(mean, rel=2e-3)
-    assert_mean(SigmaProcess().weight(draws(SigmaProcess())).clamp(max=cap), expected)
+    assert_mean(SigmaProcess().sample_weight(draws(SigmaProcess())).clamp(max=cap), expected)
 
 
 def test_training_laws() -> None:
@@ -213,16 +225,19 @@ def test_sampling_grids() -> None:
     for expected in (edm_13, edm_18):
         grid = SigmaProcess().grid(len(expected))
         assert list(grid.timesteps) == pytest.approx(expected, abs=6e-7)
-        assert grid.previous == (*grid.timesteps[1:], -1.0)
+        assert grid.next_timesteps == (*grid.timesteps[1:], -1.0)
         assert SigmaProcess("vp").grid(len(expected)) == grid
     ve = SigmaProcess("ve").grid(13).timesteps
     assert [ve[0], ve[-1]] == pytest.approx([80.0, 0.02])
     assert SigmaProcess().grid(1).timesteps == pytest.approx((80.0,))
     assert FlowProcess().grid(4).timesteps == (1.0, 0.75, 0.5, 0.25)
-    assert FlowProcess().grid(4).previous == (0.75, 0.5, 0.25, -1.0)
+    assert FlowProcess().grid(4).next_timesteps == (0.75, 0.5, 0.25, -1.0)
     for process in (SigmaProcess(), FlowProcess()):
         with pytest.raises(UserError, match=r"sampling.steps=0"):
             process.grid(0)
+        with pytest.raises(UserError, match=r"spacing=leading has no effect"):
+            process.grid(4, "leading")
+        assert process.grid(4, "trailing") == process.grid(4)
 
 
 @pytest.mark.parametrize(

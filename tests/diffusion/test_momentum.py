@@ -11,8 +11,8 @@ from scipy.integrate import solve_ivp
 from scipy.special import lambertw
 from torch import Tensor
 
+from policy_accel.diffusion.grid import timestep_grid
 from policy_accel.diffusion.momentum import (
-    cap_weights,
     momentum_clock,
     momentum_complement,
     momentum_input_scale,
@@ -22,7 +22,6 @@ from policy_accel.diffusion.momentum import (
     weight_cap,
 )
 from policy_accel.diffusion.processes import DiscreteProcess, vp_process
-from policy_accel.diffusion.samplers import timestep_grid
 
 BASE = vp_process("squaredcos_cap_v2", 100)
 
@@ -293,20 +292,6 @@ def test_weight_cap_grows_and_goes() -> None:
         assert second is not None
         assert second / first == pytest.approx(ratio, abs=1e-7)
     assert weight_cap(1, 2, low=1.0, high=4.0) == pytest.approx(2.0)
-
-
-@pytest.mark.parametrize(("cap", "touched"), [(5.0, 26), (50.0, 8), (500.0, 2)])
-def test_capped_weight_of_the_epsilon_loss(cap: float, touched: int) -> None:
-    weight = cap_weights(BASE, cap)
-    assert weight.dtype == torch.float64
-    assert [k for k in range(100) if float(weight[k]) < 1] == list(range(touched))
-    # The same cap on the squared error of the clean sample: x0's error is sigma / alpha times epsilon's.
-    ratio = (BASE.sigmas / BASE.alphas).square()
-    torch.testing.assert_close(weight / ratio, torch.minimum(1 / ratio, torch.full_like(ratio, cap)))
-    # v = (alpha epsilon - sigma x0): its error is x0's over sigma.
-    variance = BASE.sigmas.square()
-    of_v = cap_weights(BASE, cap, "v")
-    torch.testing.assert_close(of_v / variance, torch.minimum(1 / variance, torch.full_like(variance, cap)))
 
 
 @pytest.mark.parametrize(

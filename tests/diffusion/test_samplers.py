@@ -14,14 +14,14 @@ from scipy.stats import norm
 from torch import Tensor
 
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
+from policy_accel.diffusion.grid import Grid, timestep_grid
 from policy_accel.diffusion.karhunen_loeve import karhunen_loeve_process
 from policy_accel.diffusion.momentum import momentum_input_scale, momentum_process
-from policy_accel.diffusion.predictions import PREDICTIONS, predicted_sample
-from policy_accel.diffusion.processes import DiscreteProcess, Level, vp_process
+from policy_accel.diffusion.predictions import TARGETS, predicted_sample
+from policy_accel.diffusion.processes import DiscreteProcess, Level, Process, vp_process
 from policy_accel.diffusion.samplers import (
     DETERMINISTIC_SAMPLERS,
     SAMPLERS,
-    Grid,
     ddim,
     ddpm,
     dpm_solver_pp,
@@ -29,7 +29,6 @@ from policy_accel.diffusion.samplers import (
     heun,
     network_evaluations,
     start_scale,
-    timestep_grid,
 )
 from policy_accel.errors import UserError
 
@@ -63,7 +62,7 @@ def test_grids_equal_diffusers(spacing: str, steps: int) -> None:
         expected = [99]  # diffusers evaluates once at t = 0, where the input is nearly clean
     grid = timestep_grid(100, steps, spacing)
     assert list(grid.timesteps) == expected
-    assert list(grid.previous) == [*expected[1:], -1]
+    assert list(grid.next_timesteps) == [*expected[1:], -1]
 
 
 @pytest.mark.parametrize(("steps", "spacing", "sentence"), [(0, "leading", "steps=0"), (101, "leading", "steps=101")])
@@ -228,8 +227,7 @@ POINTS = (np.arange(2000) + 0.5) / 2000
 NORMAL = torch.tensor(norm.ppf(POINTS)).view(-1, 1)
 QUANTILES = np.array([brentq(lambda x, p=p: WEIGHTS @ norm.cdf((x - MEANS) / DEVIATION) - p, -3, 3) for p in POINTS])
 
-AnyProcess = DiscreteProcess | SigmaProcess | FlowProcess
-PROCESSES: dict[str, AnyProcess] = {
+PROCESSES: dict[str, Process] = {
     "edm": SigmaProcess("edm"),
     "vp": SigmaProcess("vp"),
     "ve": SigmaProcess("ve"),
@@ -250,7 +248,7 @@ def posterior_mean(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     return (share * (means + alpha * DEVIATION**2 / variance * (x - alpha * means))).sum(dim=1, keepdim=True)
 
 
-def told(process: AnyProcess, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def told(process: Process, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """alpha, sigma and input scale [N, 1] from nothing but the time that the network is told."""
     assert time.dtype == (torch.int64 if isinstance(process, DiscreteProcess) else torch.float32)
     time = time.view(-1, 1)
@@ -284,7 +282,7 @@ def as_prediction(target: str, x0: Tensor, epsilon: Tensor, alpha: Tensor, sigma
     }[target]
 
 
-def exact_denoiser(process: AnyProcess, target: str) -> Callable[[Tensor, Tensor], Tensor]:
+def exact_denoiser(process: Process, target: str) -> Callable[[Tensor, Tensor], Tensor]:
     def denoise(model_input: Tensor, time: Tensor) -> Tensor:
         alpha, sigma, scale = told(process, time)
         x = model_input / scale
@@ -292,14 +290,6 @@ def exact_denoiser(process: AnyProcess, target: str) -> Callable[[Tensor, Tensor
         return as_prediction(target, x0, (x - alpha * x0) / sigma, alpha, sigma)
 
     return denoise
-
-
-def own_target(process: AnyProcess) -> str:
-    return "epsilon" if isinstance(process, DiscreteProcess) else process.target
-
-
-def own_grid(process: AnyProcess, steps: int) -> Grid:
-    return timestep_grid(100, steps, "trailing") if isinstance(process, DiscreteProcess) else process.grid(steps)
 
 
 def distance(samples: Tensor) -> float:
@@ -315,7 +305,7 @@ def distance(samples: Tensor) -> float:
 def test_every_process_and_sampler_gives_the_three_modes(name: str, sampler: str, steps: int, tolerance: float) -> None:
     """The modes are 0.6 to 0.8 apart and 0.1 wide; the start is at the exact quantiles, so nothing is random."""
     process = PROCESSES[name]
-    grid, target = own_grid(process, steps), own_target(process)
+    grid, target = process.grid(steps), process.targets[0]
     start_at = start_scale(process, grid) * NORMAL
     sampled = DETERMINISTIC_SAMPLERS[sampler](
         exact_denoiser(process, target), start_at, process, grid, target=target, clip=None
@@ -330,7 +320,7 @@ def test_every_process_and_sampler_gives_the_three_modes(name: str, sampler: str
 @pytest.mark.parametrize("name", PROCESSES)
 def test_ancestral_sampling_of_every_process(name: str) -> None:
     process = PROCESSES[name]
-    grid, target = own_grid(process, 100), own_target(process)
+    grid, target = process.grid(100), process.targets[0]
     noise = torch.randn(100, 2000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     sampled = ddpm(
         exact_denoiser(process, target),
@@ -363,7 +353,7 @@ def test_ancestral_step_is_the_gaussian_posterior() -> None:
     assert float(seen[3] - seen[1]) == pytest.approx(deviation, rel=1e-6)
 
 
-@pytest.mark.parametrize("target", PREDICTIONS)
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("alpha", "sigma"), [(0.6, 0.8), (1.0, 3.0), (0.7, 0.3), (0.8, 1.1)])
 def test_targets_are_inverted_for_any_alpha_and_sigma(target: str, alpha: float, sigma: float) -> None:
     x0, epsilon = torch.randn(2, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).unbind(0)
@@ -420,7 +410,7 @@ def test_heun_equals_the_published_algorithm(family: str, steps: int) -> None:
         x,
         process,
         process.grid(steps),
-        target=process.target,
+        target=process.targets[0],
         clip=None,
     )
     np.testing.assert_allclose(ours.numpy(), edm_reference(sigmas, x.numpy(), family, numpy_network), atol=2e-6)
@@ -450,7 +440,7 @@ def test_flow_is_integrated_along_its_own_time(steps: int) -> None:
 @pytest.mark.parametrize("name", PROCESSES)
 def test_euler_is_ddim_until_the_sample_is_clipped(name: str) -> None:
     process = PROCESSES[name]
-    grid, target = own_grid(process, 8), own_target(process)
+    grid, target = process.grid(8), process.targets[0]
     denoise, x = exact_denoiser(process, target), start_scale(process, grid) * NORMAL
     torch.testing.assert_close(
         euler(denoise, x, process, grid, target=target, clip=None),
@@ -459,8 +449,8 @@ def test_euler_is_ddim_until_the_sample_is_clipped(name: str) -> None:
         atol=1e-9,
     )
     # One clipped step, not to the clean sample: the direction is that of the clipped sample.
-    first = Grid(grid.timesteps[3:4], grid.previous[3:4])
-    here, there = process.level(first.timesteps[0]), process.level(first.previous[0])  # type: ignore[arg-type]
+    first = Grid(grid.timesteps[3:4], grid.next_timesteps[3:4])
+    here, there = process.level(first.timesteps[0]), process.level(first.next_timesteps[0])
     x = torch.full((5, 1), 2 * here.sigma, dtype=torch.float64)
     clipped = euler(denoise, x, process, first, target=target, clip=0.001)
     x0 = ddim(denoise, x, process, Grid(first.timesteps, (-1,)), target=target, clip=0.001)
@@ -549,7 +539,7 @@ def test_network_evaluations(sampler: str, steps: int, name: str) -> None:
         calls.append(t)
         return 0.1 * x
 
-    grid, target = own_grid(process, steps), own_target(process)
+    grid, target = process.grid(steps), process.targets[0]
     if sampler == "ddpm":
         ddpm(counting, start(), process, grid, target=target, noise=torch.randn(steps, *SHAPE))
     else:
@@ -582,8 +572,8 @@ def test_known_entries_reach_the_network_unscaled(solver: Callable[..., Tensor],
         watching,
         start(),
         process,
-        own_grid(process, 4),
-        target=own_target(process),
+        process.grid(4),
+        target=process.targets[0],
         known=lambda x, level: torch.where(mask, torch.full_like(x, 0.5), x),
     )
     assert len(seen) == (7 if solver is heun else 4)
@@ -599,8 +589,8 @@ def test_known_entries_reach_the_network_unscaled(solver: Callable[..., Tensor],
         (FlowProcess(), "edm", r"diffusion.target=edm .*pure noise"),
     ],
 )
-def test_targets_that_cannot_be_sampled(process: AnyProcess, target: str, sentence: str) -> None:
+def test_targets_that_cannot_be_sampled(process: Process, target: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        ddim(lambda x, t: x, start(), process, own_grid(process, 2), target=target)
+        ddim(lambda x, t: x, start(), process, process.grid(2), target=target)
     with pytest.raises(UserError, match=r"did you mean 'heun'"):
         network_evaluations("heum", 3)

@@ -36,7 +36,7 @@ MEAN, DEVIATION = 0.3, 0.2
 
 def levels(objective: Objective, sampling: SamplingConfig) -> dict[float, Level]:
     """Levels of the grid by the time that the network is told."""
-    found = [objective.process.level(t) for t in sampling.grid(objective.process).timesteps]  # type: ignore[arg-type]
+    found = [objective.process.level(t) for t in sampling.grid(objective.process).timesteps]
     return {round(float(level.time), 3): level for level in found}
 
 
@@ -81,7 +81,7 @@ def test_strength_keeps_the_last_part_of_the_grid(strength: float, kept: int) ->
     grid = Grid.of(range(90, -1, -10))
     part = last_part(grid, strength)
     assert part.timesteps == grid.timesteps[10 - kept :]
-    assert part.previous == grid.previous[10 - kept :]
+    assert part.next_timesteps == grid.next_timesteps[10 - kept :]
 
 
 @pytest.mark.parametrize("strength", [0.0, -0.5, 1.01, math.nan])
@@ -164,7 +164,7 @@ def test_draws_may_come_one_by_one(sampler: str) -> None:
             drawn.append(i)
             yield noise[:, i]
 
-    streamed = sample(Exact(objective, sampling), draws(), objective, sampling)  # type: ignore[arg-type]
+    streamed = sample(Exact(objective, sampling), draws(), objective, sampling)
     assert torch.equal(streamed, sample(Exact(objective, sampling), noise, objective, sampling))
     assert len(drawn) == (4 if sampler == "ddpm" else 1)  # the last step adds none
 

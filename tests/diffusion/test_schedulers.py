@@ -127,7 +127,7 @@ def test_sigma_loop_equals_our_samplers(options: dict[str, Any], solver: str) ->
         assert scheduler.order == (2 if solver == "heun" else 1)
         assert scheduler.init_noise_sigma == pytest.approx(80.0)
         x = scheduler.init_noise_sigma * randn(*SHAPE)
-        expected = sampler(network, x, process, grid, target=prediction_type or process.target, clip=clip)
+        expected = sampler(network, x, process, grid, target=prediction_type or process.targets[0], clip=clip)
         # The state is a hundred times the data.
         torch.testing.assert_close(diffusers_loop(scheduler, x), expected, rtol=2e-5, atol=1e-4)
 
@@ -232,7 +232,7 @@ def test_sigma_training_equals_our_noising(options: dict[str, Any]) -> None:
     exact = scheduler.sigma_of(process.preconditioning(drawn).c_noise)
     torch.testing.assert_close(exact, drawn, rtol=1e-11, atol=0.0)
     x0, noise = randn(64, 8, 2, seed=1), randn(64, 8, 2, seed=2)
-    noised = make_noised(process, x0, noise, sigma, process.target)
+    noised = make_noised(process, x0, noise, sigma, process.targets[0])
     x_t = scheduler.add_noise(x0, noise, t)
     assert torch.equal(t, noised.t)
     assert torch.equal(x_t, noised.x_t)
@@ -438,7 +438,7 @@ def test_timesteps_may_come_out_of_order_and_loops_be_repeated() -> None:
     assert torch.equal(diffusers_loop(scheduler, x), first)
     grid = timestep_grid(T, 5, "leading")
     late = int(grid.timesteps[3])
-    level, to = process.level(late), process.level(int(grid.previous[3]))
+    level, to = process.level(late), process.level(grid.next_timesteps[3])
     assert isinstance(level, Level)
     x0 = predicted_sample(network(x, late), x, level, "epsilon").clamp(-1, 1)
     expected = to.alpha * x0 + to.sigma * network(x, late)
@@ -451,7 +451,7 @@ def test_a_heun_loop_may_start_midway() -> None:
     scheduler = MomentumEDMScheduler(family="vp", multiplier=2.0)
     process = SigmaProcess("vp", "momentum", 2.0)
     grid = process.grid(6)
-    rest = type(grid)(grid.timesteps[2:], grid.previous[2:])
+    rest = type(grid)(grid.timesteps[2:], grid.next_timesteps[2:])
     x = grid.timesteps[2] * randn(*SHAPE)
     expected = heun(network, x, process, rest, target="epsilon", clip=None)
     for begin in (None, 4):
