@@ -25,8 +25,8 @@ from policy_accel.diffusion.continuous import FlowProcess
 from policy_accel.diffusion.karhunen_loeve import karhunen_loeve_process
 from policy_accel.diffusion.laws import Path, Times
 from policy_accel.diffusion.momentum import momentum_process
-from policy_accel.diffusion.objective import Objective, Process
-from policy_accel.diffusion.processes import DiscreteProcess
+from policy_accel.diffusion.objective import Objective, check_target
+from policy_accel.diffusion.processes import DiscreteProcess, Process
 from policy_accel.errors import UserError, naming, one_of, refuse_idle
 
 LAWS = ("uniform", "curriculum", "logit_normal", "edm", "speed", "loss_second_moment")
@@ -73,16 +73,19 @@ def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig
         )
     with naming(TIMESTEPS):
         times = build_times(acceleration.timesteps, process, diffusion.family)
-    return Objective(
-        process,
-        diffusion.target,
-        times=times,  # type: ignore[arg-type]
-        noise=build_noise(noise),
-        path=path,
-        weights=weights,
-        cap_warmup=acceleration.momentum.cap_warmup,
-        data_scale=acceleration.data_scale,
-    )
+    with naming("diffusion"):
+        check_target(diffusion.target, process)
+    with naming("acceleration", cap_warmup="momentum.cap_warmup", target="diffusion.target", times="timesteps"):
+        return Objective(
+            process,
+            diffusion.target,
+            times=times,  # type: ignore[arg-type]
+            noise=build_noise(noise),
+            path=path,
+            weights=weights,
+            cap_warmup=acceleration.momentum.cap_warmup,
+            data_scale=acceleration.data_scale,
+        )
 
 
 def build_path(config: PathConfig) -> Path:

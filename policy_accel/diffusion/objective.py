@@ -16,15 +16,13 @@ from policy_accel.diffusion.laws import IndependentNoise, NoiseChoice, Path, Tim
 from policy_accel.diffusion.momentum import weight_cap
 from policy_accel.diffusion.predictions import edm_coefficients
 from policy_accel.diffusion.processes import Process, per_sample
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import did_you_mean
 
 
 def check_target(target: str, process: Process) -> str:
-    """Return `target` when the process can be trained on it, else raise UserError."""
+    """Return `target` when the process can be trained on it, else raise ValueError."""
     if target not in process.targets:
-        raise UserError(
-            f"diffusion.target '{target}' does not go with this process; {did_you_mean(target, process.targets)}"
-        )
+        raise ValueError(f"target '{target}' does not go with this process; {did_you_mean(target, process.targets)}")
     return target
 
 
@@ -66,36 +64,37 @@ def make_noised(
     return Noised(x_t, at.time, wanted, weight, model_input)
 
 
-def _check_laws(objective: Objective) -> None:
-    """Raise UserError for laws that do not go with the objective's process."""
-    process, path = objective.process, objective.path
+def _check(objective: Objective) -> None:
+    """Raise ValueError unless the parts of an objective go together."""
+    process, path, target = objective.process, objective.path, objective.target
+    check_target(target, process)
     if not 0 < objective.data_scale < math.inf:
-        raise UserError(f"acceleration.data_scale={objective.data_scale} must be positive and finite.")
+        raise ValueError(f"data_scale={objective.data_scale} must be positive and finite.")
     if path.coupling == "shared" and path.times_per_sample > 1 and not isinstance(process, KarhunenLoeveProcess):
-        raise UserError(
-            f"acceleration.path.times_per_sample={path.times_per_sample} with coupling=shared needs the paths of "
-            "karhunen_loeve_process (diffusion.family=ddpm); set acceleration.path.coupling=independent."
+        raise ValueError(
+            f"path.times_per_sample={path.times_per_sample} with coupling=shared needs a KarhunenLoeveProcess; choose "
+            "coupling=independent."
         )
-    steps, own = process.timesteps, objective.times.timesteps
-    if own != steps:
-        what = f"{steps} discrete times" if steps else "continuous times of its own law"
-        raise UserError(
-            f"acceleration.timesteps.law is a law over {own} discrete times, and the process has {what}; make them "
-            "agree."
-        )
+    drawn, steps = objective.times.timesteps, process.timesteps
+    if drawn != steps:
+        raise ValueError(f"times draws from {_described(drawn)}, and the process has {_described(steps)}.")
     if objective.weights is not None and objective.weights.shape != (steps,):
-        raise UserError(
-            f"acceleration.timesteps.weight is a table of {tuple(objective.weights.shape)} weights, and the process "
-            f"has {steps or 'no'} discrete times; give one for each."
+        raise ValueError(
+            f"weights is a table of {tuple(objective.weights.shape)} weights, and the process has {_described(steps)}; "
+            "give one for each."
         )
     if objective.cap_warmup < 0:
-        raise UserError(f"acceleration.momentum.cap_warmup={objective.cap_warmup} must not be negative.")
-    if objective.cap_warmup and objective.target not in process.capped_targets:
+        raise ValueError(f"cap_warmup={objective.cap_warmup} must not be negative.")
+    if objective.cap_warmup and target not in process.capped_targets:
         others = " or ".join(process.capped_targets)
-        raise UserError(
-            f"acceleration.momentum.cap_warmup caps a loss weight that diffusion.target={objective.target} does not "
-            f"have here; set it to 0{others and f', or choose {others}'}."
+        raise ValueError(
+            f"cap_warmup={objective.cap_warmup} caps a loss weight that target={target} does not have here; set it to "
+            f"0{others and f', or choose {others}'}."
         )
+
+
+def _described(timesteps: int | None) -> str:
+    return "continuous time" if timesteps is None else f"{timesteps} discrete times"
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,9 @@ class Objective:
         cap_warmup: updates over which FDM's cap on the loss weight grows until it is gone; 0 for no cap.
         data_scale: factor on the data while they are diffused, undone after sampling (Immiscible Diffusion's "image
             scaling").
+
+    Raises:
+        ValueError: parts that do not go together.
     """
 
     process: Process
@@ -124,10 +126,9 @@ class Objective:
     data_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_target(self.target, self.process)
         if self.times is None:
             object.__setattr__(self, "times", self.process.times())
-        _check_laws(self)
+        _check(self)
 
     def to(self, device: torch.device | str) -> Objective:
         """The same objective with its tables on `device`."""

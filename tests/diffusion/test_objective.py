@@ -5,7 +5,6 @@ import torch
 from diffusers import DDIMScheduler
 
 from policy_accel.diffusion import DiscreteProcess, Objective, make_noised, vp_process, weighted_squared_error
-from policy_accel.errors import UserError
 
 PROCESS = vp_process("squaredcos_cap_v2", 100)
 
@@ -77,7 +76,7 @@ def test_draw_repeats_with_its_generators() -> None:
 
 
 def test_unknown_target() -> None:
-    with pytest.raises(UserError, match="did you mean 'sample'"):
+    with pytest.raises(ValueError, match="did you mean 'sample'"):
         Objective(PROCESS, "samples")
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -72,4 +74,5 @@ def test_what_a_process_says_of_itself(
     if timesteps:
         assert drawn.unique().tolist() == list(range(timesteps))
     first = process.level(process.grid(4).timesteps[0])
-    assert first.half_log_snr < float(process.log_snr_at(drawn).median()) / 2
+    median = float(process.log_snr_at(drawn).median())
+    assert (first.alpha / first.sigma) ** 2 < math.exp(median)
