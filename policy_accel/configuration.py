@@ -11,14 +11,17 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import policy_accel.configs as shipped_configs
 from policy_accel.errors import UserError, did_you_mean
+from policy_accel.groups import check_names, groups_of, tell_hydra
 from policy_accel.training.run_directory import flatten
 
 CONFIG_DIR = Path(shipped_configs.__path__[0]).resolve()
+SEARCH_PATH = f"hydra.searchpath=[file://{CONFIG_DIR}]"
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,10 @@ GROUPS_OF_A_TRACK = ("task", "recipe", "model")
 
 def groups(track: Track = ROBOT) -> dict[str, list[str]]:
     """The configuration groups of a track and what each offers."""
-    from hydra.core.config_store import ConfigStore
-
     found = {group: {path.stem for path in track.folder.glob(f"{group}/*.yaml")} for group in GROUPS_OF_A_TRACK}
     found["method"] = {path.stem for path in CONFIG_DIR.glob("method/*.yaml")}
-    for group, entries in ConfigStore.instance().repo.items():
-        if isinstance(entries, dict) and group in found:
-            own = {name for name, node in entries.items() if node.provider == track.name}
-            found[group].update(name.removesuffix(".yaml") for name in own)
+    for group in groups_of(track.name):
+        found.setdefault(group.name, set()).update(group.choices)
     return {group: sorted(names) for group, names in sorted(found.items())}
 
 
@@ -100,12 +99,14 @@ def compose_config(track: Track, overrides: Sequence[str]) -> DictConfig:
         if override[0] in "+~":
             raise UserError(f"'{override}': keys cannot be added or removed; write key=value with a key that exists.")
     _check_choices(track, overrides)
+    tell_hydra(track.name)
     GlobalHydra.instance().clear()
     try:
         config = _compose(track, overrides)
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, track, overrides)) from error
+    check_names(config, track.name)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"{', '.join(missing)} must be given, for example {missing[0]}=...; {track.missing}.")
@@ -115,7 +116,7 @@ def compose_config(track: Track, overrides: Sequence[str]) -> DictConfig:
 def _compose(track: Track, overrides: Sequence[str]) -> DictConfig:
     overrides = [f"++{override}" if _adds_keys(track, override) else override for override in overrides]
     with initialize_config_dir(str(track.folder), version_base="1.3"):
-        return compose("train", [f"hydra.searchpath=[file://{CONFIG_DIR}]", *overrides])
+        return compose("train", [SEARCH_PATH, *overrides])
 
 
 def _adds_keys(track: Track, override: str) -> bool:
@@ -125,8 +126,11 @@ def _adds_keys(track: Track, override: str) -> bool:
 
 def _check_choices(track: Track, overrides: Sequence[str]) -> None:
     known = groups(track)
+    paths = {group.replace("/", "."): group for group in known}
     for override in overrides:
         key, value = override.split("=", 1)
+        if "." in key and key in paths:
+            raise UserError(f"{override}: write {paths[key]}={value} to choose it, with a slash.")
         if key in known and value not in known[key]:
             for other in TRACKS:
                 if (other.folder / key / f"{value}.yaml").is_file():
@@ -151,14 +155,39 @@ def _explain(error: Exception, track: Track, overrides: Sequence[str]) -> str:
     for override in overrides:
         key = override.split("=", 1)[0]
         if key not in keys and key not in sections and key not in groups(track):
+            if elsewhere := _setting_of_another_choice(track, key, overrides):
+                return elsewhere
             return f"The configuration has no key '{key}'; {_nearest(key, [*keys, *groups(track)])}"
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     message = re.sub(r"\s+", " ", str(cause).strip().splitlines()[0])
     full_key = re.search(r"full_key: (\S+)", str(cause))
+    if full_key and (elsewhere := _setting_of_another_choice(track, full_key[1], overrides)):
+        return elsewhere
     wrong = next((o for o in reversed(overrides) if full_key and o.split("=", 1)[0] == full_key[1]), None)
     return f"{wrong or 'The configuration'}: {message.rstrip('.')}."
+
+
+def _setting_of_another_choice(track: Track, key: str, overrides: Sequence[str]) -> str | None:
+    """A sentence when `key` is a setting of another choice of its group than the one that the run has."""
+    for group in groups_of(track.name):
+        if key.startswith(f"{group.path}."):
+            chosen = _chosen(track, overrides, group.name)
+            having = [choice for choice in group.having(key[len(group.path) + 1 :].split(".")[0]) if choice != chosen]
+            if having:
+                others = " or ".join(f"{group.name}={choice}" for choice in having)
+                return f"{key} is a setting of {others}; this run has {group.name}={chosen}."
+    return None
+
+
+def _chosen(track: Track, overrides: Sequence[str], group: str) -> str | None:
+    """What the defaults of YAML files and the command line choose of a group, also where their settings do not fit."""
+    with initialize_config_dir(str(track.folder), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        defaults = loader.compute_defaults_list("train", [SEARCH_PATH, *overrides], RunMode.RUN)
+    choice = defaults.overrides.known_choices[group]
+    return None if choice is None else str(choice)
 
 
 def _nearest(key: str, known: list[str]) -> str:

@@ -8,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from policy_accel.configuration import IMAGES
+from policy_accel.groups import register_group
 from policy_accel.images.evaluate import ImageEvaluationConfig
 from policy_accel.images.generate import ImageSamplingConfig
 from policy_accel.images.sets import ImageTaskConfig
@@ -19,6 +20,7 @@ from policy_accel.training.run_config import RunConfig
 class ImageConfig(RunConfig):
     """Everything that `policy-accel train` takes for an image task."""
 
+    track: str = IMAGES.name
     task: ImageTaskConfig = field(default_factory=ImageTaskConfig)
     model: ModelConfig = MISSING
     sampling: ImageSamplingConfig = field(default_factory=ImageSamplingConfig)
@@ -29,5 +31,4 @@ def register() -> None:
     """Tell Hydra the types; the YAML files of `policy_accel.configs` build on them."""
     store = ConfigStore.instance()
     store.store(name="images", node=ImageConfig, provider=IMAGES.name)
-    for name, config_class in denoiser_configs("images").items():
-        store.store(group="model", name=name, node=config_class, provider=IMAGES.name)
+    register_group("model", ModelConfig, denoiser_configs(IMAGES.name).values(), track=IMAGES.name)

@@ -20,7 +20,7 @@ from policy_accel.images.evaluate import ImageEvaluator
 from policy_accel.images.representation import Representation
 from policy_accel.images.sets import ImageSplit, load_split
 from policy_accel.images.task import ImageTask, condition_size
-from policy_accel.models import Denoiser, build_denoiser, denoiser_config
+from policy_accel.models import Denoiser, build_denoiser
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.devices import choose_device
 from policy_accel.training.loop import Trained, train
@@ -227,11 +227,7 @@ def read_image_config(run_dir: Path) -> ImageConfig:
         UserError: not a run directory, or one of another kind of run.
     """
 
-    def schema(values: dict[str, Any]) -> ImageConfig:
-        if "policy" in values:
-            raise UserError(f"{run_dir} is the run of a robot policy, not of images; give a run of an image task.")
-        return ImageConfig(model=denoiser_config(values["model"]["name"]))
-
-    config = read_typed_config(run_dir, schema)
+    register()
+    config = read_typed_config(run_dir, ImageConfig, IMAGES.name)
     assert isinstance(config, ImageConfig)
     return config

@@ -4,7 +4,7 @@ from policy_accel.models.config import ModelConfig
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.images import DdpmConfig, DdpmUnet, DitConfig, EdmConfig, EdmUnet, ImageTransformer
 from policy_accel.models.mlp import MLP, MLPConfig
-from policy_accel.models.registry import build_denoiser, denoiser_config, denoiser_configs, register_denoiser
+from policy_accel.models.registry import build_denoiser, denoiser_configs, register_denoiser
 from policy_accel.models.transformer import DiffusionTransformer, TransformerConfig
 from policy_accel.models.unet import ConditionalUnet1d, UnetConfig
 
@@ -25,7 +25,6 @@ __all__ = [
     "TransformerConfig",
     "UnetConfig",
     "build_denoiser",
-    "denoiser_config",
     "denoiser_configs",
     "register_denoiser",
 ]

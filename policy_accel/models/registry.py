@@ -53,15 +53,6 @@ def denoiser_configs(track: str) -> dict[str, type[ModelConfig]]:
     return {name: entry.config for name, entry in _REGISTRY.items() if entry.track == track}
 
 
-def denoiser_config(name: str) -> ModelConfig:
-    """The default settings of one denoiser.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    return _REGISTRY[one_of("model.name", name, _REGISTRY)].config()
-
-
 def build_denoiser(config: ModelConfig, **sizes: int | tuple[int, int] | None) -> Denoiser:
     """Build the denoiser that `config` describes, for the sizes of its track (see `register_denoiser`).
 

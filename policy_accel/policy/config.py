@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 from policy_accel.configuration import ROBOT
 from policy_accel.diffusion.sampling import SamplingConfig
+from policy_accel.groups import register_group
 from policy_accel.models import ModelConfig, denoiser_configs
 from policy_accel.models.encoders import EncoderConfig
 from policy_accel.policy.demonstrations import TaskConfig
@@ -21,6 +22,7 @@ from policy_accel.training.run_config import RunConfig
 class RobotConfig(RunConfig):
     """Everything that `policy-accel train` takes."""
 
+    track: str = ROBOT.name
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = MISSING
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -33,5 +35,4 @@ def register() -> None:
     """Tell Hydra the types; the YAML files of `policy_accel.configs` build on them."""
     store = ConfigStore.instance()
     store.store(name="robot", node=RobotConfig, provider=ROBOT.name)
-    for name, config_class in denoiser_configs("robot").items():
-        store.store(group="model", name=name, node=config_class, provider=ROBOT.name)
+    register_group("model", ModelConfig, denoiser_configs(ROBOT.name).values(), track=ROBOT.name)

@@ -15,7 +15,6 @@ from policy_accel.acceleration.build import build_objective
 from policy_accel.configuration import ROBOT, compose_config, plain
 from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError, refuse_idle
-from policy_accel.models import denoiser_config
 from policy_accel.policy.config import RobotConfig, register
 from policy_accel.policy.demonstrations import Demonstrations, load_demonstrations, observation_layout
 from policy_accel.policy.evaluate import PolicyEvaluator
@@ -244,9 +243,7 @@ def load_run(run_dir: Path, checkpoint: str = "last", device: torch.device | str
 
 
 def _read_config(run_dir: Path) -> RobotConfig:
-    def schema(values: dict[str, Any]) -> RobotConfig:
-        return RobotConfig(model=denoiser_config(values["model"]["name"]))
-
-    config = read_typed_config(run_dir, schema)
+    register()
+    config = read_typed_config(run_dir, RobotConfig, ROBOT.name)
     assert isinstance(config, RobotConfig)
     return config

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from omegaconf import MISSING
+
 from policy_accel.acceleration.config import AccelerationConfig
 from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.training.loop import TrainingConfig
@@ -13,6 +15,8 @@ from policy_accel.training.loop import TrainingConfig
 class RunConfig:
     """What a track's configuration builds on; it adds `task`, `model`, `sampling` and `evaluation`."""
 
+    track: str = MISSING
+    """What is trained: robot (policies) or images. Each track has its own tasks, models and recipes."""
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     acceleration: AccelerationConfig = field(default_factory=AccelerationConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from policy_accel.acceleration.config import NoiseConfig
 from policy_accel.errors import UserError
+from policy_accel.groups import typed
 from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps
 from policy_accel.training.loop import TrainingConfig
 from policy_accel.training.randomness import derive_seed
@@ -27,15 +27,19 @@ def seeded_weights(seed: int) -> Iterator[None]:
         yield
 
 
-def read_typed_config(run_dir: Path, schema: Callable[[dict[str, Any]], Any]) -> Any:
-    """The configuration of a run as the dataclass that `schema(values)` makes for its plain values.
+def read_typed_config(run_dir: Path, schema: type, track: str) -> Any:
+    """The configuration of a run of a track as its dataclass.
 
     Raises:
-        UserError: not a run directory, or a configuration that does not fit.
+        UserError: not a run directory, one of another track or of an earlier version, or values that do not fit.
     """
     values = read_config(run_dir)
+    if "track" not in values:
+        raise UserError(f"{run_dir / 'config.yaml'} names no track: it is of an earlier version; train the run again.")
+    if values["track"] != track:
+        raise UserError(f"{run_dir} is a run of the track {values['track']}; give one of the track {track}.")
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema(values)), values))
+        return typed(schema, values, track)
     except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{run_dir / 'config.yaml'} cannot be read as a configuration ({reason}).") from error

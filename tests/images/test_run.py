@@ -207,8 +207,11 @@ def test_help_names_every_choice(group: str, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_robot_run_makes_no_images(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("policy: {}\nmodel: {name: unet}\n")
-    with pytest.raises(UserError, match="is the run of a robot policy"):
+    (tmp_path / "config.yaml").write_text("track: robot\n")
+    with pytest.raises(UserError, match="is a run of the track robot; give one of the track images"):
+        load_image_run(tmp_path)
+    (tmp_path / "config.yaml").write_text("model: {name: ddpm}\n")
+    with pytest.raises(UserError, match="names no track: it is of an earlier version; train the run again"):
         load_image_run(tmp_path)
 
 

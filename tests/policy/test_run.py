@@ -91,7 +91,7 @@ def test_not_a_run(tmp_path: Path) -> None:
 
 def test_a_damaged_configuration(tiny_config: Build, tmp_path: Path) -> None:
     train_run(tiny_config())
-    for content in ("model: {name: unet}\nbogus: 1\n", "model: {name: [", "3"):
+    for content in ("track: robot\nmodel: {name: unet}\nbogus: 1\n", "model: {name: [", "3"):
         (tmp_path / "run" / "config.yaml").write_text(content)
         with pytest.raises(UserError, match=r"config\.yaml (cannot be read as a configuration|is damaged)"):
             load_run(tmp_path / "run")
