@@ -41,6 +41,31 @@ def test_a_batch_holds_the_images_and_their_classes(tiny_images: Build, shapes: 
     assert torch.equal(batch.condition.sum(1), torch.ones(48))
 
 
+@pytest.mark.parametrize("residence", ["device", "disk"])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_images_keep_their_classes_in_any_order(tiny_images: Build, shapes: Path, part: str, residence: str) -> None:
+    real, rows = read_images(shapes, part), torch.tensor([7, 0, 23, 7, 11])
+    assert real is not None
+    assert real.labels is not None
+    task = task_of(tiny_images(f"task.residence={residence}"))
+    batch = task.batch(rows, named_generator(0, "batch")) if part == "train" else task.validation_batch(rows)
+    assert torch.equal(batch.x0, torch.from_numpy(real.images[rows.numpy()]).float() / 127.5 - 1)
+    assert batch.condition is not None
+    assert torch.equal(batch.condition, torch.eye(8)[torch.from_numpy(real.labels[rows.numpy()])])
+    assert len(set(real.labels[rows.numpy()].tolist())) > 1
+
+
+def test_validation_images_are_the_first_held_out_ones(tiny_images: Build, shapes: Path) -> None:
+    real = read_images(shapes, "test")
+    assert real is not None
+    task = task_of(tiny_images("task.validation_images=5", "task.label_dropout=0.9", "task.augmentation=flip"))
+    assert task.validation_samples == 5
+    batch = task.validation_batch(torch.arange(5))
+    assert torch.equal(batch.x0, torch.from_numpy(real.images[:5]).float() / 127.5 - 1)
+    assert batch.condition is not None
+    assert batch.condition.sum(1).tolist() == [1.0] * 5
+
+
 def test_an_unconditional_model_gets_no_condition(tiny_images: Build) -> None:
     assert batch_of(tiny_images("task.conditional=false")).condition is None
 
@@ -53,15 +78,17 @@ def test_a_flip_mirrors_about_half_of_the_images(tiny_images: Build) -> None:
     assert 10 < int(mirrored.sum()) < 38
 
 
-def test_dropped_labels_are_the_null_class(tiny_images: Build) -> None:
-    condition = batch_of(tiny_images("task.label_dropout=0.5")).condition
+@pytest.mark.parametrize("dropout", [0.1, 0.5, 0.8])
+def test_dropped_labels_are_the_null_class(tiny_images: Build, dropout: float) -> None:
+    task, rows = task_of(tiny_images(f"task.label_dropout={dropout}")), ROWS.repeat(100)
+    condition = task.batch(rows, named_generator(0, "batch")).condition
+    whole = batch_of(tiny_images()).condition
     assert condition is not None
+    assert whole is not None
     kept = condition.sum(1)
     assert set(kept.tolist()) == {0.0, 1.0}
-    assert 12 < int(kept.sum()) < 36
-    whole = batch_of(tiny_images()).condition
-    assert whole is not None
-    assert torch.equal(condition[kept == 1], whole[kept == 1])
+    assert float(kept.mean()) == pytest.approx(1 - dropout, abs=4 * 0.5 / len(rows) ** 0.5)
+    assert torch.equal(condition[kept == 1], whole[rows][kept == 1])
 
 
 def test_the_model_is_told_how_an_image_was_augmented(tiny_images: Build) -> None:

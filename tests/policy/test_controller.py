@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -10,12 +12,32 @@ import torch
 
 import policy_accel.envs  # noqa: F401
 from policy_accel import Policy
+from policy_accel.envs.pusht import PushT
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.run import train_run
 
 Build = Callable[..., RobotConfig]
 STEPS = 30
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[list[np.ndarray]]:
+    """The actions of every Push-T episode of this process, as the environment takes them."""
+    episodes: list[list[np.ndarray]] = []
+    reset, step = PushT.reset, PushT.step
+
+    def begin(self: PushT, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        episodes.append([])
+        return reset(self, seed=seed, options=options)
+
+    def note(self: PushT, action: np.ndarray) -> Any:
+        episodes[-1].append(np.array(action))
+        return step(self, action)
+
+    monkeypatch.setattr(PushT, "reset", begin)
+    monkeypatch.setattr(PushT, "step", note)
+    return episodes
 
 
 @pytest.fixture
@@ -47,13 +69,19 @@ def play(policy: Policy, seed: int) -> tuple[float, list[np.ndarray]]:
     return best, actions
 
 
-def test_driving_an_environment_repeats_the_evaluation(scored: tuple[Path, list[dict[str, object]]]) -> None:
+def test_driving_an_environment_repeats_the_evaluation(
+    executed: list[list[np.ndarray]], scored: tuple[Path, list[dict[str, object]]]
+) -> None:
     run_dir, rows = scored
+    evaluated = [np.array(actions) for actions in executed if actions]
     policy = Policy.load(run_dir, device="cpu")
-    for row in rows:
+    for row, expected in zip(rows, evaluated, strict=True):
         best, actions = play(policy, int(str(row["seed"])))
         assert best == row["score"]
         assert len(actions) == row["length"]
+        np.testing.assert_allclose(np.array(actions), expected, rtol=1e-6, atol=1e-4)
+        chunks = [expected[first : first + 8] for first in range(0, 24, 8)]
+        assert min(np.abs(one - two).max() for one, two in itertools.pairwise(chunks)) > 1.0
     assert policy.latency.calls == 2 * -(-STEPS // 8)
     milliseconds = policy.latency.milliseconds()
     assert milliseconds is not None

@@ -10,6 +10,7 @@ import torch
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.run import build_evaluator, build_policy
+from policy_accel.training.randomness import named_generator
 
 Build = Callable[..., RobotConfig]
 SHORT = ["task.max_steps=24", "evaluation.videos=0", "sampling.steps=2"]
@@ -41,6 +42,29 @@ def test_scores_follow_from_seeds_and_not_from_workers(tiny_config: Build, tmp_p
     assert alone["score"] == pytest.approx(np.mean([row["score"] for row in rows]))
     assert {"score_interval", "success_rate", "success_interval", "sampler", "sampling_steps", "seconds"} <= set(alone)
     assert alone["network_evaluations"] == 2
+
+
+def test_every_chunk_of_every_episode_begins_with_noise_of_its_own(tiny_config: Build, tmp_path: Path) -> None:
+    """Noise follows from (noise seed, episode, chunk): what the denoiser is given first is that very tensor."""
+
+    def first_inputs(*overrides: str) -> list[torch.Tensor]:
+        config = tiny_config("evaluation.episodes=2", "evaluation.slots=2", "evaluation.workers=0", *SHORT, *overrides)
+        evaluator = build_evaluator(config, tmp_path)
+        assert evaluator is not None
+        policy, inputs = build_policy(config, 5, 2), []
+        policy.denoiser.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
+        evaluator(policy, print)
+        evaluator.close()
+        assert len(inputs) == 6  # three chunks of two steps of the sampler
+        return inputs[::2]
+
+    given = first_inputs()
+    for chunk, rows in enumerate(given):
+        for row, seed in zip(rows, (100_000, 100_001), strict=True):
+            expected = torch.randn(2, 16, 2, generator=named_generator(0, "rollout", seed, chunk))
+            assert torch.equal(row, expected[0])
+    other = first_inputs("evaluation.noise_seed=5")
+    assert not any(torch.equal(one, two) for one, two in zip(given, other, strict=True))
 
 
 @pytest.mark.parametrize(("dims", "what"), [((20, 2), "observation"), ((5, 7), "action")])

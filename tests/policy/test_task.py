@@ -65,6 +65,34 @@ def test_inpainting_batch(tiny_config: Build, demonstrations: Path) -> None:
     assert np.array_equal(batch.counted[0], ~known & real[:, None])
 
 
+def test_a_window_belongs_to_the_group_of_its_newest_observation(tiny_config: Build, tmp_path: Path) -> None:
+    """The stage changes with every step, so that a window's group tells which of its steps was looked at."""
+    stages = np.arange(60) * 7 % 60
+    values = np.random.default_rng(0).normal(size=(60, 5)).astype("f4")
+    arrays = {"state": values, "action": values[:, :2], "stage": stages.astype("f4")[:, None]}
+    write_zarr(tmp_path / "stages.zarr.zip", Episodes(arrays, np.array([25, 60])))
+    for n_obs_steps in (1, 2, 3):
+        task = build_task(
+            tiny_config(
+                f"task.data={tmp_path / 'stages.zarr.zip'}",
+                "task.val_ratio=0",
+                "task.group=stage",
+                "method=immiscible",
+                "acceleration.noise.within=groups",
+                f"policy.n_obs_steps={n_obs_steps}",
+            )
+        )
+        batch = task.batch(torch.arange(task.samples))
+        assert isinstance(batch.condition, torch.Tensor)
+        assert batch.groups is not None
+        # Normalised to [-1, 1], every observation is that of one step: find the newest one of each window.
+        low, high = values.min(0), values.max(0)
+        newest = batch.condition[:, -1].numpy()
+        steps = np.abs(newest[:, None] - (2 * (values - low) / (high - low) - 1)[None]).sum(2).argmin(1)
+        assert len(set(steps.tolist())) > 20
+        assert batch.groups.tolist() == stages[steps].tolist()
+
+
 def test_training_and_validation_windows_share_no_step(tiny_config: Build) -> None:
     task = build_task(tiny_config("task.val_ratio=0.3"))
     assert task.validation is not None

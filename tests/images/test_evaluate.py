@@ -1,0 +1,85 @@
+"""What an image model is scored on: the classes and the images that are asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from policy_accel.data.images import make_shapes, write_images_npz
+from policy_accel.images.config import ImageConfig
+from policy_accel.images.run import build_evaluator, build_task
+from policy_accel.images.sets import load_split
+from policy_accel.images.task import ImageTask
+
+Build = Callable[..., ImageConfig]
+SHARES = (0.5, 0.0, 0.3, 0.0, 0.0, 0.2, 0.0, 0.0)
+
+
+class Remember(nn.Module):
+    """A network that predicts nought and keeps the conditions it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.conditions: list[Tensor | None] = []
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        self.conditions.append(condition)
+        return torch.zeros_like(x)
+
+
+@pytest.fixture
+def lopsided(tmp_path: Path) -> Path:
+    """80 training shapes of three classes, 40, 24 and 16 of them in a row, and 40 of another class held out."""
+    labels = np.repeat(np.arange(8), [round(80 * share) for share in SHARES])
+    path = tmp_path / "lopsided.npz"
+    train = make_shapes(80, size=16, seed=0, labels=labels)
+    write_images_npz(path, train, make_shapes(40, size=16, seed=1, labels=np.full(40, 1)))
+    return path
+
+
+def scored(tiny_images: Build, data: Path, tmp_path: Path, *overrides: str) -> tuple[Remember, dict[str, object]]:
+    """The network that was scored on 60 images in batches of 16, and the result."""
+    sizes = ["evaluation.samples=60", "evaluation.curve_samples=60", "evaluation.batch_size=16", "sampling.steps=1"]
+    config = tiny_images(f"task.data={data}", "evaluation.grid=0", *sizes, *overrides)
+    split = load_split(config.task)
+    task: ImageTask = build_task(config, split, build_evaluator(config, split, tmp_path / "run"))
+    network = Remember().eval()
+    result = task.evaluate(network, print, step=4)
+    assert result is not None
+    return network, result
+
+
+def test_classes_are_generated_as_often_as_they_are_trained_on(
+    tiny_images: Build, lopsided: Path, tmp_path: Path
+) -> None:
+    network, _ = scored(tiny_images, lopsided, tmp_path)
+    conditions = torch.cat([condition for condition in network.conditions if condition is not None])
+    assert [len(condition) for condition in network.conditions if condition is not None] == [16, 16, 16, 12]
+    assert torch.equal(conditions.sum(1), torch.ones(60))
+    shares = conditions.mean(0)
+    assert shares.tolist() == pytest.approx(SHARES, abs=0.2)
+    assert [share > 0 for share in shares.tolist()] == [share > 0 for share in SHARES]
+
+
+def test_every_evaluation_asks_for_the_same_classes_and_another_seed_for_others(
+    tiny_images: Build, lopsided: Path, tmp_path: Path
+) -> None:
+    def classes(*overrides: str) -> Tensor:
+        network, _ = scored(tiny_images, lopsided, tmp_path, *overrides)
+        return torch.cat([condition for condition in network.conditions if condition is not None])
+
+    first = classes()
+    assert torch.equal(first, classes("evaluation.batch_size=60"))
+    assert not torch.equal(first, classes("evaluation.seed=1"))
+
+
+def test_an_unconditional_model_is_asked_for_no_class(tiny_images: Build, lopsided: Path, tmp_path: Path) -> None:
+    network, result = scored(tiny_images, lopsided, tmp_path, "task.conditional=false")
+    assert set(network.conditions) == {None}
+    assert result["images"] == 60
