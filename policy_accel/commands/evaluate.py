@@ -13,7 +13,7 @@ from typing import Any
 
 from policy_accel.commands.output import describe_score, describe_selection, keep_evaluation, score_table
 from policy_accel.errors import UserError
-from policy_accel.evaluation.selection import missing_seeds, selection_bias
+from policy_accel.evaluation.statistics import missing_seeds, selection_bias
 from policy_accel.training.checkpoint import best_checkpoint, evaluation_of
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.metrics import read_metrics

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from policy_accel.evaluation.selection import EXPLANATION
+from policy_accel.evaluation.statistics import EXPLANATION
 from policy_accel.files import explained, replace_json
 
 

@@ -1,36 +1,114 @@
-"""Episodes and the environments that they run in, in one process."""
+"""Environments and the episodes in them, hosted in this process or in a worker of its own.
+
+A rollout pool sends a host at most one `Request` a slot, and the host answers each with a `Reply`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
+import os
+import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
 
 from policy_accel.errors import UserError
-from policy_accel.evaluation.protocol import (
-    Advance,
-    EnvironmentSpec,
-    EpisodeResult,
-    Observation,
-    Reply,
-    Start,
-    Task,
-    stack,
-)
+from policy_accel.evaluation.environments import EnvironmentSpec, import_environment, make_environment
 from policy_accel.evaluation.video import VideoWriter
 
+Observation = np.ndarray | dict[str, np.ndarray]
+
 DEFAULT_FPS = 10.0
+PARENT_CHECK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One row of an evaluation.
+
+    Attributes:
+        seed: seed of the environment's reset.
+        score: largest reward of the episode; 0 when the episode failed with `error`.
+        success: whether any step's info had a true `is_success`; in an environment without it, whether score >= 1.
+        length: environment steps; 0 when the episode failed with `error`.
+        video: name of the mp4 file in the video directory, when the episode was filmed.
+        error: why the episode could not be run, twice, in one line.
+        metrics: the numbers in info["metrics"] of the last step, by name, in an environment that has such.
+    """
+
+    seed: int
+    score: float
+    success: bool
+    length: int
+    video: str | None = None
+    error: str | None = None
+    metrics: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Begin the episode of a seed in a slot; film it when a video path is given."""
+
+    slot: int
+    seed: int
+    video: Path | None = None
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Execute a chunk of actions [n_action_steps, *A] in a slot's episode."""
+
+    slot: int
+    actions: np.ndarray
+
+
+Request = Reset | Advance
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of a slot: exactly one of the fields after `slot` is set.
+
+    Attributes:
+        slot: the slot.
+        observation: the episode goes on; its last observations [n_obs_steps, *O].
+        result: the episode is over.
+        error: the episode failed, for this reason.
+        lost: the episode shared a worker process with one that failed and must be run again.
+    """
+
+    slot: int
+    observation: Observation | None = field(default=None, repr=False)
+    result: EpisodeResult | None = None
+    error: str | None = None
+    lost: bool = False
+
+
+class Host(Protocol):
+    """Whoever holds the environments: this process or a group of workers."""
+
+    def perform(self, requests: Sequence[Request]) -> dict[int, Reply]:
+        """Carry out at most one request a slot; the replies by slot, also of slots that were lost on the way.
+
+        Raises:
+            UserError: the environment cannot be made, or a video cannot be written.
+        """
+
+    def close(self, *, at_once: bool = False) -> None:
+        """Release environments and processes; `at_once` does not wait for work in progress."""
 
 
 class LocalHost:
-    """Hosts the slots that it is given tasks for.
+    """Hosts the slots that it is given requests for.
 
     The environment's class is imported at once, with its simulator. A slot's environment is made at its first episode
     and kept; a filmed episode has an environment of its own, which can render. An environment that raised is not used
@@ -46,39 +124,36 @@ class LocalHost:
         self._environments: dict[tuple[int, bool], gymnasium.Env] = {}
         self._episodes: dict[int, Episode] = {}
 
-    def perform(self, tasks: Sequence[Task]) -> dict[int, Reply]:
-        """See `protocol.Host`."""
-        return {task.slot: self.perform_one(task) for task in tasks}
+    def perform(self, requests: Sequence[Request]) -> dict[int, Reply]:
+        """See `Host`."""
+        return {request.slot: self.perform_one(request) for request in requests}
 
-    def perform_one(self, task: Task) -> Reply:
-        """The reply to a single task; an exception of the environment is an error of the episode."""
-        slot = task.slot
+    def perform_one(self, request: Request) -> Reply:
+        """The reply to a single request; an exception of the environment is an error of the episode."""
+        slot = request.slot
         try:
-            match task:
-                case Start():
+            match request:
+                case Reset():
                     self._abandon(slot)
-                    environment = self._environment(slot, filmed=task.video is not None)
-                    episode = Episode(environment, self._spec, task.seed, task.video)
+                    environment = self._environment(slot, filmed=request.video is not None)
+                    episode = Episode(environment, self._spec, request.seed, request.video)
                     self._episodes[slot] = episode
                     episode.reset()
                 case Advance():
                     episode = self._episodes[slot]
-                    if episode.advance(task.actions):
+                    if episode.advance(request.actions):
                         return Reply(slot, result=self._episodes.pop(slot).finish())
             return Reply(slot, observation=episode.observation())
         except UserError:
             raise
         except Exception as error:
-            self._abandon(slot)
-            self._drop_environments(slot)
+            self._drop(slot)
             return Reply(slot, error=" ".join(f"{type(error).__name__}: {error}".split()))
 
     def close(self, *, at_once: bool = False) -> None:
-        """See `protocol.Host`."""
-        for slot in list(self._episodes):
-            self._abandon(slot)
-        for slot in {slot for slot, _ in self._environments}:
-            self._drop_environments(slot)
+        """See `Host`."""
+        for slot in {*self._episodes, *(slot for slot, _ in self._environments)}:
+            self._drop(slot)
 
     def _environment(self, slot: int, *, filmed: bool) -> gymnasium.Env:
         if (slot, filmed) not in self._environments:
@@ -90,7 +165,8 @@ class LocalHost:
         if episode is not None and episode.video is not None:
             episode.video.discard()
 
-    def _drop_environments(self, slot: int) -> None:
+    def _drop(self, slot: int) -> None:
+        self._abandon(slot)
         for filmed in (False, True):
             environment = self._environments.pop((slot, filmed), None)
             if environment is not None:
@@ -99,13 +175,9 @@ class LocalHost:
 
 
 class Episode:
-    """One episode in progress.
+    """One episode in progress, from reset(seed=`seed`); `environment` belongs to it until it is over.
 
-    Args:
-        environment: belongs to this episode until it is over.
-        spec: for max_steps and n_obs_steps.
-        seed: of the environment's reset.
-        video: where to write the film of it; the environment renders rgb_array then.
+    It is filmed to `video` when that is a path, and the environment must render rgb_array then.
     """
 
     def __init__(self, environment: gymnasium.Env, spec: EnvironmentSpec, seed: int, video: Path | None) -> None:
@@ -183,73 +255,6 @@ class Episode:
         self.video.add(frame)
 
 
-def environment_spaces(spec: EnvironmentSpec) -> tuple[gymnasium.Space, gymnasium.Space]:
-    """Observation and action space of an environment, which is made for it and closed again.
-
-    Raises:
-        UserError: it cannot be imported, or cannot be made.
-    """
-    import_environment(spec)
-    environment = make_environment(spec, filmed=False)
-    try:
-        return environment.observation_space, environment.action_space
-    finally:
-        environment.close()
-
-
-def import_environment(spec: EnvironmentSpec) -> None:
-    """Import the module that registers the environment, and then the environment's class with its simulator.
-
-    Raises:
-        UserError: a module that cannot be imported; a package that is not installed, by its name; an unknown id.
-    """
-    try:
-        importlib.import_module(spec.module)
-    except ImportError as error:
-        raise UserError(f"the module '{spec.module}' of environment '{spec.id}' does not import: {error}") from error
-    try:
-        entry_point = gymnasium.spec(spec.id).entry_point
-        if isinstance(entry_point, str):
-            importlib.import_module(entry_point.partition(":")[0])
-    except UserError:
-        raise
-    except Exception as error:
-        raise _explained(error, f"environment '{spec.id}'", "cannot be made") from error
-
-
-def make_environment(spec: EnvironmentSpec, *, filmed: bool) -> gymnasium.Env:
-    """`gymnasium.make` without time limit and checker; a filmed one renders rgb_array and gets spec.film_kwargs.
-
-    Raises:
-        UserError: it cannot be made, or cannot render, or takes no such argument.
-    """
-    kwargs: dict[str, Any] = spec.kwargs | ({**spec.film_kwargs, "render_mode": "rgb_array"} if filmed else {})
-    try:
-        environment = gymnasium.make(spec.id, max_episode_steps=-1, disable_env_checker=True, **kwargs)
-    except UserError:
-        raise
-    except Exception as error:
-        for name in spec.film_kwargs if filmed and isinstance(error, TypeError) else ():
-            if f"unexpected keyword argument '{name}'" in str(error):
-                value = spec.film_kwargs[name]
-                raise UserError(
-                    f"environment '{spec.id}' cannot be filmed with {name}={value!r}: it does not take {name}; film it "
-                    "without."
-                ) from error
-        what = "cannot be made to be filmed" if filmed else "cannot be made"
-        raise _explained(error, f"environment '{spec.id}' with {spec.kwargs}", what) from error
-    if filmed and "rgb_array" not in environment.metadata.get("render_modes", []):
-        raise UserError(f"environment '{spec.id}' cannot be filmed: it has no render mode rgb_array; go without videos")
-    return environment
-
-
-def _explained(error: Exception, environment: str, what: str) -> UserError:
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.partition(".")[0]
-        return UserError(f"{environment} needs the Python package '{package}', which is not installed; install it.")
-    return UserError(f"{environment} {what}: {' '.join(str(error).split()) or type(error).__name__}")
-
-
 def _metrics(info: dict[str, Any]) -> dict[str, float] | None:
     if "metrics" not in info:
         return None
@@ -264,3 +269,42 @@ def _snapshot(observation: Any) -> Observation:
     if isinstance(observation, dict):
         return {key: np.array(value) for key, value in observation.items()}
     return np.array(observation)
+
+
+def stack(observations: Sequence[Any]) -> Observation:
+    """Observations [*O] of one kind stacked along a new first axis, key by key where they are dictionaries."""
+    if isinstance(observations[0], dict):
+        return {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
+    return np.stack(observations)
+
+
+def run_worker() -> None:
+    """The process of a worker: `python -c "...; run_worker()" FILE_DESCRIPTOR PARENT_PID`.
+
+    It receives the environment's spec and answers None or a UserError, then lists of requests and answers each request
+    with a Reply or UserError. It ends when the other side closes the connection, or soon after its parent's death even
+    where an environment hangs.
+    """
+    connection = Connection(int(sys.argv[1]))
+    threading.Thread(target=_end_with_parent, args=(int(sys.argv[2]),), daemon=True).start()
+    with contextlib.suppress(EOFError, ConnectionError), contextlib.ExitStack() as stack:
+        try:
+            host = LocalHost(connection.recv())
+        except UserError as error:
+            connection.send(error)
+            return
+        stack.callback(host.close)
+        connection.send(None)
+        while True:
+            for request in connection.recv():
+                try:
+                    connection.send(host.perform_one(request))
+                except UserError as error:
+                    connection.send(error)
+                    break
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    os._exit(0)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 
 from policy_accel.errors import UserError
-from policy_accel.evaluation.protocol import Advance, EnvironmentSpec, Reply, Task
+from policy_accel.evaluation.environments import EnvironmentSpec
+from policy_accel.evaluation.host import Advance, Reply, Request
 
 CHUNK_TIMEOUT = 300.0
 FIRST_TIMEOUT = 900.0
@@ -31,14 +34,16 @@ class WorkerProcess:
     Attributes:
         started: it imported the environment.
         warm: it executed a chunk, after which nothing is left to be imported or compiled.
+        deadline: on time.monotonic(), after which it is taken to hang unless it has answered.
     """
 
     def __init__(self, spec: EnvironmentSpec) -> None:
         self.started = False
         self.warm = False
+        self.deadline = math.inf
         self.connection, theirs = Pipe()
         search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        start = "from policy_accel.evaluation.worker import main; main()"
+        start = "from policy_accel.evaluation.host import run_worker; run_worker()"
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", start, str(theirs.fileno()), str(os.getpid())],
@@ -50,7 +55,7 @@ class WorkerProcess:
             )
         self.send(spec)
 
-    def send(self, message: EnvironmentSpec | list[Task]) -> None:
+    def send(self, message: EnvironmentSpec | list[Request]) -> None:
         """Send; that a dead worker cannot receive shows when its answer is missing."""
         with contextlib.suppress(ConnectionError):
             self.connection.send(message)
@@ -120,60 +125,56 @@ class WorkerGroup:
             self.close(at_once=True)
             raise
 
-    def perform(self, tasks: Sequence[Task]) -> dict[int, Reply]:
-        """See `protocol.Host`.
+    def perform(self, requests: Sequence[Request]) -> dict[int, Reply]:
+        """See `host.Host`.
 
-        A worker carries out its tasks in order and answers each when it is done. One that dies or hangs is replaced;
-        the first task without an answer is the one that failed, the other episodes of that worker are lost.
+        A worker carries out its requests in order and answers each when it is done. One that dies or hangs is replaced;
+        the first request without an answer is the one that failed, the other episodes of that worker are lost.
         """
         for worker in self._workers:
             if not worker.started:
                 self._await_start(worker)
-        assigned: dict[int, list[Task]] = {}
-        for task in tasks:
-            assigned.setdefault(task.slot % len(self._workers), []).append(task)
-        for index, own in assigned.items():
-            self._workers[index].send(own)
+        unanswered: dict[int, deque[Request]] = {}
+        for request in requests:
+            unanswered.setdefault(request.slot % len(self._workers), deque()).append(request)
+        for index, own in unanswered.items():
+            self._workers[index].send(list(own))
+            self._set_deadline(index)
 
         replies: dict[int, Reply] = {}
-        advanced = {task.slot for task in tasks if isinstance(task, Advance)}
-        unanswered = {index: [task.slot for task in own] for index, own in assigned.items()}
-        deadlines = {index: self._deadline(index) for index in unanswered}
         while unanswered:
-            connections = [self._workers[index].connection for index in unanswered]
-            ready = wait(connections, POLL_SECONDS)
-            for index, connection in zip(list(unanswered), connections, strict=True):
-                died = hangs = False
-                if connection in ready:
-                    try:
-                        reply = self._workers[index].receive()
-                    except EOFError:
-                        died = True
-                    else:
+            ready = wait([self._workers[index].connection for index in unanswered], POLL_SECONDS)
+            for index, own in list(unanswered.items()):
+                worker = self._workers[index]
+                try:
+                    if worker.connection in ready:
+                        reply = worker.receive()
                         assert reply is not None
                         replies[reply.slot] = reply
-                        unanswered[index].remove(reply.slot)
-                        self._workers[index].warm |= reply.slot in advanced
-                        deadlines[index] = self._deadline(index)
-                else:
-                    died = self._workers[index].has_ended()
-                    hangs = time.monotonic() > deadlines[index]
-                if died or hangs:
-                    replies |= self._replace(index, unanswered[index][0], replies, hangs=hangs and not died)
-                if died or hangs or not unanswered[index]:
+                        worker.warm |= isinstance(own.popleft(), Advance)
+                        self._set_deadline(index)
+                    elif worker.has_ended():
+                        raise EOFError
+                    elif time.monotonic() > worker.deadline:
+                        raise TimeoutError
+                except (EOFError, TimeoutError) as error:
+                    hangs = isinstance(error, TimeoutError)
+                    replies |= self._replace(index, own[0].slot, replies, hangs=hangs)
+                    own.clear()
+                if not own:
                     del unanswered[index]
         return replies
 
     def close(self, *, at_once: bool = False) -> None:
-        """See `protocol.Host`."""
+        """See `host.Host`."""
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.connection.close()
         for worker in workers:
             worker.end(at_once=at_once)
 
-    def _deadline(self, index: int) -> float:
-        return time.monotonic() + self._patience(index)
+    def _set_deadline(self, index: int) -> None:
+        self._workers[index].deadline = time.monotonic() + self._patience(index)
 
     def _patience(self, index: int) -> float:
         return self._timeout if self._workers[index].warm else max(self._timeout, self._first_timeout)

@@ -10,24 +10,17 @@ from typing import Protocol
 import numpy as np
 
 from policy_accel.errors import UserError
-from policy_accel.evaluation.host import LocalHost
+from policy_accel.evaluation.environments import EnvironmentSpec
+from policy_accel.evaluation.host import Advance, EpisodeResult, Host, LocalHost, Observation, Reply, Reset, stack
 from policy_accel.evaluation.processes import CHUNK_TIMEOUT, FIRST_TIMEOUT, WorkerGroup
-from policy_accel.evaluation.protocol import (
-    Advance,
-    EnvironmentSpec,
-    EpisodeResult,
-    Host,
-    Observation,
-    Reply,
-    Start,
-    stack,
-)
 from policy_accel.evaluation.video import remove_partial
 
 __all__ = ["Act", "EnvironmentSpec", "EpisodeResult", "RolloutPool"]
 
 ATTEMPTS = 2
+"""An episode that failed is run again once: its environment may have crashed by chance."""
 HOPELESS = 2
+"""So many episodes that all failed before any could begin: the environment is at fault, not a seed."""
 
 
 class Act(Protocol):
@@ -199,13 +192,13 @@ class _Run:
 
     def refill(self) -> None:
         while self.queue and len(self.running) < self.slots:
-            starts = []
+            resets = []
             for slot in range(self.slots):
                 if slot not in self.running and self.queue:
                     episode = self.running[slot] = self.queue.popleft()
                     self.chunks[slot] = 0
-                    starts.append(Start(slot, self.seeds[episode], self.films.get(episode)))
-            self.settle(self.host.perform(starts))
+                    resets.append(Reset(slot, self.seeds[episode], self.films.get(episode)))
+            self.settle(self.host.perform(resets))
 
     def advance(self, act: Act) -> None:
         seeds = np.full(self.slots, -1, dtype=np.int64)

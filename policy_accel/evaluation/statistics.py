@@ -1,16 +1,129 @@
-"""Intervals around a success rate, around a mean score and around the difference of two."""
+"""From episodes to the figures that are reported: means, their intervals, and what a choice of checkpoint owes to luck.
+
+Selection bias: the largest of several noisy scores overstates the policy it belongs to (Cawley and Talbot, 2010, "On
+Over-fitting in Model Selection"). Episodes from other seeds, which had no part in the choice, do not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import scipy  # scipy.stats is loaded at its first use: rollout workers import this package and need none of it
 
 from policy_accel.errors import UserError
+from policy_accel.evaluation.host import EpisodeResult
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+EXPLANATION = (
+    "Selection bias is the luck in the score of a checkpoint that was chosen for that score: the same policy does not "
+    "have it on seeds that had no part in the choice."
+)
+
+
+def summarize(results: Sequence[EpisodeResult], *, confidence: float = CONFIDENCE) -> dict[str, Any]:
+    """Score and success of a set of episodes, with intervals, as it stands in evaluation.json.
+
+    score: mean over episodes of the largest reward, with a bootstrap interval; success_rate with a Wilson interval;
+    mean_length: environment steps of the episodes that could be run; episodes: one row each (seed, score, success,
+    length, and video, error or metrics where there is one). metrics, where the environment reports some: by name, the
+    mean over the episodes that have it.
+
+    Raises:
+        UserError: no episode.
+    """
+    if not results:
+        raise UserError("there is no episode to score; set evaluation.episodes to at least 1.")
+    successes = sum(result.success for result in results)
+    rows = [{key: value for key, value in asdict(result).items() if value is not None} for result in results]
+    lengths = [result.length for result in results if not result.error]
+    metrics: dict[str, list[float]] = {}
+    for result in results:
+        for name, value in (result.metrics or {}).items():
+            metrics.setdefault(name, []).append(value)
+    return {
+        **_score([result.score for result in results], confidence),
+        "success_rate": successes / len(results),
+        "success_interval": list(wilson_interval(successes, len(results), confidence)),
+        "confidence": confidence,
+        "mean_length": sum(lengths) / len(lengths) if lengths else 0.0,
+        **({"metrics": {name: sum(values) / len(values) for name, values in metrics.items()}} if metrics else {}),
+        "failed_seeds": [result.seed for result in results if result.error],
+        "episodes": rows,
+    }
+
+
+def _score(scores: Sequence[float], confidence: float) -> dict[str, Any]:
+    return {"score": sum(scores) / len(scores), "score_interval": list(bootstrap_interval(scores, confidence))}
+
+
+def missing_seeds(asked: range, chosen: range) -> range:
+    """The seeds to run beside those that were asked for, so that both kinds are there: seeds that chose and fresh ones.
+
+    Where the asked ones hold both kinds, none. Where they are all fresh, as many of the chosen ones (or all, if there
+    are fewer). Where none is fresh, as many seeds beyond both ranges.
+
+    Args:
+        asked: consecutive seeds that are scored anyway, at least 1.
+        chosen: consecutive seeds on which checkpoints were compared during training, at least 1.
+
+    Raises:
+        UserError: an empty range.
+    """
+    for name, seeds in (("asked", asked), ("chosen", chosen)):
+        if not seeds:
+            raise UserError(f"the {name} seeds are an empty range; give at least 1")
+    again = sum(seed in chosen for seed in asked)
+    if again == 0:
+        return chosen[: len(asked)]
+    if again == len(asked):
+        start = max(asked.stop, chosen.stop)
+        return range(start, start + again)
+    return range(0)
+
+
+def selection_bias(rows: Sequence[dict[str, Any]], chosen: range, *, confidence: float) -> dict[str, Any]:
+    """Score and success on the seeds that chose a checkpoint against fresh ones, with intervals.
+
+    Args:
+        rows: the episodes of an evaluation (seed, score, success), of both kinds, each seed once.
+        chosen: the seeds that chose.
+        confidence: of the intervals.
+
+    Returns:
+        {"chosen": group, "fresh": group, "difference": score of chosen minus fresh, "difference_interval": (low, high)
+        by a two-sample bootstrap, "confidence"}; a group is {"start_seed", "episodes", "score", "score_interval",
+        "success_rate"}.
+
+    Raises:
+        UserError: no episode of a kind.
+    """
+    groups = {
+        "chosen": [row for row in rows if row["seed"] in chosen],
+        "fresh": [row for row in rows if row["seed"] not in chosen],
+    }
+    for name, group in groups.items():
+        if not group:
+            raise UserError(f"there is no episode of a {name} seed to compare; score at least 1 of each kind")
+    scores = {name: [float(row["score"]) for row in group] for name, group in groups.items()}
+    figures: dict[str, dict[str, Any]] = {
+        name: {
+            "start_seed": min(row["seed"] for row in group),
+            "episodes": len(group),
+            **_score(scores[name], confidence),
+            "success_rate": sum(bool(row["success"]) for row in group) / len(group),
+        }
+        for name, group in groups.items()
+    }
+    return {
+        **figures,
+        "difference": figures["chosen"]["score"] - figures["fresh"]["score"],
+        "difference_interval": list(bootstrap_difference(scores["chosen"], scores["fresh"], confidence)),
+        "confidence": confidence,
+    }
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -16,11 +16,11 @@ from policy_accel.diffusion import Objective
 from policy_accel.diffusion.sampling import SamplingConfig
 from policy_accel.errors import UserError
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
-from policy_accel.evaluation.host import environment_spaces
+from policy_accel.evaluation.environments import environment_spaces
+from policy_accel.evaluation.host import Observation
 from policy_accel.evaluation.latency import LatencyMeter
-from policy_accel.evaluation.protocol import Observation
 from policy_accel.evaluation.rollouts import Act
-from policy_accel.evaluation.summary import summarize
+from policy_accel.evaluation.statistics import summarize
 from policy_accel.policy.demonstrations import TaskConfig, observation_layout
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.progress import Progress
@@ -157,7 +157,7 @@ class PolicyEvaluator:
         self.pool.close()
 
     def __call__(self, policy: DiffusionPolicy, report: Callable[[str], None]) -> dict[str, Any]:
-        """Score `policy`; see `policy_accel.evaluation.summary.summarize` for the keys.
+        """Score `policy`; see `policy_accel.evaluation.statistics.summarize` for the keys.
 
         Raises:
             UserError: observations of another size than the policy's; an environment that cannot be made.

@@ -10,8 +10,8 @@ import policy_accel.envs  # noqa: F401  registers the environments
 from policy_accel.envs.pusht import PushT
 from policy_accel.envs.robosuite_demonstrations import play
 from policy_accel.envs.robosuite_env import Robosuite
+from policy_accel.evaluation.environments import EnvironmentSpec
 from policy_accel.evaluation.host import Episode
-from policy_accel.evaluation.protocol import EnvironmentSpec
 
 CAMERAS = ["agentview", "robot0_eye_in_hand"]
 SIZE = 16

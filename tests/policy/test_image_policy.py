@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from policy_accel import Policy
 from policy_accel.data import Episodes, write_zarr
 from policy_accel.errors import UserError
-from policy_accel.evaluation.host import environment_spaces
+from policy_accel.evaluation.environments import environment_spaces
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.run import build_evaluator, build_task, load_run, robot_config, train_run
 from policy_accel.training.checkpoint import load_checkpoint

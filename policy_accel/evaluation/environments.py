@@ -1,0 +1,114 @@
+"""Which environment is rolled out, and how it is made."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+
+from policy_accel.errors import UserError
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """Which environment is rolled out, and how an episode in it is run.
+
+    Attributes:
+        id: gymnasium id, registered by importing `module`.
+        kwargs: keyword arguments for `gymnasium.make`.
+        max_steps: an episode ends after this many environment steps, at least 1. A time limit that was registered
+            with the id is left out: this is the only one.
+        n_obs_steps: number of newest observations that the policy sees, at least 1.
+        module: dotted name of the module that registers the id.
+        film_kwargs: more keyword arguments, for the environment of an episode that is filmed only; for example
+            {"render_camera": "frontview"}.
+
+    Raises:
+        UserError: a number below 1, or a module name that is not a dotted name.
+    """
+
+    id: str
+    kwargs: dict[str, Any]
+    max_steps: int
+    n_obs_steps: int
+    module: str = "policy_accel.envs"
+    film_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "n_obs_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if not all(part.isidentifier() for part in self.module.split(".")):
+            raise UserError(f"module = '{self.module}': give a dotted module name such as 'policy_accel.envs'")
+
+
+def environment_spaces(spec: EnvironmentSpec) -> tuple[gymnasium.Space, gymnasium.Space]:
+    """Observation and action space of an environment, which is made for it and closed again.
+
+    Raises:
+        UserError: it cannot be imported, or cannot be made.
+    """
+    import_environment(spec)
+    with contextlib.closing(make_environment(spec, filmed=False)) as environment:
+        return environment.observation_space, environment.action_space
+
+
+def import_environment(spec: EnvironmentSpec) -> None:
+    """Import the module that registers the environment, and then the environment's class with its simulator.
+
+    Raises:
+        UserError: a module that cannot be imported; a package that is not installed, by its name; an unknown id.
+    """
+    try:
+        importlib.import_module(spec.module)
+    except ImportError as error:
+        raise UserError(f"the module '{spec.module}' of environment '{spec.id}' does not import: {error}") from error
+    with _explained(f"environment '{spec.id}'", "cannot be made"):
+        entry_point = gymnasium.spec(spec.id).entry_point
+        if isinstance(entry_point, str):
+            importlib.import_module(entry_point.partition(":")[0])
+
+
+def make_environment(spec: EnvironmentSpec, *, filmed: bool) -> gymnasium.Env:
+    """`gymnasium.make` without time limit and checker; a filmed one renders rgb_array and gets spec.film_kwargs.
+
+    Raises:
+        UserError: it cannot be made, or cannot render, or takes no such argument.
+    """
+    film_kwargs: dict[str, Any] = {**spec.film_kwargs, "render_mode": "rgb_array"} if filmed else {}
+    what = "cannot be made to be filmed" if filmed else "cannot be made"
+    with _explained(f"environment '{spec.id}' with {spec.kwargs}", what):
+        try:
+            environment = gymnasium.make(
+                spec.id, max_episode_steps=-1, disable_env_checker=True, **(spec.kwargs | film_kwargs)
+            )
+        except TypeError as error:
+            for name, value in spec.film_kwargs.items() if filmed else ():
+                if f"unexpected keyword argument '{name}'" in str(error):
+                    raise UserError(
+                        f"environment '{spec.id}' cannot be filmed with {name}={value!r}: it does not take {name}; "
+                        "film it without."
+                    ) from error
+            raise
+    if filmed and "rgb_array" not in environment.metadata.get("render_modes", []):
+        raise UserError(f"environment '{spec.id}' cannot be filmed: it has no render mode rgb_array; go without videos")
+    return environment
+
+
+@contextlib.contextmanager
+def _explained(environment: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            package = error.name.partition(".")[0]
+            raise UserError(
+                f"{environment} needs the Python package '{package}', which is not installed; install it."
+            ) from error
+        raise UserError(f"{environment} {what}: {' '.join(str(error).split()) or type(error).__name__}") from error
