@@ -75,7 +75,9 @@ def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig
         times = build_times(acceleration.timesteps, process, diffusion.family)
     with naming("diffusion"):
         check_target(diffusion.target, process)
-    with naming("acceleration", cap_warmup="momentum.cap_warmup", target="diffusion.target", times="timesteps"):
+    with naming(
+        "acceleration", cap_warmup="acceleration.momentum.cap_warmup", target="diffusion.target", times="timesteps"
+    ):
         return Objective(
             process,
             diffusion.target,

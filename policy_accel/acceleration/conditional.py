@@ -1,9 +1,9 @@
 """Couplings that respect the condition: groups of similar conditions, the C2OT cost, and a regression to subtract.
 
-Noise that is chosen by the sample alone tells the network something about the condition, which noise drawn for sampling
-does not (C2OT, arXiv 2503.10636, section 3). Three ways to lessen that, from exact to soft: exchange noise only inside
-groups of equal or similar condition, make exchanges between unlike conditions dear, or couple noise with what the
-condition leaves unexplained. `diagnostics.condition_leak` measures what remains.
+Noise that is chosen by the sample alone tells the network something about the condition, and noise drawn for sampling
+does not (C2OT, arXiv 2503.10636, section 3). Three remedies, from exact to soft: exchange noise only inside groups of
+equal or similar conditions, add a cost to exchanges between unlike conditions, or couple noise with what the condition
+leaves unexplained. `diagnostics.condition_leak` measures what remains.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _spread_centres(points: Tensor, count: int, generator: torch.Generator) -> T
 
 def _nearest(points: Tensor, centres: Tensor) -> Tensor:
     offset = centres.square().sum(1)
-    pieces = points.split(max(1, _DISTANCES_AT_ONCE // len(centres)))
+    pieces = torch.split(points, max(1, _DISTANCES_AT_ONCE // len(centres)))
     return torch.cat([torch.addmm(offset, piece, centres.T, alpha=-2.0).argmin(1) for piece in pieces])
 
 
@@ -120,7 +120,7 @@ class ConditionWeight:
     """The weight w of the condition in C2OT's cost ||x_i - n_j||^2 + w dist(c_i, c_j), where noise j carries the
     condition of sample j (arXiv 2503.10636, section 4; the criterion is that of the authors' code).
 
-    w is set for every batch such that the share of pairs (i, j) which cost sample i no more than its own pair (i, i)
+    w is set for every batch such that the share of pairs (i, j) that cost sample i no more than the pair (i, i)
     equals `condition_ratio`. The share falls in steps as w grows and each pair's step is known, (cost_ii - cost_ij) /
     dist_ij, so w is an order statistic: exact, where the authors double, bisect and start from the previous batch's w.
     Where no weight up to 1e8 brings the share so low (few distinct labels), 1e8 is taken, which makes classes exact.
@@ -129,7 +129,7 @@ class ConditionWeight:
     `state_dict`.
 
     Raises:
-        ValueError: `condition_ratio` outside (0, 1), or not above 1/B, the share of a batch's own pairs.
+        ValueError: `condition_ratio` outside (0, 1), or not above 1/B, the share of the pairs (i, i).
     """
 
     condition_ratio: float = 0.01
@@ -146,8 +146,8 @@ class ConditionWeight:
         pairs = int(self.condition_ratio * cost.numel())
         if pairs <= len(cost):
             raise ValueError(
-                f"condition_ratio={self.condition_ratio} is not above the share of own pairs in a batch of "
-                f"{len(cost)}, so all noise would stay; give a ratio above {1 / len(cost):.3g}, or larger batches."
+                f"condition_ratio={self.condition_ratio} leaves all noise in its place in a batch of {len(cost)}, "
+                f"where the share of unchanged pairs is {1 / len(cost):.3g}; give more than that, or larger batches."
             )
         slack = cost.diagonal().double().unsqueeze(1) - cost
         step = torch.where(distance > 0, slack / distance.double(), torch.where(slack >= 0, torch.inf, -torch.inf))
@@ -162,7 +162,7 @@ class ConditionWeight:
         """The function to give `assign_noise(..., metric="l2sq", adjust_cost=...)` for a batch's conditions.
 
         Distances are computed at once; from a GPU they start on their way to the host, so call this before
-        `start_assignment`, whose wait for its own cost then covers them.
+        `start_assignment`; its wait for the cost then covers them too.
         """
         distance = condition_distance(conditions, metric)
         if distance.is_cuda:

@@ -7,6 +7,7 @@ count.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Leak:
         permuted: the mean score of shuffled conditions: chance at this number of rows, of the order 1/N above `chance`.
         local: vectors: alignment of the noise with the neighbourhoods of the condition, 0 for independent noise and at
             most 1; None for labels. What the whole condition does not show, a neighbourhood may.
-        p_value: probability of a dependence as strong as the one found, of either kind, if noise and condition are
+        p_value: probability of a dependence at least as strong, of either kind, if noise and condition are
             independent.
     """
 
@@ -77,9 +78,9 @@ def condition_leak(conditions: Tensor, noise: Tensor, seed: int, *, rows: int = 
     picked = torch.randperm(len(noise), generator=generator)[:rows].to(noise.device)
     conditions, flat = conditions.to(noise.device)[picked], _rows(noise[picked]).float()
     labelled = conditions.ndim == 1 and not conditions.is_floating_point()
-    wanted = _one_hot(conditions) if labelled else _components(_rows(conditions), LEAK_COMPONENTS)
-    share = wanted.mean(0).float()
-    y = (wanted - wanted.mean(0)).float()
+    encoded = _one_hot(conditions) if labelled else _components(_rows(conditions), LEAK_COMPONENTS)
+    share = encoded.mean(0).float()
+    y = (encoded - encoded.mean(0)).float()
     centred = flat - flat.mean(0)
     product = centred @ centred.T / flat.shape[1] ** 0.5
     kernels = [_Kernel.of(_centred(product.square())), _Kernel.of(product)]
@@ -111,7 +112,7 @@ class _Kernel:
 
     @staticmethod
     def of(kernel: Tensor) -> _Kernel:
-        """Take `kernel` apart; its own diagonal is emptied."""
+        """Take `kernel` apart; its diagonal is set to 0."""
         trace = float(kernel.diagonal().double().sum())
         rest = kernel.fill_diagonal_(0.0)
         return _Kernel(trace, rest, float(rest.square().sum(dtype=torch.float64)))
@@ -121,7 +122,7 @@ class _Kernel:
 
     def alignment(self, other: _Kernel) -> float:
         """Centred kernel alignment (Cortes et al. 2012) off the diagonal."""
-        return self.covariance(other) / (self.square_sum * other.square_sum) ** 0.5
+        return self.covariance(other) / math.sqrt(self.square_sum * other.square_sum)
 
     def p_value(self, other: _Kernel) -> float:
         """Of the covariance, over the permutations of the rows of `other`."""
@@ -156,7 +157,7 @@ def _accuracy(prediction: Tensor, y: Tensor, share: Tensor) -> float:
 
 
 def _one_hot(labels: Tensor) -> Tensor:
-    classes, labels = labels.unique(return_inverse=True)
+    classes, labels = torch.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise ValueError("conditions: all are equal, so nothing can leak; give at least two labels.")
     return torch.nn.functional.one_hot(labels).double()
@@ -168,7 +169,7 @@ def _components(conditions: Tensor, most: int) -> Tensor:
     if not varying.any():
         raise ValueError("conditions: all are equal, so nothing can leak; give some that differ.")
     standard = ((conditions - mean) / deviation)[:, varying]
-    _, directions = torch.linalg.eigh(standard.T @ standard)
+    directions: Tensor = torch.linalg.eigh(standard.T @ standard).eigenvectors
     return standard @ directions.flip(1)[:, :most]
 
 
@@ -226,7 +227,7 @@ def miscibility(data: Tensor, noise: Tensor, levels: Sequence[Level], groups: Te
     the share of samples that are their own most probable origin. A choice of noise that keeps paths apart raises both.
 
     data, noise [N, *S]; levels: `process.level(t)` of any process. groups [N]: samples compete only within equal
-    labels, as for a network that is told the label.
+    labels, as for a network that is given the label.
 
     Raises:
         ValueError: data and noise of different shapes, or a level without noise.
@@ -260,7 +261,7 @@ def target_variance(
     noise [N, *S] is to be a draw: Var(x_0 | x_t) = sum_j w_j ||x_j||^2 - ||sum_j w_j x_j||^2 with the posterior weights
     of `miscibility`. All targets are linear in x_0 given x_t, so their variances are multiples of it. The gradient of
     one example at the optimum varies in proportion: levels with a high floor are the ones that make gradients noisy.
-    The data's true distribution, being smoother, has a higher floor at low noise; a network that is told a condition
+    The data's true distribution, being smoother, has a higher floor at low noise; a network that is given a condition
     has a lower one (`groups` for labels).
 
     target: epsilon, negative_epsilon, sample, v, flow, or edm (with `sigma_data`).
@@ -288,7 +289,7 @@ def _sample_coefficient(target: str, level: Level, sigma_data: float) -> float:
         "negative_epsilon": alpha / sigma,
         "v": -(alpha**2 + sigma**2) / sigma,
         "flow": -(alpha + sigma) / sigma,
-        "edm": (sigma**2 + sigma_data**2) ** 0.5 / (sigma * sigma_data),
+        "edm": math.sqrt(sigma**2 + sigma_data**2) / (sigma * sigma_data),
     }
     return factors[check_choice("target", target, factors)]
 
@@ -303,7 +304,7 @@ def _posteriors(
     x = x - x.mean(0)
     noised = level.alpha * x + level.sigma * _rows(noise)
     square = 0.5 * level.alpha * x.square().sum(1)
-    for index in torch.arange(len(x), device=x.device).split(_QUERIES_AT_ONCE):
+    for index in torch.split(torch.arange(len(x), device=x.device), _QUERIES_AT_ONCE):
         logits = (noised[index] @ x.T - square) * (level.alpha / level.sigma**2)
         if groups is not None:
             logits = logits.masked_fill(groups[index].unsqueeze(1) != groups, -torch.inf)
@@ -326,7 +327,7 @@ def snr_coverage(
 ) -> SnrCoverage:
     """Which noise levels a training run visits.
 
-    log_snr [K]: log(alpha^2 / sigma^2) of a process' times (`process.log_snr`), or of times drawn from its law;
+    log_snr [K]: log(alpha^2 / sigma^2) of a process' times (`process.log_snr`), or of times drawn in training.
     probabilities [K]: how often each is trained on, None for equally often. `useful`: below, the signal is under 5 % of
     the noise, above, the noise under 1 % of the signal (for data of unit scale; ours, give your own for other scales).
 

@@ -3,11 +3,11 @@
 Xu, Mi, Wang & Chen 2024, "Towards Faster Training of Diffusion Models: An Inspiration of A Consistency Phenomenon"
 (arXiv 2404.07946): on the smooth loss of a diffusion model a large momentum slows convergence, so it decays, and the
 learning rate is scaled by (1 - beta_0) / (1 - beta), so that the newest gradient keeps its coefficient lr (1 - beta).
-The factor and the Demon law are known from re-implementations. With that law the factor is exactly the line
+The factor and the Demon schedule are known from re-implementations. With that schedule the factor is exactly
 1 - beta_0 * progress; hence the control `hold_beta`, the same learning rates at constant momentum.
 
-The law and the state are separate: `decay_at` is a pure function of the step, for loops that set their own groups;
-`MomentumDecay` does it for any loop.
+`decay_at` is a pure function of the step, for loops that set the optimiser's groups themselves; `MomentumDecay` keeps
+the state and sets the groups of any loop.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class DecayOptions:
     rate: float = 0.9995
     floor: float = 0.4
     beta_min: float = 0.0
-    """Lower bound of beta under every law."""
+    """Lower bound of beta, whatever the schedule."""
     hold_beta: bool = False
-    """The control: the learning rates of the law at constant beta_0."""
+    """The control: the learning rates of the schedule at constant beta_0."""
     exact_bias_correction: bool = False
     """Undo, through the learning rate, that Adam divides by 1 - beta^k, where a changing beta asks for one minus the
     product of all betas so far (derived). 5 % in runs of 50 steps at beta_0 = 0.9, 0.3 % in runs of 1000."""
@@ -71,7 +71,7 @@ def momentum_decay(
         progress: share of the decay that is done before this step, clamped to [0, 1]; at 1 demon reaches 0.
         beta_0: momentum at the start, in (0, 1).
         law, compensate, beta_end, rate, floor, beta_min: see `DecayOptions`.
-        step: steps of the decay before this one; only the exponential law needs it.
+        step: steps of the decay before this one; only `exponential` needs it.
 
     Raises:
         ValueError: an unknown law, or a number out of range.
@@ -183,8 +183,8 @@ class MomentumDecay:
     refused. SGD with dampening 0 needs no learning-rate factor and gets none; with dampening equal to the momentum both
     decay together.
 
-    Only from `step()` to the end of `optimizer.step()` do the groups hold the changed learning rate; a hook then gives
-    them the loop's own back. So learning-rate schedulers of every kind compose with it, those too that work from the
+    Only from `step()` to the end of `optimizer.step()` do the groups hold the changed learning rate; a hook then
+    restores the loop's. So every kind of learning-rate scheduler composes with it, also those that work from the
     group's present value, and nothing compounds. Schedulers that also move the momentum (OneCycleLR, CyclicLR) need
     cycle_momentum=False. Decoupled weight decay is lr * weight_decay, so it fades with lr.
 

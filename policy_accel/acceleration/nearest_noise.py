@@ -1,15 +1,15 @@
-"""Each sample keeps the nearest of a few noises of its own (Improved Immiscible Diffusion, arXiv 2505.18521, alg. 1).
+"""Each sample keeps the nearest of a few noises drawn for it (Improved Immiscible Diffusion, arXiv 2505.18521, alg. 1).
 
 Unlike an assignment this changes the noise itself. Given the data its density is at most k times that of N(0, I) and
 the divergence from N(0, I) is ln k - 1 + 1/k nats in any dimension (derived from the order statistics of k independent
 draws, not printed in the paper). `l2` prefers short noises, so E ||n||^2 / D falls below 1; `dot` only moves the noise
 along the sample and leaves its orthogonal part exactly N(0, I).
 
-The k noises need not be drawn (derived here; the law is exactly that of the published algorithm). Write a candidate as
-z = a x/||x|| + r v, with v a unit vector across x. Then a ~ N(0, 1), r^2 ~ chi^2(D - 1) and v are independent, and
-||x - z||^2 = ||x||^2 - 2 a ||x|| + a^2 + r^2 and x.z = a ||x|| do not contain v. So the choice needs k pairs (a, r) a
-sample, and the kept noise is its pair with any v that had no part in the choice: one z serves all. Its own pair is the
-first candidate; where another wins, z is moved along x and its part across x stretched.
+The k noises need not be drawn (derived here; the distribution is exactly that of the published algorithm). Write a
+candidate as z = a x/||x|| + r v, with v a unit vector across x. Then a ~ N(0, 1), r^2 ~ chi^2(D - 1) and v are
+independent, and neither ||x - z||^2 = ||x||^2 - 2 a ||x|| + a^2 + r^2 nor x.z = a ||x|| contains v. So the choice needs
+k pairs (a, r) a sample, and the kept noise is the chosen pair with any v that had no part in the choice: one z serves
+all. The pair of z itself is the first candidate; where another wins, z is moved along x and stretched across it.
 """
 
 from __future__ import annotations

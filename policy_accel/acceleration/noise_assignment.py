@@ -33,7 +33,7 @@ AdjustCost = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Assignment:
-    """noise [B, *S]: the pool in its new order, in its own dtype; permutation [B] int64: sample i received row
+    """noise [B, *S]: the pool in its new order, in the dtype of the pool; permutation [B] int64: sample i received row
     permutation[i] of the pool; milliseconds: what the solver took on the host; data, pool, mask: what was assigned."""
 
     noise: Tensor
@@ -160,7 +160,7 @@ def start_assignment(
             if extra_cost is not None:
                 cost = cost + extra_cost[index.unsqueeze(-1), index.unsqueeze(-2)].to(cost)
             costs.append(_to_host(cost))
-    arrived = torch.cuda.Event(blocking=True) if data.is_cuda else None
+    arrived = torch.cuda.Event(blocking=True) if data.is_cuda else None  # type: ignore[no-untyped-call]
     if arrived is not None:
         arrived.record(torch.cuda.current_stream(data.device))
 

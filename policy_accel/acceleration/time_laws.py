@@ -1,7 +1,7 @@
 """Laws of the diffusion time: which discrete times a batch is trained on, and the loss weight that goes with them.
 
-Every law is a `policy_accel.diffusion.objective.Times`. It draws times of a shape (B,), or (B, M) for M times of each
-sample, as int64 on the generator's device, where the law's tables must live (`to`); its `loss_weight` of such times is
+Each is a `policy_accel.diffusion.objective.Times`. It draws times of a shape (B,), or (B, M) for M times of each
+sample, as int64 on the generator's device, where its tables must live (`to`); its `loss_weight` of such times is
 float64 or None. A draw has two parts: variates from the generator, then a pure map to times that torch.compile can take
 whole. Nothing in either waits for the device.
 """
@@ -51,7 +51,7 @@ def invert(cdf: Tensor, u: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TableTimes:
-    """Any fixed law, given by its probabilities [T] (any positive scale).
+    """Any fixed distribution, given by its probabilities [T] (any positive scale).
 
     Args:
         probabilities: [T], kept normalised in float64.
@@ -61,7 +61,7 @@ class TableTimes:
         unbiased: weight the loss by 1 / (T p_t), so that the objective stays that of uniform times.
 
     Raises:
-        ValueError: probabilities that are no law, or a mirror outside [1, T].
+        ValueError: probabilities that are negative, not finite or all 0, or a mirror outside [1, T].
     """
 
     probabilities: Tensor
@@ -109,7 +109,7 @@ class TableTimes:
         return 1.0 / (self.timesteps * self.marginal[t]) if self.unbiased else None
 
     def to(self, device: torch.device | str) -> TableTimes:
-        """The same law with its tables on `device`."""
+        """The same distribution with its tables on `device`."""
         return replace(self, probabilities=self.probabilities.to(device))
 
 
@@ -158,7 +158,7 @@ class CurriculumTimes:
         return 1.0 / ((1.0 - share) + share * self.timesteps * self.bump[t])
 
     def to(self, device: torch.device | str) -> CurriculumTimes:
-        """The same law with its tables on `device`."""
+        """The same distribution with its tables on `device`."""
         moved = copy.copy(self)
         for name in ("bump", "uniform_cdf", "bump_cdf"):
             setattr(moved, name, getattr(self, name).to(device))
@@ -170,12 +170,12 @@ class LossSecondMoment:
 
     p_t is proportional to the root of the mean square of the last `history` losses of t, mixed with a uniform share;
     uniform until every t has `history` losses. The loss is weighted by 1 / (T p_t): the objective does not change.
-    In data-parallel training gather t and losses over the ranks before `update`, or each rank keeps a law of its own.
+    In data-parallel training gather t and losses over the ranks before `update`, or their distributions drift apart.
 
     Args:
         timesteps: number of times T.
         history: losses kept for each time.
-        uniform: share of the uniform law, in [0, 1].
+        uniform: share of the uniform distribution, in [0, 1].
         stratified: see `variates`.
 
     Raises:
@@ -205,7 +205,7 @@ class LossSecondMoment:
         return invert(cumulative(self.probabilities), variates(shape, generator, self.stratified))
 
     def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor:
-        """1 / (T p_t), float64 of t's shape. Ask before `update`, while the law is the one that t was drawn from."""
+        """1 / (T p_t), float64 of t's shape. Ask before `update`, which changes the distribution."""
         return 1.0 / (self.timesteps * self.probabilities[t])
 
     def update(self, t: Tensor, losses: Tensor) -> None:
@@ -240,14 +240,14 @@ class LossSecondMoment:
         self.counts.copy_(state["counts"])
 
     def to(self, device: torch.device | str) -> LossSecondMoment:
-        """The law with its tables on `device`; on the device where they already are both keep the same history."""
+        """The same distribution with its tables on `device`; where they are there already, both share one history."""
         moved = copy.copy(self)
         moved.losses, moved.counts = self.losses.to(device), self.counts.to(device)
         return moved
 
 
 def logit_normal_probabilities(timesteps: int, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """Logit-normal law at positions (t + 1/2) / T, normalised, [T] float64: Esser et al. 2024 (arXiv 2403.03206), 3.1.
+    """Logit-normal density at (t + 1/2) / T, normalised, [T] float64: Esser et al. 2024 (arXiv 2403.03206), 3.1.
 
     The middle times come most often; a positive mean moves them towards noise.
 

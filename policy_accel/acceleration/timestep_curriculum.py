@@ -53,7 +53,7 @@ class TimestepCurriculum:
         return self.strength * min(max((progress - self.start) / (self.end - self.start), 0.0), 1.0)
 
     def bump(self, timesteps: int, positions: Tensor | None = None) -> Tensor:
-        """The fully grown law: a Gaussian in the position, cut to the times that exist and normalised, [T] float64.
+        """The fully grown bump: a Gaussian in the position, cut to the times that exist and normalised, [T] float64.
 
         `positions` [T] are those of the times; t / timesteps when not given.
         """
@@ -103,7 +103,7 @@ def timestep_probabilities(
 def noise_matched_positions(log_snr: Tensor) -> Tensor:
     """Position t / 1000 of the linear schedule of 1000 steps that is as noisy as each time, [T] float64 in [0, 0.999].
 
-    The paper takes the noise rate for the difficulty and found its centre on image schedules; matching log(SNR) moves
+    The paper takes the noise rate as the difficulty and sets its centre for image schedules; matching log(SNR) moves
     that centre to another schedule (derived). `log_snr` [T] = log(alpha^2 / sigma^2); what is cleaner or noisier than
     the reference gets its first or last position.
     """

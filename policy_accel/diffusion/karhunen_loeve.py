@@ -83,7 +83,7 @@ class KarhunenLoeveProcess(DiscreteProcess):
 
     @property
     def betas(self) -> Tensor:
-        """Betas [T] float64 of this process' own table, for `trained_betas` of the diffusers schedulers.
+        """Betas [T] float64 of this process, for `trained_betas` of the diffusers schedulers.
 
         Raises:
             ValueError: for the raw marginal, which no variance-preserving table describes.
@@ -122,8 +122,8 @@ class KarhunenLoeveProcess(DiscreteProcess):
         """epsilon [B, M, *S] at times t [B, M] int64 of the paths drawn by `draw_path` with count = M.
 
         With K <= M the rows of a path are Z_1 .. Z_K. With K > M they are M Gaussians that the Cholesky factor of the
-        M x M covariance turns into a draw of the same law. With M = 1 every variance is 1, and the one Gaussian of the
-        path is returned as it is.
+        M x M covariance turns into a draw from the same distribution. With M = 1 every variance is 1, and the one
+        Gaussian of the path is returned unchanged.
         """
         if t.shape[1] == 1:
             return path
@@ -160,10 +160,10 @@ def karhunen_loeve_process(
     """Truncate the noise of a variance-preserving `base` after `modes` Karhunen-Loeve modes. Derived, see the module.
 
     With s(t) = sqrt(sum_k c_k(t)^2), the standard deviation that the K modes keep:
-    `matched`: alpha and sigma of the base; only the joint law over times differs. Samplers need no change.
+    `matched`: alpha and sigma of the base; only the joint distribution over times differs. Samplers need no change.
     `vp_equivalent`: alpha_bar = alpha^2 / (alpha^2 + s^2), the truncated path rescaled to unit variance.
     `raw`: alpha and s as they are; a sampler must start from N(0, s^2) (`samplers.start_scale`).
-    `clock`: the Brownian motion runs in the timestep (the chain's own increments) or, `variance`, in
+    `clock`: the Brownian motion runs in the timestep (the increments of the chain) or, `variance`, in
     v = 1 - alpha_bar, where c_k = phi_k(v) and the covariance tends to min(v_s, v_t). The base's input scales are kept.
 
     Raises:

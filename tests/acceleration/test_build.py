@@ -475,6 +475,8 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(changes: dict[str, Any], s
         ({"timesteps__law": "curriculum", "timesteps__width": -1.0}, "acceleration.timesteps.width=-1.0 must"),
         ({"timesteps__weight": "minsnr"}, "acceleration.timesteps.weight 'minsnr' is unknown"),
         ({"timesteps__weight": "min_snr", "diffusion__target": "edm"}, "diffusion.target=edm has no min_snr weight"),
+        ({"momentum__cap_warmup": -5}, "acceleration.momentum.cap_warmup=-5 must"),
+        ({"data_scale": 0.0}, "acceleration.data_scale=0.0 must"),
         (
             {"momentum__input_scale": "sigma", "diffusion__timesteps": 1},
             "acceleration.momentum.input_scale=sigma needs a base of at least 2 timesteps",
@@ -490,7 +492,10 @@ def test_what_the_library_refuses_names_the_setting(changes: dict[str, Any], sta
 def test_what_the_library_refuses_while_training_names_the_setting() -> None:
     ratio = {"noise__within": "condition", "noise__metric": "l2sq", "noise__condition_ratio": 1 / 24 + 1e-6}
     objective = build_objective(*settings(noise__choice="assignment", **ratio))
-    with pytest.raises(UserError, match=r"^acceleration\.noise\.condition_ratio=0\.041\d+ is not above .* batch of 24"):
+    with pytest.raises(
+        UserError,
+        match=r"^acceleration\.noise\.condition_ratio=0\.041\d+ leaves all noise in its place in a batch of 24",
+    ):
         drawn(objective)
     spoilt = replace(batch(), x0=batch().x0.index_fill(0, torch.tensor([3]), torch.nan))
     objective = build_objective(*settings(noise__choice="assignment"))
