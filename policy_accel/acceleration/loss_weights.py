@@ -43,7 +43,12 @@ def speed(log_snr: Tensor, target: str, *, lam: float = 0.6, tau: float = 0.7) -
 
     (1 - lam) + (2 lam - 1) r_t below tau T, with the slope of 1 - alpha_bar scaled to r_t in [0, 1] over all times; 1
     from tau T on. On the error of whatever is predicted; published for epsilon.
+
+    Raises:
+        ValueError: fewer than 3 times, of which the slope is everywhere the same.
     """
+    if len(log_snr) < 3:
+        raise ValueError(f"log_snr: slopes to compare need at least 3 times, not {len(log_snr)}.")
     slope = torch.gradient(torch.sigmoid(-log_snr.double()))[0]
     relative = (slope - slope.min()) / (slope.max() - slope.min())
     late = torch.arange(len(slope), device=slope.device) >= round(tau * len(slope))

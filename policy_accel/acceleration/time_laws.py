@@ -299,8 +299,13 @@ def speed_mirror(alpha_bar: Tensor) -> int:
 
     Its code asks for a slope below 1e-4 per step of 1000; here the threshold is scaled to the number of steps (derived:
     unscaled it is never met on short schedules). T when the slope stays above it.
+
+    Raises:
+        ValueError: fewer than 2 times.
     """
     timesteps = len(alpha_bar)
+    if timesteps < 2:
+        raise ValueError("alpha_bar: a slope needs at least 2 times.")
     slope = torch.gradient((1.0 - alpha_bar.double()).sqrt())[0]
     flat = (slope < 1e-4 * 1000 / timesteps).nonzero()
     return 1 + int(flat[0]) if len(flat) else timesteps

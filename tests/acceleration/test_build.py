@@ -475,6 +475,11 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(changes: dict[str, Any], s
         ({"timesteps__law": "curriculum", "timesteps__width": -1.0}, "acceleration.timesteps.width=-1.0 must"),
         ({"timesteps__weight": "minsnr"}, "acceleration.timesteps.weight 'minsnr' is unknown"),
         ({"timesteps__weight": "min_snr", "diffusion__target": "edm"}, "diffusion.target=edm has no min_snr weight"),
+        ({"timesteps__law": "speed", "diffusion__timesteps": 1}, "acceleration.timesteps: alpha_bar: a slope needs"),
+        (
+            {"timesteps__weight": "speed", "diffusion__timesteps": 2},
+            "acceleration.timesteps: log_snr: slopes to compare",
+        ),
         ({"momentum__cap_warmup": -5}, "acceleration.momentum.cap_warmup=-5 must"),
         ({"data_scale": 0.0}, "acceleration.data_scale=0.0 must"),
         (
