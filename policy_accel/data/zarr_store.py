@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policy_accel.data.zarr_codecs import untrusted_codecs
 from policy_accel.errors import UserError
 from policy_accel.files import explain_os_error
 
@@ -148,13 +149,16 @@ def open_array(replay: ReplayStore, name: str) -> zarr.Array:
     """The zarr array behind a name, unread.
 
     Raises:
-        UserError: its metadata is damaged or asks for a codec that is not installed; no permission.
+        UserError: its metadata is damaged or asks for a codec that is not installed or not trusted; no permission.
     """
     import zarr
 
     node, fmt = replay.arrays[name]
     try:
-        return zarr.open_array(replay.store, path=node, mode="r", zarr_format=3 if fmt == 3 else 2)
+        untrusted = untrusted_codecs(json.loads(_metadata(replay, node, fmt)), fmt)
+        array = (
+            None if untrusted else zarr.open_array(replay.store, path=node, mode="r", zarr_format=3 if fmt == 3 else 2)
+        )
     except PermissionError as error:
         raise explain_os_error(error, replay.source, "read") from error
     except Exception as error:
@@ -162,6 +166,21 @@ def open_array(replay: ReplayStore, name: str) -> zarr.Array:
             f"{replay.source}: {name} cannot be opened ({_first_line(error)}); its metadata is damaged or names "
             "a codec that is not installed: copy the file again, or write it with Blosc."
         ) from error
+    if array is None:
+        raise UserError(
+            f"{replay.source}: {name} is stored with the codec '{untrusted[0]}', which is not one of those that are "
+            "known to run no code from the file; write it with Blosc."
+        )
+    return array
+
+
+def _metadata(replay: ReplayStore, node: str, fmt: int) -> bytes:
+    name = f"{node}/{'zarr.json' if fmt == 3 else '.zarray'}"
+    path = Path(replay.source)
+    if path.is_dir():
+        return (path / name).read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name)
 
 
 def root_attributes(replay: ReplayStore) -> dict[str, Any]:
