@@ -14,20 +14,27 @@ from policy_accel.errors import UserError
 def choose_device(name: str, field: str = "training.device") -> torch.device:
     """The device called `name`; "auto" is CUDA when there is one, else the CPU.
 
+    A CUDA device without a number is that of LOCAL_RANK, which torchrun sets, else the current one.
+
     Raises:
         UserError: no such device here; `field` is where the name stood.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"{field} '{name}' is not a device; use auto, cpu, cuda or cuda:N.") from error
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"{field} '{name}' is not supported; use auto, cpu, cuda or cuda:N.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"{field} '{name}' is not here ({torch.cuda.device_count()} CUDA devices); use auto or cpu.")
-    return device
+    if device.type == "cpu":
+        return device
+    index, count = device.index, torch.cuda.device_count()
+    if index is None and count:  # `torch.cuda.set_device` needs a number
+        index = int(os.environ.get("LOCAL_RANK") or torch.cuda.current_device())
+    if index is None or index >= count:
+        raise UserError(f"{field} '{name}' is not here ({count} CUDA devices); use auto or cpu.")
+    return torch.device("cuda", index)
 
 
 def use_device(device: torch.device, *, threads: int, matmul_precision: str) -> None:
