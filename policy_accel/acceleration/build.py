@@ -75,9 +75,7 @@ def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig
         times = build_times(acceleration.timesteps, process, diffusion.family)
     with naming("diffusion"):
         check_target(diffusion.target, process)
-    with naming(
-        "acceleration", cap_warmup="acceleration.momentum.cap_warmup", target="diffusion.target", times="timesteps"
-    ):
+    with naming("acceleration", cap_warmup="acceleration.momentum.cap_warmup", target="diffusion.target"):
         return Objective(
             process,
             diffusion.target,
@@ -123,11 +121,12 @@ def build_process(diffusion: DiffusionConfig, acceleration: AccelerationConfig, 
                 f"{diffusion.family}; set acceleration.path.coupling=independent."
             )
         logit_normal = acceleration.timesteps.law == "logit_normal"
-        return diffusion.process(
-            input_scale=momentum.input_scale,
-            multiplier=momentum.multiplier,
-            flow_times="logit_normal" if logit_normal else "uniform",
-        )
+        with naming(MOMENTUM, family="diffusion.family"):
+            return diffusion.process(
+                input_scale=momentum.input_scale,
+                multiplier=momentum.multiplier,
+                flow_times="logit_normal" if logit_normal else "uniform",
+            )
     with naming("diffusion"):
         process = diffusion.process()
     assert isinstance(process, DiscreteProcess)

@@ -31,8 +31,8 @@ class DiffusionConfig:
     """Bound of the predicted sample while sampling, in normalised units; null for none."""
 
     def process(self, *, input_scale: str = "base", multiplier: float = 1.0, flow_times: str = "uniform") -> Process:
-        """The forward process; `input_scale` and `multiplier` are those of FDM for edm, vp and ve, `flow_times` the law
-        of flow's times.
+        """The forward process; `input_scale` and `multiplier` are those of FDM for edm, vp and ve, `flow_times` the
+        distribution of flow's times.
 
         Raises:
             UserError: an unknown family, or settings of it out of range.

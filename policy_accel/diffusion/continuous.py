@@ -27,10 +27,10 @@ from policy_accel.diffusion.momentum import (
 )
 from policy_accel.diffusion.predictions import SIGMA_DATA, edm_coefficients
 from policy_accel.diffusion.processes import CLEAN, Coefficients, Level, Process, per_sample
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import check_choice
 
 INPUT_SCALES = ("base", "momentum", "one")
-TIME_LAWS = ("uniform", "logit_normal")
+FLOW_DISTRIBUTIONS = ("uniform", "logit_normal")
 LOG_SIGMA_MEAN = -1.2
 LOG_SIGMA_DEVIATION = 1.2
 VP_TIME_SCALE = 999.0
@@ -73,14 +73,12 @@ class ContinuousProcess(Process):
         """The times of `steps` sampling steps.
 
         Raises:
-            UserError: fewer than 1 step, or a spacing, which only discrete times have a choice of.
+            ValueError: fewer than 1 step, or a spacing, which only discrete times have a choice of.
         """
         if steps < 1:
-            raise UserError(f"sampling.steps={steps} must be at least 1.")
+            raise ValueError(f"steps={steps} must be at least 1.")
         if spacing != SPACINGS[0]:
-            raise UserError(
-                f"sampling.spacing={spacing} has no effect on a process in continuous time; leave it at {SPACINGS[0]}."
-            )
+            raise ValueError(f"spacing={spacing} has no effect in continuous time; leave it at {SPACINGS[0]}.")
         return Grid.of(self.sampling_times(steps))
 
     @abstractmethod
@@ -92,7 +90,8 @@ class ContinuousProcess(Process):
 class SigmaProcess(ContinuousProcess):
     """x = y + sigma n: the state is never scaled, and the time is the noise-to-signal ratio sigma itself.
 
-    Preconditioning, law of the training sigmas, weight and sampling grid are those of Karras et al. 2022, table 1.
+    Preconditioning, weight, sampling grid and distribution of the training sigmas are those of Karras et al. 2022,
+    table 1.
 
     Args:
         family: edm, vp or ve.
@@ -101,7 +100,7 @@ class SigmaProcess(ContinuousProcess):
         multiplier: FDM's m, for input_scale=momentum; ve ignores it, as the released code does.
 
     Raises:
-        UserError: unknown family or input scale, or a negative multiplier.
+        ValueError: unknown family or input scale, or a negative multiplier.
     """
 
     family: str = "edm"
@@ -110,11 +109,7 @@ class SigmaProcess(ContinuousProcess):
 
     def __post_init__(self) -> None:
         check_family(self.family)
-        if self.input_scale not in INPUT_SCALES:
-            raise UserError(
-                f"acceleration.momentum.input_scale '{self.input_scale}' is unknown; "
-                f"{did_you_mean(self.input_scale, INPUT_SCALES)}"
-            )
+        check_choice("input_scale", self.input_scale, INPUT_SCALES)
         check_multiplier(self.multiplier)
 
     @property
@@ -218,26 +213,23 @@ class FlowProcess(ContinuousProcess):
     The network is told 1000 u and predicts the velocity n - x0.
 
     Args:
-        time_law: law of the training times. uniform: U(0, 1]. logit_normal: u = 1 / (1 + exp(-z)), z ~ N(0, 1)
+        distribution: of the training times. uniform: U(0, 1]. logit_normal: u = 1 / (1 + exp(-z)), z ~ N(0, 1)
             (Esser et al. 2024, equation 19 with m = 0, s = 1).
 
     Raises:
-        UserError: unknown law.
+        ValueError: unknown distribution.
     """
 
-    time_law: str = "uniform"
+    distribution: str = "uniform"
 
     targets = ("flow", "sample")
 
     def __post_init__(self) -> None:
-        if self.time_law not in TIME_LAWS:
-            raise UserError(
-                f"diffusion.time_law '{self.time_law}' is unknown; {did_you_mean(self.time_law, TIME_LAWS)}"
-            )
+        check_choice("distribution", self.distribution, FLOW_DISTRIBUTIONS)
 
     def draw_times(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
         """Training times u of `shape`, float64, on the generator's device `device`."""
-        if self.time_law == "uniform":
+        if self.distribution == "uniform":
             return 1.0 - torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
         return torch.randn(shape, generator=generator, device=device, dtype=torch.float64).sigmoid()
 

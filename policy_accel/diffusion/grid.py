@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import did_you_mean
 
 SPACINGS = ("trailing", "leading", "linspace")
 
@@ -34,10 +34,10 @@ def timestep_grid(timesteps: int, steps: int, spacing: str = SPACINGS[0]) -> Gri
     back by T // n, which misses its own next point on a linspace grid.
 
     Raises:
-        UserError: unknown spacing, or not 1 <= steps <= timesteps.
+        ValueError: unknown spacing, or not 1 <= steps <= timesteps.
     """
     if not 1 <= steps <= timesteps:
-        raise UserError(f"sampling.steps={steps}; choose between 1 and diffusion.timesteps={timesteps}.")
+        raise ValueError(f"steps={steps} must lie between 1 and timesteps={timesteps}.")
     if spacing == "leading":
         return Grid.of([i * (timesteps // steps) for i in reversed(range(steps))])
     if spacing == "trailing":
@@ -45,4 +45,4 @@ def timestep_grid(timesteps: int, steps: int, spacing: str = SPACINGS[0]) -> Gri
     if spacing == "linspace":
         stride = (timesteps - 1) / max(1, steps - 1)
         return Grid.of([round(i * stride) for i in reversed(range(steps))] if steps > 1 else [timesteps - 1])
-    raise UserError(f"sampling.spacing '{spacing}' is unknown; {did_you_mean(spacing, SPACINGS)}")
+    raise ValueError(f"spacing '{spacing}' is unknown; {did_you_mean(spacing, SPACINGS)}")

@@ -72,8 +72,8 @@ def _check(objective: Objective) -> None:
         raise ValueError(f"data_scale={objective.data_scale} must be positive and finite.")
     if path.coupling == "shared" and path.times_per_sample > 1 and not isinstance(process, KarhunenLoeveProcess):
         raise ValueError(
-            f"path.times_per_sample={path.times_per_sample} with coupling=shared needs a KarhunenLoeveProcess; choose "
-            "coupling=independent."
+            f"path with times_per_sample={path.times_per_sample} and coupling=shared needs a KarhunenLoeveProcess; "
+            "choose coupling=independent."
         )
     drawn, steps = objective.times.timesteps, process.timesteps
     if drawn != steps:

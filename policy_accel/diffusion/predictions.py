@@ -7,7 +7,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from policy_accel.diffusion.processes import Level
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import did_you_mean
 
 TARGETS = ("epsilon", "sample", "v", "negative_epsilon", "edm", "flow")
 SIGMA_DATA = 0.5
@@ -29,7 +29,7 @@ def x0_and_epsilon(
     """
     alpha, sigma = level.alpha, level.sigma
     if alpha == 0.0 and target in ("epsilon", "negative_epsilon", "edm"):
-        raise UserError(f"diffusion.target={target} says nothing about a sample of pure noise; choose flow or sample.")
+        raise ValueError(f"target={target} says nothing about a sample of pure noise; choose flow or sample.")
     if target == "sample":
         x0, epsilon = prediction, (x - alpha * prediction) / sigma
     elif target == "epsilon":
@@ -47,7 +47,7 @@ def x0_and_epsilon(
         x0 = (c_skip / alpha) * x + c_out * prediction
         epsilon = (x - alpha * x0) / sigma
     else:
-        raise UserError(f"diffusion.target '{target}' is unknown; {did_you_mean(target, TARGETS)}")
+        raise ValueError(f"target '{target}' is unknown; {did_you_mean(target, TARGETS)}")
     return (x0 if clip is None else x0.clamp(-clip, clip)), epsilon
 
 

@@ -7,6 +7,7 @@ In-painting: `known(x, level)` puts the given entries into x = alpha x_0 + sigma
 `level`. It is applied to the state before every evaluation, to the scaled input of the network (the level then has the
 input scale in alpha and sigma), and to the result (at the clean level). It may give entries as they are at every level
 (Janner et al. 2022, section 3.2), or at the noise level of the state (Song et al. 2021b, appendix I.2).
+The steps themselves (`ddim_step`, `euler_step`, `heun_correction`) are functions too: schedulers take the same ones.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from torch import Tensor
 from policy_accel.diffusion.grid import Grid
 from policy_accel.diffusion.predictions import x0_and_epsilon
 from policy_accel.diffusion.processes import CLEAN, Level, Process
-from policy_accel.errors import UserError, did_you_mean
 
 SMALLEST_VARIANCE = 1e-20
 
@@ -44,15 +44,17 @@ def _levels(process: Process, grid: Grid) -> list[tuple[Level, Level]]:
     return [(process.level(t), process.level(to)) for t, to in zip(grid.timesteps, grid.next_timesteps, strict=True)]
 
 
-def _evaluate(denoise: Denoiser, x: Tensor, level: Level, known: Known) -> Tensor:
+def _evaluate(
+    denoise: Denoiser, x: Tensor, level: Level, known: Known, target: str, clip: float | None
+) -> tuple[Tensor, Tensor]:
+    """The clipped clean sample and the noise that the denoiser sees in x."""
     dtype = torch.int64 if isinstance(level.time, int) else torch.float32
     times = torch.full((x.shape[0],), level.time, device=x.device, dtype=dtype)
-    if level.input_scale == 1.0:
-        return denoise(x, times).to(x.dtype)
-    # Asked again, because entries that are given as they are must not be scaled: s falls to zero.
-    scale = level.input_scale
-    scaled = Level(scale * level.alpha, scale * level.sigma, 1.0, level.time)
-    return denoise(known(scale * x, scaled), times).to(x.dtype)
+    model_input, scale = x, level.input_scale
+    if scale != 1.0:
+        # Asked again, because entries that are given as they are must not be scaled: s falls to zero.
+        model_input = known(scale * x, Level(scale * level.alpha, scale * level.sigma, 1.0, level.time))
+    return x0_and_epsilon(denoise(model_input, times).to(x.dtype), x, level, target, clip)
 
 
 def unchanged(x: Tensor, level: Level) -> Tensor:
@@ -64,6 +66,40 @@ def _noised_again(x: Tensor, reached: Level, level: Level, noise: Tensor) -> Ten
     """x of the level `reached` taken up to a noisier one, by the forward process between the two."""
     ratio = level.alpha / reached.alpha
     return ratio * x + math.sqrt(level.sigma**2 - ratio**2 * reached.sigma**2) * noise
+
+
+def ddim_step(x0: Tensor, epsilon: Tensor, there: Level) -> Tensor:
+    """x [B, *S] at the level `there`, of x0 and epsilon [B, *S]: DDIM with eta = 0 (Song et al. 2021, equation 12)."""
+    return there.alpha * x0 + there.sigma * epsilon if there.sigma > 0 else x0
+
+
+def euler_step(x: Tensor, x0: Tensor, here: Level, there: Level) -> Tensor:
+    """Keep x0 and the noise direction (x - alpha x0) / sigma while alpha and sigma go from `here` to `there`."""
+    kept = there.sigma / here.sigma
+    return kept * x + (there.alpha - kept * here.alpha) * x0
+
+
+def heun_correction(
+    x: Tensor, x0: Tensor, here: Level, moved: Tensor, moved_x0: Tensor, there: Level, *, straight: bool = False
+) -> Tensor:
+    """Euler's step from x at `here` to `moved` at `there`, taken with the mean of the slopes at both (Karras et al.
+    2022, algorithm 1).
+
+    Args:
+        x, x0: where the step started [B, *S], and the clean sample predicted there.
+        moved, moved_x0: the same of where Euler's step led.
+        here, there: their levels, both with noise.
+        straight: average the slopes of x along sigma, for levels whose alpha and sigma add up to 1; else those of the
+            unscaled state x / alpha along sigma / alpha.
+    """
+    if straight:
+        slope, moved_slope = (x - x0) / here.sigma, (moved - moved_x0) / there.sigma
+        interval = there.sigma - here.sigma
+    else:
+        slope = (x - here.alpha * x0) / here.sigma
+        moved_slope = (moved - there.alpha * moved_x0) / there.sigma
+        interval = there.sigma - here.sigma * there.alpha / here.alpha
+    return moved + 0.5 * interval * (moved_slope - slope)
 
 
 def ddpm(
@@ -91,7 +127,7 @@ def ddpm(
             x = _noised_again(x, reached, here, next(draws))
         reached = there
         x = known(x, here)
-        x0, _ = x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
+        x0, _ = _evaluate(denoise, x, here, known, target, clip)
         ratio = here.alpha / there.alpha
         step_variance = here.sigma**2 - ratio**2 * there.sigma**2
         x0_weight = there.alpha * step_variance / here.sigma**2
@@ -119,8 +155,8 @@ def ddim(
     """
     for here, there in _levels(process, grid):
         x = known(x, here)
-        x0, epsilon = x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
-        x = there.alpha * x0 + there.sigma * epsilon if there.sigma > 0 else x0
+        x0, epsilon = _evaluate(denoise, x, here, known, target, clip)
+        x = ddim_step(x0, epsilon, there)
     return known(x, CLEAN)
 
 
@@ -143,7 +179,7 @@ def dpm_solver_pp(
     last_step = math.nan
     for here, there in _levels(process, grid):
         x = known(x, here)
-        x0, _ = x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
+        x0, _ = _evaluate(denoise, x, here, known, target, clip)
         if there.sigma == 0:
             x = x0
             continue
@@ -154,12 +190,6 @@ def dpm_solver_pp(
         x = there.sigma / here.sigma * x - there.alpha * math.expm1(-step) * direction
         last_x0, last_step = x0, step
     return known(x, CLEAN)
-
-
-def _euler_step(x: Tensor, x0: Tensor, here: Level, there: Level) -> Tensor:
-    """Keep x0 and the noise direction (x - alpha x0) / sigma while alpha and sigma go from `here` to `there`."""
-    kept = there.sigma / here.sigma
-    return kept * x + (there.alpha - kept * here.alpha) * x0
 
 
 def euler(
@@ -180,8 +210,8 @@ def euler(
     """
     for here, there in _levels(process, grid):
         x = known(x, here)
-        x0, _ = x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
-        x = _euler_step(x, x0, here, there)
+        x0, _ = _evaluate(denoise, x, here, known, target, clip)
+        x = euler_step(x, x0, here, there)
     return known(x, CLEAN)
 
 
@@ -205,19 +235,12 @@ def heun(
     straight = all(math.isclose(here.alpha + here.sigma, 1.0, rel_tol=1e-9) for here, _ in levels)
     for here, there in levels:
         x = known(x, here)
-        x0, _ = x0_and_epsilon(_evaluate(denoise, x, here, known), x, here, target, clip)
-        moved = _euler_step(x, x0, here, there)
+        x0, _ = _evaluate(denoise, x, here, known, target, clip)
+        moved = euler_step(x, x0, here, there)
         if there.sigma > 0:
             moved = known(moved, there)
-            moved_x0, _ = x0_and_epsilon(_evaluate(denoise, moved, there, known), moved, there, target, clip)
-            if straight:
-                slope, moved_slope = (x - x0) / here.sigma, (moved - moved_x0) / there.sigma
-                interval = there.sigma - here.sigma
-            else:
-                slope = (x - here.alpha * x0) / here.sigma
-                moved_slope = (moved - there.alpha * moved_x0) / there.sigma
-                interval = there.sigma - here.sigma * there.alpha / here.alpha
-            moved = moved + 0.5 * interval * (moved_slope - slope)
+            moved_x0, _ = _evaluate(denoise, moved, there, known, target, clip)
+            moved = heun_correction(x, x0, here, moved, moved_x0, there, straight=straight)
         x = moved
     return known(x, CLEAN)
 
@@ -233,6 +256,4 @@ SAMPLERS = ("ddpm", *DETERMINISTIC_SAMPLERS)
 
 def network_evaluations(sampler: str, steps: int) -> int:
     """Evaluations of the denoiser that `steps` steps cost: 2 steps - 1 for heun, else one each."""
-    if sampler not in SAMPLERS:
-        raise UserError(f"sampling.sampler '{sampler}' is unknown; {did_you_mean(sampler, SAMPLERS)}")
     return 2 * steps - 1 if sampler == "heun" else steps

@@ -20,7 +20,7 @@ from policy_accel.diffusion.samplers import (
     start_scale,
     unchanged,
 )
-from policy_accel.errors import UserError, one_of
+from policy_accel.errors import UserError, naming, one_of
 
 HEUN_RATIO, HEUN_STEPS = 100.0, 50
 
@@ -39,7 +39,8 @@ class SamplingConfig:
     def check(self, process: Process) -> None:
         """Raise UserError unless this can sample `process`."""
         one_of("sampling.sampler", self.sampler, SAMPLERS)
-        grid = self.grid(process)
+        with naming("sampling", timesteps="diffusion.timesteps"):
+            grid = self.grid(process)
         if process.timesteps is not None and self.sampler == "heun" and self.steps < HEUN_STEPS:
             first = process.level(grid.timesteps[0])
             if first.sigma > HEUN_RATIO * first.alpha:

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion.grid import Grid
-from policy_accel.diffusion.predictions import predicted_sample
+from policy_accel.diffusion.predictions import x0_and_epsilon
 from policy_accel.diffusion.processes import CLEAN, Level, Process, per_sample
-from policy_accel.diffusion.samplers import start_scale
-from policy_accel.errors import UserError
+from policy_accel.diffusion.samplers import ddim_step, start_scale
 
 try:
     from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -22,8 +21,8 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "diffusers":
         raise
-    raise UserError(
-        "policy_accel.diffusion.schedulers needs diffusers; pip install 'policy-accel[diffusers]'"
+    raise ModuleNotFoundError(
+        "policy_accel.diffusion.schedulers needs diffusers; pip install 'policy-accel[diffusers]'", name="diffusers"
     ) from error
 
 
@@ -32,7 +31,6 @@ __all__ = [
     "LoopScheduler",
     "SchedulerMixin",
     "SchedulerOutput",
-    "ddim_step",
     "in_wide_dtype",
     "positive_count",
     "register_to_config",
@@ -48,21 +46,22 @@ class SchedulerOutput(BaseOutput):
 
 
 def positive_count(field: str, value: int) -> int:
-    """Return `value` when it is an integer of at least 1, else raise UserError."""
+    """Return `value` when it is an integer of at least 1, else raise ValueError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{field}={value} must be an integer of at least 1.")
+        raise ValueError(f"{field}={value} must be an integer of at least 1.")
     return value
+
+
+def bound(clip_sample: bool, clip_sample_range: float) -> float | None:
+    """The bound of the clean sample, None for no bound; raise ValueError unless it is positive."""
+    if clip_sample and not clip_sample_range > 0:
+        raise ValueError(f"clip_sample_range={clip_sample_range} must be positive; or choose clip_sample=False.")
+    return clip_sample_range if clip_sample else None
 
 
 def in_wide_dtype(x: Tensor) -> Tensor:
     """`x` in the dtype that the arithmetic is done in."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
-
-
-def ddim_step(x: Tensor, x0: Tensor, own_x0: Tensor, here: Level, there: Level) -> Tensor:
-    """alpha' x0 + sigma' epsilon, epsilon = (x - alpha own_x0) / sigma (Song et al. 2021, equation 12, eta = 0)."""
-    kept = there.sigma / here.sigma
-    return kept * x + there.alpha * x0 - (kept * here.alpha) * own_x0
 
 
 class LoopScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
@@ -76,9 +75,7 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def _prepare(self, process: Any, grid: Grid, target: str) -> None:
         """Set what does not change after the constructor, and `timesteps` to those of training."""
-        config = self.config
-        if config.clip_sample and not config.clip_sample_range > 0:
-            raise UserError(f"clip_sample_range={config.clip_sample_range} must be positive; or set clip_sample=False.")
+        self._clip = bound(self.config.clip_sample, self.config.clip_sample_range)
         self.process = self._placed = process
         self._target = target
         self._place(grid, [process.level(t) for t in grid.timesteps], None, None)
@@ -131,16 +128,16 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _find_step(self, timestep: Any) -> int:
         """Number of the step at `timestep`; simply the next one where reading it would wait for the device."""
         if self.num_inference_steps is None:
-            raise UserError("The scheduler has no timesteps to step through; call set_timesteps first.")
+            raise ValueError(f"timestep={timestep} is none of a loop yet; call set_timesteps first.")
         if isinstance(timestep, Tensor) and timestep.numel() != 1:
-            raise UserError(f"step takes one of scheduler.timesteps, not a tensor of shape {tuple(timestep.shape)}.")
+            raise ValueError(f"timestep must be one of scheduler.timesteps, not a tensor of {tuple(timestep.shape)}.")
         index = self._begin_index if self._step_index is None else self._step_index
         on_device = isinstance(timestep, Tensor) and timestep.device.type != "cpu"
         if index is not None and (on_device or self._times[index] == timestep):
             return index
         value = timestep.item() if isinstance(timestep, Tensor) else timestep
         if value not in self._times:
-            raise UserError(f"timestep {value} is not one of scheduler.timesteps; pass those, one after the other.")
+            raise ValueError(f"timestep={value} is not one of scheduler.timesteps; pass those, one after the other.")
         # Heun repeats a time: the last one is where a step starts.
         return len(self._times) - 1 - self._times[::-1].index(value)
 
@@ -178,26 +175,24 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         `generator` is there because pipelines pass one: nothing here is random.
 
         Raises:
-            UserError: `set_timesteps` was not called, `timestep` is none of them, or the network was given an input
+            ValueError: `set_timesteps` was not called, `timestep` is none of them, or the network was given an input
                 that `scale_model_input` had to scale and did not.
         """
         index = self._find_step(timestep)
         level = self._levels[index]
         if level.input_scale != 1.0 and not self.is_scale_input_called:
-            raise UserError(
-                f"{type(self).__name__} scales the network's input, but scale_model_input was never called; call it "
-                "before the network (DDPMPipeline and DDIMPipeline do not, so use another)."
+            raise ValueError(
+                f"model_output belongs to an input that {type(self).__name__} scales, but scale_model_input was never "
+                "called; call it before the network (DDPMPipeline and DDIMPipeline do not, so use another)."
             )
         x = in_wide_dtype(sample)
-        own_x0 = predicted_sample(model_output.to(x.dtype), x, level, self._target)
-        limit = self.config.clip_sample_range
-        x0 = own_x0.clamp(-limit, limit) if self.config.clip_sample else own_x0
-        moved = self._move(x, x0, own_x0, index)
+        x0, epsilon = x0_and_epsilon(model_output.to(x.dtype), x, level, self._target, self._clip)
+        moved = self._move(x, x0, epsilon, index)
         self._step_index = index + 1 if index + 1 < len(self._times) else None
         if not return_dict:
             return moved.to(sample.dtype), x0.to(sample.dtype)
         return SchedulerOutput(prev_sample=moved.to(sample.dtype), pred_original_sample=x0.to(sample.dtype))
 
-    def _move(self, x: Tensor, x0: Tensor, own_x0: Tensor, index: int) -> Tensor:
-        """Where step `index` leads x, given the clean sample clipped and as the network had it: DDIM."""
-        return ddim_step(x, x0, own_x0, self._levels[index], self._levels[index + 1])
+    def _move(self, x: Tensor, x0: Tensor, epsilon: Tensor, index: int) -> Tensor:
+        """Where step `index` leads x, given its clipped clean sample and its noise: DDIM."""
+        return ddim_step(x0, epsilon, self._levels[index + 1])

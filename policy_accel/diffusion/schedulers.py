@@ -30,16 +30,16 @@ from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess, karhunen
 from policy_accel.diffusion.momentum import momentum_process, vp_sigma
 from policy_accel.diffusion.objective import make_noised
 from policy_accel.diffusion.processes import DiscreteProcess, per_sample, vp_process
+from policy_accel.diffusion.samplers import euler_step, heun_correction
 from policy_accel.diffusion.scheduler_base import (
     LoopScheduler,
     SchedulerMixin,
-    ddim_step,
     in_wide_dtype,
     positive_count,
     register_to_config,
 )
 from policy_accel.diffusion.schedules import SCHEDULES
-from policy_accel.errors import UserError, one_of
+from policy_accel.errors import check_choice
 
 # A pipeline of diffusers loads a class only from a module that has SchedulerMixin.
 __all__ = ["KarhunenLoeveScheduler", "MomentumEDMScheduler", "MomentumScheduler", "SchedulerMixin"]
@@ -57,9 +57,9 @@ class _DiscreteScheduler(LoopScheduler):
         """The variance-preserving process of the config's betas; checks the rest of what the discrete ones share."""
         config = self.config
         timesteps = positive_count("num_train_timesteps", config.num_train_timesteps)
-        one_of("beta_schedule", config.beta_schedule, SCHEDULES)
-        one_of("prediction_type", config.prediction_type, tuple(PREDICTION_TYPES))
-        one_of("timestep_spacing", config.timestep_spacing, SPACINGS)
+        check_choice("beta_schedule", config.beta_schedule, SCHEDULES)
+        check_choice("prediction_type", config.prediction_type, tuple(PREDICTION_TYPES))
+        check_choice("timestep_spacing", config.timestep_spacing, SPACINGS)
         return vp_process(config.beta_schedule, timesteps, beta_start=config.beta_start, beta_end=config.beta_end)
 
     def _finish(self, process: DiscreteProcess) -> None:
@@ -70,11 +70,11 @@ class _DiscreteScheduler(LoopScheduler):
         """Choose the timesteps of a loop, on `device`; steps lead from each to the next, and then to the clean sample.
 
         Raises:
-            UserError: not 1 <= num_inference_steps <= num_train_timesteps.
+            ValueError: not 1 <= num_inference_steps <= num_train_timesteps.
         """
         timesteps = self.config.num_train_timesteps
         if positive_count("num_inference_steps", num_inference_steps) > timesteps:
-            raise UserError(f"num_inference_steps={num_inference_steps} is more than num_train_timesteps={timesteps}.")
+            raise ValueError(f"num_inference_steps={num_inference_steps} is more than num_train_timesteps={timesteps}.")
         grid = self.process.grid(num_inference_steps, self.config.timestep_spacing)
         self._place(grid, [self.process.level(t) for t in grid.timesteps], num_inference_steps, device)
 
@@ -105,7 +105,7 @@ class KarhunenLoeveScheduler(_DiscreteScheduler):
             diffusers made from it agree (in float32); loading checks it.
 
     Raises:
-        UserError: an option that is unknown or out of range, or betas that are not those of the other options.
+        ValueError: an option that is unknown or out of range, or betas that are not those of the other options.
     """
 
     process: KarhunenLoeveProcess
@@ -131,7 +131,7 @@ class KarhunenLoeveScheduler(_DiscreteScheduler):
             betas = process.betas
             given = betas if trained_betas is None else torch.as_tensor(trained_betas, dtype=torch.float64)
             if given.shape != betas.shape or not torch.allclose(given, betas, rtol=1e-6, atol=1e-9):
-                raise UserError(
+                raise ValueError(
                     "trained_betas are not those of the other options; leave them out, and name the process by "
                     "beta_schedule, beta_start, beta_end, modes, marginal and clock."
                 )
@@ -172,7 +172,7 @@ class MomentumScheduler(_DiscreteScheduler):
         prediction_type, clip_sample, clip_sample_range, timestep_spacing: as for KarhunenLoeveScheduler.
 
     Raises:
-        UserError: an option that is unknown or out of range.
+        ValueError: an option that is unknown or out of range.
     """
 
     @register_to_config
@@ -210,7 +210,7 @@ class MomentumEDMScheduler(LoopScheduler):
         clip_sample, clip_sample_range: bound of the predicted clean sample.
 
     Raises:
-        UserError: an option that is unknown or out of range.
+        ValueError: an option that is unknown or out of range.
     """
 
     process: SigmaProcess
@@ -228,9 +228,9 @@ class MomentumEDMScheduler(LoopScheduler):
         clip_sample_range: float = 1.0,
     ) -> None:
         process = SigmaProcess(family, input_scale, multiplier)
-        one_of("solver", solver, SOLVERS)
+        check_choice("solver", solver, SOLVERS)
         if prediction_type is not None:
-            one_of("prediction_type", prediction_type, process.targets)
+            check_choice("prediction_type", prediction_type, process.targets)
         grid = process.grid(positive_count("num_train_timesteps", num_train_timesteps))
         self._prepare(process, grid, prediction_type or process.targets[0])
 
@@ -248,7 +248,7 @@ class MomentumEDMScheduler(LoopScheduler):
         """Choose the timesteps of a loop of `num_inference_steps` steps, float32 on `device`.
 
         Raises:
-            UserError: num_inference_steps below 1.
+            ValueError: num_inference_steps below 1.
         """
         grid = self.process.grid(positive_count("num_inference_steps", num_inference_steps))
         levels = [self.process.level(sigma) for sigma in grid.timesteps]
@@ -281,16 +281,17 @@ class MomentumEDMScheduler(LoopScheduler):
     def _process_times(self, timesteps: Tensor) -> Tensor:
         return self.sigma_of(timesteps)
 
-    def _move(self, x: Tensor, x0: Tensor, own_x0: Tensor, index: int) -> Tensor:
+    def _move(self, x: Tensor, x0: Tensor, epsilon: Tensor, index: int) -> Tensor:
         here, there = self._levels[index], self._levels[index + 1]
         if self.config.solver == "euler" or there.sigma == 0.0:
             # Unlike DDIM's, the direction follows the clipped sample.
-            return ddim_step(x, x0, x0, here, there)
-        slope = (x - x0) / here.sigma
+            return euler_step(x, x0, here, there)
         if index % 2 == 0:
-            self._first_half = (x, slope)
-            return x + (there.sigma - here.sigma) * slope
+            self._first_half = (x, x0)
+            return euler_step(x, x0, here, there)
         if self._first_half is None:
-            raise UserError("A step of solver=heun starts at the last of two equal timesteps; begin the loop there.")
-        (start, start_slope), self._first_half = self._first_half, None
-        return start + 0.5 * (here.sigma - self._levels[index - 1].sigma) * (start_slope + slope)
+            raise ValueError(
+                f"timestep={self._times[index]} is the second half of a step of heun; begin with the first."
+            )
+        (start, start_x0), self._first_half = self._first_half, None
+        return heun_correction(start, start_x0, self._levels[index - 1], x, x0, here)

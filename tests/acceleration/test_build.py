@@ -291,7 +291,7 @@ def test_a_batch_without_what_the_assignment_needs_is_refused(missing: str) -> N
     [
         ({"times": CurriculumTimes(50)}, "times draws from 50 discrete times, and the process has 100 discrete times"),
         ({"weights": torch.ones(7)}, "weights is a table of (7,) weights"),
-        ({"path": Path(2)}, "path.times_per_sample=2 with coupling=shared needs a KarhunenLoeveProcess"),
+        ({"path": Path(2)}, "path with times_per_sample=2 and coupling=shared needs a KarhunenLoeveProcess"),
         (
             {"cap_warmup": 3, "target": "sample"},
             "target=sample does not have here; set it to 0, or choose epsilon or v.",

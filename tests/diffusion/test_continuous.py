@@ -10,7 +10,6 @@ from torch import Tensor
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.predictions import predicted_sample
 from policy_accel.diffusion.processes import CLEAN
-from policy_accel.errors import UserError
 
 # sigma, edm c_skip, c_out, c_noise, vp c_noise, ve c_noise
 PRECONDITIONERS = [
@@ -234,9 +233,9 @@ def test_sampling_grids() -> None:
     assert FlowProcess().grid(4).timesteps == (1.0, 0.75, 0.5, 0.25)
     assert FlowProcess().grid(4).next_timesteps == (0.75, 0.5, 0.25, -1.0)
     for process in (SigmaProcess(), FlowProcess()):
-        with pytest.raises(UserError, match=r"sampling.steps=0"):
+        with pytest.raises(ValueError, match=r"steps=0"):
             process.grid(0)
-        with pytest.raises(UserError, match=r"spacing=leading has no effect"):
+        with pytest.raises(ValueError, match=r"spacing=leading has no effect"):
             process.grid(4, "leading")
         assert process.grid(4, "trailing") == process.grid(4)
 
@@ -290,11 +289,11 @@ def test_flow_times() -> None:
     ("call", "sentence"),
     [
         (lambda: SigmaProcess("vq"), r"family 'vq'"),
-        (lambda: SigmaProcess("edm", "momentun"), r"acceleration.momentum.input_scale .*did you mean 'momentum'"),
+        (lambda: SigmaProcess("edm", "momentun"), r"input_scale .*did you mean 'momentum'"),
         (lambda: SigmaProcess("edm", "momentum", -1.0), r"multiplier=-1\.0"),
-        (lambda: FlowProcess("logitnormal"), r"diffusion.time_law .*did you mean 'logit_normal'"),
+        (lambda: FlowProcess("logitnormal"), r"distribution .*did you mean 'logit_normal'"),
     ],
 )
 def test_errors(call: Callable[[], object], sentence: str) -> None:
-    with pytest.raises((UserError, ValueError), match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         call()
