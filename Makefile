@@ -7,6 +7,8 @@ VENV   ?= .venv
 TORCH  ?= torch==2.15.0
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c \
 	"import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) and print('$(p)')" 2>/dev/null)))
+# Processes that run tests side by side; each takes a core and more than 1 GB.
+JOBS   ?= 2
 RUN    := $(VENV)/bin/python -m
 
 .PHONY: setup demo test lint constraints clean
@@ -26,7 +28,7 @@ demo: setup
 	$(VENV)/bin/policy-accel demo
 
 test: setup lint
-	$(RUN) pytest
+	$(RUN) pytest --numprocesses $(JOBS) --dist worksteal
 
 lint: setup
 	$(RUN) ruff check .

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 
 # Before torch is loaded: for the tiny networks of the tests, threads cost more than they bring.
@@ -9,6 +10,7 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 from pathlib import Path
 
 import pytest
+from support.memory import release_much_memory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -33,3 +35,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     real = [item for item in items if "shared_data" in getattr(item, "fixturenames", ())]
     config.hook.pytest_deselected(items=real)
     items[:] = [item for item in items if item not in real]
+
+
+def pytest_collection_finish() -> None:
+    """Imported modules stay; without them a collection of garbage is quick."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_logfinish() -> None:
+    """After the last of a test's phases, when nothing of it is held any more."""
+    release_much_memory()

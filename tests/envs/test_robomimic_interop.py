@@ -14,25 +14,19 @@ import av
 import h5py
 import numpy as np
 import pytest
-import torch._dynamo  # noqa: F401  # loads Triton, whose LLVM crashes when that of Mesa's software EGL came first
+from support.memory import release_memory
 
 from policy_accel.data import read_episodes
 from policy_accel.data.formats.base import MemoryReader
 from policy_accel.data.readers import write_episodes
-from policy_accel.envs.robosuite_demonstrations import generate
 
 OBSERVATIONS = ["object", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"]
 
 
 @pytest.fixture(scope="module")
-def demonstrations():
-    return generate(3, 11)
-
-
-@pytest.fixture(scope="module")
-def path(demonstrations, tmp_path_factory):
+def path(recorded, tmp_path_factory):
     written = tmp_path_factory.mktemp("robomimic") / "lift.hdf5"
-    write_episodes(written, MemoryReader(demonstrations), "robomimic")
+    write_episodes(written, MemoryReader(recorded), "robomimic")
     return written
 
 
@@ -50,16 +44,30 @@ def robomimic():
         for name, stub in stubs.items():
             patch.setitem(sys.modules, name, stub)
         import robomimic.utils.obs_utils as observations
+        from robomimic.envs.env_robosuite import EnvRobosuite
+
+        for name in ("reset", "reset_to"):
+            patch.setattr(EnvRobosuite, name, _releasing(getattr(EnvRobosuite, name)))
 
         observations.initialize_obs_utils_with_obs_specs({"obs": {"low_dim": OBSERVATIONS, "rgb": []}})
         yield
 
 
-def test_metadata_and_shapes(path, demonstrations):
+def _releasing(reset):
+    """A reset that frees what the one before left: each builds the whole scene again."""
+
+    def released(*arguments):
+        release_memory()
+        return reset(*arguments)
+
+    return released
+
+
+def test_metadata_and_shapes(path, recorded):
     from robomimic.utils import env_utils, file_utils
 
     environment = file_utils.get_env_metadata_from_dataset(str(path))
-    assert environment == demonstrations.metadata["env_args"]
+    assert environment == recorded.metadata["env_args"]
     assert env_utils.is_robosuite_env(environment)
     shapes = file_utils.get_shape_metadata_from_dataset(str(path), all_obs_keys=OBSERVATIONS)
     assert shapes["ac_dim"] == 7
@@ -75,7 +83,7 @@ def test_metadata_and_shapes(path, demonstrations):
 
 
 @pytest.mark.parametrize("filter_key", [None, "valid"])
-def test_sequence_dataset(path, demonstrations, filter_key):
+def test_sequence_dataset(path, recorded, filter_key):
     from robomimic.utils.dataset import SequenceDataset
 
     dataset = SequenceDataset(
@@ -90,15 +98,15 @@ def test_sequence_dataset(path, demonstrations, filter_key):
         hdf5_use_swmr=False,
         filter_by_attribute=filter_key,
     )
-    first = int(demonstrations.starts[1]) if filter_key else 0
-    assert len(dataset) == (demonstrations.lengths[1] if filter_key else demonstrations.steps)
+    first = int(recorded.starts[1]) if filter_key else 0
+    assert len(dataset) == (recorded.lengths[1] if filter_key else recorded.steps)
     item = dataset[5]
     # The item starts one frame before its step, and goes on for eight.
     rows = slice(first + 4, first + 13)
-    np.testing.assert_allclose(item["actions"], demonstrations.arrays["action"][rows])
+    np.testing.assert_allclose(item["actions"], recorded.arrays["action"][rows])
     for key in OBSERVATIONS:
-        np.testing.assert_allclose(item["obs"][key], demonstrations.arrays[key][rows])
-    last = dataset[len(dataset) - 1] if filter_key else dataset[int(demonstrations.lengths[0]) - 1]
+        np.testing.assert_allclose(item["obs"][key], recorded.arrays[key][rows])
+    last = dataset[len(dataset) - 1] if filter_key else dataset[int(recorded.lengths[0]) - 1]
     assert np.all(last["dones"][1:])
     assert np.all(last["rewards"][1:] == 1)
     assert not np.any(item["dones"])
@@ -150,28 +158,30 @@ def test_playback_writes_a_video(path, tmp_path):
     assert np.abs(frames[0].astype(float) - frames[-1]).mean() > 1
 
 
-def test_our_own_reader_gives_everything_back(path, demonstrations):
+def test_our_own_reader_gives_everything_back(path, recorded):
     read = read_episodes(path)
-    assert set(read.arrays) == set(demonstrations.arrays)
-    for key, values in demonstrations.arrays.items():
+    assert set(read.arrays) == set(recorded.arrays)
+    for key, values in recorded.arrays.items():
         assert read.arrays[key].dtype == values.dtype
         np.testing.assert_array_equal(read.arrays[key], values)
-    assert read.metadata == demonstrations.metadata
-    for ours, theirs in zip(demonstrations.episode_metadata, read.episode_metadata, strict=True):
+    assert read.metadata == recorded.metadata
+    for ours, theirs in zip(recorded.episode_metadata, read.episode_metadata, strict=True):
         assert ours.items() <= theirs.items()
 
 
-def test_files_that_its_own_scripts_make_are_read(path, demonstrations, tmp_path):
+def test_files_that_its_own_scripts_make_are_read(path, recorded, tmp_path):
     """dataset_states_to_obs renders a set anew from the recorded states, split_train_val puts filters into it."""
     from robomimic.scripts.dataset_states_to_obs import dataset_states_to_obs
     from robomimic.scripts.split_train_val import split_train_val_from_hdf5
 
-    raw = tmp_path / "demo.hdf5"
+    raw, steps = tmp_path / "demo.hdf5", 12
     raw.write_bytes(path.read_bytes())
     with h5py.File(raw, "a") as file:  # as collected: states and actions, nothing observed
         for demo in file["data"].values():
-            for group in ("obs", "next_obs"):
-                del demo[group]
+            kept = {name: demo[name][:steps] for name in ("states", "actions", "rewards", "dones")}
+            demo.clear()
+            demo.update(kept)
+            demo.attrs["num_samples"] = steps
         del file["mask"]
     dataset_states_to_obs(
         Namespace(
@@ -192,14 +202,14 @@ def test_files_that_its_own_scripts_make_are_read(path, demonstrations, tmp_path
     made = tmp_path / "image.hdf5"
     split_train_val_from_hdf5(hdf5_path=str(made), val_ratio=0.5)
     read = read_episodes(made)
-    steps = int(demonstrations.episode_ends[1])
-    np.testing.assert_array_equal(read.episode_ends, demonstrations.episode_ends[:2])
+    rows = np.concatenate([np.arange(steps), recorded.starts[1] + np.arange(steps)])
+    np.testing.assert_array_equal(read.episode_ends, [steps, 2 * steps])
     for key in ("action", "sim_state"):
-        np.testing.assert_array_equal(read.arrays[key], demonstrations.arrays[key][:steps])
+        np.testing.assert_array_equal(read.arrays[key], recorded.arrays[key][rows])
     # Observed anew from states: robosuite observes bodies 2 ms late while it runs.
-    recorded = demonstrations.arrays["robot0_eef_pos"][:steps]
+    recorded = recorded.arrays["robot0_eef_pos"][rows]
     np.testing.assert_allclose(read.arrays["robot0_eef_pos"], recorded, atol=2e-3)
-    assert read.arrays["agentview_image"].shape == (steps, 32, 32, 3)
+    assert read.arrays["agentview_image"].shape == (2 * steps, 32, 32, 3)
     assert read.arrays["agentview_image"].dtype == np.uint8
     assert read.arrays["agentview_image"].std() > 10
     assert {"next_obs.object", "reward", "done"} <= set(read.arrays)

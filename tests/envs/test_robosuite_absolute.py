@@ -11,15 +11,8 @@ from policy_accel.data import Episodes, open_episodes, read_episodes
 from policy_accel.data.formats.base import MemoryReader
 from policy_accel.data.readers import write_episodes
 from policy_accel.envs.robosuite_absolute import AbsoluteActionsReader
-from policy_accel.envs.robosuite_demonstrations import generate
 from policy_accel.envs.robosuite_env import Robosuite
 from policy_accel.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def recorded():
-    """Two episodes of Lift; `action_abs` in them is what the controller steered to while they were played."""
-    return generate(2, 0, task="lift")
 
 
 def without(recorded: Episodes, *keys: str, **facts) -> Episodes:
@@ -45,6 +38,7 @@ def convert(*arguments, absolute: bool = True):
 
 
 def test_convert_adds_what_the_controller_steered_to(recorded, relative_file, tmp_path):
+    """Which `action_abs` of the recording is: the goals while it was played."""
     path = tmp_path / "absolute.hdf5"
     convert(relative_file, path, "--to", "robomimic")
     made, given = read_episodes(path), read_episodes(relative_file)

@@ -15,13 +15,6 @@ from policy_accel.envs.robosuite_tasks import default_env_args, find_task
 from policy_accel.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def lift():
-    environment = Robosuite("lift")
-    yield environment
-    environment.close()
-
-
 def rollout(environment: Robosuite, seed: int, actions: np.ndarray) -> np.ndarray:
     """The simulator's states after a reset from a seed and after each action."""
     environment.reset(seed=seed)

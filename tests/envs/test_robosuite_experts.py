@@ -6,23 +6,19 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from policy_accel.envs import robosuite_demonstrations
+from policy_accel.envs import attempts, robosuite_demonstrations
 from policy_accel.envs.robosuite_demonstrations import generate, play
 from policy_accel.envs.robosuite_env import Robosuite
 from policy_accel.envs.robosuite_experts import DOWN, Expert, Scene, hand_rotation, hand_yaw, read_scene
 from policy_accel.errors import UserError
 
 EPISODES = 3
-
-
-@pytest.fixture(scope="module")
-def lift():
-    return generate(EPISODES, 5)
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +33,15 @@ def episode(episodes, index):
     return {key: values[rows] for key, values in episodes.arrays.items()}
 
 
-def test_every_start_of_lift_is_solved_quickly(lift, environment):
-    assert len(lift) == EPISODES
-    seeds = [facts["seed"] for facts in lift.episode_metadata]
+def test_every_start_of_lift_is_solved_quickly(recorded, environment):
+    assert len(recorded) == EPISODES
+    seeds = [facts["seed"] for facts in recorded.episode_metadata]
     # No attempt was left out: the seeds are those of the first attempts.
     assert seeds == [robosuite_demonstrations.start_seed(5, index) for index in range(EPISODES)]
     assert min(seeds) >= 2**31
-    assert lift.lengths.max() < 80
-    np.testing.assert_array_equal(np.flatnonzero(lift.arrays["done"]), lift.episode_ends - 1)
-    np.testing.assert_array_equal(np.flatnonzero(lift.arrays["reward"] == 1), lift.episode_ends - 1)
+    assert recorded.lengths.max() < 80
+    np.testing.assert_array_equal(np.flatnonzero(recorded.arrays["done"]), recorded.episode_ends - 1)
+    np.testing.assert_array_equal(np.flatnonzero(recorded.arrays["reward"] == 1), recorded.episode_ends - 1)
 
 
 @pytest.mark.parametrize(("task", "index"), [("can", 0), ("square", 1)])
@@ -58,22 +54,22 @@ def test_can_and_square_are_solved(task, index):
     environment.close()
 
 
-def test_observations_are_those_before_the_action(lift):
+def test_observations_are_those_before_the_action(recorded):
     for index in range(EPISODES):
-        arrays = episode(lift, index)
+        arrays = episode(recorded, index)
         for key in [key for key in arrays if key.startswith("next_obs.")]:
             np.testing.assert_array_equal(arrays[key][:-1], arrays[key.removeprefix("next_obs.")][1:], err_msg=key)
-    assert lift.arrays["object"].shape == (lift.steps, 10)
-    assert {key for key in lift.arrays if not key.startswith("next_obs.")} >= {
+    assert recorded.arrays["object"].shape == (recorded.steps, 10)
+    assert {key for key in recorded.arrays if not key.startswith("next_obs.")} >= {
         *("action", "action_abs", "reward", "done", "sim_state", "object"),
         *("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "robot0_joint_pos", "robot0_joint_vel"),
     }
-    assert lift.arrays["action"].dtype == lift.arrays["action_abs"].dtype == np.float32
-    assert lift.arrays["sim_state"].dtype == np.float64
+    assert recorded.arrays["action"].dtype == recorded.arrays["action_abs"].dtype == np.float32
+    assert recorded.arrays["sim_state"].dtype == np.float64
 
 
-def test_recorded_states_hold_what_was_observed(lift, environment):
-    arrays, facts = episode(lift, 1), lift.episode_metadata[1]
+def test_recorded_states_hold_what_was_observed(recorded, environment):
+    arrays, facts = episode(recorded, 1), recorded.episode_metadata[1]
     for step in (0, 7, len(arrays["action"]) - 1):
         options = {"state": arrays["sim_state"][step], "model": facts["model_file"]}
         observation, _ = environment.reset(seed=0, options=options)
@@ -86,9 +82,9 @@ def test_recorded_states_hold_what_was_observed(lift, environment):
 
 
 @pytest.mark.parametrize(("key", "actions"), [("action", "relative"), ("action_abs", "absolute")])
-def test_recorded_actions_solve_the_task_again(lift, key, actions):
-    replay = Robosuite(actions=actions, env_args=lift.metadata["env_args"])
-    arrays, facts = episode(lift, 1), lift.episode_metadata[1]
+def test_recorded_actions_solve_the_task_again(recorded, key, actions):
+    replay = Robosuite(actions=actions, env_args=recorded.metadata["env_args"])
+    arrays, facts = episode(recorded, 1), recorded.episode_metadata[1]
     replay.reset(seed=0, options={"state": arrays["sim_state"][0], "model": facts["model_file"]})
     success, apart = False, 0.0
     for step, action in enumerate(arrays[key]):
@@ -99,8 +95,8 @@ def test_recorded_actions_solve_the_task_again(lift, key, actions):
     replay.close()
 
 
-def test_absolute_actions_are_the_pose_plus_the_relative_ones(lift):
-    arrays, first = lift.arrays, lift.starts
+def test_absolute_actions_are_the_pose_plus_the_relative_ones(recorded):
+    arrays, first = recorded.arrays, recorded.starts
     position = arrays["robot0_eef_pos"] + 0.05 * arrays["action"][:, :3]
     apart = np.abs(arrays["action_abs"][:, :3] - position)
     before = Rotation.from_quat(arrays["robot0_eef_quat_site"])
@@ -114,12 +110,14 @@ def test_absolute_actions_are_the_pose_plus_the_relative_ones(lift):
     np.testing.assert_array_equal(arrays["action_abs"][:, 6], arrays["action"][:, 6])
 
 
-def test_fewer_episodes_and_more_workers_give_the_same(lift):
+def test_fewer_episodes_and_another_process_give_the_same(recorded, monkeypatch):
+    """One process stands for both workers, each of which takes 700 MB; their order is test_attempts.py's."""
+    monkeypatch.setattr(attempts, "ProcessPoolExecutor", lambda _, **options: ProcessPoolExecutor(1, **options))
     shared = generate(2, 5, workers=2)
     for key, values in shared.arrays.items():
-        np.testing.assert_array_equal(values, lift.arrays[key][: shared.steps], err_msg=key)
-    assert shared.episode_metadata == lift.episode_metadata[:2]
-    assert shared.metadata == lift.metadata
+        np.testing.assert_array_equal(values, recorded.arrays[key][: shared.steps], err_msg=key)
+    assert shared.episode_metadata == recorded.episode_metadata[:2]
+    assert shared.metadata == recorded.metadata
 
 
 def test_episodes_differ_in_more_than_their_start(environment):
@@ -137,13 +135,13 @@ def _actions(environment, seed):
     return np.array(actions)
 
 
-def test_failures_are_left_out(monkeypatch, lift):
-    limit = int(lift.lengths.min())
+def test_failures_are_left_out(monkeypatch, recorded):
+    limit = int(recorded.lengths.min())
     monkeypatch.setitem(robosuite_demonstrations.MAX_STEPS, "lift", limit)
-    best = int(np.argmin(lift.lengths))
+    best = int(np.argmin(recorded.lengths))
     made = generate(1, 5)
-    assert made.episode_metadata[0]["seed"] == lift.episode_metadata[best]["seed"]
-    np.testing.assert_array_equal(made.arrays["action"], episode(lift, best)["action"])
+    assert made.episode_metadata[0]["seed"] == recorded.episode_metadata[best]["seed"]
+    np.testing.assert_array_equal(made.arrays["action"], episode(recorded, best)["action"])
 
 
 def test_a_cube_that_is_moved_away_is_grasped_again(environment):
@@ -168,14 +166,14 @@ def test_a_cube_that_is_moved_away_is_grasped_again(environment):
     assert success
 
 
-def test_metadata_is_robomimics(lift):
-    args = lift.metadata["env_args"]
+def test_metadata_is_robomimics(recorded):
+    args = recorded.metadata["env_args"]
     assert (args["env_name"], args["type"], args["env_kwargs"]["robots"]) == ("Lift", 1, ["Panda"])
     assert args["env_version"].startswith("1.5")
-    assert args["env_kwargs"]["control_freq"] == lift.metadata["fps"] == 20
-    assert [facts["name"] for facts in lift.episode_metadata] == ["demo_0", "demo_1", "demo_2"]
-    assert [facts["filters"] for facts in lift.episode_metadata] == [["train"], ["valid"], ["train"]]
-    assert all(facts["model_file"].startswith("<mujoco") for facts in lift.episode_metadata)
+    assert args["env_kwargs"]["control_freq"] == recorded.metadata["fps"] == 20
+    assert [facts["name"] for facts in recorded.episode_metadata] == ["demo_0", "demo_1", "demo_2"]
+    assert [facts["filters"] for facts in recorded.episode_metadata] == [["train"], ["valid"], ["train"]]
+    assert all(facts["model_file"].startswith("<mujoco") for facts in recorded.episode_metadata)
 
 
 def test_cameras_show_the_recorded_states(environment):

@@ -6,6 +6,7 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
+from support.memory import release_memory
 
 from policy_accel.envs.robosuite_env import Robosuite
 from policy_accel.envs.robosuite_make import import_robosuite
@@ -30,6 +31,32 @@ def frame(observation) -> np.ndarray:
     return observation["agentview_image"].copy()
 
 
+def test_a_frequency_whose_frames_are_not_of_their_own_step_is_always_drawn():
+    """At 30 Hz robosuite samples a camera now and then in the step before."""
+    env_args = default_env_args(find_task("lift"), "1.5.1")
+    env_args["env_kwargs"]["control_freq"] = 30
+    environment = make(env_args=env_args)
+    options = deepcopy(environment.env_args["env_kwargs"])
+    found = {0: frame(environment.reset(seed=2)[0])}
+    actions = np.random.default_rng(3).uniform(-1, 1, (26, 7))
+    for step, action in enumerate(actions, start=1):
+        environment.frames_wanted = step in (13, 26)
+        observation = environment.step(action)[0]
+        if environment.frames_wanted:
+            found[step] = frame(observation)
+    environment.close()
+    release_memory()
+    plain = import_robosuite().make("Lift", **options)
+    np.random.seed(2)  # noqa: NPY002
+    frames = [plain.reset()["agentview_image"][::-1]]
+    frames += [plain.step(action)[0]["agentview_image"][::-1] for action in actions]
+    plain.close()
+    np.testing.assert_array_equal(frames[26], frames[25])  # both sampled in step 25
+    assert not np.array_equal(frames[25], frames[24])
+    for step in (0, 13, 26):
+        np.testing.assert_array_equal(found[step], frames[step])
+
+
 def test_resets_draw_whatever_is_wanted(lift):
     """Also from a recorded model, where robosuite makes its cameras' sensors again; a step that wants none does not."""
     lift.reset(seed=8)
@@ -45,28 +72,6 @@ def test_resets_draw_whatever_is_wanted(lift):
         assert not np.array_equal(later["robot0_eef_pos"], observation["robot0_eef_pos"])
         lift.frames_wanted = True
         assert not np.array_equal(frame(lift.step(PUSH)[0]), first)
-
-
-def test_a_frequency_whose_frames_are_not_of_their_own_step_is_always_drawn():
-    """At 30 Hz robosuite samples a camera now and then in the step before."""
-    env_args = default_env_args(find_task("lift"), "1.5.1")
-    env_args["env_kwargs"]["control_freq"] = 30
-    environment = make(env_args=env_args)
-    plain = import_robosuite().make("Lift", **deepcopy(environment.env_args["env_kwargs"]))
-    np.random.seed(2)  # noqa: NPY002
-    frames = [plain.reset()["agentview_image"][::-1]]
-    actions = np.random.default_rng(3).uniform(-1, 1, (26, 7))
-    frames += [plain.step(action)[0]["agentview_image"][::-1] for action in actions]
-    plain.close()
-    np.testing.assert_array_equal(frames[26], frames[25])  # both sampled in step 25
-    assert not np.array_equal(frames[25], frames[24])
-    np.testing.assert_array_equal(frame(environment.reset(seed=2)[0]), frames[0])
-    for step, action in enumerate(actions):
-        environment.frames_wanted = step % 13 == 12
-        observation = environment.step(action)[0]
-        if environment.frames_wanted:
-            np.testing.assert_array_equal(frame(observation), frames[step + 1])
-    environment.close()
 
 
 def test_environments_of_one_process_do_not_disturb_each_other(lift):

@@ -1,0 +1,34 @@
+"""What the tests of robosuite share, since it takes seconds to make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch._dynamo  # noqa: F401  # loads Triton, whose LLVM crashes when that of Mesa's software EGL came first
+
+from policy_accel.data import Episodes
+from policy_accel.envs import robosuite_demonstrations
+from policy_accel.envs.robosuite_env import Robosuite
+
+
+@pytest.fixture(scope="session")
+def lift() -> Iterator[Robosuite]:
+    """Lift with relative actions and no camera; a test that uses it resets it first."""
+    environment = Robosuite("lift")
+    yield environment
+    environment.close()
+
+
+@pytest.fixture(scope="session")
+def recorded() -> Episodes:
+    """Three episodes of the expert in Lift, generated with seed 5."""
+    return robosuite_demonstrations.generate(3, 5)
+
+
+@pytest.fixture(autouse=True)
+def one_environment_kept() -> Iterator[None]:
+    """Of those that `generate` keeps for its next call, each with hundreds of megabytes."""
+    yield
+    if robosuite_demonstrations._environment.cache_info().currsize > 1:
+        robosuite_demonstrations._environment.cache_clear()
