@@ -43,6 +43,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Libraries that count at the end what is left would count what is frozen."""
+    gc.unfreeze()
+
+
 def pytest_runtest_logfinish() -> None:
     """After the last of a test's phases, when nothing of it is held any more."""
     release_much_memory()
