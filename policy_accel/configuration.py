@@ -17,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import policy_accel.configs as shipped_configs
 from policy_accel.errors import UserError, did_you_mean
-from policy_accel.groups import check_names, groups_of, tell_hydra
+from policy_accel.groups import check_names, groups_of, register_variants, tell_hydra, variants_of
+from policy_accel.task_variants import robosuite_variants
 from policy_accel.training.run_directory import flatten
 
 CONFIG_DIR = Path(shipped_configs.__path__[0]).resolve()
@@ -52,6 +53,7 @@ IMAGES = Track(
 )
 TRACKS = (ROBOT, IMAGES)
 GROUPS_OF_A_TRACK = ("task", "recipe", "model")
+register_variants("task", robosuite_variants(), track="robot")
 
 
 def groups(track: Track = ROBOT) -> dict[str, list[str]]:
@@ -60,6 +62,8 @@ def groups(track: Track = ROBOT) -> dict[str, list[str]]:
     found["method"] = {path.stem for path in CONFIG_DIR.glob("method/*.yaml")}
     for group in groups_of(track.name):
         found.setdefault(group.name, set()).update(group.choices)
+    for name, nodes in variants_of(track.name).items():
+        found[name].update(nodes)
     return {group: sorted(names) for group, names in sorted(found.items())}
 
 

@@ -37,6 +37,7 @@ class Group:
 
 
 _GROUPS: dict[tuple[str, str | None], Group] = {}
+_VARIANTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
 
 
 def register_group(name: str, base: type, choices: Iterable[type], *, track: str | None = None) -> None:
@@ -66,6 +67,18 @@ def register_group(name: str, base: type, choices: Iterable[type], *, track: str
         group.choices[choice] = node
 
 
+def register_variants(group: str, nodes: dict[str, dict[str, Any]], *, track: str) -> None:
+    """Add choices to a group of YAML files that are made of these files: `nodes` holds, by name, a defaults list and
+    settings, as a YAML file would.
+    """
+    _VARIANTS.setdefault((group, track), {}).update(nodes)
+
+
+def variants_of(track: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """The variants of a track by group and name."""
+    return {group: nodes for (group, owner), nodes in _VARIANTS.items() if owner == track}
+
+
 def groups_of(track: str) -> list[Group]:
     """The groups of typed choices that a track has."""
     return [group for group in _GROUPS.values() if group.track in (None, track)]
@@ -77,6 +90,9 @@ def tell_hydra(track: str) -> None:
     for group in groups_of(track):
         for name, node in group.choices.items():
             store.store(group=group.name, name=name, node=node, provider="policy_accel")
+    for name_of_group, nodes in variants_of(track).items():
+        for name, variant in nodes.items():
+            store.store(group=name_of_group, name=name, node=variant, provider="policy_accel")
 
 
 def check_names(config: DictConfig, track: str) -> None:

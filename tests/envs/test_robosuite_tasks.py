@@ -5,28 +5,26 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
 import policy_accel.envs  # noqa: F401
 from policy_accel.envs.robosuite_tasks import TASKS, find_task, task_of_environment
 from policy_accel.errors import UserError
 from policy_accel.policy.demonstrations import TaskConfig
+from policy_accel.policy.run import robot_config
 
 OBSERVED = {"lift": 19, "can": 23, "square": 23, "tool_hang": 53, "transport": 59}
 """Numbers of an observation in Diffusion Policy's task files."""
 
 
-def read_task(repository, name: str) -> TaskConfig:
-    file = OmegaConf.load(repository / f"configs/task/{name}.yaml")
-    assert OmegaConf.is_missing(file, "data")
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TaskConfig), file, {"data": "demo.hdf5"}))
-    assert isinstance(config, TaskConfig)
+def read_task(name: str) -> TaskConfig:
+    config = robot_config([f"task={name}", "task.data=demo.hdf5"]).task
+    assert config.name == name
     return config
 
 
 @pytest.mark.parametrize("name", list(TASKS))
-def test_a_task_file_fits_its_environment(repository, name):
-    relative, absolute = read_task(repository, name), read_task(repository, f"{name}_abs")
+def test_a_task_file_fits_its_environment(name):
+    relative, absolute = read_task(name), read_task(f"{name}_abs")
     environment = gymnasium.make(relative.environment, **relative.environment_options)
     space = environment.observation_space
     assert sum(space[field].shape[0] for field in relative.observation) == OBSERVED[name]
@@ -41,18 +39,23 @@ def test_a_task_file_fits_its_environment(repository, name):
 
 
 @pytest.mark.parametrize("name", list(TASKS))
-def test_an_image_task_observes_the_pictures_of_its_cameras(repository, name):
+def test_an_image_task_observes_the_pictures_of_its_cameras(name):
     for suffix in ("image", "image_abs"):
-        config = read_task(repository, f"{name}_{suffix}")
+        config = read_task(f"{name}_{suffix}")
         cameras = config.environment_options["cameras"]
         assert config.images == [f"{camera}_image" for camera in cameras]
         assert tuple(cameras) == find_task(name).cameras
-        assert "object" not in config.observation
+        assert config.environment_options["image_size"] == 84
+        assert config.observation_normalization == "limits_except_quat"
+        assert config.observation == [field for field in read_task(name).observation if field != "object"]
         assert config.max_steps == find_task(name).horizon
+        actions = read_task(name + suffix.removeprefix("image"))
+        assert (config.action, config.action_rotation) == (actions.action, actions.action_rotation)
+        assert config.environment_options["actions"] == actions.environment_options["actions"]
 
 
-def test_an_image_task_is_made_as_its_file_says(repository):
-    config = read_task(repository, "lift_image")
+def test_an_image_task_is_made_as_its_file_says():
+    config = read_task("lift_image")
     environment = gymnasium.make(config.environment, **{**config.environment_options, "image_size": 16})
     observation, _ = environment.reset(seed=0)
     frames = [observation[name] for name in config.images]
