@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,29 @@ def explain_os_error(error: OSError, path: Path | str, doing: str) -> UserError:
     return UserError(f"{path}: cannot {doing} it ({error.strerror or error}); check the disk and the path.")
 
 
+def temporary_sibling(path: Path) -> Path:
+    """Where this process writes what shall become `path`: a hidden file or folder beside it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
 @contextmanager
-def new_path(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, new: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling to write a file or folder at; flush it to the disk and rename it to `path` at the end.
 
-    On any error the temporary is removed. Missing parent folders are made.
+    After a crash `path` is what it was, or whole. On any error the temporary is removed. Missing parent folders are
+    made.
+
+    Args:
+        path: a file to replace, or where there is nothing yet.
+        new: refuse to replace anything.
 
     Raises:
-        UserError: `path` exists already (it is never overwritten), the disk is full, no permission.
+        UserError: the disk is full, no permission; with `new`, `path` exists already.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = temporary_sibling(path)
     try:
-        _refuse_existing(path)
+        if new:
+            _refuse_existing(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         for folder, _, names in os.walk(temporary):
@@ -49,8 +60,9 @@ def new_path(path: Path) -> Iterator[Path]:
             sync(Path(folder))
         if temporary.is_file():
             sync(temporary)
-        _refuse_existing(path)
-        temporary.rename(path)
+        if new:
+            _refuse_existing(path)
+        os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
         raise explain_os_error(error, path, "write") from error
@@ -60,6 +72,11 @@ def new_path(path: Path) -> Iterator[Path]:
                 shutil.rmtree(temporary, ignore_errors=True)
             else:
                 temporary.unlink(missing_ok=True)
+
+
+def new_path(path: Path) -> AbstractContextManager[Path]:
+    """`replacing`, for a file or folder that is never overwritten."""
+    return replacing(path, new=True)
 
 
 def sync(path: Path) -> None:
@@ -86,23 +103,11 @@ def explained(path: Path, doing: str = "write") -> Iterator[None]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Atomically replace the file `path` by `text`: after a crash it holds the old text or the new one.
-
-    Raises:
-        UserError: the disk is full, no permission.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with explained(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text)
-            sync(temporary)
-            os.replace(temporary, path)
-            sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    """Replace the file `path` by `text`, see `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def replace_json(path: Path, value: Any) -> None:
-    """Atomically replace the file `path` by `value` as indented JSON."""
+    """Replace the file `path` by `value` as indented JSON, see `replacing`."""
     replace_text(path, json.dumps(value, indent=2) + "\n")

@@ -49,7 +49,7 @@ class Progress:
             left = (self.total - done) / rate if rate > 0 else 0.0
             print(
                 f"{self.what}: {done}/{self.total} {self.unit}s, {rate:.1f}/s, {_clock(left)} left"
-                + f", {self._note}" * bool(self._note),
+                + (f", {self._note}" if self._note else ""),
                 file=sys.stderr,
                 flush=True,
             )

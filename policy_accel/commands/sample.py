@@ -260,7 +260,7 @@ def _write(
     sources: Tensor | None,
     layout: dict[str, Any],
 ) -> None:
-    from policy_accel.images.pictures import grid, write_folder, write_npz, write_png
+    from policy_accel.images.pictures import grid, write_folder, write_image_npz, write_png
 
     write_png(folder / "grid.png", grid(images[:GRID_IMAGES], **layout))
     if sources is not None:
@@ -268,7 +268,7 @@ def _write(
     if options.png:
         write_folder(folder / "images", images, first=options.start)
     if options.npz:
-        write_npz(folder / "samples.npz", images, labels, adm_names=options.npz == "adm")
+        write_image_npz(folder / "samples.npz", images, labels, adm_names=options.npz == "adm")
 
 
 def _film(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from policy_accel.acceleration.diagnostics import QUANTILES
 from policy_accel.diagnosis.advice import Advice, p_text
 from policy_accel.diagnosis.facts import INDEPENDENT, LEAK_P, Diagnosis, NoiseFacts
-from policy_accel.files import explained
+from policy_accel.files import replacing
 
 
 def table(diagnosis: Diagnosis, advice: Sequence[Advice]) -> str:
@@ -159,7 +158,7 @@ def _advice(advice: Sequence[Advice]) -> list[str]:
 
 
 def draw_diagnosis(diagnosis: Diagnosis, path: Path) -> None:
-    """Write the picture to `path`, replacing it atomically.
+    """Write the picture to `path`, replacing what is there.
 
     Raises:
         UserError: the disk is full, no permission.
@@ -221,11 +220,5 @@ def draw_diagnosis(diagnosis: Diagnosis, path: Path) -> None:
     for axis in (leak, own, floor, schedule):
         axis.grid(alpha=0.3)
     figure.suptitle(f"{Path(diagnosis.dataset).name}: before any training")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with explained(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(temporary, dpi=110, format="png")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

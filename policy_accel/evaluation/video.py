@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from policy_accel.errors import UserError
+from policy_accel.files import temporary_sibling
 
 
 class VideoWriter:
@@ -26,7 +27,7 @@ class VideoWriter:
     def __init__(self, path: Path, fps: float) -> None:
         self.path = path
         self.fps = fps
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self._partial = temporary_sibling(path)
         self._encoder: subprocess.Popen[bytes] | None = None
 
     def add(self, frame: np.ndarray) -> None:

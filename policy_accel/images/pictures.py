@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from policy_accel.errors import UserError
 from policy_accel.evaluation.video import VideoWriter
-from policy_accel.files import explained, new_path, sync
+from policy_accel.files import explained, new_path, replacing
 from policy_accel.images.generate import ImageGenerator
 from policy_accel.images.guidance import Model
 
@@ -89,19 +88,8 @@ def write_png(path: Path, picture: np.ndarray, *, replace: bool = False) -> None
     """
     from PIL import Image
 
-    if not replace:
-        with new_path(path) as temporary:
-            Image.fromarray(picture).save(temporary, format="PNG")
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with explained(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(temporary, format="PNG")
-            sync(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replacing(path, new=not replace) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
 
 
 def write_folder(path: Path, images: Tensor, *, first: int = 0) -> None:
@@ -115,7 +103,7 @@ def write_folder(path: Path, images: Tensor, *, first: int = 0) -> None:
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(temporary / f"{number:06d}.png")
 
 
-def write_npz(path: Path, images: Tensor, labels: Tensor | None = None, *, adm_names: bool = False) -> None:
+def write_image_npz(path: Path, images: Tensor, labels: Tensor | None = None, *, adm_names: bool = False) -> None:
     """Write a new NPZ: `images` uint8 [N, H, W, C] and `labels` int64 [N]; latents as `latents` float32 [N, C, H, W].
 
     `adm_names`: call them arr_0 and arr_1, as the evaluation of Dhariwal & Nichol 2021 (guided-diffusion) does.

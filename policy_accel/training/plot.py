@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from policy_accel.files import explained
+from policy_accel.files import replacing
 from policy_accel.training.metrics import read_metrics
 
 
@@ -45,6 +45,6 @@ def plot_learning_curve(run_dir: Path) -> Path:
     for axis in axes:
         axis.grid(alpha=0.3)
     path = run_dir / "learning_curve.png"
-    with explained(path):
-        figure.savefig(path, dpi=120)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
     return path

@@ -21,7 +21,7 @@ from policy_accel.images.pictures import (
     grid,
     to_uint8,
     write_folder,
-    write_npz,
+    write_image_npz,
     write_png,
 )
 
@@ -99,7 +99,7 @@ def test_npz_is_an_image_set_again(tmp_path: Path) -> None:
     images, labels = random_images(6, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
     for names, adm in [({"images", "labels"}, False), ({"arr_0", "arr_1"}, True)]:
         path = tmp_path / f"{adm}.npz"
-        write_npz(path, images, labels, adm_names=adm)
+        write_image_npz(path, images, labels, adm_names=adm)
         with np.load(path, allow_pickle=False) as arrays:
             assert set(arrays.files) == names
             np.testing.assert_array_equal(arrays[sorted(names)[0]], images.permute(0, 2, 3, 1).numpy())
@@ -107,7 +107,7 @@ def test_npz_is_an_image_set_again(tmp_path: Path) -> None:
         assert again is not None
         np.testing.assert_array_equal(again.images, images.numpy())
         np.testing.assert_array_equal(again.labels, labels.numpy())
-    write_npz(tmp_path / "latents.npz", torch.ones(2, 4, 8, 8))
+    write_image_npz(tmp_path / "latents.npz", torch.ones(2, 4, 8, 8))
     with np.load(tmp_path / "latents.npz") as arrays:
         assert arrays.files == ["latents"]
         assert arrays["latents"].shape == (2, 4, 8, 8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import zipfile
 import zlib
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.errors import UserError
-from policy_accel.files import explained, sync
+from policy_accel.files import replacing
 from policy_accel.images.metrics.features import FeatureExtractor
 from policy_accel.images.metrics.frechet import Moments, MomentsAccumulator
 from policy_accel.images.metrics.image_batches import Images, chosen_indices, image_batch
@@ -159,13 +158,5 @@ def _read(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarra
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Atomically, and over a damaged file or that of a run at the same time, whose content is the same."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with explained(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-            sync(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
