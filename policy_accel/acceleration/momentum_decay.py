@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,44 +25,129 @@ from torch.optim import Optimizer
 
 from policy_accel.errors import check_choice
 
-LAWS = ("demon", "linear", "exponential", "matched_cosine")
 COMPOSITIONS = ("multiply", "replace")
 NEGLIGIBLE = 2.0**-54
 
 
-@dataclass(frozen=True)
-class DecayOptions:
+@dataclass
+class MomentumDecayConfig:
+    """Constant momentum: the baseline, and the base of the schedules."""
+
+    name: str = "none"
+
+
+@dataclass
+class DecaySchedule(MomentumDecayConfig):
     """How the momentum decays and what the learning rate does meanwhile."""
 
-    law: str = "demon"
-    """demon: beta / (1 - beta) falls linearly to 0 (Chen et al. 2019, arXiv 1910.04952). linear: beta falls linearly to
-    `beta_end`. exponential: beta_0 * rate^k at the k-th step of the decay, no lower than `floor`. matched_cosine: the
-    learning-rate factor is a half cosine from 1 to 1 - beta_0 and beta what goes with it (derived)."""
     compensate: bool = True
     """Scale the learning rate by (1 - beta_0) / (1 - beta)."""
-    beta_end: float = 0.5
-    rate: float = 0.9995
-    floor: float = 0.4
+    compose: str = "replace"
+    """What the compensation does to the learning rate in a run: from start_step on replace the schedule, or multiply
+    it."""
+    start_step: int | None = None
+    """First update of the decay in a run; null for the end of the warm-up."""
     beta_min: float = 0.0
-    """Lower bound of beta, whatever the schedule."""
+    """Lower bound of beta."""
     hold_beta: bool = False
     """The control: the learning rates of the schedule at constant beta_0."""
     exact_bias_correction: bool = False
     """Undo, through the learning rate, that Adam divides by 1 - beta^k, where a changing beta asks for one minus the
     product of all betas so far (derived). 5 % in runs of 50 steps at beta_0 = 0.9, 0.3 % in runs of 1000."""
 
+    @abstractmethod
+    def momentum(self, progress: float, beta_0: float, step: int | None) -> float:
+        """beta at `progress` in [0, 1] of the decay, its `step`-th step, before the bound. Raises ValueError for
+        settings out of range."""
+
+    def at(self, progress: float, beta_0: float, step: int | None = None) -> tuple[float, float]:
+        """(beta, learning-rate factor); see `momentum_decay`, whose arguments these are."""
+        if not 0.0 < beta_0 < 1.0:
+            raise ValueError(
+                f"beta_0={beta_0} must lie between 0 and 1 (both excluded); it is the momentum to decay from."
+            )
+        if not 0.0 <= self.beta_min <= beta_0:
+            raise ValueError(f"beta_min={self.beta_min} must lie between 0 and the first momentum, {beta_0}.")
+        beta = max(self.momentum(min(max(progress, 0.0), 1.0), beta_0, step), self.beta_min)
+        return beta, (1.0 - beta_0) / (1.0 - beta) if self.compensate else 1.0
+
+
+@dataclass
+class DemonDecay(DecaySchedule):
+    """beta / (1 - beta) falls linearly to 0 (Chen et al. 2019, arXiv 1910.04952)."""
+
+    name: str = "demon"
+
+    def momentum(self, progress: float, beta_0: float, step: int | None) -> float:
+        """See the base class."""
+        return beta_0 * (1.0 - progress) / ((1.0 - beta_0) + beta_0 * (1.0 - progress))
+
+
+@dataclass
+class LinearDecay(DecaySchedule):
+    """beta falls linearly to beta_end."""
+
+    name: str = "linear"
+    beta_end: float = 0.5
+
+    def momentum(self, progress: float, beta_0: float, step: int | None) -> float:
+        """See the base class."""
+        if not 0.0 <= self.beta_end <= beta_0:
+            raise ValueError(f"beta_end={self.beta_end} must lie between 0 and the first momentum, {beta_0}.")
+        return beta_0 + (self.beta_end - beta_0) * progress
+
+
+@dataclass
+class ExponentialDecay(DecaySchedule):
+    """beta_0 * rate^k at the k-th step of the decay, no lower than floor."""
+
+    name: str = "exponential"
+    rate: float = 0.9995
+    floor: float = 0.4
+
+    def momentum(self, progress: float, beta_0: float, step: int | None) -> float:
+        """See the base class."""
+        if not 0.0 < self.rate <= 1.0:
+            raise ValueError(f"rate={self.rate} must lie in (0, 1].")
+        if not 0.0 <= self.floor <= beta_0:
+            raise ValueError(f"floor={self.floor} must lie between 0 and the first momentum, {beta_0}.")
+        if step is None:
+            raise ValueError("step=None does not go with law=exponential, which counts steps; give their number.")
+        return max(beta_0 * self.rate ** max(step, 0), self.floor)
+
+
+@dataclass
+class MatchedCosineDecay(DecaySchedule):
+    """The learning-rate factor is a half cosine from 1 to 1 - beta_0, and beta what goes with it (derived)."""
+
+    name: str = "matched_cosine"
+
+    def momentum(self, progress: float, beta_0: float, step: int | None) -> float:
+        """See the base class."""
+        return 1.0 - (1.0 - beta_0) / ((1.0 - beta_0) + beta_0 * 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+MOMENTUM_DECAY_CONFIGS: tuple[type[MomentumDecayConfig], ...] = (
+    MomentumDecayConfig,
+    DemonDecay,
+    LinearDecay,
+    ExponentialDecay,
+    MatchedCosineDecay,
+)
+
+
+def decay_schedule(law: str = DemonDecay.name, **settings: Any) -> DecaySchedule:
+    """The schedule called `law` (demon, linear, exponential or matched_cosine) with its settings.
+
+    Raises:
+        ValueError: an unknown schedule. TypeError: a setting that it does not have.
+    """
+    schedules = {config.name: config for config in MOMENTUM_DECAY_CONFIGS if issubclass(config, DecaySchedule)}
+    return schedules[check_choice("law", law, schedules)](**settings)
+
 
 def momentum_decay(
-    progress: float,
-    beta_0: float,
-    *,
-    law: str = DecayOptions.law,
-    compensate: bool = DecayOptions.compensate,
-    beta_end: float = DecayOptions.beta_end,
-    rate: float = DecayOptions.rate,
-    floor: float = DecayOptions.floor,
-    beta_min: float = DecayOptions.beta_min,
-    step: int | None = None,
+    progress: float, beta_0: float, *, law: str = DemonDecay.name, step: int | None = None, **settings: Any
 ) -> tuple[float, float]:
     """Momentum and learning-rate factor at `progress` of the decay: (beta, (1 - beta_0) / (1 - beta)).
 
@@ -70,83 +157,58 @@ def momentum_decay(
     Args:
         progress: share of the decay that is done before this step, clamped to [0, 1]; at 1 demon reaches 0.
         beta_0: momentum at the start, in (0, 1).
-        law, compensate, beta_end, rate, floor, beta_min: see `DecayOptions`.
-        step: steps of the decay before this one; only `exponential` needs it.
+        law: demon, linear, exponential or matched_cosine.
+        step: steps of the decay before this one; only the exponential schedule needs it.
+        settings: of the schedule: compensate, beta_min; beta_end; rate, floor.
 
     Raises:
-        ValueError: an unknown law, or a number out of range.
+        ValueError: an unknown schedule, or a number out of range.
     """
-    check_choice("law", law, LAWS)
-    if not 0.0 < beta_0 < 1.0:
-        raise ValueError(f"beta_0={beta_0} must lie between 0 and 1 (both excluded); it is the momentum to decay from.")
-    if not 0.0 <= beta_min <= beta_0:
-        raise ValueError(f"beta_min={beta_min} must lie between 0 and the first momentum, {beta_0}.")
-    tau = min(max(progress, 0.0), 1.0)
-    if law == "demon":
-        beta = beta_0 * (1.0 - tau) / ((1.0 - beta_0) + beta_0 * (1.0 - tau))
-    elif law == "linear":
-        if not 0.0 <= beta_end <= beta_0:
-            raise ValueError(f"beta_end={beta_end} must lie between 0 and the first momentum, {beta_0}.")
-        beta = beta_0 + (beta_end - beta_0) * tau
-    elif law == "exponential":
-        if not 0.0 < rate <= 1.0:
-            raise ValueError(f"rate={rate} must lie in (0, 1].")
-        if not 0.0 <= floor <= beta_0:
-            raise ValueError(f"floor={floor} must lie between 0 and the first momentum, {beta_0}.")
-        if step is None:
-            raise ValueError("step=None does not go with law=exponential, which counts steps; give their number.")
-        beta = max(beta_0 * rate ** max(step, 0), floor)
-    else:
-        beta = 1.0 - (1.0 - beta_0) / ((1.0 - beta_0) + beta_0 * 0.5 * (1.0 + math.cos(math.pi * tau)))
-    beta = max(beta, beta_min)
-    return beta, (1.0 - beta_0) / (1.0 - beta) if compensate else 1.0
+    return decay_schedule(law, **settings).at(progress, beta_0, step)
 
 
 def decay_at(
-    step: int, steps: int, beta_0: float, options: DecayOptions | None = None, *, start_step: int = 0
+    step: int, steps: int, beta_0: float, schedule: DecaySchedule | None = None, *, start_step: int = 0
 ) -> tuple[float, float]:
-    """(beta, learning-rate factor) for the optimiser step with number `step` (from 0) of `steps`.
+    """(beta, learning-rate factor) for the optimiser step with number `step` (from 0) of `steps`; demon by default.
 
     Nothing changes before `start_step`; then progress is (step - start_step) / (steps - start_step). A pure function of
     its arguments: a resumed run gets the same numbers. With `exact_bias_correction` the first step must be the
     optimiser's first.
 
     Raises:
-        ValueError: a setting out of range, start_step outside [0, steps), or options that would change nothing.
+        ValueError: a setting out of range, start_step outside [0, steps), or settings that would change nothing.
     """
-    options = options or DecayOptions()
-    if options.hold_beta and not options.compensate:
+    schedule = schedule or DemonDecay()
+    if schedule.hold_beta and not schedule.compensate:
         raise ValueError("hold_beta=True changes nothing with compensate=False; leave one of them out.")
-    beta, factor = _decay(step, steps, beta_0, options, start_step)
-    if options.hold_beta:
+    if not 0 <= start_step < steps:
+        raise ValueError(f"start_step={start_step} must be at least 0 and less than {steps}, the steps of the run.")
+    beta, factor = _at_step(schedule, step, steps, beta_0, start_step)
+    if schedule.hold_beta:
         return beta_0, factor
-    if options.exact_bias_correction:
-        products = beta_products(steps, beta_0, options, start_step)
+    if schedule.exact_bias_correction:
+        products = beta_products(steps, beta_0, schedule, start_step)
         product = products[step] if step < len(products) else 0.0
         factor *= (1.0 - beta ** (step + 1)) / (1.0 - product)
     return beta, factor
 
 
-def _decay(step: int, steps: int, beta_0: float, options: DecayOptions, start_step: int) -> tuple[float, float]:
-    if not 0 <= start_step < steps:
-        raise ValueError(f"start_step={start_step} must be at least 0 and less than {steps}, the steps of the run.")
-    return momentum_decay(
-        (step - start_step) / (steps - start_step),
-        beta_0,
-        law=options.law,
-        compensate=options.compensate,
-        beta_end=options.beta_end,
-        rate=options.rate,
-        floor=options.floor,
-        beta_min=options.beta_min,
-        step=step - start_step,
-    )
+def _at_step(schedule: DecaySchedule, step: int, steps: int, beta_0: float, start_step: int) -> tuple[float, float]:
+    return schedule.at((step - start_step) / (steps - start_step), beta_0, step - start_step)
+
+
+def beta_products(steps: int, beta_0: float, schedule: DecaySchedule, start_step: int = 0) -> tuple[float, ...]:
+    """Products of beta over the steps 0 .. k, for k = 0, 1, ... until one minus the product is 1 in float64."""
+    return _beta_products(type(schedule), astuple(schedule), steps, beta_0, start_step)
 
 
 @lru_cache(maxsize=16)
-def beta_products(steps: int, beta_0: float, options: DecayOptions, start_step: int = 0) -> tuple[float, ...]:
-    """Products of beta over the steps 0 .. k, for k = 0, 1, ... until one minus the product is 1 in float64."""
-    betas = (_decay(step, steps, beta_0, options, start_step)[0] for step in itertools.count())
+def _beta_products(
+    kind: type[DecaySchedule], settings: tuple[Any, ...], steps: int, beta_0: float, start_step: int
+) -> tuple[float, ...]:
+    schedule = kind(*settings)
+    betas: Iterator[float] = (_at_step(schedule, step, steps, beta_0, start_step)[0] for step in itertools.count())
     products = []
     for product in itertools.accumulate(betas, lambda product, beta: product * beta):
         products.append(product)
@@ -194,26 +256,33 @@ class MomentumDecay:
         start_step: first step of the decay, for instance the end of the warm-up.
         compose: "multiply" the loop's learning rate by the factor, or "replace" it, from start_step on, by the
             optimiser's first learning rate times the factor.
-        options: fields of `DecayOptions`.
+        law, options: name and settings of the schedule, see `decay_schedule`.
 
     Raises:
         ValueError: an optimiser without momentum, a setting out of range, or options that would change nothing.
     """
 
     def __init__(
-        self, optimizer: Optimizer, steps: int, *, start_step: int = 0, compose: str = "multiply", **options: Any
+        self,
+        optimizer: Optimizer,
+        steps: int,
+        *,
+        start_step: int = 0,
+        compose: str = "multiply",
+        law: str = DemonDecay.name,
+        **options: Any,
     ) -> None:
         check_choice("compose", compose, COMPOSITIONS)
         self.optimizer, self.steps, self.start_step, self.compose = optimizer, steps, start_step, compose
         self.step_count = 0
         self.beta_0: list[float] = []
         self.lr_0: list[float] = []
-        self.options: list[DecayOptions] = []
+        self.options: list[DecaySchedule] = []
         self.averages: list[bool] = []
         self._changed: list[tuple[Any, Any]] = []
         for group in optimizer.param_groups:
             beta_0, averages = _momentum(optimizer, group)
-            chosen = DecayOptions(**options)
+            chosen = decay_schedule(law, **options)
             if chosen.exact_bias_correction and "betas" not in group:
                 raise ValueError(
                     "exact_bias_correction=True is for optimisers that divide by 1 - beta^k, such as AdamW; "

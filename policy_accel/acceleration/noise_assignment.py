@@ -22,6 +22,7 @@ from policy_accel.acceleration.noise_statistics import (
     cost_dtype,
     counted_entries,
 )
+from policy_accel.diffusion.deferred import Deferred
 from policy_accel.errors import check_choice
 
 METRICS = ("dot", "l2", "l2sq")
@@ -47,27 +48,6 @@ class Assignment:
     def statistics(self) -> AssignmentStatistics:
         """What the assignment changed, computed when it is asked for, without waiting for the device."""
         return assignment_statistics(self.data, self.pool, self.noise, self.permutation, self.mask)
-
-
-@dataclass(frozen=True)
-class PendingAssignment:
-    """An assignment whose cost is on its way to the host, or being solved there."""
-
-    data: Tensor
-    noise: Tensor
-    mask: Tensor | None
-    solution: Callable[[], tuple[Tensor, float]]
-
-    @torch.no_grad()
-    def result(self) -> Assignment:
-        """Wait for the solver (not for the device) and gather the noise.
-
-        Raises:
-            ValueError: the cost held a value that is not finite.
-        """
-        permutation, milliseconds = self.solution()
-        permutation = permutation.to(self.noise.device, non_blocking=True)
-        return Assignment(self.noise[permutation], permutation, milliseconds, self.data, self.noise, self.mask)
 
 
 def assign_noise(
@@ -132,14 +112,15 @@ def start_assignment(
     standardize: bool = False,
     extra_cost: Tensor | None = None,
     adjust_cost: AdjustCost | None = None,
-) -> PendingAssignment:
+) -> Deferred[Assignment]:
     """`assign_noise` for the next batch while this one trains; the arguments are the same.
 
     The cost is computed at once on the current stream and copied to pinned memory without waiting; a thread of
     `executor` (a ThreadPoolExecutor) waits for the copy and runs SciPy's solver, which releases the interpreter lock.
     Call it before the work of the current step is queued, or the copy queues behind that work. Without an executor
-    `result()` solves. Labels on the host let the device compute the costs inside the groups only; labels on the device
-    are not waited for, they travel with the cost of the whole batch.
+    `result()` solves; it raises the ValueError of a cost that is not finite. Labels on the host let the device compute
+    the costs inside the groups only; labels on the device are not waited for, they travel with the cost of the whole
+    batch.
     """
     _check(data, noise, metric, block_size, groups, extra_cost, adjust_cost)
     counted = counted_entries(data, mask)
@@ -176,7 +157,13 @@ def start_assignment(
         milliseconds = 1e3 * (time.perf_counter() - started)
         return (permutation.pin_memory() if data.is_cuda else permutation), milliseconds
 
-    return PendingAssignment(data, noise, mask, solve if executor is None else executor.submit(solve).result)
+    @torch.no_grad()
+    def assigned(solution: tuple[Tensor, float]) -> Assignment:
+        permutation = solution[0].to(noise.device, non_blocking=True)
+        return Assignment(noise[permutation], permutation, solution[1], data, noise, mask)
+
+    # Waits for the solver, not for the device.
+    return Deferred(solve if executor is None else executor.submit(solve).result).then(assigned)
 
 
 def _check(

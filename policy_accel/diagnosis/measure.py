@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policy_accel.acceleration.config import NoiseConfig
+from policy_accel.acceleration.assigned_noise import GroupedAssignmentConfig
 from policy_accel.acceleration.diagnostics import (
     USEFUL_LOG_SNR,
     condition_leak,
@@ -23,11 +23,15 @@ from policy_accel.acceleration.diagnostics import (
     target_variance,
     transport_distance,
 )
+from policy_accel.acceleration.nearest_choice import NearestNoiseConfig
+from policy_accel.acceleration.noise_choices import ChosenNoiseConfig, NoiseConfig
 from policy_accel.acceleration.timestep_curriculum import noise_matched_positions, timestep_probabilities
+from policy_accel.acceleration.timesteps import CurriculumConfig
 from policy_accel.diagnosis.data import data_facts
 from policy_accel.diagnosis.facts import INDEPENDENT, Diagnosis, LevelFacts, NoiseFacts, ScheduleFacts
-from policy_accel.diffusion import Batch, DiscreteProcess, Path, Process
-from policy_accel.diffusion.laws import Chosen, NoiseChoice
+from policy_accel.diffusion import Batch, DiscreteProcess, Process, Repetition
+from policy_accel.diffusion.deferred import Deferred
+from policy_accel.diffusion.noise import Noise, NoiseChoice
 from policy_accel.diffusion.processes import Level
 from policy_accel.errors import UserError, naming
 from policy_accel.policy.config import RobotConfig
@@ -64,7 +68,7 @@ Report = Callable[[str], None]
 
 
 @dataclass
-class _Recorder:
+class _Recorder(NoiseChoice):
     """Stands in an objective for its choice of noise and keeps what it is given and what it gives."""
 
     choice: NoiseChoice
@@ -74,7 +78,7 @@ class _Recorder:
     moved: list[Tensor] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Chosen:
+    def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Deferred[Noise]:
         """Choose and wait."""
         pools: list[Tensor] = []
 
@@ -83,15 +87,16 @@ class _Recorder:
             return pools[-1]
 
         started = time.perf_counter()
-        noise, permutation = self.choice.begin(batch, drawn, generator, step).result()
-        noise.flatten()[0].item()  # waits for the device
+        chosen = self.choice.begin(batch, drawn, generator, step).result()
+        chosen.noise.flatten()[0].item()  # waits for the device
         self.seconds.append(time.perf_counter() - started)
         self.x0.append(batch.x0)
-        self.noise.append(noise)
+        self.noise.append(chosen.noise)
         self.before.append(pools[0] if pools else draw())
+        permutation = chosen.permutation
         if permutation is not None:
             self.moved.append(permutation != torch.arange(len(permutation), device=permutation.device))
-        return Chosen(lambda: (noise, permutation))
+        return Deferred.of(chosen)
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ def diagnose(dataset: str, overrides: Sequence[str], *, rows: int = ROWS, report
         )
     device = choose_device(config.training.device)
     use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
-    plain = tuple(o for o in base if not o.startswith(("method=", "acceleration.noise.")))
+    plain = tuple(o for o in base if not o.startswith(("method=", "acceleration.noise.", "acceleration/noise=")))
     report("data")
     task = build_task(_with_noise(config, NoiseConfig()))
     task.to(device)
@@ -187,7 +192,8 @@ def quoted(value: str) -> str:
 
 def _with_noise(config: RobotConfig, noise: NoiseConfig) -> RobotConfig:
     """`config` with this choice of noise, in force from the first update on."""
-    noise = replace(noise, start_step=0, start_score=None)
+    if isinstance(noise, ChosenNoiseConfig):
+        noise = replace(noise, start_step=0, start_score=None)
     return replace(config, acceleration=replace(config.acceleration, noise=noise))
 
 
@@ -198,13 +204,13 @@ def _choices(
     known = []
     for name, own in CHOICES:
         noise = robot_config([*plain, *own]).acceleration.noise
-        if noise.within == "groups" and noise.groups > windows // 4:
+        if isinstance(noise, GroupedAssignmentConfig) and noise.groups > windows // 4:
             noise = replace(noise, groups=windows // 4)
             own = (*own, f"acceleration.noise.groups={noise.groups}")
         known.append(noise)
         yield name, own, noise
     configured = config.acceleration.noise
-    if configured.choice != "independent" and configured not in known:
+    if configured != NoiseConfig() and configured not in known:
         yield CONFIGURED, tuple(o for o in overrides if o not in plain), configured
 
 
@@ -218,7 +224,7 @@ def _draw(task: ChunkTask, config: RobotConfig, rows: int, device: torch.device)
     size = _batch_size(config, task)
     order = DataOrder(task.samples, size, config.seed, device, groups=task.groups, run=task.group_run)
     recorder = _Recorder(task.objective.noise)
-    objective = replace(task.objective, noise=recorder, path=Path())
+    objective = replace(task.objective, noise=recorder, repetition=Repetition())
     times, noises = (named_generator(config.seed, "diagnosis", name, device=device) for name in ("time", "noise"))
     conditions, whole = [], []
     for step in range(max(1, min(rows, task.samples) // size)):
@@ -255,7 +261,7 @@ def _noise_facts(name: str, overrides: tuple[str, ...], drawn: _Drawn, noise: No
         drawn.rows_moved,
         leak,
         drawn.milliseconds,
-        noise.candidates if noise.choice == "nearest" else None,
+        noise.candidates if isinstance(noise, NearestNoiseConfig) else None,
     )
 
 
@@ -276,7 +282,7 @@ def _level_facts(task: ChunkTask, config: RobotConfig, kept: dict[str, _Drawn]) 
 
 
 def _levels(process: Process, seed: int) -> list[Level]:
-    """Levels evenly spread in log-SNR over what uniform times (or the process' own law) visit, cleanest first."""
+    """Levels evenly spread in log-SNR over what uniform times (or the process' own) visit, cleanest first."""
     times = _own_times(process, seed) if process.timesteps is None else torch.arange(process.timesteps)
     log_snr = process.log_snr_at(times).cpu()
     low, high = (float(end.clamp(*SHOWN_LOG_SNR)) for end in (log_snr.min(), log_snr.max()))
@@ -292,14 +298,15 @@ def _own_times(process: Process, seed: int) -> Tensor:
 def _schedule_facts(process: Process, config: RobotConfig) -> ScheduleFacts:
     if isinstance(process, DiscreteProcess):
         process = process.to("cpu")
-        law = config.acceleration.timesteps
-        positions = noise_matched_positions(process.log_snr) if law.positions == "noise" else None
+        timesteps = config.acceleration.timesteps
+        curriculum = timesteps if isinstance(timesteps, CurriculumConfig) else CurriculumConfig()
+        positions = noise_matched_positions(process.log_snr) if curriculum.positions == "noise" else None
         bump = timestep_probabilities(
             1.0,
             process.timesteps,
-            center=law.center,
-            width=law.width,
-            strength=law.strength,
+            center=curriculum.center,
+            width=curriculum.width,
+            strength=curriculum.strength,
             positions=positions,
         )
         coverage = {

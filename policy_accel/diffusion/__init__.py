@@ -4,13 +4,14 @@ from policy_accel.diffusion.batch import Batch, Noised
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.grid import SPACINGS, Grid, timestep_grid
 from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess, karhunen_loeve_process
-from policy_accel.diffusion.laws import Path, UniformTimes
 from policy_accel.diffusion.momentum import momentum_input_scale, momentum_process
 from policy_accel.diffusion.objective import Objective, make_noised, squared_errors, weighted_squared_error
 from policy_accel.diffusion.predictions import TARGETS, predicted_sample
 from policy_accel.diffusion.processes import DiscreteProcess, Process, vp_process
+from policy_accel.diffusion.repetition import Repetition
 from policy_accel.diffusion.samplers import SAMPLERS, ddim, ddpm, dpm_solver_pp, euler, heun
 from policy_accel.diffusion.schedules import SCHEDULES, alpha_bar_table
+from policy_accel.diffusion.timesteps import TimestepDistribution, UniformTimes
 
 __all__ = [
     "SAMPLERS",
@@ -24,9 +25,10 @@ __all__ = [
     "KarhunenLoeveProcess",
     "Noised",
     "Objective",
-    "Path",
     "Process",
+    "Repetition",
     "SigmaProcess",
+    "TimestepDistribution",
     "UniformTimes",
     "alpha_bar_table",
     "ddim",

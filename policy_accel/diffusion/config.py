@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.processes import Process, vp_process
-from policy_accel.errors import UserError, one_of, refuse_idle
+from policy_accel.errors import UserError, naming, one_of, refuse_idle
 
 FAMILIES = ("ddpm", "edm", "vp", "ve", "flow")
 
@@ -30,9 +30,8 @@ class DiffusionConfig:
     clip_sample: float | None = 1.0
     """Bound of the predicted sample while sampling, in normalised units; null for none."""
 
-    def process(self, *, input_scale: str = "base", multiplier: float = 1.0, flow_times: str = "uniform") -> Process:
-        """The forward process; `input_scale` and `multiplier` are those of FDM for edm, vp and ve, `flow_times` the
-        distribution of flow's times.
+    def process(self) -> Process:
+        """The forward process, without accelerations.
 
         Raises:
             UserError: an unknown family, or settings of it out of range.
@@ -46,7 +45,8 @@ class DiffusionConfig:
         because = f"diffusion.schedule={self.schedule}" if self.family == "ddpm" else f"diffusion.family={self.family}"
         refuse_idle(self, "diffusion", used, because)
         if self.family == "ddpm":
-            return vp_process(self.schedule, self.timesteps, beta_start=self.beta_start, beta_end=self.beta_end)
+            with naming("diffusion"):
+                return vp_process(self.schedule, self.timesteps, beta_start=self.beta_start, beta_end=self.beta_end)
         if self.family == "flow":
-            return FlowProcess(flow_times)
-        return SigmaProcess(self.family, input_scale=input_scale, multiplier=multiplier)
+            return FlowProcess()
+        return SigmaProcess(self.family)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion.grid import SPACINGS, Grid
-from policy_accel.diffusion.laws import ProcessTimes
 from policy_accel.diffusion.momentum import (
     BETA_MIN,
     BETA_RANGE,
@@ -27,6 +26,7 @@ from policy_accel.diffusion.momentum import (
 )
 from policy_accel.diffusion.predictions import SIGMA_DATA, edm_coefficients
 from policy_accel.diffusion.processes import CLEAN, Coefficients, Level, Process, per_sample
+from policy_accel.diffusion.timesteps import ProcessTimes
 from policy_accel.errors import check_choice
 
 INPUT_SCALES = ("base", "momentum", "one")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
 
 from policy_accel.diffusion.batch import Batch, Noised, repeat_rows
+from policy_accel.diffusion.deferred import Deferred
 from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess
-from policy_accel.diffusion.laws import IndependentNoise, NoiseChoice, Path, Times
 from policy_accel.diffusion.momentum import weight_cap
+from policy_accel.diffusion.noise import IndependentNoise, Noise, NoiseChoice
 from policy_accel.diffusion.predictions import edm_coefficients
-from policy_accel.diffusion.processes import Process, per_sample
+from policy_accel.diffusion.processes import Level, Process, per_sample
+from policy_accel.diffusion.repetition import Repetition
+from policy_accel.diffusion.timesteps import TimestepDistribution
 from policy_accel.errors import did_you_mean
 
 
@@ -66,14 +68,14 @@ def make_noised(
 
 def _check(objective: Objective) -> None:
     """Raise ValueError unless the parts of an objective go together."""
-    process, path, target = objective.process, objective.path, objective.target
+    process, repetition, target = objective.process, objective.repetition, objective.target
     check_target(target, process)
     if not 0 < objective.data_scale < math.inf:
         raise ValueError(f"data_scale={objective.data_scale} must be positive and finite.")
-    if path.coupling == "shared" and path.times_per_sample > 1 and not isinstance(process, KarhunenLoeveProcess):
+    if repetition.shares_path and not isinstance(process, KarhunenLoeveProcess):
         raise ValueError(
-            f"path with times_per_sample={path.times_per_sample} and coupling=shared needs a KarhunenLoeveProcess; "
-            "choose coupling=independent."
+            f"repetition has times_per_sample={repetition.times_per_sample} with coupling=shared, which needs a "
+            "KarhunenLoeveProcess; choose coupling=independent."
         )
     drawn, steps = objective.times.timesteps, process.timesteps
     if drawn != steps:
@@ -99,14 +101,14 @@ def _described(timesteps: int | None) -> str:
 
 @dataclass(frozen=True)
 class Objective:
-    """Denoising objective: a process and a target, with the laws of time, noise and weight.
+    """Denoising objective: a process and a target, with the choices of timestep, noise and weight.
 
     Args:
         process: forward process.
         target: what the denoiser predicts.
-        times: law of the times; None for uniform ones (discrete) or the process' own law (continuous).
+        times: distribution of the times; None for the process' own (uniform where time is discrete).
         noise: which noise each sample gets.
-        path: times per sample.
+        repetition: times per sample.
         weights: [T] float64 on the loss by time, or None. Discrete processes only.
         cap_warmup: updates over which FDM's cap on the loss weight grows until it is gone; 0 for no cap.
         data_scale: factor on the data while they are diffused, undone after sampling (Immiscible Diffusion's "image
@@ -118,9 +120,9 @@ class Objective:
 
     process: Process
     target: str = "epsilon"
-    times: Times = field(default=None)  # type: ignore[assignment]
+    times: TimestepDistribution = field(default=None)  # type: ignore[assignment]
     noise: NoiseChoice = field(default_factory=IndependentNoise)
-    path: Path = field(default_factory=Path)
+    repetition: Repetition = field(default_factory=Repetition)
     weights: Tensor | None = None
     cap_warmup: int = 0
     data_scale: float = 1.0
@@ -138,8 +140,7 @@ class Objective:
     def plain(self) -> Objective:
         """The same process, target and data scale with uniform times, independent noise and no extra weight: for
         validation, whose loss is then comparable among all methods that leave those three alone."""
-        alone = Path(coupling="independent")
-        return Objective(self.process, self.target, path=alone, data_scale=self.data_scale)
+        return Objective(self.process, self.target, data_scale=self.data_scale)
 
     def draw(
         self,
@@ -153,7 +154,7 @@ class Objective:
     ) -> Noised:
         """Draw times and noise for a batch (or bare x0 [B, *S] with `known`) and noise all but its known entries."""
         whole = Batch(batch, known=known) if isinstance(batch, Tensor) else batch
-        return self.begin(whole, time_generator, noise_generator, step=step, progress=progress)()
+        return self.begin(whole, time_generator, noise_generator, step=step, progress=progress).result()
 
     def begin(
         self,
@@ -163,8 +164,8 @@ class Objective:
         *,
         step: int = 0,
         progress: float = 0.0,
-    ) -> Callable[[], Noised]:
-        """Do all the drawing for a batch now; the result, called later, waits for the choice of noise and noises.
+    ) -> Deferred[Noised]:
+        """Do all the drawing for a batch now; the result waits for the choice of noise.
 
         Args:
             batch: clean samples.
@@ -175,39 +176,39 @@ class Objective:
         if self.data_scale != 1.0:
             center = None if batch.center is None else self.data_scale * batch.center
             batch = replace(batch, x0=self.data_scale * batch.x0, center=center)
-        repeats = self.path.repeats
-        rows = batch.x0.shape[0]
-        times = self.path.times_per_sample if self.path.coupling != "fresh" else 1
-        t = self.times.draw((rows, times) if times > 1 else (rows,), time_generator, progress)
-        if repeats < times:
-            subset = torch.rand(t.shape, device=t.device, generator=time_generator).argsort(dim=1)[:, :repeats]
-            t = t.gather(1, subset)
+        t = self._draw_times(len(batch.x0), time_generator, progress)
+        repeated = repeat_rows(batch, self.repetition.repeats)
         process = self.process
-        if times > 1 and self.path.coupling == "shared" and isinstance(process, KarhunenLoeveProcess):
-            several = t.view(rows, -1)
-            eps = process.draw_path_noise(tuple(batch.x0.shape), several, noise_generator, dtype=batch.x0.dtype)
+        if self.repetition.shares_path and isinstance(process, KarhunenLoeveProcess):
+            epsilon = process.draw_path_noise(tuple(batch.x0.shape), t, noise_generator, dtype=batch.x0.dtype)
+
             # A path belongs to its times: rows of the pool (times and noises together) are what is assigned.
-            chosen = self.noise.begin(batch, lambda: eps[:, 0], noise_generator, step)
+            def moved(chosen: Noise) -> Noised:
+                rows = slice(None) if chosen.permutation is None else chosen.permutation
+                return self._noised(repeated, epsilon[rows].flatten(0, 1), t[rows].flatten(), step, progress)
 
-            def finish_path() -> Noised:
-                permutation = chosen.result()[1]
-                moved, moved_t = (eps, several) if permutation is None else (eps[permutation], several[permutation])
-                return self._noised(repeat_rows(batch, repeats), moved.flatten(0, 1), moved_t.flatten(), step, progress)
-
-            return finish_path
-        batch = repeat_rows(batch, repeats)
+            return self.noise.begin(batch, lambda: epsilon[:, 0], noise_generator, step).then(moved)
 
         def pool() -> Tensor:
-            x0 = batch.x0
+            x0 = repeated.x0
             return torch.randn(x0.shape, device=x0.device, dtype=x0.dtype, generator=noise_generator)
 
-        independent = self.noise.begin(batch, pool, noise_generator, step)
-        return lambda: self._noised(batch, independent.result()[0], t.flatten(), step, progress)
+        chosen = self.noise.begin(repeated, pool, noise_generator, step)
+        return chosen.then(lambda chosen: self._noised(repeated, chosen.noise, t.flatten(), step, progress))
+
+    def _draw_times(self, samples: int, generator: torch.Generator, progress: float) -> Tensor:
+        """Times of the network evaluations: [samples], or [samples, repeats] where a sample has several."""
+        times, repeats = self.repetition.times_of_a_sample, self.repetition.repeats
+        t = self.times.draw((samples, times) if times > 1 else (samples,), generator, progress)
+        if repeats < times:
+            subset = torch.rand(t.shape, device=t.device, generator=generator).argsort(dim=1)[:, :repeats]
+            t = t.gather(1, subset)
+        return t
 
     def _noised(self, batch: Batch, noise: Tensor, t: Tensor, step: int, progress: float) -> Noised:
         weight = self._weight(t, step, progress)
         noised = make_noised(self.process, batch.x0, noise, t, self.target, batch.known, weight)
-        return replace(noised, counted=batch.counted, repeats=self.path.repeats)
+        return replace(noised, counted=batch.counted, repeats=self.repetition.repeats)
 
     def _weight(self, t: Tensor, step: int, progress: float) -> Tensor | None:
         """Product of the weights that are in force, [R] float64, or None when there is none."""
@@ -220,10 +221,11 @@ class Objective:
         in_force = [factor for factor in factors if factor is not None]
         return reduce(torch.mul, in_force) if in_force else None
 
-    @property
-    def learns(self) -> bool:
-        """Whether the law of the times learns from the losses (`times.update(t [R], errors [R])`)."""
-        return hasattr(self.times, "update")
+    @cached_property
+    def noisiest(self) -> Level:
+        """The last of the discrete times; the first call waits for the device."""
+        assert self.process.timesteps is not None
+        return self.process.level(self.process.timesteps - 1)
 
 
 def squared_errors(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:

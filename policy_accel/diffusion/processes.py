@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion.grid import SPACINGS, Grid, timestep_grid
-from policy_accel.diffusion.laws import Times, UniformTimes
 from policy_accel.diffusion.schedules import alpha_bar_table
+from policy_accel.diffusion.timesteps import TimestepDistribution, UniformTimes
 
 
 def per_sample(coefficient: Tensor, like: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class Process(ABC):
         return None
 
     @abstractmethod
-    def times(self) -> Times:
+    def times(self) -> TimestepDistribution:
         """The usual distribution of the training times."""
 
     @abstractmethod

@@ -13,7 +13,7 @@ from policy_accel.images.evaluate import ImageEvaluationConfig
 from policy_accel.images.generate import ImageSamplingConfig
 from policy_accel.images.sets import ImageTaskConfig
 from policy_accel.models import ModelConfig, denoiser_configs
-from policy_accel.training.run_config import RunConfig
+from policy_accel.training.config import RunConfig
 
 
 @dataclass

@@ -25,7 +25,8 @@ from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.devices import choose_device
 from policy_accel.training.loop import Trained, train
 from policy_accel.training.post_hoc_ema import synthesize
-from policy_accel.training.runs import check_noise_schedule, checkpoint_path, read_typed_config, seeded_weights
+from policy_accel.training.randomness import seeded_weights
+from policy_accel.training.run_directory import checkpoint_path, read_typed_config
 
 
 def image_config(overrides: list[str]) -> ImageConfig:
@@ -62,12 +63,7 @@ def check_config(config: ImageConfig) -> Objective:
             f"acceleration.noise.center={config.acceleration.noise.center} predicts the sample from a policy's "
             "observation; for images choose none."
         )
-    check_noise_schedule(
-        config.acceleration.noise,
-        config.training,
-        scored=config.evaluation.curve_samples > 0,
-        to_score="evaluation.curve_samples",
-    )
+    config.check_noise(scored=config.evaluation.curve_samples > 0, to_score="evaluation.curve_samples")
     return objective
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policy_accel.acceleration.config import NoiseConfig
+from policy_accel.acceleration.assigned_noise import ConditionalAssignmentConfig, GroupedAssignmentConfig
+from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.data.images import ImageSet
-from policy_accel.diffusion import Objective
+from policy_accel.diffusion import Batch, Objective
 from policy_accel.errors import UserError
 from policy_accel.images.augment import PARAMETERS, EdmAugmentation, horizontal_flip
 from policy_accel.images.representation import Representation
@@ -19,7 +20,7 @@ from policy_accel.images.sets import ImageSplit, ImageTaskConfig, fits
 from policy_accel.memory import free_memory
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.flops import training_flops
-from policy_accel.training.task import Batch
+from policy_accel.training.task import Task
 
 Evaluator = Callable[..., dict[str, Any] | None]
 
@@ -29,7 +30,7 @@ def condition_size(config: ImageTaskConfig, classes: int) -> int:
     return (classes if config.conditional else 0) + (PARAMETERS if config.augmentation == "edm" else 0)
 
 
-class ImageTask:
+class ImageTask(Task):
     """Images for the training core.
 
     They lie on the device as uint8 when they fit, and are turned into x0 there; else each batch is gathered from the
@@ -63,18 +64,10 @@ class ImageTask:
         self.samples = len(split.train)
         self.validation_samples = min(config.validation_images, len(split.held_out))
         self.fingerprint = f"{split.train.fingerprint()}/{self.samples}"
-        self.group_run = noise.group_run
-        self.groups = _labels(split.train) if noise.within == "groups" else None
-        if noise.within == "condition" and not self.classes:
-            raise UserError(
-                "acceleration.noise.within=condition compares the classes that the model is told; set "
-                "task.conditional=true."
-            )
-        if noise.within == "condition" and config.augmentation == "edm":
-            raise UserError(
-                "acceleration.noise.within=condition compares the classes, and with task.augmentation=edm the model is "
-                "told the augmentation beside them; set task.augmentation=flip."
-            )
+        if isinstance(noise, GroupedAssignmentConfig):
+            self.groups, self.group_run = _labels(split.train, noise.name), noise.group_run
+        if isinstance(noise, ConditionalAssignmentConfig):
+            self._check_conditions(noise.name)
         self.train, self.validation = _Images(split.train), _Images(split.held_out, self.validation_samples)
         self.one_hot = torch.eye(self.classes)
         self.augmentation = EdmAugmentation(config.augmentation_probability) if config.augmentation == "edm" else None
@@ -85,6 +78,19 @@ class ImageTask:
             "latent_scale": representation.latent_scale,
         }
         self.flops_per_sample = training_flops(model, split.train.shape, self.condition_dim)
+
+    def _check_conditions(self, choice: str) -> None:
+        """Raise UserError unless the model's condition is the class alone, which the choice of noise compares."""
+        if not self.classes:
+            raise UserError(
+                f"acceleration.noise.name={choice} compares the classes that the model is told; set "
+                "task.conditional=true."
+            )
+        if self.config.augmentation == "edm":
+            raise UserError(
+                f"acceleration.noise.name={choice} compares the classes, and with task.augmentation=edm the model is "
+                "told the augmentation beside them; set task.augmentation=flip."
+            )
 
     def to(self, device: torch.device) -> None:
         """Move model, tables and, where they fit, the images to `device`."""
@@ -127,11 +133,11 @@ class ImageTask:
         return None if self.evaluator is None else self.evaluator(model, report, step=step)
 
 
-def _labels(images: ImageSet) -> Tensor:
+def _labels(images: ImageSet, choice: str) -> Tensor:
     if images.labels is None:
         raise UserError(
-            f"acceleration.noise.within=groups assigns noise inside the classes, and {images.source} has no class "
-            "labels; set it to batch."
+            f"acceleration.noise.name={choice} assigns noise inside the classes, and {images.source} has no class "
+            "labels; choose acceleration/noise=assignment."
         )
     return torch.from_numpy(np.asarray(images.labels, dtype=np.int64))
 

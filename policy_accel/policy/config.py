@@ -15,7 +15,7 @@ from policy_accel.models.encoders import EncoderConfig
 from policy_accel.policy.demonstrations import TaskConfig
 from policy_accel.policy.evaluate import EvaluationConfig
 from policy_accel.policy.policy import PolicyConfig
-from policy_accel.training.run_config import RunConfig
+from policy_accel.training.config import RunConfig
 
 
 @dataclass

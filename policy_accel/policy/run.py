@@ -11,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from policy_accel.acceleration.assigned_noise import ConditionalAssignmentConfig
 from policy_accel.acceleration.build import build_objective
 from policy_accel.configuration import ROBOT, compose_config, plain
 from policy_accel.diffusion import Objective
@@ -23,7 +24,8 @@ from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.task import ChunkTask
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.loop import Trained, train
-from policy_accel.training.runs import check_noise_schedule, checkpoint_path, read_typed_config, seeded_weights
+from policy_accel.training.randomness import seeded_weights
+from policy_accel.training.run_directory import checkpoint_path, read_typed_config
 
 
 def robot_config(overrides: list[str]) -> RobotConfig:
@@ -124,16 +126,18 @@ def build_task(config: RobotConfig, evaluator: PolicyEvaluator | None = None) ->
 
 def _check_combinations(config: RobotConfig) -> None:
     observation_layout(config.task)
-    if config.acceleration.noise.within == "condition":
+    noise = config.acceleration.noise
+    if isinstance(noise, ConditionalAssignmentConfig):
         if config.policy.conditioning != "global":
             raise UserError(
-                "acceleration.noise.within=condition compares the conditions of the denoiser, and with "
-                f"policy.conditioning={config.policy.conditioning} it has none; use within=groups."
+                f"acceleration.noise.name={noise.name} compares the conditions of the denoiser, and with "
+                f"policy.conditioning={config.policy.conditioning} it has none; use "
+                "acceleration/noise=assignment_in_groups."
             )
         if config.task.images:
             raise UserError(
-                "acceleration.noise.within=condition compares numbers, and this task's conditions are pictures "
-                f"(task.images={config.task.images}); use within=groups."
+                f"acceleration.noise.name={noise.name} compares numbers, and this task's conditions are pictures "
+                f"(task.images={config.task.images}); use acceleration/noise=assignment_in_groups."
             )
     if config.task.action_rotation != "none" and config.task.environment_options.get("actions") == "relative":
         raise UserError(
@@ -151,12 +155,7 @@ def _check_combinations(config: RobotConfig) -> None:
             "task.observation_normalization=limits, or diffusion.clip_sample=null."
         )
     scored = config.evaluation.episodes > 0 and config.task.environment is not None
-    check_noise_schedule(
-        config.acceleration.noise,
-        config.training,
-        scored=scored,
-        to_score="task.environment and evaluation.episodes",
-    )
+    config.check_noise(scored=scored, to_score="task.environment and evaluation.episodes")
 
 
 def train_run(config: RobotConfig, after_update: Callable[[int], None] | None = None) -> Trained:

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from policy_accel.acceleration.assigned_noise import GroupedAssignmentConfig
 from policy_accel.acceleration.conditional import ConditionalMean, kmeans_groups, ridge_mean
-from policy_accel.acceleration.config import NoiseConfig
+from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.data.windows import Windows
-from policy_accel.diffusion import Objective
+from policy_accel.diffusion import Batch, Objective
+from policy_accel.diffusion.batch import Condition
 from policy_accel.errors import UserError, naming
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.encoders.observation import STATE
@@ -21,12 +23,12 @@ from policy_accel.policy.actions import fit_action_normalizer
 from policy_accel.policy.demonstrations import Demonstrations
 from policy_accel.policy.observations import fit_observation_normalizer
 from policy_accel.policy.policy import DiffusionPolicy
-from policy_accel.training.task import Batch, Condition
+from policy_accel.training.task import Task
 
 Evaluator = Callable[[DiffusionPolicy, Callable[[str], None]], dict[str, Any] | None]
 
 
-class ChunkTask:
+class ChunkTask(Task):
     """Action chunks for the training core.
 
     The demonstrations are normalised once and stay on the device; a batch is one gather of window indices. Pictures are
@@ -78,8 +80,8 @@ class ChunkTask:
         self.samples = len(self.train.indices)
         self.validation_samples = 0 if self.validation is None else len(self.validation.indices)
         self.known = policy.known_mask(torch.device("cpu"))
-        self.groups = self._groups(noise, demonstrations, seed)
-        self.group_run = noise.group_run
+        if isinstance(noise, GroupedAssignmentConfig):
+            self.groups, self.group_run = self._groups(noise, demonstrations, seed), noise.group_run
         self.mean = self._mean() if noise.center == "ridge" else None
         self.fingerprint = _fingerprint(demonstrations.observations, demonstrations.actions, self.train.indices)
         if self.store is not None:
@@ -89,17 +91,15 @@ class ChunkTask:
         """Normalised observations that the policy sees, flattened: [B, n_obs_steps * O]."""
         return self.observations[steps[:, : self.policy.config.n_obs_steps]].flatten(1)
 
-    def _groups(self, noise: NoiseConfig, demonstrations: Demonstrations, seed: int) -> Tensor | None:
+    def _groups(self, noise: GroupedAssignmentConfig, demonstrations: Demonstrations, seed: int) -> Tensor:
         """Groups of windows with (nearly) the same condition: the task's own, else clusters of the observations."""
-        if noise.within != "groups":
-            return None
         steps = self.train.indices
         if demonstrations.groups is not None:
             return demonstrations.groups[steps[:, self.policy.config.n_obs_steps - 1]]
         if not self.observations.shape[1]:
             raise UserError(
-                "acceleration.noise.within=groups needs numbers to group by, and task.observation names none beside "
-                "the pictures; name task.group, or another acceleration.noise.within."
+                f"acceleration.noise.name={noise.name} needs numbers to group by, and task.observation names none "
+                "beside the pictures; name task.group, or choose another acceleration/noise."
             )
         with naming("acceleration.noise", count="groups"):
             return kmeans_groups(self._conditions(steps), noise.groups, seed)

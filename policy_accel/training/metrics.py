@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from policy_accel.errors import UserError
 from policy_accel.files import explained, replace_text
 
@@ -24,6 +27,41 @@ class LoggingConfig:
     wandb: str = "off"
     """Weights & Biases: off, offline (a folder in the run directory, `wandb sync` sends it later) or online."""
     wandb_project: str = "policy_accel"
+
+
+class LossBuffer:
+    """Losses and gradient norms of the updates since the last row of the log, on the device until they are read.
+
+    Args:
+        size: updates between rows.
+        device: of the losses.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.losses, self.norms = torch.zeros(size, device=device), torch.zeros(size, device=device)
+        self.count = 0
+        self._clipped = False
+
+    @property
+    def full(self) -> bool:
+        """Whether the next row is due."""
+        return self.count == len(self.losses)
+
+    def add(self, loss: Tensor, norm: Tensor | None) -> None:
+        """Take the loss of an update and, when clipping, its gradient norm: scalars on the device."""
+        self.losses[self.count] = loss
+        self._clipped = norm is not None
+        if norm is not None:
+            self.norms[self.count] = norm
+        self.count += 1
+
+    def read(self) -> tuple[Tensor, float | None]:
+        """Losses [count] on the CPU and the mean gradient norm, or None; waits for the device and starts anew."""
+        losses, norm = self.losses[: self.count].cpu(), None
+        if self._clipped:
+            norm = float(self.norms[: self.count].mean())
+        self.count = 0
+        return losses, norm
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""AdamW with the reference's learning-rate line (linear warm-up, then a half cosine to zero) and momentum decay."""
+"""AdamW with the reference's learning-rate schedule (linear warm-up, then a half cosine to zero) and momentum decay."""
 
 from __future__ import annotations
 
@@ -7,35 +7,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from policy_accel.acceleration.momentum_decay import COMPOSITIONS, LAWS, DecayOptions, decay_at
-from policy_accel.errors import UserError, did_you_mean, naming, one_of, refuse_idle
+from policy_accel.acceleration.momentum_decay import COMPOSITIONS, DecaySchedule, MomentumDecayConfig, decay_at
+from policy_accel.errors import UserError, naming, one_of
 from policy_accel.models.denoiser import Denoiser
 
 SCHEDULES = ("cosine", "constant")
-
-
-@dataclass
-class MomentumDecayConfig:
-    """Momentum decay with learning-rate compensation (arXiv 2404.07946); `DecayOptions` says what the fields do."""
-
-    law: str = "none"
-    """none, demon, linear, exponential or matched_cosine."""
-    compensate: bool = DecayOptions.compensate
-    compose: str = "replace"
-    """What the compensation does to the learning rate: from start_step on replace the schedule, or multiply it."""
-    start_step: int | None = None
-    """First update of the decay; null for the end of the warm-up."""
-    beta_min: float = DecayOptions.beta_min
-    beta_end: float = DecayOptions.beta_end
-    rate: float = DecayOptions.rate
-    floor: float = DecayOptions.floor
-    hold_beta: bool = DecayOptions.hold_beta
-    exact_bias_correction: bool = DecayOptions.exact_bias_correction
-
-    def options(self) -> DecayOptions:
-        """The part that the law needs."""
-        names = ("law", "compensate", "beta_end", "rate", "floor", "beta_min", "hold_beta", "exact_bias_correction")
-        return DecayOptions(**{name: getattr(self, name) for name in names})
 
 
 @dataclass
@@ -67,10 +43,7 @@ def build_optimizer(config: OptimizerConfig, model: Denoiser) -> torch.optim.Ada
     for name, value in (("eps", config.eps), ("weight_decay", config.weight_decay)):
         if not value >= 0:
             raise UserError(f"training.optimizer.{name}={value} must not be negative.")
-    if config.schedule not in SCHEDULES:
-        raise UserError(
-            f"training.optimizer.schedule '{config.schedule}' is unknown; {did_you_mean(config.schedule, SCHEDULES)}"
-        )
+    one_of("training.optimizer.schedule", config.schedule, SCHEDULES)
     if config.clip_grad_norm is not None and not config.clip_grad_norm > 0:
         raise UserError(
             f"training.optimizer.clip_grad_norm={config.clip_grad_norm} must be positive, or null for none."
@@ -105,25 +78,20 @@ def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
 
 def check_momentum_decay(config: OptimizerConfig, steps: int) -> None:
     """Raise UserError unless the momentum decay fits a run of `steps` updates."""
-    decay = config.momentum_decay
-    name = "training.optimizer.momentum_decay"
-    one_of(f"{name}.law", decay.law, ("none", *LAWS))
-    one_of(f"{name}.compose", decay.compose, COMPOSITIONS)
-    used = {"law", "compensate", "compose", "start_step", "beta_min", "hold_beta", "exact_bias_correction"}
-    used |= {"linear": {"beta_end"}, "exponential": {"rate", "floor"}}.get(decay.law, set())
-    refuse_idle(decay, name, used if decay.law != "none" else set(), f"{name}.law={decay.law}")
-    if decay.law == "none":
+    decay, name = config.momentum_decay, "training.optimizer.momentum_decay"
+    if not isinstance(decay, DecaySchedule):
         return
+    one_of(f"{name}.compose", decay.compose, COMPOSITIONS)
     if decay.hold_beta and decay.exact_bias_correction:
         raise UserError(f"{name}.exact_bias_correction is for a changing beta, and hold_beta keeps it; drop one.")
     if config.betas[0] == 0.0:
         raise UserError(
-            f"{name}.law={decay.law} needs momentum to decay, and training.optimizer.betas={list(config.betas)} has "
+            f"{name}.name={decay.name} needs momentum to decay, and training.optimizer.betas={list(config.betas)} has "
             "none; give a first beta above 0."
         )
     if decay.compose == "replace" and not decay.compensate:
         raise UserError(f"{name}.compose=replace puts the compensation in place of the schedule; set compensate=true.")
-    with naming(name, beta_0="training.optimizer.betas"):
+    with naming(name):
         step_values(config, 0, steps)
 
 
@@ -134,9 +102,9 @@ def step_values(config: OptimizerConfig, step: int, steps: int) -> tuple[float, 
     """
     decay, beta_0 = config.momentum_decay, config.betas[0]
     lr = config.lr * lr_factor(config, step, steps)
-    if decay.law == "none":
+    if not isinstance(decay, DecaySchedule):
         return lr, beta_0
     # A warm-up that fills the run leaves its last update to the decay.
     start = min(config.warmup_steps, steps - 1) if decay.start_step is None else decay.start_step
-    beta, factor = decay_at(step, steps, beta_0, decay.options(), start_step=start)
+    beta, factor = decay_at(step, steps, beta_0, decay, start_step=start)
     return (config.lr if decay.compose == "replace" and step >= start else lr) * factor, beta

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -22,30 +24,33 @@ def named_generator(seed: int, *names: str | int, device: torch.device | str = "
     return torch.Generator(device).manual_seed(derive_seed(seed, *names))
 
 
-def process_rank() -> int:
-    """Rank of this process under torch.distributed; 0 alone."""
-    distributed = torch.distributed
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+def validation_generators(seed: int, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
+    """Generators of timesteps and noise for a validation pass: the same draws at every call."""
+    time, noise = (named_generator(seed, f"validation {name}", device=device) for name in ("time", "noise"))
+    return time, noise
+
+
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Weights initialised in the block follow from `seed` alone, and torch's own generator stays where it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        yield
 
 
 class Generators:
     """The generators of a training run: diffusion times, noise, what a task draws for its batches (augmentation, label
     dropout), and torch's own (dropout of the network).
 
-    Ranks of a distributed run draw from streams of their own: assignment is local to a rank, and a pool that all ranks
-    shared would be no pool.
-
     `state_dict` gives JSON-able strings; `load_state_dict` continues every stream where it was.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
-        rank = process_rank()
-        own: tuple[str | int, ...] = ("rank", rank) if rank else ()
-        self.time = named_generator(seed, "time", *own, device=device)
-        self.noise = named_generator(seed, "noise", *own, device=device)
-        self.batch = named_generator(seed, "batch", *own, device=device)
+        self.time = named_generator(seed, "time", device=device)
+        self.noise = named_generator(seed, "noise", device=device)
+        self.batch = named_generator(seed, "batch", device=device)
         self.device = device
-        torch.manual_seed(derive_seed(seed, "torch", *own))
+        torch.manual_seed(derive_seed(seed, "torch"))
 
     def draws(self) -> dict[str, Tensor]:
         """State of the generators of times, noise and batches; cheap enough for every update."""

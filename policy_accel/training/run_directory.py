@@ -1,4 +1,4 @@
-"""The directory of a run: one configuration, its metrics and its checkpoints."""
+"""The directory of a run: one configuration, its metrics and its checkpoints; made, locked, and read again."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
+from omegaconf.errors import OmegaConfBaseException
 
 from policy_accel.errors import UserError
 from policy_accel.files import explained, replace_text
+from policy_accel.groups import typed
+from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps
 from policy_accel.training.metrics import read_metrics
 
 LOCK = ".lock"
@@ -120,3 +123,43 @@ def _lock(run_dir: Path) -> TextIO:
         file.close()
         raise UserError(f"Another process is training in run_dir={run_dir}; wait for it, or choose another.") from error
     return file
+
+
+def read_typed_config(run_dir: Path, schema: type, track: str) -> Any:
+    """The configuration of a run of a track as its dataclass.
+
+    Raises:
+        UserError: not a run directory, one of another track or of an earlier version, or values that do not fit.
+    """
+    values = read_config(run_dir)
+    if "track" not in values:
+        raise UserError(f"{run_dir / 'config.yaml'} names no track: it is of an earlier version; train the run again.")
+    if values["track"] != track:
+        raise UserError(f"{run_dir} is a run of the track {values['track']}; give one of the track {track}.")
+    try:
+        return typed(schema, values, track)
+    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{run_dir / 'config.yaml'} cannot be read as a configuration ({reason}).") from error
+
+
+def checkpoint_path(run_dir: Path, checkpoint: str) -> Path:
+    """The directory of a checkpoint of a run: "last", "best" (highest score) or a step.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    folder = run_dir / "checkpoints"
+    steps = checkpoint_steps(folder)
+    if not steps:
+        raise UserError(f"{run_dir} has no checkpoint yet; train it first.")
+    if checkpoint == "last":
+        return folder / f"{steps[-1]:08d}"
+    if checkpoint == "best":
+        best = best_checkpoint(folder)
+        if best is None:
+            raise UserError(f"No checkpoint of {run_dir} has a score; use --checkpoint last, or one of {steps}.")
+        return best
+    if not checkpoint.isdigit() or int(checkpoint) not in steps:
+        raise UserError(f"{run_dir} has no checkpoint '{checkpoint}'; there are last, best and the steps {steps}.")
+    return folder / f"{int(checkpoint):08d}"

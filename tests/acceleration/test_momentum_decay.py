@@ -14,10 +14,10 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR
 
 from policy_accel.acceleration.momentum_decay import (
-    DecayOptions,
     MomentumDecay,
     beta_products,
     decay_at,
+    decay_schedule,
     momentum_decay,
 )
 
@@ -143,7 +143,7 @@ def test_delayed_start() -> None:
 
 
 def test_beta_min() -> None:
-    options = DecayOptions(beta_min=0.5)
+    options = decay_schedule(beta_min=0.5)
     betas = [decay_at(k, 100, 0.95, options)[0] for k in range(101)]
     assert min(betas) == 0.5 == betas[-1]
     assert betas[50] == pytest.approx(0.90476190, abs=1e-8)
@@ -151,7 +151,7 @@ def test_beta_min() -> None:
 
 
 def test_exponential_counts_steps_from_its_start() -> None:
-    options = DecayOptions(law="exponential", rate=0.99, floor=0.4)
+    options = decay_schedule(law="exponential", rate=0.99, floor=0.4)
     assert decay_at(10, 1000, 0.9, options)[0] == pytest.approx(0.9 * 0.99**10, rel=1e-14)
     assert decay_at(30, 1000, 0.9, options, start_step=20)[0] == pytest.approx(0.9 * 0.99**10, rel=1e-14)
     assert decay_at(5, 1000, 0.9, options, start_step=20)[0] == 0.9
@@ -161,7 +161,7 @@ def test_exponential_counts_steps_from_its_start() -> None:
 
 def test_hold_beta_has_the_learning_rates_alone() -> None:
     for k in (0, 300, 999):
-        assert decay_at(k, 1000, 0.9, DecayOptions(hold_beta=True)) == (0.9, decay_at(k, 1000, 0.9)[1])
+        assert decay_at(k, 1000, 0.9, decay_schedule(hold_beta=True)) == (0.9, decay_at(k, 1000, 0.9)[1])
 
 
 def constant_gradient_run(beta_0: float, steps: int, **options: Any) -> float:
@@ -199,7 +199,7 @@ def test_adamw_on_a_constant_gradient(beta_0: float, steps: int, published: floa
 )
 def test_bias_corrections(k: int, beta: float, exact: float, adam: float, factor: float) -> None:
     """k counts from 1, as Adam's own step does."""
-    options = DecayOptions(exact_bias_correction=True)
+    options = decay_schedule(exact_bias_correction=True)
     got, lr_factor = decay_at(k - 1, 100, 0.9, options)
     assert got == pytest.approx(beta, abs=1e-8)
     assert 1.0 - beta_products(100, 0.9, options)[k - 1] == pytest.approx(exact, abs=1e-8)
@@ -229,7 +229,7 @@ def test_worst_errors_of_the_usual_corrections(
         beta, _ = decay_at(k - 1, steps, beta_0)
         moment = beta * moment + (1.0 - beta)
         errors.append((moment / (1.0 - beta**k) - 1.0, moment / (1.0 - beta_0**k) - 1.0))
-        exact = decay_at(k - 1, steps, beta_0, DecayOptions(exact_bias_correction=True))[1]
+        exact = decay_at(k - 1, steps, beta_0, decay_schedule(exact_bias_correction=True))[1]
         assert moment / (1.0 - beta**k) * exact / decay_at(k - 1, steps, beta_0)[1] == pytest.approx(1.0, abs=1e-14)
     low, high = np.argmin([a for a, _ in errors]), np.argmax([b for _, b in errors])
     digits = 5.1e-5 if steps < 1000 else 5.1e-6
@@ -241,7 +241,7 @@ def test_worst_errors_of_the_usual_corrections(
 
 def test_products_reach_beyond_the_run() -> None:
     """A run that overshoots its steps goes on with the last beta."""
-    options = DecayOptions(law="linear", beta_end=0.8, exact_bias_correction=True)
+    options = decay_schedule(law="linear", beta_end=0.8, exact_bias_correction=True)
     betas = [decay_at(k, 5, 0.9, options)[0] for k in range(12)]
     np.testing.assert_allclose(beta_products(5, 0.9, options)[:12], np.cumprod(betas), rtol=1e-14)
     assert decay_at(11, 5, 0.9, options)[1] == pytest.approx(
@@ -295,7 +295,7 @@ def test_noisy_quadratic(moves: str, loss: float) -> None:
 
     The numbers agree with the mean over 20,000 simulated runs within its standard error of 1 %.
     """
-    options = DecayOptions(compensate=moves != "momentum alone", hold_beta=moves == "learning rate alone")
+    options = decay_schedule(compensate=moves != "momentum alone", hold_beta=moves == "learning rate alone")
     covariance = np.diag([1.0, 0.0])
     for k in range(2000):
         beta, factor = (0.9, 1.0) if moves == "neither" else decay_at(k, 2000, 0.9, options)
@@ -394,7 +394,7 @@ def test_a_loop_that_sets_the_groups_itself_is_the_same() -> None:
             if optimizer is optimizers[0]:
                 decay.step()
             else:
-                beta, factor = decay_at(step, 30, 0.95, DecayOptions(beta_min=0.5), start_step=3)
+                beta, factor = decay_at(step, 30, 0.95, decay_schedule(beta_min=0.5), start_step=3)
                 optimizer.param_groups[0].update(lr=0.01 * factor, betas=(beta, 0.999))
             optimizer.step()
     assert torch.equal(weights(models[0][0]), weights(models[1][0]))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from policy_accel.acceleration.config import GROUPS
 from policy_accel.evaluation import EpisodeResult, RolloutPool
 from policy_accel.models import denoiser_configs
 from policy_accel.policy.config import RobotConfig
@@ -20,7 +21,7 @@ from policy_accel.training.checkpoint import checkpoint_steps
 from policy_accel.training.ema import EMA
 from policy_accel.training.loop import Run
 from policy_accel.training.metrics import read_metrics
-from policy_accel.training.optimizer import check_momentum_decay, lr_factor, step_values
+from policy_accel.training.optimizer import lr_factor
 from policy_accel.training.run_directory import flatten
 
 from .conftest import write_demonstrations
@@ -177,21 +178,7 @@ SCORED = ["evaluation.episodes=3"]
 CADENCE = ["training.checkpoint.every=1", "training.evaluate_every=0"]
 LINEAR = ["diffusion.schedule=linear"]
 
-ASSIGNED = ["acceleration.noise.choice=assignment", "acceleration.noise.metric=l2sq"]
-GROUPED = [*ASSIGNED, "acceleration.noise.within=groups", "acceleration.noise.groups=3"]
-CONDITIONED = [
-    *ASSIGNED,
-    "training.batch_size=40",
-    "acceleration.noise.within=condition",
-    "acceleration.noise.condition_ratio=0.1",
-]
-NEAREST = ["acceleration.noise.choice=nearest", "acceleration.noise.candidates=5"]
-PATH = ["acceleration.path.times_per_sample=3"]
-CURRICULUM = ["acceleration.timesteps.law=curriculum"]
-NATURAL = ["acceleration.momentum.input_scale=natural"]
-DECAY = ["training.optimizer.momentum_decay.law=demon", "training.optimizer.warmup_steps=2"]
-LINE = [*DECAY, "training.optimizer.momentum_decay.law=linear"]
-EXPONENTIAL = [*DECAY, "training.optimizer.momentum_decay.law=exponential"]
+GROUPED = ["acceleration/noise=assignment_in_groups", "acceleration.noise.groups=3"]
 
 
 def drawn(step: int = 0, progress: float = 0.5) -> Probe:
@@ -205,23 +192,6 @@ def drawn(step: int = 0, progress: float = 0.5) -> Probe:
         return noised.t, noised.x_t, noised.model_input, weight
 
     return task_probe(look)
-
-
-def rates(config: RobotConfig) -> Any:
-    """Learning rate and momentum over a run of 40 updates."""
-    check_momentum_decay(config.training.optimizer, 40)
-    return [step_values(config.training.optimizer, step, 40) for step in range(40)]
-
-
-def batches(run: Run) -> Any:
-    return [run.order.batch(step) for step in range(4)]
-
-
-def started(config: RobotConfig) -> Any:
-    """Whether noise is chosen after an evaluation with a score of 0.5."""
-    noise = build_task(config).objective.noise
-    noise.start.observe(1, 0.5)  # type: ignore[attr-defined]
-    return noise.start.reached(2)  # type: ignore[attr-defined]
 
 
 # field -> (new value, what looks at the object, overrides on both sides)
@@ -271,42 +241,6 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "diffusion.beta_end": ("0.03", task_probe(lambda task: task.objective.process.alphas), LINEAR),
     "diffusion.target": ("v", task_probe(lambda task: task.objective.target), []),
     "diffusion.clip_sample": ("0.01", predicted, SCORED),
-    "acceleration.noise.choice": ("nearest", drawn(), []),
-    "acceleration.noise.metric": ("dot", drawn(), [*NEAREST, "acceleration.data_scale=0.2"]),
-    "acceleration.noise.candidates": ("2", drawn(), NEAREST),
-    "acceleration.noise.block_size": ("4", drawn(), ASSIGNED),
-    "acceleration.noise.standardize": ("true", drawn(), ASSIGNED),
-    "acceleration.noise.within": ("groups", drawn(), [*ASSIGNED, "task.group='state[:1]'"]),
-    "acceleration.noise.groups": ("5", task_probe(lambda task: task.groups), GROUPED),
-    "acceleration.noise.group_run": ("2", run_probe(batches), GROUPED),
-    "acceleration.noise.condition_ratio": ("0.5", drawn(), CONDITIONED),
-    "acceleration.noise.center": ("ridge", drawn(), ASSIGNED),
-    "acceleration.noise.start_step": ("1", drawn(), ASSIGNED),
-    "acceleration.noise.start_score": (
-        "0.9",
-        started,
-        [*ASSIGNED, "acceleration.noise.start_score=0.4", "training.evaluate_every=2", "evaluation.episodes=2"],
-    ),
-    "acceleration.path.times_per_sample": ("2", drawn(), []),
-    "acceleration.path.modes": ("2", drawn(), PATH),
-    "acceleration.path.coupling": ("independent", drawn(), PATH),
-    "acceleration.path.marginal": ("vp_equivalent", drawn(), PATH),
-    "acceleration.path.clock": ("variance", drawn(), PATH),
-    "acceleration.path.evaluations": ("2", drawn(), PATH),
-    "acceleration.momentum.input_scale": ("natural", drawn(), []),
-    "acceleration.momentum.multiplier": ("2.0", drawn(), NATURAL),
-    "acceleration.momentum.schedule_strength": ("1.0", drawn(), []),
-    "acceleration.momentum.cap_warmup": ("10", drawn(), ["diffusion.target=epsilon"]),
-    "acceleration.timesteps.law": ("curriculum", drawn(), []),
-    "acceleration.timesteps.center": ("0.6", drawn(), CURRICULUM),
-    "acceleration.timesteps.width": ("0.1", drawn(), CURRICULUM),
-    "acceleration.timesteps.start": ("0.5", drawn(), CURRICULUM),
-    "acceleration.timesteps.end": ("0.5", drawn(), CURRICULUM),
-    "acceleration.timesteps.strength": ("0.5", drawn(), CURRICULUM),
-    "acceleration.timesteps.positions": ("index", drawn(), CURRICULUM),
-    "acceleration.timesteps.unbiased": ("true", drawn(), CURRICULUM),
-    "acceleration.timesteps.stratified": ("true", drawn(), []),
-    "acceleration.timesteps.weight": ("min_snr", drawn(), []),
     "acceleration.data_scale": ("2.0", drawn(), []),
     "sampling.sampler": ("ddpm", predicted, SCORED),
     "sampling.steps": ("5", predicted, SCORED),
@@ -331,24 +265,6 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "training.optimizer.schedule": ("constant", lambda c: lr_factor(c.training.optimizer, 300, 400), []),
     "training.optimizer.warmup_steps": ("7", lambda c: lr_factor(c.training.optimizer, 5, 100), []),
     "training.optimizer.clip_grad_norm": ("0.5", trace, []),
-    "training.optimizer.momentum_decay.law": ("demon", rates, ["training.optimizer.warmup_steps=2"]),
-    "training.optimizer.momentum_decay.compensate": (
-        "false",
-        rates,
-        [*DECAY, "training.optimizer.momentum_decay.compose=multiply"],
-    ),
-    "training.optimizer.momentum_decay.compose": ("multiply", rates, DECAY),
-    "training.optimizer.momentum_decay.start_step": ("20", rates, DECAY),
-    "training.optimizer.momentum_decay.beta_min": ("0.5", rates, DECAY),
-    "training.optimizer.momentum_decay.beta_end": ("0.2", rates, LINE),
-    "training.optimizer.momentum_decay.rate": ("0.9", rates, EXPONENTIAL),
-    "training.optimizer.momentum_decay.floor": (
-        "0.7",
-        rates,
-        [*EXPONENTIAL, "training.optimizer.momentum_decay.rate=0.9"],
-    ),
-    "training.optimizer.momentum_decay.hold_beta": ("true", rates, DECAY),
-    "training.optimizer.momentum_decay.exact_bias_correction": ("true", rates, DECAY),
     "training.ema.power": ("0.5", run_probe(decays), []),
     "training.ema.inv_gamma": ("2.0", run_probe(decays), []),
     "training.ema.update_after_step": ("3", run_probe(decays), []),
@@ -410,10 +326,10 @@ def trace_with_scores(config: RobotConfig) -> Any:
 
 
 def leaves(value: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all fields of a dataclass but those of the model, which its own class names."""
+    """Dotted names of all fields of a dataclass but those of the choices of groups, which have tests of their own."""
     for field in dataclasses.fields(value):
         name, part = f"{prefix}{field.name}", getattr(value, field.name)
-        if name == "model":
+        if name == "model" or name.replace(".", "/") in GROUPS:
             continue
         if dataclasses.is_dataclass(part):
             yield from leaves(part, f"{name}.")
@@ -488,5 +404,6 @@ def test_flatten_agrees_with_the_fields(tiny_config: Build) -> None:
         key
         for key in flatten(config_record(tiny_config()))
         if not key.startswith(("model.", "task.environment_options", "task.environment_keys"))
+        and key.rsplit(".", 1)[0].replace(".", "/") not in GROUPS
     }
     assert recorded | {"task.environment_options", "task.environment_keys"} == set(FIELDS)

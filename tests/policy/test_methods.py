@@ -12,16 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from policy_accel.acceleration.assigned_noise import AssignedNoise
 from policy_accel.acceleration.build import build_objective
 from policy_accel.acceleration.config import AccelerationConfig
-from policy_accel.acceleration.noise_choices import AssignedNoise
+from policy_accel.acceleration.momentum_decay import MomentumDecayConfig
 from policy_accel.configuration import groups
 from policy_accel.diffusion import UniformTimes
-from policy_accel.diffusion.laws import IndependentNoise
+from policy_accel.diffusion.noise import IndependentNoise
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig, register
 from policy_accel.policy.run import build_task, train_run
-from policy_accel.training.optimizer import MomentumDecayConfig
 
 Build = Callable[..., RobotConfig]
 register()
@@ -108,29 +108,21 @@ def test_the_papers_settings() -> None:
         return {**asdict(config.acceleration), "decay": decay, "method": config.method}
 
     noise = of("immiscible")["noise"]
-    assert (noise["choice"], noise["metric"], noise["block_size"], noise["within"]) == (
-        "assignment",
-        "l2",
-        None,
-        "batch",
-    )
-    assert of("immiscible_knn")["noise"]["candidates"] == 2
+    assert (noise["name"], noise["metric"], noise["block_size"]) == ("assignment", "l2", None)
+    knn = of("immiscible_knn")["noise"]
+    assert (knn["name"], knn["metric"], knn["candidates"]) == ("nearest", "l2", 2)
     policy = of("immiscible_policy")["noise"]
     assert (policy["standardize"], policy["start_score"], policy["metric"]) == (True, 0.6, "l2")
     for name, width in (("clts", 0.5), ("clts_wide", 1.0), ("clts_sharp", 0.25)):
         timesteps = of(name)["timesteps"]
         assert (timesteps["center"], timesteps["width"], timesteps["positions"]) == (0.3, width, "noise")
     decay = of("momentum_decay")["decay"]
-    assert (decay.law, decay.compensate, decay.hold_beta) == ("demon", True, False)
+    assert (decay.name, decay.compensate, decay.hold_beta) == ("demon", True, False)
     assert of("momentum_decay_control")["decay"].hold_beta
-    assert of("fdm")["momentum"]["input_scale"] == "natural"
-    assert of("fdm_edm")["momentum"] == {
-        "input_scale": "momentum",
-        "multiplier": 2.0,
-        "schedule_strength": 0.0,
-        "cap_warmup": 200,
-    }
-    assert of("kl")["path"]["times_per_sample"] == 4
+    assert of("fdm")["momentum"]["name"] == "natural"
+    assert of("fdm_edm")["momentum"] == {"name": "released", "multiplier": 2.0, "cap_warmup": 200}
+    path = of("kl")["path"]
+    assert (path["name"], path["times_per_sample"], path["marginal"]) == ("shared", 4, "matched")
     assert [of(method)["method"] for method in ("kl", "clts")] == ["kl", "clts"]
 
 
@@ -139,7 +131,7 @@ def test_everything_has_all_four_papers(tiny_config: Build) -> None:
     default = AccelerationConfig()
     for part in ("noise", "path", "momentum", "timesteps"):
         assert getattr(config.acceleration, part) != getattr(default, part)
-    assert config.training.optimizer.momentum_decay.law == "demon"
+    assert config.training.optimizer.momentum_decay.name == "demon"
 
 
 def test_a_score_is_waited_for_only_where_there_will_be_one(tiny_config: Build) -> None:
@@ -152,9 +144,9 @@ def test_a_score_is_waited_for_only_where_there_will_be_one(tiny_config: Build) 
     for options in no_score:
         with pytest.raises(UserError, match=r"start_score=0.6 waits for an evaluation"):
             build_task(tiny_config("method=immiscible_policy", *options))
-    with pytest.raises(UserError, match=r"start_step=4 lies beyond the run of training.steps=4"):
+    with pytest.raises(UserError, match=r"start_step=4 lies beyond the run of 4 updates"):
         build_task(tiny_config("method=immiscible", "acceleration.noise.start_step=4"))
-    with pytest.raises(UserError, match=r"condition_ratio=0.05 .* 1 / training.batch_size = 0.125"):
+    with pytest.raises(UserError, match=r"condition_ratio=0.05 .* 1 / batch_size = 0.125"):
         build_task(tiny_config("method=immiscible_c2ot"))
     config = tiny_config("method=immiscible_policy", "training.evaluate_every=2", "evaluation.episodes=2")
     noise = build_task(config).objective.noise
@@ -178,7 +170,7 @@ def test_more_groups_than_windows(tiny_config: Build) -> None:
 
 
 def test_conditions_are_needed_for_the_cost_of_conditions(tiny_config: Build) -> None:
-    with pytest.raises(UserError, match=r"within=condition .* policy.conditioning=inpainting"):
+    with pytest.raises(UserError, match=r"name=assignment_by_condition .* policy.conditioning=inpainting"):
         build_task(tiny_config(*overrides("immiscible_c2ot"), "policy.conditioning=inpainting"))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from policy_accel.diffusion import Objective, vp_process
 from policy_accel.models import Denoiser
-from policy_accel.training import Batch, Trained, TrainingConfig, train
+from policy_accel.training import Batch, Task, Trained, TrainingConfig, train
 
 
 class ToyDenoiser(Denoiser):
@@ -24,7 +24,7 @@ class ToyDenoiser(Denoiser):
         return self.layers(torch.cat([x, t.float()[:, None] / 100], dim=1))
 
 
-class ToyTask:
+class ToyTask(Task):
     """Three numbers a sample on a line; the score is minus the distance of the EMA weights from nought."""
 
     def __init__(

@@ -12,7 +12,7 @@ import torch
 from ema_pytorch.post_hoc_ema import KarrasEMA
 from torch import nn
 
-from policy_accel.diffusion import Path as TimesPath
+from policy_accel.diffusion.repetition import Repetition
 from policy_accel.errors import UserError
 from policy_accel.training import Trained, TrainingConfig
 from policy_accel.training.checkpoint import load_checkpoint
@@ -150,7 +150,7 @@ def test_a_run_averages_over_clean_samples_however_many_rows_they_make(
     """Three times a sample: an update is 24 rows, of 24 samples (fresh) or of 8 noised three times each."""
     config.ema.half_life, config.ema.half_life_ramp = 30.0, 0.5
     task = toy_task()
-    task.objective = replace(task.objective, path=TimesPath(times_per_sample=3, coupling=coupling))
+    task.objective = replace(task.objective, repetition=Repetition(times_per_sample=3, coupling=coupling))
     average = {name: value.detach().clone() for name, value in task.model.named_parameters()}
 
     def follow(update: int) -> None:

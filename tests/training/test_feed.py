@@ -12,18 +12,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from policy_accel.acceleration.noise_choices import AssignedNoise, NearestChoice, Start
-from policy_accel.acceleration.time_laws import LossSecondMoment
-from policy_accel.diffusion import Batch, Objective, karhunen_loeve_process, vp_process
-from policy_accel.diffusion import Path as TimesPath
+from policy_accel.acceleration.assigned_noise import AssignedNoise
+from policy_accel.acceleration.nearest_choice import NearestChoice
+from policy_accel.acceleration.noise_choices import ChoiceStart
+from policy_accel.acceleration.timestep_distributions import LossSecondMoment
+from policy_accel.diffusion import Batch, Objective, Repetition, karhunen_loeve_process, vp_process
 from policy_accel.diffusion.batch import Condition
-from policy_accel.diffusion.laws import IndependentNoise
+from policy_accel.diffusion.noise import IndependentNoise
 from policy_accel.models import Denoiser
 from policy_accel.training import TrainingConfig
-from policy_accel.training.feed import Feed
 from policy_accel.training.metrics import read_metrics
 from policy_accel.training.randomness import DataOrder, Generators
-from policy_accel.training.task import denoising_loss, denoising_loss_and_errors
+from policy_accel.training.update import Feed, denoising_loss, denoising_loss_and_errors
 
 Run = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -126,7 +126,7 @@ class Encoder(Denoiser):
 
 def test_an_observation_is_encoded_once_for_all_its_times() -> None:
     process = karhunen_loeve_process(vp_process(), 4)
-    objective = Objective(process, "epsilon", path=TimesPath(times_per_sample=4))
+    objective = Objective(process, "epsilon", repetition=Repetition(times_per_sample=4))
     batch = Batch(torch.zeros(5, 2), condition=torch.arange(5.0).view(5, 1), counted=torch.ones(5, 1).bool())
     noised = objective.draw(batch, torch.Generator(), torch.Generator())
     model = Encoder()
@@ -167,14 +167,14 @@ def weights(folder: Path, step: int) -> dict[str, Tensor]:
 CHOICES: dict[str, Callable[[Objective], Objective]] = {
     "assignment": lambda o: replace(o, noise=AssignedNoise(metric="l2")),
     "nearest": lambda o: replace(o, noise=NearestChoice(4, "l2")),
-    "late": lambda o: replace(o, noise=AssignedNoise(metric="dot", start=Start(score=0.5))),
+    "late": lambda o: replace(o, noise=AssignedNoise(metric="dot", start=ChoiceStart(score=0.5))),
     "path": lambda o: replace(
         o,
         process=karhunen_loeve_process(o.process, 3),  # type: ignore[arg-type]
-        path=TimesPath(times_per_sample=3),
+        repetition=Repetition(times_per_sample=3),
         noise=AssignedNoise(metric="dot"),
     ),
-    "fresh": lambda o: replace(o, path=TimesPath(times_per_sample=2, coupling="fresh")),
+    "fresh": lambda o: replace(o, repetition=Repetition(times_per_sample=2, coupling="fresh")),
     "second moment": lambda o: replace(o, times=LossSecondMoment(100, history=1)),
 }
 
@@ -214,7 +214,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
 
 def test_the_log_says_what_the_assignment_did(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
     task = toy_task()
-    task.objective = replace(task.objective, noise=AssignedNoise(metric="dot", start=Start(step=6)))
+    task.objective = replace(task.objective, noise=AssignedNoise(metric="dot", start=ChoiceStart(step=6)))
     run(task, config)
     rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
     assert ["noise_alignment" in row for row in rows] == [row["step"] > 6 for row in rows]
@@ -259,12 +259,12 @@ def test_groups_fill_the_batches(toy_task: Any, config: TrainingConfig, run: Run
 
 
 def test_the_noise_begins_after_the_score(toy_task: Any) -> None:
-    start = Start(step=2, score=0.5)
+    start = ChoiceStart(step=2, score=0.5)
     assert [start.reached(step) for step in (0, 5)] == [False, False]
     start.observe(3, 0.4)
     assert not start.reached(9)
     start.observe(6, 0.5)
     start.observe(9, 0.9)
     assert [start.reached(step) for step in (6, 7, 8)] == [False, True, True]
-    assert Start(step=2).reached(2)
-    assert not Start(step=2).reached(1)
+    assert ChoiceStart(step=2).reached(2)
+    assert not ChoiceStart(step=2).reached(1)

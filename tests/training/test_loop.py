@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from policy_accel.diffusion import Path as TimesPath
-from policy_accel.diffusion import karhunen_loeve_process
+from policy_accel.diffusion import Repetition, karhunen_loeve_process
 from policy_accel.errors import UserError
 from policy_accel.models import Denoiser
 from policy_accel.training import Trained, TrainingConfig
@@ -64,8 +63,8 @@ def test_the_log_counts_clean_samples_and_the_work_on_their_rows(
     """Three times a sample: three fresh samples, or one that is noised three times and so costs three rows."""
     task = toy_task()
     process = karhunen_loeve_process(task.objective.process, 3)
-    path = TimesPath(times_per_sample=3, coupling=coupling)
-    task.objective = replace(task.objective, process=process, path=path)
+    path = Repetition(times_per_sample=3, coupling=coupling)
+    task.objective = replace(task.objective, process=process, repetition=path)
     task.flops_per_sample = 10.0
     seen: list[int] = []
     task.model.register_forward_pre_hook(

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from policy_accel.acceleration.noise_choices import AssignedNoise, NearestChoice
-from policy_accel.acceleration.time_laws import LossSecondMoment
-from policy_accel.diffusion import Batch, Objective, karhunen_loeve_process
-from policy_accel.diffusion import Path as TimesPath
+from policy_accel.acceleration.assigned_noise import AssignedNoise
+from policy_accel.acceleration.nearest_choice import NearestChoice
+from policy_accel.acceleration.timestep_distributions import LossSecondMoment
+from policy_accel.diffusion import Batch, Objective, Repetition, karhunen_loeve_process
 from policy_accel.training import Trained, TrainingConfig
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.metrics import read_metrics
@@ -67,9 +67,9 @@ METHODS: dict[str, Callable[[Objective], Objective]] = {
     "path": lambda o: replace(
         o,
         process=karhunen_loeve_process(o.process, 3),  # type: ignore[arg-type]
-        path=TimesPath(times_per_sample=3),
+        repetition=Repetition(times_per_sample=3),
     ),
-    "fresh": lambda o: replace(o, path=TimesPath(times_per_sample=2, coupling="fresh")),
+    "fresh": lambda o: replace(o, repetition=Repetition(times_per_sample=2, coupling="fresh")),
 }
 
 

@@ -9,7 +9,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from policy_accel.acceleration.time_laws import (
+from policy_accel.acceleration.timestep_curriculum import noise_matched_positions, timestep_probabilities
+from policy_accel.acceleration.timestep_distributions import (
     CurriculumTimes,
     LossSecondMoment,
     TableTimes,
@@ -21,9 +22,8 @@ from policy_accel.acceleration.time_laws import (
     speed_probabilities,
     variates,
 )
-from policy_accel.acceleration.timestep_curriculum import noise_matched_positions, timestep_probabilities
 from policy_accel.diffusion import vp_process
-from policy_accel.diffusion.objective import Times
+from policy_accel.diffusion.timesteps import TimestepDistribution
 
 DRAWS = 200_000
 
@@ -329,7 +329,7 @@ def test_second_moment_without_losses_worth_naming() -> None:
 
 def test_draws_are_reproducible_and_follow_the_generator() -> None:
     table = torch.ones(100)
-    laws: list[Times] = [
+    laws: list[TimestepDistribution] = [
         CurriculumTimes(100),
         TableTimes(table),
         TableTimes(table, stratified=True),

@@ -1,9 +1,9 @@
-"""Laws of the diffusion time: which discrete times a batch is trained on, and the loss weight that goes with them.
+"""Distributions of the timestep: which discrete times a batch is trained on, and the loss weight that goes with them.
 
-Each is a `policy_accel.diffusion.objective.Times`. It draws times of a shape (B,), or (B, M) for M times of each
-sample, as int64 on the generator's device, where its tables must live (`to`); its `loss_weight` of such times is
-float64 or None. A draw has two parts: variates from the generator, then a pure map to times that torch.compile can take
-whole. Nothing in either waits for the device.
+Each is a `policy_accel.diffusion.timesteps.TimestepDistribution`. It draws times of a shape (B,), or (B, M) for M times
+of each sample, as int64 on the generator's device, where its tables must live (`to`); its `loss_weight` of such times
+is float64 or None. A draw has two parts: variates from the generator, then a pure map to times that torch.compile can
+take whole. Nothing in either waits for the device.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.acceleration.timestep_curriculum import TimestepCurriculum
+from policy_accel.diffusion.timesteps import TimestepDistribution
 
 
 def variates(shape: tuple[int, ...], generator: torch.Generator, stratified: bool = False) -> Tensor:
@@ -50,7 +51,7 @@ def invert(cdf: Tensor, u: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TableTimes:
+class TableTimes(TimestepDistribution):
     """Any fixed distribution, given by its probabilities [T] (any positive scale).
 
     Args:
@@ -113,7 +114,7 @@ class TableTimes:
         return replace(self, probabilities=self.probabilities.to(device))
 
 
-class CurriculumTimes:
+class CurriculumTimes(TimestepDistribution):
     """The curriculum of `timestep_probabilities`, drawn by mixing two cumulative tables on the device.
 
     Args:
@@ -165,7 +166,7 @@ class CurriculumTimes:
         return moved
 
 
-class LossSecondMoment:
+class LossSecondMoment(TimestepDistribution):
     """Times by how large their loss has lately been: Nichol & Dhariwal 2021 (arXiv 2102.09672), section 3.3.
 
     p_t is proportional to the root of the mean square of the last `history` losses of t, mixed with a uniform share;
@@ -181,6 +182,8 @@ class LossSecondMoment:
     Raises:
         ValueError: a setting out of range.
     """
+
+    learns = True
 
     def __init__(self, timesteps: int, *, history: int = 10, uniform: float = 0.001, stratified: bool = False) -> None:
         if history < 1:

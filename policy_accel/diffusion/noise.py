@@ -1,0 +1,63 @@
+"""Which noise each sample gets. The baseline's; others derive from `NoiseChoice`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from policy_accel.diffusion.batch import Batch
+from policy_accel.diffusion.deferred import Deferred
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise of a batch [R, *S]; `permutation` [R] int64 says which row of the pool each sample got, where rows of
+    one pool were exchanged."""
+
+    noise: Tensor
+    permutation: Tensor | None = None
+
+
+class NoiseChoice(ABC):
+    """Which noise each sample gets, and what the training core must know of a choice.
+
+    `ahead`: whether choosing takes time on the host, so that the next batch is begun while this one trains.
+    """
+
+    ahead: bool = False
+
+    @abstractmethod
+    def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Deferred[Noise]:
+        """Start choosing for the rows of `batch`; `draw` gives an independent pool [R, *S] from `generator`."""
+
+    def wants_prediction(self, step: int) -> bool:
+        """Whether `Batch.center` of the batch of `step` must be the EMA model's prediction from pure noise."""
+        return False
+
+    def observe_score(self, updates: int, score: float) -> None:
+        """Take note of a score after `updates` updates."""
+
+    def statistics(self) -> dict[str, float]:
+        """Figures of the last choice, for the log; may wait for the device."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state, for a checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` gave."""
+
+
+@dataclass(frozen=True)
+class IndependentNoise(NoiseChoice):
+    """epsilon ~ N(0, I), whatever the sample: the baseline."""
+
+    def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Deferred[Noise]:
+        """Take the pool as it is."""
+        return Deferred.of(Noise(draw()))

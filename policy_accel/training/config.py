@@ -1,0 +1,116 @@
+"""How a run of any track is trained, as settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from policy_accel.acceleration.config import GROUPS, AccelerationConfig
+from policy_accel.diffusion.config import DiffusionConfig
+from policy_accel.errors import UserError, naming, one_of
+from policy_accel.groups import register_group
+from policy_accel.training.checkpoint import CheckpointConfig
+from policy_accel.training.ema import EMAConfig
+from policy_accel.training.metrics import WANDB_MODES, LoggingConfig
+from policy_accel.training.optimizer import OptimizerConfig
+
+PRECISIONS = ("fp32", "bf16")
+MATMUL_PRECISIONS = ("highest", "high", "medium")
+
+for name, choices in GROUPS.items():
+    register_group(name, choices[0], choices)
+
+
+@dataclass
+class TrainingConfig:
+    """How long, how and on what to train."""
+
+    steps: int = 10_000
+    """Optimiser updates of the whole run."""
+    batch_size: int = 256
+    device: str = "auto"
+    """auto (CUDA when there is one), cpu, cuda or cuda:N."""
+    threads: int = 0
+    """CPU threads of torch; 0 for its own choice, one each core. Another number changes the last bits of the weights.
+    On a machine that other jobs keep busy, 1 is several times faster for a small network."""
+    precision: str = "fp32"
+    """fp32, or bf16 autocast (slow on most CPUs)."""
+    matmul_precision: str = "highest"
+    """float32 matrix products on CUDA: highest (true float32), high or medium (TF32)."""
+    compile: bool = False
+    """Compile the loss and its gradient with torch.compile."""
+    validate_every: int = 1000
+    """Updates between validation losses; 0 for none."""
+    evaluate_every: int = 0
+    """Updates between evaluations (rollouts) during training; 0 evaluates after the last update only."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def check(self) -> None:
+        """Raise UserError unless the numbers make sense."""
+        checkpoint = self.checkpoint
+        for name, value, least in (
+            ("steps", self.steps, 1),
+            ("batch_size", self.batch_size, 1),
+            ("logging.every", self.logging.every, 1),
+            ("threads", self.threads, 0),
+            ("validate_every", self.validate_every, 0),
+            ("evaluate_every", self.evaluate_every, 0),
+            ("checkpoint.every", checkpoint.every, 0),
+            ("checkpoint.keep_best", checkpoint.keep_best, 0),
+            ("checkpoint.keep_every", checkpoint.keep_every, 0),
+            ("optimizer.warmup_steps", self.optimizer.warmup_steps, 0),
+        ):
+            if value < least:
+                raise UserError(f"training.{name}={value} must be at least {least}.")
+        if checkpoint.keep_last < 2:
+            raise UserError(
+                f"training.checkpoint.keep_last={checkpoint.keep_last} must be at least 2: one is left when the newest "
+                "is damaged."
+            )
+        keep, intervals = checkpoint.keep_every, (checkpoint.every, self.evaluate_every)
+        if keep and not any(every and keep % every == 0 for every in intervals):
+            raise UserError(
+                f"training.checkpoint.keep_every={keep} must be a multiple of training.checkpoint.every="
+                f"{checkpoint.every} (or of training.evaluate_every={self.evaluate_every}), so that a checkpoint is "
+                "written at each of those steps."
+            )
+        one_of("training.precision", self.precision, PRECISIONS)
+        one_of("training.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
+        one_of("training.logging.wandb", self.logging.wandb, WANDB_MODES)
+
+
+@dataclass
+class RunConfig:
+    """What a track's configuration builds on; it adds `task`, `model`, `sampling` and `evaluation`."""
+
+    track: str = MISSING
+    """What is trained: robot (policies) or images. Each track has its own tasks, models and recipes."""
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    acceleration: AccelerationConfig = field(default_factory=AccelerationConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    label: str = "plain"
+    """Names the run directory; each recipe sets its own."""
+    method: str = "baseline"
+    """Names the run directory too; method=NAME sets it with the settings of that method."""
+    seed: int = 42
+    run_dir: str = "runs/${task.name}-${label}-${method}-${model.name}-seed${seed}"
+
+    def check_noise(self, *, scored: bool, to_score: str) -> None:
+        """Raise UserError when the choice of noise could never begin, or never move a noise, in this run.
+
+        Args:
+            scored: whether the task has a score.
+            to_score: settings that give it one.
+        """
+        training = self.training
+        with naming("acceleration.noise"):
+            self.acceleration.noise.check_run(
+                steps=training.steps,
+                batch_size=training.batch_size,
+                evaluated=scored and 0 < training.evaluate_every < training.steps,
+                remedy=f"give training.evaluate_every (below training.steps), {to_score}",
+            )
