@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from policy_accel.diffusion.continuous import SigmaProcess
+from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess
 from policy_accel.diffusion.momentum import momentum_process
 from policy_accel.diffusion.processes import DiscreteProcess, Process
 
@@ -117,4 +118,9 @@ def _discrete(process: Process, name: str) -> DiscreteProcess:
 
 def _with_input_scales(process: Process, kind: str, strength: float) -> Process:
     discrete = _discrete(process, kind)
+    if isinstance(discrete, KarhunenLoeveProcess) and discrete.marginal == "raw":
+        raise ValueError(
+            f"name={kind} needs a variance-preserving process, which a path with marginal=raw is not; choose matched or "
+            "vp_equivalent."
+        )
     return replace(discrete, input_scales=momentum_process(discrete, kind, strength).input_scales)

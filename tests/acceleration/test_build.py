@@ -294,13 +294,19 @@ def test_a_batch_without_what_the_assignment_needs_is_refused(missing: str) -> N
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"times": CurriculumTimes(50)}, "50 discrete times, and the process has 100 discrete times"),
-        ({"weights": torch.ones(7)}, "a table of (7,) weights"),
-        ({"repetition": Repetition(2)}, "needs the paths of karhunen_loeve_process"),
-        ({"cap_warmup": 3, "target": "sample"}, "caps the weight of the sample's error"),
-        ({"process": SigmaProcess("edm"), "target": "edm", "times": CurriculumTimes(100)}, "continuous times"),
-        ({"process": SigmaProcess("edm"), "target": "edm", "weights": torch.ones(100)}, "no discrete times"),
-        ({"process": FlowProcess(), "target": "flow", "cap_warmup": 3}, "cap_warmup is FDM's"),
+        ({"times": CurriculumTimes(50)}, "times draws from 50 discrete times, and the process has 100 discrete times"),
+        ({"weights": torch.ones(7)}, "weights is a table of (7,) weights"),
+        ({"repetition": Repetition(2)}, "repetition has times_per_sample=2 with coupling=shared, which needs"),
+        (
+            {"cap_warmup": 3, "target": "sample"},
+            "target=sample does not have here; set it to 0, or choose epsilon or v.",
+        ),
+        ({"process": SigmaProcess("edm"), "target": "edm", "times": CurriculumTimes(100)}, "has continuous time"),
+        ({"process": SigmaProcess("edm"), "target": "edm", "weights": torch.ones(100)}, "has continuous time"),
+        (
+            {"process": FlowProcess(), "target": "flow", "cap_warmup": 3},
+            "target=flow does not have here; set it to 0.",
+        ),
     ],
 )
 def test_an_objective_made_by_hand_is_checked_too(options: dict[str, Any], sentence: str) -> None:
