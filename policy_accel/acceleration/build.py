@@ -11,7 +11,9 @@ from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.diffusion.objective import Objective, check_target
 from policy_accel.errors import UserError, naming
 
-NOISE, PATH, MOMENTUM = "acceleration.noise", "acceleration.path", "acceleration.momentum"
+NOISE = "acceleration.noise"
+PATH = "acceleration.path"
+MOMENTUM = "acceleration.momentum"
 
 
 def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig) -> Objective:
