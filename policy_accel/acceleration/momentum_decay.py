@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -205,7 +205,7 @@ def beta_products(steps: int, beta_0: float, schedule: DecaySchedule, start_step
 
 @lru_cache(maxsize=16)
 def _beta_products(
-    kind: type[DecaySchedule], settings: tuple[Any, ...], steps: int, beta_0: float, start_step: int
+    kind: Callable[..., DecaySchedule], settings: tuple[Any, ...], steps: int, beta_0: float, start_step: int
 ) -> tuple[float, ...]:
     schedule = kind(*settings)
     betas: Iterator[float] = (_at_step(schedule, step, steps, beta_0, start_step)[0] for step in itertools.count())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -69,6 +70,7 @@ class TableTimes(TimestepDistribution):
     stratified: bool = False
     mirror: int | None = None
     unbiased: bool = False
+    timesteps: int = field(init=False)
     marginal: Tensor = field(init=False, repr=False)
     """Probabilities of a time drawn from both halves alike, [T]; `probabilities` when there is no mirror."""
     cdf: Tensor = field(init=False, repr=False)
@@ -80,17 +82,13 @@ class TableTimes(TimestepDistribution):
         if self.mirror is not None and not 1 <= self.mirror <= len(p):
             raise ValueError(f"mirror={self.mirror} must lie in [1, {len(p)}].")
         p = p / p.sum()
+        object.__setattr__(self, "timesteps", len(p))
         object.__setattr__(self, "probabilities", p)
         object.__setattr__(self, "cdf", cumulative(p))
         if self.mirror is not None:
             image = self.mirrored(torch.arange(len(p), device=p.device))
             p = 0.5 * (p + torch.zeros_like(p).index_add(0, image, p))
         object.__setattr__(self, "marginal", p)
-
-    @property
-    def timesteps(self) -> int:
-        """Number of times T."""
-        return self.probabilities.shape[0]
 
     def mirrored(self, t: Tensor) -> Tensor:
         """m - t below the mirror m, t - m from it on (the distance from m, at most T - 1)."""
@@ -128,6 +126,8 @@ class CurriculumTimes(TimestepDistribution):
         ValueError: a setting out of range.
     """
 
+    timesteps: int
+
     def __init__(
         self,
         timesteps: int,
@@ -147,11 +147,11 @@ class CurriculumTimes(TimestepDistribution):
         share = self.curriculum.share(progress)
         return invert((1.0 - share) * self.uniform_cdf + share * self.bump_cdf, u)
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float) -> Tensor:
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
         """Times of `shape`, int64 on the generator's device."""
         return self.times(variates(shape, generator, self.stratified), progress)
 
-    def loss_weight(self, t: Tensor, progress: float) -> Tensor | None:
+    def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor | None:
         """1 / (T p_t) when unbiased, else None."""
         if not self.unbiased:
             return None
@@ -183,6 +183,7 @@ class LossSecondMoment(TimestepDistribution):
         ValueError: a setting out of range.
     """
 
+    timesteps: int
     learns = True
 
     def __init__(self, timesteps: int, *, history: int = 10, uniform: float = 0.001, stratified: bool = False) -> None:
@@ -228,7 +229,7 @@ class LossSecondMoment(TimestepDistribution):
         """losses [T, history] float64 and counts [T] int64, for a checkpoint."""
         return {"losses": self.losses[:-1].clone(), "counts": self.counts.clone()}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state_dict` gave.
 
         Raises:
