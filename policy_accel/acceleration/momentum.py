@@ -120,7 +120,7 @@ def _with_input_scales(process: Process, kind: str, strength: float) -> Process:
     discrete = _discrete(process, kind)
     if isinstance(discrete, KarhunenLoeveProcess) and discrete.marginal == "raw":
         raise ValueError(
-            f"name={kind} needs a variance-preserving process, which a path with marginal=raw is not; choose matched or "
-            "vp_equivalent."
+            f"name={kind} needs a variance-preserving process, which a path with marginal=raw is not; choose matched "
+            "or vp_equivalent."
         )
     return replace(discrete, input_scales=momentum_process(discrete, kind, strength).input_scales)

@@ -15,8 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -29,14 +28,14 @@ COMPOSITIONS = ("multiply", "replace")
 NEGLIGIBLE = 2.0**-54
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class MomentumDecayConfig:
     """Constant momentum: the baseline, and the base of the schedules."""
 
     name: str = "none"
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class DecaySchedule(MomentumDecayConfig):
     """How the momentum decays and what the learning rate does meanwhile."""
 
@@ -72,7 +71,7 @@ class DecaySchedule(MomentumDecayConfig):
         return beta, (1.0 - beta_0) / (1.0 - beta) if self.compensate else 1.0
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class DemonDecay(DecaySchedule):
     """beta / (1 - beta) falls linearly to 0 (Chen et al. 2019, arXiv 1910.04952)."""
 
@@ -83,7 +82,7 @@ class DemonDecay(DecaySchedule):
         return beta_0 * (1.0 - progress) / ((1.0 - beta_0) + beta_0 * (1.0 - progress))
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class LinearDecay(DecaySchedule):
     """beta falls linearly to beta_end."""
 
@@ -97,7 +96,7 @@ class LinearDecay(DecaySchedule):
         return beta_0 + (self.beta_end - beta_0) * progress
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class ExponentialDecay(DecaySchedule):
     """beta_0 * rate^k at the k-th step of the decay, no lower than floor."""
 
@@ -116,7 +115,7 @@ class ExponentialDecay(DecaySchedule):
         return max(beta_0 * self.rate ** max(step, 0), self.floor)
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class MatchedCosineDecay(DecaySchedule):
     """The learning-rate factor is a half cosine from 1 to 1 - beta_0, and beta what goes with it (derived)."""
 
@@ -200,15 +199,12 @@ def _at_step(schedule: DecaySchedule, step: int, steps: int, beta_0: float, star
 
 def beta_products(steps: int, beta_0: float, schedule: DecaySchedule, start_step: int = 0) -> tuple[float, ...]:
     """Products of beta over the steps 0 .. k, for k = 0, 1, ... until one minus the product is 1 in float64."""
-    return _beta_products(type(schedule), astuple(schedule), steps, beta_0, start_step)
+    return _beta_products(replace(schedule), steps, beta_0, start_step)  # a copy: nobody changes the key of a cache
 
 
 @lru_cache(maxsize=16)
-def _beta_products(
-    kind: Callable[..., DecaySchedule], settings: tuple[Any, ...], steps: int, beta_0: float, start_step: int
-) -> tuple[float, ...]:
-    schedule = kind(*settings)
-    betas: Iterator[float] = (_at_step(schedule, step, steps, beta_0, start_step)[0] for step in itertools.count())
+def _beta_products(schedule: DecaySchedule, steps: int, beta_0: float, start_step: int) -> tuple[float, ...]:
+    betas = (_at_step(schedule, step, steps, beta_0, start_step)[0] for step in itertools.count())
     products = []
     for product in itertools.accumulate(betas, lambda product, beta: product * beta):
         products.append(product)

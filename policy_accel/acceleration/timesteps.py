@@ -118,7 +118,7 @@ class LogitNormalConfig(TimestepsConfig):
     def distribution(self, process: Process) -> TimestepDistribution:
         """See the base class."""
         if isinstance(process, FlowProcess) and not self.stratified:
-            return ProcessTimes(replace(process, time_law="logit_normal"))
+            return ProcessTimes(replace(process, distribution="logit_normal"))
         return super().distribution(process)
 
     def over(self, process: DiscreteProcess) -> TimestepDistribution:

@@ -53,7 +53,7 @@ def started(config: RobotConfig) -> Any:
 
 
 LATE = ["training.evaluate_every=2", "evaluation.episodes=2", "acceleration.noise.start_score=0.4"]
-RATIO = ["training.batch_size=40", "acceleration.noise.condition_ratio=0.1"]
+RATIO = ["training.batch_size=40", "acceleration.noise.condition_ratio=0.4"]
 WARM = ["training.optimizer.warmup_steps=2"]
 # Field of a choice of a group (its own fields only) -> (new value, what looks at it, overrides on both sides).
 FIELDS: dict[str, dict[str, tuple[str, Probe, list[str]]]] = {
@@ -66,9 +66,9 @@ FIELDS: dict[str, dict[str, tuple[str, Probe, list[str]]]] = {
         "assignment.standardize": ("true", drawn, []),
         "assignment.center": ("ridge", drawn, []),
         "assignment.block_size": ("4", drawn, []),
-        "assignment_in_groups.groups": ("5", groups, []),
+        "assignment_in_groups.groups": ("5", groups, ["acceleration.noise.groups=3"]),
         "assignment_in_groups.group_run": ("2", batches, ["acceleration.noise.groups=3"]),
-        "assignment_by_condition.condition_ratio": ("0.5", drawn, RATIO),
+        "assignment_by_condition.condition_ratio": ("0.1", drawn, RATIO),
         "assignment_by_condition.standardize": ("true", drawn, RATIO),
         "assignment_by_condition.center": ("ridge", drawn, RATIO),
     },
@@ -134,12 +134,13 @@ def test_the_table_names_every_setting(group: str) -> None:
 @pytest.mark.parametrize("group", list(GROUPS))
 def test_every_choice_changes_what_is_trained_on(group: str, tiny_config: Build) -> None:
     look = rates if "momentum_decay" in group else drawn
-    family = {"released": ["diffusion.family=edm", "diffusion.target=edm"]}
+    same = {"released": ["diffusion.family=edm", "diffusion.target=edm"], "assignment_by_condition": RATIO[:1]}
     for choice in GROUPS[group][1:]:
-        fitting = [*family.get(choice.name, []), *WARM, *(RATIO if choice.name == "assignment_by_condition" else [])]
         if choice.name in ("assignment_in_groups", "fresh", "loss_second_moment"):
             continue  # what they change is not in the draw of one batch: see the table, and test_feed
-        assert look(tiny_config(*fitting, f"{group}={choice.name}")) != look(tiny_config(*fitting)), choice.name
+        fitting = [*WARM, *same.get(choice.name, [])]
+        own = RATIO if choice.name == "assignment_by_condition" else []
+        assert look(tiny_config(*fitting, f"{group}={choice.name}", *own)) != look(tiny_config(*fitting)), choice.name
 
 
 @pytest.mark.parametrize(("group", "key"), CASES)
