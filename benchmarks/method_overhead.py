@@ -40,10 +40,10 @@ import torch
 from results import RESULTS, write_result
 from torch import Tensor
 
+from policy_accel.acceleration.assigned_noise import AssignedNoise, GroupedAssignmentConfig
 from policy_accel.acceleration.build import build_objective
 from policy_accel.acceleration.conditional import kmeans_groups
 from policy_accel.acceleration.noise_assignment import Assignment
-from policy_accel.acceleration.noise_choices import AssignedNoise
 from policy_accel.diffusion.objective import Batch, Objective
 from policy_accel.models import Denoiser, build_denoiser
 from policy_accel.policy.config import RobotConfig
@@ -157,7 +157,7 @@ class RandomTask:
         """The same data and network, trained as `config` says."""
         task = copy.copy(self)
         task.objective = build_objective(config.diffusion, config.acceleration).to(device)
-        task.groups = self.clusters if config.acceleration.noise.within == "groups" else None
+        task.groups = self.clusters if isinstance(config.acceleration.noise, GroupedAssignmentConfig) else None
         return task
 
     def to(self, device: torch.device) -> None:

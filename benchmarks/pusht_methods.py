@@ -53,12 +53,15 @@ def leak(settings: list[str], trained: Any = None) -> dict[str, Any]:
     import torch
 
     from policy_accel.acceleration.diagnostics import condition_leak
+    from policy_accel.acceleration.noise_choices import ChosenNoiseConfig
     from policy_accel.policy.run import build_task, robot_config
     from policy_accel.training.ema import EMA, EMAConfig
-    from policy_accel.training.feed import Feed
     from policy_accel.training.randomness import DataOrder, Generators
+    from policy_accel.training.update import Feed
 
-    config = robot_config([*settings, "acceleration.noise.start_score=null"])
+    config = robot_config(list(settings))
+    if isinstance(config.acceleration.noise, ChosenNoiseConfig):
+        config.acceleration.noise.start_score = None
     task = build_task(config)
     # With the sample as target the noise follows from x_t, and no choice of noise depends on the target.
     task.objective = dataclasses.replace(task.objective, target="sample")
@@ -119,14 +122,14 @@ def run_one(options: argparse.Namespace, method: str) -> dict[str, Any]:
             scores.append(
                 {"sampler": sampler, "evaluations": steps, **{key: result[key] for key in KEPT}, "seconds": seconds}
             )
-        factor = config.acceleration.path
-        per_sample = 1 if factor.coupling == "fresh" else factor.evaluations or factor.times_per_sample
-        fresh = factor.times_per_sample if factor.coupling == "fresh" else 1
+        repetition = config.acceleration.path.repetition()
         centering = 1 if config.acceleration.noise.center == "denoiser" else 0
         return {
             "method": method,
             "updates": trained.step,
-            "network_evaluations": trained.step * config.training.batch_size * (per_sample * fresh + centering),
+            "network_evaluations": trained.step
+            * config.training.batch_size
+            * (repetition.repeats * repetition.samples_factor + centering),
             "training_seconds": round(trained.training_seconds, 1),
             "loss_last_log": losses[-1]["loss"],
             "scores": scores,

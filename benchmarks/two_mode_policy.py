@@ -37,10 +37,17 @@ import torch
 from results import RESULTS, write_result
 from torch import Tensor
 
+from policy_accel.acceleration.assigned_noise import (
+    AssignmentConfig,
+    ConditionalAssignmentConfig,
+    GroupedAssignmentConfig,
+)
 from policy_accel.acceleration.build import build_objective
 from policy_accel.acceleration.conditional import kmeans_groups
-from policy_accel.acceleration.config import AccelerationConfig, NoiseConfig
+from policy_accel.acceleration.config import AccelerationConfig
 from policy_accel.acceleration.diagnostics import condition_leak
+from policy_accel.acceleration.nearest_choice import NearestNoiseConfig
+from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.diffusion.objective import Batch, Objective
 from policy_accel.diffusion.sampling import SamplingConfig, sample
@@ -49,6 +56,7 @@ from policy_accel.training.devices import choose_device
 from policy_accel.training.ema import EMAConfig
 from policy_accel.training.optimizer import OptimizerConfig
 from policy_accel.training.randomness import DataOrder, Generators, named_generator
+from policy_accel.training.task import Task
 from policy_accel.training.update import Update
 
 HORIZON, ACTION_DIM, NOISE = 16, 2, 0.05
@@ -101,25 +109,24 @@ def kmeans(count: int) -> Callable[[Tensor, str], Tensor]:
     return lambda observations, law: kmeans_groups(observations, count, seed=0)
 
 
-GROUPED = NoiseConfig(choice="assignment", metric="dot", within="groups")
+GROUPED = GroupedAssignmentConfig()
 ARMS = {
     "independent": Arm(),
-    "assignment, whole batch": Arm(NoiseConfig(choice="assignment")),
-    "nearest of 2": Arm(NoiseConfig(choice="nearest", candidates=2)),
-    "nearest of 4": Arm(NoiseConfig(choice="nearest", candidates=4)),
-    "nearest of 8": Arm(NoiseConfig(choice="nearest", candidates=8)),
-    "nearest of 2, dot": Arm(NoiseConfig(choice="nearest", candidates=2, metric="dot")),
-    "C2OT, ratio 0.05": Arm(NoiseConfig(choice="assignment", metric="l2sq", within="condition", condition_ratio=0.05)),
+    "assignment, whole batch": Arm(AssignmentConfig(metric="l2")),
+    "nearest of 2": Arm(NearestNoiseConfig(candidates=2)),
+    "nearest of 4": Arm(NearestNoiseConfig(candidates=4)),
+    "nearest of 8": Arm(NearestNoiseConfig(candidates=8)),
+    "nearest of 2, dot": Arm(NearestNoiseConfig(candidates=2, metric="dot")),
+    "C2OT, ratio 0.05": Arm(ConditionalAssignmentConfig(condition_ratio=0.05)),
     "assignment in a 4x4 grid": Arm(GROUPED, grid_groups),
     "assignment in 16 k-means groups": Arm(GROUPED, kmeans(16)),
     "assignment in 256 k-means groups, runs of 16": Arm(GROUPED, kmeans(256), group_run=16),
 }
 
 
-class ToyTask:
+class ToyTask(Task):
     """The toy as a task of the training core."""
 
-    validation_samples = 0
     fingerprint = "two modes"
 
     def __init__(self, arm: Arm, law: str, seed: int) -> None:
@@ -150,9 +157,6 @@ class ToyTask:
 
     def validation_batch(self, indices: Tensor) -> Batch:
         return self.batch(indices)
-
-    def evaluate(self, model: Denoiser, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
-        return None
 
 
 def data_order(task: ToyTask, seed: int, device: torch.device) -> DataOrder:

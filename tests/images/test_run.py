@@ -171,7 +171,7 @@ def test_evaluate_names_mistakes(
     ("overrides", "sentence"),
     [
         (["sampling.guidance=2.0"], "sampling.guidance=2.0 needs a model that has seen the null class"),
-        (["acceleration.noise.center=ridge", "acceleration.noise.choice=assignment"], "for images choose none"),
+        (["acceleration/noise=assignment", "acceleration.noise.center=ridge"], "for images choose none"),
         (["evaluation.samples=49"], "evaluation.samples=49"),
         (["evaluation.samples=1"], "evaluation.samples=1 has no spread"),
         (["evaluation.batch_size=0"], "evaluation.batch_size=0 must be at least 1"),
@@ -226,14 +226,14 @@ RECIPES = {
     "edm_cifar10": expected(
         family="edm", target="edm", batch=512, lr=1e-3, steps=390_625, model="edm", sampler=("heun", 18)
     ),
-    "fdm_edm_cifar10": expected(family="edm", target="edm", cap=200, scale="momentum", multiplier=2.0, model="edm"),
-    "fdm_vp_cifar10": expected(family="vp", target="epsilon", cap=400, scale="momentum", multiplier=2.0),
-    "fdm_ve_cifar10": expected(family="ve", target="negative_epsilon", cap=400, scale="momentum", multiplier=1.0),
+    "fdm_edm_cifar10": expected(family="edm", target="edm", cap=200, scale="released", multiplier=2.0, model="edm"),
+    "fdm_vp_cifar10": expected(family="vp", target="epsilon", cap=400, scale="released", multiplier=2.0),
+    "fdm_ve_cifar10": expected(family="ve", target="negative_epsilon", cap=400, scale="released", multiplier=1.0),
     "immiscible_ddim_cifar10": expected(choice="assignment", batch=256, sampler=("ddim", 100), family="ddpm"),
     "immiscible_fm_cifar10": expected(
         choice="nearest", candidates=4, family="flow", target="flow", batch=256, sampler=("euler", 50)
     ),
-    "clts_cifar10": expected(law="curriculum", decay="demon", batch=128, family="ddpm"),
+    "clts_cifar10": expected(timesteps="curriculum", decay="demon", batch=128, family="ddpm"),
     "kl_ddim_cifar10": expected(times=4, batch=32, family="ddpm", sampler=("ddim", 100)),
 }
 
@@ -251,13 +251,13 @@ def test_recipes_are_those_of_the_papers(name: str) -> None:
         "model": config.model.name,
         "sampler": (config.sampling.sampler, config.sampling.steps),
         "cap": acceleration.momentum.cap_warmup,
-        "scale": acceleration.momentum.input_scale,
-        "multiplier": acceleration.momentum.multiplier,
-        "choice": acceleration.noise.choice,
-        "candidates": acceleration.noise.candidates,
-        "law": acceleration.timesteps.law,
-        "decay": training.optimizer.momentum_decay.law,
-        "times": acceleration.path.times_per_sample,
+        "scale": acceleration.momentum.name,
+        "multiplier": getattr(acceleration.momentum, "multiplier", None),
+        "choice": acceleration.noise.name,
+        "candidates": getattr(acceleration.noise, "candidates", None),
+        "timesteps": acceleration.timesteps.name,
+        "decay": training.optimizer.momentum_decay.name,
+        "times": acceleration.path.repetition().times_per_sample,
     }
     assert {key: found[key] for key in RECIPES[name]} == RECIPES[name]
     published = name not in ("ddpm_cifar10", "edm_cifar10")

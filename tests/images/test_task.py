@@ -146,7 +146,7 @@ def test_labels_and_noise_stay_with_their_images(tiny_images: Build) -> None:
 
 
 def test_noise_is_assigned_inside_the_classes(tiny_images: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    import policy_accel.acceleration.noise_choices as choices
+    import policy_accel.acceleration.assigned_noise as choices
 
     asked = []
     original = choices.start_assignment

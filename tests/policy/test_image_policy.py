@@ -108,7 +108,11 @@ def test_frames_are_encoded_once_however_many_noise_levels_train(build: Build) -
     """Two thirds more rows cost the denoiser more operations and the encoder none."""
     counts = {}
     for repeats in (1, 4):
-        task = build_task(build(f"acceleration.path.times_per_sample={repeats}"))
+        task = build_task(
+            build(
+                *([f"acceleration.path.times_per_sample={repeats}", "acceleration/path=shared"] if repeats > 1 else [])
+            )
+        )
         assert task.policy.encoder is not None
         calls: list[tuple[int, ...]] = []
         task.policy.encoder.register_forward_hook(lambda *seen, calls=calls: calls.append(tuple(seen[2].shape)))
@@ -212,11 +216,7 @@ def test_what_an_environment_cannot_show_is_named(build: Build, tmp_path: Path) 
         (["encoder.crop=200"], "encoder.crop=200 is larger than the frames of img"),
         (["policy.conditioning=inpainting"], "pictures do not fit"),
         (
-            [
-                "acceleration.noise.choice=assignment",
-                "acceleration.noise.metric=l2sq",
-                "acceleration.noise.within=condition",
-            ],
+            ["acceleration/noise=assignment_by_condition"],
             "this task's conditions are pictures",
         ),
         (["task.images=[]"], "encoder.* has no effect with a task without pictures"),

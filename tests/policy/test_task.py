@@ -77,8 +77,7 @@ def test_a_window_belongs_to_the_group_of_its_newest_observation(tiny_config: Bu
                 f"task.data={tmp_path / 'stages.zarr.zip'}",
                 "task.val_ratio=0",
                 "task.group=stage",
-                "method=immiscible",
-                "acceleration.noise.within=groups",
+                "acceleration/noise=assignment_in_groups",
                 f"policy.n_obs_steps={n_obs_steps}",
             )
         )
