@@ -212,8 +212,8 @@ def test_classes_are_needed_where_they_are_asked_for(tmp_path: Path, tiny_images
     with pytest.raises(UserError, match=r"task.conditional=true needs class labels"):
         load_split(tiny_images(bare).task)
     config = tiny_images(bare, "task.conditional=false", "method=immiscible_classes")
-    with pytest.raises(UserError, match="within=groups assigns noise inside the classes"):
+    with pytest.raises(UserError, match="name=assignment_in_groups assigns noise inside the classes"):
         build_task(config, load_split(config.task))
     config = tiny_images("task.conditional=false", "method=immiscible_c2ot", "acceleration.noise.condition_ratio=0.4")
-    with pytest.raises(UserError, match="within=condition compares the classes"):
+    with pytest.raises(UserError, match="name=assignment_by_condition compares the classes"):
         build_task(config, load_split(config.task))

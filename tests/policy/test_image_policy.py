@@ -16,7 +16,7 @@ from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.run import build_evaluator, build_task, load_run, robot_config, train_run
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.randomness import named_generator
-from policy_accel.training.task import denoising_loss
+from policy_accel.training.update import denoising_loss
 
 Build = Callable[..., RobotConfig]
 SIZE, CROP = 96, 64
@@ -108,11 +108,7 @@ def test_frames_are_encoded_once_however_many_noise_levels_train(build: Build) -
     """Two thirds more rows cost the denoiser more operations and the encoder none."""
     counts = {}
     for repeats in (1, 4):
-        task = build_task(
-            build(
-                *([f"acceleration.path.times_per_sample={repeats}", "acceleration/path=shared"] if repeats > 1 else [])
-            )
-        )
+        task = build_task(build(*(["acceleration/path=shared"] if repeats == 4 else [])))
         assert task.policy.encoder is not None
         calls: list[tuple[int, ...]] = []
         task.policy.encoder.register_forward_hook(lambda *seen, calls=calls: calls.append(tuple(seen[2].shape)))
