@@ -138,8 +138,8 @@ def read_typed_config(run_dir: Path, schema: type, track: str) -> Any:
         raise UserError(f"{run_dir} is a run of the track {values['track']}; give one of the track {track}.")
     try:
         return typed(schema, values, track)
-    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except (OmegaConfBaseException, UserError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{run_dir / 'config.yaml'} cannot be read as a configuration ({reason}).") from error
 
 
