@@ -52,43 +52,72 @@ def pose_distance(poses: np.ndarray, goal: np.ndarray = GOAL_POSE) -> np.ndarray
     return np.sqrt((shift**2).sum(-1) + 2 * SPREAD * (1 - np.cos(poses[..., 2] - goal[2])))
 
 
+@dataclass(frozen=True)
+class _Nodes:
+    """The S states of the search after equally many pushes.
+
+    poses [S, 3]: of the block. cost [S]: steps so far. ways [S, contacts]: px from the agent to the start of each push,
+    inf where there is no way. first [S]: the first move on the way here, flat in the library; None before any.
+    """
+
+    poses: np.ndarray
+    cost: np.ndarray
+    ways: np.ndarray
+    first: np.ndarray | None = None
+
+
 def plan(agent: np.ndarray, block: np.ndarray) -> Plan | None:
     """The first push of the cheapest sequence of up to DEPTH pushes; None when no push can be reached.
 
     agent [2]: its position; block [3]: its pose. Both in px and radians.
     """
-    library, moves = push_library(), _moves()
+    library = push_library()
     routes = Routes(agent, block)
-    ways = routes.lengths(library.starts)
-    push_steps = PUSH_OVERHEAD + (library.lengths + RUN_UP) / PUSH_SPEED
-    poses, cost, ways = block[None], np.zeros(1), ways[None]
-    first, best_total, best_first = None, np.inf, -1
+    nodes = _Nodes(block[None], np.zeros(1), routes.lengths(library.starts)[None])
+    most_beyond = beyond_walls(block) + 1
+    best_total, best_first = np.inf, -1
     for _ in range(DEPTH):
-        ways = np.where(allowed(to_window(library.starts, poses[:, None])), ways, np.inf)
-        steps = (cost[:, None, None] + ways[:, :, None] / WAY_SPEED + push_steps).reshape(len(poses), -1)
-        least = np.minimum(LEAST_SHARE * pose_distance(poses), LEAST_MOVE)
-        steps[moves.distance < least[:, None]] = np.inf
-        total = steps + _steps_to_go(_distances_after(poses))
-        if first is None:
-            total[0, beyond_walls(_compose(block, library.poses)).ravel() > beyond_walls(block) + 1] = np.inf
-        winner = np.unravel_index(total.argmin(), total.shape)
-        if total[winner] < best_total:
-            best_total, best_first = float(total[winner]), int(winner[1] if first is None else first[winner[0]])
-        nodes, chosen = _keep(total)
-        if not len(nodes):
+        steps = _steps_after(nodes)
+        total = steps + _steps_to_go(_distances_after(nodes.poses))
+        if nodes.first is None:
+            total[0, beyond_walls(_compose(block, library.poses)).ravel() > most_beyond] = np.inf
+        node, move = np.unravel_index(total.argmin(), total.shape)
+        if total[node, move] < best_total:
+            best_total, best_first = float(total[node, move]), int(move if nodes.first is None else nodes.first[node])
+        kept, moves = _keep(total)
+        if not len(kept):
             break
-        push, cut = np.divmod(chosen, len(library.lengths))
-        first = chosen if first is None else first[nodes]
-        poses, cost = _compose(poses[nodes], library.poses[push, cut]), steps[nodes, chosen]
-        cost[beyond_walls(poses) > beyond_walls(block) + 1] = np.inf
-        cells = (library.end_arcs[push, cut] / ARC_CELL).astype(int)
-        corners = allowed(to_window(WAYPOINTS, poses[:, None]))
-        ways = np.array([ways_between(tuple(row))[cell] for row, cell in zip(corners.tolist(), cells, strict=True)])
+        nodes = _moved(nodes, kept, moves, steps[kept, moves], most_beyond)
     if best_first < 0:
         return None
     contact, length = divmod(best_first, len(library.lengths))
     end = library.starts[contact] + (RUN_UP + library.lengths[length]) * library.directions[contact]
     return Plan(routes.path(library.starts[contact]), to_window(end, block), best_total)
+
+
+def _steps_after(nodes: _Nodes) -> np.ndarray:
+    """Steps until the end of every move of the library from every node: [S, M], inf for moves that are not made."""
+    library = push_library()
+    free = allowed(to_window(library.starts, nodes.poses[:, None]))
+    ways = np.where(free, nodes.ways, np.inf)
+    push_steps = PUSH_OVERHEAD + (library.lengths + RUN_UP) / PUSH_SPEED
+    steps = (nodes.cost[:, None, None] + ways[:, :, None] / WAY_SPEED + push_steps).reshape(len(nodes.poses), -1)
+    least = np.minimum(LEAST_SHARE * pose_distance(nodes.poses), LEAST_MOVE)
+    steps[_moves().distance < least[:, None]] = np.inf
+    return steps
+
+
+def _moved(nodes: _Nodes, kept: np.ndarray, moves: np.ndarray, steps: np.ndarray, most_beyond: float) -> _Nodes:
+    """The nodes that `moves` [K] lead to from the nodes `kept` [K], `steps` [K] after the beginning; where the block
+    reaches more than `most_beyond` px beyond the walls, no move follows."""
+    library = push_library()
+    push, cut = np.divmod(moves, len(library.lengths))
+    poses, cost = _compose(nodes.poses[kept], library.poses[push, cut]), steps
+    cost[beyond_walls(poses) > most_beyond] = np.inf
+    cells = (library.end_arcs[push, cut] / ARC_CELL).astype(int)
+    corners = allowed(to_window(WAYPOINTS, poses[:, None]))
+    ways = np.array([ways_between(tuple(row))[cell] for row, cell in zip(corners.tolist(), cells, strict=True)])
+    return _Nodes(poses, cost, ways, moves if nodes.first is None else nodes.first[kept])
 
 
 def _keep(total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -127,7 +127,7 @@ def take(images: ImageSet, rows: np.ndarray) -> ImageSet:
     """The images `rows` of a set."""
     labels = None if images.labels is None else images.labels[rows]
     source = f"{images.source} ({len(rows)} of {len(images)})"
-    key = images.key and hashlib.sha256(images.key.encode() + rows.tobytes()).hexdigest()
+    key = hashlib.sha256(images.key.encode() + rows.tobytes()).hexdigest() if images.key else images.key
     return dataclasses.replace(images, images=images.images[rows], labels=labels, source=source, key=key)
 
 

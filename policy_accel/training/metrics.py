@@ -65,13 +65,19 @@ class LossBuffer:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics file; a last line that a crash cut short is left out."""
+    """Rows of a metrics file; a last line that a crash cut short is left out.
+
+    Raises:
+        UserError: another line is damaged.
+    """
+    lines = path.read_text().splitlines() if path.is_file() else []
     rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
-        except ValueError:
-            continue
+        except ValueError as error:
+            if number < len(lines):
+                raise UserError(f"{path}: line {number} is damaged ({error}); remove that line.") from error
     return rows
 
 

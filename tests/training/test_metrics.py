@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from policy_accel.errors import UserError
 from policy_accel.training import Trained, TrainingConfig
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.metrics import read_metrics
@@ -148,3 +149,12 @@ def test_the_learning_rate_of_a_row_is_that_of_its_last_update(
     expected = [0.01 * step / 2 for step in range(2)]
     expected += [0.01 * (1 + math.cos(math.pi * (step - 2) / 10)) / 2 for step in range(2, 12)]
     assert rates == pytest.approx(expected)
+
+
+def test_only_a_last_line_may_be_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert [row["step"] for row in read_metrics(path)] == [1, 2]
+    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl: line 2 is damaged .* remove that line"):
+        read_metrics(path)

@@ -90,13 +90,15 @@ def _parts(tree: Tree, files: list[str], prefix: str) -> dict[str, str]:
     others = set(lower) - {"train", *_TEST_FOLDERS}
     if "train" not in lower or (test is None and others):  # a class may be called "train"
         return {"train": prefix}
+    parts = {"train": f"{prefix}{lower['train']}/"}
+    if test is None:
+        return parts
     if others:
         raise UserError(
-            f"{tree.path}/{prefix}{lower[min(others)]}: lies beside {lower['train']}/ and "
-            f"{lower[test or '']}/ and belongs to no part; move it away."
+            f"{tree.path}/{prefix}{lower[min(others)]}: lies beside {lower['train']}/ and {lower[test]}/ and belongs "
+            "to no part; move it away."
         )
-    parts = {"train": f"{prefix}{lower['train']}/"}
-    return parts if test is None else parts | {"test": f"{prefix}{lower[test]}/"}
+    return parts | {"test": f"{prefix}{lower[test]}/"}
 
 
 def _label(

@@ -167,78 +167,67 @@ def scan(episodes: Sequence[EpisodeRow], info: dict[str, Any]) -> Scan:
         UserError: a file that is missing or damaged, whose rows differ from the table of episodes, or in which the
             rows of an episode lie apart.
     """
-    lengths = np.array([episode.length for episode in episodes])
-    checks = _Checks(np.cumsum(lengths) - lengths, float(info["fps"]))
-    indices = np.array([episode.index for episode in episodes])
-    starts, counts = np.full(len(episodes), -1), np.zeros(len(episodes), np.int64)
-    tasks = np.zeros(len(episodes), np.int64)
+    scanner = _Scanner(episodes, float(info["fps"]))
     files: dict[Path, list[int]] = {}
     for place, episode in enumerate(episodes):
         files.setdefault(episode.data, []).append(place)
     for path, places in files.items():
-        fixed = places[0] if info["codebase_version"] == V21 else None
-        row, last = 0, -1
-        with parquet_file(path) as file:
-            present = [name for name in DERIVED if name in file.schema_arrow.names]
-            if fixed is None:
-                require_columns(path, present, ["episode_index"])
-            for batch in file.iter_batches(_SCAN_ROWS, columns=present or None):
-                values = {name: _numbers(batch.column(name), path, name) for name in present}
-                which = _places(values, fixed, len(batch), indices, set(places), path)
-                firsts = np.flatnonzero(np.diff(which, prepend=last))
-                for first in firsts:
-                    place = int(which[first])
-                    if starts[place] >= 0:
-                        raise UserError(f"{path}: the rows of episode {indices[place]} lie apart; sort them by index.")
-                    starts[place] = row + first
-                    tasks[place] = values["task_index"][first] if "task_index" in values else 0
-                counts += np.bincount(which, minlength=len(episodes))
-                checks.look(values, which, np.arange(row, row + len(batch)) - starts[which], tasks)
-                row, last = row + len(batch), int(which[-1]) if len(which) else last
-    for episode, count in zip(episodes, counts, strict=True):
+        scanner.read(path, places, one_episode=info["codebase_version"] == V21)
+    for episode, count in zip(episodes, scanner.counts, strict=True):
         if count != episode.length:
             raise UserError(
                 f"{episode.data}: holds {count} steps of episode {episode.index}, and the table of episodes says "
                 f"{episode.length}; copy or download the data set again."
             )
-    return Scan(starts, tuple(checks.irregular), tasks)
+    return Scan(scanner.starts, tuple(scanner.irregular), scanner.tasks)
 
 
-def _numbers(column: pa.Array, path: Path, name: str) -> np.ndarray:
-    if column.null_count or not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise UserError(f"{path}: column '{name}' holds {column.type} or empty values, not numbers; correct it.")
-    return column.to_numpy(zero_copy_only=False)
+class _Scanner:
+    """What is learnt of each episode, by its place: the row of its file that it starts at (-1 before it is met), its
+    steps and its task; and the names of derived columns that do not hold what they must.
+    """
 
-
-def _places(
-    values: dict[str, np.ndarray], fixed: int | None, rows: int, indices: np.ndarray, expected: set[int], path: Path
-) -> np.ndarray:
-    """[rows] int64, the place of the episode of every row."""
-    if fixed is not None:
-        return np.full(rows, fixed)
-    found = values["episode_index"]
-    places = np.minimum(np.searchsorted(indices, found), len(indices) - 1)
-    for place in np.unique(places):
-        if place not in expected or np.any(found[places == place] != indices[place]):
-            wrong = found[places == place][0]
-            raise UserError(
-                f"{path}: holds steps of episode {wrong}, which the table of episodes does not place there; copy or "
-                "download the data set again."
-            )
-    return places
-
-
-class _Checks:
-    def __init__(self, offsets: np.ndarray, fps: float) -> None:
+    def __init__(self, episodes: Sequence[EpisodeRow], fps: float) -> None:
+        lengths = np.array([episode.length for episode in episodes])
+        self.starts, self.counts = np.full(len(episodes), -1), np.zeros(len(episodes), np.int64)
+        self.tasks = np.zeros(len(episodes), np.int64)
         self.irregular: dict[str, None] = {}
-        self._offsets, self._fps = offsets, fps
+        self._indices = np.array([episode.index for episode in episodes])
+        self._offsets, self._fps = np.cumsum(lengths) - lengths, fps
 
-    def look(self, values: dict[str, np.ndarray], which: np.ndarray, step: np.ndarray, tasks: np.ndarray) -> None:
+    def read(self, path: Path, places: list[int], *, one_episode: bool) -> None:
+        """Read a file that holds the episodes at `places`."""
+        row, last = 0, -1
+        with parquet_file(path) as file:
+            present = [name for name in DERIVED if name in file.schema_arrow.names]
+            if not one_episode:
+                require_columns(path, present, ["episode_index"])
+            for batch in file.iter_batches(_SCAN_ROWS, columns=present or None):
+                values = {name: _numbers(batch.column(name), path, name) for name in present}
+                if one_episode:
+                    which = np.full(len(batch), places[0])
+                else:
+                    which = _places(values["episode_index"], self._indices, set(places), path)
+                self._begin(path, values, which, row, last)
+                self.counts += np.bincount(which, minlength=len(self.counts))
+                self._compare(values, which, np.arange(row, row + len(batch)) - self.starts[which])
+                row, last = row + len(batch), int(which[-1]) if len(which) else last
+
+    def _begin(self, path: Path, values: dict[str, np.ndarray], which: np.ndarray, row: int, last: int) -> None:
+        """Note the episodes that begin among the rows `which`, the first of which is row `row` of the file."""
+        for first in np.flatnonzero(np.diff(which, prepend=last)):
+            place = int(which[first])
+            if self.starts[place] >= 0:
+                raise UserError(f"{path}: the rows of episode {self._indices[place]} lie apart; sort them by index.")
+            self.starts[place] = row + first
+            self.tasks[place] = values["task_index"][first] if "task_index" in values else 0
+
+    def _compare(self, values: dict[str, np.ndarray], which: np.ndarray, step: np.ndarray) -> None:
         expected = {
             "frame_index": step,
             "episode_index": which,
             "index": self._offsets[which] + step,
-            "task_index": tasks[which],
+            "task_index": self.tasks[which],
         }
         for name, found in values.items():
             if name == "timestamp":
@@ -248,3 +237,22 @@ class _Checks:
                 regular = np.array_equal(found, expected[name])
             if not regular:
                 self.irregular[name] = None
+
+
+def _numbers(column: pa.Array, path: Path, name: str) -> np.ndarray:
+    if column.null_count or not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise UserError(f"{path}: column '{name}' holds {column.type} or empty values, not numbers; correct it.")
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _places(found: np.ndarray, indices: np.ndarray, expected: set[int], path: Path) -> np.ndarray:
+    """The place of the episode of every row, from its number `found` [rows]: [rows] int64."""
+    places = np.minimum(np.searchsorted(indices, found), len(indices) - 1)
+    for place in np.unique(places):
+        if place not in expected or np.any(found[places == place] != indices[place]):
+            wrong = found[places == place][0]
+            raise UserError(
+                f"{path}: holds steps of episode {wrong}, which the table of episodes does not place there; copy or "
+                "download the data set again."
+            )
+    return places

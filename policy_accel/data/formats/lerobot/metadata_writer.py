@@ -31,6 +31,35 @@ from policy_accel.data.formats.lerobot.statistics import Statistics, merge
 
 CHUNKS_SIZE = 1000
 _EPISODES_A_GROUP = 100
+_COUNTS = ("total_episodes", "total_frames", "total_tasks")
+_PATHS = ("data_path", "video_path")
+_INFO_FIELDS = {
+    "v2.1": (
+        "codebase_version",
+        "robot_type",
+        *_COUNTS,
+        "total_videos",
+        "total_chunks",
+        "chunks_size",
+        "fps",
+        "splits",
+        *_PATHS,
+        "features",
+    ),
+    "v3.0": (
+        "codebase_version",
+        "fps",
+        "features",
+        *_COUNTS,
+        "chunks_size",
+        "data_files_size_in_mb",
+        "video_files_size_in_mb",
+        *_PATHS,
+        "robot_type",
+        "splits",
+    ),
+}
+"""Fields of info.json in LeRobot's order."""
 
 
 class MetadataWriter:
@@ -45,6 +74,7 @@ class MetadataWriter:
     def __init__(self, root: Path, version: str, *, keep_lines: bool) -> None:
         (root / "meta").mkdir(parents=True)
         self._root, self._version = root, version
+        self._episodes_added = self._steps = self._tasks = 0
         self._statistics: Statistics = {}
         self._rows: list[dict[str, Any]] = []
         self._table: pq.ParquetWriter | None = None
@@ -74,6 +104,8 @@ class MetadataWriter:
             statistics: of its features.
             facts: about it that LeRobot has no place for.
         """
+        self._episodes_added += 1
+        self._steps += length
         row = {"episode_index": episode, "tasks": tasks, "length": length}
         listed = {name: {level: value.tolist() for level, value in of.items()} for name, of in statistics.items()}
         if self._lines is not None:
@@ -103,6 +135,7 @@ class MetadataWriter:
 
     def finish(self, tasks: list[str]) -> None:
         """Write what is left, the tasks and the statistics of the whole set."""
+        self._tasks = len(tasks)
         if self._version == V21:
             with self._open(TASKS_LINES) as file:
                 for number, task in enumerate(tasks):
@@ -112,6 +145,43 @@ class MetadataWriter:
             pq.write_table(task_table(tasks), self._root / TASKS_TABLE)
             listed = {name: {level: v.tolist() for level, v in of.items()} for name, of in self._statistics.items()}
             write_json(self._root / STATISTICS, listed)
+
+    def write_info(
+        self,
+        *,
+        fps: float,
+        columns: list[Column],
+        videos: dict[str, dict[str, Any]],
+        recorded: dict[str, Any],
+        own: dict[str, Any],
+    ) -> None:
+        """Write info.json for what was added, the fields in LeRobot's order.
+
+        Args:
+            fps: frames per second.
+            columns: features, the derived ones last.
+            videos: camera -> what is to be said of its files.
+            recorded: what a set that came from LeRobot says: robot_type, splits.
+            own: what this package needs to read the set back as it was.
+        """
+        fields = {
+            "codebase_version": self._version,
+            "fps": int(fps) if float(fps).is_integer() else fps,
+            "features": {column.name: _feature(column, videos.get(column.name)) for column in columns},
+            "total_episodes": self._episodes_added,
+            "total_frames": self._steps,
+            "total_tasks": self._tasks,
+            "total_videos": self._episodes_added * len(videos),
+            "total_chunks": -(-self._episodes_added // CHUNKS_SIZE),
+            "chunks_size": CHUNKS_SIZE,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 200,
+            "data_path": DATA_PATHS[self._version],
+            "video_path": VIDEO_PATHS[self._version] if videos else None,
+            "robot_type": recorded.get("robot_type"),
+            "splits": _splits(recorded.get("splits"), self._episodes_added),
+        }
+        write_json(self._root / INFO, {name: fields[name] for name in _INFO_FIELDS[self._version]} | {OWN: own})
 
     def close(self) -> None:
         """Close the files."""
@@ -151,79 +221,19 @@ def task_table(tasks: list[str]) -> pa.Table:
     return pa.table([pa.array(np.arange(len(tasks))), pa.array(tasks, pa.string())], schema=schema)
 
 
-def write_info(
-    root: Path,
-    *,
-    version: str,
-    fps: float,
-    columns: list[Column],
-    videos: dict[str, dict[str, Any]],
-    counts: dict[str, int],
-    told: dict[str, Any],
-    own: dict[str, Any],
-) -> None:
-    """Write info.json, the fields in LeRobot's order.
-
-    Args:
-        root: the folder of the data set.
-        version: "v2.1" or "v3.0".
-        fps: frames per second.
-        columns: features, the derived ones last.
-        videos: camera -> what is to be said of its files.
-        counts: "episodes", "steps", "tasks".
-        told: what a set that came from LeRobot said: robot_type, splits.
-        own: what this package needs for the way back.
-    """
-    features = {}
-    for column in columns:
-        facts: dict[str, Any] = {"dtype": column.dtype, "shape": list(column.feature.shape) or [1]}
-        facts["names"] = ["height", "width", "channels"] if column.dtype in CAMERAS else column.names
-        if column.name in videos:
-            facts["info"] = videos[column.name]
-        features[column.name] = facts
-    rate = int(fps) if float(fps).is_integer() else fps
-    robot, splits = told.get("robot_type"), _splits(told.get("splits"), counts["episodes"])
-    video_path = VIDEO_PATHS[version] if videos else None
-    info: dict[str, Any]
-    if version == V21:
-        info = {
-            "codebase_version": version,
-            "robot_type": robot,
-            "total_episodes": counts["episodes"],
-            "total_frames": counts["steps"],
-            "total_tasks": counts["tasks"],
-            "total_videos": counts["episodes"] * len(videos),
-            "total_chunks": -(-counts["episodes"] // CHUNKS_SIZE),
-            "chunks_size": CHUNKS_SIZE,
-            "fps": rate,
-            "splits": splits,
-            "data_path": DATA_PATHS[version],
-            "video_path": video_path,
-            "features": features,
-        }
-    else:
-        info = {
-            "codebase_version": version,
-            "fps": rate,
-            "features": features,
-            "total_episodes": counts["episodes"],
-            "total_frames": counts["steps"],
-            "total_tasks": counts["tasks"],
-            "chunks_size": CHUNKS_SIZE,
-            "data_files_size_in_mb": 100,
-            "video_files_size_in_mb": 200,
-            "data_path": DATA_PATHS[version],
-            "video_path": video_path,
-            "robot_type": robot,
-            "splits": splits,
-        }
-    write_json(root / INFO, info | {OWN: own})
+def _feature(column: Column, video: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "dtype": column.dtype,
+        "shape": list(column.feature.shape) or [1],
+        "names": ["height", "width", "channels"] if column.dtype in CAMERAS else column.names,
+        **({} if video is None else {"info": video}),
+    }
 
 
-def _splits(told: Any, episodes: int) -> dict[str, str]:
+def _splits(recorded: Any, episodes: int) -> dict[str, str]:
     """The recorded splits when they still fit the number of episodes, else one."""
-    if isinstance(told, dict) and told:
-        found = [re.fullmatch(r"(\d+):(\d+)", str(span)) for span in told.values()]
+    if isinstance(recorded, dict) and recorded:
+        found = [re.fullmatch(r"(\d+):(\d+)", str(span)) for span in recorded.values()]
         if all(found) and max(int(span[2]) for span in found if span) == episodes:
-            return told
+            return recorded
     return {"train": f"0:{episodes}"}

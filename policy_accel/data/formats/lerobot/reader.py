@@ -50,7 +50,7 @@ class LeRobotReader:
         self._columns: dict[str, Column] = {keys[name]: column for name, column in pairs}
         self.features = {key: column.feature for key, column in self._columns.items()}
         self.episode_ends = np.cumsum([episode.length for episode in self._episodes], dtype=np.int64)
-        self.metadata: dict[str, Any] = own["metadata"] if "metadata" in own else self._told(info, left_out)
+        self.metadata: dict[str, Any] = own["metadata"] if "metadata" in own else self._recorded(info, left_out)
         self._lines = _line_offsets(root / OWN_LINES, len(self._episodes)) if own.get("lines") else None
         self._lines_path = root / OWN_LINES
         self._plain = "metadata" in own
@@ -79,7 +79,7 @@ class LeRobotReader:
         stale = any(own.get(name) != count for name, count in now.items())
         return {name: own[name] for name in ("keys", "order") if name in own} if stale else own
 
-    def _told(self, info: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
+    def _recorded(self, info: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
         facts = {
             "robot_type": info.get("robot_type"),
             "splits": info.get("splits", {}),

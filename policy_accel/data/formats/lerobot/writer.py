@@ -1,4 +1,4 @@
-"""Writing LeRobot data sets, piece by piece: tables and videos, while `metadata_writer` keeps the books."""
+"""Writing LeRobot data sets, piece by piece: tables and videos; `metadata_writer` writes the facts about them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.formats.lerobot.layout import DERIVED, V21, V30, VIDEO_PATHS, Column
-from policy_accel.data.formats.lerobot.metadata_writer import MetadataWriter, write_info
+from policy_accel.data.formats.lerobot.metadata_writer import MetadataWriter
 from policy_accel.data.formats.lerobot.names import to_names, told_names
 from policy_accel.data.formats.lerobot.sinks import TableSink, VideoSink
 from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics
@@ -68,8 +68,8 @@ class _Writer:
         self._fps = _rate(reader.metadata) if fps is None else fps
         self._metadata = reader.metadata | ({} if fps is None else {"fps": fps})
         told = reader.metadata.get("lerobot")
-        self._told: dict[str, Any] = told if isinstance(told, dict) else {}
-        listed = self._told.get("tasks")
+        self._recorded: dict[str, Any] = told if isinstance(told, dict) else {}
+        listed = self._recorded.get("tasks")
         self._tasks = {str(task): number for number, task in enumerate(listed if isinstance(listed, list) else ())}
         features = told_names(reader.metadata)
         known = {key: facts["name"] for key, facts in features.items() if "name" in facts}
@@ -204,13 +204,4 @@ class _Writer:
             "metadata": self._metadata,
             "lines": self._keep_lines,
         }
-        write_info(
-            self._root,
-            version=self._version,
-            fps=self._fps,
-            columns=self._columns,
-            videos=videos,
-            counts={"episodes": episodes, "steps": steps, "tasks": len(self._tasks)},
-            told=self._told,
-            own=own,
-        )
+        self._meta.write_info(fps=self._fps, columns=self._columns, videos=videos, recorded=self._recorded, own=own)
