@@ -20,6 +20,8 @@ def explain_os_error(error: OSError, path: Path | str, doing: str) -> UserError:
         return UserError(f"{path}: the disk is full, cannot {doing} it; free some space or choose another disk.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"{path}: no permission to {doing} it; change the permissions or choose another path.")
+    if error.errno == errno.ELOOP:
+        return UserError(f"{path}: is a symbolic link, which is not followed; remove it or choose another path.")
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return UserError(f"{path}: cannot {doing} it, a file stands where a folder is needed; choose another path.")
     if error.errno == errno.ENOENT and doing == "write":
@@ -106,6 +108,37 @@ def replace_text(path: Path, text: str) -> None:
     """Replace the file `path` by `text`, see `replacing`."""
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+def no_link(path: str, flags: int) -> int:
+    """An opener for `open` that refuses a symbolic link at `path` instead of following it."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append `text` to the file `path`, which is made when missing.
+
+    Raises:
+        UserError: the disk is full, no permission, a symbolic link.
+    """
+    with explained(path), open(path, "a", opener=no_link) as file:
+        file.write(text)
+
+
+def check_writable(folder: Path) -> None:
+    """Write 64 KiB to a file in `folder` and remove it.
+
+    Raises:
+        UserError: the disk is full, no permission, no such folder.
+    """
+    probe = temporary_sibling(folder / "probe")
+    with explained(folder):
+        try:
+            probe.write_text(2**16 * " ")
+            sync(probe)
+        finally:
+            with suppress(OSError):  # never in place of the error that led here
+                probe.unlink()
 
 
 def replace_json(path: Path, value: Any) -> None:

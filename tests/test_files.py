@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from policy_accel.errors import UserError
-from policy_accel.files import new_path, replace_json, replacing, temporary_sibling
+from policy_accel.files import (
+    append_text,
+    check_writable,
+    new_path,
+    no_link,
+    replace_json,
+    replace_text,
+    replacing,
+    temporary_sibling,
+)
 
 
 def test_a_file_is_replaced_when_the_block_ends_well(tmp_path: Path) -> None:
@@ -74,3 +84,66 @@ def test_json_is_indented_and_ends_its_line(tmp_path: Path) -> None:
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text) == {"b": [1]}
     assert text == '{\n  "b": [\n    1\n  ]\n}\n'
+
+
+@pytest.fixture
+def treasure(tmp_path: Path) -> Path:
+    """A file elsewhere that nothing may change."""
+    path = tmp_path / "treasure"
+    path.write_text("mine\n")
+    return path
+
+
+def test_text_is_appended(tmp_path: Path) -> None:
+    append_text(tmp_path / "log", "one\n")
+    append_text(tmp_path / "log", "two\n")
+    assert (tmp_path / "log").read_text() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_symbolic_link_is_neither_appended_to_nor_followed(tmp_path: Path, treasure: Path, dangling: bool) -> None:
+    target = tmp_path / "nothing" if dangling else treasure
+    (tmp_path / "log").symlink_to(target)
+    with pytest.raises(UserError, match=r"log: is a symbolic link, which is not followed; remove it"):
+        append_text(tmp_path / "log", "one\n")
+    with pytest.raises(OSError, match="symbolic"), open(tmp_path / "log", "w", opener=no_link):
+        pass
+    assert treasure.read_text() == "mine\n"
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_link_is_replaced_and_its_target_stays(tmp_path: Path, treasure: Path) -> None:
+    (tmp_path / "log").symlink_to(treasure)
+    replace_text(tmp_path / "log", "new\n")
+    assert (tmp_path / "log").read_text() == "new\n"
+    assert not (tmp_path / "log").is_symlink()
+    assert treasure.read_text() == "mine\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "treasure"]
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [(errno.ENOSPC, "the disk is full, cannot write it"), (errno.EROFS, "no permission to write it")],
+)
+def test_a_full_or_read_only_disk_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, sentence: str
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(UserError, match=rf"{tmp_path.name}: {sentence}"):
+            check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_where_a_folder_is_needed_is_named(treasure: Path) -> None:
+    with pytest.raises(UserError, match="treasure: cannot write it, a file stands where a folder is needed"):
+        check_writable(treasure)
+    assert treasure.read_text() == "mine\n"

@@ -14,6 +14,7 @@ from typing import Any
 from policy_accel.commands.output import describe_score, describe_selection, keep_evaluation, score_table
 from policy_accel.errors import UserError
 from policy_accel.evaluation.statistics import missing_seeds, selection_bias
+from policy_accel.files import check_writable
 from policy_accel.training.checkpoint import best_checkpoint, evaluation_of
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.metrics import read_metrics
@@ -24,7 +25,12 @@ IMAGE_OPTIONS = ("samples", "batch_size", "guidance", "average", "inception", "r
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    """Score a checkpoint of each run; the last line printed is one JSON object: the result, or {"runs": results}."""
+    """Score a checkpoint of each run; the last line printed is one JSON object: the result, or {"runs": results}.
+
+    Raises:
+        UserError: a run directory that cannot be written, before anything is scored; a result that could not be kept,
+            after all are printed.
+    """
     images = [run_dir for run_dir in options.run_dirs if "policy" not in read_config(run_dir)]
     if images and len(options.run_dirs) > 1:
         raise UserError(f"{images[0]} is the run of an image model; evaluate such runs one at a time.")
@@ -37,16 +43,25 @@ def run_evaluate(options: argparse.Namespace) -> int:
         from policy_accel.commands.evaluate_images import evaluate_images
 
         return evaluate_images(argparse.Namespace(**vars(options), run_dir=images[0]))
-    results = []
+    for run_dir in options.run_dirs:
+        check_writable(run_dir)
+    results, unkept = [], []
     for run_dir in options.run_dirs:
         if len(options.run_dirs) > 1:
             _say(f"{run_dir}:")
-        results.append({"run_dir": str(run_dir), **_evaluate_policy(run_dir, options)})
+        result = _evaluate_policy(run_dir, options)
+        try:
+            keep_evaluation(run_dir, result)
+        except UserError as error:  # after the result is printed
+            unkept.append(error)
+        results.append({"run_dir": str(run_dir), **result})
     if len(results) > 1:
         _say(score_table(results))
         print(json.dumps({"runs": results}))
     else:
-        print(json.dumps({key: value for key, value in results[0].items() if key != "run_dir"}))
+        print(json.dumps(result))
+    if unkept:
+        raise unkept[0]
     return 0
 
 
@@ -91,7 +106,6 @@ def _evaluate_policy(run_dir: Path, options: argparse.Namespace) -> dict[str, An
             _say(describe_selection(result["selection_bias"]))
     finally:
         evaluator.close()
-    keep_evaluation(run_dir, result)
     return result
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from policy_accel.commands.evaluate import given, sampling_options
 from policy_accel.commands.output import describe_images, keep_evaluation
 from policy_accel.errors import UserError
+from policy_accel.files import check_writable
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.run import averages, build_evaluator, check_guidance, load_image_run, read_image_config
 from policy_accel.images.sets import load_split
@@ -27,6 +28,7 @@ def evaluate_images(options: argparse.Namespace) -> int:
     split = load_split(config.task)
     config.evaluation.video = False
     evaluator = build_evaluator(config, split, options.run_dir, device)
+    check_writable(options.run_dir)
     results = []
     for name in names:
         loaded = load_image_run(options.run_dir, options.checkpoint, device, average=name)
@@ -45,8 +47,8 @@ def evaluate_images(options: argparse.Namespace) -> int:
     if len(results) > 1:
         best = {**best, "averages": {result["average"]: result["score"] for result in results}}
         _say(f"The best average is {best['average']}: chosen on these very images, so quote it with another --seed.")
-    keep_evaluation(options.run_dir, best)
     print(json.dumps(best))
+    keep_evaluation(options.run_dir, best)
     return 0
 
 

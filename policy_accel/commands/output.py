@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.evaluation.statistics import EXPLANATION
-from policy_accel.files import explained, replace_json
+from policy_accel.files import append_text, replace_json
 
 
 def describe_result(result: dict[str, Any]) -> str:
@@ -117,6 +117,4 @@ def _interval(group: dict[str, Any]) -> str:
 def keep_evaluation(run_dir: Path, result: dict[str, Any]) -> None:
     """Write the newest result to evaluation.json and append it to evaluations.jsonl, which keeps them all."""
     replace_json(run_dir / "evaluation.json", result)
-    history = run_dir / "evaluations.jsonl"
-    with explained(history), open(history, "a") as file:
-        file.write(json.dumps(result) + "\n")
+    append_text(run_dir / "evaluations.jsonl", json.dumps(result) + "\n")

@@ -66,7 +66,6 @@ def run_train(overrides: Sequence[str], *, again: str) -> int:
             stopped = "Trained, and stopped before the score was complete"
         print(f"{stopped}, saved in {run_dir}. To go on: {again}", file=sys.stderr)
         raise KeyboardInterrupt
-    curve = plot_learning_curve(run_dir)
     rate = trained.step / max(trained.training_seconds, 1e-9)
     print(f"Trained {trained.step} updates in {trained.training_seconds:.0f} s ({rate:.1f} updates/s).")
     if trained.evaluation is not None:
@@ -77,5 +76,5 @@ def run_train(overrides: Sequence[str], *, again: str) -> int:
             if (run_dir / folder).is_dir():
                 print(f"{what}: {run_dir / folder}")
         print(f"All numbers of the score: {run_dir / 'evaluation.json'}")
-    print(f"Learning curve: {curve}")
+    print(f"Learning curve: {plot_learning_curve(run_dir)}")
     return 0

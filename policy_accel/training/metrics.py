@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.errors import UserError
-from policy_accel.files import explained, replace_text
+from policy_accel.files import append_text, replace_text
 
 WANDB_MODES = ("off", "offline", "online")
 
@@ -99,9 +99,7 @@ class MetricsLog:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row; it has a "step"."""
-        with explained(self.path), open(self.path, "a") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
+        append_text(self.path, json.dumps(row) + "\n")
         if self._wandb is not None:
             self._wandb.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])
 

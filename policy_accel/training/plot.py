@@ -34,8 +34,9 @@ def plot_learning_curve(run_dir: Path) -> Path:
         steps, scores = [row["step"] for row in scored], [row["score"] for row in scored]
         intervals, label = None, "score"
         if all("score_interval" in row for row in scored):
-            below = [row["score"] - row["score_interval"][0] for row in scored]
-            above = [row["score_interval"][1] - row["score"] for row in scored]
+            # Of equal scores the interval is one point, and rounding may put their mean beside it.
+            below = [max(0.0, row["score"] - row["score_interval"][0]) for row in scored]
+            above = [max(0.0, row["score_interval"][1] - row["score"]) for row in scored]
             intervals, label = [below, above], f"score ({scored[-1]['confidence']:.0%} interval)"
         axes[1].errorbar(steps, scores, yerr=intervals, marker="o", capsize=4, color="tab:green")
         axes[1].set_ylim(0.0, 1.05)

@@ -10,7 +10,7 @@ import yaml
 from omegaconf.errors import OmegaConfBaseException
 
 from policy_accel.errors import UserError
-from policy_accel.files import explained, replace_text
+from policy_accel.files import explained, no_link, replace_text
 from policy_accel.groups import typed
 from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps
 from policy_accel.training.metrics import read_metrics
@@ -116,7 +116,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
 
 def _lock(run_dir: Path) -> TextIO:
-    file = open(run_dir / LOCK, "w")  # noqa: SIM115 (open as long as the run)
+    file = open(run_dir / LOCK, "a", opener=no_link)  # noqa: SIM115 (open as long as the run)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

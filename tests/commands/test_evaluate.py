@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from policy_accel.cli import main
 from policy_accel.data import Episodes, write_zarr
 from policy_accel.evaluation.statistics import bootstrap_difference
+from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.training.checkpoint import best_checkpoint
 
 Run = Callable[..., dict[str, Any]]
@@ -200,3 +203,66 @@ def test_a_wrong_folder_among_several_is_found_first(
     assert main(["evaluate", str(tmp_path), "--fresh"]) == 2
     assert "--fresh is for a policy" in capsys.readouterr().err
     assert (run_dir / "evaluations.jsonl").read_text() == before
+
+
+def full_disk(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_result_that_could_not_be_kept_is_refused_before_it_is_made(
+    run_dir: Path, other_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def play(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("an episode was played")
+
+    monkeypatch.setattr(PolicyEvaluator, "__call__", play)
+    monkeypatch.setattr(os, "fsync", full_disk)
+    before = sorted(path.name for path in run_dir.iterdir())
+    for runs in ([run_dir], [run_dir, other_dir]):
+        assert main(["evaluate", *map(str, runs)]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert f"{run_dir}: the disk is full, cannot write it" in said.err
+    assert sorted(path.name for path in run_dir.iterdir()) == before
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_result_is_printed_though_it_cannot_be_kept(
+    several: bool, run_dir: Path, other_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up while the episodes are played; the second run lies on another one."""
+    play = PolicyEvaluator.__call__
+    evaluation, other = run_dir / "evaluation.json", other_dir / "evaluation.json"
+    before = evaluation.read_text() if evaluation.is_file() else None
+
+    def then_fill(self: PolicyEvaluator, *arguments: Any) -> Any:
+        result = play(self, *arguments)
+        monkeypatch.setattr(os, "fsync", full_disk if self.video_dir.parent == run_dir else fsync)
+        return result
+
+    fsync = os.fsync
+    monkeypatch.setattr(PolicyEvaluator, "__call__", then_fill)
+    runs = [run_dir, other_dir] if several else [run_dir]
+    assert main(["evaluate", *map(str, runs), "--seed", "40", "--episodes", "2"]) == 2
+    said = capsys.readouterr()
+    printed = json.loads(said.out.splitlines()[-1])
+    results = printed["runs"] if several else [printed]
+    assert [seeds(result["episodes"]) for result in results] == [[40, 41]] * len(runs)
+    assert "evaluation.json: the disk is full" in said.err.splitlines()[-1]
+    assert (evaluation.read_text() if evaluation.is_file() else None) == before
+    if several:
+        assert seeds(json.loads(other.read_text())["episodes"]) == [40, 41]
+
+
+def test_a_score_is_printed_and_written_before_anything_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run_dir: Path) -> Path:
+        raise ValueError("cannot draw")
+
+    monkeypatch.setattr("policy_accel.commands.train.plot_learning_curve", fail)
+    with pytest.raises(ValueError, match="cannot draw"):
+        train(tmp_path, "undrawn", "training.evaluate_every=0")
+    kept = json.loads((tmp_path / "undrawn" / "evaluation.json").read_text())
+    assert seeds(kept["episodes"]) == CHOSEN
+    assert f"Score {kept['score']:.3f}" in capsys.readouterr().out

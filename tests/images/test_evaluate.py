@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from policy_accel.cli import main
 from policy_accel.data.images import make_shapes, write_images_npz
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.run import build_evaluator, build_task
+from policy_accel.images.evaluate import ImageEvaluator
+from policy_accel.images.run import build_evaluator, build_task, train_run
 from policy_accel.images.sets import load_split
 from policy_accel.images.task import ImageTask
 
@@ -83,3 +89,32 @@ def test_an_unconditional_model_is_asked_for_no_class(tiny_images: Build, lopsid
     network, result = scored(tiny_images, lopsided, tmp_path, "task.conditional=false")
     assert set(network.conditions) == {None}
     assert result["images"] == 60
+
+
+@pytest.mark.parametrize("fills", ["before", "while images are made"])
+def test_a_full_disk_is_found_before_any_image_is_made_or_else_the_result_is_printed(
+    fills: str, tiny_images: Build, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_images("evaluation.samples=0", "training.steps=1", "training.validate_every=0")
+    train_run(config)
+    measure, made = ImageEvaluator.measure, []
+
+    def fill(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def measured(self: ImageEvaluator, *arguments: Any, **options: Any) -> Any:
+        made.append(measure(self, *arguments, **options))
+        monkeypatch.setattr(os, "fsync", fill)
+        return made[-1]
+
+    monkeypatch.setattr(ImageEvaluator, "measure", measured)
+    if fills == "before":
+        monkeypatch.setattr(os, "fsync", fill)
+    capsys.readouterr()
+    assert main(["evaluate", config.run_dir, "--samples", "24"]) == 2
+    said = capsys.readouterr()
+    assert "the disk is full, cannot write it" in said.err.splitlines()[-1]
+    if fills == "before":
+        assert (said.out, made) == ("", [])
+    else:
+        assert json.loads(said.out.splitlines()[-1])["measures"] == made[0]["measures"]

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.axes
+import numpy as np
+import pytest
+from PIL import Image
+
+from policy_accel.training.plot import plot_learning_curve
+
+
+def drawn(run_dir: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any, Any]]:
+    """What is drawn with error bars: (steps, scores, [below, above])."""
+    calls: list[tuple[Any, Any, Any]] = []
+    original = matplotlib.axes.Axes.errorbar
+
+    def note(self: Any, x: Any, y: Any, yerr: Any = None, **options: Any) -> Any:
+        calls.append((x, y, yerr))
+        return original(self, x, y, yerr=yerr, **options)
+
+    monkeypatch.setattr(matplotlib.axes.Axes, "errorbar", note)
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = plot_learning_curve(run_dir)
+    assert path == run_dir / "learning_curve.png"
+    assert np.asarray(Image.open(path)).std() > 0
+    return calls
+
+
+LOSSES = [{"step": step, "loss": 1.0 / step, "validation_loss": 2.0 / step} for step in range(1, 5)]
+
+
+def test_episodes_that_all_score_the_same_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean of equal numbers may be rounded to beside them: (0.1 + 0.1 + 0.1) / 3 > 0.1."""
+    mean = (0.1 + 0.1 + 0.1) / 3
+    assert mean > 0.1
+    rows = [{"step": 4, "score": mean, "score_interval": [0.1, 0.1], "confidence": 0.95}]
+    ((steps, scores, (below, above)),) = drawn(tmp_path, [*LOSSES, *rows], monkeypatch)
+    assert (steps, scores) == ([4], [mean])
+    assert below[0] == pytest.approx(0, abs=1e-15)
+    assert above == [0.0]
+
+
+def test_error_bars_reach_to_the_ends_of_the_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"step": 2, "score": 0.5, "score_interval": [0.25, 1.0], "confidence": 0.95},
+        {"step": 4, "score": 0.75, "score_interval": [0.5, 0.875], "confidence": 0.95},
+    ]
+    ((steps, scores, (below, above)),) = drawn(tmp_path, [*LOSSES, *rows], monkeypatch)
+    assert (steps, scores) == ([2, 4], [0.5, 0.75])
+    assert (below, above) == ([0.25, 0.25], [0.5, 0.125])
+
+
+def test_scores_without_intervals_and_losses_alone_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert drawn(tmp_path, [*LOSSES, {"step": 4, "score": 0.5}], monkeypatch) == [([4], [0.5], None)]
+    assert drawn(tmp_path, LOSSES, monkeypatch) == []
