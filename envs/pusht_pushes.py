@@ -57,11 +57,6 @@ def outline_distance(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     return np.where(inside, 0.0, distances[rows, nearest]), feet[rows, nearest], arcs
 
 
-def perimeter() -> float:
-    """Length of the outline in px."""
-    return float(np.linalg.norm(np.roll(OUTLINE, -1, axis=0) - OUTLINE, axis=1).sum())
-
-
 @cache
 def push_library() -> PushLibrary:
     """Measure every push in a physics of its own, without walls (about half a second, once in a process)."""

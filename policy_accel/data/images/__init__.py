@@ -4,14 +4,12 @@ from policy_accel.data.images.image_set import ImageSet, Split
 from policy_accel.data.images.inspect import inspect_images
 from policy_accel.data.images.npz import write_images_npz
 from policy_accel.data.images.read import image_form, image_path, read_images
-from policy_accel.data.images.shape_classifier import classify_shapes
 from policy_accel.data.images.shapes import class_densities, make_shapes
 
 __all__ = [
     "ImageSet",
     "Split",
     "class_densities",
-    "classify_shapes",
     "image_form",
     "image_path",
     "inspect_images",

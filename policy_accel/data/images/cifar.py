@@ -11,7 +11,6 @@ from policy_accel.data.images.pickles import load_batch
 from policy_accel.data.images.tree import Tree
 from policy_accel.errors import UserError
 
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _PIXELS = 3 * 32 * 32
 
 

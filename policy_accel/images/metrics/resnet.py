@@ -14,12 +14,10 @@ from torch import Tensor
 from policy_accel.errors import UserError
 from policy_accel.files import explained
 from policy_accel.images.metrics.features import full_precision
-from policy_accel.images.metrics.image_batches import Images, image_batch
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WIDTHS = (16, 32, 64)
 EPSILON = 1e-5
-BATCH = 256
 
 
 class ResNetFeatures:
@@ -30,8 +28,8 @@ class ResNetFeatures:
     the ten classes of CIFAR-10.
 
     Args:
-        weights: name -> array as in torchvision-style state dicts: conv1.weight, bn1.*, layer1.0.conv1.weight, ...,
-            linear.weight, linear.bias.
+        weights: name -> array as in torchvision-style state dicts: conv1.weight, bn1.*, layer1.0.conv1.weight and
+            so on; a classifier behind them is left out.
         digest: of the weights file.
 
     Raises:
@@ -72,16 +70,6 @@ class ResNetFeatures:
                     hidden = F.relu(inner + shortcut)
             return hidden.mean(dim=(2, 3))
 
-    def classify(self, images: Images, device: torch.device | str = "cpu") -> Tensor:
-        """Most probable class [N] int64, in CIFAR-10's order, of `images` [N, 1 or 3, 32, 32] uint8."""
-        found = []
-        for start in range(0, len(images), BATCH):
-            features = self(image_batch(images, slice(start, start + BATCH), device))
-            tensors = self._on(features.device)
-            with full_precision(features.device):
-                found.append(F.linear(features, tensors["linear.weight"], tensors["linear.bias"]).argmax(1))
-        return torch.cat(found)
-
     def _convolve(self, hidden: Tensor, name: str, stride: int) -> Tensor:
         weight, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
         return F.conv2d(hidden, weight, bias, stride=stride, padding=1)
@@ -117,7 +105,7 @@ def resnet_features(path: str | Path) -> ResNetFeatures:
 
 
 def _folded(weights: dict[str, np.ndarray], blocks: int) -> dict[str, Tensor]:
-    """Convolutions with the batch normalisation that follows each folded in, and the classifier."""
+    """Convolutions with the batch normalisation that follows each folded in."""
     if not blocks:
         raise ValueError("it has no array layer1.0.conv1.weight")
     names = {"conv1": ("bn1", 3, WIDTHS[0])}
@@ -135,8 +123,6 @@ def _folded(weights: dict[str, np.ndarray], blocks: int) -> dict[str, Tensor]:
         scale = scale / np.sqrt(variance + EPSILON)
         tensors[f"{name}.weight"] = torch.from_numpy((kernel * scale[:, None, None, None]).astype(np.float32))
         tensors[f"{name}.bias"] = torch.from_numpy((shift - mean * scale).astype(np.float32))
-    for name, shape in (("linear.weight", (10, WIDTHS[-1])), ("linear.bias", (10,))):
-        tensors[name] = torch.from_numpy(_array(weights, name, shape).astype(np.float32))
     return tensors
 
 

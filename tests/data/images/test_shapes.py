@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from policy_accel.data.images import class_densities, classify_shapes, make_shapes, read_images
+from policy_accel.data.images import class_densities, make_shapes, read_images
 from policy_accel.data.images.shapes import CONTRAST, DENSITIES, GRADIENT, MARGIN, RADIUS, TILT
 from policy_accel.errors import UserError
 
@@ -107,29 +107,6 @@ def test_shapes_are_tilted_evenly_to_both_sides():
     assert ((counts - 50) ** 2 / 50).sum() < 24.3  # the 99.9 % quantile at 7 degrees of freedom
 
 
-@pytest.mark.parametrize(("size", "least"), [(16, 0.97), (24, 0.99), (32, 0.99)])
-def test_classifier_on_pictures_it_has_not_seen(size, least):
-    for stream in (0, 1):
-        found = make_shapes(500, size=size, seed=11, stream=stream)
-        assert (classify_shapes(found.images) == found.labels).mean() >= least
-
-
-def test_classifier_bears_the_faults_of_a_generator():
-    found = make_shapes(1000, seed=12)
-    noise = np.random.default_rng(0).normal(0, 8, found.images.shape)
-    noisy = np.clip(np.rint(found.images + noise), 0, 255).astype(np.uint8)
-    assert (classify_shapes(noisy) == found.labels).mean() >= 0.97
-    images = found.images.astype(float)
-    blurred = sum(np.roll(images, shift, axis=(2, 3)) for shift in ((0, 0), (0, 1), (1, 0), (1, 1))) / 4
-    assert (classify_shapes(np.rint(blurred).astype(np.uint8)) == found.labels).mean() >= 0.97
-
-
-def test_classifier_ignores_mirroring_and_colour():
-    found = make_shapes(300, seed=13)
-    for images in (found.images[..., ::-1], found.images.swapaxes(2, 3), 255 - found.images, found.images[:, ::-1]):
-        assert (classify_shapes(images) == found.labels).mean() >= 0.97
-
-
 def test_shipped_file_is_what_the_command_draws():
     for split, count, stream in (("train", 8192, 0), ("test", 2048, 1)):
         shipped = read_images("shipped:shapes.npz", split)
@@ -152,12 +129,6 @@ def test_shipped_file_is_what_the_command_draws():
 def test_impossible_sets(options, words):
     with pytest.raises(UserError, match=words):
         make_shapes(**options)
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 24, 24), (1, 3, 24, 20), (3, 24, 24)])
-def test_classifier_refuses_other_arrays(shape):
-    with pytest.raises(UserError, match=r"the shapes are uint8 images \[N, 3, S, S\], not uint8 \["):
-        classify_shapes(np.zeros(shape, np.uint8))
 
 
 def test_no_torch_needed():

@@ -22,7 +22,6 @@ def _weights(blocks: int) -> dict[str, np.ndarray]:
             prefix = f"layer{stage}.{block}"
             convolution(f"{prefix}.conv1", f"{prefix}.bn1", before, width)
             convolution(f"{prefix}.conv2", f"{prefix}.bn2", width, width)
-    found["linear.weight"], found["linear.bias"] = random.normal(size=(10, 64)), random.normal(size=10)
     return {name: array.astype(np.float32) for name, array in found.items()}
 
 
