@@ -50,16 +50,17 @@ def run_one(options: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(options.threads)
-    from policy_accel.images.run import averages, build_evaluator, image_config, load_image_run, train_run
+    from policy_accel.images.run import averages, build_evaluator
     from policy_accel.images.sets import load_split
+    from policy_accel.images.track import IMAGES
     from policy_accel.training.devices import choose_device
     from policy_accel.training.metrics import read_metrics
 
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = Path(scratch) / "run"
-        config = image_config(overrides(options, arm, seed, run_dir))
+        config = IMAGES.config(overrides(options, arm, seed, run_dir))
         config.evaluation.samples = config.evaluation.curve_samples  # one count along the whole curve
-        trained = train_run(config)
+        trained = IMAGES.train(config)
         rows = read_metrics(run_dir / "metrics.jsonl")
         costs = {row["step"]: row for row in rows if "loss" in row}
         curve = [
@@ -76,7 +77,7 @@ def run_one(options: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
 
         def score(name: str, *, full: bool) -> dict[str, Any]:
             evaluator = build_evaluator(config, split, run_dir, device)
-            model = load_image_run(run_dir, device=device, average=name).model
+            model = IMAGES.load(run_dir, device=device, average=name).model
             result = evaluator.measure(model, lambda line: print(line, file=sys.stderr), full=full)
             assert result is not None
             return result

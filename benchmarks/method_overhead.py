@@ -47,7 +47,7 @@ from policy_accel.acceleration.noise_assignment import Assignment
 from policy_accel.diffusion.objective import Batch, Objective
 from policy_accel.models import Denoiser, build_denoiser
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import robot_config
+from policy_accel.policy.track import ROBOT
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.optimizer import step_values
 from policy_accel.training.randomness import DataOrder, Generators, named_generator
@@ -98,7 +98,7 @@ for kind, overrides, goal in (
 
 def configured(method: Method) -> RobotConfig:
     """The configuration of a run with `method`."""
-    return robot_config(["recipe=small", "diffusion.target=epsilon", *method.overrides])
+    return ROBOT.config(["recipe=small", "diffusion.target=epsilon", *method.overrides])
 
 
 class ImageDenoiser(Denoiser):

@@ -54,15 +54,15 @@ def leak(settings: list[str], trained: Any = None) -> dict[str, Any]:
 
     from policy_accel.acceleration.diagnostics import condition_leak
     from policy_accel.acceleration.noise_choices import ChosenNoiseConfig
-    from policy_accel.policy.run import build_task, robot_config
+    from policy_accel.policy.track import ROBOT
     from policy_accel.training.ema import EMA, EMAConfig
     from policy_accel.training.randomness import DataOrder, Generators
     from policy_accel.training.update import Feed
 
-    config = robot_config(list(settings))
+    config = ROBOT.config(list(settings))
     if isinstance(config.acceleration.noise, ChosenNoiseConfig):
         config.acceleration.noise.start_score = None
-    task = build_task(config)
+    task = ROBOT.build(config)
     # With the sample as target the noise follows from x_t, and no choice of noise depends on the target.
     task.objective = dataclasses.replace(task.objective, target="sample")
     cpu = torch.device("cpu")
@@ -97,23 +97,25 @@ def run_one(options: argparse.Namespace, method: str) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     from policy_accel.diffusion.sampling import SamplingConfig
-    from policy_accel.policy.run import build_evaluator, load_run, robot_config, train_run
+    from policy_accel.policy.evaluate import Recorded
+    from policy_accel.policy.run import build_evaluator
+    from policy_accel.policy.track import ROBOT
     from policy_accel.training.metrics import read_metrics
 
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = Path(scratch) / "run"
         settings = overrides(options, method, run_dir)
-        config = robot_config(settings)
+        config = ROBOT.config(settings)
         during = config.training.evaluate_every
-        trained = train_run(robot_config([*settings, *([] if during else ["evaluation.episodes=0"])]))
+        trained = ROBOT.train(ROBOT.config([*settings, *([] if during else ["evaluation.episodes=0"])]))
         losses = [row for row in read_metrics(run_dir / "metrics.jsonl") if "loss" in row]
-        loaded = load_run(run_dir)
+        loaded = ROBOT.load(run_dir)
         scores = []
         discrete = config.diffusion.family == "ddpm"
         plans = [("ddim", n) for n in options.evaluations] + ([("ddpm", 100)] if discrete else [])
         for sampler, steps in plans:
             config.sampling = SamplingConfig(sampler, steps, "trailing")
-            evaluator = build_evaluator(config, run_dir)
+            evaluator = build_evaluator(config, loaded.policy, run_dir, Recorded(loaded.env_args))
             assert evaluator is not None
             began = time.perf_counter()
             result = evaluator(loaded.policy, print)

@@ -32,7 +32,7 @@ from results import RESULTS, write_result
 from policy_accel.models import UnetConfig
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import columns, data_path, read_task_episodes
-from policy_accel.policy.run import build_task, config_record, robot_config
+from policy_accel.policy.track import ROBOT
 from policy_accel.training.devices import choose_device
 from policy_accel.training.loop import train
 
@@ -57,7 +57,7 @@ class _Enough(Exception):
 def seconds_of_core(measurement: Measurement) -> float:
     """Mean seconds of an update of `policy_accel.training.loop.train`."""
     torch.set_num_threads(measurement.threads)
-    config = robot_config(list(measurement.overrides))
+    config = ROBOT.config(list(measurement.overrides))
     device = choose_device(config.training.device)
     first, last = measurement.warmup_updates, measurement.warmup_updates + measurement.updates
     config.training.steps = max(config.training.steps, last + 1)
@@ -73,11 +73,11 @@ def seconds_of_core(measurement: Measurement) -> float:
 
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
         train(
-            build_task(config),
+            ROBOT.build(config),
             config.training,
             seed=config.seed,
             run_dir=Path(folder),
-            run_config=config_record(config),
+            run_config=ROBOT.record(config),
             after_update=after_update,
         )
     return (marks[1] - marks[0]) / measurement.updates
@@ -86,7 +86,7 @@ def seconds_of_core(measurement: Measurement) -> float:
 def seconds_of_baseline(measurement: Measurement) -> float:
     """Mean seconds of an update of the eager loop."""
     torch.set_num_threads(measurement.threads)
-    config = robot_config(list(measurement.overrides))
+    config = ROBOT.config(list(measurement.overrides))
     assert isinstance(config.model, UnetConfig)
     optimizer = config.training.optimizer
     return run_baseline(
@@ -196,7 +196,7 @@ def main() -> None:
         overrides.append(f"task.data={arguments.data.resolve()}")
     if arguments.batch_size is not None:
         overrides.append(f"training.batch_size={arguments.batch_size}")
-    config = robot_config(overrides)
+    config = ROBOT.config(overrides)
     device = choose_device(arguments.device)
     torch.set_num_threads(arguments.threads)
     load = os.getloadavg()

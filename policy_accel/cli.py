@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "overrides", nargs="*", metavar="[pusht|images] KEY=VALUE", help="which (default: pusht); settings as for train"
     )
+    _add_config_dir(demo)
     demo.set_defaults(run=_demo)
 
     train = commands.add_parser(
@@ -45,44 +46,21 @@ def build_parser() -> argparse.ArgumentParser:
         "  policy-accel train model=transformer --print-config\n"
         "  policy-accel train task=cifar10 recipe=ddpm_cifar10 task.data=PATH\n"
         "  policy-accel train task=mnist method=immiscible_knn\n"
-        "robot policies\n"
-        "tasks:   pusht_keypoints (default), pusht_state, pusht_image, custom,\n"
-        "         lift, can, square, tool_hang, transport (robomimic; relative actions from numbers),\n"
-        "         lift_abs, can_abs, square_abs, tool_hang_abs, transport_abs (absolute actions),\n"
-        "         lift_image, can_image, square_image, tool_hang_image, transport_image (from cameras),\n"
-        "         lift_image_abs, can_image_abs, square_image_abs, tool_hang_image_abs, transport_image_abs,\n"
-        "         pointmaze_umaze, pointmaze_medium, pointmaze_large, antmaze_umaze,\n"
-        "         fetch_push, fetch_pick_and_place, kitchen, adroit_door\n"
-        "recipes: small (default), demo, small_image, planning, diffusion_policy, diffusion_policy_transformer,\n"
-        "         diffusion_policy_image, diffusion_policy_robomimic, diffusion_policy_robomimic_image\n"
-        "models:  unet, unet_small, unet_long, unet_large, transformer, mlp\n"
-        "images\n"
-        "tasks:   shapes (default), mnist, cifar10, ffhq64, afhqv2_64, celeba64, imagenet64, imagenet256_latents,\n"
-        "         custom_images\n"
-        "recipes: images_small (default), images_demo, ddpm_cifar10, edm_cifar10, fdm_edm_cifar10, fdm_vp_cifar10,\n"
-        "         fdm_ve_cifar10, immiscible_ddim_cifar10, immiscible_fm_cifar10, clts_cifar10, kl_ddim_cifar10\n"
-        "models:  ddpm, ddpm_small, edm, edm_1222, ncsnpp, dit, dit_b, dit_l, dit_xl\n"
-        "both\n"
-        "methods: baseline (default), recommended, everything,\n"
-        "         immiscible, immiscible_knn, immiscible_dot, immiscible_policy, immiscible_groups, immiscible_c2ot,\n"
-        "         immiscible_classes,\n"
-        "         immiscible_residual, immiscible_denoiser, immiscible_scaling,\n"
-        "         kl, kl_partial, kl_independent, kl_fresh, kl_schedule,\n"
-        "         fdm, fdm_cap, fdm_cap_only, fdm_sigma, fdm_one, fdm_schedule,\n"
-        "         edm, vp, ve, fdm_edm, fdm_vp, fdm_ve, fdm_edm_no_cap, fdm_edm_cap_only, fdm_edm_one, flow,\n"
-        "         clts, clts_wide, clts_sharp, clts_unbiased, stratified, logit_normal, speed, loss_second_moment,\n"
-        "         min_snr, p2, momentum_decay, momentum_decay_control, momentum_decay_only, consistency",
+        "  policy-accel train task=./mine.yaml plugins=[my_module]\n"
+        "`policy-accel list tasks` names the tasks; so it does recipes, methods and models.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="configuration, for example training.steps=2000"
     )
+    _add_config_dir(train)
     train.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
     train.set_defaults(run=_train)
 
     add_evaluate_arguments(commands.add_parser("evaluate", help="score a trained policy or image model"))
     sample = commands.add_parser("sample", help="generate, edit or in-paint images with a trained image model")
     add_sample_arguments(sample)
+    _add_plugins(sample)
     sample.set_defaults(run=_sample)
 
     diagnose = commands.add_parser(
@@ -98,9 +76,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     diagnose.add_argument("dataset", metavar="DATASET", help="demonstrations in any known format")
     diagnose.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
+    _add_config_dir(diagnose)
     diagnose.add_argument("--output", type=Path, metavar="DIR", help="folder (default: diagnosis/NAME of the data)")
     diagnose.add_argument("--rows", type=int, help="windows to look at (default: 4096)")
     diagnose.set_defaults(run=_diagnose)
+
+    lists = commands.add_parser("list", help="name the tasks, recipes, methods or models")
+    lists.add_argument("kind", metavar="KIND", help="tasks, recipes, methods, models, or a group as acceleration/noise")
+    _add_config_dir(lists)
+    _add_plugins(lists)
+    lists.set_defaults(run=_list)
 
     data = commands.add_parser("data", help="inspect, fetch, convert or generate demonstrations and image sets")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -120,11 +105,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_config_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config-dir", type=Path, metavar="DIR", help="folder of your own task/, recipe/, method/ and model/*.yaml"
+    )
+
+
+def _add_plugins(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plugins",
+        type=lambda names: names.split(","),
+        default=[],
+        metavar="MODULES",
+        help="modules of yours to import first, as plugins=[...] of train; a run's own are not imported unasked",
+    )
+
+
 def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     """Arguments of `policy-accel evaluate`; those of one kind of run are refused for the other."""
     evaluate.add_argument(
         "run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="run_dir of a training run; several make a table"
     )
+    _add_plugins(evaluate)
     evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     evaluate.add_argument("--seed", type=int, help="seed of the first episode, or of the images")
     evaluate.add_argument("--sampler", help="ddpm, ddim, dpm_solver++, euler or heun")
@@ -168,24 +170,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _again(command: str, overrides: Sequence[str]) -> str:
+def _again(options: argparse.Namespace) -> str:
     """The command line that was started, as the user can start it again."""
     program = sys.argv[0] if Path(sys.argv[0]).name == "policy-accel" else "policy-accel"
-    return shlex.join([program, command, *overrides])
+    folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
+    return shlex.join([program, options.command, *options.overrides, *folder])
 
 
 def _demo(options: argparse.Namespace) -> int:
     from policy_accel.commands.train import demo_overrides, run_train
 
-    return run_train(demo_overrides(options.overrides), again=_again("demo", options.overrides))
+    return run_train(demo_overrides(options.overrides), options.config_dir, again=_again(options))
 
 
 def _train(options: argparse.Namespace) -> int:
     from policy_accel.commands.train import print_config, run_train
 
     if options.print_config:
-        return print_config(options.overrides)
-    return run_train(options.overrides, again=_again("train", options.overrides))
+        return print_config(options.overrides, options.config_dir)
+    return run_train(options.overrides, options.config_dir, again=_again(options))
+
+
+def _list(options: argparse.Namespace) -> int:
+    from policy_accel.commands.list import run_list
+
+    return run_list(options.kind, options.config_dir, options.plugins)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -203,7 +212,9 @@ def _sample(options: argparse.Namespace) -> int:
 def _diagnose(options: argparse.Namespace) -> int:
     from policy_accel.commands.diagnose import run_diagnose
 
-    return run_diagnose(options.dataset, options.overrides, output=options.output, rows=options.rows)
+    return run_diagnose(
+        options.dataset, options.overrides, config_dir=options.config_dir, output=options.output, rows=options.rows
+    )
 
 
 def _inspect(options: argparse.Namespace) -> int:

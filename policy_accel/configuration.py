@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -16,83 +17,106 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import policy_accel.configs as shipped_configs
-from policy_accel.errors import UserError, did_you_mean
-from policy_accel.groups import check_names, groups_of, register_variants, tell_hydra, variants_of
+from policy_accel.errors import UserError, did_you_mean, one_of
+from policy_accel.groups import check_names, flatten, groups_of, register_variants, variants_of
 from policy_accel.task_variants import robosuite_variants
-from policy_accel.training.run_directory import flatten
+from policy_accel.user_files import UserFile, chosen, user_files
 
 CONFIG_DIR = Path(shipped_configs.__path__[0]).resolve()
 SEARCH_PATH = f"hydra.searchpath=[file://{CONFIG_DIR}]"
 
 
 @dataclass(frozen=True)
-class Track:
-    """One kind of run: its own tasks, models and recipes lie in `folder`; the methods belong to all tracks.
+class Source:
+    """Where the settings of a track come from.
 
-    `name` is the provider under which the track's typed models are known to Hydra's ConfigStore, `runs` says what it
-    trains, `missing` how to find the value of a setting that must be given, `open_sections` which settings are
-    dictionaries that take any key.
+    Attributes:
+        track: its name.
+        trains: what it trains, in words.
+        folder: its tasks, models and recipes; the methods belong to all tracks.
+        missing: how to find the value of a setting that must be given.
+        open_sections: settings that are dictionaries and take any key.
     """
 
-    name: str
+    track: str
+    trains: str
     folder: Path
-    runs: str
     missing: str
     open_sections: tuple[str, ...] = ()
 
 
-ROBOT = Track(
-    "robot",
-    CONFIG_DIR,
-    "robot policies",
-    "`policy-accel data inspect PATH` lists the keys of demonstrations",
-    ("task.environment_options", "task.environment_keys"),
-)
-IMAGES = Track(
-    "images", CONFIG_DIR / "images", "images", "`policy-accel data inspect PATH` says whether it is an image set"
-)
-TRACKS = (ROBOT, IMAGES)
+SOURCES = {
+    "robot": Source(
+        "robot",
+        "robot policies",
+        CONFIG_DIR,
+        "`policy-accel data inspect PATH` lists the keys of demonstrations",
+        ("task.environment_options", "task.environment_keys"),
+    ),
+    "images": Source(
+        "images", "images", CONFIG_DIR / "images", "`policy-accel data inspect PATH` says whether it is an image set"
+    ),
+}
 GROUPS_OF_A_TRACK = ("task", "recipe", "model")
 register_variants("task", robosuite_variants(), track="robot")
 
 
-def groups(track: Track = ROBOT) -> dict[str, list[str]]:
-    """The configuration groups of a track and what each offers."""
-    found = {group: {path.stem for path in track.folder.glob(f"{group}/*.yaml")} for group in GROUPS_OF_A_TRACK}
-    found["method"] = {path.stem for path in CONFIG_DIR.glob("method/*.yaml")}
-    for group in groups_of(track.name):
+def shipped(source: Source, group: str) -> dict[str, list[Path]]:
+    """What ships for a track in a group, by name, with the YAML files that it is made of; methods ship for all."""
+    folder = (CONFIG_DIR if group == "method" else source.folder) / group
+    found = {path.stem: [path] for path in sorted(folder.glob("*.yaml"))}
+    for name, node in variants_of(source.track).get(group, {}).items():
+        found[name] = [folder / f"{part}.yaml" for part in node["defaults"] if part != "_self_"]
+    return found
+
+
+def choices(source: Source, files: Sequence[UserFile] = ()) -> dict[str, list[str]]:
+    """The configuration groups of a track and what each offers, with the user's own `files`."""
+    found = {group: set(shipped(source, group)) for group in (*GROUPS_OF_A_TRACK, "method")}
+    for group in groups_of(source.track):
         found.setdefault(group.name, set()).update(group.choices)
-    for name, nodes in variants_of(track.name).items():
-        found[name].update(nodes)
+    for file in files:
+        if file.track in (None, source.track):
+            found[file.group].add(file.name)
     return {group: sorted(names) for group, names in sorted(found.items())}
 
 
-def track_of(overrides: Sequence[str]) -> Track:
-    """The track whose task or recipe the overrides choose; robots' when they choose none.
+def source_of(overrides: Sequence[str], config_dir: Path | None = None) -> Source:
+    """Of the track that the overrides, or the files they choose, belong to; robots' when nothing tells.
+
+    A track is told by `track=NAME`, by that line in a file of the user's, or by a shipped task or recipe.
 
     Raises:
-        UserError: a task of one track and a recipe of another, or a name that no track knows.
+        UserError: choices of two tracks, or a name that no track knows.
     """
-    chosen: dict[Track, str] = {}
+    overrides, files = user_files(overrides, config_dir)
+    told: dict[str, str] = {}
+    for file in chosen(files, overrides):
+        if file.track is not None:
+            told.setdefault(one_of(f"{file.path}: track", file.track, SOURCES), f"{file.group}={file.path}")
     for override in overrides:
         key, _, value = override.partition("=")
-        if key in ("task", "recipe"):
-            owners = [track for track in TRACKS if value in groups(track)[key]]
-            if not owners:
-                known = [name for track in TRACKS for name in groups(track)[key]]
-                raise UserError(f"{override} is unknown; {did_you_mean(value, known)}")
-            chosen.setdefault(owners[0], override)
-    if len(chosen) > 1:
-        robot, images = chosen[ROBOT], chosen[IMAGES]
-        raise UserError(
-            f"{robot} is for robot policies and {images} for images; choose both from one of the two "
-            "(`policy-accel train --help` lists them)."
-        )
-    return next(iter(chosen), ROBOT)
+        if key == "track":
+            told.setdefault(one_of("track", value, SOURCES), override)
+        if key in ("task", "recipe") and override not in (f"{file.group}={file.name}" for file in files):
+            known = {name: source.track for source in SOURCES.values() for name in shipped(source, key)}
+            if value not in known:
+                own = [file.name for file in files if file.group == key]
+                raise UserError(f"{override} is unknown; {did_you_mean(value, [*known, *own])}")
+            told.setdefault(known[value], override)
+    if len(told) > 1:
+        first, second = (f"{choice} is for {SOURCES[track].trains}" for track, choice in told.items())
+        raise UserError(f"{first} and {second}; choose both from one of the two (`policy-accel list` names all).")
+    return SOURCES[next(iter(told), "robot")]
 
 
-def compose_config(track: Track, overrides: Sequence[str]) -> DictConfig:
+def compose_config(source: Source, overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
     """Compose the track's train.yaml with Hydra `overrides` such as "training.steps=100".
+
+    Args:
+        source: of the track.
+        overrides: choices, by name or by the path of a YAML file, and settings.
+        config_dir: folder of the user's own task/, recipe/, method/ and model/.
 
     Raises:
         UserError: an override that cannot be read, an unknown key or choice (with the nearest name), a wrong type.
@@ -102,92 +126,126 @@ def compose_config(track: Track, overrides: Sequence[str]) -> DictConfig:
             raise UserError(f"'{override}' is not of the form key=value, for example training.steps=2000.")
         if override[0] in "+~":
             raise UserError(f"'{override}': keys cannot be added or removed; write key=value with a key that exists.")
-    _check_choices(track, overrides)
-    tell_hydra(track.name)
+    overrides, files = user_files(overrides, config_dir)
+    _check_choices(source, overrides, files)
+    _tell_hydra(source, files)
     GlobalHydra.instance().clear()
     try:
-        config = _compose(track, overrides)
+        config = _compose(source, overrides)
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error, track, overrides)) from error
-    check_names(config, track.name)
+        raise UserError(_explain(error, source, overrides, files)) from error
+    check_names(config, source.track)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        raise UserError(f"{', '.join(missing)} must be given, for example {missing[0]}=...; {track.missing}.")
+        raise UserError(f"{', '.join(missing)} must be given, for example {missing[0]}=...; {source.missing}.")
     return config
 
 
-def _compose(track: Track, overrides: Sequence[str]) -> DictConfig:
-    overrides = [f"++{override}" if _adds_keys(track, override) else override for override in overrides]
-    with initialize_config_dir(str(track.folder), version_base="1.3"):
+def _compose(source: Source, overrides: Sequence[str]) -> DictConfig:
+    overrides = [f"++{override}" if _adds_keys(source, override) else override for override in overrides]
+    with initialize_config_dir(str(source.folder), version_base="1.3"):
         return compose("train", [SEARCH_PATH, *overrides])
 
 
-def _adds_keys(track: Track, override: str) -> bool:
+def _tell_hydra(source: Source, files: Sequence[UserFile]) -> None:
+    """Put the choices of a track's groups where Hydra looks for them."""
+    store = ConfigStore.instance()
+    for group in groups_of(source.track):
+        for name, node in group.choices.items():
+            store.store(group=group.name, name=name, node=node, provider="policy_accel")
+    for name_of_group, nodes in variants_of(source.track).items():
+        for name, variant in nodes.items():
+            store.store(group=name_of_group, name=name, node=variant, provider="policy_accel")
+    for file in files:
+        file.tell_hydra()
+
+
+def _adds_keys(source: Source, override: str) -> bool:
     key = override.split("=", 1)[0]
-    return any(key == section or key.startswith(f"{section}.") for section in track.open_sections)
+    return any(key == section or key.startswith(f"{section}.") for section in source.open_sections)
 
 
-def _check_choices(track: Track, overrides: Sequence[str]) -> None:
-    known = groups(track)
+def _check_choices(source: Source, overrides: Sequence[str], files: Sequence[UserFile]) -> None:
+    known = choices(source, files)
     paths = {group.replace("/", "."): group for group in known}
+    for file in files:
+        if file.name in choices(source)[file.group]:
+            raise UserError(f"{file.path} has the name of a {file.group} of policy_accel; name it otherwise.")
     for override in overrides:
         key, value = override.split("=", 1)
         if "." in key and key in paths:
             raise UserError(f"{override}: write {paths[key]}={value} to choose it, with a slash.")
         if key in known and value not in known[key]:
-            for other in TRACKS:
-                if (other.folder / key / f"{value}.yaml").is_file():
-                    raise UserError(
-                        f"{override} is for {other.runs}; choose a task of theirs too (`policy-accel train --help` "
-                        "lists them)."
-                    )
+            for other in SOURCES.values():
+                if value in choices(other, files).get(key, ()):
+                    raise UserError(f"{override} is for {other.trains}; choose a task of theirs too.")
             raise UserError(f"{key}={value} is unknown; {did_you_mean(value, known[key])}")
 
 
-def _explain(error: Exception, track: Track, overrides: Sequence[str]) -> str:
-    """Name the override that is wrong; without one, the first line of the library's message."""
-    chosen = [override for override in overrides if override.split("=", 1)[0] in groups(track)]
+def _explain(error: Exception, source: Source, overrides: Sequence[str], files: Sequence[UserFile]) -> str:
+    """Name the override or the file that is wrong; without one, the first line of the library's message."""
+    groups = choices(source, files)
     try:
-        composed = _compose(track, chosen)
+        composed = _compose(source, [override for override in overrides if override.split("=", 1)[0] in groups])
     except (HydraException, OmegaConfBaseException):
-        composed = _compose(track, [])
-    plain = OmegaConf.to_container(composed, resolve=False)
-    assert isinstance(plain, dict)
-    keys = flatten({str(key): value for key, value in plain.items()})
-    sections = {key.rsplit(".", i)[0] for key in keys for i in range(1, key.count(".") + 1)}
+        composed = _compose(source, [])
+    settings = flatten(plain(composed, resolve=False))
+    keys = [*settings, *groups]
+    sections = {key.rsplit(".", i)[0] for key in settings for i in range(1, key.count(".") + 1)}
     for override in overrides:
         key = override.split("=", 1)[0]
-        if key not in keys and key not in sections and key not in groups(track):
-            if elsewhere := _setting_of_another_choice(track, key, overrides):
+        if key not in keys and key not in sections:
+            if elsewhere := _setting_of_another_choice(source, key, overrides):
                 return elsewhere
-            return f"The configuration has no key '{key}'; {_nearest(key, [*keys, *groups(track)])}"
+            return f"The configuration has no key '{key}'; {_nearest(key, keys)}"
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    message = re.sub(r"\s+", " ", str(cause).strip().splitlines()[0])
-    full_key = re.search(r"full_key: (\S+)", str(cause))
-    if full_key and (elsewhere := _setting_of_another_choice(track, full_key[1], overrides)):
+    kind, text = type(cause).__name__, str(cause).strip()
+    if composing := re.match(r"In '.*': (\w+) raised while composing config:\s*", text):
+        kind, text = composing[1], text[composing.end() :]
+    message = re.sub(r"\s+", " ", text.splitlines()[0]).rstrip(".")
+    found = re.search(r"full_key: (\S+)", text)
+    full_key = found[1] if found else ""
+    if elsewhere := _setting_of_another_choice(source, full_key, overrides):
         return elsewhere
-    wrong = next((o for o in reversed(overrides) if full_key and o.split("=", 1)[0] == full_key[1]), None)
-    return f"{wrong or 'The configuration'}: {message.rstrip('.')}."
+    for override in reversed(overrides):
+        if override.split("=", 1)[0] == full_key:
+            return f"{override}: {message}."
+    lost = re.match(r"In '.*': Could not find '(\S+)/(\S+)'", text)
+    for file in chosen(files, overrides):
+        if full_key and file.has(full_key):
+            unknown = kind in ("ConfigAttributeError", "ConfigKeyError")
+            return f"{file.path}: {_unknown_in_file(file, full_key, source, keys) if unknown else message + '.'}"
+        if lost and lost[2] in str(file.settings.get("defaults")):
+            return f"{file.path}: {lost[1]}={lost[2]} is unknown; {did_you_mean(lost[2], groups.get(lost[1], []))}"
+    return f"The configuration: {message}."
 
 
-def _setting_of_another_choice(track: Track, key: str, overrides: Sequence[str]) -> str | None:
+def _unknown_in_file(file: UserFile, key: str, source: Source, keys: list[str]) -> str:
+    sentence = f"the configuration of {source.trains} has no key '{key}'; {_nearest(key, keys)}"
+    if file.track is not None:
+        return sentence
+    others = " or ".join(f"`track: {other}`" for other in SOURCES if other != source.track)
+    return f"{sentence} A file of another track has a line {others}."
+
+
+def _setting_of_another_choice(source: Source, key: str, overrides: Sequence[str]) -> str | None:
     """A sentence when `key` is a setting of another choice of its group than the one that the run has."""
-    for group in groups_of(track.name):
+    for group in groups_of(source.track):
         if key.startswith(f"{group.path}."):
-            chosen = _chosen(track, overrides, group.name)
-            having = [choice for choice in group.having(key[len(group.path) + 1 :].split(".")[0]) if choice != chosen]
+            taken = _taken(source, overrides, group.name)
+            having = [choice for choice in group.having(key[len(group.path) + 1 :].split(".")[0]) if choice != taken]
             if having:
                 others = " or ".join(f"{group.name}={choice}" for choice in having)
-                return f"{key} is a setting of {others}; this run has {group.name}={chosen}."
+                return f"{key} is a setting of {others}; this run has {group.name}={taken}."
     return None
 
 
-def _chosen(track: Track, overrides: Sequence[str], group: str) -> str | None:
+def _taken(source: Source, overrides: Sequence[str], group: str) -> str | None:
     """What the defaults of YAML files and the command line choose of a group, also where their settings do not fit."""
-    with initialize_config_dir(str(track.folder), version_base="1.3"):
+    with initialize_config_dir(str(source.folder), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         defaults = loader.compute_defaults_list("train", [SEARCH_PATH, *overrides], RunMode.RUN)
     choice = defaults.overrides.known_choices[group]
@@ -202,8 +260,8 @@ def _nearest(key: str, known: list[str]) -> str:
     return f"did you mean '{same_name[0]}'?" if same_name else "`policy-accel train --print-config` lists all keys."
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
     """The configuration as plain dictionaries, lists and numbers."""
-    container = OmegaConf.to_container(config, resolve=True)
+    container = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

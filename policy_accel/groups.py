@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from policy_accel.errors import UserError, did_you_mean
@@ -84,17 +83,6 @@ def groups_of(track: str) -> list[Group]:
     return [group for group in _GROUPS.values() if group.track in (None, track)]
 
 
-def tell_hydra(track: str) -> None:
-    """Put the choices of a track's groups where Hydra looks for them."""
-    store = ConfigStore.instance()
-    for group in groups_of(track):
-        for name, node in group.choices.items():
-            store.store(group=group.name, name=name, node=node, provider="policy_accel")
-    for name_of_group, nodes in variants_of(track).items():
-        for name, variant in nodes.items():
-            store.store(group=name_of_group, name=name, node=variant, provider="policy_accel")
-
-
 def check_names(config: DictConfig, track: str) -> None:
     """Raise UserError where the name of a choice was set without choosing it, so that its settings are another's."""
     for group in groups_of(track):
@@ -107,16 +95,25 @@ def typed(schema: type, values: dict[str, Any], track: str) -> Any:
     """Plain values, as a run recorded them, as the dataclass `schema`; the choice of each group is found by its name.
 
     Raises:
-        UserError: a choice that nobody registered.
+        ValueError: a choice that nobody registered.
         omegaconf.errors.OmegaConfBaseException: values that do not fit.
     """
     config = OmegaConf.structured(schema)
     for group in groups_of(track):
         name = OmegaConf.select(OmegaConf.create(values), f"{group.path}.name")
         if name not in group.choices:
-            raise UserError(f"{group.name}={name} is unknown; {did_you_mean(str(name), group.choices)}")
+            raise ValueError(f"{group.name}={name} is unknown; {did_you_mean(str(name), group.choices)}")
         OmegaConf.update(config, group.path, OmegaConf.structured(group.choices[name]), merge=False)
     return OmegaConf.to_object(OmegaConf.merge(config, values))
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, f"{name}.") if isinstance(value, dict) and value else {name: value})
+    return flat
 
 
 def _fields(node: Any) -> tuple[dataclasses.Field[Any], ...]:

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from policy_accel.cli import main
-from policy_accel.configuration import groups
+from policy_accel.acceleration.config import GROUPS
 from policy_accel.errors import UserError
-from policy_accel.policy.run import robot_config
+from policy_accel.policy.track import ROBOT
 
 RECIPES = (
     "demo",
@@ -23,9 +20,9 @@ RECIPES = (
 
 
 def test_groups_offer_files_and_typed_models() -> None:
-    robot_config([])
-    found = groups()
-    assert set(found) == {"task", "model", "recipe", "method"}
+    ROBOT.config([])
+    found = ROBOT.choices()
+    assert set(found) == {"task", "model", "recipe", "method", *GROUPS}
     assert {"unet", "unet_small", "unet_long", "unet_large", "transformer", "mlp"} == set(found["model"])
     assert set(RECIPES) == set(found["recipe"])
 
@@ -35,14 +32,14 @@ def test_groups_offer_files_and_typed_models() -> None:
 @pytest.mark.parametrize("task", ["pusht_state", "pusht_keypoints", "custom", "can_abs", "pointmaze_large"])
 def test_choices_on_the_command_line_win(recipe: str, model: str, task: str) -> None:
     given = ["task.data=x", *(["task.observation=[a]", "task.action=b"] if task == "custom" else [])]
-    config = robot_config([f"recipe={recipe}", f"model={model}", f"task={task}", *given])
+    config = ROBOT.config([f"recipe={recipe}", f"model={model}", f"task={task}", *given])
     assert config.task.name == task
     assert config.model.name == model.split("_")[0]
 
 
 def test_the_transformer_recipe_differs_from_the_unet_recipe_as_in_the_reference() -> None:
     unet, transformer = (
-        robot_config([f"recipe={name}"]) for name in ("diffusion_policy", "diffusion_policy_transformer")
+        ROBOT.config([f"recipe={name}"]) for name in ("diffusion_policy", "diffusion_policy_transformer")
     )
     assert (unet.model.name, transformer.model.name) == ("unet", "transformer")
     optimizer = transformer.training.optimizer
@@ -52,20 +49,12 @@ def test_the_transformer_recipe_differs_from_the_unet_recipe_as_in_the_reference
 
 def test_a_custom_task_says_what_it_needs() -> None:
     with pytest.raises(UserError, match=r"task\.action, task\.data, task\.observation must be given"):
-        robot_config(["task=custom"])
-
-
-@pytest.mark.parametrize("group", ["task", "recipe", "model"])
-def test_help_names_every_choice(group: str, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["train", "--help"])
-    printed = capsys.readouterr().out
-    assert all(path.stem in printed for path in (repository / "configs" / group).glob("*.yaml"))
+        ROBOT.config(["task=custom"])
 
 
 def test_overrides_beat_the_recipe() -> None:
-    assert robot_config(["recipe=small", "training.optimizer.lr=0.5"]).training.optimizer.lr == 0.5
+    assert ROBOT.config(["recipe=small", "training.optimizer.lr=0.5"]).training.optimizer.lr == 0.5
 
 
 def test_interpolation_names_the_run() -> None:
-    assert robot_config(["seed=3", "recipe=small"]).run_dir == "runs/pusht_keypoints-small-baseline-unet-seed3"
+    assert ROBOT.config(["seed=3", "recipe=small"]).run_dir == "runs/pusht_keypoints-small-baseline-unet-seed3"

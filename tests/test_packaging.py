@@ -33,9 +33,9 @@ def test_folders_of_the_user_do_no_harm(tmp_path: Path) -> None:
     code = (
         "import envs, datasets, configs, policy_accel.envs\n"
         "from policy_accel.data import shipped_path\n"
-        "from policy_accel.policy.run import robot_config\n"
+        "from policy_accel.policy.track import ROBOT\n"
         "assert envs.mine and datasets.mine and configs.mine\n"
-        "assert robot_config([]).model.name == 'unet'\n"
+        "assert ROBOT.config([]).model.name == 'unet'\n"
         "assert shipped_path('manifest', 'pusht.json').is_file()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)

@@ -13,12 +13,15 @@ from policy_accel.diagnosis import ROWS, advise, diagnose, draw_diagnosis, table
 from policy_accel.files import replace_json
 
 
-def run_diagnose(dataset: str, overrides: Sequence[str], *, output: Path | None, rows: int | None) -> int:
+def run_diagnose(
+    dataset: str, overrides: Sequence[str], *, config_dir: Path | None, output: Path | None, rows: int | None
+) -> int:
     """Measure, print the table, write diagnosis.json and diagnosis.png."""
     folder = output or Path("diagnosis") / Path(dataset.rpartition("shipped:")[2]).name.split(".")[0]
     diagnosis = diagnose(
         dataset,
         overrides,
+        config_dir=config_dir,
         rows=ROWS if rows is None else rows,
         report=lambda what: print(f"diagnose: {what}", file=sys.stderr, flush=True),
     )

@@ -1,4 +1,4 @@
-"""Sentences that several commands print."""
+"""Tables and files of results that several commands write."""
 
 from __future__ import annotations
 
@@ -7,58 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from policy_accel.evaluation.statistics import EXPLANATION
 from policy_accel.files import append_text, replace_json
-
-
-def describe_result(result: dict[str, Any]) -> str:
-    """What a score says, for a robot's episodes or for images."""
-    return describe_images(result) if "measures" in result else describe_score(result)
-
-
-def describe_images(result: dict[str, Any]) -> str:
-    """The measures of generated images beside their floors, and how the images were made."""
-    from policy_accel.images.metrics import table
-
-    guidance = f", guidance {result['guidance']:g}" if result["guidance"] != 1 else ""
-    return (
-        f"{result['images']} images by {result['sampler']} with {result['network_evaluations']} network evaluations "
-        f"each{guidance}, seed {result['seed']}:\n{table(result['measures'])}"
-    )
-
-
-def describe_score(result: dict[str, Any]) -> str:
-    """Score, success and their intervals in one line."""
-    low, high = result["score_interval"]
-    success_low, success_high = result["success_interval"]
-    episodes = len(result["episodes"])
-    metrics = "".join(f"{name} {value:.3g}, " for name, value in result.get("metrics", {}).items())
-    return (
-        f"Score {result['score']:.3f} ({result['confidence']:.0%} interval {low:.3f} to {high:.3f}), "
-        f"success {result['success_rate']:.0%} ({success_low:.0%} to {success_high:.0%}), "
-        f"{metrics}over {episodes} episodes from seed {result['start_seed']}, "
-        f"{result['sampler']} with {result['network_evaluations']} evaluations a chunk."
-    )
-
-
-def describe_selection(bias: dict[str, Any]) -> str:
-    """The score on the seeds that chose a checkpoint, on fresh ones and the difference, and what that means."""
-    low, high = bias["difference_interval"]
-    chosen, fresh = (_group(bias[name]) for name in ("chosen", "fresh"))
-    if bias["chosen_by_score"]:
-        seeds, why = "that chose it", f"This checkpoint has the best of {bias['candidates']} scores during training"
-    else:
-        seeds, why = "of the training", "This checkpoint was not chosen for its score"
-    return (
-        f"{why}: {chosen} on the seeds {seeds}, {fresh} on fresh ones, "
-        f"difference {bias['difference']:+.3f} ({bias['confidence']:.0%} interval {low:+.3f} to {high:+.3f}).\n"
-        f"{EXPLANATION} Quote the score on fresh seeds."
-    )
-
-
-def _group(group: dict[str, Any]) -> str:
-    low, high = group["score_interval"]
-    return f"score {group['score']:.3f} ({low:.3f} to {high:.3f}; {group['episodes']} from {group['start_seed']})"
 
 
 def score_table(results: Sequence[dict[str, Any]]) -> str:

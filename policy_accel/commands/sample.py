@@ -85,12 +85,14 @@ def run_sample(options: argparse.Namespace) -> int:
 
     from policy_accel.diffusion.sampling import check_resamplings
     from policy_accel.images.pictures import shown_scale
-    from policy_accel.images.run import load_image_run
+    from policy_accel.images.track import IMAGES
+    from policy_accel.plugins import import_plugins
     from policy_accel.training.devices import choose_device, use_device
 
     _check_options(options)
+    import_plugins(options.plugins)
     device = choose_device(options.device, "--device")
-    loaded = load_image_run(options.run_dir, options.checkpoint, device, options.average)
+    loaded = IMAGES.load(options.run_dir, options.checkpoint, device, options.average)
     training = loaded.config.training
     use_device(device, threads=training.threads, matmul_precision=training.matmul_precision)
     generator = _generator(options, loaded, device, training.precision if device.type == "cuda" else "fp32")

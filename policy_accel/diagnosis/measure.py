@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,8 +36,8 @@ from policy_accel.diffusion.noise import Noise, NoiseChoice
 from policy_accel.diffusion.processes import Level
 from policy_accel.errors import UserError, naming
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import build_task, robot_config
 from policy_accel.policy.task import ChunkTask
+from policy_accel.policy.track import ROBOT
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.randomness import DataOrder, named_generator
 
@@ -111,10 +112,18 @@ class _Drawn:
     milliseconds: float
 
 
-def diagnose(dataset: str, overrides: Sequence[str], *, rows: int = ROWS, report: Report = lambda _: None) -> Diagnosis:
+def diagnose(
+    dataset: str,
+    overrides: Sequence[str],
+    *,
+    config_dir: Path | None = None,
+    rows: int = ROWS,
+    report: Report = lambda _: None,
+) -> Diagnosis:
     """Measure the methods on `dataset` under the `overrides` of `train`.
 
-    rows: windows whose noise is looked at, rounded down to whole batches. report: told what comes next.
+    config_dir: as of `train`. rows: windows whose noise is looked at, rounded down to whole batches. report: told what
+    comes next.
 
     Raises:
         UserError: what configuration and data raise; rows out of range, fewer than 64 windows, in-painting, an
@@ -126,7 +135,7 @@ def diagnose(dataset: str, overrides: Sequence[str], *, rows: int = ROWS, report
     if given is not None:
         raise UserError(f"{given} names the data a second time; leave it out, or diagnose that file.")
     base = [*overrides, f"task.data={quoted(dataset)}"]
-    config = robot_config(base)
+    config = ROBOT.config(base, config_dir)
     if config.policy.conditioning != "global":
         raise UserError(
             f"policy.conditioning={config.policy.conditioning} gives the denoiser no condition that noise could tell; "
@@ -141,7 +150,7 @@ def diagnose(dataset: str, overrides: Sequence[str], *, rows: int = ROWS, report
     use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
     plain = tuple(o for o in base if not o.startswith(("method=", "acceleration.noise.", "acceleration/noise=")))
     report("data")
-    task = build_task(_with_noise(config, NoiseConfig()))
+    task = ROBOT.build(_with_noise(config, NoiseConfig()))
     task.to(device)
     if task.samples < FEWEST_ROWS:
         raise UserError(
@@ -158,10 +167,10 @@ def diagnose(dataset: str, overrides: Sequence[str], *, rows: int = ROWS, report
     measured: list[NoiseFacts] = []
     refused: dict[str, str] = {}
     kept: dict[str, _Drawn] = {}
-    for name, own, noise in _choices(config, overrides, plain, task.samples):
+    for name, own, noise in _choices(config, overrides, plain, config_dir, task.samples):
         report(f"noise: {name}")
         try:
-            drawn = _draw(build_task(_with_noise(config, noise)), config, rows, device)
+            drawn = _draw(ROBOT.build(_with_noise(config, noise)), config, rows, device)
         except UserError as error:
             refused[name] = str(error)
             continue
@@ -198,12 +207,12 @@ def _with_noise(config: RobotConfig, noise: NoiseConfig) -> RobotConfig:
 
 
 def _choices(
-    config: RobotConfig, overrides: Sequence[str], plain: Sequence[str], windows: int
+    config: RobotConfig, overrides: Sequence[str], plain: Sequence[str], config_dir: Path | None, windows: int
 ) -> Iterator[tuple[str, tuple[str, ...], NoiseConfig]]:
     """Every choice with its overrides and settings; the configured one too where it is none of them."""
     known = []
     for name, own in CHOICES:
-        noise = robot_config([*plain, *own]).acceleration.noise
+        noise = ROBOT.config([*plain, *own], config_dir).acceleration.noise
         if isinstance(noise, GroupedAssignmentConfig) and noise.groups > windows // 4:
             noise = replace(noise, groups=windows // 4)
             own = (*own, f"acceleration.noise.groups={noise.groups}")

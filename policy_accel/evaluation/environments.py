@@ -26,6 +26,7 @@ class EnvironmentSpec:
         module: dotted name of the module that registers the id.
         film_kwargs: more keyword arguments, for the environment of an episode that is filmed only; for example
             {"render_camera": "frontview"}.
+        plugins: modules that may register the id where `module` does not.
 
     Raises:
         UserError: a number below 1, or a module name that is not a dotted name.
@@ -37,6 +38,7 @@ class EnvironmentSpec:
     n_obs_steps: int
     module: str = "policy_accel.envs"
     film_kwargs: dict[str, Any] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "n_obs_steps"):
@@ -65,6 +67,8 @@ def import_environment(spec: EnvironmentSpec) -> None:
     """
     try:
         importlib.import_module(spec.module)
+        for plugin in spec.plugins if spec.id not in gymnasium.registry else ():
+            importlib.import_module(plugin)
     except ImportError as error:
         raise UserError(f"the module '{spec.module}' of environment '{spec.id}' does not import: {error}") from error
     with _explained(f"environment '{spec.id}'", "cannot be made"):

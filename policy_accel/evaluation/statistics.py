@@ -6,7 +6,7 @@ Over-fitting in Model Selection"). Episodes from other seeds, which had no part 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,13 +24,17 @@ EXPLANATION = (
 )
 
 
+METRICS: dict[str, Callable[[Sequence[EpisodeResult]], float]] = {}
+"""Numbers of the episodes of an evaluation that others registered, by name."""
+
+
 def summarize(results: Sequence[EpisodeResult], *, confidence: float = CONFIDENCE) -> dict[str, Any]:
     """Score and success of a set of episodes, with intervals, as it stands in evaluation.json.
 
     score: mean over episodes of the largest reward, with a bootstrap interval; success_rate with a Wilson interval;
     mean_length: environment steps of the episodes that could be run; episodes: one row each (seed, score, success,
     length, and video, error or metrics where there is one). metrics, where the environment reports some: by name, the
-    mean over the episodes that have it.
+    mean over the episodes that have it; and those that were registered in METRICS.
 
     Raises:
         UserError: no episode.
@@ -44,13 +48,15 @@ def summarize(results: Sequence[EpisodeResult], *, confidence: float = CONFIDENC
     for result in results:
         for name, value in (result.metrics or {}).items():
             metrics.setdefault(name, []).append(value)
+    means = {name: sum(values) / len(values) for name, values in metrics.items()}
+    means |= {name: float(metric(results)) for name, metric in METRICS.items()}
     return {
         **_score([result.score for result in results], confidence),
         "success_rate": successes / len(results),
         "success_interval": list(wilson_interval(successes, len(results), confidence)),
         "confidence": confidence,
         "mean_length": sum(lengths) / len(lengths) if lengths else 0.0,
-        **({"metrics": {name: sum(values) / len(values) for name, values in metrics.items()}} if metrics else {}),
+        **({"metrics": means} if means else {}),
         "failed_seeds": [result.seed for result in results if result.error],
         "episodes": rows,
     }

@@ -15,7 +15,8 @@ from policy_accel.evaluation.latency import LatencyMeter
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.demonstrations import observation_layout
 from policy_accel.policy.observations import Observations
-from policy_accel.policy.run import LoadedRun, load_run
+from policy_accel.policy.run import LoadedRun
+from policy_accel.policy.track import ROBOT
 from policy_accel.training.devices import choose_device
 from policy_accel.training.randomness import named_generator
 
@@ -73,7 +74,7 @@ class Policy:
             UserError: not a run directory of a policy, no such checkpoint, a damaged file, no such device, sampling
                 steps that the process cannot take.
         """
-        run = load_run(Path(run_dir), checkpoint, choose_device(device, "device"))
+        run = ROBOT.load(Path(run_dir), checkpoint, choose_device(device, "device"))
         if sampling_steps is not None:
             run.config.sampling.steps = sampling_steps
             run.config.sampling.check(run.objective.process)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from policy_accel.evaluation.host import Observation
 from policy_accel.evaluation.latency import LatencyMeter
 from policy_accel.evaluation.rollouts import Act
 from policy_accel.evaluation.statistics import summarize
+from policy_accel.plugins import imported_plugins, search_current_folder
 from policy_accel.policy.demonstrations import TaskConfig, observation_layout
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.progress import Progress
@@ -61,94 +62,93 @@ class EvaluationConfig:
             raise UserError(f"evaluation.confidence={self.confidence} must lie between 0 and 1.")
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What the demonstrations say of the environment.
+
+    env_args: the data's description of the environment that they were recorded in, if any. action_range: smallest and
+    largest value [A] of their actions, to compare with the environment's; None when only a trained policy is at hand.
+    """
+
+    env_args: dict[str, Any] | None = None
+    action_range: tuple[np.ndarray, np.ndarray] | None = None
+
+
 class PolicyEvaluator:
     """Rolls a policy out in its task's environment; the workers stay alive between calls.
 
     Args:
         task: names the environment.
-        n_obs_steps: newest observations that the policy sees.
+        policy: that the environment must fit, by its sizes.
         objective: of the training.
         clip_sample: bound of the normalised sample, or None.
         sampling: sampler, steps and grid.
         config: which episodes.
         video_dir: where the films go.
+        recorded: what the demonstrations say of the environment.
+        start: whether the workers start at once, and not at the first call.
+
+    Raises:
+        UserError: settings that make no sense; an environment that cannot be made, that does not give what the policy
+            takes, or does not take what it returns.
     """
 
     def __init__(
         self,
         task: TaskConfig,
+        policy: DiffusionPolicy,
         *,
-        n_obs_steps: int,
         objective: Objective,
         clip_sample: float | None,
         sampling: SamplingConfig,
         config: EvaluationConfig,
         video_dir: Path,
+        recorded: Recorded,
+        start: bool = False,
     ) -> None:
         config.check()
         sampling.check(objective.process)
-        if task.environment is None:
-            raise UserError(f"task '{task.name}' has no environment to score a policy in; set task.environment.")
-        self.task = task
-        self._described_by: str | None = None
         self.objective, self.clip_sample, self.sampling, self.config = objective, clip_sample, sampling, config
         self.video_dir = video_dir
         self.layout = observation_layout(task)
-        spec = EnvironmentSpec(
-            task.environment,
-            dict(task.environment_options),
-            task.max_steps,
-            n_obs_steps,
-            task.environment_module,
-            film_kwargs={} if config.camera is None else {"render_camera": config.camera},
-        )
         self.latency = LatencyMeter()
         workers = available_cores() if config.workers < 0 else config.workers
-        self.pool = RolloutPool(spec, slots=max(1, min(config.slots, config.episodes)), workers=workers)
-
-    def recorded_in(self, env_args: dict[str, Any] | None) -> None:
-        """Give the environment the data's description of it, where the task says so and names none itself.
-
-        Raises:
-            UserError: the task says so and the data has no description.
-        """
-        if not self.task.environment_from_data or "env_args" in self.task.environment_options:
-            return
-        if env_args is None:
-            raise UserError(
-                f"task '{self.task.name}' has environment_from_data=true, and its data does not say in which "
-                "environment it was recorded (env_args); set task.environment_from_data=false."
-            )
-        spec = self.pool.spec
-        self.pool.spec = replace(spec, kwargs={**spec.kwargs, "env_args": env_args})
-        self._described_by = self.task.data
-
-    def check_fits(self, policy: DiffusionPolicy, action_range: tuple[np.ndarray, np.ndarray] | None = None) -> None:
-        """Raise UserError unless the environment gives what the policy takes, and takes what it returns.
-
-        action_range: smallest and largest value [A] of the demonstrations' actions, to compare with the environment's.
-        """
+        self.pool = RolloutPool(
+            environment_spec(task, policy.config.n_obs_steps, config.camera, recorded),
+            slots=max(1, min(config.slots, config.episodes)),
+            workers=workers,
+        )
         try:
-            observations, actions = environment_spaces(self.pool.spec)
+            if start:
+                self.pool.start()
+            self._check_fits(task, policy, recorded)
+        except BaseException:
+            self.pool.close()
+            raise
+
+    def _check_fits(self, task: TaskConfig, policy: DiffusionPolicy, recorded: Recorded) -> None:
+        environment = self.pool.spec
+        try:
+            observations, actions = environment_spaces(environment)
         except UserError as error:
-            if self._described_by is None:
+            if "env_args" not in environment.kwargs or "env_args" in task.environment_options:
                 raise
-            raise UserError(f"{self._described_by}: {error}") from error
-        self.layout.check(observations, policy.input_dim, policy.images, self.pool.spec.id)
+            raise UserError(f"{task.data}: {error}") from error
+        self.layout.check(observations, policy.input_dim, policy.images, environment.id)
         if actions.shape != (policy.executed_dim,):
             raise UserError(
-                f"the action of environment '{self.pool.spec.id}' is {actions}, the demonstrations have "
+                f"the action of environment '{environment.id}' is {actions}, the demonstrations have "
                 f"{policy.executed_dim} numbers a step; make task.action, task.environment and "
                 "task.environment_options agree."
             )
-        if isinstance(actions, gymnasium.spaces.Box) and action_range is not None:
-            low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
+        if isinstance(actions, gymnasium.spaces.Box) and recorded.action_range is not None:
+            (lowest, highest), low, high = recorded.action_range, *_bounds(actions)
             margin = OUTSIDE * np.where(np.isfinite(high - low), high - low, 0.0)
-            for column in np.flatnonzero((action_range[0] < low - margin) | (action_range[1] > high + margin)):
+            for column in np.flatnonzero((lowest < low - margin) | (highest > high + margin)):
                 raise UserError(
-                    f"number {column} of the demonstrations' actions ({self.task.action}) goes from "
-                    f"{action_range[0][column]:.4g} to {action_range[1][column]:.4g}, and environment "
-                    f"'{self.pool.spec.id}' takes {low[column]:.4g} to {high[column]:.4g}; choose the actions that it "
+                    f"number {column} of the demonstrations' actions ({task.action}) goes from "
+                    f"{lowest[column]:.4g} to {highest[column]:.4g}, and environment "
+                    f"'{environment.id}' takes {low[column]:.4g} to {high[column]:.4g}; choose the actions that it "
                     "takes (relative or absolute ones, for instance) in task.action or task.environment_options."
                 )
 
@@ -216,3 +216,36 @@ class PolicyEvaluator:
                 return actions.cpu().numpy()
 
         return act
+
+
+def environment_spec(task: TaskConfig, n_obs_steps: int, camera: str | None, recorded: Recorded) -> EnvironmentSpec:
+    """The task's environment, with the data's description of it where the task says so and names none itself.
+
+    Raises:
+        UserError: the task has no environment; its data do not describe the one that they were recorded in.
+    """
+    if task.environment is None:
+        raise UserError(f"task '{task.name}' has no environment to score a policy in; set task.environment.")
+    if task.environment_module != TaskConfig.environment_module:
+        search_current_folder()
+    kwargs = dict(task.environment_options)
+    if task.environment_from_data and "env_args" not in kwargs:
+        if recorded.env_args is None:
+            raise UserError(
+                f"task '{task.name}' has environment_from_data=true, and its data does not say in which "
+                "environment it was recorded (env_args); set task.environment_from_data=false."
+            )
+        kwargs["env_args"] = recorded.env_args
+    return EnvironmentSpec(
+        task.environment,
+        kwargs,
+        task.max_steps,
+        n_obs_steps,
+        task.environment_module,
+        film_kwargs={} if camera is None else {"render_camera": camera},
+        plugins=imported_plugins(),
+    )
+
+
+def _bounds(actions: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    return actions.low.astype(np.float64), actions.high.astype(np.float64)

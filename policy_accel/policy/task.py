@@ -21,11 +21,10 @@ from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.actions import fit_action_normalizer
 from policy_accel.policy.demonstrations import Demonstrations
+from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.observations import fit_observation_normalizer
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.training.task import Task
-
-Evaluator = Callable[[DiffusionPolicy, Callable[[str], None]], dict[str, Any] | None]
 
 
 class ChunkTask(Task):
@@ -54,7 +53,7 @@ class ChunkTask(Task):
         *,
         normalization: tuple[str, str],
         mask_padding: bool,
-        evaluator: Evaluator | None,
+        evaluator: PolicyEvaluator | None,
         noise: NoiseConfig,
         seed: int,
         crop: int | None = None,
@@ -168,6 +167,11 @@ class ChunkTask(Task):
         """Score `model` by rollouts, or None when the task has no environment."""
         assert isinstance(model, DiffusionPolicy)
         return None if self.evaluator is None else self.evaluator(model, report)
+
+    def close(self) -> None:
+        """End the processes of the environments."""
+        if self.evaluator is not None:
+            self.evaluator.close()
 
 
 def describe(demonstrations: Demonstrations) -> dict[str, Any]:

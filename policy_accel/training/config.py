@@ -92,6 +92,8 @@ class RunConfig:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     acceleration: AccelerationConfig = field(default_factory=AccelerationConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    plugins: list[str] = field(default_factory=list)
+    """Modules to import first, which register choices of their own; looked for in the current folder too."""
     label: str = "plain"
     """Names the run directory; each recipe sets its own."""
     method: str = "baseline"

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from policy_accel.errors import UserError
 from policy_accel.files import explained, no_link, replace_text
-from policy_accel.groups import typed
+from policy_accel.groups import flatten, typed
 from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps
 from policy_accel.training.metrics import read_metrics
 
@@ -28,15 +28,6 @@ FREE_KEYS = (
     "evaluation.camera",
     "run_dir",
 )
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        flat.update(flatten(value, f"{name}.") if isinstance(value, dict) and value else {name: value})
-    return flat
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any] | None = None) -> list[str]:
@@ -129,17 +120,15 @@ def read_typed_config(run_dir: Path, schema: type, track: str) -> Any:
     """The configuration of a run of a track as its dataclass.
 
     Raises:
-        UserError: not a run directory, one of another track or of an earlier version, or values that do not fit.
+        UserError: not a run directory, or values that do not fit.
     """
     values = read_config(run_dir)
-    if "track" not in values:
-        raise UserError(f"{run_dir / 'config.yaml'} names no track: it is of an earlier version; train the run again.")
-    if values["track"] != track:
-        raise UserError(f"{run_dir} is a run of the track {values['track']}; give one of the track {track}.")
     try:
         return typed(schema, values, track)
-    except (OmegaConfBaseException, UserError, KeyError, TypeError, ValueError) as error:
+    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
+        if values.get("plugins"):
+            reason += f"; it was trained with plugins={values['plugins']}: name those that you trust with --plugins"
         raise UserError(f"{run_dir / 'config.yaml'} cannot be read as a configuration ({reason}).") from error
 
 

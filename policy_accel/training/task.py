@@ -63,3 +63,6 @@ class Task(ABC):
         when it has no score.
         """
         return None
+
+    def close(self) -> None:
+        """Let go of what scoring holds, such as processes."""

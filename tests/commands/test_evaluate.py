@@ -178,7 +178,7 @@ def test_a_table_with_fresh_seeds(run_dir: Path, other_dir: Path, evaluate: Run)
     [
         (["--camera", "side", "--videos", "0"], "camera=side films nothing with evaluation.videos=0"),
         (["--camera", "side", "--videos", "1"], "does not take render_camera"),
-        (["--samples", "3"], "--samples is for an image model"),
+        (["--samples", "3"], "--samples is for images, and"),
         (["--episodes", "0"], "cannot be scored"),
     ],
 )
@@ -197,11 +197,11 @@ def test_a_wrong_folder_among_several_is_found_first(
     before = (run_dir / "evaluations.jsonl").read_text()
     assert main(["evaluate", str(run_dir), str(tmp_path)]) == 2
     assert "is not a run directory" in capsys.readouterr().err
-    (tmp_path / "config.yaml").write_text("images: true\n")
+    (tmp_path / "config.yaml").write_text("track: images\n")
     assert main(["evaluate", str(run_dir), str(tmp_path)]) == 2
     assert "one at a time" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path), "--fresh"]) == 2
-    assert "--fresh is for a policy" in capsys.readouterr().err
+    assert "--fresh is for robot policies, and" in capsys.readouterr().err
     assert (run_dir / "evaluations.jsonl").read_text() == before
 
 

@@ -12,7 +12,7 @@ import pytest
 from policy_accel.cli import main
 from policy_accel.commands.data import run_inspect
 from policy_accel.commands.generate import EXPERTS, TRAINING_TASKS, WITH_CAMERAS
-from policy_accel.configuration import ROBOT, groups
+from policy_accel.configuration import SOURCES, choices
 from policy_accel.data import Episodes, read_episodes
 from policy_accel.data.images import read_images
 from policy_accel.training.devices import available_cores
@@ -57,7 +57,7 @@ def test_every_expert_has_a_task_to_train_on() -> None:
     for name, (module, told) in EXPERTS.items():
         parameters = signature(import_module(f"policy_accel.envs.{module}").generate).parameters
         assert set(told) <= set(parameters)
-        assert TRAINING_TASKS.get(name, name) in groups(ROBOT)["task"]
+        assert TRAINING_TASKS.get(name, name) in choices(SOURCES["robot"])["task"]
 
 
 @pytest.mark.parametrize("task", WITH_CAMERAS)

@@ -17,7 +17,7 @@ from policy_accel.cli import main
 from policy_accel.data.images import make_shapes, write_images_npz
 from policy_accel.images.generate import ImageGenerator, generate
 from policy_accel.images.pictures import to_uint8
-from policy_accel.images.run import load_image_run
+from policy_accel.images.track import IMAGES
 
 SIZE = 16
 CLASSES = 8
@@ -74,7 +74,7 @@ def sample(run_dir: Path, *arguments: str | Path) -> int:
 
 
 def expected(run_dir: Path, indices: range, labels: list[int] | None, **changes: Any) -> Tensor:
-    loaded = load_image_run(run_dir)
+    loaded = IMAGES.load(run_dir)
     return to_uint8(
         generate(
             loaded.model,
@@ -134,7 +134,7 @@ def test_images_follow_from_seed_and_index(run_dir: Path, tmp_path: Path) -> Non
 def test_sampling_is_changed_by_the_arguments(run_dir: Path, tmp_path: Path) -> None:
     more = ["--guidance", "2.5", "--sampler", "dpm_solver++", "--sampling-steps", "6", "--spacing", "linspace"]
     assert sample(run_dir, "--count", "2", "--seed", "9", *more, "--npz", "--output", tmp_path / "out") == 0
-    sampling = load_image_run(run_dir).config.sampling
+    sampling = IMAGES.load(run_dir).config.sampling
     sampling = type(sampling)(sampler="dpm_solver++", steps=6, spacing="linspace", guidance=2.5)
     images = expected(run_dir, range(2), [0, 1], seed=9, sampling=sampling)
     assert close(np.load(tmp_path / "out" / "samples.npz")["images"], images)

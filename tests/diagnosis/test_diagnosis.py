@@ -17,7 +17,7 @@ from policy_accel.diagnosis.measure import CHOICES, CONFIGURED, diagnose, quoted
 from policy_accel.diagnosis.report import draw_diagnosis, table
 from policy_accel.diffusion import vp_process
 from policy_accel.errors import UserError
-from policy_accel.policy.run import build_task, robot_config
+from policy_accel.policy.track import ROBOT
 from policy_accel.training.randomness import DataOrder
 
 SMALL = ["task=pusht_state", "model=mlp", "training.batch_size=128", "training.device=cpu"]
@@ -87,8 +87,8 @@ def test_more_candidates_are_nearer_and_shorter(diagnosis: Diagnosis) -> None:
 
 def test_distances_agree_with_a_straight_computation(dataset: Path, diagnosis: Diagnosis) -> None:
     """The batches of the run's own order, and the statistics that `train` would log of the assignment."""
-    config = robot_config([*SMALL, f"task.data={dataset}", "method=immiscible"])
-    task = build_task(config)
+    config = ROBOT.config([*SMALL, f"task.data={dataset}", "method=immiscible"])
+    task = ROBOT.build(config)
     order = DataOrder(task.samples, 128, config.seed, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     before, after = [], []
@@ -104,7 +104,7 @@ def test_distances_agree_with_a_straight_computation(dataset: Path, diagnosis: D
 
 def test_data_facts_agree_with_straight_computations(dataset: Path, diagnosis: Diagnosis) -> None:
     data = diagnosis.data
-    task = build_task(robot_config([*SMALL, f"task.data={dataset}"]))
+    task = ROBOT.build(ROBOT.config([*SMALL, f"task.data={dataset}"]))
     chunks = task.batch(torch.arange(task.samples)).x0.flatten(1).double().numpy()
     values = np.linalg.eigvalsh(np.cov(chunks.T))
     assert data.effective_dimension == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-6)
@@ -185,7 +185,7 @@ def test_small_batches_refuse_one_choice_padding_is_left_out_and_clipping_is_see
     assert found.batch_size == 16
     assert "C2OT: not measured: acceleration.noise.condition_ratio=0.05" in table(found, advise(found))
     assert 128 < found.rows < 256  # windows with padding are left out
-    actions = build_task(robot_config([*settings, f"task.data={dataset}"])).actions
+    actions = ROBOT.build(ROBOT.config([*settings, f"task.data={dataset}"])).actions
     assert found.data.clipped == pytest.approx(float((actions.abs() > 1.0001).double().mean()))
     assert rules(found)["clip"].verdict == "change"
 
@@ -208,7 +208,7 @@ def test_refusals(dataset: Path, overrides: list[str], rows: int, sentence: str)
 
 def test_quoted_paths_survive_the_overrides(tmp_path: Path) -> None:
     name = f"{tmp_path}/it's a, b={{c}}.zarr"
-    assert robot_config([f"task.data={quoted(name)}"]).task.data == name
+    assert ROBOT.config([f"task.data={quoted(name)}"]).task.data == name
     assert quoted("a/b_1.zarr.zip") == "a/b_1.zarr.zip"
 
 

@@ -9,12 +9,12 @@ import policy_accel.envs  # noqa: F401  registers the environment
 from policy_accel.data.readers import open_episodes
 from policy_accel.models.encoders import EncoderConfig, ResNetConfig, build_encoder
 from policy_accel.policy.demonstrations import observation_layout
-from policy_accel.policy.run import robot_config
+from policy_accel.policy.track import ROBOT
 
 
 @pytest.fixture(scope="module")
 def config(shared_data):
-    return robot_config(["task=pusht_image", f"task.data={shared_data / 'pusht_v7_u8.zarr.zip'}"]).task
+    return ROBOT.config(["task=pusht_image", f"task.data={shared_data / 'pusht_v7_u8.zarr.zip'}"]).task
 
 
 @pytest.fixture(scope="module")

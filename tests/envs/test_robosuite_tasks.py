@@ -10,14 +10,14 @@ import policy_accel.envs  # noqa: F401
 from policy_accel.envs.robosuite_tasks import TASKS, find_task, task_of_environment
 from policy_accel.errors import UserError
 from policy_accel.policy.demonstrations import TaskConfig
-from policy_accel.policy.run import robot_config
+from policy_accel.policy.track import ROBOT
 
 OBSERVED = {"lift": 19, "can": 23, "square": 23, "tool_hang": 53, "transport": 59}
 """Numbers of an observation in Diffusion Policy's task files."""
 
 
 def read_task(name: str) -> TaskConfig:
-    config = robot_config([f"task={name}", "task.data=demo.hdf5"]).task
+    config = ROBOT.config([f"task={name}", "task.data=demo.hdf5"]).task
     assert config.name == name
     return config
 

@@ -8,7 +8,7 @@ import pytest
 
 from policy_accel.data.images import make_shapes, write_images_npz
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.run import image_config
+from policy_accel.images.track import IMAGES
 
 TINY_DDPM = ["model.channels=8", "model.multipliers=[1,2]", "model.blocks=1", "model.heads=1", "model.dropout=0.0"]
 TINY = {
@@ -43,7 +43,7 @@ def tiny_images(shapes: Path, tmp_path: Path) -> Callable[..., ImageConfig]:
     def build(*overrides: str) -> ImageConfig:
         chosen = [override.split("=")[1] for override in overrides if override.startswith("model=")]
         model = chosen[0] if chosen else "ddpm"
-        return image_config(
+        return IMAGES.config(
             [
                 "task=shapes",
                 f"model={model}",

@@ -18,8 +18,9 @@ import torch
 from policy_accel.data.images import ImageSet, write_images_npz
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.evaluate import ImageEvaluator
-from policy_accel.images.run import build_evaluator, build_model, build_task, train_run
+from policy_accel.images.run import build_evaluator, build_model
 from policy_accel.images.sets import load_split
+from policy_accel.images.track import IMAGES
 from policy_accel.models import denoiser_configs
 from policy_accel.training.randomness import named_generator
 from policy_accel.training.task import Batch
@@ -43,7 +44,7 @@ def freeze(value: Any) -> Any:
 
 
 def batch(config: ImageConfig) -> Batch:
-    task = build_task(config, load_split(config.task))
+    task = IMAGES.build(config)
     task.to(torch.device("cpu"))
     return task.batch(torch.arange(32), named_generator(0, "batch"))
 
@@ -54,7 +55,7 @@ def inputs(config: ImageConfig) -> Any:
 
 def task_probe(look: Callable[[Any], Any]) -> Probe:
     def probe(config: ImageConfig) -> Any:
-        task = build_task(config, load_split(config.task))
+        task = IMAGES.build(config)
         task.to(torch.device("cpu"))
         return look(task)
 
@@ -161,7 +162,11 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "method": ("clts", lambda config: Path(config.run_dir).name, ["run_dir=x/${method}"]),
     "label": ("mine", lambda config: Path(config.run_dir).name, ["run_dir=x/${label}"]),
     "seed": ("1", lambda config: next(build_model(config, (3, 16, 16), 8).parameters()).detach(), []),
-    "run_dir": ("OTHER_DIR", lambda config: train_run(config) and Path(config.run_dir).is_dir() and config.run_dir, []),
+    "run_dir": (
+        "OTHER_DIR",
+        lambda config: (IMAGES.train(config), Path(config.run_dir).is_dir(), config.run_dir)[1:],
+        [],
+    ),
 }
 
 
@@ -304,7 +309,7 @@ def test_the_shared_settings_are_what_the_run_uses(tiny_images: Build, monkeypat
     monkeypatch.setattr(run, "build_objective", build)
     monkeypatch.setattr(run, "train", train)
     config = tiny_images()
-    run.train_run(config)
+    run.IMAGES.train(config)
     for name in SHARED:
         assert seen[name] is getattr(config, name)
 

@@ -18,9 +18,7 @@ from policy_accel.cli import main
 from policy_accel.data.images import make_shapes, write_images_npz
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.evaluate import ImageEvaluator
-from policy_accel.images.run import build_evaluator, build_task, train_run
-from policy_accel.images.sets import load_split
-from policy_accel.images.task import ImageTask
+from policy_accel.images.track import IMAGES
 
 Build = Callable[..., ImageConfig]
 SHARES = (0.5, 0.0, 0.3, 0.0, 0.0, 0.2, 0.0, 0.0)
@@ -53,8 +51,7 @@ def scored(tiny_images: Build, data: Path, tmp_path: Path, *overrides: str) -> t
     """The network that was scored on 60 images in batches of 16, and the result."""
     sizes = ["evaluation.samples=60", "evaluation.curve_samples=60", "evaluation.batch_size=16", "sampling.steps=1"]
     config = tiny_images(f"task.data={data}", "evaluation.grid=0", *sizes, *overrides)
-    split = load_split(config.task)
-    task: ImageTask = build_task(config, split, build_evaluator(config, split, tmp_path / "run"))
+    task = IMAGES.build(config, scored=True)
     network = Remember().eval()
     result = task.evaluate(network, print, step=4)
     assert result is not None
@@ -96,7 +93,7 @@ def test_a_full_disk_is_found_before_any_image_is_made_or_else_the_result_is_pri
     fills: str, tiny_images: Build, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_images("evaluation.samples=0", "training.steps=1", "training.validate_every=0")
-    train_run(config)
+    IMAGES.train(config)
     measure, made = ImageEvaluator.measure, []
 
     def fill(descriptor: int) -> None:

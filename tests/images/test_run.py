@@ -12,18 +12,19 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from policy_accel.cli import main
-from policy_accel.configuration import IMAGES, ROBOT, groups, track_of
+from policy_accel.configuration import source_of
 from policy_accel.errors import UserError
-from policy_accel.images.config import ImageConfig, register
-from policy_accel.images.run import averages, image_config, load_image_run, train_run
+from policy_accel.images.config import ImageConfig
+from policy_accel.images.run import averages
+from policy_accel.images.track import IMAGES
+from policy_accel.policy.track import ROBOT
 from policy_accel.training.metrics import read_metrics
 
 Build = Callable[..., ImageConfig]
-register()
 # Not for images, or told apart from the recipe only by it.
 METHODS = [
     name
-    for name in groups(IMAGES)["method"]
+    for name in IMAGES.choices()["method"]
     if name not in ("baseline", "immiscible_residual", "immiscible_denoiser", "everything")
 ]
 NEEDS = {
@@ -49,8 +50,8 @@ def interrupted(tiny_images: Build, *options: str) -> None:
 
     parts = [*options, "training.checkpoint.every=2"]
     with pytest.raises(RuntimeError, match="killed"):
-        train_run(tiny_images(*parts), after_update=crash)
-    train_run(tiny_images(*parts))
+        IMAGES.train(tiny_images(*parts), after_update=crash)
+    IMAGES.train(tiny_images(*parts))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -59,7 +60,7 @@ def test_every_method_trains_images_and_resumes_with_the_same_bits(
 ) -> None:
     options = [f"method={method}", "evaluation.samples=0", "training.validate_every=0", "task.augmentation=edm"]
     options += ["task.label_dropout=0.2", "training.ema.lengths=[0.1]", *NEEDS.get(method, [])]
-    train_run(tiny_images(*options, f"run_dir={tmp_path / 'whole'}"))
+    IMAGES.train(tiny_images(*options, f"run_dir={tmp_path / 'whole'}"))
     interrupted(tiny_images, *options, f"run_dir={tmp_path / 'parts'}")
     for name in ("ema", "ema_0.1"):
         whole = averaged(tmp_path / "whole", name)
@@ -69,20 +70,20 @@ def test_every_method_trains_images_and_resumes_with_the_same_bits(
 
 @pytest.mark.parametrize("model", ["ddpm", "edm", "dit"])
 def test_every_model_trains(model: str, tiny_images: Build) -> None:
-    trained = train_run(tiny_images(f"model={model}", "evaluation.samples=0"))
+    trained = IMAGES.train(tiny_images(f"model={model}", "evaluation.samples=0"))
     assert trained.finished
 
 
 @pytest.mark.parametrize("method", ["flow", "edm"])
 def test_objectives_other_than_ddpm_are_sampled(method: str, tiny_images: Build) -> None:
-    trained = train_run(tiny_images(f"method={method}", "sampling.steps=2"))
+    trained = IMAGES.train(tiny_images(f"method={method}", "sampling.steps=2"))
     assert trained.evaluation is not None
     assert trained.evaluation["score"] >= 0
 
 
 def test_a_run_leaves_what_a_robot_run_leaves(tiny_images: Build) -> None:
     config = tiny_images("training.evaluate_every=2", "evaluation.video=true", "training.ema.lengths=[0.05]")
-    trained = train_run(config)
+    trained = IMAGES.train(config)
     run_dir = Path(config.run_dir)
     assert trained.finished
     assert {path.name for path in (run_dir / "samples").iterdir()} == {"00000002.png", "00000004.png", "forming.mp4"}
@@ -104,7 +105,7 @@ def test_a_run_leaves_what_a_robot_run_leaves(tiny_images: Build) -> None:
 
 def test_a_resumed_run_scores_the_same(tiny_images: Build, tmp_path: Path) -> None:
     options = ["training.evaluate_every=2"]
-    whole = train_run(tiny_images(*options, f"run_dir={tmp_path / 'whole'}")).evaluation
+    whole = IMAGES.train(tiny_images(*options, f"run_dir={tmp_path / 'whole'}")).evaluation
     interrupted(tiny_images, *options, f"run_dir={tmp_path / 'parts'}")
     parts = json.loads(next((tmp_path / "parts/checkpoints/00000004").glob("evaluation.json")).read_text())
     assert whole is not None
@@ -113,20 +114,20 @@ def test_a_resumed_run_scores_the_same(tiny_images: Build, tmp_path: Path) -> No
 
 def test_a_run_loads_without_its_data(tiny_images: Build, shapes: Path) -> None:
     config = tiny_images("evaluation.samples=0", "training.ema.lengths=[0.1]", "task.augmentation=edm")
-    train_run(config)
+    IMAGES.train(config)
     for average in (None, "ema", "ema_0.1"):
-        run = load_image_run(Path(config.run_dir), average=average)
+        run = IMAGES.load(Path(config.run_dir), average=average)
         expected = averaged(config.run_dir, average or "ema")
         assert same(expected, {key: value for key, value in run.model.state_dict().items() if key in expected})
         assert (run.shape, len(run.classes), run.condition_dim, run.step) == ((3, 16, 16), 8, 17, 4)
         assert not run.model.training
     with pytest.raises(UserError, match="has no average 'best' of the weights; it has ema, ema_0"):
-        load_image_run(Path(config.run_dir), average="best")
+        IMAGES.load(Path(config.run_dir), average="best")
 
 
 def test_evaluate_compares_the_averages(tiny_images: Build, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny_images("training.ema.lengths=[0.1]", "evaluation.samples=0")
-    train_run(config)
+    IMAGES.train(config)
     assert main(["evaluate", config.run_dir, "--samples", "20", "--average", "all", "--seed", "3"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(result["averages"]) == {"ema", "ema_0.1"}
@@ -137,7 +138,7 @@ def test_evaluate_compares_the_averages(tiny_images: Build, capsys: pytest.Captu
 
 def test_the_same_evaluation_gives_the_same_numbers(tiny_images: Build, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny_images("evaluation.samples=24")
-    trained = train_run(config)
+    trained = IMAGES.train(config)
     main(["evaluate", config.run_dir])
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert trained.evaluation is not None
@@ -147,7 +148,7 @@ def test_the_same_evaluation_gives_the_same_numbers(tiny_images: Build, capsys: 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--episodes", "3"], "--episodes is for a policy"),
+        (["--episodes", "3"], "--episodes is for robot policies, and"),
         (["--samples", "1000"], "1000"),
         (["--samples", "0"], "--samples 0 leaves nothing to score"),
         (["--average", "last"], "has no average 'last'"),
@@ -160,7 +161,7 @@ def test_evaluate_names_mistakes(
     arguments: list[str], sentence: str, tiny_images: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tiny_images("evaluation.samples=0", "training.steps=1", "training.validate_every=0")
-    train_run(config)
+    IMAGES.train(config)
     assert main(["evaluate", config.run_dir, *arguments]) == 2
     error = capsys.readouterr().err
     assert sentence in error
@@ -182,37 +183,29 @@ def test_evaluate_names_mistakes(
 def test_training_names_mistakes(overrides: list[str], sentence: str, tiny_images: Build) -> None:
     config = tiny_images(*overrides)
     with pytest.raises(UserError, match=sentence):
-        train_run(config)
+        IMAGES.train(config)
     assert not Path(config.run_dir).exists()
 
 
 def test_tracks_are_told_apart() -> None:
-    assert track_of(["seed=1"]) is ROBOT
-    assert track_of(["task=cifar10"]) is IMAGES
-    assert track_of(["recipe=small", "task=pusht_state"]) is ROBOT
-    with pytest.raises(UserError, match="recipe=small is for robot policies and task=mnist for images"):
-        track_of(["recipe=small", "task=mnist"])
+    assert source_of(["seed=1"]).track == "robot"
+    assert source_of(["task=cifar10"]).track == "images"
+    assert source_of(["recipe=small", "task=pusht_state"]).track == "robot"
+    with pytest.raises(UserError, match="recipe=small is for robot policies and task=mnist is for images"):
+        source_of(["recipe=small", "task=mnist"])
     with pytest.raises(UserError, match=r"task=cifar is unknown; did you mean 'cifar10'\?"):
-        track_of(["task=cifar"])
+        source_of(["task=cifar"])
     for group in ("task", "recipe", "model"):
-        assert not set(groups(ROBOT)[group]) & set(groups(IMAGES)[group])
-
-
-@pytest.mark.parametrize("group", ["task", "recipe", "model", "method"])
-def test_help_names_every_choice(group: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["train", "--help"])
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in groups(IMAGES)[group])
+        assert not set(ROBOT.choices()[group]) & set(IMAGES.choices()[group])
 
 
 def test_a_robot_run_makes_no_images(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("track: robot\n")
-    with pytest.raises(UserError, match="is a run of the track robot; give one of the track images"):
-        load_image_run(tmp_path)
+    with pytest.raises(UserError, match="is a run of robot policies; give one of images"):
+        IMAGES.load(tmp_path)
     (tmp_path / "config.yaml").write_text("model: {name: ddpm}\n")
     with pytest.raises(UserError, match="names no track: it is of an earlier version; train the run again"):
-        load_image_run(tmp_path)
+        IMAGES.load(tmp_path)
 
 
 def expected(**settings: Any) -> dict[str, Any]:
@@ -240,7 +233,7 @@ RECIPES = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_those_of_the_papers(name: str) -> None:
-    config = image_config([f"recipe={name}", "task.data=x"])
+    config = IMAGES.config([f"recipe={name}", "task.data=x"])
     acceleration, training = config.acceleration, config.training
     found = {
         "family": config.diffusion.family,
@@ -264,13 +257,13 @@ def test_recipes_are_those_of_the_papers(name: str) -> None:
     assert config.method == ("published" if published else "baseline")
 
 
-@pytest.mark.parametrize("name", groups(IMAGES)["recipe"])
+@pytest.mark.parametrize("name", IMAGES.choices()["recipe"])
 def test_every_recipe_can_be_built_and_run_small(name: str, tiny_images: Build, shapes: Path) -> None:
     """The recipe's objective, optimiser and sampler with a tiny net on shapes."""
     from .conftest import TINY
 
-    model = image_config([f"recipe={name}", "task.data=x"]).model.name
-    config = image_config(
+    model = IMAGES.config([f"recipe={name}", "task.data=x"]).model.name
+    config = IMAGES.config(
         [
             f"recipe={name}",
             f"task.data={shapes}",
@@ -289,12 +282,12 @@ def test_every_recipe_can_be_built_and_run_small(name: str, tiny_images: Build, 
             f"run_dir={tiny_images().run_dir}",
         ]
     )
-    assert train_run(config).finished
+    assert IMAGES.train(config).finished
 
 
 def test_a_paper_s_recipe_has_a_baseline_of_its_own() -> None:
     with pytest.raises(UserError, match="which method=baseline does not turn off"):
-        image_config(["recipe=kl_ddim_cifar10", "method=baseline"])
+        IMAGES.config(["recipe=kl_ddim_cifar10", "method=baseline"])
 
 
 def test_an_average_of_another_length_is_made_from_the_checkpoints(tiny_images: Build) -> None:
@@ -306,9 +299,9 @@ def test_an_average_of_another_length_is_made_from_the_checkpoints(tiny_images: 
         "evaluation.samples=0",
         "training.validate_every=0",
     )
-    train_run(config)
-    between = load_image_run(Path(config.run_dir), average="ema_0.15").model.state_dict()
-    stored = [load_image_run(Path(config.run_dir), average=f"ema_{x}").model.state_dict() for x in (0.1, 0.2)]
+    IMAGES.train(config)
+    between = IMAGES.load(Path(config.run_dir), average="ema_0.15").model.state_dict()
+    stored = [IMAGES.load(Path(config.run_dir), average=f"ema_{x}").model.state_dict() for x in (0.1, 0.2)]
     name = "input.weight"
     assert not torch.equal(between[name], stored[0][name])
     apart = (stored[0][name] - stored[1][name]).norm()
@@ -317,14 +310,14 @@ def test_an_average_of_another_length_is_made_from_the_checkpoints(tiny_images: 
 
 def test_checkpoints_are_compared_by_scores_of_one_count(tiny_images: Build) -> None:
     config = tiny_images("training.evaluate_every=2", "evaluation.samples=40", "evaluation.curve_samples=16")
-    train_run(config)
+    IMAGES.train(config)
     scored = [row for row in read_metrics(Path(config.run_dir) / "metrics.jsonl") if "measures" in row]
     assert [(row["images"], row["score_images"]) for row in scored] == [(16, 16), (40, 16)]
 
 
 def test_a_model_of_the_other_track_says_so() -> None:
     with pytest.raises(UserError, match="model=unet_small is for robot policies; choose a task of theirs"):
-        image_config(["task=shapes", "model=unet_small"])
+        IMAGES.config(["task=shapes", "model=unet_small"])
 
 
 def test_the_command_line_trains_samples_and_says_where_everything_is(

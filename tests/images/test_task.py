@@ -11,9 +11,9 @@ from policy_accel.data.images import ImageSet, make_shapes, read_images, write_i
 from policy_accel.diffusion import Batch
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.run import build_task
 from policy_accel.images.sets import ImageTaskConfig, load_split
 from policy_accel.images.task import ImageTask
+from policy_accel.images.track import IMAGES
 from policy_accel.training.randomness import named_generator
 
 Build = Callable[..., ImageConfig]
@@ -21,7 +21,7 @@ ROWS = torch.arange(48)
 
 
 def task_of(config: ImageConfig) -> ImageTask:
-    task = build_task(config, load_split(config.task))
+    task = IMAGES.build(config)
     task.to(torch.device("cpu"))
     return task
 
@@ -213,7 +213,7 @@ def test_classes_are_needed_where_they_are_asked_for(tmp_path: Path, tiny_images
         load_split(tiny_images(bare).task)
     config = tiny_images(bare, "task.conditional=false", "method=immiscible_classes")
     with pytest.raises(UserError, match="name=assignment_in_groups assigns noise inside the classes"):
-        build_task(config, load_split(config.task))
+        IMAGES.build(config)
     config = tiny_images("task.conditional=false", "method=immiscible_c2ot", "acceleration.noise.condition_ratio=0.4")
     with pytest.raises(UserError, match="name=assignment_by_condition compares the classes"):
-        build_task(config, load_split(config.task))
+        IMAGES.build(config)

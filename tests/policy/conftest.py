@@ -10,7 +10,7 @@ from policy_accel.data import Episodes, write_zarr
 from policy_accel.data.formats.base import MemoryReader
 from policy_accel.data.readers import write_episodes
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import robot_config
+from policy_accel.policy.track import ROBOT
 
 TINY = ["model.down_dims=[8,16]", "model.kernel_size=3", "model.step_embedding_dim=8", "training.device=cpu"]
 
@@ -61,6 +61,6 @@ def tiny_config(demonstrations: Path, tmp_path: Path) -> Callable[..., RobotConf
         ]
         chosen = [override for override in overrides if override.startswith("model=")]
         net = TINY[3:] if chosen and chosen != ["model=unet"] else TINY
-        return robot_config([*base, *net, *overrides])
+        return ROBOT.config([*base, *net, *overrides])
 
     return build

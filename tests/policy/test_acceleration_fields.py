@@ -11,7 +11,7 @@ import torch
 
 from policy_accel.acceleration.config import GROUPS
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import build_task
+from policy_accel.policy.track import ROBOT
 from policy_accel.training.optimizer import check_momentum_decay, step_values
 from policy_accel.training.randomness import DataOrder
 
@@ -21,7 +21,7 @@ Probe = Callable[[RobotConfig], Any]
 
 def drawn(config: RobotConfig) -> Any:
     """What a batch of forty is trained on at the first update, half-way through the run."""
-    task = build_task(config)
+    task = ROBOT.build(config)
     time, noise = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
     batch = task.batch(torch.arange(40) % task.samples)
     noised = task.objective.draw(batch, time, noise, progress=0.5)
@@ -36,18 +36,18 @@ def rates(config: RobotConfig) -> Any:
 
 
 def groups(config: RobotConfig) -> Any:
-    return build_task(config).groups.tolist()
+    return ROBOT.build(config).groups.tolist()
 
 
 def batches(config: RobotConfig) -> Any:
-    task = build_task(config)
+    task = ROBOT.build(config)
     order = DataOrder(task.samples, 8, 0, torch.device("cpu"), groups=task.groups, run=task.group_run)
     return [order.batch(step).tolist() for step in range(4)]
 
 
 def started(config: RobotConfig) -> Any:
     """Whether noise is chosen after an evaluation with a score of 0.5."""
-    noise = build_task(config).objective.noise
+    noise = ROBOT.build(config).objective.noise
     noise.observe_score(1, 0.5)
     return noise.start.reached(2)
 
@@ -83,7 +83,7 @@ FIELDS: dict[str, dict[str, tuple[str, Probe, list[str]]]] = {
         "shared.clock": ("variance", drawn, []),
         "independent.times_per_sample": ("3", drawn, []),
         "independent.evaluations": ("2", drawn, []),
-        "fresh.times_per_sample": ("3", lambda config: build_task(config).objective.repetition.samples_factor, []),
+        "fresh.times_per_sample": ("3", lambda config: ROBOT.build(config).objective.repetition.samples_factor, []),
     },
     "acceleration/momentum": {
         "none.cap_warmup": ("10", drawn, ["diffusion.target=epsilon"]),

@@ -13,16 +13,20 @@ import pytest
 import torch
 
 from policy_accel.acceleration.config import GROUPS
-from policy_accel.evaluation import EpisodeResult, RolloutPool
+from policy_accel.evaluation import EnvironmentSpec, EpisodeResult, RolloutPool
+from policy_accel.groups import flatten
 from policy_accel.models import denoiser_configs
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import build_evaluator, build_policy, build_task, train_run
+from policy_accel.policy.demonstrations import observation_layout
+from policy_accel.policy.evaluate import PolicyEvaluator, Recorded, environment_spec
+from policy_accel.policy.policy import DiffusionPolicy
+from policy_accel.policy.run import build_evaluator, build_policy
+from policy_accel.policy.track import ROBOT
 from policy_accel.training.checkpoint import checkpoint_steps
 from policy_accel.training.ema import EMA
 from policy_accel.training.loop import Run
 from policy_accel.training.metrics import read_metrics
 from policy_accel.training.optimizer import lr_factor
-from policy_accel.training.run_directory import flatten
 
 from .conftest import write_demonstrations
 
@@ -42,12 +46,12 @@ def freeze(value: Any) -> Any:
 
 
 def task_probe(look: Callable[[Any], Any]) -> Probe:
-    return lambda config: look(build_task(config))
+    return lambda config: look(ROBOT.build(config))
 
 
 def run_probe(look: Callable[[Run], Any]) -> Probe:
     def probe(config: RobotConfig) -> Any:
-        run = Run(build_task(config), config.training, config.seed, Path(config.run_dir), {})
+        run = Run(ROBOT.build(config), config.training, config.seed, Path(config.run_dir), {})
         try:
             return look(run)
         finally:
@@ -56,20 +60,25 @@ def run_probe(look: Callable[[Run], Any]) -> Probe:
     return probe
 
 
-def evaluator_probe(look: Callable[[Any], Any]) -> Probe:
+def environment_probe(look: Callable[[EnvironmentSpec], Any]) -> Probe:
+    """Looks at the environment of a task whose data describe the one that they were recorded in."""
+
     def probe(config: RobotConfig) -> Any:
-        evaluator = build_evaluator(config, Path(config.run_dir))
-        assert evaluator is not None
-        return look(evaluator)
+        return look(environment_spec(config.task, 2, config.evaluation.camera, Recorded({"env_name": "Lift"})))
 
     return probe
 
 
+def evaluator_of(config: RobotConfig) -> tuple[PolicyEvaluator, DiffusionPolicy]:
+    policy = build_policy(config, 5, 2)
+    evaluator = build_evaluator(config, policy, Path(config.run_dir), Recorded())
+    assert evaluator is not None
+    return evaluator, policy
+
+
 def predicted(config: RobotConfig) -> np.ndarray:
     """Actions that the evaluator gets for fixed observations."""
-    evaluator = build_evaluator(config, Path(config.run_dir))
-    assert evaluator is not None
-    policy = build_policy(config, 5, 2)
+    evaluator, policy = evaluator_of(config)
     for parameter in policy.parameters():
         torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
     observations = np.linspace(-1, 1, 2 * config.policy.n_obs_steps * 5, dtype=np.float32)
@@ -87,9 +96,8 @@ def asked_of_the_pool(config: RobotConfig) -> Any:
 
     original, RolloutPool.run = RolloutPool.run, run  # type: ignore[method-assign]
     try:
-        evaluator = build_evaluator(config, Path(config.run_dir))
-        assert evaluator is not None
-        result = evaluator(build_policy(config, 5, 2), print)
+        evaluator, policy = evaluator_of(config)
+        result = evaluator(policy, print)
     finally:
         RolloutPool.run = original  # type: ignore[method-assign]
     return asked, result["score_interval"], result["success_interval"]
@@ -97,7 +105,7 @@ def asked_of_the_pool(config: RobotConfig) -> Any:
 
 def trace(config: RobotConfig) -> Any:
     """What a short run leaves behind: rows, checkpoints, files."""
-    train_run(config)
+    ROBOT.train(config)
     run_dir = Path(config.run_dir)
     rows = [(row["step"], *sorted(set(row) - {"step"})) for row in read_metrics(run_dir / "metrics.jsonl")]
     wandb = [json.loads(file.read_text()) for file in run_dir.glob("wandb/*/files/wandb-metadata.json")]
@@ -133,38 +141,30 @@ def decays(run: Run) -> list[float]:
 
 def seen_frames(config: RobotConfig) -> Any:
     """What the encoder makes of the first training frames, with weights that do not depend on the settings."""
-    task = build_task(config)
+    task = ROBOT.build(config)
     batch = task.batch(BATCH, torch.Generator().manual_seed(0))
     assert isinstance(batch.condition, dict)
     return batch.condition["img"].shape, task.policy.encode(batch.condition).shape
 
 
 def encoder_parameters(config: RobotConfig) -> int:
-    encoder = build_task(config).policy.encoder
+    encoder = ROBOT.build(config).policy.encoder
     assert encoder is not None
     return sum(parameter.numel() for parameter in encoder.parameters())
 
 
 def norm_groups(config: RobotConfig) -> list[int]:
-    encoder = build_task(config).policy.encoder
+    encoder = ROBOT.build(config).policy.encoder
     assert encoder is not None
     return [part.num_groups for part in encoder.modules() if isinstance(part, torch.nn.GroupNorm)]
 
 
 def encoded_frames(config: RobotConfig) -> Any:
     """Features of the first training frames, from the weights that the seed gives."""
-    task = build_task(config)
+    task = ROBOT.build(config)
     batch = task.batch(BATCH, torch.Generator().manual_seed(0))
     assert isinstance(batch.condition, dict)
     return task.policy.eval().encode(batch.condition)
-
-
-def recorded_environment(config: RobotConfig) -> Any:
-    """What the environment is made with when the data describes the one it was recorded in."""
-    evaluator = build_evaluator(config, Path(config.run_dir))
-    assert evaluator is not None
-    evaluator.recorded_in({"env_name": "Lift"})
-    return str(evaluator.pool.spec.kwargs)
 
 
 BATCH = torch.arange(8)
@@ -203,8 +203,8 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.images": ("[img,img2]", seen_frames, FILMED),
     "task.goal": ("['keypoint[:2]']", task_probe(lambda task: task.observations), []),
     "task.goal_state": ("'state[1:3]'", task_probe(lambda task: task.known), PLANNED),
-    "task.environment_keys": ("{state: pose}", evaluator_probe(lambda e: e.layout.entry("state")[0]), SCORED),
-    "task.environment_from_data": ("true", recorded_environment, SCORED),
+    "task.environment_keys": ("{state: pose}", lambda config: observation_layout(config.task).entry("state")[0], []),
+    "task.environment_from_data": ("true", environment_probe(lambda e: str(e.kwargs)), []),
     "task.action_rotation": ("rotation_6d", task_probe(lambda task: task.actions), POSED),
     "task.action": ("'state[:2]'", task_probe(lambda task: task.actions), []),
     "task.observation_normalization": ("gaussian", task_probe(lambda task: task.observations), []),
@@ -213,10 +213,10 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.max_train_episodes": ("2", task_probe(lambda task: task.samples), []),
     "task.split_seed": ("7", task_probe(lambda task: task.train.indices), []),
     "task.mask_padding": ("true", task_probe(lambda task: task.batch(BATCH).counted), []),
-    "task.environment": ("policy_accel/Other-v0", evaluator_probe(lambda e: e.pool.spec.id), SCORED),
-    "task.environment_module": ("mine.envs", evaluator_probe(lambda e: e.pool.spec.module), SCORED),
-    "task.environment_options": ("{observation:image}", evaluator_probe(lambda e: str(e.pool.spec.kwargs)), SCORED),
-    "task.max_steps": ("17", evaluator_probe(lambda e: e.pool.spec.max_steps), SCORED),
+    "task.environment": ("policy_accel/Other-v0", environment_probe(lambda e: e.id), []),
+    "task.environment_module": ("mine.envs", environment_probe(lambda e: e.module), []),
+    "task.environment_options": ("{observation:image}", environment_probe(lambda e: str(e.kwargs)), []),
+    "task.max_steps": ("17", environment_probe(lambda e: e.max_steps), []),
     "encoder.name": ("vit_small", encoder_parameters, [FILMED[0], "encoder.crop=42"]),
     "encoder.crop": ("40", seen_frames, FILMED),
     "encoder.share_cameras": ("true", encoder_parameters, [*FILMED, "task.images=[img,img2]"]),
@@ -290,7 +290,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "evaluation.slots": ("2", asked_of_the_pool, SCORED),
     "evaluation.workers": ("1", asked_of_the_pool, [*SCORED, "evaluation.workers=0"]),
     "evaluation.videos": ("1", asked_of_the_pool, SCORED),
-    "evaluation.camera": ("side", evaluator_probe(lambda e: str(e.pool.spec.film_kwargs)), SCORED),
+    "evaluation.camera": ("side", environment_probe(lambda e: str(e.film_kwargs)), []),
     "evaluation.confidence": ("0.5", asked_of_the_pool, SCORED),
     "method": ("clts", lambda config: Path(config.run_dir).name, ["run_dir=x/${method}"]),
     "label": ("mine", lambda config: Path(config.run_dir).name, ["run_dir=x/${label}"]),
@@ -318,9 +318,9 @@ def trace_with_scores(config: RobotConfig) -> Any:
     """Checkpoints that are kept when the first of four has the best score."""
     from policy_accel.training import train
 
-    task = build_task(config)
+    task = ROBOT.build(config)
     scores = iter([0.9, 0.1, 0.2, 0.3])
-    task.evaluator = lambda policy, report: {"score": next(scores)}
+    task.evaluate = lambda model, report, *, step: {"score": next(scores)}  # type: ignore[method-assign]
     train(task, config.training, seed=0, run_dir=Path(config.run_dir), run_config={})
     return checkpoint_steps(Path(config.run_dir) / "checkpoints")
 
@@ -398,11 +398,10 @@ def test_a_model_field_changes_the_network(key: str, tiny_config: Build) -> None
 
 
 def test_flatten_agrees_with_the_fields(tiny_config: Build) -> None:
-    from policy_accel.policy.run import config_record
 
     recorded = {
         key
-        for key in flatten(config_record(tiny_config()))
+        for key in flatten(ROBOT.record(tiny_config()))
         if key != "track"
         and not key.startswith(("model.", "task.environment_options", "task.environment_keys"))
         and key.rsplit(".", 1)[0].replace(".", "/") not in GROUPS

@@ -15,7 +15,7 @@ from policy_accel import Policy
 from policy_accel.envs.pusht import PushT
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import train_run
+from policy_accel.policy.track import ROBOT
 
 Build = Callable[..., RobotConfig]
 STEPS = 30
@@ -52,7 +52,7 @@ def scored(tiny_config: Build) -> tuple[Path, list[dict[str, object]]]:
         "evaluation.videos=0",
         "sampling.steps=3",
     )
-    trained = train_run(config)
+    trained = ROBOT.train(config)
     assert trained.evaluation is not None
     return Path(config.run_dir), trained.evaluation["episodes"]
 

@@ -9,6 +9,7 @@ import torch
 
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
+from policy_accel.policy.evaluate import Recorded
 from policy_accel.policy.run import build_evaluator, build_policy
 from policy_accel.training.randomness import named_generator
 
@@ -17,10 +18,10 @@ SHORT = ["task.max_steps=24", "evaluation.videos=0", "sampling.steps=2"]
 
 
 def score(config: RobotConfig, tmp_path: Path) -> dict[str, object]:
-    evaluator = build_evaluator(config, tmp_path)
+    policy = build_policy(config, 5, 2)
+    evaluator = build_evaluator(config, policy, tmp_path, Recorded())
     assert evaluator is not None
     try:
-        policy = build_policy(config, 5, 2)
         policy.action_normalizer.scale.fill_(1 / 256)
         policy.action_normalizer.offset.fill_(-1)
         return evaluator(policy, print)
@@ -49,9 +50,9 @@ def test_every_chunk_of_every_episode_begins_with_noise_of_its_own(tiny_config: 
 
     def first_inputs(*overrides: str) -> list[torch.Tensor]:
         config = tiny_config("evaluation.episodes=2", "evaluation.slots=2", "evaluation.workers=0", *SHORT, *overrides)
-        evaluator = build_evaluator(config, tmp_path)
-        assert evaluator is not None
         policy, inputs = build_policy(config, 5, 2), []
+        evaluator = build_evaluator(config, policy, tmp_path, Recorded())
+        assert evaluator is not None
         policy.denoiser.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
         evaluator(policy, print)
         evaluator.close()
@@ -72,18 +73,15 @@ def test_demonstrations_of_another_size_are_refused(
     tiny_config: Build, tmp_path: Path, dims: tuple[int, int], what: str
 ) -> None:
     config = tiny_config("evaluation.episodes=1", *SHORT)
-    evaluator = build_evaluator(config, tmp_path)
-    assert evaluator is not None
-    evaluator.check_fits(build_policy(config, 5, 2))
     with pytest.raises(UserError, match=rf"the {what} of environment .* the demonstrations have {max(dims)} numbers"):
-        evaluator.check_fits(build_policy(config, *dims))
+        build_evaluator(config, build_policy(config, *dims), tmp_path, Recorded())
 
 
 def test_damaged_weights_are_named(tiny_config: Build, tmp_path: Path) -> None:
     config = tiny_config("evaluation.episodes=1", "evaluation.workers=0", *SHORT)
-    evaluator = build_evaluator(config, tmp_path)
-    assert evaluator is not None
     policy = build_policy(config, 5, 2)
+    evaluator = build_evaluator(config, policy, tmp_path, Recorded())
+    assert evaluator is not None
     with torch.no_grad():
         next(policy.parameters()).fill_(float("nan"))
     with pytest.raises(UserError, match="seed 100000, chunk 0"):

@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from policy_accel import Policy
 from policy_accel.data import Episodes, write_zarr
 from policy_accel.errors import UserError
-from policy_accel.evaluation.environments import environment_spaces
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import build_evaluator, build_task, load_run, robot_config, train_run
+from policy_accel.policy.evaluate import Recorded
+from policy_accel.policy.run import build_evaluator
+from policy_accel.policy.track import ROBOT
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.randomness import named_generator
 from policy_accel.training.update import denoising_loss
@@ -41,7 +42,7 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def build(filmed: Path, tmp_path: Path) -> Build:
     def configure(*overrides: str) -> RobotConfig:
-        return robot_config(
+        return ROBOT.config(
             [
                 "task=pusht_image",
                 "model=unet",
@@ -75,7 +76,7 @@ def windows_of(picture: np.ndarray, cut: np.ndarray) -> bool:
 
 
 def test_training_frames_are_random_windows_of_the_observed_steps(build: Build) -> None:
-    task = build_task(build())
+    task = ROBOT.build(build())
     indices = torch.tensor([3, 11, 3])
     batch = task.batch(indices, named_generator(0, "batch"))
     again = task.batch(indices, named_generator(0, "batch"))
@@ -95,7 +96,7 @@ def test_training_frames_are_random_windows_of_the_observed_steps(build: Build) 
 
 
 def test_validation_frames_are_whole_and_not_random(build: Build) -> None:
-    task = build_task(build())
+    task = ROBOT.build(build())
     batch = task.validation_batch(torch.tensor([0, 5]))
     assert isinstance(batch.condition, dict)
     assert task.validation is not None
@@ -108,7 +109,7 @@ def test_frames_are_encoded_once_however_many_noise_levels_train(build: Build) -
     """Two thirds more rows cost the denoiser more operations and the encoder none."""
     counts = {}
     for repeats in (1, 4):
-        task = build_task(build(*(["acceleration/path=shared"] if repeats == 4 else [])))
+        task = ROBOT.build(build(*(["acceleration/path=shared"] if repeats == 4 else [])))
         assert task.policy.encoder is not None
         calls: list[tuple[int, ...]] = []
         task.policy.encoder.register_forward_hook(lambda *seen, calls=calls: calls.append(tuple(seen[2].shape)))
@@ -129,7 +130,7 @@ def test_a_run_resumes_with_the_same_bits_and_predicts_from_frames(build: Build)
         return load_checkpoint(Path(config.run_dir) / "checkpoints" / "last", ("ema",)).tensors["ema"]
 
     whole = build("training.checkpoint.every=2", f"run_dir={Path(build().run_dir).parent / 'whole'}")
-    train_run(whole)
+    ROBOT.train(whole)
     stopped = build("training.checkpoint.every=2")
 
     def stop(updates: int) -> None:
@@ -137,12 +138,12 @@ def test_a_run_resumes_with_the_same_bits_and_predicts_from_frames(build: Build)
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        train_run(stopped, after_update=stop)
-    train_run(stopped)
+        ROBOT.train(stopped, after_update=stop)
+    ROBOT.train(stopped)
     one, other = ema(whole), ema(stopped)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    run = load_run(Path(stopped.run_dir))
+    run = ROBOT.load(Path(stopped.run_dir))
     assert run.policy.images == {"img": (SIZE, SIZE, 3)}
     generator = torch.Generator().manual_seed(0)
     observations = {
@@ -160,12 +161,12 @@ def test_a_run_resumes_with_the_same_bits_and_predicts_from_frames(build: Build)
 
 def test_a_policy_in_use_takes_frames_as_the_environment_gives_them(build: Build) -> None:
     config = build()
-    train_run(config)
+    ROBOT.train(config)
     policy = Policy.load(config.run_dir, device="cpu")
     generator = np.random.default_rng(0)
     frame = generator.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     agent = generator.uniform(0, 512, 2).astype(np.float32)
-    run = load_run(Path(config.run_dir))
+    run = ROBOT.load(Path(config.run_dir))
     history = {
         "state": torch.from_numpy(np.stack([agent, agent]))[None],
         "img": torch.from_numpy(np.stack([frame, frame]))[None],
@@ -185,23 +186,20 @@ def test_rollouts_of_a_policy_that_sees_frames(build: Build, tmp_path: Path) -> 
     config = build(
         "evaluation.episodes=2", "evaluation.workers=0", "evaluation.videos=0", "sampling.steps=2", "task.max_steps=10"
     )
-    trained = train_run(config)
+    trained = ROBOT.train(config)
     assert trained.evaluation is not None
     assert len(trained.evaluation["episodes"]) == 2
     assert trained.evaluation["chunk_milliseconds"]["median"] > 0
 
 
 def test_what_an_environment_cannot_show_is_named(build: Build, tmp_path: Path) -> None:
-    task = build_task(build())
+    task = ROBOT.build(build())
     for override, said in (
         ("task.environment_keys={img: camera}", "no observation 'camera' for task field 'img'.*agent_pos, image"),
         ("task.environment_options={observation: state}", "no picture 'img'"),
     ):
-        evaluator = build_evaluator(build(override, "evaluation.episodes=1"), tmp_path)
-        assert evaluator is not None
         with pytest.raises(UserError, match=said):
-            evaluator.check_fits(task.policy)
-    assert environment_spaces(evaluator.pool.spec)
+            build_evaluator(build(override, "evaluation.episodes=1"), task.policy, tmp_path, Recorded())
 
 
 @pytest.mark.parametrize(
@@ -220,4 +218,4 @@ def test_what_an_environment_cannot_show_is_named(build: Build, tmp_path: Path) 
 )
 def test_impossible_picture_tasks_are_refused(build: Build, overrides: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        build_task(build(*overrides))
+        ROBOT.build(build(*overrides))

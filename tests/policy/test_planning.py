@@ -11,7 +11,7 @@ from policy_accel.data import Episodes, read_episodes, write_zarr
 from policy_accel.diffusion import Batch
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import build_task, load_run, robot_config, train_run
+from policy_accel.policy.track import ROBOT
 
 Build = Callable[..., RobotConfig]
 HORIZON, OBSERVATION, ACTION = 16, 4, 2
@@ -37,7 +37,7 @@ def walks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def build(walks: Path, tmp_path: Path) -> Build:
     def configure(*overrides: str) -> RobotConfig:
-        return robot_config(
+        return ROBOT.config(
             [
                 "task=custom",
                 "model=unet",
@@ -65,7 +65,7 @@ def build(walks: Path, tmp_path: Path) -> Build:
 
 
 def test_a_plan_is_pinned_to_the_present_and_to_where_its_window_ends(build: Build, walks: Path) -> None:
-    task = build_task(build("task.observation_normalization=identity", "task.action_normalization=identity"))
+    task = ROBOT.build(build("task.observation_normalization=identity", "task.action_normalization=identity"))
     data = read_episodes(walks)
     batch = task.batch(torch.arange(task.samples))
     assert isinstance(batch.condition, torch.Tensor)
@@ -84,7 +84,7 @@ def test_a_plan_is_pinned_to_the_present_and_to_where_its_window_ends(build: Bui
 
 
 def test_one_window_begins_at_every_step_and_waits_where_the_episode_ends(build: Build, walks: Path) -> None:
-    task = build_task(build())
+    task = ROBOT.build(build())
     data = read_episodes(walks)
     starts = sorted(task.train.indices[:, 0].tolist() + task.validation.indices[:, 0].tolist())  # type: ignore[union-attr]
     assert starts == list(range(data.steps))
@@ -96,8 +96,8 @@ def test_one_window_begins_at_every_step_and_waits_where_the_episode_ends(build:
 
 
 def test_sampling_puts_observation_and_goal_into_the_plan(build: Build) -> None:
-    train_run(build("evaluation.episodes=0"))
-    run = load_run(Path(build().run_dir))
+    ROBOT.train(build("evaluation.episodes=0"))
+    run = ROBOT.load(Path(build().run_dir))
     policy = run.policy
     assert policy.goal_columns == (1, 2)
     assert policy.input_dim == OBSERVATION + 2
@@ -116,7 +116,7 @@ def test_sampling_puts_observation_and_goal_into_the_plan(build: Build) -> None:
 
 
 def test_the_goal_follows_the_observation_of_a_chunk(build: Build, walks: Path) -> None:
-    task = build_task(
+    task = ROBOT.build(
         build("policy.conditioning=global", "policy.n_obs_steps=2", "task.observation_normalization=identity")
     )
     data = read_episodes(walks)
@@ -144,4 +144,4 @@ def test_the_goal_follows_the_observation_of_a_chunk(build: Build, walks: Path) 
 )
 def test_goals_that_cannot_be_planned_for_are_refused(build: Build, override: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        build_task(build(override))
+        ROBOT.build(build(override))

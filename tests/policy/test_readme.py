@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 import policy_accel.policy
-from policy_accel.configuration import ROBOT, groups
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import train_run
+from policy_accel.policy.track import ROBOT
 
 PAGE = Path(policy_accel.policy.__file__).with_name("README.md").read_text()
 
@@ -22,7 +21,7 @@ def test_the_example_drives_an_environment(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    train_run(tiny_config("task.observation=[keypoint,'state[:2]']", f"run_dir={tmp_path / 'runs' / 'demo'}"))
+    ROBOT.train(tiny_config("task.observation=[keypoint,'state[:2]']", f"run_dir={tmp_path / 'runs' / 'demo'}"))
     (example,) = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
     assert len(example.splitlines()) <= 16
     monkeypatch.chdir(tmp_path)
@@ -34,7 +33,7 @@ def test_the_example_drives_an_environment(
 
 def test_every_task_stands_on_the_page() -> None:
     named = set(re.findall(r"`(\w+)`", PAGE))
-    for task in groups(ROBOT)["task"]:
+    for task in ROBOT.choices()["task"]:
         base = re.sub(r"(_image|_abs)+$", "", task)
         suffix = task[len(base) :]
         whole = {task} <= named or (base in named and (not suffix or suffix in named))

@@ -15,9 +15,10 @@ import pytest
 import torch
 import zarr
 
+from policy_accel.groups import flatten
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import build_policy, build_task, config_record, robot_config
-from policy_accel.training.run_directory import flatten
+from policy_accel.policy.run import build_policy
+from policy_accel.policy.track import ROBOT
 
 OBSERVATION_DIM = 9 * 2 + 2  # block key-points and the agent's position
 ACTION_DIM = 2
@@ -95,7 +96,7 @@ REFERENCE: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def recipe() -> RobotConfig:
-    return robot_config(["recipe=diffusion_policy"])
+    return ROBOT.config(["recipe=diffusion_policy"])
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def data_file(shared_data: Path) -> Path:
 
 @pytest.mark.parametrize("name", REFERENCE)
 def test_value(recipe: RobotConfig, name: str) -> None:
-    resolved = flatten(config_record(recipe))[name]
+    resolved = flatten(ROBOT.record(recipe))[name]
     assert resolved == REFERENCE[name]
     assert isinstance(resolved, bool) == isinstance(REFERENCE[name], bool)
 
@@ -141,7 +142,7 @@ def count_windows(data_file: Path, episodes: list[int]) -> int:
 
 
 def test_windows_of_the_real_demonstrations(data_file: Path) -> None:
-    task = build_task(robot_config(["recipe=diffusion_policy", *small_net(), f"task.data={data_file}"]))
+    task = ROBOT.build(ROBOT.config(["recipe=diffusion_policy", *small_net(), f"task.data={data_file}"]))
     assert len(lengths(data_file)) == 206
     assert task.samples == count_windows(data_file, train_episodes(data_file)) == 10_726
     rest = sorted(set(range(206)) - set(train_episodes(data_file)))
@@ -167,13 +168,13 @@ def small_net() -> list[str]:
 )
 def test_parameters(overrides: list[str], parameters: int) -> None:
     with torch.device("meta"):
-        policy = build_policy(robot_config(overrides), OBSERVATION_DIM, ACTION_DIM)
+        policy = build_policy(ROBOT.config(overrides), OBSERVATION_DIM, ACTION_DIM)
     assert sum(parameter.numel() for parameter in policy.parameters()) == parameters
 
 
 def test_transformer_of_the_reference() -> None:
     """config/train_diffusion_transformer_lowdim_pusht_workspace.yaml, policy.model."""
-    assert flatten(config_record(robot_config(["model=transformer"]))["model"]) == {
+    assert flatten(ROBOT.record(ROBOT.config(["model=transformer"]))["model"]) == {
         "name": "transformer",
         "embedding_dim": 256,
         "layers": 8,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from policy_accel.policy.run import build_task, robot_config
 from policy_accel.policy.task import ChunkTask
+from policy_accel.policy.track import ROBOT
 from policy_accel.training.randomness import Generators
 from policy_accel.training.update import Update
 
@@ -54,8 +54,8 @@ class Listed:
 
 
 def build(data_file: Path, batches: list[list[int]], overrides: list[str]) -> tuple[ChunkTask, Update]:
-    config = robot_config(["recipe=diffusion_policy", f"task.data={data_file}", "training.batch_size=4", *overrides])
-    task = build_task(config)
+    config = ROBOT.config(["recipe=diffusion_policy", f"task.data={data_file}", "training.batch_size=4", *overrides])
+    task = ROBOT.build(config)
     task.to(CPU)
     training = config.training
     generators = Generators(config.seed, CPU)
@@ -149,7 +149,7 @@ def test_executed_actions(
     In float64 the straight line itself lies 1.3e-3 px from its float32 form after 100 steps, and 2e-4 px from ours.
     """
     overrides = [f"policy.conditioning={conditioning}", f"sampling.steps={evaluations}", *SMALL_NET]
-    config = robot_config(["recipe=diffusion_policy", *overrides])
+    config = ROBOT.config(["recipe=diffusion_policy", *overrides])
     task, _ = build(data_file, [], overrides)
     raw = data.observation[np.stack([data.rows(number)[:2] for number in (0, 500, 9000)])]
     generator = torch.Generator().manual_seed(1)

@@ -17,7 +17,9 @@ from policy_accel.envs.maze_demonstrations import generate as generate_maze
 from policy_accel.envs.robosuite_demonstrations import generate as generate_robosuite
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import build_evaluator, build_task, load_run, robot_config, train_run
+from policy_accel.policy.evaluate import Recorded, environment_spec
+from policy_accel.policy.run import build_evaluator
+from policy_accel.policy.track import ROBOT
 
 Configure = Callable[..., RobotConfig]
 SHORT = [
@@ -52,7 +54,7 @@ def lift_file(lift: Episodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def configure(lift_file: Path, tmp_path: Path) -> Configure:
     def build(*overrides: str) -> RobotConfig:
         data = [] if any(o.startswith("task.data=") for o in overrides) else [f"task.data={lift_file}"]
-        return robot_config([*SHORT, *data, f"run_dir={tmp_path / 'run'}", *overrides])
+        return ROBOT.config([*SHORT, *data, f"run_dir={tmp_path / 'run'}", *overrides])
 
     return build
 
@@ -62,22 +64,19 @@ def test_lift_is_trained_and_scored_in_the_environment_of_its_file(
     configure: Configure, lift: Episodes, task: str, executed: int
 ) -> None:
     config = configure(f"task={task}")
-    trained = train_run(config)
+    trained = ROBOT.train(config)
     assert trained.evaluation is not None
     assert trained.evaluation["episodes"][0]["length"] == 8
-    run = load_run(Path(config.run_dir))
+    run = ROBOT.load(Path(config.run_dir))
     assert run.env_args == lift.metadata["env_args"]
     assert (run.policy.input_dim, run.policy.executed_dim) == (19, executed)
-    evaluator = build_evaluator(config, Path(config.run_dir))
-    assert evaluator is not None
-    evaluator.recorded_in(run.env_args)
-    assert evaluator.pool.spec.kwargs["env_args"] == run.env_args
+    assert environment_spec(config.task, 2, None, Recorded(run.env_args)).kwargs["env_args"] == run.env_args
     with pytest.raises(UserError, match="does not say in which environment it was recorded"):
-        evaluator.recorded_in(None)
+        build_evaluator(config, run.policy, Path(config.run_dir), Recorded())
 
 
 def test_absolute_actions_are_learnt_with_six_numbers_of_rotation(configure: Configure, lift: Episodes) -> None:
-    task = build_task(configure("task=lift_abs", "task.val_ratio=0"))
+    task = ROBOT.build(configure("task=lift_abs", "task.val_ratio=0"))
     assert task.actions.shape == (lift.steps, 10)
     normalized = task.actions[:, :3]
     torch.testing.assert_close(normalized.amax(0), torch.ones(3), atol=1e-5, rtol=0)
@@ -88,7 +87,7 @@ def test_absolute_actions_are_learnt_with_six_numbers_of_rotation(configure: Con
 
 
 def test_limits_leave_quaternions_alone(configure: Configure, lift: Episodes) -> None:
-    task = build_task(configure("task=lift", "task.observation_normalization=limits_except_quat", "task.val_ratio=0"))
+    task = ROBOT.build(configure("task=lift", "task.observation_normalization=limits_except_quat", "task.val_ratio=0"))
     seen = task.observations.numpy()
     np.testing.assert_array_equal(seen[:, 13:17], lift.arrays["robot0_eef_quat"].astype(np.float32))
     np.testing.assert_allclose(seen[:, 10:13].max(0), 1.0, atol=1e-5)
@@ -96,8 +95,8 @@ def test_limits_leave_quaternions_alone(configure: Configure, lift: Episodes) ->
 
 
 def test_a_filter_of_the_file_chooses_episodes(configure: Configure, lift: Episodes) -> None:
-    chosen = build_task(configure("task=lift", "task.filter_key=train", "task.val_ratio=0"))
-    everything = build_task(configure("task=lift", "task.val_ratio=0"))
+    chosen = ROBOT.build(configure("task=lift", "task.filter_key=train", "task.val_ratio=0"))
+    everything = ROBOT.build(configure("task=lift", "task.val_ratio=0"))
     own = [facts["filters"] for facts in lift.episode_metadata]
     assert own == [["train"], ["valid"]]
     assert chosen.samples == lift.lengths[0] - 7
@@ -127,21 +126,21 @@ def wrong(lift: Episodes, path: Path, **env_args: object) -> str:
 )
 def test_what_does_not_fit_is_one_sentence(configure: Configure, overrides: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said) as raised:
-        train_run(configure(*overrides))
+        ROBOT.train(configure(*overrides))
     assert "\n" not in str(raised.value)
 
 
 def test_a_file_of_another_generation_names_both_versions(configure: Configure, lift: Episodes, tmp_path: Path) -> None:
     data = wrong(lift, tmp_path / "old.hdf5", env_version="1.4.1")
     with pytest.raises(UserError, match=r"old\.hdf5: .*1\.4\.1.*1\.5\.1"):
-        train_run(configure("task=lift", data))
+        ROBOT.train(configure("task=lift", data))
 
 
 def test_a_truncated_file_is_named(configure: Configure, lift_file: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.hdf5"
     cut.write_bytes(lift_file.read_bytes()[:-5000])
     with pytest.raises(UserError, match=r"cut\.hdf5.*(truncated|damaged|cut)"):
-        build_task(configure("task=lift", f"task.data={cut}"))
+        ROBOT.build(configure("task=lift", f"task.data={cut}"))
 
 
 @pytest.mark.parametrize("recipe", ["small", "planning"])
@@ -150,9 +149,9 @@ def test_goals_of_a_maze_in_chunks_and_in_plans(configure: Configure, tmp_path: 
     write_episodes(path, MemoryReader(generate_maze(3, 0, maze="umaze")), "zarr")
     planning = ["policy.horizon=64"] if recipe == "planning" else []
     config = configure(f"recipe={recipe}", "task=pointmaze_umaze", f"task.data={path}", *planning)
-    trained = train_run(config)
+    trained = ROBOT.train(config)
     assert trained.evaluation is not None
-    run = load_run(Path(config.run_dir))
+    run = ROBOT.load(Path(config.run_dir))
     assert run.policy.input_dim == 6
     assert run.policy.goal_columns == ((0, 1) if recipe == "planning" else ())
     policy = Policy(run)
@@ -168,12 +167,12 @@ def test_fetch_through_lerobot(configure: Configure, tmp_path: Path) -> None:
     write_episodes(path, MemoryReader(made), "lerobot")
     back = read_episodes(path)
     assert all(np.array_equal(back.arrays[key], values) for key, values in made.arrays.items())
-    trained = train_run(configure("task=fetch_pick_and_place", f"task.data={path}"))
+    trained = ROBOT.train(configure("task=fetch_pick_and_place", f"task.data={path}"))
     assert trained.evaluation is not None
 
 
 def test_the_human_door_demonstrations(configure: Configure, shared_data: Path) -> None:
     config = configure("task=adroit_door", f"task.data={shared_data / 'adroit_door_human.npz'}")
-    trained = train_run(config)
+    trained = ROBOT.train(config)
     assert trained.evaluation is not None
-    assert load_run(Path(config.run_dir)).policy.input_dim == 39
+    assert ROBOT.load(Path(config.run_dir)).policy.input_dim == 39

@@ -8,7 +8,8 @@ import torch
 
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import build_evaluator, build_task, load_run, train_run
+from policy_accel.policy.run import check_config
+from policy_accel.policy.track import ROBOT
 from policy_accel.training.checkpoint import load_checkpoint, record_evaluation
 from policy_accel.training.metrics import read_metrics
 
@@ -17,8 +18,8 @@ Build = Callable[..., RobotConfig]
 
 def test_a_loaded_policy_is_the_average_of_the_run(tiny_config: Build, tmp_path: Path) -> None:
     config = tiny_config("training.checkpoint.every=2", "model=mlp", "model.hidden_dims=[8]")
-    train_run(config)
-    loaded = load_run(tmp_path / "run")
+    ROBOT.train(config)
+    loaded = ROBOT.load(tmp_path / "run")
     saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "last").tensors
     assert loaded.step == 4
     assert loaded.config == config
@@ -26,12 +27,12 @@ def test_a_loaded_policy_is_the_average_of_the_run(tiny_config: Build, tmp_path:
     state = loaded.policy.state_dict()
     assert all(torch.equal(state[key], value) for key, value in saved["ema"].items())
     assert any(not torch.equal(state[key], value) for key, value in saved["model"].items())
-    assert load_run(tmp_path / "run", "2").step == 2
+    assert ROBOT.load(tmp_path / "run", "2").step == 2
 
 
 def test_act_samples_a_chunk_as_the_run_says(tiny_config: Build, tmp_path: Path) -> None:
-    train_run(tiny_config())
-    run = load_run(tmp_path / "run")
+    ROBOT.train(tiny_config())
+    run = ROBOT.load(tmp_path / "run")
     observations = torch.zeros(3, 2, 5)
     actions, again, other = (run.act(observations, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert actions.shape == (3, 8, 2)
@@ -40,22 +41,22 @@ def test_act_samples_a_chunk_as_the_run_says(tiny_config: Build, tmp_path: Path)
 
 
 def test_best_is_the_checkpoint_with_the_highest_score(tiny_config: Build, tmp_path: Path) -> None:
-    train_run(tiny_config("training.checkpoint.every=2"))
+    ROBOT.train(tiny_config("training.checkpoint.every=2"))
     with pytest.raises(UserError, match="has a score"):
-        load_run(tmp_path / "run", "best")
+        ROBOT.load(tmp_path / "run", "best")
     for step, score in ((2, 0.9), (4, 0.5)):
         record_evaluation(tmp_path / "run" / "checkpoints" / f"{step:08d}", {"score": score})
-    assert load_run(tmp_path / "run", "best").step == 2
+    assert ROBOT.load(tmp_path / "run", "best").step == 2
 
 
 def test_weights_follow_from_the_seed(tiny_config: Build) -> None:
-    first, again, other = (next(build_task(tiny_config(f"seed={seed}")).model.parameters()) for seed in (1, 1, 2))
+    first, again, other = (next(ROBOT.build(tiny_config(f"seed={seed}")).model.parameters()) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_training_on_windows_lowers_the_loss(tiny_config: Build, tmp_path: Path) -> None:
-    train_run(
+    ROBOT.train(
         tiny_config(
             "training.steps=160",
             "training.logging.every=40",
@@ -71,7 +72,7 @@ def test_training_on_windows_lowers_the_loss(tiny_config: Build, tmp_path: Path)
 @pytest.mark.parametrize("model", ["transformer", "mlp"])
 def test_other_networks_train(tiny_config: Build, model: str) -> None:
     small = {"transformer": ["model.embedding_dim=16", "model.layers=1"], "mlp": ["model.hidden_dims=[8]"]}[model]
-    assert train_run(tiny_config(f"model={model}", *small)).finished
+    assert ROBOT.train(tiny_config(f"model={model}", *small)).finished
 
 
 @pytest.mark.parametrize(
@@ -79,22 +80,22 @@ def test_other_networks_train(tiny_config: Build, model: str) -> None:
     [("3", r"there are last, best and the steps \[4\]"), ("newest", "no checkpoint 'newest'")],
 )
 def test_unknown_checkpoints(tiny_config: Build, tmp_path: Path, checkpoint: str, sentence: str) -> None:
-    train_run(tiny_config())
+    ROBOT.train(tiny_config())
     with pytest.raises(UserError, match=sentence):
-        load_run(tmp_path / "run", checkpoint)
+        ROBOT.load(tmp_path / "run", checkpoint)
 
 
 def test_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no config"):
-        load_run(tmp_path)
+        ROBOT.load(tmp_path)
 
 
 def test_a_damaged_configuration(tiny_config: Build, tmp_path: Path) -> None:
-    train_run(tiny_config())
+    ROBOT.train(tiny_config())
     for content in ("track: robot\nmodel: {name: unet}\nbogus: 1\n", "model: {name: [", "3"):
         (tmp_path / "run" / "config.yaml").write_text(content)
         with pytest.raises(UserError, match=r"config\.yaml (cannot be read as a configuration|is damaged)"):
-            load_run(tmp_path / "run")
+            ROBOT.load(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,6 @@ def test_a_damaged_configuration(tiny_config: Build, tmp_path: Path) -> None:
         ("diffusion.clip_sample=-1", r"diffusion\.clip_sample=-1"),
     ],
 )
-def test_evaluation_errors(tiny_config: Build, tmp_path: Path, override: str, sentence: str) -> None:
+def test_evaluation_errors(tiny_config: Build, override: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        build_evaluator(tiny_config("evaluation.episodes=2", override), tmp_path)
+        check_config(tiny_config("evaluation.episodes=2", override))

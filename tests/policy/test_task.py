@@ -11,7 +11,7 @@ import zarr
 from policy_accel.data import Episodes, read_episodes, split_episodes, write_zarr
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import build_task
+from policy_accel.policy.track import ROBOT
 
 Build = Callable[..., RobotConfig]
 
@@ -38,7 +38,7 @@ def limits(values: np.ndarray, data: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("window", [0, 1, 17, 40, 90])
 def test_batches_equal_windows_cut_by_hand(tiny_config: Build, demonstrations: Path, window: int) -> None:
-    task = build_task(tiny_config("task.val_ratio=0"))
+    task = ROBOT.build(tiny_config("task.val_ratio=0"))
     data = read_episodes(demonstrations)
     observations, actions, _ = by_hand(demonstrations, window)
     batch = task.batch(torch.tensor([3, window]))
@@ -50,7 +50,7 @@ def test_batches_equal_windows_cut_by_hand(tiny_config: Build, demonstrations: P
 
 
 def test_inpainting_batch(tiny_config: Build, demonstrations: Path) -> None:
-    task = build_task(tiny_config("task.val_ratio=0", "policy.conditioning=inpainting", "task.mask_padding=true"))
+    task = ROBOT.build(tiny_config("task.val_ratio=0", "policy.conditioning=inpainting", "task.mask_padding=true"))
     observations, actions, real = by_hand(demonstrations, 0)
     data = read_episodes(demonstrations)
     batch = task.batch(torch.tensor([0]))
@@ -72,7 +72,7 @@ def test_a_window_belongs_to_the_group_of_its_newest_observation(tiny_config: Bu
     arrays = {"state": values, "action": values[:, :2], "stage": stages.astype("f4")[:, None]}
     write_zarr(tmp_path / "stages.zarr.zip", Episodes(arrays, np.array([25, 60])))
     for n_obs_steps in (1, 2, 3):
-        task = build_task(
+        task = ROBOT.build(
             tiny_config(
                 f"task.data={tmp_path / 'stages.zarr.zip'}",
                 "task.val_ratio=0",
@@ -93,7 +93,7 @@ def test_a_window_belongs_to_the_group_of_its_newest_observation(tiny_config: Bu
 
 
 def test_training_and_validation_windows_share_no_step(tiny_config: Build) -> None:
-    task = build_task(tiny_config("task.val_ratio=0.3"))
+    task = ROBOT.build(tiny_config("task.val_ratio=0.3"))
     assert task.validation is not None
     train, validation = (set(windows.indices.flatten().tolist()) for windows in (task.train, task.validation))
     assert train
@@ -103,7 +103,9 @@ def test_training_and_validation_windows_share_no_step(tiny_config: Build) -> No
 
 
 def test_columns_of_a_key(tiny_config: Build, demonstrations: Path) -> None:
-    task = build_task(tiny_config("task.observation=[keypoint,'state[:2]']", "task.observation_normalization=identity"))
+    task = ROBOT.build(
+        tiny_config("task.observation=[keypoint,'state[:2]']", "task.observation_normalization=identity")
+    )
     data = read_episodes(demonstrations)
     expected = np.concatenate([data.arrays["keypoint"].reshape(-1, 18), data.arrays["state"][:, :2]], axis=1)
     np.testing.assert_array_equal(task.observations, expected)
@@ -116,7 +118,7 @@ def test_validation_episodes_that_are_too_short_are_left_out(tiny_config: Build,
         lengths = [20, 20, 7]
     path = tmp_path / "short.zarr.zip"
     write_zarr(path, Episodes({"state": values, "action": values[:, :2]}, np.cumsum(lengths)))
-    task = build_task(tiny_config(f"task.data={path}", "task.val_ratio=0.1"))
+    task = ROBOT.build(tiny_config(f"task.data={path}", "task.val_ratio=0.1"))
     assert (task.samples, task.validation_samples) == (26, 0)
 
 
@@ -139,7 +141,7 @@ def test_validation_episodes_that_are_too_short_are_left_out(tiny_config: Build,
 def test_errors(tiny_config: Build, override: str, sentence: str) -> None:
     overrides = [override] + (["model.down_dims=[8,16,32]"] if "horizon" in override else [])
     with pytest.raises(UserError, match=sentence):
-        build_task(tiny_config(*overrides))
+        ROBOT.build(tiny_config(*overrides))
 
 
 @pytest.mark.parametrize("key", ["action", "state"])
@@ -151,4 +153,4 @@ def test_nan_in_the_data_names_key_and_step(tiny_config: Build, tmp_path: Path, 
         root.create_array(f"data/{name}", data=values)
     root.create_array("meta/episode_ends", data=np.array([30, 60]))
     with pytest.raises(UserError, match=rf"data/{key} holds NaN at step 37 \(episode 1"):
-        build_task(tiny_config(f"task.data={tmp_path / 'bad.zarr'}"))
+        ROBOT.build(tiny_config(f"task.data={tmp_path / 'bad.zarr'}"))

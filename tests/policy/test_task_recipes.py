@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from policy_accel.configuration import ROBOT, groups
+from policy_accel.groups import flatten
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.run import build_policy, config_record, robot_config
-from policy_accel.training.run_directory import flatten
+from policy_accel.policy.run import build_policy
+from policy_accel.policy.track import ROBOT
 
 ROBOMIMIC: dict[str, Any] = {
     "task.val_ratio": 0.02,
@@ -37,7 +37,7 @@ STEPS = {"lift": 400, "can": 400, "square": 400, "tool_hang": 700, "transport": 
 
 
 def recorded(*overrides: str) -> dict[str, Any]:
-    return flatten(config_record(robot_config([*overrides, "task.data=x"])))
+    return flatten(ROBOT.record(ROBOT.config([*overrides, "task.data=x"])))
 
 
 @pytest.mark.parametrize("task", list(OBSERVATIONS))
@@ -69,21 +69,21 @@ def parameters(config: RobotConfig, observation_dim: int, action_dim: int, **sha
 
 @pytest.mark.parametrize(("task", "count"), [("lift", 65_768_970), ("can", 65_883_658), ("square", 65_883_658)])
 def test_networks_have_the_size_of_the_reference(task: str, count: int) -> None:
-    config = robot_config(["recipe=diffusion_policy_robomimic", f"task={task}_abs", "task.data=x"])
+    config = ROBOT.config(["recipe=diffusion_policy_robomimic", f"task={task}_abs", "task.data=x"])
     assert parameters(config, OBSERVATIONS[task], 10) == (count, 0)
 
 
 def test_the_picture_network_has_the_size_of_the_reference() -> None:
-    config = robot_config(["recipe=diffusion_policy_image", "task.data=x"])
+    config = ROBOT.config(["recipe=diffusion_policy_image", "task.data=x"])
     denoiser, encoder = parameters(config, 2, 2, images={"img": (96, 96, 3)})
     assert denoiser == 251_511_938
     assert encoder == pytest.approx(11_197_000, rel=1e-3)
 
 
-@pytest.mark.parametrize("task", groups(ROBOT)["task"])
+@pytest.mark.parametrize("task", ROBOT.choices()["task"])
 def test_every_task_composes_and_is_named_after_its_file(task: str) -> None:
     given = ["task.observation=[a]", "task.action=b"] if task == "custom" else []
-    config = robot_config([f"task={task}", "task.data=x", *given])
+    config = ROBOT.config([f"task={task}", "task.data=x", *given])
     assert config.task.name == task
     assert config.task.observation
     if task != "custom":

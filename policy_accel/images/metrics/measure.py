@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from policy_accel.images.metrics.resnet import resnet_features
 from policy_accel.images.metrics.sliced import sliced_wasserstein
 from policy_accel.progress import Progress
 
+METRICS: dict[str, tuple[Callable[[Tensor, Tensor], float], str]] = {}
+"""Measures that others registered, by name: a function of images and as many training images, and which is better."""
 ASIDE = 5
 """Without held-out images one reference image in so many is set aside for the floors."""
 
@@ -147,7 +150,19 @@ class Quality:
             if full and best:
                 values |= self._manifold(found.features, reference.features, extractor.name)
         values["copies"] = self._copies(images, floor=floor)
-        return values
+        return values | self._registered(images, floor=floor) if full else values
+
+    def _registered(self, images: Images, *, floor: bool) -> dict[str, dict[str, Any]]:
+        if not METRICS:
+            return {}
+        kept = self._rest if floor and self._rest is not None else np.arange(len(self.reference))
+        rows = kept[chosen_indices(len(kept), len(images), "metrics")]
+        ours, theirs = image_batch(images, None, self.device), image_batch(self.reference, rows, self.device)
+        counts = {"samples": len(ours), "reference": len(theirs)}
+        return {
+            name: {"value": float(metric(ours, theirs)), **counts, "better": better}
+            for name, (metric, better) in METRICS.items()
+        }
 
     def _sliced(self, features: Tensor, reference: Tensor) -> dict[str, Any]:
         most = self.config.sliced_samples

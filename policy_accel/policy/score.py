@@ -1,0 +1,167 @@
+"""A policy's checkpoint scored anew, beside what chose it: what `policy-accel evaluate` does for a robot run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from policy_accel.errors import UserError
+from policy_accel.evaluation.statistics import EXPLANATION, missing_seeds, selection_bias
+from policy_accel.policy.demonstrations import TaskConfig
+from policy_accel.policy.evaluate import EvaluationConfig, Recorded
+from policy_accel.policy.run import LoadedRun, build_evaluator
+from policy_accel.track import Report, replaced
+from policy_accel.training.checkpoint import best_checkpoint, evaluation_of
+from policy_accel.training.devices import use_device
+from policy_accel.training.metrics import read_metrics
+
+
+def check_trusted(task: TaskConfig, run_dir: Path) -> None:
+    """Raise UserError when scoring a run would import a module that only its config.yaml names: it may be a stranger's,
+    and the module beside it."""
+    prefix = (task.environment or "").rpartition(":")[0]  # gymnasium imports what stands before the colon of an id
+    for module in filter(None, (task.environment_module, prefix)):
+        if module != TaskConfig.environment_module and module not in sys.modules:
+            raise UserError(
+                f"{run_dir} has its environment from the module '{module}', which is imported only when you name it: "
+                f"--plugins {module}."
+            )
+
+
+def score_run(loaded: LoadedRun, run_dir: Path, options: argparse.Namespace, report: Report) -> dict[str, Any]:
+    """Score `loaded`, a checkpoint of `run_dir`, with what the arguments of `policy-accel evaluate` change."""
+    config = loaded.config
+    device = next(loaded.policy.parameters()).device
+    use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
+    choice = _choice(run_dir, loaded.step, options, config.evaluation, report)
+    config.evaluation = replaced(
+        config.evaluation,
+        episodes=options.episodes,
+        start_seed=options.seed,
+        noise_seed=options.noise_seed,
+        workers=options.workers,
+        videos=options.videos,
+        camera=options.camera,
+    )
+    config.evaluation.check()
+    config.sampling = replaced(
+        config.sampling, sampler=options.sampler, steps=options.sampling_steps, spacing=options.spacing
+    )
+    evaluator = build_evaluator(config, loaded.policy, run_dir, Recorded(loaded.env_args), start=True)
+    if evaluator is None:
+        raise UserError(f"{run_dir} cannot be scored: its task has no environment, or --episodes is 0.")
+    try:
+        result = {"task": config.task.name, "step": loaded.step, **evaluator(loaded.policy, report)}
+        report(describe_score(result))
+        if choice is not None:
+
+            def score(seeds: range) -> dict[str, Any]:
+                evaluator.config = dataclasses.replace(
+                    evaluator.config, start_seed=seeds.start, episodes=len(seeds), videos=0
+                )
+                return evaluator(loaded.policy, report)
+
+            result["selection_bias"] = _compare(result, choice, score)
+            report(describe_selection(result["selection_bias"]))
+    finally:
+        evaluator.close()
+    return result
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """How the checkpoint came to be chosen.
+
+    seeds: on which checkpoints were compared during training. candidates: checkpoints that were scored on them.
+    by_score: whether this one was chosen for its score. recorded_score: its score during training, if it had one.
+    """
+
+    seeds: range
+    candidates: int
+    by_score: bool
+    recorded_score: float | None
+
+
+def _choice(
+    run_dir: Path, step: int, options: argparse.Namespace, trained: EvaluationConfig, report: Report
+) -> _Choice | None:
+    """What the score is to be compared with, or None where nothing was chosen by score and --fresh was not given.
+
+    Args:
+        run_dir: the run.
+        step: of the checkpoint.
+        options: of the command.
+        trained: the run's own evaluation settings: the seeds of every score during training.
+        report: takes a line for the user.
+    """
+    folder = run_dir / "checkpoints"
+    best = best_checkpoint(folder)
+    candidates = len({row["step"] for row in read_metrics(run_dir / "metrics.jsonl") if "score" in row})
+    by_score = options.checkpoint != "last" and best == folder / f"{step:08d}" and candidates > 1
+    if options.checkpoint == "best" and not by_score:
+        report(
+            "One checkpoint was scored during training, so none was chosen by its score: there is no selection bias."
+        )
+    if not by_score and not options.fresh:
+        return None
+    if trained.episodes == 0:
+        raise UserError(
+            f"--fresh has no seeds to compare with: {run_dir} was trained with evaluation.episodes=0; drop it."
+        )
+    recorded = evaluation_of(folder / f"{step:08d}") or {}
+    seeds = range(trained.start_seed, trained.start_seed + trained.episodes)
+    return _Choice(seeds, candidates, by_score, recorded.get("score"))
+
+
+def _compare(result: dict[str, Any], choice: _Choice, score: Callable[[range], dict[str, Any]]) -> dict[str, Any]:
+    """Score the seeds that `result` lacks, and compare those that chose the checkpoint with fresh ones."""
+    start = result["start_seed"]
+    missing = missing_seeds(range(start, start + len(result["episodes"])), choice.seeds)
+    more: dict[str, Any] = score(missing) if missing else {"episodes": [], "seconds": 0.0}
+    return {
+        **selection_bias([*result["episodes"], *more["episodes"]], choice.seeds, confidence=result["confidence"]),
+        "candidates": choice.candidates,
+        "chosen_by_score": choice.by_score,
+        "recorded_score": choice.recorded_score,
+        "more_episodes": more["episodes"],
+        "seconds": more["seconds"],
+    }
+
+
+def describe_score(result: dict[str, Any]) -> str:
+    """Score, success and their intervals in one line."""
+    low, high = result["score_interval"]
+    success_low, success_high = result["success_interval"]
+    episodes = len(result["episodes"])
+    metrics = "".join(f"{name} {value:.3g}, " for name, value in result.get("metrics", {}).items())
+    return (
+        f"Score {result['score']:.3f} ({result['confidence']:.0%} interval {low:.3f} to {high:.3f}), "
+        f"success {result['success_rate']:.0%} ({success_low:.0%} to {success_high:.0%}), "
+        f"{metrics}over {episodes} episodes from seed {result['start_seed']}, "
+        f"{result['sampler']} with {result['network_evaluations']} evaluations a chunk."
+    )
+
+
+def describe_selection(bias: dict[str, Any]) -> str:
+    """The score on the seeds that chose a checkpoint, on fresh ones and the difference, and what that means."""
+    low, high = bias["difference_interval"]
+    chosen, fresh = (_group(bias[name]) for name in ("chosen", "fresh"))
+    if bias["chosen_by_score"]:
+        seeds, why = "that chose it", f"This checkpoint has the best of {bias['candidates']} scores during training"
+    else:
+        seeds, why = "of the training", "This checkpoint was not chosen for its score"
+    return (
+        f"{why}: {chosen} on the seeds {seeds}, {fresh} on fresh ones, "
+        f"difference {bias['difference']:+.3f} ({bias['confidence']:.0%} interval {low:+.3f} to {high:+.3f}).\n"
+        f"{EXPLANATION} Quote the score on fresh seeds."
+    )
+
+
+def _group(group: dict[str, Any]) -> str:
+    low, high = group["score_interval"]
+    return f"score {group['score']:.3f} ({low:.3f} to {high:.3f}; {group['episodes']} from {group['start_seed']})"

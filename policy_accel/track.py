@@ -1,0 +1,171 @@
+"""A track: one kind of model that the training core trains, from its settings to its score."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from policy_accel.configuration import Source, choices, compose_config, plain
+from policy_accel.errors import UserError, one_of
+from policy_accel.groups import register_group
+from policy_accel.models import ModelConfig, denoiser_configs
+from policy_accel.plugins import import_plugins, named_plugins
+from policy_accel.training.config import RunConfig
+from policy_accel.training.loop import Trained, train
+from policy_accel.training.run_directory import read_config, read_typed_config
+from policy_accel.training.task import Task
+from policy_accel.user_files import chosen, user_files
+
+HOMES = {"robot": "policy_accel.policy.track:ROBOT", "images": "policy_accel.images.track:IMAGES"}
+
+Report = Callable[[str], None]
+C = TypeVar("C", bound=RunConfig)
+T = TypeVar("T")
+
+
+class Track(ABC, Generic[C]):
+    """From settings to a trained model and its score.
+
+    Attributes:
+        source: the name of the track and where its YAML files lie.
+        schema: the dataclass of all settings of a run.
+        demo: the recipe of its demo.
+    """
+
+    source: ClassVar[Source]
+    demo: ClassVar[str]
+    schema: type[C]
+
+    @property
+    def name(self) -> str:
+        """Of the track, as in `track: NAME` of a recorded configuration."""
+        return self.source.track
+
+    def choices(self) -> dict[str, list[str]]:
+        """The configuration groups of the track and what each offers."""
+        self._register()
+        return choices(self.source)
+
+    def config(self, overrides: Sequence[str], config_dir: Path | None = None) -> C:
+        """The typed configuration for overrides such as "training.steps=100"; see `compose_config`."""
+        named, files = user_files(overrides, config_dir)
+        import_plugins(named_plugins(named, (file.settings for file in chosen(files, named))))
+        self._register()
+        config = OmegaConf.to_object(compose_config(self.source, overrides, config_dir))
+        assert isinstance(config, self.schema)
+        return config
+
+    def record(self, config: C) -> dict[str, Any]:
+        """The configuration as plain values, as it is kept in a run directory."""
+        return plain(OmegaConf.structured(config))
+
+    def read(self, run_dir: Path) -> C:
+        """The configuration of a run.
+
+        Raises:
+            UserError: not a run directory, or not one of this track.
+        """
+        recorded = track_of_run(run_dir)
+        if recorded is not self:
+            raise UserError(f"{run_dir} is a run of {recorded.source.trains}; give one of {self.source.trains}.")
+        import_plugins(())
+        self._register()
+        config = read_typed_config(run_dir, self.schema, self.name)
+        assert isinstance(config, self.schema)
+        return config
+
+    def _register(self) -> None:
+        ConfigStore.instance().store(name=self.name, node=self.schema, provider="policy_accel")
+        register_group("model", ModelConfig, denoiser_configs(self.name).values(), track=self.name)
+
+    def train(self, config: C, after_update: Callable[[int], None] | None = None) -> Trained:
+        """Train the model of `config` in its run directory, or continue it, and score it.
+
+        Args:
+            config: of the run.
+            after_update: called with the number of updates made after each one.
+        """
+        task = self.build(config, scored=True)
+        try:
+            return train(
+                task,
+                config.training,
+                seed=config.seed,
+                run_dir=Path(config.run_dir),
+                run_config=self.record(config),
+                after_update=after_update,
+            )
+        finally:
+            task.close()
+
+    @abstractmethod
+    def build(self, config: C, *, scored: bool = False) -> Task:
+        """Data, model and, where it is to be scored, the evaluator, in this order, for the training core.
+
+        Raises:
+            UserError: settings that do not go together, or do not fit the data.
+        """
+
+    @abstractmethod
+    def load(self, run_dir: Path, checkpoint: str = "last", device: torch.device | str = "cpu") -> Any:
+        """The trained model of a run, in eval mode, with its configuration and what it takes to use it.
+
+        Args:
+            run_dir: made by `train`.
+            checkpoint: "last", "best" (highest score during training) or a step.
+            device: where the model goes.
+
+        Raises:
+            UserError: not a run directory of this track, no such checkpoint, a damaged file.
+        """
+
+    @abstractmethod
+    def evaluate(self, run_dir: Path, options: argparse.Namespace, report: Report) -> dict[str, Any]:
+        """Score a checkpoint of a run as `policy-accel evaluate` does: a JSON-able result.
+
+        Args:
+            run_dir: made by `train`.
+            options: the arguments of the command.
+            report: takes a line for the user.
+        """
+
+    @abstractmethod
+    def describe(self, result: dict[str, Any]) -> str:
+        """What a score says."""
+
+
+def track(name: str) -> Track[Any]:
+    """The track "robot" or "images"; its modules are imported when it is asked for.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    found = resolve_name(HOMES[one_of("track", name, HOMES)])
+    assert isinstance(found, Track)
+    return found
+
+
+def track_of_run(run_dir: Path) -> Track[Any]:
+    """The track that a run belongs to.
+
+    Raises:
+        UserError: not a run directory, or one of an earlier version.
+    """
+    values = read_config(run_dir)
+    if "track" not in values:
+        raise UserError(f"{run_dir / 'config.yaml'} names no track: it is of an earlier version; train the run again.")
+    return track(str(values["track"]))
+
+
+def replaced(settings: T, **given: Any) -> T:
+    """The dataclass `settings` with those of the given values that are not None."""
+    return dataclasses.replace(settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[type-var]
