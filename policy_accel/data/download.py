@@ -15,7 +15,7 @@ from pathlib import Path
 from policy_accel.errors import UserError
 from policy_accel.files import explain_os_error
 
-Progress = Callable[[int, "int | None"], None]
+OnDownload = Callable[[int, "int | None"], None]
 
 TIMEOUT = 30.0  # seconds without a byte until the connection counts as broken
 PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each new attempt after a broken connection
@@ -26,7 +26,7 @@ class _Broken(Exception):
     """The connection broke; another attempt may go on where this one stopped."""
 
 
-def download(address: str, part: Path, *, progress: Progress | None = None) -> None:
+def download(address: str, part: Path, *, progress: OnDownload | None = None) -> None:
     """Bring `address` to the file `part`, going on with what is there from an earlier, interrupted call.
 
     A file beside it (`<part>.json`) keeps what identifies the remote file (ETag or Last-Modified); when that changed,
@@ -55,7 +55,7 @@ def download(address: str, part: Path, *, progress: Progress | None = None) -> N
             time.sleep(pause)
 
 
-def _attempt(address: str, part: Path, progress: Progress | None, *, first: bool) -> None:
+def _attempt(address: str, part: Path, progress: OnDownload | None, *, first: bool) -> None:
     begin = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "policy-accel", "Accept-Encoding": "identity"}
     if begin:
@@ -91,7 +91,7 @@ def _attempt(address: str, part: Path, progress: Progress | None, *, first: bool
         _save(response, part, begin if response.status == 206 else 0, progress)
 
 
-def _save(response: http.client.HTTPResponse, part: Path, begin: int, progress: Progress | None) -> None:
+def _save(response: http.client.HTTPResponse, part: Path, begin: int, progress: OnDownload | None) -> None:
     length = response.headers.get("Content-Length")
     total = None if length is None else begin + int(length)
     done = begin

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from policy_accel.data.download import Progress, download
+from policy_accel.data.download import OnDownload, download
 from policy_accel.data.shipped import shipped_path
 from policy_accel.data.zarr_store import open_replay, read_array
 from policy_accel.errors import UserError, did_you_mean
@@ -33,7 +33,7 @@ class Fetched:
 
 
 def fetch(
-    name: str, destination: Path | str, *, manifest_dir: Path | None = None, progress: Progress | None = None
+    name: str, destination: Path | str, *, manifest_dir: Path | None = None, progress: OnDownload | None = None
 ) -> Fetched:
     """Download a public data set into a folder, or find it there intact.
 
@@ -68,12 +68,12 @@ def fetch(
     return Fetched(path, any(downloaded), said, manifest.get("kind") == "images")
 
 
-def _part_of(progress: Progress | None, before: int, total: int) -> Progress | None:
+def _part_of(progress: OnDownload | None, before: int, total: int) -> OnDownload | None:
     """Progress of one file shown as that of all files together."""
     return None if progress is None else lambda done, _: progress(before + done, total)
 
 
-def _fetch_file(file: dict[str, Any], folder: Path, manifest_name: str, progress: Progress | None) -> bool:
+def _fetch_file(file: dict[str, Any], folder: Path, manifest_name: str, progress: OnDownload | None) -> bool:
     """Bring one file into `folder`; False when it was there, intact."""
     address = file["address"]
     path = folder / file["file"]

@@ -14,7 +14,7 @@ from policy_accel.data.formats.lerobot.layout import is_lerobot
 from policy_accel.data.formats.minari import MinariReader, minari_file
 from policy_accel.data.formats.npz import NpzReader, is_npz_demonstrations
 from policy_accel.data.formats.robomimic import RobomimicReader, split_group
-from policy_accel.data.formats.streaming import EpisodeView, Progress, check_features, filtered, gather
+from policy_accel.data.formats.streaming import EpisodeView, OnProgress, check_features, filtered, gather
 from policy_accel.data.zarr_replay import read_zarr
 from policy_accel.errors import one_of
 from policy_accel.files import explained
@@ -104,7 +104,7 @@ def write_episodes(
     format: str,
     *,
     keys: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     **options: Any,
 ) -> None:
     """Write demonstrations a piece at a time; nothing appears at `path` before everything is on the disk.

@@ -89,7 +89,7 @@ class LevelFacts:
 
 @dataclass(frozen=True)
 class ScheduleFacts:
-    """coverage: of each law of the times. start_snr: alpha / sigma where the sampler starts from pure noise."""
+    """coverage: by distribution of the times. start_snr: alpha / sigma where the sampler starts from pure noise."""
 
     family: str
     target: str

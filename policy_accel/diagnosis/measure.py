@@ -323,7 +323,7 @@ def _schedule_facts(process: Process, config: RobotConfig) -> ScheduleFacts:
             "curriculum, complete": snr_coverage(process.log_snr, bump),
         }
     else:
-        coverage = {"own law": snr_coverage(process.log_snr_at(_own_times(process, config.seed)))}
+        coverage = {"its own": snr_coverage(process.log_snr_at(_own_times(process, config.seed)))}
     grid = config.sampling.grid(process)
     start = process.level(grid.timesteps[0])
     return ScheduleFacts(

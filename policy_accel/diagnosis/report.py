@@ -119,13 +119,13 @@ def _schedule(diagnosis: Diagnosis) -> list[str]:
     head = ("times", *(f"{share:.0%}" for share in QUANTILES), f"below {low:g}", f"above {high:g}", "terminal SNR")
     body = [
         (
-            law,
+            distribution,
             *(f"{value:.1f}" for value in coverage.quantiles),
             f"{coverage.below:.0%}",
             f"{coverage.above:.0%}",
             f"{coverage.terminal_snr:.2g}",
         )
-        for law, coverage in schedule.coverage.items()
+        for distribution, coverage in schedule.coverage.items()
     ]
     return [
         f"SCHEDULE  {schedule.family}, target {schedule.target}",
@@ -200,20 +200,20 @@ def draw_diagnosis(diagnosis: Diagnosis, path: Path) -> None:
         )
     floor.set_yscale("log")
     floor.set_ylim(bottom=max(1e-6, floor.get_ylim()[0]))
-    floor.set_title("Loss floor by target (observation not told)")
+    floor.set_title("Loss floor by target (observation unknown)")
     for axis in (own, floor):
         axis.set_xlabel("log SNR (noisy left, clean right)")
         axis.legend(fontsize=8)
 
-    laws = list(diagnosis.schedule.coverage.items())[::-1]
+    distributions = list(diagnosis.schedule.coverage.items())[::-1]
     schedule.axvspan(*diagnosis.schedule.useful_log_snr, color="tab:green", alpha=0.12, label="useful range")
-    for place, (_, coverage) in enumerate(laws):
+    for place, (_, coverage) in enumerate(distributions):
         q = coverage.quantiles
         schedule.plot([q[0], q[4]], [place, place], color="tab:blue", linewidth=2)
         schedule.plot([q[1], q[3]], [place, place], color="tab:blue", linewidth=12, alpha=0.6, solid_capstyle="butt")
         schedule.plot([q[2]], [place], "k|", markersize=22, markeredgewidth=2)
-    schedule.set_yticks(range(len(laws)), [law for law, _ in laws])
-    schedule.set_ylim(-0.7, len(laws) - 0.3)
+    schedule.set_yticks(range(len(distributions)), [name for name, _ in distributions])
+    schedule.set_ylim(-0.7, len(distributions) - 0.3)
     schedule.set_xlabel("log SNR")
     schedule.set_title("Noise levels trained on: 5, 25, 50, 75, 95 %")
     schedule.legend(loc="upper left", fontsize=8)

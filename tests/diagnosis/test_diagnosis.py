@@ -170,7 +170,7 @@ def test_a_configured_choice_of_its_own_is_one_row_more_and_a_preset_is_not(data
     assert found.noise[-1].overrides == tuple(own[:2])
     assert 0.0 < found.noise[-1].drop < by_name(found, "whole batch").drop
     assert not by_name(found, "independent").leaks
-    assert list(found.schedule.coverage) == ["own law"]
+    assert list(found.schedule.coverage) == ["its own"]
     assert found.schedule.start_snr == 0.0
     assert set(found.levels.floors) == {"flow", "epsilon", "sample", "v"}
     assert not any(item.rule == "untouched" for item in advise(found))
@@ -285,7 +285,7 @@ def test_rules_on_schedule_and_sampling(calm: Diagnosis) -> None:
     assert target["target"].commands[0].endswith("diffusion.target=sample")
     assert not of(target="v", start_snr=0.0005)
     wasted = replace(schedule.coverage["uniform"], below=0.2, above=0.1)
-    assert list(of(coverage={"own law": wasted}, family="edm")) == ["range"]
+    assert list(of(coverage={"its own": wasted}, family="edm")) == ["range"]
 
 
 def test_rules_on_data(calm: Diagnosis) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.formats.npz import COLUMNS, ENDS, EPISODE_FACTS, LENGTHS, STANDARD, Field
 from policy_accel.data.formats.npz_members import entry, writing
-from policy_accel.data.formats.streaming import Progress, pieces, step_size
+from policy_accel.data.formats.streaming import OnProgress, pieces, step_size
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
 
@@ -21,7 +21,7 @@ _MOST_COLUMNS = 1024  # of one key; a larger one, as a point cloud, stands alone
 _TAKEN = ("states", "images", "observations", LENGTHS, ENDS, *STANDARD)
 
 
-def write_npz(path: Path | str, reader: EpisodeReader, *, progress: Progress | None = None) -> None:
+def write_npz(path: Path | str, reader: EpisodeReader, *, progress: OnProgress | None = None) -> None:
     """Write demonstrations as DPPO has them.
 
     `states` is all low-dimensional floating-point observations side by side, in their order; `images` all cameras of

@@ -13,7 +13,7 @@ import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader
 from policy_accel.data.formats.replay_facts import FACTS, FACTS_ENDS, OWN_ATTRIBUTE
-from policy_accel.data.formats.streaming import Progress, pieces, starts_of
+from policy_accel.data.formats.streaming import OnProgress, pieces, starts_of
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
 
@@ -25,7 +25,7 @@ _CHUNK_BYTES = 2_000_000  # as Diffusion Policy's own writer
 
 
 def write_replay_buffer(
-    path: Path | str, reader: EpisodeReader, *, zarr_format: Literal[2, 3] = 2, progress: Progress | None = None
+    path: Path | str, reader: EpisodeReader, *, zarr_format: Literal[2, 3] = 2, progress: OnProgress | None = None
 ) -> None:
     """Write a replay buffer that Diffusion Policy reads; a zip when the name ends in .zip, a folder otherwise.
 
@@ -87,7 +87,7 @@ class _Writer:
         attributes = {OWN_ATTRIBUTE: reader.metadata} if reader.metadata else None
         self.root = zarr.create_group(MemoryStore(self.files), zarr_format=zarr_format, attributes=attributes)
 
-    def write(self, progress: Progress | None) -> None:
+    def write(self, progress: OnProgress | None) -> None:
         ends = self.reader.episode_ends.astype(np.int64)
         self._array("meta/episode_ends", ends.shape, ends.dtype, compressed=False)[:] = ends
         self._facts(len(ends))
@@ -127,7 +127,7 @@ class _Writer:
         for name in [name for name in self.files if name.startswith(f"{array.path}/") and not _is_metadata(name)]:
             self.sink.put(name, self.files.pop(name).to_bytes())
 
-    def _data(self, ends: np.ndarray, progress: Progress | None) -> None:
+    def _data(self, ends: np.ndarray, progress: OnProgress | None) -> None:
         steps = int(ends[-1])
         fillings = {
             key: _Filling(self._array(f"data/{key}", (steps, *feature.shape), feature.dtype))

@@ -13,7 +13,7 @@ import numpy as np
 from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.formats.hdf5 import explain_write
 from policy_accel.data.formats.robomimic import OWN_ATTRIBUTE, memory_name, native_facts, stored_name
-from policy_accel.data.formats.streaming import Progress, pieces
+from policy_accel.data.formats.streaming import OnProgress, pieces
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
 
@@ -21,7 +21,7 @@ _SCALARS = (str, bool, int, float)
 _KEPT = ("name", "filters", "num_samples", OWN_ATTRIBUTE)  # not as attributes of a demonstration
 
 
-def write_robomimic(path: Path | str, reader: EpisodeReader, *, progress: Progress | None = None) -> None:
+def write_robomimic(path: Path | str, reader: EpisodeReader, *, progress: OnProgress | None = None) -> None:
     """Write demonstrations as robomimic v1.5 files have them (the layout is described in `formats/robomimic.py`).
 
     Episodes keep their name where it is demo_<number> in ascending order, else they are numbered. Images are
@@ -50,7 +50,7 @@ def write_robomimic(path: Path | str, reader: EpisodeReader, *, progress: Progre
             raise explain_write(error) from error
 
 
-def _write(file: h5py.File, reader: EpisodeReader, progress: Progress | None) -> None:
+def _write(file: h5py.File, reader: EpisodeReader, progress: OnProgress | None) -> None:
     steps = int(reader.episode_ends[-1])
     data = file.create_group("data")
     data.attrs["total"] = steps

@@ -12,7 +12,7 @@ from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.errors import UserError, did_you_mean
 
 PIECE_BYTES = 8_000_000
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 class Piece(NamedTuple):

@@ -15,7 +15,7 @@ from policy_accel.data.formats.lerobot.names import to_names, told_names
 from policy_accel.data.formats.lerobot.sinks import TableSink, VideoSink
 from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics
 from policy_accel.data.formats.lerobot.video import require_av, video_facts
-from policy_accel.data.formats.streaming import Progress, pieces
+from policy_accel.data.formats.streaming import OnProgress, pieces
 from policy_accel.errors import UserError, one_of
 from policy_accel.files import new_path
 
@@ -26,7 +26,7 @@ _MAX_AXES = 5
 
 
 def write(
-    path: Path, reader: EpisodeReader, *, version: str, fps: float | None, images: str, progress: Progress | None
+    path: Path, reader: EpisodeReader, *, version: str, fps: float | None, images: str, progress: OnProgress | None
 ) -> None:
     """Write a LeRobot data set; what LeRobot has no place for goes into a field "policy_accel" of info.json and into
     meta/policy_accel_episodes.jsonl, which other readers do not look at, so that reading it gives back the same.
@@ -103,7 +103,7 @@ class _Writer:
             )
         return str(feature.dtype)
 
-    def run(self, progress: Progress | None) -> None:
+    def run(self, progress: OnProgress | None) -> None:
         ends = self._reader.episode_ends
         for episode, length in enumerate(np.diff(ends, prepend=0)):
             self._write_episode(episode, int(length), int(ends[episode] - length), progress)
@@ -117,7 +117,7 @@ class _Writer:
             sink.close()
         self._meta.close()
 
-    def _write_episode(self, episode: int, length: int, index: int, progress: Progress | None) -> None:
+    def _write_episode(self, episode: int, length: int, index: int, progress: OnProgress | None) -> None:
         facts = self._reader.episode_metadata(episode)
         tasks = self._tasks_of(facts)
         self._table.begin(episode, length)
