@@ -62,7 +62,7 @@ class AdroitDoor(PlanningEnv):
         self.start = one_of("start", start, STARTS)
         super().__init__(quiet_make(AdroitHandDoorEnv, render_mode=render_mode), render_camera)
 
-    def make_space(self, simulated: spaces.Space) -> spaces.Dict:
+    def make_space(self, simulated: spaces.Space[Any]) -> spaces.Dict:
         """See `PlanningEnv`."""
         return super().make_space(spaces.Dict({"observation": simulated}))
 

@@ -79,7 +79,8 @@ class Fetch(GoalEnv):
 
     def observe(self) -> Mapping[str, np.ndarray]:
         """See `GoalEnv`."""
-        return self.simulator._get_obs()
+        observation: Mapping[str, np.ndarray] = self.simulator._get_obs()
+        return observation
 
     def is_success(self, observation: Mapping[str, np.ndarray]) -> bool:
         """See `GoalEnv`."""

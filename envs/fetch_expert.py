@@ -130,7 +130,7 @@ class Pusher:
         pace = min(self.speed, 0.1 + 2.0 * length)
         sideways = np.clip(-2.0 * across / REACH, -pace, pace)
         lift = (cube[2] - gripper[2]) / REACH
-        return np.clip(np.array([*(pace * ahead + sideways), lift, 0.0]), -1, 1)
+        return np.array([*(pace * ahead + sideways), lift, 0.0]).clip(-1, 1)
 
     def _towards(self, way: np.ndarray) -> np.ndarray:
         return np.append(np.clip(self.gain * way / REACH, -1, 1), 0.0)

@@ -27,7 +27,8 @@ def maze_map(maze: str) -> list[list[int | str]]:
     """The map of a named maze, rows from +y to -y; raises UserError for an unknown name."""
     from gymnasium_robotics.envs.maze import maps
 
-    return getattr(maps, MAZES[one_of("maze", maze, MAZES)])
+    layout: list[list[int | str]] = getattr(maps, MAZES[one_of("maze", maze, MAZES)])
+    return layout
 
 
 class MazeEnv(GoalEnv):
@@ -111,7 +112,8 @@ class PointMaze(MazeEnv):
 
     def observe(self) -> Mapping[str, np.ndarray]:
         """See `GoalEnv`."""
-        return self.simulator._get_obs(self.body._get_obs()[0])
+        observation: Mapping[str, np.ndarray] = self.simulator._get_obs(self.body._get_obs()[0])
+        return observation
 
 
 class AntMaze(MazeEnv):
@@ -144,7 +146,8 @@ class AntMaze(MazeEnv):
 
     def observe(self) -> Mapping[str, np.ndarray]:
         """See `GoalEnv`."""
-        return self.simulator._get_obs(self.body._get_obs())
+        observation: Mapping[str, np.ndarray] = self.simulator._get_obs(self.body._get_obs())
+        return observation
 
 
 def _make(simulator: Any, maze: str, render_mode: str | None) -> Any:

@@ -28,7 +28,7 @@ try:
         contextlib.redirect_stderr(nowhere),
     ):
         import gymnasium_robotics
-        import mujoco
+        import mujoco as mujoco  # the simulators of this folder take it from here
 except ImportError as error:
     raise UserError(
         f"the planning tasks need gymnasium-robotics and MuJoCo ({error}); "
@@ -68,7 +68,7 @@ class PlanningEnv(gymnasium.Env):
         if render_camera is not None:
             self.renderer.camera_id = camera_number(self.simulator.model, render_camera)
 
-    def make_space(self, simulated: spaces.Space) -> spaces.Dict:
+    def make_space(self, simulated: spaces.Space[Any]) -> spaces.Dict:
         """The observation space, from that of the simulator."""
         return as_float32_space(simulated)
 
@@ -84,7 +84,7 @@ class PlanningEnv(gymnasium.Env):
         model, data = self.simulator.model, self.simulator.data
         before = copy(data)  # some simulators compute positions and forces anew to draw, and go on from them
         with rendering_errors(type(self).__name__):
-            picture = self.simulator.render()
+            picture: np.ndarray = self.simulator.render()
         mujoco.mj_copyData(data, model, before)
         return picture
 
@@ -180,7 +180,7 @@ def as_float32(observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def as_float32_space(space: Any) -> spaces.Dict:
     """The space of `as_float32` of a dictionary space's observations."""
-    boxes: dict[str, spaces.Space] = {}
+    boxes: dict[str, spaces.Space[Any]] = {}
     for key, part in space.spaces.items():
         if isinstance(part, spaces.Dict):
             boxes |= {f"{key}.{name}": box for name, box in as_float32_space(part).spaces.items()}

@@ -46,7 +46,7 @@ def draw_start(seed: int) -> np.ndarray:
     return np.array([*positions, generator.randn() * 2 * np.pi - np.pi])
 
 
-def observation_space(observation: str) -> spaces.Space:
+def observation_space(observation: str) -> spaces.Space[Any]:
     """The space of one kind of observation; positions have a margin of 64 px around the window."""
     if observation not in OBSERVATIONS:
         raise UserError(f"Push-T has no observation '{observation}'; {did_you_mean(observation, OBSERVATIONS)}")
@@ -63,7 +63,7 @@ def observation_space(observation: str) -> spaces.Space:
     )
 
 
-class PushT(PushTEnv):
+class PushT(PushTEnv):  # type: ignore[misc]  # gym-pusht has no types
     """Push the T onto the goal pose (256, 256, pi / 4) with a round agent; 10 actions a second.
 
     observation
@@ -154,7 +154,7 @@ class PushT(PushTEnv):
         is of their memory addresses, so that its last bit changes from run to run; here the order is fixed."""
         shapes = [shape for shape in self.space.shapes if shape.body is self.block]
         goal = pymunk_to_shapely(self.get_goal_pose_body(self.goal_pose), shapes)
-        return goal.intersection(pymunk_to_shapely(self.block, shapes)).area / goal.area
+        return float(goal.intersection(pymunk_to_shapely(self.block, shapes)).area / goal.area)
 
     def _info(self) -> dict[str, Any]:
         coverage = self._get_coverage()

@@ -10,7 +10,8 @@ import numpy as np
 from policy_accel.data.episodes import Episodes
 
 from .attempts import start_seed, successful_episodes
-from .pusht import WINDOW, PushT
+from .pusht import PushT
+from .pusht_drawing import WINDOW
 from .pusht_expert import Episode, run_expert_episode
 from .pusht_keypoints import block_keypoints
 from .pusht_planner import GOAL_POSE, beyond_walls, pose_distance
@@ -65,7 +66,8 @@ def draw_demonstration_start(seed: int, index: int) -> np.ndarray:
     """
     own = start_seed(seed, index)
     if index % 3 == 0:
-        return PushT(render_mode=None).reset(seed=own)[0]
+        state: np.ndarray = PushT(render_mode=None).reset(seed=own)[0]
+        return state
     generator = np.random.default_rng(own)
     beside = bool(generator.integers(2))
     while True:

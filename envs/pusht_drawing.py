@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,10 +50,10 @@ def fill_polygon(surface: pygame.Surface, color: Color, points: Sequence[Point])
         box[(columns >= left) & (columns <= right)] = surface.map_rgb(pygame.Color(color))
 
 
-class PushTDrawOptions(DrawOptions):
+class PushTDrawOptions(DrawOptions):  # type: ignore[misc]  # gym-pusht has no types
     """gym-pusht's drawing of bodies with this module's polygons."""
 
-    def draw_fat_segment(self, a, b, radius, outline_color, fill_color):
+    def draw_fat_segment(self, a: Any, b: Any, radius: float, outline_color: Any, fill_color: Any) -> None:
         """A segment from a to b with round ends, `radius` px on either side."""
         color, (start, end) = fill_color.as_int(), (to_pygame(point, self.surface) for point in (a, b))
         width = round(max(1, 2 * radius))
@@ -72,7 +73,7 @@ class PushTDrawOptions(DrawOptions):
         for point in (start, end):
             pygame.draw.circle(self.surface, color, point, round(radius))
 
-    def draw_polygon(self, verts, radius, outline_color, fill_color):
+    def draw_polygon(self, verts: Sequence[Any], radius: float, outline_color: Any, fill_color: Any) -> None:
         """A filled block with an outline of `EDGE_RADIUS`."""
         corners = [to_pygame(vertex, self.surface) for vertex in verts]
         fill_polygon(self.surface, light_color(fill_color).as_int(), corners)
@@ -101,4 +102,5 @@ def small_picture(surface: pygame.Surface, size: int) -> np.ndarray:
     flat = np.frombuffer(surface.get_buffer(), np.uint8)  # type: ignore[call-overload]
     pixels = flat.reshape(surface.get_height(), surface.get_width(), 4)
     order = [shift // 8 for shift in surface.get_shifts()[:3]]
-    return cv2.resize(pixels, (size, size))[:, :, order]
+    picture: np.ndarray = cv2.resize(pixels, (size, size))[:, :, order]
+    return picture

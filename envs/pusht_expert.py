@@ -47,7 +47,7 @@ class PushTExpert:
         else:
             lead = LEAD_PUSH if self._next_push is None else LEAD_APPROACH
             self._path, target = _ahead(self._path, agent, lead)
-        return target.clip(*BOUNDS).astype(np.float32)
+        return np.asarray(target.clip(*BOUNDS), dtype=np.float32)
 
     def _arrived(self, agent: np.ndarray) -> bool:
         if not len(self._path):

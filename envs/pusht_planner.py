@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from .pusht_pushes import OUTLINE, RUN_UP, push_library, to_window
-from .pusht_routes import ARC_CELL, WAYPOINTS, Routes, allowed, ways_between
+from .pusht_routes import ARC_CELL, WAYPOINTS, Floats, Routes, allowed, ways_between
 
 GOAL_POSE = np.array([256.0, 256.0, np.pi / 4])
 DEPTH, BEAM, SAME_CONTACT = 3, 120, 2
@@ -30,14 +30,14 @@ class Plan:
     cost: expected steps of the pushes searched and of what remains to be done after them.
     """
 
-    approach: np.ndarray
-    end: np.ndarray
+    approach: Floats
+    end: Floats
     cost: float
 
 
 @dataclass(frozen=True)
 class _Moves:
-    """The library's outcomes, flat [M]: where the centre of the corners goes, the turn, and how far corners move."""
+    """The library's outcomes, flat [M] float32: where the corners' centre goes, the turn, how far corners move."""
 
     x: np.ndarray
     y: np.ndarray
@@ -46,10 +46,11 @@ class _Moves:
     distance: np.ndarray
 
 
-def pose_distance(poses: np.ndarray, goal: np.ndarray = GOAL_POSE) -> np.ndarray:
+def pose_distance(poses: Floats, goal: Floats = GOAL_POSE) -> Floats:
     """Root mean square distance in px of the block's eight corners at poses [..., 3] from where `goal` has them."""
     shift = to_window(CENTRE, poses) - to_window(CENTRE, goal)
-    return np.sqrt((shift**2).sum(-1) + 2 * SPREAD * (1 - np.cos(poses[..., 2] - goal[2])))
+    distance: Floats = np.sqrt((shift**2).sum(-1) + 2 * SPREAD * (1 - np.cos(poses[..., 2] - goal[2])))
+    return distance
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,13 @@ class _Nodes:
     inf where there is no way. first [S]: the first move on the way here, flat in the library; None before any.
     """
 
-    poses: np.ndarray
-    cost: np.ndarray
-    ways: np.ndarray
+    poses: Floats
+    cost: Floats
+    ways: Floats
     first: np.ndarray | None = None
 
 
-def plan(agent: np.ndarray, block: np.ndarray) -> Plan | None:
+def plan(agent: Floats, block: Floats) -> Plan | None:
     """The first push of the cheapest sequence of up to DEPTH pushes; None when no push can be reached.
 
     agent [2]: its position; block [3]: its pose. Both in px and radians.
@@ -74,7 +75,7 @@ def plan(agent: np.ndarray, block: np.ndarray) -> Plan | None:
     library = push_library()
     routes = Routes(agent, block)
     nodes = _Nodes(block[None], np.zeros(1), routes.lengths(library.starts)[None])
-    most_beyond = beyond_walls(block) + 1
+    most_beyond = float(beyond_walls(block)) + 1
     best_total, best_first = np.inf, -1
     for _ in range(DEPTH):
         steps = _steps_after(nodes)
@@ -95,7 +96,7 @@ def plan(agent: np.ndarray, block: np.ndarray) -> Plan | None:
     return Plan(routes.path(library.starts[contact]), to_window(end, block), best_total)
 
 
-def _steps_after(nodes: _Nodes) -> np.ndarray:
+def _steps_after(nodes: _Nodes) -> Floats:
     """Steps until the end of every move of the library from every node: [S, M], inf for moves that are not made."""
     library = push_library()
     free = allowed(to_window(library.starts, nodes.poses[:, None]))
@@ -107,7 +108,7 @@ def _steps_after(nodes: _Nodes) -> np.ndarray:
     return steps
 
 
-def _moved(nodes: _Nodes, kept: np.ndarray, moves: np.ndarray, steps: np.ndarray, most_beyond: float) -> _Nodes:
+def _moved(nodes: _Nodes, kept: np.ndarray, moves: np.ndarray, steps: Floats, most_beyond: float) -> _Nodes:
     """The nodes that `moves` [K] lead to from the nodes `kept` [K], `steps` [K] after the beginning; where the block
     reaches more than `most_beyond` px beyond the walls, no move follows."""
     library = push_library()
@@ -120,7 +121,7 @@ def _moved(nodes: _Nodes, kept: np.ndarray, moves: np.ndarray, steps: np.ndarray
     return _Nodes(poses, cost, ways, moves if nodes.first is None else nodes.first[kept])
 
 
-def _keep(total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _keep(total: Floats) -> tuple[np.ndarray, np.ndarray]:
     """The BEAM best (node, move) of totals [S, M], at most SAME_CONTACT of them from one node and contact."""
     cuts = len(push_library().lengths)
     by_contact = total.reshape(-1, cuts)
@@ -138,7 +139,7 @@ def _moves() -> _Moves:
     return _Moves(*(part.astype(np.float32) for part in parts))
 
 
-def _distances_after(poses: np.ndarray) -> np.ndarray:
+def _distances_after(poses: Floats) -> np.ndarray:
     """`pose_distance` after every move of the library from poses [S, 3]: [S, M] float32."""
     moves, goal = _moves(), to_window(CENTRE, GOAL_POSE)
     columns = (poses[:, 0] - goal[0], poses[:, 1] - goal[1], np.cos(poses[:, 2]), np.sin(poses[:, 2]))
@@ -147,21 +148,24 @@ def _distances_after(poses: np.ndarray) -> np.ndarray:
     cos_goal, sin_goal = np.cos(angle).astype(np.float32)[:, None], np.sin(angle).astype(np.float32)[:, None]
     turn = 1 - cos_goal * moves.cos + sin_goal * moves.sin
     shift_x, shift_y = x + cos * moves.x - sin * moves.y, y + sin * moves.x + cos * moves.y
-    return np.sqrt(np.maximum(shift_x**2 + shift_y**2 + np.float32(2 * SPREAD) * turn, 0))
+    distances: np.ndarray = np.sqrt(np.maximum(shift_x**2 + shift_y**2 + np.float32(2 * SPREAD) * turn, 0))
+    return distances
 
 
 def _steps_to_go(distances: np.ndarray) -> np.ndarray:
     """A pessimistic guess of the steps to the goal from `pose_distance`: so many a halving near it, linear far away."""
     near = np.minimum(distances, FAR)
-    return STEPS_PER_HALVING * np.log2(1 + near / 2) + STEPS_PER_PX * (distances - near)
+    steps: np.ndarray = STEPS_PER_HALVING * np.log2(1 + near / 2) + STEPS_PER_PX * (distances - near)
+    return steps
 
 
-def beyond_walls(poses: np.ndarray) -> np.ndarray:
+def beyond_walls(poses: Floats) -> Floats:
     """How far in px a block at poses [..., 3] reaches beyond the walls: [...]."""
     corners = to_window(OUTLINE, poses[..., None, :])
-    return np.maximum(WALLS[0] - corners, corners - WALLS[1]).max((-1, -2)).clip(0)
+    beyond: Floats = np.maximum(WALLS[0] - corners, corners - WALLS[1]).max((-1, -2)).clip(0)
+    return beyond
 
 
-def _compose(poses: np.ndarray, moves: np.ndarray) -> np.ndarray:
+def _compose(poses: Floats, moves: Floats) -> Floats:
     """Poses [..., 3] moved by `moves` [..., 3] given in their own frames."""
     return np.concatenate((to_window(moves[..., :2], poses), poses[..., 2:] + moves[..., 2:]), axis=-1)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .pusht_pushes import AGENT_RADIUS, OUTLINE, outline_distance, push_library, to_block, to_window
+
+Floats = NDArray[np.float64]
 
 CLEARANCE = AGENT_RADIUS + 11.0  # px from the agent's centre to the block on its way around
 TOUCHING = AGENT_RADIUS + 4.0  # a way that comes closer than this to the block is not free
@@ -19,13 +22,13 @@ WAYPOINTS = _CORNERS + CLEARANCE * _OUTWARD
 """[6, 2] px, in the frame of the block: the corners of the convex turns at CLEARANCE."""
 
 
-def allowed(points: np.ndarray) -> np.ndarray:
+def allowed(points: Floats) -> np.ndarray:
     """Whether the agent may go to window points [..., 2]."""
-    return np.all((points > BOUNDS[0]) & (points < BOUNDS[1]), axis=-1)
+    return np.asarray(np.all((points > BOUNDS[0]) & (points < BOUNDS[1]), axis=-1))
 
 
 @cache
-def ways_between(open_corners: tuple[bool, ...]) -> np.ndarray:
+def ways_between(open_corners: tuple[bool, ...]) -> Floats:
     """[cells, C] px: ways around the block from touching each ARC_CELL of its outline to each push of the library.
 
     open_corners [6]: which WAYPOINTS the agent may use, the others being behind a wall.
@@ -34,11 +37,12 @@ def ways_between(open_corners: tuple[bool, ...]) -> np.ndarray:
     inner = np.flatnonzero(open_corners)
     between = _shortest(between[np.ix_(inner, inner)])[0]
     around = (to_corners[:, inner, None] + between).min(1, initial=np.inf)
-    return leaves[:, None] + np.minimum(ways, (around[:, :, None] + to_starts[inner]).min(1, initial=np.inf))
+    shortest: Floats = np.minimum(ways, (around[:, :, None] + to_starts[inner]).min(1, initial=np.inf))
+    return leaves[:, None] + shortest
 
 
 @cache
-def _free_between() -> tuple[np.ndarray, ...]:
+def _free_between() -> tuple[Floats, ...]:
     """Lengths of backing off from each ARC_CELL, and of the straight ways among these places, corners and pushes."""
     edges = np.roll(OUTLINE, -1, axis=0) - OUTLINE
     lengths = np.linalg.norm(edges, axis=1)
@@ -59,7 +63,7 @@ def _free_between() -> tuple[np.ndarray, ...]:
     )
 
 
-def _shortest(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shortest(lengths: Floats) -> tuple[Floats, np.ndarray]:
     """Floyd and Warshall: shortest lengths [K, K] over all nodes, and the node [K, K] that follows on the way."""
     lengths = lengths.copy()
     np.fill_diagonal(lengths, 0)
@@ -75,7 +79,7 @@ def _shortest(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class Routes:
     """Ways for the agent around a block that stands still: straight pieces over the six waypoints."""
 
-    def __init__(self, agent: np.ndarray, block: np.ndarray) -> None:
+    def __init__(self, agent: Floats, block: Floats) -> None:
         self.block = block
         self.agent = to_block(agent, block)
         distance, foot, _ = (part[0] for part in outline_distance(self.agent[None]))
@@ -85,11 +89,12 @@ class Routes:
         self.nodes = np.concatenate((self.leave[None], corners))
         self.gaps, self.follow = _shortest(_free_lengths(self.nodes, self.nodes))
 
-    def lengths(self, targets: np.ndarray) -> np.ndarray:
+    def lengths(self, targets: Floats) -> Floats:
         """Length in px of the shortest free way from the agent to each of targets [C, 2] (frame of the block)."""
-        return self._through(targets).min(0) + np.linalg.norm(self.leave - self.agent)
+        lengths: Floats = self._through(targets).min(0) + np.linalg.norm(self.leave - self.agent)
+        return lengths
 
-    def path(self, target: np.ndarray) -> np.ndarray:
+    def path(self, target: Floats) -> Floats:
         """The shortest free way to one target [2] in the frame of the block, as window points [K, 2]."""
         last = int(self._through(target[None])[:, 0].argmin())
         points, node = [self.agent, self.leave], 0
@@ -98,11 +103,12 @@ class Routes:
             points.append(self.nodes[node])
         return to_window(np.array([*points, target]), self.block)
 
-    def _through(self, targets: np.ndarray) -> np.ndarray:
-        return self.gaps[0][:, None] + _free_lengths(self.nodes, targets)
+    def _through(self, targets: Floats) -> Floats:
+        ways: Floats = self.gaps[0][:, None] + _free_lengths(self.nodes, targets)
+        return ways
 
 
-def _free_lengths(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def _free_lengths(starts: Floats, ends: Floats) -> Floats:
     """Lengths [S, E] of the straight ways between points that do not touch the block, infinite for the others."""
     shares = np.linspace(0, 1, 24)[:, None]
     ways = starts[:, None, None] + shares * (ends[:, None] - starts[:, None, None])

@@ -171,7 +171,8 @@ class Robosuite(gymnasium.Env):
             return self._model_file
         import robosuite
 
-        return self.robosuite.model.get_xml().replace(f"{Path(robosuite.__file__).parents[1]}/", "")
+        xml: str = self.robosuite.model.get_xml()
+        return xml.replace(f"{Path(robosuite.__file__).parents[1]}/", "")
 
     def goals(self) -> np.ndarray:
         """What the arms' controllers steer to since the last step: position and axis-angle of each [arms, 6] float64.
@@ -217,7 +218,9 @@ class Robosuite(gymnasium.Env):
             set_up_rendering()
             with rendering_errors(f"robosuite's camera {self.render_camera}"):
                 add_render_context(sim)
-        return sim.render(camera_name=self.render_camera, width=self.render_size, height=self.render_size)[::-1].copy()
+        size = self.render_size
+        frame: np.ndarray = sim.render(camera_name=self.render_camera, width=size, height=size)
+        return frame[::-1].copy()
 
     def close(self) -> None:
         """Free the simulator and its OpenGL context."""

@@ -151,7 +151,8 @@ def read_scene(simulator: Any, task: str) -> Scene:
 
 def hand_rotation(yaw: float) -> np.ndarray:
     """[3, 3], the hand pointing straight down, turned by `yaw` rad about the vertical."""
-    return Rotation.from_euler("z", yaw).as_matrix() @ DOWN
+    rotation: np.ndarray = Rotation.from_euler("z", yaw).as_matrix() @ DOWN
+    return rotation
 
 
 def plan_lift(scene: Scene, style: Style, held: bool) -> Aim:

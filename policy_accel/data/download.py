@@ -136,6 +136,7 @@ def _write_validator(part: Path, response: http.client.HTTPResponse) -> None:
 
 def _read_validator(part: Path) -> str | None:
     try:
-        return json.loads(_validator_file(part).read_text())["validator"]
+        validator: str | None = json.loads(_validator_file(part).read_text())["validator"]
+        return validator
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -34,7 +34,7 @@ class Episodes:
     metadata: dict[str, Any] = field(default_factory=dict)
     episode_metadata: tuple[dict[str, Any], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         arrays = {key: np.asarray(values) for key, values in self.arrays.items()}
         ends = np.asarray(self.episode_ends)
         for problem in find_problems(arrays, ends):

@@ -116,10 +116,10 @@ class ImageStore:
         """table[indices] on `device`."""
         flat = indices.flatten()
         if self.resident:
-            return table.index_select(0, flat).unflatten(0, indices.shape)
+            return torch.unflatten(table.index_select(0, flat), 0, indices.shape)
         out = torch.empty((len(flat), *table.shape[1:]), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         torch.index_select(table, 0, flat.to(table.device), out=out)
-        return out.to(self.device, non_blocking=True).unflatten(0, indices.shape)
+        return torch.unflatten(out.to(self.device, non_blocking=True), 0, indices.shape)
 
     def fingerprint(self) -> str:
         """Tells one set of frames from another: a digest of names, shapes and up to 256 evenly spaced frames each."""

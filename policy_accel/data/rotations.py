@@ -136,4 +136,4 @@ def _split_arms(actions: Tensor, size: int, parts: str) -> Tensor:
             f"absolute actions have {size} numbers for each arm ({parts}), and these have {actions.shape[-1]}; "
             "set task.action_rotation to none for other actions."
         )
-    return actions.unflatten(-1, (-1, size))
+    return torch.unflatten(actions, -1, (-1, size))

@@ -131,7 +131,7 @@ class RowReader:
         return values
 
 
-def _decoded(replay: ReplayStore, name: str, array: zarr.Array, rows: Any) -> np.ndarray:
+def _decoded(replay: ReplayStore, name: str, array: zarr.Array[Any], rows: Any) -> np.ndarray:
     try:
         return np.asarray(array[rows])
     except MemoryError:
@@ -145,7 +145,7 @@ def _decoded(replay: ReplayStore, name: str, array: zarr.Array, rows: Any) -> np
         ) from error
 
 
-def open_array(replay: ReplayStore, name: str) -> zarr.Array:
+def open_array(replay: ReplayStore, name: str) -> zarr.Array[Any]:
     """The zarr array behind a name, unread.
 
     Raises:
@@ -215,7 +215,7 @@ def _files_below(replay: ReplayStore, name: str) -> list[str]:
     return [str(file) for file in (path / node).rglob("*") if file.is_file()]
 
 
-def _damaged_steps(array: zarr.Array) -> str:
+def _damaged_steps(array: zarr.Array[Any]) -> str:
     rows = array.chunks[0] if array.ndim else 1
     for begin in range(0, array.shape[0] if array.ndim else 0, rows):
         try:

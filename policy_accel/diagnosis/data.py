@@ -33,7 +33,7 @@ def data_facts(task: ChunkTask, config: RobotConfig) -> DataFacts:
     beyond = 0.0 if clip is None else float((actions.abs() > clip * (1.0 + _CONSTANT)).double().mean())
     return DataFacts(
         windows=task.samples,
-        episodes=len(episode.unique()),
+        episodes=len(torch.unique(episode)),
         horizon=batch.x0.shape[1],
         action_dim=batch.x0.shape[2],
         observation_dim=batch.condition.shape[2],
@@ -63,7 +63,7 @@ def explained_by_observation(
     The episodes [N] are cut into halves, each predicted from the other: windows of one episode are near copies. None
     when there is one episode. Negative where the prediction is worse than the mean.
     """
-    labels = episodes.unique()
+    labels = torch.unique(episodes)
     if len(labels) < 2:
         return None, None
     c, x = conditions.flatten(1).float(), chunks.flatten(1).float()
@@ -76,7 +76,7 @@ def explained_by_observation(
         known, asked = (c[fit] - mean) * scale, (c[test] - mean) * scale
         near = [
             torch.cdist(part, known).topk(min(NEIGHBOURS, len(known)), largest=False).indices
-            for part in asked.split(512)
+            for part in torch.split(asked, 512)
         ]
         total += float((x[test] - x[fit].mean(0)).square().sum())
         nearest += float((x[test] - x[fit][torch.cat(near)].mean(1)).square().sum())

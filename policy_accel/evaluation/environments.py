@@ -48,7 +48,7 @@ class EnvironmentSpec:
             raise UserError(f"module = '{self.module}': give a dotted module name such as 'policy_accel.envs'")
 
 
-def environment_spaces(spec: EnvironmentSpec) -> tuple[gymnasium.Space, gymnasium.Space]:
+def environment_spaces(spec: EnvironmentSpec) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
     """Observation and action space of an environment, which is made for it and closed again.
 
     Raises:

@@ -73,7 +73,8 @@ class WorkerProcess:
             raise EOFError from error
         if isinstance(message, UserError):
             raise message
-        return message
+        reply: Reply | None = message
+        return reply
 
     def has_ended(self) -> bool:
         """Whether the process is gone and everything that it sent was received."""

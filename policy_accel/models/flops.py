@@ -17,7 +17,8 @@ class _Plain(nn.Module):
 
     def forward(self, *arguments: Tensor | None) -> Tensor:
         """Call the model past its compiled form."""
-        return self.model.forward(*arguments)
+        output: Tensor = self.model.forward(*arguments)
+        return output
 
 
 def training_flops(model: nn.Module, shape: tuple[int, ...], condition_dim: int = 0) -> float:

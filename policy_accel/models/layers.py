@@ -43,10 +43,10 @@ class SelfAttention(nn.Module):
         """Attend within each image of x [B, C, H, W]."""
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         tokens = self.out(attend(self.qkv(tokens), self.heads))
-        return tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+        return torch.unflatten(tokens.transpose(1, 2), 2, x.shape[2:])
 
 
 def attend(qkv: Tensor, heads: int) -> Tensor:
     """Scaled dot-product attention from queries, keys and values side by side: [B, N, 3 C] -> [B, N, C]."""
-    q, k, v = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    q, k, v = torch.unflatten(qkv, 2, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

@@ -33,7 +33,8 @@ class ResidualLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform x [B, in]."""
-        return x + self.transform(x) if self.residual else self.transform(x)
+        hidden: Tensor = self.transform(x)
+        return x + hidden if self.residual else hidden
 
 
 class MLP(Denoiser):
@@ -56,4 +57,5 @@ class MLP(Denoiser):
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Predict [B, horizon, channels] from x of that shape, t [B] int64 and condition [B, n_obs_steps, D]."""
         parts = [x.flatten(1), self.step_encoder(t)] + ([] if condition is None else [condition.flatten(1)])
-        return self.head(self.layers(torch.cat(parts, dim=-1))).view_as(x)
+        prediction: Tensor = self.head(self.layers(torch.cat(parts, dim=-1)))
+        return prediction.view_as(x)

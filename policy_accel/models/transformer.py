@@ -97,7 +97,8 @@ class DiffusionTransformer(Denoiser):
             tgt_is_causal=self.causal_mask is not None,
             memory_is_causal=False,
         )
-        return self.head(self.norm(hidden))
+        prediction: Tensor = self.head(self.norm(hidden))
+        return prediction
 
 
 def _initialise(module: nn.Module) -> None:

@@ -59,7 +59,8 @@ class ConditionalResidualBlock(nn.Module):
             hidden = scale * hidden + bias
         else:
             hidden = hidden + film
-        return self.second(hidden) + self.residual(x)
+        output: Tensor = self.second(hidden) + self.residual(x)
+        return output
 
 
 class ConditionalUnet1d(Denoiser):
@@ -139,4 +140,5 @@ class ConditionalUnet1d(Denoiser):
             first, second, double = level.children()
             x = torch.cat([x, skips.pop()], dim=1)
             x = double(second(first(x, embedding), embedding))
-        return self.head(x).transpose(1, 2)
+        prediction: Tensor = self.head(x)
+        return prediction.transpose(1, 2)

@@ -95,7 +95,7 @@ class _Writer:
         for name in sorted(self.files):
             self.sink.put(name, self.files.pop(name).to_bytes())
 
-    def _array(self, name: str, shape: tuple[int, ...], dtype: Any, *, compressed: bool = True) -> zarr.Array:
+    def _array(self, name: str, shape: tuple[int, ...], dtype: Any, *, compressed: bool = True) -> zarr.Array[Any]:
         import numcodecs
         from zarr.codecs import BloscCodec
 
@@ -122,7 +122,7 @@ class _Writer:
         for episode in range(episodes):
             filling.add(np.frombuffer(_line(self.reader, episode), np.uint8), self._store_chunks)
 
-    def _store_chunks(self, array: zarr.Array) -> None:
+    def _store_chunks(self, array: zarr.Array[Any]) -> None:
         """Move the chunks of an array out of memory; the metadata stays, since zarr may look at it again."""
         for name in [name for name in self.files if name.startswith(f"{array.path}/") and not _is_metadata(name)]:
             self.sink.put(name, self.files.pop(name).to_bytes())
@@ -144,7 +144,7 @@ class _Writer:
 class _Filling:
     """An array that is filled in order, a whole chunk at a time."""
 
-    def __init__(self, array: zarr.Array) -> None:
+    def __init__(self, array: zarr.Array[Any]) -> None:
         self.array, self.done = array, 0
         self.chunk = np.empty(array.chunks, array.dtype)
         self.filled = 0

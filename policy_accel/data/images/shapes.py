@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policy_accel.data.images.image_set import ImageSet
 from policy_accel.errors import UserError
+
+Floats = NDArray[np.float64]
 
 DENSITIES = {
     "circle": 0.22,
@@ -100,57 +103,61 @@ def _draw(uniform: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
     background = behind[:, :, None, None] + GRADIENT * ramp[:, None]
     colour = _contrasting(BRIGHT + (1 - BRIGHT) * uniform[:, 8:11], behind)
     picture = background + coverage[:, None] * (colour[:, :, None, None] - background)
-    return np.clip(np.rint(255 * picture), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(255 * picture), 0, 255), np.uint8)
 
 
-def _contrasting(colour: np.ndarray, background: np.ndarray) -> np.ndarray:
+def _contrasting(colour: Floats, background: Floats) -> Floats:
     """Colours [N, 3], lightened on a background [N, 3] until they stand out."""
     brightness, behind = (values @ _BRIGHTNESS for values in (colour, background))
     lighter = np.minimum(1, np.maximum(1 - behind - CONTRAST, 0) / np.maximum(1 - brightness, 1e-9))[:, None]
-    return 1 - lighter * (1 - colour)
+    lightened: Floats = 1 - lighter * (1 - colour)
+    return lightened
 
 
-Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Distance = Callable[[Floats, Floats], Floats]
 
 
-def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _circle(x: Floats, y: Floats) -> Floats:
     return np.hypot(x, y) - 0.9
 
 
-def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _square(x: Floats, y: Floats) -> Floats:
     return _box(x, y, 0.7, 0.7)
 
 
-def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.maximum(-x, 0.5 * x + np.sqrt(0.75) * np.abs(y)) - 0.5
+def _triangle(x: Floats, y: Floats) -> Floats:
+    distance: Floats = np.maximum(-x, 0.5 * x + np.sqrt(0.75) * np.abs(y)) - 0.5
+    return distance
 
 
-def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.abs(np.hypot(x, y) - 0.72) - 0.22
+def _ring(x: Floats, y: Floats) -> Floats:
+    distance: Floats = np.abs(np.hypot(x, y) - 0.72) - 0.22
+    return distance
 
 
-def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _cross(x: Floats, y: Floats) -> Floats:
     return np.minimum(_box(x, y, 0.95, 0.28), _box(x, y, 0.28, 0.95))
 
 
-def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _star(x: Floats, y: Floats) -> Floats:
     """Five tips at radius 1 and five notches at 0.42: one edge, folded ten times."""
     angle = np.abs((np.arctan2(y, x) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)
     reach = np.hypot(x, y)
     notch = 0.42 * np.array([np.cos(np.pi / 5), np.sin(np.pi / 5)])
     normal = np.array([notch[1], 1 - notch[0]]) / np.hypot(notch[1], 1 - notch[0])
-    return normal[0] * (reach * np.cos(angle) - 1) + normal[1] * reach * np.sin(angle)
+    distance: Floats = normal[0] * (reach * np.cos(angle) - 1) + normal[1] * reach * np.sin(angle)
+    return distance
 
 
-def _crescent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _crescent(x: Floats, y: Floats) -> Floats:
     return np.maximum(np.hypot(x, y) - 0.95, 0.8 - np.hypot(x - 0.55, y))
 
 
-def _bar(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _bar(x: Floats, y: Floats) -> Floats:
     return _box(x, y, 0.95, 0.25)
 
 
-def _box(x: np.ndarray, y: np.ndarray, half_width: float, half_height: float) -> np.ndarray:
+def _box(x: Floats, y: Floats, half_width: float, half_height: float) -> Floats:
     return np.maximum(np.abs(x) - half_width, np.abs(y) - half_height)
 
 

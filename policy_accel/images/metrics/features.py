@@ -142,4 +142,5 @@ def _normals(stream: np.random.PCG64, count: int) -> np.ndarray:
     """Standard normal numbers [count] float64 from the stream's raw 64-bit words."""
     words = np.asarray(stream.random_raw(2 * count), dtype=np.uint64) >> np.uint64(11)
     uniform = (words.astype(np.float64) + 0.5) * 2.0**-53
-    return np.sqrt(-2 * np.log(uniform[:count])) * np.cos(2 * np.pi * uniform[count:])
+    normals: np.ndarray = np.sqrt(-2 * np.log(uniform[:count])) * np.cos(2 * np.pi * uniform[count:])
+    return normals

@@ -109,4 +109,5 @@ def _factor(covariance: Tensor) -> Tensor:
     if not bool(torch.isfinite(covariance).all()):
         raise ValueError("the covariance holds NaN or infinite values")
     values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp_min(0).sqrt()
+    factor: Tensor = vectors * values.clamp_min(0).sqrt()
+    return factor

@@ -46,7 +46,8 @@ class InceptionFeatures:
         """Features [B, 2048] float32 of `images` [B, 1 or 3, H, W] uint8, on their device."""
         self.network.to(images.device)
         with full_precision(images.device):
-            return self.network(images.expand(-1, 3, -1, -1))[0]
+            features: Tensor = self.network(images.expand(-1, 3, -1, -1))[0]
+        return features
 
 
 def inception_features(path: str | Path, *, digest: str = DIGEST) -> InceptionFeatures:

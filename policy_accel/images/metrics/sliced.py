@@ -44,6 +44,6 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, projections: int = 256, seed: in
 
 def _common_steps(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
     """Steps of two quantile functions with n and m equal jumps: rank in each [K] int64 and length [K] float64."""
-    ends = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()  # in units of 1 / (n m)
+    ends = torch.unique(torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]))  # in units of 1 / (n m)
     begins = torch.cat([ends.new_zeros(1), ends[:-1]])
     return begins // m, begins // n, (ends - begins).double() / (n * m)

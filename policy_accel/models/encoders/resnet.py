@@ -69,7 +69,8 @@ class ResNet18(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Feature maps of x [B, C, H, W]."""
         x = F.max_pool2d(F.relu(self.norm1(self.conv1(x))), 3, stride=2, padding=1)
-        return self.blocks(x)
+        maps: Tensor = self.blocks(x)
+        return maps
 
 
 class ResNetEncoder(nn.Module):
@@ -99,4 +100,5 @@ class ResNetEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features [B, feature_dim] of images [B, C, H, W] in [-1, 1]."""
-        return self.head(self.pool(self.trunk(images)))
+        features: Tensor = self.head(self.pool(self.trunk(images)))
+        return features

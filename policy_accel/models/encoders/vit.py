@@ -27,7 +27,8 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Transform tokens x [B, N, dim]."""
         x = x + self.out(attend(self.qkv(self.norm1(x)), self.heads))
-        return x + self.mlp(self.norm2(x))
+        output: Tensor = x + self.mlp(self.norm2(x))
+        return output
 
 
 class ViTEncoder(nn.Module):
@@ -71,4 +72,5 @@ class ViTEncoder(nn.Module):
         """Features [B, feature_dim] of images [B, C, H, W] in [-1, 1]."""
         patches = self.patches(images).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.token.expand(len(patches), -1, -1).to(patches.dtype), patches], dim=1)
-        return self.head(self.norm(self.blocks(tokens + self.position)[:, 0]))
+        features: Tensor = self.head(self.norm(self.blocks(tokens + self.position)[:, 0]))
+        return features

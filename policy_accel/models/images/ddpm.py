@@ -188,4 +188,5 @@ class DdpmUnet(Denoiser):
                 x = layer(x, embedding)
             else:
                 x = layer(x)
-        return self.output(F.silu(self.norm(x))).float().contiguous()
+        prediction: Tensor = self.output(F.silu(self.norm(x)))
+        return prediction.float().contiguous()

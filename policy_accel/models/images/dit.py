@@ -51,7 +51,8 @@ class TimeEmbedding(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         """Embed t [B]."""
         angles = t.float()[:, None] * self.frequencies
-        return self.mix(torch.cat([angles.cos(), angles.sin()], dim=-1))
+        embedding: Tensor = self.mix(torch.cat([angles.cos(), angles.sin()], dim=-1))
+        return embedding
 
 
 class Modulation(nn.Linear):
@@ -91,7 +92,8 @@ class Block(nn.Module):
         """Transform x [B, N, width]; embedding [B, width] has passed its non-linearity."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(embedding)
         x = x + gate_a * self.out(attend(self.qkv(normalise(x, shift_a, scale_a)), self.heads))
-        return x + gate_m * self.mlp(normalise(x, shift_m, scale_m))
+        output: Tensor = x + gate_m * self.mlp(normalise(x, shift_m, scale_m))
+        return output
 
 
 class ImageTransformer(Denoiser):
@@ -145,9 +147,9 @@ class ImageTransformer(Denoiser):
         for block in self.blocks:
             hidden = block(hidden, embedding)
         shift, scale = self.modulation(embedding)
-        pixels = self.output(normalise(hidden, shift, scale)).float()
+        pixels: Tensor = self.output(normalise(hidden, shift, scale)).float()
         # [B, rows, columns, patch row, patch column, C] -> [B, C, rows, patch row, columns, patch column]
-        pixels = pixels.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (self.side, self.side))
+        pixels = torch.unflatten(torch.unflatten(pixels, 2, (self.patch, self.patch, -1)), 1, (self.side, self.side))
         return pixels.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 

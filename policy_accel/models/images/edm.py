@@ -140,7 +140,8 @@ class Pyramid(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Convolve and halve the image."""
         # The bias is a constant, which the filter (of unit sum) leaves alone.
-        return self.halve(self.conv(image))
+        half: Tensor = self.halve(self.conv(image))
+        return half
 
 
 class EdmUnet(Denoiser):
@@ -249,4 +250,5 @@ class EdmUnet(Denoiser):
             if layer.resample is None:
                 x = torch.cat([x, skips.pop()], dim=1)
             x = layer(x, embedding)
-        return self.output(F.silu(self.norm(x))).float().contiguous()
+        prediction: Tensor = self.output(F.silu(self.norm(x)))
+        return prediction.float().contiguous()

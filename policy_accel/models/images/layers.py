@@ -33,7 +33,8 @@ def add_condition(embedding: Tensor, layer: nn.Linear | None, condition: Tensor 
         return embedding
     if layer is None:
         raise ValueError("a condition was given to a network that was built without one (condition_dim=0).")
-    return embedding + layer(condition)
+    mapped: Tensor = layer(condition)
+    return embedding + mapped
 
 
 @torch.no_grad()

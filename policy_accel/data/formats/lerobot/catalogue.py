@@ -242,7 +242,8 @@ class _Scanner:
 def _numbers(column: pa.Array, path: Path, name: str) -> np.ndarray:
     if column.null_count or not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise UserError(f"{path}: column '{name}' holds {column.type} or empty values, not numbers; correct it.")
-    return column.to_numpy(zero_copy_only=False)
+    numbers: np.ndarray = column.to_numpy(zero_copy_only=False)
+    return numbers
 
 
 def _places(found: np.ndarray, indices: np.ndarray, expected: set[int], path: Path) -> np.ndarray:

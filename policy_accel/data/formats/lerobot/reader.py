@@ -98,7 +98,8 @@ class LeRobotReader:
                 file.seek(self._lines[episode])
                 line = file.readline()
             try:
-                return json.loads(line)
+                facts: dict[str, Any] = json.loads(line)
+                return facts
             except ValueError as error:
                 raise UserError(
                     f"{self._lines_path}: line {episode + 1} is not JSON; copy the data set again."

@@ -112,4 +112,4 @@ class VideoSink(_Numbered):
         self._frames.close()
 
     def _bytes(self) -> int:
-        return self._frames.bytes
+        return int(self._frames.bytes)

@@ -80,11 +80,12 @@ def to_array(column: pa.Array, wanted: Column, where: str) -> np.ndarray:
             f"{where}: column '{wanted.name}' has {len(values)} numbers in {rows} rows, and info.json says shape "
             f"{list(wanted.feature.shape)}; correct the shape or copy the data set again."
         )
-    return values.to_numpy(zero_copy_only=False).astype(wanted.feature.dtype, copy=False).reshape(shape)
+    array: np.ndarray = values.to_numpy(zero_copy_only=False).astype(wanted.feature.dtype, copy=False).reshape(shape)
+    return array
 
 
 def _is_fixed(kind: pa.DataType) -> bool:
-    return pa.types.is_fixed_size_list(kind)
+    return bool(pa.types.is_fixed_size_list(kind))
 
 
 def _pictures(column: pa.Array, wanted: Column, where: str) -> np.ndarray:
