@@ -61,6 +61,13 @@ def register_timesteps(config: type[TimestepsConfig]) -> None:
     register_group("acceleration/timesteps", TimestepsConfig, [config])
 
 
+def register_sampler(name: str, solve: Callable[..., Tensor]) -> None:
+    """Offer a sampler as `sampling.sampler=NAME`; see `policy_accel.diffusion.samplers.register_sampler`."""
+    from policy_accel.diffusion.samplers import register_sampler
+
+    register_sampler(name, solve)
+
+
 def register_rollout_metric(name: str, metric: Callable[[Sequence[EpisodeResult]], float]) -> None:
     """Report a number of the episodes of every evaluation of a policy, under "metrics" of evaluation.json."""
     from policy_accel.evaluation.statistics import METRICS

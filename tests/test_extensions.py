@@ -17,6 +17,7 @@ import yaml
 
 from policy_accel import Policy, groups, plugins
 from policy_accel.cli import main
+from policy_accel.diffusion import samplers
 from policy_accel.evaluation import statistics
 from policy_accel.images.metrics import measure
 from policy_accel.models import registry
@@ -82,12 +83,18 @@ import torch
 from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.acceleration.timestep_distributions import TableTimes
 from policy_accel.acceleration.timesteps import TimestepsConfig
-from policy_accel.diffusion.noise import NoiseChoice
 from policy_accel.diffusion.deferred import Deferred
-from policy_accel.diffusion.noise import Noise
-from policy_accel.plugins import register_image_metric, register_noise, register_rollout_metric, register_timesteps
+from policy_accel.diffusion.noise import Noise, NoiseChoice
+from policy_accel.diffusion.samplers import levels_of, predicted
+from policy_accel.plugins import (
+    register_image_metric,
+    register_noise,
+    register_rollout_metric,
+    register_sampler,
+    register_timesteps,
+)
 
-LOUDNESS = []
+LOUDNESS, SAMPLED = [], []
 
 
 @dataclass
@@ -121,7 +128,15 @@ class Loud(NoiseChoice):
         return Deferred.of(Noise(self.factor * draw()))
 
 
+def last_guess(denoise, x, process, grid, *, target, clip, known):
+    """The clean sample that is predicted from pure noise; the other steps change nothing."""
+    SAMPLED.append(tuple(x.shape))
+    x0, _ = predicted(denoise, x, levels_of(process, grid)[0][0], known, target, clip)
+    return x0
+
+
 register_timesteps(LateConfig)
+register_sampler("last_guess", last_guess)
 register_noise(LoudConfig)
 register_rollout_metric("longest", lambda results: max(result.length for result in results))
 register_image_metric("brightness", lambda images, real: abs(float(images.float().mean() - real.float().mean())))
@@ -171,9 +186,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(plugins, "_imported", [])
     for module, name in ((registry, "_REGISTRY"), (statistics, "METRICS"), (measure, "METRICS")):
         monkeypatch.setattr(module, name, dict(getattr(module, name)))
+    known_samplers = (list(samplers.SAMPLERS), dict(samplers.DETERMINISTIC_SAMPLERS))
     known = {key: dict(group.choices) for key, group in groups._GROUPS.items()}
     environments = dict(gymnasium.registry)
     yield tmp_path
+    samplers.SAMPLERS[:] = known_samplers[0]
+    samplers.DETERMINISTIC_SAMPLERS.clear()
+    samplers.DETERMINISTIC_SAMPLERS.update(known_samplers[1])
     for key, choices in known.items():
         groups._GROUPS[key].choices.clear()
         groups._GROUPS[key].choices.update(choices)
@@ -259,6 +278,15 @@ def test_a_choice_of_noise_and_a_distribution_of_timesteps_of_ones_own_are_used(
     noised = task.objective.draw(batch, generators[1], generators[2])
     assert sys.modules["own_acceleration"].LOUDNESS == [3.0]
     assert noised.t.double().mean() == pytest.approx(66, abs=3)  # t in proportion to its number; 49.5 when uniform
+
+
+def test_a_sampler_of_ones_own_draws_the_actions(folder: Path) -> None:
+    assert main(["train", *PATHS, "plugins=[own_denoiser]", "sampling.sampler=last_guess", "run_dir=run"]) == 0
+    scored = json.loads((folder / "run" / "evaluation.json").read_text())
+    assert scored["sampler"] == "last_guess"
+    assert sys.modules["own_acceleration"].SAMPLED[0] == (2, 16, 2)
+    with pytest.raises(ValueError, match="name=ddim is another sampler"):
+        plugins.register_sampler("ddim", print)
 
 
 def test_a_measure_of_images_of_ones_own_has_its_floor(folder: Path, tmp_path: Path) -> None:

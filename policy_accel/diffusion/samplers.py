@@ -38,13 +38,13 @@ def start_scale(process: Process, grid: Grid) -> float:
     return 1.0 if preserves else first.sigma
 
 
-def _levels(process: Process, grid: Grid) -> list[tuple[Level, Level]]:
+def levels_of(process: Process, grid: Grid) -> list[tuple[Level, Level]]:
     """Where each step starts and where it leads, read without a wait per value."""
     process = process.to("cpu")
     return [(process.level(t), process.level(to)) for t, to in zip(grid.timesteps, grid.next_timesteps, strict=True)]
 
 
-def _evaluate(
+def predicted(
     denoise: Denoiser, x: Tensor, level: Level, known: Known, target: str, clip: float | None
 ) -> tuple[Tensor, Tensor]:
     """The clipped clean sample and the noise that the denoiser sees in x."""
@@ -122,12 +122,12 @@ def ddpm(
     """
     draws = iter(noise)
     reached: Level | None = None
-    for here, there in _levels(process, grid):
+    for here, there in levels_of(process, grid):
         if reached is not None and reached != here:
             x = _noised_again(x, reached, here, next(draws))
         reached = there
         x = known(x, here)
-        x0, _ = _evaluate(denoise, x, here, known, target, clip)
+        x0, _ = predicted(denoise, x, here, known, target, clip)
         ratio = here.alpha / there.alpha
         step_variance = here.sigma**2 - ratio**2 * there.sigma**2
         x0_weight = there.alpha * step_variance / here.sigma**2
@@ -153,9 +153,9 @@ def ddim(
 
     The clean sample is clipped, the direction keeps the network's own epsilon, as diffusers does by default.
     """
-    for here, there in _levels(process, grid):
+    for here, there in levels_of(process, grid):
         x = known(x, here)
-        x0, epsilon = _evaluate(denoise, x, here, known, target, clip)
+        x0, epsilon = predicted(denoise, x, here, known, target, clip)
         x = ddim_step(x0, epsilon, there)
     return known(x, CLEAN)
 
@@ -177,9 +177,9 @@ def dpm_solver_pp(
     """
     last_x0: Tensor | None = None
     last_step = math.nan
-    for here, there in _levels(process, grid):
+    for here, there in levels_of(process, grid):
         x = known(x, here)
-        x0, _ = _evaluate(denoise, x, here, known, target, clip)
+        x0, _ = predicted(denoise, x, here, known, target, clip)
         if there.sigma == 0:
             x = x0
             continue
@@ -208,9 +208,9 @@ def euler(
     for a flow's x along u: x0 and epsilon are held. Without clipping it therefore equals DDIM; with it the direction
     follows the clipped sample instead of the network's own epsilon.
     """
-    for here, there in _levels(process, grid):
+    for here, there in levels_of(process, grid):
         x = known(x, here)
-        x0, _ = _evaluate(denoise, x, here, known, target, clip)
+        x0, _ = predicted(denoise, x, here, known, target, clip)
         x = euler_step(x, x0, here, there)
     return known(x, CLEAN)
 
@@ -231,15 +231,15 @@ def heun(
     unscaled state x / alpha along sigma / alpha, where an exact denoiser's paths are straightest, or, where alpha and
     sigma add up to 1 (flow, which starts at alpha = 0), in x along sigma: those averages differ.
     """
-    levels = _levels(process, grid)
+    levels = levels_of(process, grid)
     straight = all(math.isclose(here.alpha + here.sigma, 1.0, rel_tol=1e-9) for here, _ in levels)
     for here, there in levels:
         x = known(x, here)
-        x0, _ = _evaluate(denoise, x, here, known, target, clip)
+        x0, _ = predicted(denoise, x, here, known, target, clip)
         moved = euler_step(x, x0, here, there)
         if there.sigma > 0:
             moved = known(moved, there)
-            moved_x0, _ = _evaluate(denoise, moved, there, known, target, clip)
+            moved_x0, _ = predicted(denoise, moved, there, known, target, clip)
             moved = heun_correction(x, x0, here, moved, moved_x0, there, straight=straight)
         x = moved
     return known(x, CLEAN)
@@ -251,7 +251,24 @@ DETERMINISTIC_SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "euler": euler,
     "heun": heun,
 }
-SAMPLERS = ("ddpm", *DETERMINISTIC_SAMPLERS)
+SAMPLERS = ["ddpm", *DETERMINISTIC_SAMPLERS]
+
+
+def register_sampler(name: str, solve: Callable[..., Tensor]) -> None:
+    """Make a deterministic sampler known by its name.
+
+    Args:
+        name: of the sampler.
+        solve: as `ddim`, with one evaluation of the denoiser a step. `levels_of` gives the levels of its steps, and
+            `predicted` the clean sample and the noise that the denoiser sees at one.
+
+    Raises:
+        ValueError: another sampler has this name.
+    """
+    if name in SAMPLERS:
+        raise ValueError(f"name={name} is another sampler; choose another name.")
+    DETERMINISTIC_SAMPLERS[name] = solve
+    SAMPLERS.append(name)
 
 
 def network_evaluations(sampler: str, steps: int) -> int:
