@@ -27,6 +27,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt overrides.txt
 demo: setup
 	$(VENV)/bin/policy-accel demo
 
+# Tests start many processes, each of which would compile every module again where this is set.
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup lint
 	$(RUN) pytest --numprocesses $(JOBS) --dist worksteal
 

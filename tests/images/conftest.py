@@ -5,11 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.compositions import composed_once
+from torch import nn
 
 from policy_accel.data.images import make_shapes, write_images_npz
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.track import IMAGES
+from policy_accel.models.flops import training_flops
 
+composed = composed_once(IMAGES.config)
+COUNTS: dict[tuple[object, ...], float] = {}
 TINY_DDPM = ["model.channels=8", "model.multipliers=[1,2]", "model.blocks=1", "model.heads=1", "model.dropout=0.0"]
 TINY = {
     "ddpm": [*TINY_DDPM, "model.attention_resolutions=[]"],
@@ -36,6 +41,20 @@ def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture(autouse=True)
+def operations_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of equal networks: a count takes a quarter of a second, and every run makes one."""
+
+    def count(model: nn.Module, shape: tuple[int, ...], condition_dim: int = 0) -> float:
+        sizes = tuple((name, tensor.shape) for name, tensor in model.state_dict().items())
+        key = (repr(model), sizes, tuple(shape), condition_dim)
+        if key not in COUNTS:
+            COUNTS[key] = training_flops(model, shape, condition_dim)
+        return COUNTS[key]
+
+    monkeypatch.setattr("policy_accel.images.task.training_flops", count)
+
+
 @pytest.fixture
 def tiny_images(shapes: Path, tmp_path: Path) -> Callable[..., ImageConfig]:
     """A configuration of a tiny net on 48 shapes, four updates, a handful of images measured at the end."""
@@ -43,7 +62,7 @@ def tiny_images(shapes: Path, tmp_path: Path) -> Callable[..., ImageConfig]:
     def build(*overrides: str) -> ImageConfig:
         chosen = [override.split("=")[1] for override in overrides if override.startswith("model=")]
         model = chosen[0] if chosen else "ddpm"
-        return IMAGES.config(
+        return composed(
             [
                 "task=shapes",
                 f"model={model}",

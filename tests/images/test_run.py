@@ -48,10 +48,11 @@ def interrupted(tiny_images: Build, *options: str) -> None:
         if step == 2:
             raise RuntimeError("killed")
 
-    parts = [*options, "training.checkpoint.every=2"]
+    parts = tiny_images(*options)
+    parts.training.checkpoint.every = 2
     with pytest.raises(RuntimeError, match="killed"):
-        IMAGES.train(tiny_images(*parts), after_update=crash)
-    IMAGES.train(tiny_images(*parts))
+        IMAGES.train(parts, after_update=crash)
+    IMAGES.train(parts)
 
 
 @pytest.mark.parametrize("method", METHODS)

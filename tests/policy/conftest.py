@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.compositions import composed_once
 
 from policy_accel.data import Episodes, write_zarr
 from policy_accel.data.formats.base import MemoryReader
@@ -12,6 +13,7 @@ from policy_accel.data.readers import write_episodes
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.track import ROBOT
 
+composed = composed_once(ROBOT.config)
 TINY = ["model.down_dims=[8,16]", "model.kernel_size=3", "model.step_embedding_dim=8", "training.device=cpu"]
 
 
@@ -61,6 +63,6 @@ def tiny_config(demonstrations: Path, tmp_path: Path) -> Callable[..., RobotConf
         ]
         chosen = [override for override in overrides if override.startswith("model=")]
         net = TINY[3:] if chosen and chosen != ["model=unet"] else TINY
-        return ROBOT.config([*base, *net, *overrides])
+        return composed([*base, *net, *overrides])
 
     return build

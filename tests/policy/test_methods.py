@@ -69,10 +69,11 @@ def test_a_method_trains_and_resumes_with_the_same_bits(
         if step == 2:
             raise RuntimeError("killed")
 
-    options = [*overrides(method), "training.checkpoint.every=2", f"run_dir={tmp_path / 'parts'}"]
+    parts = tiny_config(*overrides(method), f"run_dir={tmp_path / 'parts'}")
+    parts.training.checkpoint.every = 2
     with pytest.raises(RuntimeError, match="killed"):
-        ROBOT.train(tiny_config(*options), after_update=crash)
-    ROBOT.train(tiny_config(*options))
+        ROBOT.train(parts, after_update=crash)
+    ROBOT.train(parts)
     resumed = averaged(str(tmp_path / "parts"))
     assert same(whole, resumed)
 

@@ -424,8 +424,11 @@ def test_matmul_precision_is_set(toy_task: Any, config: TrainingConfig, run: Run
         torch.set_float32_matmul_precision(before)
 
 
-def test_compile_gives_the_same_loss(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
+def test_compile_gives_the_same_loss(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config.steps, config.checkpoint.every, config.validate_every = 2, 0, 0
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # no processes of 500 MB that compile one kernel
     torch._dynamo.reset()
     for name, compiled in (("eager", False), ("compiled", True)):
         task = toy_task()
