@@ -8,7 +8,7 @@ from typing import Any
 
 
 def composed_once(compose: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
-    """`compose` whose results are kept, since Hydra takes 0.2 s for each; every call gets a copy for its own run_dir."""
+    """`compose` whose results are kept, since Hydra takes 0.2 s for each; a call gets a copy for its own run_dir."""
     kept: dict[tuple[str, ...], Any] = {}
 
     def composed(overrides: list[str]) -> Any:
