@@ -68,8 +68,8 @@ class ChunkTask(Task):
             demonstrations.observations, observation_mode, demonstrations.quaternions
         )
         policy.action_normalizer = fit_action_normalizer(demonstrations.actions, action_mode, policy.action_rotation)
-        self.observations = policy.observation_normalizer(demonstrations.observations)
-        self.actions = policy.action_normalizer(demonstrations.actions)
+        self.observations: Tensor = policy.observation_normalizer(demonstrations.observations)
+        self.actions: Tensor = policy.action_normalizer(demonstrations.actions)
         self.store = demonstrations.images
         self.crop = crop
         self.goal_columns = torch.tensor(policy.goal_columns, dtype=torch.int64)

@@ -161,9 +161,10 @@ def record_evaluation(path: Path, result: dict[str, Any]) -> None:
 def evaluation_of(path: Path) -> dict[str, Any] | None:
     """The evaluation recorded beside a checkpoint, or None."""
     try:
-        return json.loads((path / "evaluation.json").read_text())
+        result = json.loads((path / "evaluation.json").read_text())
     except (OSError, ValueError):
         return None
+    return result if isinstance(result, dict) else None
 
 
 def best_checkpoint(folder: Path) -> Path | None:

@@ -136,7 +136,7 @@ class EMA:
         step = self.updates - self.config.update_after_step - 1
         if step <= 0:
             return 0.0
-        decay = 1.0 - (1.0 + step / self.config.inv_gamma) ** -self.config.power
+        decay: float = 1.0 - (1.0 + step / self.config.inv_gamma) ** -self.config.power
         return max(self.config.min_decay, min(decay, self.config.max_decay))
 
     def update(self, samples: int = 1) -> None:
