@@ -141,7 +141,7 @@ def start_assignment(
             if extra_cost is not None:
                 cost = cost + extra_cost[index.unsqueeze(-1), index.unsqueeze(-2)].to(cost)
             costs.append(_to_host(cost))
-    arrived = torch.cuda.Event(blocking=True) if data.is_cuda else None  # type: ignore[no-untyped-call]
+    arrived = torch.cuda.Event(blocking=True) if data.is_cuda else None
     if arrived is not None:
         arrived.record(torch.cuda.current_stream(data.device))
 

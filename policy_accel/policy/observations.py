@@ -83,7 +83,9 @@ class ObservationLayout:
         }
         return {STATE: numbers, **pictures}
 
-    def check(self, space: spaces.Space[Any], dim: int, images: Mapping[str, tuple[int, ...]], environment: str) -> None:
+    def check(
+        self, space: spaces.Space[Any], dim: int, images: Mapping[str, tuple[int, ...]], environment: str
+    ) -> None:
         """Compare with an environment's observation space.
 
         Args:
