@@ -30,7 +30,7 @@ from mutations import MUTATIONS, Mutation
 CHECKOUT = Path(__file__).resolve().parents[1]
 SLOW_IMPORTS = ("torch", "scipy.stats", "scipy.optimize", "hydra", "zarr", "gymnasium", "h5py", "diffusers", "pytest")
 TIMEOUT = 300
-PASSED, FAILED = 0, 1
+PASSED = 0
 
 
 class FirstFailure:
@@ -110,6 +110,16 @@ def check_texts(base: Path, mutations: list[Mutation]) -> None:
         sys.exit("\n".join(["These mutations do not fit the code; write them anew.", *lost]))
 
 
+def tasks_of(tests: tuple[str, ...], chosen: list[Mutation]) -> list[tuple[Mutation | None, tuple[str, ...]]]:
+    """Run the tests without a mutation, then with each of those that they should notice."""
+    return [(None, tests), *((mutation, tests) for mutation in chosen if mutation.tests == tests)]
+
+
+def described(row: dict[str, Any]) -> str:
+    fate = "SURVIVED" if row["killed_by"] is None else f"killed by {row['killed_by'].removeprefix('tests/')}"
+    return f"{row['file']}: {row['old']!r} -> {row['new']!r}: {fate} ({row['seconds']} s)"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="mutations whose file or old text holds this")
@@ -129,34 +139,17 @@ def main() -> int:
         check_texts(base, chosen)
         for name in SLOW_IMPORTS:
             importlib.import_module(name)
-        fork = multiprocessing.get_context("fork")
-        with fork.Pool(options.jobs, maxtasksperchild=1) as pool:
-            suites = sorted({m.tests for m in chosen})
-            for tests, (status, first, _) in zip(
-                suites, pool.imap(run_tests, [(base, None, tests) for tests in suites]), strict=True
-            ):
-                if status != PASSED:
-                    sys.exit(
-                        f"Without any mutation {' '.join(tests)} ends with status {status} at {first or 'nothing'}."
+        tasks = [task for tests in dict.fromkeys(m.tests for m in chosen) for task in tasks_of(tests, chosen)]
+        with multiprocessing.get_context("fork").Pool(options.jobs, maxtasksperchild=1) as pool:
+            results = pool.imap(run_tests, [(base, *task) for task in tasks])
+            for (mutation, tests), (status, first, seconds) in zip(tasks, results, strict=True):
+                if mutation is not None:
+                    rows.append(
+                        {**vars(mutation), "killed_by": None if status == PASSED else first, "seconds": seconds}
                     )
-            print(f"{len(suites)} sets of tests pass; {len(chosen)} mutations follow", flush=True)
-            results = pool.imap(run_tests, [(base, m, m.tests) for m in chosen])
-            for mutation, (status, first, seconds) in zip(chosen, results, strict=True):
-                killed = status != PASSED
-                by = f" by {first}" if killed else ""
-                print(
-                    f"{'killed' if killed else 'SURVIVED'} {mutation.file}: {mutation.old!r} -> {mutation.new!r}{by}",
-                    flush=True,
-                )
-                rows.append(
-                    {
-                        "file": mutation.file,
-                        "old": mutation.old,
-                        "new": mutation.new,
-                        "killed_by": first if killed else None,
-                        "seconds": seconds,
-                    }
-                )
+                    print(described(rows[-1]), flush=True)
+                elif status != PASSED:
+                    sys.exit(f"Without any mutation {' '.join(tests)} fails, pytest's status {status}: {first}")
     survivors = [row for row in rows if row["killed_by"] is None]
     print(f"{len(rows)} mutations, {len(rows) - len(survivors)} killed, {len(survivors)} survived")
     if options.output or not options.only:

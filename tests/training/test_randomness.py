@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
 from policy_accel.training.randomness import DataOrder, Generators, derive_seed, named_generator
@@ -63,22 +62,6 @@ def test_a_batch_larger_than_the_data_is_full() -> None:
     batch = DataOrder(3, 8, seed=0, device=CPU).batch(1)
     assert batch.shape == (8,)
     assert set(batch.tolist()) == {0, 1, 2}
-
-
-def test_ranks_draw_from_streams_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Assignment is local to a rank: with the same noise on every rank the pool would be no larger than one batch."""
-    alone = torch.randn(8, generator=Generators(5, torch.device("cpu")).noise)
-    assert torch.equal(alone, torch.randn(8, generator=named_generator(5, "noise")))
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
-    assert torch.equal(alone, torch.randn(8, generator=Generators(5, torch.device("cpu")).noise))
-    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
-    second = Generators(5, torch.device("cpu"))
-    assert not torch.equal(alone, torch.randn(8, generator=second.noise))
-    assert not torch.equal(
-        torch.rand(8, generator=second.time), torch.rand(8, generator=Generators(5, torch.device("cpu")).noise)
-    )
-    assert not torch.equal(torch.rand(8, generator=second.batch), torch.rand(8, generator=named_generator(5, "batch")))
 
 
 def test_batches_hold_runs_of_a_group() -> None:
