@@ -28,6 +28,14 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+@pytest.fixture
+def treasure(tmp_path: Path) -> Path:
+    """A file elsewhere that nothing may change."""
+    path = tmp_path / "treasure"
+    path.write_text("mine\n")
+    return path
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the tests on real data out for a user, who does not have it; in CI its absence is a failure."""
     if SHARED_DATA.is_dir() or os.environ.get("CI"):

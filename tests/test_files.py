@@ -86,14 +86,6 @@ def test_json_is_indented_and_ends_its_line(tmp_path: Path) -> None:
     assert text == '{\n  "b": [\n    1\n  ]\n}\n'
 
 
-@pytest.fixture
-def treasure(tmp_path: Path) -> Path:
-    """A file elsewhere that nothing may change."""
-    path = tmp_path / "treasure"
-    path.write_text("mine\n")
-    return path
-
-
 def test_text_is_appended(tmp_path: Path) -> None:
     append_text(tmp_path / "log", "one\n")
     append_text(tmp_path / "log", "two\n")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.cluster.vq import kmeans2
+from support.tensors import generator
 from torch import Tensor
 
 from policy_accel.acceleration.conditional import (
@@ -17,10 +18,6 @@ from policy_accel.acceleration.conditional import (
     ridge_mean,
 )
 from policy_accel.acceleration.noise_assignment import assign_noise, start_assignment
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def inertia(points: Tensor, labels: Tensor) -> float:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.tensors import generator
 from torch import Tensor
 
 from policy_accel.acceleration.conditional import kmeans_groups, ridge_mean
@@ -21,11 +22,6 @@ from policy_accel.acceleration.noise_assignment import assign_noise
 from policy_accel.diffusion import vp_process
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.processes import CLEAN, Level
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
 
 # --- condition leak -----------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
+from support.tensors import generator, normal
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -26,14 +27,6 @@ MOMENTS = {
     ("dot", 8): {32: (1.046, 0.250, 12.0), 112: (1.013, 0.134, 6.6), 3072: (1.000, 0.0258, 1.30)},
 }
 TABLE_ERROR = 0.002  # of the tabulated simulation, besides its printed digits
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=generator(seed), dtype=dtype)
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
+from support.tensors import generator, normal
 from torch import Tensor
 
 from policy_accel.acceleration import noise_assignment
@@ -23,14 +24,6 @@ from policy_accel.acceleration.noise_assignment import (
     assignment_statistics,
     start_assignment,
 )
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=generator(seed), dtype=dtype)
 
 
 def cost_by_hand(data: Tensor, noise: Tensor, metric: str, mask: Tensor | None = None) -> np.ndarray:

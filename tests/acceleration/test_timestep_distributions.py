@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from support.tensors import generator
 from torch import Tensor
 
 from policy_accel.acceleration.timestep_curriculum import noise_matched_positions, timestep_probabilities
@@ -26,10 +27,6 @@ from policy_accel.diffusion import vp_process
 from policy_accel.diffusion.timesteps import TimestepDistribution
 
 DRAWS = 200_000
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def assert_drawn_from(t: Tensor, p: Tensor) -> None:

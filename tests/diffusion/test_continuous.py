@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from support.tensors import f64
 from torch import Tensor
 
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
@@ -24,10 +25,6 @@ PRECONDITIONERS = [
     (40.0, 1.56224e-4, 0.499961, 0.92222, 855.264, 2.99573),
     (80.0, 3.9041e-5, 0.49999, 1.09551, 932.578, 3.68888),
 ]
-
-
-def f64(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def draws(process: SigmaProcess | FlowProcess, count: int = 400_000) -> Tensor:

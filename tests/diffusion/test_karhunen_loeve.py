@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from support.tensors import generator
 from torch import Tensor
 
 from policy_accel.diffusion import DiscreteProcess, Grid, ddim, timestep_grid, vp_process
@@ -29,10 +30,6 @@ SMALL_BETAS = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
 
 def table(text: str) -> Tensor:
     return torch.tensor([[float(x) for x in row.split()] for row in text.strip().splitlines()], dtype=torch.float64)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def process_of(betas: Tensor) -> DiscreteProcess:

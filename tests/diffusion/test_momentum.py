@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 from scipy.special import lambertw
-from torch import Tensor
+from support.tensors import f64
 
 from policy_accel.diffusion.grid import timestep_grid
 from policy_accel.diffusion.momentum import (
@@ -82,10 +82,6 @@ DISCRETE = [
     (98, 2.42857e-4, 8.32304, 64.1611, 64.1634, 0.145289, 0.00226417, 0.999997, -4.1614, -6.09055),
     (99, 2.42857e-7, 15.2308, 2029.2, 0.968339, 0.00799862, 3.94177e-6, 1, -7.6154, -12.4439),
 ]
-
-
-def f64(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("row", KERNEL, ids=lambda row: f"t={row[0]}")

@@ -1,9 +1,11 @@
-"""What the tests of robosuite share, since it takes seconds to make."""
+"""What several tests share: recordings, and a robosuite environment, which takes seconds to make."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch._dynamo  # noqa: F401  # loads Triton, whose LLVM crashes when that of Mesa's software EGL came first
 
@@ -24,6 +26,12 @@ def lift() -> Iterator[Robosuite]:
 def recorded() -> Episodes:
     """Three episodes of the expert in Lift, generated with seed 5."""
     return robosuite_demonstrations.generate(3, 5)
+
+
+@pytest.fixture(scope="session")
+def replay(shared_data: Path) -> dict[str, np.ndarray]:
+    """Published demonstrations of Push-T: state, action, keypoint, n_contacts."""
+    return dict(np.load(shared_data / "pusht_lowdim.npz"))
 
 
 @pytest.fixture(autouse=True)

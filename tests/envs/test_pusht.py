@@ -17,11 +17,6 @@ GOAL = [256.0, 256.0, np.pi / 4]
 
 
 @pytest.fixture(scope="module")
-def replay(shared_data):
-    return dict(np.load(shared_data / "pusht_lowdim.npz"))
-
-
-@pytest.fixture(scope="module")
 def env():
     return PushT()
 

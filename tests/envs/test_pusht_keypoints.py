@@ -1,14 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from policy_accel.envs.pusht_keypoints import BLOCK_KEYPOINTS, block_keypoints, keypoint_observation
-
-
-@pytest.fixture(scope="module")
-def replay(shared_data):
-    return dict(np.load(shared_data / "pusht_lowdim.npz"))
 
 
 def test_points_of_the_recorded_poses_are_the_recorded_points(replay):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import affine_transform
+from support.tensors import generator
 from torch import Tensor
 
 from policy_accel.images.augment import (
@@ -22,10 +23,6 @@ from policy_accel.images.augment import (
 )
 
 CPU = torch.device("cpu")
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def one(**done: float) -> Transforms:

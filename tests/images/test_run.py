@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support.tensors import same
 
 from policy_accel.cli import main
 from policy_accel.configuration import source_of
@@ -35,10 +36,6 @@ NEEDS = {
 
 def averaged(run_dir: str | Path, name: str = "ema") -> dict[str, torch.Tensor]:
     return load_file(Path(run_dir) / "checkpoints" / "00000004" / f"{name}.safetensors")
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(one[key], other[key]) for key in one)
 
 
 def interrupted(tiny_images: Build, *options: str) -> None:

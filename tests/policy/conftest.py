@@ -45,6 +45,12 @@ def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_demonstrations(tmp_path_factory.mktemp("data") / "walks.zarr.zip")
 
 
+@pytest.fixture(scope="session")
+def data_file(shared_data: Path) -> Path:
+    """The demonstrations of Push-T with pictures that Diffusion Policy published."""
+    return shared_data / "pusht_v7_u8.zarr.zip"
+
+
 @pytest.fixture
 def tiny_config(demonstrations: Path, tmp_path: Path) -> Callable[..., RobotConfig]:
     """A configuration of a tiny U-Net on made-up demonstrations, four updates, nothing evaluated."""

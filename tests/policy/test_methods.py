@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.tensors import same
 
 from policy_accel.acceleration.assigned_noise import AssignedNoise
 from policy_accel.acceleration.build import build_objective
@@ -44,10 +45,6 @@ def overrides(method: str) -> list[str]:
 
 def averaged(run_dir: str) -> dict[str, torch.Tensor]:
     return load_file(Path(run_dir) / "checkpoints" / "00000004" / "ema.safetensors")
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.fixture(scope="module")

@@ -99,11 +99,6 @@ def recipe() -> RobotConfig:
     return ROBOT.config(["recipe=diffusion_policy"])
 
 
-@pytest.fixture(scope="module")
-def data_file(shared_data: Path) -> Path:
-    return shared_data / "pusht_v7_u8.zarr.zip"
-
-
 @pytest.mark.parametrize("name", REFERENCE)
 def test_value(recipe: RobotConfig, name: str) -> None:
     resolved = flatten(ROBOT.record(recipe))[name]

@@ -26,11 +26,6 @@ FULL_RATE_TOLERANCE = 3e-4
 
 
 @pytest.fixture(scope="module")
-def data_file(shared_data: Path) -> Path:
-    return shared_data / "pusht_v7_u8.zarr.zip"
-
-
-@pytest.fixture(scope="module")
 def data(data_file: Path) -> PushT:
     return PushT(data_file)
 

@@ -15,14 +15,6 @@ from policy_accel.training.metrics import read_metrics
 Run = Callable[..., Trained]
 
 
-@pytest.fixture
-def treasure(tmp_path: Path) -> Path:
-    """A file elsewhere that nothing may change."""
-    path = tmp_path / "treasure"
-    path.write_text("mine\n")
-    return path
-
-
 @pytest.mark.parametrize("dangling", [False, True])
 def test_a_lock_that_is_a_link_is_refused(
     toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path, treasure: Path, dangling: bool

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -9,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from policy_accel.data.formats.base import Feature
 from policy_accel.data.formats.lerobot import open_lerobot
 from policy_accel.errors import UserError
+
+from .conftest import png
 
 KEYS = {
     "state": "observation.state",
@@ -26,12 +26,6 @@ KEYS = {
     "images.top": "observation.images.top",
 }
 VERSIONS = pytest.mark.parametrize("version", ["v2.1", "v3.0"])
-
-
-def png(pixels):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def assert_all_episodes(made, keys):
