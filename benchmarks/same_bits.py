@@ -1,7 +1,7 @@
 """Proves that a change of the code left every number alone: SHA-256 of weights and samples of every method.
 
-    python benchmarks/same_bits.py record before.json      # on the old code
-    python benchmarks/same_bits.py check before.json       # on the new code; exit status 1 names what differs
+    python benchmarks/same_bits.py record benchmarks/results/same_bits_cpu.json    # on the old code
+    python benchmarks/same_bits.py check benchmarks/results/same_bits_cpu.json     # on the new: names what differs
 
 Every method preset of both tracks, and settings that take other ways through the core, train 30 updates of a small
 net; then actions are predicted, or images drawn. Only the command line and `policy_accel.Policy` are used, so that the
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from results import write_result
 from safetensors.torch import load_file
 
 from policy_accel import Policy
@@ -220,9 +221,7 @@ def main() -> int:
     torch.set_num_threads(1)
     found = measure(options.only)
     if options.action == "record":
-        record = {"torch": torch.__version__, "processor": torch.backends.cpu.get_cpu_capability(), "runs": found}
-        options.file.write_text(json.dumps(record, indent=1) + "\n")
-        print(f"{len(found)} runs recorded in {options.file}")
+        write_result(options.file, {"instructions": torch.backends.cpu.get_cpu_capability(), "runs": found})
         return 0
     known = json.loads(options.file.read_text())["runs"]
     wanted = {name: entry for name, entry in known.items() if options.only in name}
