@@ -98,7 +98,7 @@ def run_one(options: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
             "updates": trained.step,
             **{cost: costs[trained.step][cost] for cost in COSTS},
             "last_loss": costs[trained.step]["loss"],
-            "network_evaluations_per_image": config.sampling.network_evaluations,
+            "network_evaluations_per_image": final["network_evaluations"],
             "curve": curve,
             "final": {"average": best, "images": final["images"], "measures": final["measures"]},
             "scores_of_averages": scores,

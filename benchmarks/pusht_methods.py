@@ -96,7 +96,6 @@ def run_one(options: argparse.Namespace, method: str) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    from policy_accel.diffusion.sampling import SamplingConfig
     from policy_accel.policy.evaluate import Recorded
     from policy_accel.policy.run import build_evaluator
     from policy_accel.policy.track import ROBOT
@@ -114,7 +113,7 @@ def run_one(options: argparse.Namespace, method: str) -> dict[str, Any]:
         discrete = config.diffusion.family == "ddpm"
         plans = [("ddim", n) for n in options.evaluations] + ([("ddpm", 100)] if discrete else [])
         for sampler, steps in plans:
-            config.sampling = SamplingConfig(sampler, steps, "trailing")
+            config.sampling = dataclasses.replace(config.sampling, sampler=sampler, steps=steps, spacing="trailing")
             evaluator = build_evaluator(config, loaded.policy, run_dir, Recorded(loaded.env_args))
             assert evaluator is not None
             began = time.perf_counter()

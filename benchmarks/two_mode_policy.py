@@ -48,9 +48,8 @@ from policy_accel.acceleration.config import AccelerationConfig
 from policy_accel.acceleration.diagnostics import condition_leak
 from policy_accel.acceleration.nearest_choice import NearestNoiseConfig
 from policy_accel.acceleration.noise_choices import NoiseConfig
-from policy_accel.diffusion.config import DiffusionConfig
-from policy_accel.diffusion.objective import Batch, Objective
-from policy_accel.diffusion.sampling import SamplingConfig, sample
+from policy_accel.diffusion import Batch, Objective, Sampler
+from policy_accel.diffusion.config import DiffusionConfig, SamplingConfig
 from policy_accel.models import MLP, Denoiser, MLPConfig
 from policy_accel.training.devices import choose_device
 from policy_accel.training.ema import EMAConfig
@@ -192,9 +191,8 @@ def sampled(model: Denoiser, objective: Objective, law: str, device: torch.devic
     modes = torch.stack([mode(observations, 1.0), mode(observations, -1.0)], dim=1).to(device)
     found: dict[str, Any] = {"probability_error": {}, "distance": {}, "minority_ratio": {}}
     for evaluations in EVALUATIONS:
-        chunks = sample(
-            lambda x, t: model(x, t, condition), noise, objective, SamplingConfig(sampler="euler", steps=evaluations)
-        )
+        sampler = Sampler(objective, SamplingConfig(sampler="euler", steps=evaluations, clip_sample=None))
+        chunks = sampler(lambda x, t: model(x, t, condition), noise)
         difference = chunks.view(OBSERVATIONS, DRAWS, 1, HORIZON, ACTION_DIM) - modes.unsqueeze(1)
         square, nearest = difference.square().mean((-2, -1)).min(dim=2)
         plus = (nearest == 0).double().mean(1).cpu()

@@ -22,16 +22,12 @@ FILES = {"evaluation.json"}
 SPEAKERS = {"UserError", "naming", "one_of", "check_choice", "refuse_idle"}
 UNKNOWN = "\0"  # stands in a message for a value that only a run knows
 OF_THE_SETTINGS = {"config.py", "build.py"}
-NOT_YET = {
-    "sampler.py",
-    "sampling.py",
-}
-SOURCES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name not in NOT_YET]
+SOURCES = sorted(PACKAGE.rglob("*.py"))
 LIBRARIES = [
     path
     for room in ("acceleration", "diffusion")
     for path in sorted((PACKAGE / room).glob("*.py"))
-    if path in SOURCES and path.name not in OF_THE_SETTINGS
+    if path.name not in OF_THE_SETTINGS
 ]
 
 

@@ -83,7 +83,6 @@ def run_sample(options: argparse.Namespace) -> int:
     """
     import torch
 
-    from policy_accel.diffusion.sampling import check_resamplings
     from policy_accel.images.pictures import shown_scale
     from policy_accel.images.track import IMAGES
     from policy_accel.plugins import import_plugins
@@ -96,7 +95,12 @@ def run_sample(options: argparse.Namespace) -> int:
     training = loaded.config.training
     use_device(device, threads=training.threads, matmul_precision=training.matmul_precision)
     generator = _generator(options, loaded, device, training.precision if device.type == "cuda" else "fp32")
-    check_resamplings(options.resamplings, generator.sampling)
+    sampler = generator.sampler.config.sampler
+    if options.resamplings != 1 and sampler != "ddpm":
+        raise UserError(
+            f"--resamplings {options.resamplings} adds noise again after each step, which only --sampler ddpm does, "
+            f"not {sampler}; choose it, or leave out --resamplings."
+        )
     pictures, mask = _given(options, loaded)
     count = options.count or (COUNT if pictures is None else len(pictures))
     indices = range(options.start, options.start + count)
@@ -133,7 +137,7 @@ def run_sample(options: argparse.Namespace) -> int:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Raise UserError for arguments that are out of range or do not go together."""
-    for name, least in (("count", 1), ("start", 0), ("batch_size", 1)):
+    for name, least in (("count", 1), ("start", 0), ("batch_size", 1), ("resamplings", 1)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} {value} must be at least {least}.")
@@ -177,17 +181,15 @@ def _generator(options: argparse.Namespace, loaded: LoadedImageRun, device: Any,
     generator = ImageGenerator(
         loaded.model,
         shape=loaded.shape,
-        objective=loaded.objective.to("cpu"),
-        sampling=dataclasses.replace(loaded.config.sampling, **asked),
+        sampler=dataclasses.replace(loaded.sampler, config=dataclasses.replace(loaded.config.sampling, **asked)),
         seed=options.seed,
         classes=len(loaded.classes),
         condition_dim=loaded.condition_dim,
-        clip=loaded.config.diffusion.clip_sample,
         batch_size=options.batch_size or loaded.config.evaluation.batch_size,
         device=device,
         precision=precision,
     )
-    check_guidance(dataclasses.replace(loaded.config, sampling=generator.sampling))
+    check_guidance(dataclasses.replace(loaded.config, sampling=generator.sampler.config))
     return generator
 
 
@@ -235,17 +237,20 @@ def _draw(
     mask: Tensor | None,
 ) -> Iterator[Tensor]:
     """x0 [<= batch_size, C, H, W] batch by batch, with progress in evaluations of the network."""
+    from policy_accel.images.guidance import evaluations_per_step
     from policy_accel.progress import Progress
 
     batches = math.ceil(len(indices) / generator.batch_size)
     asked = {"strength": _strength(options), "resamplings": options.resamplings}
-    progress = Progress("sample", batches * generator.evaluations(**asked), unit="evaluation")
+    sampler = generator.sampler
+    per_step = evaluations_per_step(sampler.config.guidance)
+    progress = Progress("sample", batches * sampler.network_evaluations(**asked), unit="evaluation")
     image = None if sources is None else sources.float() / 127.5 - 1.0
     keep = None if mask is None else ~mask[None, None]
     done = 0
     try:
         for x0 in generator.batches(
-            indices, labels, image=image, keep=keep, watch=lambda *_: progress.advance(), **asked
+            indices, labels, image=image, keep=keep, watch=lambda *_: progress.advance(per_step), **asked
         ):
             done += len(x0)
             progress.to(progress.done, f"{done} of {len(indices)} images")
@@ -297,10 +302,7 @@ def _record(
     seconds: float,
 ) -> dict[str, Any]:
     """How the images were made."""
-    from policy_accel.images.guidance import evaluations_per_step
-
     given = options.edit or options.inpaint
-    per_step = evaluations_per_step(generator.sampling.guidance)
     return {
         "run": str(options.run_dir),
         "step": loaded.step,
@@ -310,8 +312,8 @@ def _record(
         "start": options.start,
         "labels_in_turn": list(turns),
         "class_names": [loaded.classes[turn] for turn in turns],
-        **dataclasses.asdict(generator.sampling),
-        "network_evaluations": generator.evaluations(_strength(options), options.resamplings) * per_step,
+        **dataclasses.asdict(generator.sampler.config),
+        "network_evaluations": generator.sampler.network_evaluations(_strength(options), options.resamplings),
         "edit": None if options.edit is None else str(options.edit),
         "inpaint": None if options.inpaint is None else str(options.inpaint),
         "mask": options.mask,

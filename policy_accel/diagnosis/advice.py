@@ -18,7 +18,7 @@ grid        The same at the first time of the sampler's grid, where the last tra
 target      Predicted noise, and alpha / sigma below `FAINT` where sampling starts: the first predicted sample is the
             network's error times sigma / alpha.
 range       More than `WASTED` of the times outside the useful range of log-SNR.
-clip        More than `CLIPPED` of the normalised actions beyond diffusion.clip_sample.
+clip        More than `CLIPPED` of the normalised actions beyond sampling.clip_sample.
 constant    Dimensions that never change.
 determined  More than `DETERMINED` of the chunks' variance predicted from the observation.
 
@@ -193,10 +193,10 @@ def _data(diagnosis: Diagnosis) -> Iterator[Advice]:
     data = diagnosis.data
     if data.clipped > CLIPPED:
         sentence = (
-            f"{data.clipped:.1%} of the normalised actions lie beyond diffusion.clip_sample={data.clip_sample:g}, "
+            f"{data.clipped:.1%} of the normalised actions lie beyond sampling.clip_sample={data.clip_sample:g}, "
             "which the sampler never exceeds; lift the bound."
         )
-        yield Advice("clip", "change", sentence, (command(diagnosis, "diffusion.clip_sample=null"),))
+        yield Advice("clip", "change", sentence, (command(diagnosis, "sampling.clip_sample=null"),))
     for name, constant in (("action", data.constant_actions), ("observation", data.constant_observations)):
         if constant:
             listed = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")

@@ -29,7 +29,7 @@ def data_facts(task: ChunkTask, config: RobotConfig) -> DataFacts:
     x = batch.x0.flatten(1).double()
     covariance = (x - x.mean(0)).T @ (x - x.mean(0))
     linear, neighbours = explained_by_observation(batch.condition, batch.x0, episode[picked], config.seed)
-    clip, actions = config.diffusion.clip_sample, task.actions.double()
+    clip, actions = config.sampling.clip_sample, task.actions.double()
     beyond = 0.0 if clip is None else float((actions.abs() > clip * (1.0 + _CONSTANT)).double().mean())
     return DataFacts(
         windows=task.samples,

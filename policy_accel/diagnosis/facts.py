@@ -20,7 +20,7 @@ class DataFacts:
         episodes than those of the prediction, by ridge regression and by the mean of the 8 nearest; None with one
         episode.
     action_std: of each dimension. action_rms: over all of them. clipped: share of the actions beyond
-        diffusion.clip_sample. constant_*: dimensions that never change.
+        sampling.clip_sample. constant_*: dimensions that never change.
     """
 
     windows: int

@@ -30,7 +30,7 @@ from policy_accel.acceleration.timestep_curriculum import noise_matched_position
 from policy_accel.acceleration.timesteps import CurriculumConfig
 from policy_accel.diagnosis.data import data_facts
 from policy_accel.diagnosis.facts import INDEPENDENT, Diagnosis, LevelFacts, NoiseFacts, ScheduleFacts
-from policy_accel.diffusion import Batch, DiscreteProcess, Process, Repetition
+from policy_accel.diffusion import Batch, DiscreteProcess, Process, Repetition, Sampler
 from policy_accel.diffusion.deferred import Deferred
 from policy_accel.diffusion.noise import Noise, NoiseChoice
 from policy_accel.diffusion.processes import Level
@@ -188,7 +188,7 @@ def diagnose(
         tuple(measured),
         refused,
         _level_facts(task, config, kept),
-        _schedule_facts(task.objective.process, config),
+        _schedule_facts(Sampler(task.objective, config.sampling), config),
     )
 
 
@@ -304,9 +304,9 @@ def _own_times(process: Process, seed: int) -> Tensor:
     return process.times().draw((DRAWN_TIMES,), named_generator(seed, "diagnosis", "times"), 0.0)
 
 
-def _schedule_facts(process: Process, config: RobotConfig) -> ScheduleFacts:
+def _schedule_facts(sampler: Sampler, config: RobotConfig) -> ScheduleFacts:
+    process, grid = sampler.objective.process, sampler.grid
     if isinstance(process, DiscreteProcess):
-        process = process.to("cpu")
         timesteps = config.acceleration.timesteps
         curriculum = timesteps if isinstance(timesteps, CurriculumConfig) else CurriculumConfig()
         positions = noise_matched_positions(process.log_snr) if curriculum.positions == "noise" else None
@@ -324,14 +324,13 @@ def _schedule_facts(process: Process, config: RobotConfig) -> ScheduleFacts:
         }
     else:
         coverage = {"its own": snr_coverage(process.log_snr_at(_own_times(process, config.seed)))}
-    grid = config.sampling.grid(process)
     start = process.level(grid.timesteps[0])
     return ScheduleFacts(
         config.diffusion.family,
         config.diffusion.target,
         config.sampling.sampler,
         config.sampling.spacing,
-        config.sampling.network_evaluations,
+        sampler.network_evaluations(),
         float(grid.timesteps[0]),
         start.alpha / start.sigma,
         USEFUL_LOG_SNR,

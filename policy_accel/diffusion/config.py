@@ -1,14 +1,17 @@
-"""The forward process and its target as settings, for every track."""
+"""The forward process, its target and the way it is sampled as settings, for every track."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
+from policy_accel.diffusion.grid import SPACINGS
 from policy_accel.diffusion.processes import Process, vp_process
+from policy_accel.diffusion.samplers import SAMPLERS
 from policy_accel.errors import UserError, naming, one_of, refuse_idle
 
 FAMILIES = ("ddpm", "edm", "vp", "ve", "flow")
+HEUN_RATIO, HEUN_STEPS = 100.0, 50
 
 
 @dataclass
@@ -27,8 +30,6 @@ class DiffusionConfig:
     beta_end: float = 0.02
     target: str = "epsilon"
     """ddpm: epsilon, sample or v. edm, vp, ve: edm, epsilon, negative_epsilon or sample. flow: flow or sample."""
-    clip_sample: float | None = 1.0
-    """Bound of the predicted sample while sampling, in normalised units; null for none."""
 
     def process(self) -> Process:
         """The forward process, without accelerations.
@@ -36,10 +37,8 @@ class DiffusionConfig:
         Raises:
             UserError: an unknown family, or settings of it out of range.
         """
-        if self.clip_sample is not None and not self.clip_sample > 0:
-            raise UserError(f"diffusion.clip_sample={self.clip_sample} must be positive, or null for none.")
         one_of("diffusion.family", self.family, FAMILIES)
-        of_all = {"family", "target", "clip_sample"}
+        of_all = {"family", "target"}
         of_ddpm = {"schedule", "timesteps", *(("beta_start", "beta_end") if self.schedule == "linear" else ())}
         used = of_all | of_ddpm if self.family == "ddpm" else of_all
         because = f"diffusion.schedule={self.schedule}" if self.family == "ddpm" else f"diffusion.family={self.family}"
@@ -50,3 +49,33 @@ class DiffusionConfig:
         if self.family == "flow":
             return FlowProcess()
         return SigmaProcess(self.family)
+
+
+@dataclass
+class SamplingConfig:
+    """How a sample is drawn from a trained model."""
+
+    sampler: str = "ddim"
+    """ddpm (stochastic), ddim, dpm_solver++, euler or heun (for edm, vp, ve and flow)."""
+    steps: int = 8
+    """Steps of a sample; heun evaluates the network 2 steps - 1 times, the others once a step."""
+    spacing: str = SPACINGS[0]
+    """Which training times of a discrete process they use: leading, trailing or linspace."""
+    clip_sample: float | None = 1.0
+    """Bound of the predicted sample, in normalised units; null for none."""
+
+    def check(self, process: Process) -> None:
+        """Raise UserError unless this can sample `process`."""
+        one_of("sampling.sampler", self.sampler, SAMPLERS)
+        if self.clip_sample is not None and not self.clip_sample > 0:
+            raise UserError(f"sampling.clip_sample={self.clip_sample} must be positive, or null for none.")
+        with naming("sampling", timesteps="diffusion.timesteps"):
+            grid = process.grid(self.steps, self.spacing)
+        if process.timesteps is not None and self.sampler == "heun" and self.steps < HEUN_STEPS:
+            first = process.level(grid.timesteps[0])
+            if first.sigma > HEUN_RATIO * first.alpha:
+                raise UserError(
+                    f"sampling.sampler=heun averages slopes along sigma / alpha, which starts at "
+                    f"{first.sigma / first.alpha:.0f} on this schedule (EDM's starts at 80) and needs at least "
+                    f"{HEUN_STEPS} steps there, not sampling.steps={self.steps}; choose ddim or dpm_solver++."
+                )

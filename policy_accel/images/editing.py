@@ -32,7 +32,7 @@ def edit(
         generator: the model and how it samples.
         images: x0 [n, C, H, W] in the data's units.
         strength: share of the sampler's steps, in (0, 1]: little changes little, 1 leaves next to nothing (see
-            `policy_accel.diffusion.sampling.sample`).
+            `policy_accel.diffusion.Sampler`).
         indices: [n]; the noise of an edit is that of (seed, index).
         labels: class of each result [n] int64, or None.
         watch: see `ImageGenerator.draw`.
@@ -41,7 +41,7 @@ def edit(
         float32 [n, C, H, W] on the CPU in the data's units.
 
     Raises:
-        UserError: a strength outside (0, 1].
+        ValueError: a strength outside (0, 1].
     """
     _check_images(generator, images, indices)
     return torch.cat(list(generator.batches(indices, labels, image=images, strength=strength, watch=watch)))
@@ -77,7 +77,7 @@ def inpaint(
         float32 [n, C, H, W] on the CPU in the data's units.
 
     Raises:
-        UserError: a strength outside (0, 1], or resamplings that the sampler cannot do.
+        ValueError: a strength outside (0, 1], or resamplings that the sampler cannot do.
     """
     _check_images(generator, images, indices)
     if mask.shape not in {images.shape[-2:], (len(images), *images.shape[-2:])}:

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from policy_accel.data.images.cache import default_cache
-from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
-from policy_accel.images.generate import ImageSamplingConfig, generate_batches
+from policy_accel.images.generate import ImageSampler, generate_batches
 from policy_accel.images.metrics import MetricsConfig, Quality
 from policy_accel.images.metrics import score as score_of
 from policy_accel.images.pictures import forming_video, grid, shown_scale, write_png
@@ -62,13 +61,11 @@ class ImageEvaluator:
 
     Args:
         split: real images: the training ones are the reference, the held-out ones the floor.
-        objective: of the training.
-        sampling: sampler, steps, guidance.
+        sampler: of the training's objective.
         config: how many.
         representation: pixels or latents.
         classes: of a conditional model, else 0.
         condition_dim: numbers of the model's condition.
-        clip: bound of the predicted sample, or None.
         precision: fp32 or bf16.
         run_dir: sample grids go to its folder samples.
         last_step: the step at whose evaluation the full form is due.
@@ -82,22 +79,20 @@ class ImageEvaluator:
         self,
         split: ImageSplit,
         *,
-        objective: Objective,
-        sampling: ImageSamplingConfig,
+        sampler: ImageSampler,
         config: ImageEvaluationConfig,
         representation: Representation,
         classes: int,
         condition_dim: int,
-        clip: float | None,
         precision: str,
         run_dir: Path,
         last_step: int,
         device: torch.device | str,
     ) -> None:
         config.check()
-        self.split, self.objective, self.sampling, self.config = split, objective, sampling, config
+        self.split, self.sampler, self.config = split, sampler, config
         self.representation, self.classes, self.condition_dim = representation, classes, condition_dim
-        self.clip, self.precision, self.run_dir, self.last_step = clip, precision, run_dir, last_step
+        self.precision, self.run_dir, self.last_step = precision, run_dir, last_step
         for name in ("samples", "curve_samples"):
             if getattr(config, name) > len(split.train):
                 raise UserError(
@@ -126,12 +121,10 @@ class ImageEvaluator:
         """What every call of the generation takes."""
         return {
             "shape": self.split.train.shape,
-            "objective": self.objective.to("cpu"),
-            "sampling": self.sampling,
+            "sampler": self.sampler,
             "seed": self.config.seed,
             "classes": self.classes,
             "condition_dim": self.condition_dim,
-            "clip": self.clip,
             "batch_size": self.config.batch_size,
             "device": next(model.parameters()).device,
             "precision": self.precision,
@@ -199,10 +192,10 @@ class ImageEvaluator:
             "images": count,
             "score_images": few if short else count,
             "measures": measures,
-            "sampler": self.sampling.sampler,
-            "sampling_steps": self.sampling.steps,
-            "guidance": self.sampling.guidance,
-            "network_evaluations": self.sampling.network_evaluations,
+            "sampler": self.sampler.config.sampler,
+            "sampling_steps": self.sampler.config.steps,
+            "guidance": self.sampler.config.guidance,
+            "network_evaluations": self.sampler.network_evaluations(),
             "seed": self.config.seed,
             "seconds": time.perf_counter() - began,
         }

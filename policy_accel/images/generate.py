@@ -6,16 +6,16 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from policy_accel.diffusion.objective import Objective
+from policy_accel.diffusion import Sampler
+from policy_accel.diffusion.config import SamplingConfig
 from policy_accel.diffusion.processes import Level
-from policy_accel.diffusion.samplers import network_evaluations, unchanged
-from policy_accel.diffusion.sampling import SamplingConfig, last_part, sample
+from policy_accel.diffusion.samplers import unchanged
 from policy_accel.errors import UserError
 from policy_accel.images.guidance import Model, class_condition, evaluations_per_step, guided
 from policy_accel.progress import Progress
@@ -42,10 +42,16 @@ class ImageSamplingConfig(SamplingConfig):
                 f"sampling.guidance={self.guidance} needs a model that was trained on classes; leave it at 1."
             )
 
-    @property
-    def network_evaluations(self) -> int:
-        """Evaluations of the network for one image."""
-        return super().network_evaluations * evaluations_per_step(self.guidance)
+
+@dataclass(frozen=True)
+class ImageSampler(Sampler):
+    """A sampler of images, with guidance in its settings."""
+
+    config: ImageSamplingConfig = field(default_factory=ImageSamplingConfig)
+
+    def network_evaluations(self, strength: float = 1.0, resamplings: int = 1) -> int:
+        """Evaluations of the network for one image: with guidance two for each prediction."""
+        return super().network_evaluations(strength, resamplings) * evaluations_per_step(self.config.guidance)
 
 
 @dataclass(frozen=True)
@@ -55,28 +61,24 @@ class ImageGenerator:
     Args:
         model: `model(x [B, C, H, W], t [B], condition [B, D] | None)`, on `device`, in eval mode.
         shape: (C, H, W).
-        objective: of the training.
-        sampling: sampler, steps, guidance.
+        sampler: of the training's objective.
         seed: with an image's index it decides the image's noise.
         classes: of the model; 0 without.
         condition_dim: D; 0 for none.
-        clip: bound of the predicted sample in the data's units, or None.
         batch_size: images at a time. It changes an image by no more than the rounding of the network.
         device: of the model.
         precision: fp32, or bf16 autocast.
 
     Raises:
-        UserError: sampling that does not go with the objective or the classes.
+        UserError: guidance that does not go with the classes.
     """
 
     model: Model
     shape: tuple[int, int, int]
-    objective: Objective
-    sampling: ImageSamplingConfig
+    sampler: ImageSampler
     seed: int
     classes: int = 0
     condition_dim: int = 0
-    clip: float | None = None
     batch_size: int = BATCH_SIZE
     device: torch.device | str = "cpu"
     precision: str = "fp32"
@@ -84,13 +86,7 @@ class ImageGenerator:
     def __post_init__(self) -> None:
         if getattr(self.model, "training", False):
             raise ValueError("the model is in training mode, in which dropout is at work; call model.eval() first")
-        self.sampling.check(self.objective.process)
-        self.sampling.check_classes(self.classes)
-
-    def evaluations(self, strength: float = 1.0, resamplings: int = 1) -> int:
-        """How often the sampler asks for a prediction; each one is 2 evaluations of the network with guidance."""
-        steps = last_part(self.sampling.grid(self.objective.process), strength).timesteps
-        return resamplings * network_evaluations(self.sampling.sampler, len(steps))
+        self.sampler.config.check_classes(self.classes)
 
     def noise(self, indices: Sequence[int]) -> Iterator[Tensor]:
         """Standard normal draws [n, C, H, W] of the images `indices`, on the device: x_T, then one for each step.
@@ -122,17 +118,18 @@ class ImageGenerator:
             indices: [n], which images.
             labels: [n] int64, or None for the null class.
             image: [n, C, H, W] to start from or to keep parts of, in the data's units; None to generate.
-            strength: share of the steps taken from `image`, in (0, 1]; see `policy_accel.diffusion.sampling.sample`.
+            strength: share of the steps taken from `image`, in (0, 1]; see `policy_accel.diffusion.Sampler`.
             keep: bool, broadcastable to [n, C, H, W]: True where `image` is given and stays. At every level it is
                 given with the noise of that level, which is the image's own x_T.
             resamplings: how often each step is taken; see there.
             watch: `watch(number, x)` is shown the input x [n, C, H, W] of the network at every evaluation.
         """
-        if labels is None and evaluations_per_step(self.sampling.guidance) > 1:
-            raise UserError(f"sampling.guidance={self.sampling.guidance} has no effect without labels; give some.")
+        guidance = self.sampler.config.guidance
+        if labels is None and evaluations_per_step(guidance) > 1:
+            raise UserError(f"sampling.guidance={guidance} has no effect without labels; give some.")
         condition = class_condition(labels, len(indices), classes=self.classes, condition_dim=self.condition_dim)
         condition = None if condition is None else condition.to(self.device)
-        denoise = guided(self.model, condition, self.sampling.guidance)
+        denoise = guided(self.model, condition, guidance)
         draws = self.noise(indices)
         first = next(draws)
         image = None if image is None else image.to(self.device)
@@ -149,14 +146,11 @@ class ImageGenerator:
             return denoise(x, t)
 
         with torch.no_grad(), self._autocast():
-            return sample(
+            return self.sampler(
                 watched,
                 itertools.chain([first], draws),
-                self.objective,
-                self.sampling,
-                clip=self.clip,
                 known=unchanged if mask is None else known,
-                image=image if mask is None or strength < 1.0 else None,
+                start=image if mask is None or strength < 1.0 else None,
                 strength=strength,
                 resamplings=resamplings,
             )
@@ -208,8 +202,8 @@ def generate_batches(
     """Generate the images `indices`, at most `batch_size` in memory at a time.
 
     Args:
-        model: the denoiser; it and `options` (shape, objective, sampling, seed, classes, condition_dim, clip,
-            batch_size, device, precision) are the fields of `ImageGenerator`.
+        model: the denoiser; it and `options` (shape, sampler, seed, classes, condition_dim, batch_size, device,
+            precision) are the fields of `ImageGenerator`.
         indices: image i has the noise of (seed, i).
         labels: class of each image, [n] int64; None for a model without classes, or for the null class.
         progress: advanced by images.

@@ -15,7 +15,7 @@ from policy_accel.errors import UserError
 from policy_accel.evaluation.video import VideoWriter
 from policy_accel.files import explained, new_path, replacing
 from policy_accel.images.generate import ImageGenerator
-from policy_accel.images.guidance import Model
+from policy_accel.images.guidance import Model, evaluations_per_step
 
 BACKGROUND = 255
 LATENT_RANGE = (0.01, 0.99)
@@ -152,7 +152,9 @@ def forming_video(
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     generator = ImageGenerator(model, **options)
-    every = math.ceil(generator.evaluations() / MOST_FRAMES)
+    sampler = generator.sampler
+    predictions = sampler.network_evaluations() // evaluations_per_step(sampler.config.guidance)
+    every = math.ceil(predictions / MOST_FRAMES)
     films: list[list[Tensor]] = []
 
     def watch(evaluation: int, x: Tensor) -> None:

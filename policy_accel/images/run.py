@@ -12,6 +12,7 @@ from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.evaluate import ImageEvaluator
+from policy_accel.images.generate import ImageSampler
 from policy_accel.images.representation import Representation
 from policy_accel.images.sets import ImageSplit
 from policy_accel.images.task import condition_size
@@ -20,10 +21,18 @@ from policy_accel.training.randomness import seeded_weights
 from policy_accel.training.run_directory import checkpoint_path
 
 
+def build_sampler(config: ImageConfig) -> ImageSampler:
+    """The objective with the settings by which it is sampled.
+
+    Raises:
+        UserError: a value out of range, settings that would do nothing, or a combination that makes no sense.
+    """
+    return ImageSampler(build_objective(config.diffusion, config.acceleration), config.sampling)
+
+
 def check_config(config: ImageConfig) -> Objective:
     """The objective of `config`, after everything that can be refused without its data."""
-    objective = build_objective(config.diffusion, config.acceleration)
-    config.sampling.check(objective.process)
+    objective = build_sampler(config).objective
     config.task.check()
     config.evaluation.check()
     check_guidance(config)
@@ -62,13 +71,11 @@ def build_evaluator(
     config.sampling.check_classes(classes)
     return ImageEvaluator(
         split,
-        objective=build_objective(config.diffusion, config.acceleration),
-        sampling=config.sampling,
+        sampler=build_sampler(config),
         config=config.evaluation,
         representation=representation_of(config, split),
         classes=classes,
         condition_dim=condition_size(config.task, len(split.classes)),
-        clip=config.diffusion.clip_sample,
         precision=config.training.precision,
         run_dir=run_dir,
         last_step=config.training.steps,
@@ -91,7 +98,7 @@ class LoadedImageRun:
     model: Denoiser
     config: ImageConfig
     step: int
-    objective: Objective
+    sampler: ImageSampler
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     condition_dim: int

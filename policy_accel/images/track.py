@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from policy_accel.acceleration.build import build_objective
 from policy_accel.configuration import SOURCES
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
@@ -20,6 +19,7 @@ from policy_accel.images.run import (
     averages,
     build_evaluator,
     build_model,
+    build_sampler,
     check_config,
     representation_of,
 )
@@ -105,7 +105,7 @@ class ImageTrack(Track[ImageConfig]):
             model,
             config,
             saved.step,
-            build_objective(config.diffusion, config.acceleration),
+            build_sampler(config),
             shape,
             classes if config.task.conditional else (),
             condition_size(config.task, len(classes)),

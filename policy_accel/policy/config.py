@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from policy_accel.diffusion.sampling import SamplingConfig
+from policy_accel.diffusion.config import SamplingConfig
 from policy_accel.models import ModelConfig
 from policy_accel.models.encoders import EncoderConfig
 from policy_accel.policy.demonstrations import TaskConfig

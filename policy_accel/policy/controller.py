@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,6 @@ class Policy:
         self.device = next(run.policy.parameters()).device
         self.layout = observation_layout(run.config.task)
         self.latency = LatencyMeter(self.device)
-        self._objective = run.objective.to("cpu")
         self.reset()
 
     @classmethod
@@ -76,8 +76,8 @@ class Policy:
         """
         run = ROBOT.load(Path(run_dir), checkpoint, choose_device(device, "device"))
         if sampling_steps is not None:
-            run.config.sampling.steps = sampling_steps
-            run.config.sampling.check(run.objective.process)
+            sampler = run.sampler
+            run = replace(run, sampler=replace(sampler, config=replace(sampler.config, steps=sampling_steps)))
         return cls(run, warm_start=warm_start, noise_seed=noise_seed)
 
     def reset(self, seed: int = 0) -> None:
@@ -112,17 +112,15 @@ class Policy:
     @torch.no_grad()
     def _predict(self) -> np.ndarray:
         """The next chunk of actions [n_action_steps, A]."""
-        policy, config = self.run.policy, self.run.config
+        policy, sampler = self.run.policy, self.run.sampler
         generator = named_generator(self.noise_seed, "rollout", self._seed, self._chunk)
-        noise = torch.randn(1, *policy.noise_shape(config.sampling), generator=generator)
+        noise = torch.randn(1, *policy.noise_shape(sampler), generator=generator)
         warm = self.warm_start is not None and self._plan is not None
         trajectory = policy.plan(
             self._observed(),
             noise.to(self.device),
-            objective=self._objective,
-            clip_sample=config.diffusion.clip_sample,
-            sampling=config.sampling,
-            previous=self._shifted(self._plan) if warm and self._plan is not None else None,
+            sampler=sampler,
+            start=self._shifted(self._plan) if warm and self._plan is not None else None,
             strength=self.warm_start if warm and self.warm_start is not None else 1.0,
         )
         self._plan = trajectory

@@ -12,8 +12,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from policy_accel.diffusion import Objective
-from policy_accel.diffusion.sampling import SamplingConfig
+from policy_accel.diffusion import Sampler
 from policy_accel.errors import UserError
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
 from policy_accel.evaluation.environments import environment_spaces
@@ -80,9 +79,7 @@ class PolicyEvaluator:
     Args:
         task: names the environment.
         policy: that the environment must fit, by its sizes.
-        objective: of the training.
-        clip_sample: bound of the normalised sample, or None.
-        sampling: sampler, steps and grid.
+        sampler: of the training's objective.
         config: which episodes.
         video_dir: where the films go.
         recorded: what the demonstrations say of the environment.
@@ -98,18 +95,14 @@ class PolicyEvaluator:
         task: TaskConfig,
         policy: DiffusionPolicy,
         *,
-        objective: Objective,
-        clip_sample: float | None,
-        sampling: SamplingConfig,
+        sampler: Sampler,
         config: EvaluationConfig,
         video_dir: Path,
         recorded: Recorded,
         start: bool = False,
     ) -> None:
         config.check()
-        sampling.check(objective.process)
-        self.objective, self.clip_sample, self.sampling, self.config = objective, clip_sample, sampling, config
-        self.video_dir = video_dir
+        self.sampler, self.config, self.video_dir = sampler, config, video_dir
         self.layout = observation_layout(task)
         self.latency = LatencyMeter()
         workers = available_cores() if config.workers < 0 else config.workers
@@ -182,9 +175,9 @@ class PolicyEvaluator:
             **summarize(results, confidence=config.confidence),
             **{
                 f"sampling_{name}" if name != "sampler" else name: value
-                for name, value in asdict(self.sampling).items()
+                for name, value in asdict(self.sampler.config).items()
             },
-            "network_evaluations": self.sampling.network_evaluations,
+            "network_evaluations": self.sampler.network_evaluations(),
             "max_steps": self.pool.spec.max_steps,
             "chunk_milliseconds": self.latency.milliseconds(),
             "start_seed": config.start_seed,
@@ -196,8 +189,7 @@ class PolicyEvaluator:
         policy.eval()
         device = next(policy.parameters()).device
         meter = self.latency = LatencyMeter(device)
-        objective = self.objective.to("cpu")
-        shape = policy.noise_shape(self.sampling)
+        shape = policy.noise_shape(self.sampler)
 
         def act(observations: Observation, seeds: np.ndarray, chunk_index: np.ndarray) -> np.ndarray:
             noise = torch.zeros(len(seeds), *shape)
@@ -206,14 +198,8 @@ class PolicyEvaluator:
                     generator = named_generator(self.config.noise_seed, "rollout", seed, chunk)
                     torch.randn(shape, generator=generator, out=noise[row])
             with meter:
-                actions = policy.predict(
-                    self.layout.tensors(observations, device),
-                    noise.to(device),
-                    objective=objective,
-                    clip_sample=self.clip_sample,
-                    sampling=self.sampling,
-                )
-                return actions.cpu().numpy()
+                tensors = self.layout.tensors(observations, device)
+                return policy.predict(tensors, noise.to(device), sampler=self.sampler).cpu().numpy()
 
         return act
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from policy_accel.data.normalization import Normalizer
-from policy_accel.diffusion import Objective
+from policy_accel.diffusion import Sampler
 from policy_accel.diffusion.batch import Condition
 from policy_accel.diffusion.processes import Level
 from policy_accel.diffusion.samplers import unchanged
-from policy_accel.diffusion.sampling import SamplingConfig, sample
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.models import ModelConfig, build_denoiser
 from policy_accel.models.denoiser import Denoiser
@@ -148,36 +147,25 @@ class DiffusionPolicy(Denoiser):
         mask[-1, [self.action_dim + column for column in self.goal_columns]] = True
         return mask
 
-    def noise_shape(self, sampling: SamplingConfig) -> tuple[int, int, int]:
+    def noise_shape(self, sampler: Sampler) -> tuple[int, int, int]:
         """Shape of the standard normal numbers that one chunk needs: [draws, horizon, channels]."""
-        return (sampling.noise_count, self.config.horizon, self.channels)
+        return (sampler.noise_count, self.config.horizon, self.channels)
 
     @torch.no_grad()
-    def predict(
-        self,
-        observations: Observations,
-        noise: Tensor,
-        *,
-        objective: Objective,
-        clip_sample: float | None,
-        sampling: SamplingConfig,
-    ) -> Tensor:
+    def predict(self, observations: Observations, noise: Tensor, *, sampler: Sampler) -> Tensor:
         """Predict the actions to execute next.
 
         Args:
             observations: [B, n_obs_steps, input_dim] in the data's units, or a dictionary with these as "state" and
                 pictures uint8 [B, n_obs_steps, H, W, C].
             noise: [B, *noise_shape] standard normal: x_T first, then the fresh noise of each step.
-            objective: of the training: forward process, target and scale.
-            clip_sample: bound of the normalised sample, or None.
-            sampling: sampler, steps and grid.
+            sampler: of the training's objective.
 
         Returns:
             Actions [B, n_action_steps, executed_dim] in the data's units; the first is for the time of the newest
             observation.
         """
-        trajectory = self.plan(observations, noise, objective=objective, clip_sample=clip_sample, sampling=sampling)
-        return self.executed(trajectory)
+        return self.executed(self.plan(observations, noise, sampler=sampler))
 
     @torch.no_grad()
     def plan(
@@ -185,15 +173,13 @@ class DiffusionPolicy(Denoiser):
         observations: Observations,
         noise: Tensor,
         *,
-        objective: Objective,
-        clip_sample: float | None,
-        sampling: SamplingConfig,
-        previous: Tensor | None = None,
+        sampler: Sampler,
+        start: Tensor | None = None,
         strength: float = 1.0,
     ) -> Tensor:
         """The whole normalised trajectory [B, horizon, channels] of which `predict` returns a part.
 
-        `previous` [B, horizon, channels] is a trajectory to start from: it is noised to the last `strength` of the
+        `start` [B, horizon, channels] is a trajectory to start from: it is noised to the last `strength` of the
         sampler's steps, which alone are taken then. The other arguments are those of `predict`.
         """
         condition, given = self._inputs(observations)
@@ -203,14 +189,11 @@ class DiffusionPolicy(Denoiser):
             assert mask is not None
             return torch.where(mask, given, x)  # type: ignore[arg-type]
 
-        return sample(
+        return sampler(
             lambda x, t: self.denoiser(x, t, condition),
             noise,
-            objective,
-            sampling,
-            clip=clip_sample,
             known=unchanged if mask is None else known,
-            image=previous,
+            start=start,
             strength=strength,
         )
 

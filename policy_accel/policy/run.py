@@ -12,7 +12,7 @@ from torch import Tensor
 
 from policy_accel.acceleration.assigned_noise import ConditionalAssignmentConfig
 from policy_accel.acceleration.build import build_objective
-from policy_accel.diffusion import Objective
+from policy_accel.diffusion import Objective, Sampler
 from policy_accel.errors import UserError, refuse_idle
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import observation_layout
@@ -22,12 +22,20 @@ from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.training.randomness import seeded_weights
 
 
+def build_sampler(config: RobotConfig) -> Sampler:
+    """The objective with the settings by which it is sampled.
+
+    Raises:
+        UserError: a value out of range, settings that would do nothing, or a combination that makes no sense.
+    """
+    return Sampler(build_objective(config.diffusion, config.acceleration), config.sampling)
+
+
 def check_config(config: RobotConfig) -> Objective:
     """The objective of `config`, after everything that can be refused without its data."""
     config.policy.check()
     config.evaluation.check()
-    objective = build_objective(config.diffusion, config.acceleration)
-    config.sampling.check(objective.process)
+    objective = build_sampler(config).objective
     observation_layout(config.task)
     noise = config.acceleration.noise
     if isinstance(noise, ConditionalAssignmentConfig):
@@ -50,12 +58,12 @@ def check_config(config: RobotConfig) -> Objective:
     if (
         config.policy.conditioning != "global"
         and config.task.observation_normalization == "gaussian"
-        and config.diffusion.clip_sample is not None
+        and config.sampling.clip_sample is not None
     ):
         raise UserError(
-            f"diffusion.clip_sample={config.diffusion.clip_sample} would cut the observations in the trajectory "
+            f"sampling.clip_sample={config.sampling.clip_sample} would cut the observations in the trajectory "
             f"(policy.conditioning={config.policy.conditioning}) at that many deviations; use "
-            "task.observation_normalization=limits, or diffusion.clip_sample=null."
+            "task.observation_normalization=limits, or sampling.clip_sample=null."
         )
     scored = config.evaluation.episodes > 0 and config.task.environment is not None
     config.check_noise(scored=scored, to_score="task.environment and evaluation.episodes")
@@ -118,9 +126,7 @@ def build_evaluator(
     return PolicyEvaluator(
         config.task,
         policy,
-        objective=build_objective(config.diffusion, config.acceleration),
-        clip_sample=config.diffusion.clip_sample,
-        sampling=config.sampling,
+        sampler=build_sampler(config),
         config=config.evaluation,
         video_dir=run_dir / "videos",
         recorded=recorded,
@@ -135,7 +141,7 @@ class LoadedRun:
     policy: DiffusionPolicy
     config: RobotConfig
     step: int
-    objective: Objective
+    sampler: Sampler
     env_args: dict[str, Any] | None = None
     """The data's description of the environment that they were recorded in."""
 
@@ -151,11 +157,9 @@ class LoadedRun:
             Actions [B, n_action_steps, executed_dim] in the data's units.
         """
         numbers = observations["state"] if isinstance(observations, dict) else observations
-        shape = (len(numbers), *self.policy.noise_shape(self.config.sampling))
+        shape = (len(numbers), *self.policy.noise_shape(self.sampler))
         return self.policy.predict(
             observations,
             torch.randn(shape, generator=generator, device=numbers.device),
-            objective=self.objective,
-            clip_sample=self.config.diffusion.clip_sample,
-            sampling=self.config.sampling,
+            sampler=self.sampler,
         )

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-from policy_accel.acceleration.build import build_objective
 from policy_accel.configuration import SOURCES
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import load_demonstrations
 from policy_accel.policy.evaluate import Recorded
-from policy_accel.policy.run import LoadedRun, build_evaluator, build_policy, check_config
+from policy_accel.policy.run import LoadedRun, build_evaluator, build_policy, build_sampler, check_config
 from policy_accel.policy.score import check_trusted, describe_score, score_run
 from policy_accel.policy.task import ChunkTask
 from policy_accel.track import Report, Track
@@ -69,8 +68,7 @@ class RobotTrack(Track[RobotConfig]):
         )
         policy.load_state_dict(tensors)
         policy.to(device).eval().requires_grad_(False)
-        objective = build_objective(config.diffusion, config.acceleration)
-        return LoadedRun(policy, config, saved.step, objective, data.get("env_args"))
+        return LoadedRun(policy, config, saved.step, build_sampler(config), data.get("env_args"))
 
     def evaluate(self, run_dir: Path, options: argparse.Namespace, report: Report) -> dict[str, Any]:
         """See `Track.evaluate`."""

@@ -294,7 +294,7 @@ def test_rules_on_data(calm: Diagnosis) -> None:
         return [item for name, item in found.items() if name not in ("baseline", "untouched")]
 
     assert [item.rule for item in of(clipped=0.02)] == ["clip"]
-    assert of(clipped=0.02)[0].commands[0].endswith("diffusion.clip_sample=null")
+    assert of(clipped=0.02)[0].commands[0].endswith("sampling.clip_sample=null")
     assert not of(clipped=5e-4)
     assert "action never changes in dimension 1;" in of(constant_actions=(1,))[0].sentence
     assert "observation never changes in dimension 0, 3;" in of(constant_observations=(0, 3))[0].sentence

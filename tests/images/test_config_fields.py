@@ -315,7 +315,7 @@ def test_the_shared_settings_are_what_the_run_uses(tiny_images: Build, monkeypat
 
 
 def test_the_clipping_bound_reaches_the_sampler(tiny_images: Build) -> None:
-    small = measured()(tiny_images("diffusion.clip_sample=0.01"))
+    small = measured()(tiny_images("sampling.clip_sample=0.01"))
     assert small != measured()(tiny_images())
 
 

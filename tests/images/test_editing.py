@@ -11,7 +11,7 @@ from torch import Tensor
 from policy_accel.diffusion import FlowProcess, Objective, SigmaProcess, vp_process
 from policy_accel.errors import UserError
 from policy_accel.images.editing import edit, inpaint, read_mask, read_pictures
-from policy_accel.images.generate import ImageGenerator, ImageSamplingConfig, generate
+from policy_accel.images.generate import ImageGenerator, ImageSampler, ImageSamplingConfig, generate
 
 SHAPE = (3, 6, 5)
 OBJECTIVES = {
@@ -29,13 +29,11 @@ def blur(x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
     return torch.tanh(mixed if condition is None else mixed + condition[:, :1, None, None])
 
 
-def generator(name: str = "ddpm", sampler: str = "ddim", **changes: object) -> ImageGenerator:
+def generator(name: str = "ddpm", sampler: str = "ddim", guidance: float = 1.0, **changes: object) -> ImageGenerator:
     settings = {
         "shape": SHAPE,
-        "objective": OBJECTIVES[name],
-        "sampling": ImageSamplingConfig(sampler=sampler, steps=8),
+        "sampler": ImageSampler(OBJECTIVES[name], ImageSamplingConfig(sampler=sampler, steps=8, guidance=guidance)),
         "seed": 3,
-        "clip": 1.0,
     }
     return ImageGenerator(blur, **settings | changes)  # type: ignore[arg-type]
 
@@ -64,8 +62,8 @@ def test_strength_decides_how_much_changes() -> None:
     def change(strength: float) -> float:
         return float((edit(generator(), given, strength=strength, indices=range(20)) - given).abs().mean())
 
-    drawn = generate(blur, indices=range(20), shape=SHAPE, objective=OBJECTIVES["ddpm"], seed=3, clip=1.0,
-                     sampling=ImageSamplingConfig(steps=8))  # fmt: skip
+    drawn = generate(blur, indices=range(20), shape=SHAPE, seed=3,
+                     sampler=ImageSampler(OBJECTIVES["ddpm"], ImageSamplingConfig(steps=8)))  # fmt: skip
     whole = edit(generator(), given, strength=1.0, indices=range(20))
     assert change(0.1) < change(0.5) < change(1.0)
     torch.testing.assert_close(whole, drawn, rtol=0, atol=2e-3)
@@ -113,7 +111,7 @@ def test_steps_of_an_inpainting_can_be_taken_again() -> None:
     painted = inpaint(
         ancestral, given, mask, indices=range(3), resamplings=3, watch=lambda number, x: seen.append(number)
     )
-    assert len(seen) == ancestral.evaluations(resamplings=3) == 24
+    assert len(seen) == ancestral.sampler.network_evaluations(resamplings=3) == 24
     torch.testing.assert_close(painted[:, :, ~mask], given[:, :, ~mask])
     once = inpaint(ancestral, given, mask, indices=range(3))
     assert float((painted - once)[:, :, mask].abs().mean()) > 1e-3
@@ -136,10 +134,9 @@ def test_a_weak_inpainting_starts_from_the_image() -> None:
 def test_edits_take_labels_and_guidance() -> None:
     given, labels = images(2), torch.tensor([0, 1])
     for guidance, count in [(1.0, 4), (3.0, 4)]:
-        sampling = ImageSamplingConfig(steps=8, guidance=guidance)
         seen: list[int] = []
         result = edit(
-            generator(classes=2, condition_dim=2, sampling=sampling),
+            generator(classes=2, condition_dim=2, guidance=guidance),
             given,
             strength=0.5,
             indices=range(2),
@@ -156,7 +153,7 @@ def test_sizes_must_fit() -> None:
         edit(generator(), images(2), strength=0.5, indices=range(3))
     with pytest.raises(ValueError, match="a mask of shape"):
         inpaint(generator(), images(2), mask.T, indices=range(2))
-    with pytest.raises(UserError, match=r"strength=0\.0 must be above 0"):
+    with pytest.raises(ValueError, match=r"strength=0\.0 must be above 0"):
         edit(generator(), images(2), strength=0.0, indices=range(2))
 
 

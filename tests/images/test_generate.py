@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from policy_accel.diffusion import FlowProcess, Objective, SigmaProcess, vp_process
 from policy_accel.errors import UserError
-from policy_accel.images.generate import ImageGenerator, ImageSamplingConfig, generate, generate_batches
+from policy_accel.images.generate import ImageGenerator, ImageSampler, ImageSamplingConfig, generate, generate_batches
 from policy_accel.progress import Progress
 
 SHAPE = (2, 4, 4)
@@ -36,12 +36,14 @@ class Net(nn.Module):
 def options(**changes: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "shape": SHAPE,
-        "objective": Objective(vp_process(), "epsilon"),
-        "sampling": ImageSamplingConfig(steps=3),
+        "sampler": ImageSampler(Objective(vp_process(), "epsilon"), ImageSamplingConfig(steps=3)),
         "seed": 7,
-        "clip": 1.0,
     }
     return settings | changes
+
+
+def sampler_of(name: str, **settings: Any) -> ImageSampler:
+    return ImageSampler(PROCESSES[name], ImageSamplingConfig(**settings))
 
 
 PROCESSES = {
@@ -56,7 +58,7 @@ PROCESSES = {
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun"])
 def test_an_image_follows_from_seed_and_index_alone(sampler: str) -> None:
-    settings = options(objective=PROCESSES["edm"], sampling=ImageSamplingConfig(sampler=sampler, steps=4))
+    settings = options(sampler=sampler_of("edm", sampler=sampler, steps=4))
     everything = generate(Net(), indices=range(10), batch_size=10, **settings)
     assert everything.shape == (10, *SHAPE)
     assert everything.dtype == torch.float32
@@ -73,7 +75,7 @@ def test_the_start_does_not_depend_on_the_sampler() -> None:
     """So that samplers and numbers of steps can be compared image by image."""
     starts = []
     for sampler in ("ddim", "ddpm"):
-        generator = ImageGenerator(Net(), **options(sampling=ImageSamplingConfig(sampler=sampler, steps=3)))
+        generator = ImageGenerator(Net(), **options(sampler=sampler_of("ddpm", sampler=sampler, steps=3)))
         seen: list[Tensor] = []
         generator.draw([5, 6], watch=lambda number, x, seen=seen: seen.append(x))  # type: ignore[misc]
         starts.append(seen[0])
@@ -107,8 +109,7 @@ class ExactGaussian:
 @pytest.mark.parametrize(("sampler", "steps"), [("heun", 40), ("dpm_solver++", 60), ("ddpm", 400)])
 def test_an_exact_denoiser_gives_the_distribution_of_the_data(sampler: str, steps: int) -> None:
     """Ancestral sampling with the small variance needs many steps for the spread."""
-    sampling = ImageSamplingConfig(sampler=sampler, steps=steps)
-    settings = options(objective=PROCESSES["edm"], sampling=sampling, clip=None, shape=(1, 8, 8))
+    settings = options(sampler=sampler_of("edm", sampler=sampler, steps=steps, clip_sample=None), shape=(1, 8, 8))
     images = generate(ExactGaussian(0.2, 0.4), indices=range(200), batch_size=64, **settings)
     assert float(images.mean()) == pytest.approx(0.2, abs=0.02)
     assert float(images.std()) == pytest.approx(0.4, rel=0.04)
@@ -119,12 +120,12 @@ def test_network_evaluations_are_counted_with_guidance() -> None:
     settings = options(classes=3, condition_dim=12)
     results = {}
     for weight, sampler, expected in [(1.0, "ddim", 3), (2.0, "ddim", 6), (0.0, "ddim", 3), (2.0, "euler", 6)]:
-        sampling = ImageSamplingConfig(sampler=sampler, steps=3, guidance=weight)
+        guided = sampler_of("ddpm", sampler=sampler, steps=3, guidance=weight)
         net = Net(12)
-        results[weight] = generate(net, indices=range(4), labels=labels, **settings | {"sampling": sampling})
-        assert net.rows == 4 * expected == 4 * sampling.network_evaluations
-    assert ImageSamplingConfig(sampler="heun", steps=18, guidance=2.0).network_evaluations == 70
-    unconditional = generate(Net(12), indices=range(4), **settings)
+        results[weight] = generate(net, indices=range(4), labels=labels, **settings | {"sampler": guided})
+        assert net.rows == 4 * expected == 4 * guided.network_evaluations()
+    assert sampler_of("edm", sampler="heun", steps=18, guidance=2.0).network_evaluations() == 70
+    unconditional = generate(Net(12), indices=range(4), **settings | {"sampler": sampler_of("ddpm", steps=3)})
     torch.testing.assert_close(results[0.0], unconditional)
     assert float((results[1.0] - unconditional).abs().amax((1, 2, 3)).min()) > 1e-3
 
@@ -152,7 +153,7 @@ def test_batches_stream_and_show_progress(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_every_process_gives_bounded_images(name: str) -> None:
-    images = generate(Net(), indices=range(3), **options(objective=PROCESSES[name]))
+    images = generate(Net(), indices=range(3), **options(sampler=sampler_of(name, steps=3)))
     assert bool(torch.isfinite(images).all())
     assert float(images.abs().max()) <= 1.0 + 1e-6
 
@@ -173,17 +174,15 @@ def test_no_gradients_are_kept() -> None:
 @pytest.mark.parametrize(
     ("changes", "labels", "sentence"),
     [
-        ({"sampling": ImageSamplingConfig(guidance=2.0)}, None, r"sampling\.guidance=2\.0 needs a model .* classes"),
-        ({"sampling": ImageSamplingConfig(guidance=float("nan"))}, None, r"sampling\.guidance=nan must be finite"),
+        ({"sampler": sampler_of("ddpm", guidance=2.0)}, None, r"sampling\.guidance=2\.0 needs a model .* classes"),
+        ({"sampler": sampler_of("ddpm", guidance=float("nan"))}, None, r"sampling\.guidance=nan must be finite"),
         (
-            {"sampling": ImageSamplingConfig(guidance=2.0), "classes": 3, "condition_dim": 3},
+            {"sampler": sampler_of("ddpm", guidance=2.0), "classes": 3, "condition_dim": 3},
             None,
             r"sampling\.guidance=2\.0 has no effect without labels",
         ),
         ({}, [0, 1], r"trained without classes"),
         ({"classes": 3, "condition_dim": 3}, [0, 3], r"label 3 is none"),
-        ({"sampling": ImageSamplingConfig(sampler="dimm")}, None, r"did you mean 'ddim'"),
-        ({"objective": PROCESSES["edm"], "sampling": ImageSamplingConfig(spacing="leading")}, None, r"spacing=leading"),
     ],
 )
 def test_errors(changes: dict[str, Any], labels: list[int] | None, sentence: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from policy_accel.data.images import read_images
 from policy_accel.diffusion import Objective, SigmaProcess, vp_process
 from policy_accel.errors import UserError
-from policy_accel.images.generate import ImageSamplingConfig, generate
+from policy_accel.images.generate import ImageSampler, ImageSamplingConfig, generate
 from policy_accel.images.pictures import (
     displayable,
     forming_video,
@@ -129,10 +129,8 @@ def test_film_goes_from_noise_to_the_images(tmp_path: Path, batch_size: int) -> 
     path = tmp_path / "films" / "forming.mp4"
     options: dict[str, Any] = {
         "shape": (1, 16, 16),
-        "objective": Objective(vp_process(), "sample"),
-        "sampling": ImageSamplingConfig(steps=6),
+        "sampler": ImageSampler(Objective(vp_process(), "sample"), ImageSamplingConfig(steps=6)),
         "seed": 0,
-        "clip": 1.0,
         "batch_size": batch_size,
     }
     forming_video(path, pull, indices=range(4), fps=4, scale=2, **options)
@@ -150,12 +148,12 @@ def test_film_goes_from_noise_to_the_images(tmp_path: Path, batch_size: int) -> 
 
 def test_long_samplings_make_short_films(tmp_path: Path) -> None:
     path = tmp_path / "forming.mp4"
-    options: dict[str, Any] = {"shape": (1, 8, 8), "objective": Objective(SigmaProcess("ve"), "sample"), "seed": 0}
-    forming_video(
-        path, pull, indices=range(2), fps=2, sampling=ImageSamplingConfig(sampler="heun", steps=200), **options
-    )
+    objective = Objective(SigmaProcess("ve"), "sample")
+    long = ImageSampler(objective, ImageSamplingConfig(sampler="heun", steps=200))
+    forming_video(path, pull, indices=range(2), fps=2, shape=(1, 8, 8), seed=0, sampler=long)
     assert len(frames_of(path)) == 100 + 3  # every fourth of 399 evaluations
-    forming_video(path, pull, indices=range(2), fps=2, sampling=ImageSamplingConfig(steps=3), **options)
+    short = ImageSampler(objective, ImageSamplingConfig(steps=3))
+    forming_video(path, pull, indices=range(2), fps=2, shape=(1, 8, 8), seed=0, sampler=short)
     assert len(frames_of(path)) == 3 + 3
     assert [file.name for file in tmp_path.iterdir()] == ["forming.mp4"]
 
@@ -171,8 +169,7 @@ def test_a_film_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
             pull,
             indices=range(2),
             shape=(1, 8, 8),
-            objective=Objective(vp_process(), "sample"),
-            sampling=ImageSamplingConfig(steps=2),
+            sampler=ImageSampler(Objective(vp_process(), "sample"), ImageSamplingConfig(steps=2)),
             seed=0,
         )
     assert list(tmp_path.iterdir()) == []

@@ -240,7 +240,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "diffusion.beta_start": ("0.001", task_probe(lambda task: task.objective.process.alphas), LINEAR),
     "diffusion.beta_end": ("0.03", task_probe(lambda task: task.objective.process.alphas), LINEAR),
     "diffusion.target": ("v", task_probe(lambda task: task.objective.target), []),
-    "diffusion.clip_sample": ("0.01", predicted, SCORED),
+    "sampling.clip_sample": ("0.01", predicted, SCORED),
     "acceleration.data_scale": ("2.0", drawn(), []),
     "sampling.sampler": ("ddpm", predicted, SCORED),
     "sampling.steps": ("5", predicted, SCORED),

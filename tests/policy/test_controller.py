@@ -122,7 +122,7 @@ def test_a_warm_start_takes_fewer_steps_from_the_rest_of_the_plan(
     plan_of = network.plan
 
     def plan_and_note(*arguments: object, **options: object) -> torch.Tensor:
-        started.append(options["previous"])
+        started.append(options["start"])
         started.append(plan_of(*arguments, **options))  # type: ignore[arg-type]
         assert isinstance(started[-1], torch.Tensor)
         return started[-1]

@@ -103,14 +103,14 @@ def test_sampling_puts_observation_and_goal_into_the_plan(build: Build) -> None:
     assert policy.input_dim == OBSERVATION + 2
     generator = torch.Generator().manual_seed(1)
     observations = torch.randn(3, 1, policy.input_dim, generator=generator)
-    noise = torch.randn(3, *policy.noise_shape(run.config.sampling), generator=generator)
-    plan = policy.plan(observations, noise, objective=run.objective, clip_sample=None, sampling=run.config.sampling)
+    noise = torch.randn(3, *policy.noise_shape(run.sampler), generator=generator)
+    plan = policy.plan(observations, noise, sampler=run.sampler)
     states = policy.observation_normalizer.inverse(plan[:, :, ACTION:])
     torch.testing.assert_close(states[:, 0], observations[:, 0, :OBSERVATION], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(states[:, -1, 1:3], observations[:, 0, OBSERVATION:], atol=1e-4, rtol=1e-4)
     other = observations.clone()
     other[:, 0, OBSERVATION:] += 3.0
-    moved = policy.plan(other, noise, objective=run.objective, clip_sample=None, sampling=run.config.sampling)
+    moved = policy.plan(other, noise, sampler=run.sampler)
     assert (moved[:, HORIZON // 2] - plan[:, HORIZON // 2]).abs().max() > 1e-4
     assert run.act(observations).shape == (3, 8, ACTION)
 

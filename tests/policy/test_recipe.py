@@ -53,7 +53,7 @@ REFERENCE: dict[str, Any] = {
     "diffusion.beta_start": 0.0001,
     "diffusion.beta_end": 0.02,
     "diffusion.target": "epsilon",
-    "diffusion.clip_sample": 1.0,
+    "sampling.clip_sample": 1.0,
     # policy.num_inference_steps, with diffusers' default spacing
     "sampling.sampler": "ddpm",
     "sampling.steps": 100,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from policy_accel.diffusion import Sampler
 from policy_accel.policy.task import ChunkTask
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.randomness import Generators
@@ -147,8 +148,9 @@ def test_executed_actions(
     config = ROBOT.config(["recipe=diffusion_policy", *overrides])
     task, _ = build(data_file, [], overrides)
     raw = data.observation[np.stack([data.rows(number)[:2] for number in (0, 500, 9000)])]
+    sampler = Sampler(task.objective, config.sampling)
     generator = torch.Generator().manual_seed(1)
-    noise = torch.randn(3, *task.policy.noise_shape(config.sampling), generator=generator)
+    noise = torch.randn(3, *task.policy.noise_shape(sampler), generator=generator)
     assert noise.shape == (3, 1 + evaluations, 16, 2 if conditioning == "global" else 22)
     fresh = iter(noise[:, 1:].unbind(1))
     monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: next(fresh))
@@ -159,11 +161,5 @@ def test_executed_actions(
         noise,
         inpainting=conditioning == "inpainting",
     )
-    actions = task.policy.eval().predict(
-        torch.from_numpy(raw),
-        noise,
-        objective=task.objective,
-        clip_sample=config.diffusion.clip_sample,
-        sampling=config.sampling,
-    )
+    actions = task.policy.eval().predict(torch.from_numpy(raw), noise, sampler=sampler)
     np.testing.assert_allclose(actions.numpy(), expected, rtol=0, atol=5e-3)

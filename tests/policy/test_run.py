@@ -105,7 +105,8 @@ def test_a_damaged_configuration(tiny_config: Build, tmp_path: Path) -> None:
         ("evaluation.slots=0", r"evaluation\.slots=0"),
         ("evaluation.confidence=1.5", r"evaluation\.confidence=1\.5"),
         ("sampling.sampler=dim", r"did you mean .ddim.\?$"),
-        ("diffusion.clip_sample=-1", r"diffusion\.clip_sample=-1"),
+        ("sampling.clip_sample=-1", r"sampling\.clip_sample=-1"),
+        ("diffusion.clip_sample=2", r"did you mean .sampling\.clip_sample."),
     ],
 )
 def test_evaluation_errors(tiny_config: Build, override: str, sentence: str) -> None:
