@@ -56,7 +56,7 @@ MUTATIONS = [
     ),
     *of(
         "diffusion/samplers.py",
-        "diffusion/test_samplers.py diffusion/test_schedulers.py diffusion/test_sampling.py",
+        "diffusion/test_samplers.py diffusion/test_schedulers.py diffusion/test_sampler.py",
         ("return 1.0 if preserves else first.sigma", "return 1.0"),
         ("kept * x + (there.alpha - kept * here.alpha) * x0", "kept * x + (there.alpha - kept) * x0"),
         ("moved + 0.5 * interval", "moved + interval"),
@@ -72,12 +72,12 @@ MUTATIONS = [
         ("return 2 * steps - 1 if", "return 2 * steps if"),
     ),
     *of(
-        "diffusion/sampling.py",
-        "diffusion/test_sampling.py images/test_editing.py",
+        "diffusion/sampler.py",
+        "diffusion/test_sampler.py images/test_editing.py",
         ("x0 if scale == 1.0 else x0 / scale", "x0"),
         ("None if clip is None else scale * clip", "clip"),
         ("known(x / scale, replace(level, sigma=level.sigma / scale))", "known(x / scale, level)"),
-        ("first.alpha * (scale * image)", "first.alpha * image"),
+        ("first.alpha * (scale * start)", "first.alpha * start"),
     ),
     *of(
         "diffusion/continuous.py",
