@@ -18,18 +18,16 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policy_accel.data.formats.agreement import Agreement
 from policy_accel.data.formats.base import Feature
-from policy_accel.data.formats.hdf5 import attribute, damaged, datasets, json_object, native, open_hdf5
-from policy_accel.data.formats.streaming import check_keys
+from policy_accel.data.formats.hdf5 import attribute, json_object, native
+from policy_accel.data.formats.hdf5_reader import Hdf5Reader
 from policy_accel.errors import UserError
-from policy_accel.files import explain_os_error
+from policy_accel.files import explained
 
 if TYPE_CHECKING:
     import h5py
@@ -69,66 +67,42 @@ def memory_name(path: str) -> str:
     return f"{name}.{rest}" if rest else name
 
 
-class MinariReader:
+class MinariReader(Hdf5Reader):
     """A Minari data set as an `EpisodeReader`.
 
     Args:
         path: the folder of the data set, its data folder, or main_data.hdf5.
 
     Raises:
-        UserError: missing or damaged files; an episode without actions, of another make than the first, or whose arrays
-            differ in length.
+        UserError: no data set there; as `Hdf5Reader`.
     """
 
     format = "minari"
+    counted = "rewards"
+    memory_name = staticmethod(memory_name)
 
     def __init__(self, path: Path | str) -> None:
         main = minari_file(Path(path))
         if main is None:
             raise UserError(f"{path}: holds no {MAIN_FILE}; give the folder of a Minari data set.")
-        self.source = str(path)
         facts = main.parent / FACTS_FILE
-        try:
-            self.metadata: dict[str, Any] = {"minari": json_object(facts, FACTS_FILE, facts.read_text())}
-        except OSError as error:
-            raise explain_os_error(error, facts, "read") from error
+        with explained(facts, "read"):
+            self.metadata = {"minari": json_object(facts, FACTS_FILE, facts.read_text())}
         version = self.metadata["minari"].get("minari_version", "version not given")
         self.layout = f"Minari HDF5, {version}, the observation after the last step left out"
-        self._file = open_hdf5(main)
-        try:
-            self._open()
-        except UserError:
-            self._file.close()
-            raise
-        except (OSError, RuntimeError, KeyError) as error:
-            self._file.close()
-            raise damaged(main, error) from error
-
-    def _open(self) -> None:
-        named = {int(found.group(1)): name for name in self._file if (found := re.fullmatch(r"episode_(\d+)", name))}
-        self._names = [named[number] for number in sorted(named)]
-        if not self._names:
-            raise UserError(f"{self.source}: {MAIN_FILE} holds no episode; expected episode_0 and so on.")
-        self._agreement = Agreement(self.source, "rewards", memory_name, self._feature, _rows)
-        self.features, self._paths = self._agreement.features, self._agreement.paths
         self._jpeg: set[str] = set()
-        self._lengths = [self._look_at(name) for name in self._names]
-        self.episode_ends = np.cumsum(self._lengths).astype(np.int64)
+        super().__init__(path, main)
 
-    def __enter__(self) -> MinariReader:
-        return self
+    def _find(self) -> tuple[h5py.Group, list[str]]:
+        named = {int(found.group(1)): name for name in self._file if (found := re.fullmatch(r"episode_(\d+)", name))}
+        if not named:
+            raise UserError(f"{self.source}: {MAIN_FILE} holds no episode; expected episode_0 and so on.")
+        return self._file, [named[number] for number in sorted(named)]
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def _look_at(self, name: str) -> int:
-        """Steps of an episode, after comparing what it holds with the first."""
-        arrays = datasets(self._file[name])
+    def _steps(self, name: str, arrays: dict[str, h5py.Dataset]) -> int:
         if "rewards" not in arrays or len(arrays["rewards"]) == 0:
             raise UserError(f"{self.source}: {name} has no rewards, so no step; remove it or record it again.")
-        steps = len(arrays["rewards"])
-        self._agreement.take(name, arrays, steps)
-        return steps
+        return len(arrays["rewards"])
 
     def _feature(self, path: str, array: h5py.Dataset, steps: int) -> Feature | None:
         if path in self._jpeg:
@@ -137,39 +111,21 @@ class MinariReader:
             self._jpeg.add(path)
             picture = _decoded(array[0])
             return Feature(picture.shape, picture.dtype)
-        if array.dtype.kind in "biuf" and array.ndim and array.shape[0] in _rows(path, steps):
+        if array.dtype.kind in "biuf" and array.ndim and array.shape[0] in self._row_counts(path, steps):
             return Feature(array.shape[1:], native(array.dtype))
         return None
+
+    def _row_counts(self, path: str, steps: int) -> tuple[int, ...]:
+        return (steps, steps + 1) if path.partition("/")[0] in _ONE_MORE else (steps,)
+
+    def _stored(self, path: str, array: h5py.Dataset, rows: slice) -> np.ndarray:
+        stored = super()._stored(path, array, rows)
+        return np.stack([_decoded(frame) for frame in stored]) if path in self._jpeg else stored
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
         attributes = self._file[self._names[episode]].attrs
         return {name: attribute(value) for name, value in attributes.items() if name not in ("id", "total_steps")}
-
-    def read(
-        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """See `EpisodeReader`."""
-        chosen = list(self.features) if keys is None else keys
-        check_keys(self, chosen)
-        group, values = self._file[self._names[episode]], {}
-        steps = self._lengths[episode]
-        rows = slice(start, steps if stop is None else min(stop, steps))
-        for key in chosen:
-            path = self._paths[key]
-            try:
-                stored = group[path][rows]
-                if path in self._jpeg:
-                    stored = np.stack([_decoded(frame) for frame in stored])
-                values[key] = stored.astype(self.features[key].dtype, copy=False)
-            except (OSError, RuntimeError, KeyError, ValueError) as error:
-                raise damaged(self.source, error, f"{group.name[1:]}/{path}") from error
-        return values
-
-
-def _rows(path: str, steps: int) -> tuple[int, ...]:
-    """The numbers of rows that an array may have."""
-    return (steps, steps + 1) if path.partition("/")[0] in _ONE_MORE else (steps,)
 
 
 def _is_jpeg(array: h5py.Dataset) -> bool:

@@ -17,16 +17,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policy_accel.data.formats.agreement import Agreement
 from policy_accel.data.formats.base import Feature
-from policy_accel.data.formats.hdf5 import attribute, damaged, datasets, json_object, native, open_hdf5
-from policy_accel.data.formats.streaming import check_keys
+from policy_accel.data.formats.hdf5 import attribute, datasets, json_object, native
+from policy_accel.data.formats.hdf5_reader import Hdf5Reader
 from policy_accel.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -78,7 +76,7 @@ def split_group(path: Path | str) -> tuple[Path, str]:
     return Path(text), ""
 
 
-class RobomimicReader:
+class RobomimicReader(Hdf5Reader):
     """A robomimic HDF5 file as an `EpisodeReader`.
 
     Args:
@@ -86,48 +84,30 @@ class RobomimicReader:
             recordings of several tasks have them.
 
     Raises:
-        UserError: missing, truncated or damaged file; no group of demonstrations (which groups there are); a
-            demonstration without actions, of another make than the first, or whose arrays differ in length; env_args
-            that are no JSON.
+        UserError: no group of demonstrations (which groups there are); a demonstration without actions; env_args that
+            are no JSON; as `Hdf5Reader`.
     """
 
     format = "robomimic"
+    counted = "actions"
+    memory_name = staticmethod(memory_name)
 
     def __init__(self, path: Path | str) -> None:
-        self.source = str(path)
-        file_path, group = split_group(path)
-        self._file = open_hdf5(file_path)
-        try:
-            self._open(group)
-        except UserError:
-            self._file.close()
-            raise
-        except (OSError, RuntimeError, KeyError) as error:
-            self._file.close()
-            raise damaged(file_path, error) from error
+        file, self._group = split_group(path)
+        super().__init__(path, file)
 
-    def _open(self, group: str) -> None:
+    def _find(self) -> tuple[h5py.Group, list[str]]:
         import h5py
 
-        self._data = self._demonstration_group(group)
-        demos = [name for name, item in self._data.items() if isinstance(item, h5py.Group)]
-        self._names = sorted(demos, key=_by_number)
-        if not self._names:
-            place = self._data.name[1:]
+        data = self._demonstration_group(self._group)
+        names = sorted((name for name, item in data.items() if isinstance(item, h5py.Group)), key=_by_number)
+        if not names:
+            place = data.name[1:]
             raise UserError(f"{self.source}: {place}/ holds no demonstration; expected {place}/demo_0 and so on.")
-        self.metadata = self._set_metadata()
-        self.layout = f"robomimic HDF5, {self._version()}" + (f", in {group}/" if group else "")
-        self._filters = self._read_filters() if not group else {}
-        self._agreement = Agreement(self.source, "actions", memory_name, _feature, lambda _, steps: (steps,))
-        self.features, self._paths = self._agreement.features, self._agreement.paths
-        self._lengths = [self._look_at(name) for name in self._names]
-        self.episode_ends = np.cumsum(self._lengths).astype(np.int64)
-
-    def __enter__(self) -> RobomimicReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.metadata = self._set_metadata(data)
+        self.layout = f"robomimic HDF5, {self._version()}" + (f", in {self._group}/" if self._group else "")
+        self._filters = {} if self._group else self._read_filters(set(names))
+        return data, names
 
     def _demonstration_group(self, group: str) -> h5py.Group:
         import h5py
@@ -160,19 +140,19 @@ class RobomimicReader:
             return "no env_args"
         return f"{env_args.get('env_name')}, env_version {env_args.get('env_version', 'not given')}"
 
-    def _set_metadata(self) -> dict[str, Any]:
-        facts = {name: attribute(value) for name, value in self._data.attrs.items() if name != "total"}
+    def _set_metadata(self, data: h5py.Group) -> dict[str, Any]:
+        facts = {name: attribute(value) for name, value in data.attrs.items() if name != "total"}
         for name in _JSON_ATTRIBUTES:
             if name in facts:
-                facts[name] = json_object(self.source, f"{self._data.name[1:]}.{name}", facts[name])
+                facts[name] = json_object(self.source, f"{data.name[1:]}.{name}", facts[name])
         return restored(facts, self.source)
 
-    def _read_filters(self) -> dict[str, set[str]]:
+    def _read_filters(self, known: set[str]) -> dict[str, set[str]]:
         filters = {}
         masks = datasets(self._file["mask"]) if "mask" in self._file else {}
         for name, members in masks.items():
             names = {attribute(member) for member in np.atleast_1d(members[()]).tolist()}
-            missing = sorted(names - set(self._names), key=_by_number)
+            missing = sorted(names - known, key=_by_number)
             if missing:
                 warnings.warn(
                     f"{self.source}: mask/{name} names {len(missing)} demonstrations that are not there, as "
@@ -182,50 +162,31 @@ class RobomimicReader:
             filters[name] = names
         return filters
 
-    def _look_at(self, name: str) -> int:
-        """Steps of a demonstration, after comparing what it holds with the first."""
-        demo = self._data[name]
-        if "actions" not in demo:
+    def _steps(self, name: str, arrays: dict[str, h5py.Dataset]) -> int:
+        demo = self._demonstrations[name]
+        if "actions" not in arrays:
             found = ", ".join(list(demo)[:6]) or "nothing"
             raise UserError(f"{self.source}: {name} has no actions (found {found}); remove it or record it again.")
-        arrays = datasets(demo)
         steps = len(arrays["actions"]) if arrays["actions"].ndim else 0
         if steps == 0:
             raise UserError(f"{self.source}: {name} has no step; remove it.")
-        told = attribute(demo.attrs.get("num_samples", steps))
-        if told != steps:
+        recorded = attribute(demo.attrs.get("num_samples", steps))
+        if recorded != steps:
             raise UserError(
-                f"{self.source}: {name} has {steps} actions but num_samples {told}; copy or record the file again."
+                f"{self.source}: {name} has {steps} actions but num_samples {recorded}; copy or record the file again."
             )
-        self._agreement.take(name, arrays, steps)
         return steps
+
+    def _feature(self, path: str, array: h5py.Dataset, steps: int) -> Feature | None:
+        other = memory_name(path).startswith("extra.") and array.shape[:1] != (steps,)
+        return None if array.dtype.kind not in "biuf" or other else Feature(array.shape[1:], native(array.dtype))
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
         name = self._names[episode]
-        facts = {key: attribute(value) for key, value in self._data[name].attrs.items()}
+        facts = {key: attribute(value) for key, value in self._demonstrations[name].attrs.items()}
         filters = sorted(key for key, names in self._filters.items() if name in names)
         return restored(facts | native_facts(name, int(self._lengths[episode]), filters), f"{self.source}: {name}")
-
-    def read(
-        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """See `EpisodeReader`."""
-        chosen = list(self.features) if keys is None else keys
-        check_keys(self, chosen)
-        demo, values = self._data[self._names[episode]], {}
-        for key in chosen:
-            try:
-                values[key] = demo[self._paths[key]][start:stop].astype(self.features[key].dtype, copy=False)
-            except (OSError, RuntimeError, KeyError) as error:
-                raise damaged(self.source, error, f"{self._names[episode]}/{self._paths[key]}") from error
-        return values
-
-
-def _feature(path: str, array: h5py.Dataset, steps: int) -> Feature | None:
-    if array.dtype.kind not in "biuf" or (memory_name(path).startswith("extra.") and array.shape[:1] != (steps,)):
-        return None
-    return Feature(array.shape[1:], native(array.dtype))
 
 
 def native_facts(name: str, steps: int, filters: list[str]) -> dict[str, Any]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from policy_accel.models.config import ModelConfig
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.embedding import SinusoidalEmbedding
 from policy_accel.models.images.layers import (
+    ImageUnetConfig,
     add_condition,
-    check_unet,
     condition_layer,
     initialise_uniform,
     initialise_zero,
@@ -26,21 +25,13 @@ EPS = 1e-6
 
 
 @dataclass
-class DdpmConfig(ModelConfig):
-    """Sizes of the U-Net; the defaults are the published CIFAR-10 net (35.7 M parameters at 3 x 32 x 32)."""
+class DdpmConfig(ImageUnetConfig):
+    """Sizes of the U-Net; the defaults are the published CIFAR-10 net (35.7 M parameters at 3 x 32 x 32).
+
+    Where there is attention, it follows each residual block.
+    """
 
     name: str = "ddpm"
-    channels: int = 128
-    multipliers: list[int] = field(default_factory=lambda: [1, 2, 2, 2])
-    """Channels of each resolution as multiples of `channels`, finest first; the image halves between them."""
-    blocks: int = 2
-    """Residual blocks at each resolution on the way down; one more on the way up."""
-    attention_resolutions: list[int] = field(default_factory=lambda: [16])
-    """Side lengths, in pixels, at which an attention layer follows each residual block; the middle always has one."""
-    heads: int = 1
-    dropout: float = 0.1
-    channels_last: bool = False
-    """Keep activations as [B, H, W, C] in memory, which tensor cores prefer; weights stay as they are."""
 
 
 class ResidualBlock(nn.Module):
@@ -106,15 +97,7 @@ class DdpmUnet(Denoiser):
 
     def __init__(self, config: DdpmConfig, *, channels: int, resolution: int, condition_dim: int = 0) -> None:
         super().__init__()
-        sides = check_unet(
-            channels=config.channels,
-            multipliers=config.multipliers,
-            blocks=config.blocks,
-            heads=config.heads,
-            dropout=config.dropout,
-            attention_resolutions=config.attention_resolutions,
-            resolution=resolution,
-        )
+        levels = config.levels(resolution)
         self.channels_last = config.channels_last
         groups, width = norm_groups(config.channels), 4 * config.channels
         self.time = SinusoidalEmbedding(config.channels)
@@ -125,10 +108,6 @@ class DdpmUnet(Denoiser):
             heads = config.heads if attention else 0
             return ResidualBlock(in_channels, out_channels, width, groups=groups, dropout=config.dropout, heads=heads)
 
-        levels = [
-            (config.channels * multiplier, side in config.attention_resolutions)
-            for multiplier, side in zip(config.multipliers, sides, strict=True)
-        ]
         self.input = nn.Conv2d(channels, config.channels, 3, padding=1)
         current = config.channels
         skips = [current]

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError, one_of
-from policy_accel.models.config import ModelConfig, check_positive
+from policy_accel.models.config import check_positive
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.embedding import SinusoidalEmbedding
 from policy_accel.models.images.layers import (
+    ImageUnetConfig,
     add_condition,
-    check_unet,
     condition_layer,
     initialise_uniform,
     norm_groups,
@@ -34,23 +34,17 @@ ENCODERS = ("standard", "residual")
 
 
 @dataclass
-class EdmConfig(ModelConfig):
+class EdmConfig(ImageUnetConfig):
     """Sizes of the U-Net; the defaults are DDPM++ for CIFAR-10.
 
     NCSN++ is embedding=fourier, time_multiplier=2, encoder=residual, resample_filter=[1,3,3,1]. At 64 x 64 pixels the
-    publication takes multipliers=[1,2,2,2] (and dropout 0.05 for FFHQ, 0.25 for AFHQv2).
+    publication takes multipliers=[1,2,2,2] (and dropout 0.05 for FFHQ, 0.25 for AFHQv2). Where there is attention, the
+    blocks of the encoder and the last one of the decoder have it.
     """
 
     name: str = "edm"
-    channels: int = 128
     multipliers: list[int] = field(default_factory=lambda: [2, 2, 2])
-    """Channels of each resolution as multiples of `channels`, finest first; the image halves between them."""
     blocks: int = 4
-    """Residual blocks at each resolution on the way down; one more on the way up."""
-    attention_resolutions: list[int] = field(default_factory=lambda: [16])
-    """Side lengths, in pixels, at which the encoder's blocks and the decoder's last one have attention; the middle
-    always has it."""
-    heads: int = 1
     dropout: float = 0.13
     embedding: str = "positional"
     """How the time is embedded: positional (sines of fixed frequencies) or fourier (of random ones)."""
@@ -60,8 +54,6 @@ class EdmConfig(ModelConfig):
     """residual: the downsampled image itself is added at each resolution of the encoder."""
     resample_filter: list[int] = field(default_factory=lambda: [1, 1])
     """Taps of the filter for halving and doubling; [1,1] averages and repeats pixels, [1,3,3,1] is smoother."""
-    channels_last: bool = False
-    """Keep activations as [B, H, W, C] in memory, which tensor cores prefer; weights stay as they are."""
 
 
 class FourierEmbedding(nn.Module):
@@ -153,15 +145,7 @@ class EdmUnet(Denoiser):
 
     def __init__(self, config: EdmConfig, *, channels: int, resolution: int, condition_dim: int = 0) -> None:
         super().__init__()
-        sides = check_unet(
-            channels=config.channels,
-            multipliers=config.multipliers,
-            blocks=config.blocks,
-            heads=config.heads,
-            dropout=config.dropout,
-            attention_resolutions=config.attention_resolutions,
-            resolution=resolution,
-        )
+        levels = config.levels(resolution)
         one_of("model.embedding", config.embedding, EMBEDDINGS)
         one_of("model.encoder", config.encoder, ENCODERS)
         check_positive(time_multiplier=config.time_multiplier)
@@ -183,10 +167,6 @@ class EdmUnet(Denoiser):
                 in_channels, out_channels, width, dropout=config.dropout, heads=heads, resample=resample
             )
 
-        levels = [
-            (config.channels * multiplier, side in config.attention_resolutions)
-            for multiplier, side in zip(config.multipliers, sides, strict=True)
-        ]
         self.input = nn.Conv2d(channels, config.channels, 3, padding=1)
         current, image = config.channels, channels
         skips = [current]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError
-from policy_accel.models.config import check_positive, check_probability
+from policy_accel.models.config import ModelConfig, check_positive, check_probability
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -82,38 +83,46 @@ def level_resolutions(resolution: int, multipliers: Sequence[int]) -> list[int]:
     return [resolution >> level for level in range(len(multipliers))]
 
 
-def check_unet(
-    *,
-    channels: int,
-    multipliers: Sequence[int],
-    blocks: int,
-    heads: int,
-    dropout: float,
-    attention_resolutions: Sequence[int],
-    resolution: int,
-) -> list[int]:
-    """Check what the U-Nets' settings have in common and return the side lengths of the levels, finest first.
+@dataclass
+class ImageUnetConfig(ModelConfig):
+    """Sizes that the image U-Nets have in common."""
 
-    Raises:
-        UserError: sizes that are not positive, do not divide one another, or have no effect on images of this size.
-    """
-    check_positive(channels=channels, multipliers=list(multipliers), blocks=blocks, heads=heads)
-    check_probability(dropout=dropout)
-    if channels % 4 or channels % norm_groups(channels):
-        raise UserError(
-            f"model.channels={channels} cannot be normalised in groups; choose a multiple of 4 up to 128, or of 32."
-        )
-    sides = level_resolutions(resolution, multipliers)
-    idle = [side for side in attention_resolutions if side not in sides]
-    if idle:
-        raise UserError(
-            f"model.attention_resolutions names {idle[0]}, and images of {resolution} pixels are seen at "
-            f"{', '.join(map(str, sides))}; choose among these, or [] for attention in the middle alone."
-        )
-    if (channels * multipliers[-1]) % heads or any(
-        (channels * multiplier) % heads
-        for side, multiplier in zip(sides, multipliers, strict=True)
-        if side in attention_resolutions
-    ):
-        raise UserError(f"model.heads={heads} does not divide the channels of an attention layer; change one.")
-    return sides
+    channels: int = 128
+    multipliers: list[int] = field(default_factory=lambda: [1, 2, 2, 2])
+    """Channels of each resolution as multiples of `channels`, finest first; the image halves between them."""
+    blocks: int = 2
+    """Residual blocks at each resolution on the way down; one more on the way up."""
+    attention_resolutions: list[int] = field(default_factory=lambda: [16])
+    """Side lengths, in pixels, of the resolutions with attention; the middle always has it."""
+    heads: int = 1
+    dropout: float = 0.1
+    channels_last: bool = False
+    """Keep activations as [B, H, W, C] in memory, which tensor cores prefer; weights stay as they are."""
+
+    def levels(self, resolution: int) -> list[tuple[int, bool]]:
+        """Channels of each resolution, finest first, and whether it has attention, for images of side `resolution`.
+
+        Raises:
+            UserError: sizes that are not positive, do not divide one another, or have no effect on such images.
+        """
+        channels, multipliers = self.channels, list(self.multipliers)
+        check_positive(channels=channels, multipliers=multipliers, blocks=self.blocks, heads=self.heads)
+        check_probability(dropout=self.dropout)
+        if channels % 4 or channels % norm_groups(channels):
+            raise UserError(
+                f"model.channels={channels} cannot be normalised in groups; choose a multiple of 4 up to 128, or of 32."
+            )
+        sides = level_resolutions(resolution, multipliers)
+        idle = [side for side in self.attention_resolutions if side not in sides]
+        if idle:
+            raise UserError(
+                f"model.attention_resolutions names {idle[0]}, and images of {resolution} pixels are seen at "
+                f"{', '.join(map(str, sides))}; choose among these, or [] for attention in the middle alone."
+            )
+        levels = [
+            (channels * multiplier, side in self.attention_resolutions)
+            for multiplier, side in zip(multipliers, sides, strict=True)
+        ]
+        if any(width % self.heads for width, attention in [*levels, (levels[-1][0], True)] if attention):
+            raise UserError(f"model.heads={self.heads} does not divide the channels of an attention layer; change one.")
+        return levels
