@@ -156,7 +156,12 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 after a mistake that was named, 130 after Ctrl-C."""
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and ("overrides" not in options or any(argument.startswith("-") for argument in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # settings after an option, which argparse leaves over
+        options.overrides += rest
     try:
         return int(options.run(options))
     except UserError as error:

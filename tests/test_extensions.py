@@ -179,8 +179,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     generator = np.random.default_rng(0)
-    places = generator.uniform(-1, 1, (80, 2)).astype(np.float32)
-    np.savez(tmp_path / "reach.npz", observations=places, actions=-places, episode_ends=np.arange(20, 81, 20))
+    places = generator.uniform(-1, 1, (160, 2)).astype(np.float32)
+    np.savez(tmp_path / "reach.npz", observations=places, actions=-places, episode_ends=np.arange(20, 161, 20))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(plugins, "_imported", [])
@@ -249,6 +249,12 @@ def test_the_console_script_finds_modules_of_the_current_folder(folder: Path) ->
     done = subprocess.run([script, "train", *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "longest 16" in done.stdout
+
+
+def test_a_plugin_may_register_the_environment(folder: Path) -> None:
+    named = ["plugins=[own_reach,own_denoiser]", "task.environment_module=policy_accel.envs"]
+    assert main(["train", *PATHS, *named, "evaluation.workers=1", "run_dir=run"]) == 0
+    assert len(json.loads((folder / "run" / "evaluation.json").read_text())["episodes"]) == 2
 
 
 def test_a_recorded_run_imports_nothing_that_is_not_named_again(
@@ -365,6 +371,15 @@ def test_mistakes_are_one_sentence(
     }.items():
         (folder / f"{name}.yaml").write_text(text)
     assert said in sentence(capsys, "train", *arguments)
+
+
+def test_ones_own_demonstrations_are_diagnosed_with_ones_own_task(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (folder / "own" / "task" / "reach.yaml").read_text().replace("data: reach.npz\n", "val_ratio: 0\n")
+    (folder / "own" / "task" / "reach.yaml").write_text(text)
+    assert main(["diagnose", "reach.npz", "--config-dir", "own", "task=reach", "training.device=cpu"]) == 0
+    assert (folder / "diagnosis" / "reach" / "diagnosis.json").is_file()
 
 
 def test_a_file_says_which_track_it_belongs_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,8 +67,9 @@ def import_environment(spec: EnvironmentSpec) -> None:
     """
     try:
         importlib.import_module(spec.module)
-        for plugin in spec.plugins if spec.id not in gymnasium.registry else ():
-            importlib.import_module(plugin)
+        for plugin in spec.plugins:
+            if spec.id not in gymnasium.registry:
+                importlib.import_module(plugin)
     except ImportError as error:
         raise UserError(f"the module '{spec.module}' of environment '{spec.id}' does not import: {error}") from error
     with _explained(f"environment '{spec.id}'", "cannot be made"):

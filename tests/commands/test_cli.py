@@ -102,7 +102,7 @@ def test_the_same_command_again_leaves_a_finished_run_alone(
         (["policy.horizon=17"], "policy.horizon=17 is not divisible by 2"),
         (["policy.n_action_steps=16"], "policy.n_action_steps=16 is more than horizon - n_obs_steps + 1"),
         (["task.observation=[stat]"], "did you mean 'state'?"),
-        (["diffusion.target=eps"], "diffusion.target 'eps' is unknown"),
+        (["diffusion.target=eps"], "diffusion.target 'eps' does not go with this process; did you mean"),
         (["task.environment=policy_accel/Nowhere-v0"], "policy_accel/Nowhere-v0"),
         (
             ["task.environment_options={observation: keypoints}"],
@@ -154,6 +154,8 @@ def test_print_config_is_the_whole_configuration(train: Train, capsys: pytest.Ca
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["training"]["steps"] == 123
     assert set(config) == {
+        "track",
+        "plugins",
         "acceleration",
         "method",
         "task",
