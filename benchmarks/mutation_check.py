@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import multiprocessing
 import os
@@ -28,7 +29,17 @@ from typing import Any
 from mutations import MUTATIONS, Mutation
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SLOW_IMPORTS = ("torch", "scipy.stats", "scipy.optimize", "hydra", "zarr", "gymnasium", "h5py", "diffusers", "pytest")
+SLOW_IMPORTS = (
+    "torch",
+    "scipy.stats",
+    "hydra",
+    "zarr",
+    "gymnasium",
+    "h5py",
+    "diffusers",
+    "matplotlib.figure",
+    "pytest",
+)
 TIMEOUT = 300
 PASSED = 0
 
@@ -131,7 +142,7 @@ def main() -> int:
     chosen = [m for m in MUTATIONS if options.only in m.file or options.only in m.old]
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
     sys.dont_write_bytecode = True  # else a mutation of equal length within a second finds the old bytecode
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    os.environ.update(PYTHONDONTWRITEBYTECODE="1", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder).resolve()
@@ -139,6 +150,7 @@ def main() -> int:
         check_texts(base, chosen)
         for name in SLOW_IMPORTS:
             importlib.import_module(name)
+        gc.freeze()  # or every test session walks through what was imported here
         tasks = [task for tests in dict.fromkeys(m.tests for m in chosen) for task in tasks_of(tests, chosen)]
         with multiprocessing.get_context("fork").Pool(options.jobs, maxtasksperchild=1) as pool:
             results = pool.imap(run_tests, [(base, *task) for task in tasks])
