@@ -129,7 +129,7 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     _add_plugins(evaluate)
     evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     evaluate.add_argument("--seed", type=int, help="seed of the first episode, or of the images")
-    evaluate.add_argument("--sampler", help="ddpm, ddim, dpm_solver++, euler or heun")
+    evaluate.add_argument("--sampler", help="sampler, as sampling.sampler of train")
     evaluate.add_argument("--sampling-steps", type=int, help="steps of the sampler for a chunk or an image")
     evaluate.add_argument("--spacing", help="leading, trailing or linspace")
     evaluate.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")

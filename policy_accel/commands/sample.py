@@ -43,7 +43,7 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=int, default=0, metavar="I", help="first i (default: 0)")
     parser.add_argument("--labels", help="classes, by name or number, taken in turn: 3, 0,1,2 or all (default: all)")
     parser.add_argument("--guidance", type=float, metavar="W", help="weight of classifier-free guidance")
-    parser.add_argument("--sampler", help="ddpm, ddim, dpm_solver++, euler or heun")
+    parser.add_argument("--sampler", help="sampler, as sampling.sampler of train")
     parser.add_argument("--sampling-steps", type=int, metavar="K", help="steps of the sampler")
     parser.add_argument("--spacing", help="leading, trailing or linspace")
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
