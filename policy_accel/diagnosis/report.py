@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from policy_accel.acceleration.diagnostics import QUANTILES
@@ -52,43 +52,29 @@ def _verdict(facts: NoiseFacts) -> str:
     return "at chance?" if facts.doubtful else "at chance"
 
 
+_NOISE_COLUMNS: dict[str, Callable[[NoiseFacts], str]] = {
+    "noise": lambda facts: facts.name,
+    "distance": lambda facts: f"{facts.distance_before:.3f}",
+    "after": lambda facts: f"{facts.distance_after:.3f}",
+    "drop": lambda facts: f"{facts.drop:.1%}",
+    "mean n^2": lambda facts: f"{facts.mean_square:.3f}",
+    "KL nats": lambda facts: f"{facts.divergence:.3f}",
+    "moved": lambda facts: "-" if facts.rows_moved is None else f"{facts.rows_moved:.0%}",
+    "leak R2": lambda facts: f"{facts.leak.score:.2%}",
+    "local": lambda facts: "-" if facts.leak.local is None else f"{facts.leak.local:.2%}",
+    "p": lambda facts: p_text(facts.leak.p_value),
+    "verdict": _verdict,
+    "ms": lambda facts: f"{facts.milliseconds:.1f}",
+}
+
+
 def _noise(diagnosis: Diagnosis) -> list[str]:
-    head = (
-        "noise",
-        "distance",
-        "after",
-        "drop",
-        "mean n^2",
-        "KL nats",
-        "moved",
-        "leak R2",
-        "local",
-        "p",
-        "verdict",
-        "ms",
-    )
-    body = [
-        (
-            facts.name,
-            f"{facts.distance_before:.3f}",
-            f"{facts.distance_after:.3f}",
-            f"{facts.drop:.1%}",
-            f"{facts.mean_square:.3f}",
-            f"{facts.divergence:.3f}",
-            "-" if facts.rows_moved is None else f"{facts.rows_moved:.0%}",
-            f"{facts.leak.score:.2%}",
-            "-" if facts.leak.local is None else f"{facts.leak.local:.2%}",
-            p_text(facts.leak.p_value),
-            _verdict(facts),
-            f"{facts.milliseconds:.1f}",
-        )
-        for facts in diagnosis.noise
-    ]
+    body = [[column(facts) for column in _NOISE_COLUMNS.values()] for facts in diagnosis.noise]
     return [
         f"NOISE  {diagnosis.rows} windows in batches of {diagnosis.batch_size}",
         "Leak: how much of the observation the noise of its window tells. Sampling starts from noise that tells "
         f"nothing, so only 'at chance' (p > {LEAK_P:g}) is safe.",
-        *_aligned(head, body),
+        *_aligned(list(_NOISE_COLUMNS), body),
         *(f"  {name}: not measured: {reason}" for name, reason in diagnosis.refused.items()),
     ]
 
