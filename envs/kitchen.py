@@ -89,8 +89,8 @@ class Kitchen(PlanningEnv):
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Take an action, cut to [-1, 1]. Raises UserError when it is not finite or has a wrong shape."""
         wanted = vector(action, self.action_space.shape, "action")
-        observation, *_, told = self.simulator.step(wanted)
-        info = self._info(told["episode_task_completions"])
+        observation, *_, facts = self.simulator.step(wanted)
+        info = self._info(facts["episode_task_completions"])
         reward = min(len(info["completed"]) / self.needed, 1.0)
         return as_float32(observation), reward, info["is_success"], False, info
 

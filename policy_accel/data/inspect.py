@@ -32,7 +32,7 @@ class Inspection:
     Attributes:
         text: the report for people, several lines.
         problems: what keeps the data from being trained on, one sentence each.
-        remarks: what can be trained on but is hardly meant, one sentence each.
+        remarks: what can be trained on but is probably a mistake, one sentence each.
     """
 
     text: str

@@ -56,7 +56,7 @@ class KeyStatistics:
             yield _row(str(dimension), self._low[dimension], self._high[dimension], mean)
 
     def doubtful(self, key: str) -> Iterator[str]:
-        """What can be trained on but is hardly meant, one sentence each."""
+        """What can be trained on but is probably a mistake, one sentence each."""
         if self._low is None or self._high is None:
             return
         if len(self.shape) < 3 and self.rows > 1:

@@ -92,7 +92,7 @@ def _levels(diagnosis: Diagnosis) -> list[str]:
         for name, values in levels.floors.items()
     ]
     return [
-        f"NOISE LEVELS  {levels.rows} windows, observation not told",
+        f"NOISE LEVELS  {levels.rows} windows, without the observation",
         f"Own origin: probability that a noised chunk stems from its own window (1 apart, {1 / levels.rows:.4f} "
         "mixed). Floor: loss that no network goes below; the gradient is noisy where it is high.",
         *_aligned(head, [*own, *floors]),
@@ -162,14 +162,14 @@ def draw_diagnosis(diagnosis: Diagnosis, path: Path) -> None:
     facts = diagnosis.noise[::-1]
     leak.barh([p + 0.2 for p in places], [100 * f.drop for f in facts], 0.38, color="tab:blue", label="distance drop")
     colors = ["tab:red" if f.leaks else "tab:green" for f in facts]
-    told = [100 * max(f.leak.score, f.leak.local or 0.0) for f in facts]
-    leak.barh([p - 0.2 for p in places], told, 0.38, color=colors)
-    for place, f, value in zip(places, facts, told, strict=True):
+    leaked = [100 * max(f.leak.score, f.leak.local or 0.0) for f in facts]
+    leak.barh([p - 0.2 for p in places], leaked, 0.38, color=colors)
+    for place, f, value in zip(places, facts, leaked, strict=True):
         leak.text(max(value, 0.0) + 0.5, place - 0.2, f"{_verdict(f)} {value:.2g} %", va="center", fontsize=8)
     leak.barh([0], [0], color="tab:red", label="leak: larger of R2 and local")
     leak.set_yticks(list(places), names)
     leak.set_xlabel("percent")
-    leak.set_xlim(right=1.35 * max([1.0, *told, *(100 * f.drop for f in facts)]))
+    leak.set_xlim(right=1.35 * max([1.0, *leaked, *(100 * f.drop for f in facts)]))
     leak.set_title("What a choice of noise gains, and what it tells")
     leak.legend(loc="lower right", fontsize=8)
 

@@ -269,8 +269,8 @@ def _batch(rows: list[Observation | None]) -> Observation:
 
 def _checked(actions: np.ndarray, seeds: np.ndarray, chunk_index: np.ndarray) -> np.ndarray:
     if actions.ndim < 2 or len(actions) != len(seeds) or actions.shape[1] < 1:
-        wanted = f"[{len(seeds)}, n_action_steps, *action]"
-        raise UserError(f"the policy returned actions of shape {list(actions.shape)} where {wanted} was asked for")
+        expected = f"[{len(seeds)}, n_action_steps, *action]"
+        raise UserError(f"the policy returned actions of shape {list(actions.shape)} where {expected} was asked for")
     for slot in np.flatnonzero(seeds >= 0):
         if not np.isfinite(actions[slot]).all():
             where = f"seed {seeds[slot]}, chunk {chunk_index[slot]}"

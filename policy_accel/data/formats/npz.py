@@ -125,9 +125,9 @@ class NpzReader:
 
     def _open_our_own(self) -> None:
         try:
-            told = json.loads(self._archive.read(COLUMNS))
-            self.metadata = dict(told["metadata"])
-            for key, place in told["keys"].items():
+            described = json.loads(self._archive.read(COLUMNS))
+            self.metadata = dict(described["metadata"])
+            for key, place in described["keys"].items():
                 self._fields[key] = Field(place["member"], place.get("columns"), place.get("channels"))
                 self.features[key] = Feature(tuple(place["shape"]), np.dtype(place["dtype"]))
                 self._members[place["member"]]  # it is there

@@ -112,20 +112,20 @@ class DdpmUnet(Denoiser):
         current = config.channels
         skips = [current]
         self.down = nn.ModuleList()
-        for level, (wanted, attention) in enumerate(levels):
+        for level, (outputs, attention) in enumerate(levels):
             for _ in range(config.blocks):
-                self.down.append(block(current, wanted, attention))
-                current = wanted
+                self.down.append(block(current, outputs, attention))
+                current = outputs
                 skips.append(current)
             if level < len(levels) - 1:
                 self.down.append(Downsample(current))
                 skips.append(current)
         self.middle = nn.ModuleList([block(current, current, True), block(current, current, False)])
         self.up = nn.ModuleList()
-        for level, (wanted, attention) in reversed(list(enumerate(levels))):
+        for level, (outputs, attention) in reversed(list(enumerate(levels))):
             for _ in range(config.blocks + 1):
-                self.up.append(block(current + skips.pop(), wanted, attention))
-                current = wanted
+                self.up.append(block(current + skips.pop(), outputs, attention))
+                current = outputs
             if level > 0:
                 self.up.append(Upsample(current))
         self.norm = GroupNorm(groups, current, eps=EPS)

@@ -171,7 +171,7 @@ class EdmUnet(Denoiser):
         current, image = config.channels, channels
         skips = [current]
         self.down = nn.ModuleList()
-        for level, (wanted, attention) in enumerate(levels):
+        for level, (outputs, attention) in enumerate(levels):
             if level > 0:
                 self.down.append(block(current, current, resample=Resample("down", taps)))
                 if residual:
@@ -179,17 +179,17 @@ class EdmUnet(Denoiser):
                     image = current
                 skips.append(current)
             for _ in range(config.blocks):
-                self.down.append(block(current, wanted, attention))
-                current = wanted
+                self.down.append(block(current, outputs, attention))
+                current = outputs
                 skips.append(current)
         self.middle = nn.ModuleList([block(current, current, True), block(current, current)])
         self.up = nn.ModuleList()
-        for level, (wanted, attention) in reversed(list(enumerate(levels))):
+        for level, (outputs, attention) in reversed(list(enumerate(levels))):
             if level < len(levels) - 1:
                 self.up.append(block(current, current, resample=Resample("up", taps)))
             for index in range(config.blocks + 1):
-                self.up.append(block(current + skips.pop(), wanted, attention and index == config.blocks))
-                current = wanted
+                self.up.append(block(current + skips.pop(), outputs, attention and index == config.blocks))
+                current = outputs
         self.norm = GroupNorm(norm_groups(current), current, eps=EPS)
         self.output = nn.Conv2d(current, channels, 3, padding=1)
         self._initialise()

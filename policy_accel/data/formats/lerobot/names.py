@@ -75,7 +75,7 @@ def _to_name(key: str) -> str:
     return _PLACED.get(key) or f"observation.{key}"
 
 
-def told_names(metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def recorded_features(metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Key -> LeRobot's "name" and "dtype" and the "names" of the axes, as a set that came from there carries them."""
     features = metadata.get("lerobot", {}).get("features", {}) if isinstance(metadata.get("lerobot"), dict) else {}
     return features if isinstance(features, dict) else {}

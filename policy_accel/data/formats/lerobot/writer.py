@@ -11,7 +11,7 @@ import numpy as np
 from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.formats.lerobot.layout import DERIVED, V21, V30, VIDEO_PATHS, Column
 from policy_accel.data.formats.lerobot.metadata_writer import MetadataWriter
-from policy_accel.data.formats.lerobot.names import to_names, told_names
+from policy_accel.data.formats.lerobot.names import recorded_features, to_names
 from policy_accel.data.formats.lerobot.sinks import TableSink, VideoSink
 from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics
 from policy_accel.data.formats.lerobot.video import require_av, video_facts
@@ -67,11 +67,11 @@ class _Writer:
         self._root, self._reader, self._version, self._images = root, reader, version, images
         self._fps = _rate(reader.metadata) if fps is None else fps
         self._metadata = reader.metadata | ({} if fps is None else {"fps": fps})
-        told = reader.metadata.get("lerobot")
-        self._recorded: dict[str, Any] = told if isinstance(told, dict) else {}
+        recorded = reader.metadata.get("lerobot")
+        self._recorded: dict[str, Any] = recorded if isinstance(recorded, dict) else {}
         listed = self._recorded.get("tasks")
         self._tasks = {str(task): number for number, task in enumerate(listed if isinstance(listed, list) else ())}
-        features = told_names(reader.metadata)
+        features = recorded_features(reader.metadata)
         known = {key: facts["name"] for key, facts in features.items() if "name" in facts}
         self._names = to_names(reader.features, known, tasks=bool(self._tasks))
         axes = {key: features.get(key, {}).get("names") for key in self._names}
@@ -91,10 +91,10 @@ class _Writer:
             for column in self._cameras
         }
 
-    def _dtype(self, key: str, told: dict[str, Any]) -> str:
+    def _dtype(self, key: str, recorded: dict[str, Any]) -> str:
         feature = self._reader.features[key]
         if feature.is_image:
-            in_table = self._images == "png" or feature.shape[2] != 3 or told.get("dtype") == "image"
+            in_table = self._images == "png" or feature.shape[2] != 3 or recorded.get("dtype") == "image"
             return "image" if in_table else "video"
         if len(feature.shape) > _MAX_AXES:
             raise UserError(
