@@ -8,6 +8,7 @@ from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.grid import SPACINGS
 from policy_accel.diffusion.processes import Process, vp_process
 from policy_accel.diffusion.samplers import SAMPLERS
+from policy_accel.diffusion.schedules import BETA_END, BETA_START
 from policy_accel.errors import UserError, naming, one_of, refuse_idle
 
 FAMILIES = ("ddpm", "edm", "vp", "ve", "flow")
@@ -25,9 +26,9 @@ class DiffusionConfig:
     """Of ddpm: squaredcos_cap_v2 or linear."""
     timesteps: int = 100
     """Of ddpm."""
-    beta_start: float = 1e-4
+    beta_start: float = BETA_START
     """Of the linear schedule, with beta_end."""
-    beta_end: float = 0.02
+    beta_end: float = BETA_END
     target: str = "epsilon"
     """ddpm: epsilon, sample or v. edm, vp, ve: edm, epsilon, negative_epsilon or sample. flow: flow or sample."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion.grid import SPACINGS, Grid, timestep_grid
-from policy_accel.diffusion.schedules import alpha_bar_table
+from policy_accel.diffusion.schedules import BETA_END, BETA_START, alpha_bar_table
 from policy_accel.diffusion.timesteps import TimestepDistribution, UniformTimes
 
 
@@ -178,7 +178,11 @@ class DiscreteProcess(Process):
 
 
 def vp_process(
-    schedule: str = "squaredcos_cap_v2", timesteps: int = 100, *, beta_start: float = 1e-4, beta_end: float = 0.02
+    schedule: str = "squaredcos_cap_v2",
+    timesteps: int = 100,
+    *,
+    beta_start: float = BETA_START,
+    beta_end: float = BETA_END,
 ) -> DiscreteProcess:
     """Variance-preserving: alpha_t^2 = alpha_bar_t, sigma_t^2 = 1 - alpha_bar_t (Ho et al. 2020, equation 4)."""
     alpha_bar = alpha_bar_table(schedule, timesteps, beta_start=beta_start, beta_end=beta_end)

@@ -17,7 +17,7 @@ from policy_accel.diffusion.samplers import ddim_step, start_scale
 try:
     from diffusers.configuration_utils import ConfigMixin, register_to_config
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
-    from diffusers.utils import BaseOutput
+    from diffusers.utils.outputs import BaseOutput
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "diffusers":
         raise
@@ -100,11 +100,12 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def _process_on(self, device: torch.device) -> Process:
         """The process with its tables on `device`, which they reach once."""
-        self._placed = self._placed.to(device)
-        return self._placed
+        process: Process = self._placed.to(device)
+        self._placed = process
+        return process
 
     def __len__(self) -> int:
-        return self.config.num_train_timesteps
+        return int(self.config.num_train_timesteps)
 
     @property
     def init_noise_sigma(self) -> float:

@@ -38,7 +38,7 @@ from policy_accel.diffusion.scheduler_base import (
     positive_count,
     register_to_config,
 )
-from policy_accel.diffusion.schedules import SCHEDULES
+from policy_accel.diffusion.schedules import BETA_END, BETA_START, SCHEDULES
 from policy_accel.errors import check_choice
 
 # A pipeline of diffusers loads a class only from a module that has SchedulerMixin.
@@ -114,8 +114,8 @@ class KarhunenLoeveScheduler(_DiscreteScheduler):
     def __init__(
         self,
         num_train_timesteps: int = 1000,
-        beta_start: float = 1e-4,
-        beta_end: float = 0.02,
+        beta_start: float = BETA_START,
+        beta_end: float = BETA_END,
         beta_schedule: str = "linear",
         modes: int = 4,
         marginal: str = "matched",
@@ -179,8 +179,8 @@ class MomentumScheduler(_DiscreteScheduler):
     def __init__(
         self,
         num_train_timesteps: int = 1000,
-        beta_start: float = 1e-4,
-        beta_end: float = 0.02,
+        beta_start: float = BETA_START,
+        beta_end: float = BETA_END,
         beta_schedule: str = "linear",
         kind: str = "natural",
         strength: float = 1.0,

@@ -11,9 +11,12 @@ from policy_accel.errors import check_choice
 
 SCHEDULES = ("linear", "squaredcos_cap_v2")
 MAX_BETA = 0.999
+BETA_START, BETA_END = 1e-4, 0.02  # of Ho et al. 2020, section 4
 
 
-def alpha_bar_table(schedule: str, timesteps: int, *, beta_start: float = 1e-4, beta_end: float = 0.02) -> Tensor:
+def alpha_bar_table(
+    schedule: str, timesteps: int, *, beta_start: float = BETA_START, beta_end: float = BETA_END
+) -> Tensor:
     """Cumulative products alpha_bar_t = prod_{s<=t} (1 - beta_s), [timesteps] float64, decreasing, in (0, 1).
 
     `linear`: beta grows linearly from `beta_start` to `beta_end` (Ho et al. 2020, section 4).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -39,8 +39,6 @@ class Hdf5Reader(ABC):
     metadata: dict[str, Any]
     counted: ClassVar[str]
     """The array whose rows are the steps."""
-    memory_name: ClassVar[Callable[[str], str]]
-    """Path of an array in a demonstration -> its key in memory."""
 
     def __init__(self, path: Path | str, file: Path) -> None:
         self.source = str(path)
@@ -58,6 +56,10 @@ class Hdf5Reader(ABC):
             self._file.close()
             raise damaged(file, error) from error
         self.episode_ends = np.cumsum(self._lengths).astype(np.int64)
+
+    @abstractmethod
+    def _key_of(self, path: str) -> str:
+        """Key in memory of an array, by its path in a demonstration."""
 
     @abstractmethod
     def _find(self) -> tuple[h5py.Group, list[str]]:
@@ -133,7 +135,7 @@ class Hdf5Reader(ABC):
         elif name != self._names[0]:
             raise self._lacking(path, self._names[0], name)
         else:
-            key = type(self).memory_name(path)
+            key = self._key_of(path)
             if key in self._paths:
                 raise UserError(
                     f"{self.source}: {self._paths[key]} and {path} of {name} would both be called '{key}'; rename one."

@@ -79,7 +79,6 @@ class MinariReader(Hdf5Reader):
 
     format = "minari"
     counted = "rewards"
-    memory_name = staticmethod(memory_name)
 
     def __init__(self, path: Path | str) -> None:
         main = minari_file(Path(path))
@@ -92,6 +91,9 @@ class MinariReader(Hdf5Reader):
         self.layout = f"Minari HDF5, {version}, the observation after the last step left out"
         self._jpeg: set[str] = set()
         super().__init__(path, main)
+
+    def _key_of(self, path: str) -> str:
+        return memory_name(path)
 
     def _find(self) -> tuple[h5py.Group, list[str]]:
         named = {int(found.group(1)): name for name in self._file if (found := re.fullmatch(r"episode_(\d+)", name))}

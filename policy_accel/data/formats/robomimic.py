@@ -90,11 +90,13 @@ class RobomimicReader(Hdf5Reader):
 
     format = "robomimic"
     counted = "actions"
-    memory_name = staticmethod(memory_name)
 
     def __init__(self, path: Path | str) -> None:
         file, self._group = split_group(path)
         super().__init__(path, file)
+
+    def _key_of(self, path: str) -> str:
+        return memory_name(path)
 
     def _find(self) -> tuple[h5py.Group, list[str]]:
         import h5py
