@@ -29,6 +29,8 @@ demo: setup
 
 # Tests start many processes, each of which would compile every module again where this is set.
 test: export PYTHONDONTWRITEBYTECODE =
+# Large blocks go back to the system as soon as they are freed.
+test: export MALLOC_MMAP_THRESHOLD_ = 1000000
 test: setup lint
 	$(RUN) pytest --numprocesses $(JOBS) --dist worksteal
 

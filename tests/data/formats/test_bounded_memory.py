@@ -7,7 +7,7 @@ import pytest
 
 ALLOWED_MEGABYTES = 80
 OF_CODECS = 50  # what the encoder, the decoder and pyarrow's own pool take, however large the set
-SET_MEGABYTES = 320
+SET_MEGABYTES = 200
 
 MAKE = """
 import re, sys
