@@ -15,7 +15,6 @@ from policy_accel.data.formats.minari import MinariReader, minari_file
 from policy_accel.data.formats.npz import NpzReader, is_npz_demonstrations
 from policy_accel.data.formats.robomimic import RobomimicReader, split_group
 from policy_accel.data.formats.streaming import EpisodeView, OnProgress, check_features, filtered, gather
-from policy_accel.data.zarr_replay import read_zarr
 from policy_accel.errors import one_of
 from policy_accel.files import explained
 from policy_accel.written_formats import WRITTEN_FORMATS
@@ -91,11 +90,8 @@ def read_episodes(path: Path | str, keys: Sequence[str] | None = None, *, filter
     Raises:
         UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
     """
-    reader = open_other(path)
-    if reader is None and filter_key is None:
-        return read_zarr(path, keys)
-    with open_episodes(path, filter_key=filter_key) if reader is None else _narrowed(reader, filter_key) as narrowed:
-        return gather(narrowed, keys)
+    with open_episodes(path, filter_key=filter_key) as reader:
+        return gather(reader, keys)
 
 
 def write_episodes(

@@ -76,7 +76,7 @@ def test_real_file(shared_data):
 def test_unknown_key(tmp_path, key, plain_zarr):
     path = plain_zarr(tmp_path / "x.zarr")
     hint = {"actions": "did you mean 'action'", "meta": "known are: action"}[key]
-    with pytest.raises(UserError, match=rf"x\.zarr: has no key '{key}' below data/; {hint}"):
+    with pytest.raises(UserError, match=rf"x\.zarr: has no key '{key}'; {hint}"):
         read_episodes(path, [key])
 
 

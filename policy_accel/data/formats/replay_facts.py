@@ -25,14 +25,6 @@ def set_facts(replay: ReplayStore) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def all_facts(replay: ReplayStore, ends: np.ndarray) -> tuple[dict[str, Any], ...]:
-    """Facts about every episode, () when there are none about any, for `ends` as they are stored, sound or not."""
-    if FACTS not in replay.arrays or ends.ndim != 1:
-        return ()
-    read = EpisodeFacts(replay, len(ends))
-    return tuple(read[episode] for episode in range(len(ends)))
-
-
 class EpisodeFacts:
     """Facts about the episodes, read one by one.
 
