@@ -9,18 +9,15 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
 import yaml
+from support.user_modules import forgotten_afterwards
 
 from policy_accel import Policy, groups, plugins
 from policy_accel.cli import main
-from policy_accel.diffusion import samplers
 from policy_accel.errors import UserError
-from policy_accel.evaluation import statistics
-from policy_accel.images.metrics import measure
 from policy_accel.models import registry
 from policy_accel.policy.demonstrations import TaskConfig
 from policy_accel.policy.score import check_trusted
@@ -185,24 +182,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     places = generator.uniform(-1, 1, (160, 2)).astype(np.float32)
     np.savez(tmp_path / "reach.npz", observations=places, actions=-places, episode_ends=np.arange(20, 161, 20))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(plugins, "_imported", [])
-    for module, name in ((registry, "_REGISTRY"), (statistics, "METRICS"), (measure, "METRICS")):
-        monkeypatch.setattr(module, name, dict(getattr(module, name)))
-    known_samplers = (list(samplers.SAMPLERS), dict(samplers.DETERMINISTIC_SAMPLERS))
-    known = {key: dict(group.choices) for key, group in groups._GROUPS.items()}
-    environments = dict(gymnasium.registry)
-    yield tmp_path
-    samplers.SAMPLERS[:] = known_samplers[0]
-    samplers.DETERMINISTIC_SAMPLERS.clear()
-    samplers.DETERMINISTIC_SAMPLERS.update(known_samplers[1])
-    for key, choices in known.items():
-        groups._GROUPS[key].choices.clear()
-        groups._GROUPS[key].choices.update(choices)
-    gymnasium.registry.clear()
-    gymnasium.registry.update(environments)
-    for name in ("own_reach", "own_denoiser", "own_acceleration"):
-        sys.modules.pop(name, None)
+    with forgotten_afterwards():
+        yield tmp_path
 
 
 PATHS = ["task=own/task/reach.yaml", "recipe=own/recipe/quick.yaml", "method=own/method/late_times.yaml"]

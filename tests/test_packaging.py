@@ -1,18 +1,9 @@
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-
-
-def test_links_of_the_pages_lead_somewhere(repository: Path) -> None:
-    pages = [repository / "README.md", *repository.glob("*/README.md"), *repository.glob("*/*/README.md")]
-    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#]+)\)", page.read_text())]
-    assert len(links) > 5
-    missing = [(page.name, link) for page, link in links if "://" not in link and not (page.parent / link).exists()]
-    assert not missing
 
 
 def test_every_package_is_listed(repository: Path) -> None:

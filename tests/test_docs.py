@@ -1,0 +1,170 @@
+"""What the pages say: their links, the names of the code, the commands."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from support.user_modules import forgotten_afterwards
+
+from policy_accel.cli import build_parser, main
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "policy_accel"
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/*.md", "policy_accel/*/README.md", "benchmarks/README.md", "datasets/README.md")
+    for page in REPOSITORY.glob(pattern)
+)
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_pages_have_links() -> None:
+    assert sum(len(re.findall(r"\]\((?!https)", page.read_text())) for page in PAGES) > 40
+
+
+def defined(tree: ast.AST) -> set[str]:
+    """Dotted names of the classes, functions, methods and fields of a module."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST, prefix: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef | ast.FunctionDef):
+                found.add(prefix + child.name)
+                visit(child, f"{prefix}{child.name}.")
+            elif isinstance(child, ast.AnnAssign) and isinstance(child.target, ast.Name):
+                found.add(prefix + child.target.id)
+
+    visit(tree, "")
+    return found
+
+
+def test_the_tour_names_files_and_what_is_in_them() -> None:
+    """A file is followed by the names that it defines: `policy/task.py` `ChunkTask.batch`."""
+    tour = (REPOSITORY / "docs" / "architecture.md").read_text()
+    assert len(tour.splitlines()) <= 150
+    places = re.findall(r"`([\w/]+\.py)`((?: `[\w.]+`)*)", tour)
+    assert sum(bool(names) for _, names in places) > 25
+    everywhere = {name for path in PACKAGE.rglob("*.py") for name in defined(ast.parse(path.read_text()))}
+    for file, names in places:
+        path = PACKAGE / file if (PACKAGE / file).exists() else PACKAGE / "acceleration" / file
+        assert path.is_file(), file
+        for name in re.findall(r"`([\w.]+)`", names):
+            assert name in defined(ast.parse(path.read_text())), f"{file} has no {name}"
+    alone = set(re.findall(r"`([A-Z][A-Za-z0-9]+(?:\.\w+)?)`", tour))
+    assert len(alone) > 10
+    assert alone <= everywhere
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The command lines of `policy-accel` in the code blocks of a page, without their comments."""
+    text = page.read_text().replace("\\\n", " ")
+    lines = re.findall(r"^(?: {4})?policy-accel (.*)$", text, flags=re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_commands_are_found() -> None:
+    assert sum(len(commands(page)) for page in PAGES) > 60
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=page_id)
+def test_commands_are_understood(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every argument is known; every setting that `train` is given exists and takes its value."""
+    for words in commands(page):
+        words = [word for word in words if not word.endswith("=...") and word != "..."]
+        options = build_parser().parse_args(words)
+        own = [word for word in getattr(options, "overrides", []) if word.endswith(".yaml") or "plugins=" in word]
+        if options.command == "train" and not own and options.config_dir is None:
+            assert main([*words, "--print-config"]) == 0, capsys.readouterr().err
+
+
+EXTEND = (REPOSITORY / "docs" / "extend.md").read_text()
+SECTIONS = {part.split("\n", 1)[0]: part for part in EXTEND.split("\n## ") if "\n```sh\n" in part}
+TASK = next(iter(SECTIONS))
+SMALL = {
+    "train": [
+        "training.steps=2",
+        "training.batch_size=16",
+        "training.device=cpu",
+        "evaluation.workers=0",
+        "evaluation.episodes=1",
+    ],
+    "evaluate": ["--workers", "0", "--episodes", "1"],
+}
+
+
+def blocks(section: str) -> list[tuple[str, str]]:
+    """The code blocks of a section that are commands, or a file whose name stands above: (name or "sh", text)."""
+    found = re.findall(r"(?:^`([\w./]+)`[^\n]*\n)?^```(\w+)\n(.*?)^```$", section, flags=re.DOTALL | re.MULTILINE)
+    return [(name or language, text) for name, language, text in found]
+
+
+def run_line(line: str) -> None:
+    """Run a command as a process of its own would, with little work."""
+    program, *words = shlex.split(line)
+    with forgotten_afterwards():
+        if program == "python":
+            sys.path.insert(0, os.getcwd())
+            runpy.run_path(words[0], run_name="__main__")
+        else:
+            assert program == "policy-accel"
+            assert main([*words, *SMALL.get(words[0], [])]) == 0
+
+
+@pytest.fixture(scope="module")
+def with_the_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files of the first example, which the others use, and its demonstrations."""
+    folder = tmp_path_factory.mktemp("task")
+    for name, text in blocks(SECTIONS[TASK]):
+        if name != "sh":
+            (folder / name).write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_line("python reach.py")
+    return folder
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_an_example_runs_outside_of_the_package(
+    title: str, with_the_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command of a section: trained, evaluated, loaded again."""
+    monkeypatch.chdir(tmp_path)
+    for path in with_the_task.iterdir():
+        shutil.copy(path, tmp_path)
+    runs = 0
+    for name, text in blocks(SECTIONS[title]):
+        if name != "sh":
+            (tmp_path / name).write_text(text)
+            continue
+        for line in text.splitlines():
+            run_line(line)
+            runs += line.startswith("policy-accel train")
+    assert len(list(tmp_path.glob("runs/*/evaluation.json"))) == runs > 0
