@@ -141,6 +141,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.split_seed": ("1", inputs, ["task.data=ONE_PART"]),
     "task.latent_scale": ("0.5", inputs, ["task.data=LATENTS", "task.conditional=false"]),
     "task.residence": ("disk", task_probe(lambda task: task.train.resident is None), []),
+    "sampling.clip_sample": ("0.01", measured(), []),
     "sampling.sampler": ("euler", measured(), []),
     "sampling.steps": ("3", measured(), []),
     "sampling.spacing": ("leading", measured(), []),
@@ -226,7 +227,7 @@ MODEL_FIELDS: dict[str, tuple[str, Callable[[torch.nn.Module], Any]]] = {
 def leaves(value: Any, prefix: str = "") -> Iterator[str]:
     for field in dataclasses.fields(value):
         name, part = f"{prefix}{field.name}", getattr(value, field.name)
-        if name == "model" or name in SHARED:
+        if name in ("model", "track", "plugins", *SHARED):
             continue
         if dataclasses.is_dataclass(part):
             yield from leaves(part, f"{name}.")
@@ -294,6 +295,7 @@ def test_a_model_field_changes_the_network(key: str, tiny_images: Build) -> None
 
 def test_the_shared_settings_are_what_the_run_uses(tiny_images: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     import policy_accel.images.run as run
+    import policy_accel.track
 
     seen: dict[str, Any] = {}
     original = run.build_objective
@@ -307,16 +309,11 @@ def test_the_shared_settings_are_what_the_run_uses(tiny_images: Build, monkeypat
         return options
 
     monkeypatch.setattr(run, "build_objective", build)
-    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setattr(policy_accel.track, "train", train)
     config = tiny_images()
-    run.IMAGES.train(config)
+    IMAGES.train(config)
     for name in SHARED:
         assert seen[name] is getattr(config, name)
-
-
-def test_the_clipping_bound_reaches_the_sampler(tiny_images: Build) -> None:
-    small = measured()(tiny_images("sampling.clip_sample=0.01"))
-    assert small != measured()(tiny_images())
 
 
 def test_the_precision_reaches_the_sampler(tiny_images: Build) -> None:
