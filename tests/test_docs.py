@@ -12,12 +12,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from support.user_modules import forgotten_afterwards
 
 from policy_accel.cli import build_parser, main
+from policy_accel.policy.track import ROBOT
+from policy_accel.training.randomness import DataOrder, Generators
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "policy_accel"
+TOUR = (REPOSITORY / "docs" / "architecture.md").read_text()
 PAGES = sorted(
     page
     for pattern in ("*.md", "docs/*.md", "policy_accel/*/README.md", "benchmarks/README.md", "datasets/README.md")
@@ -68,9 +72,8 @@ def defined(tree: ast.AST) -> set[str]:
 
 def test_the_tour_names_files_and_what_is_in_them() -> None:
     """A file is followed by the names that it defines: `policy/task.py` `ChunkTask.batch`."""
-    tour = (REPOSITORY / "docs" / "architecture.md").read_text()
-    assert len(tour.splitlines()) <= 150
-    places = re.findall(r"`([\w/]+\.py)`((?: `[\w.]+`)*)", tour)
+    assert len(TOUR.splitlines()) <= 150
+    places = re.findall(r"`([\w/]+\.py)`((?: `[\w.]+`)*)", TOUR)
     assert sum(bool(names) for _, names in places) > 25
     everywhere = {name for path in PACKAGE.rglob("*.py") for name in defined(ast.parse(path.read_text()))}
     for file, names in places:
@@ -78,9 +81,42 @@ def test_the_tour_names_files_and_what_is_in_them() -> None:
         assert path.is_file(), file
         for name in re.findall(r"`([\w.]+)`", names):
             assert name in defined(ast.parse(path.read_text())), f"{file} has no {name}"
-    alone = set(re.findall(r"`([A-Z][A-Za-z0-9]+(?:\.\w+)?)`", tour))
+    alone = set(re.findall(r"`([A-Z][A-Za-z0-9]+(?:\.\w+)?)`", TOUR))
     assert len(alone) > 10
     assert alone <= everywhere
+
+
+def test_the_shapes_of_the_tour_are_those_of_the_default_run() -> None:
+    task = ROBOT.build(ROBOT.config(["training.device=cpu"]))
+    task.to(torch.device("cpu"))
+    generators = Generators(0, torch.device("cpu"))
+    batch = task.batch(DataOrder(task.samples, 128, 0, torch.device("cpu")).batch(0), generators.batch)
+    noised = task.objective.draw(batch, generators.time, generators.noise)
+    assert isinstance(batch.condition, torch.Tensor)
+    shapes = [
+        *(list(tensor.shape) for tensor in (task.observations, task.actions, task.train.indices)),
+        *(list(tensor.shape) for tensor in (batch.x0, batch.condition, noised.x_t, noised.t)),
+    ]
+    named = TOUR.replace(",", "")
+    assert all(str(shape).replace(",", "") in named for shape in shapes), shapes
+    assert f"{sum(parameter.numel() for parameter in task.model.parameters()):,} parameters" in TOUR
+    assert noised.weight is None
+    assert task.objective.target == "sample"
+
+
+def test_arrows_between_the_rooms_point_down() -> None:
+    """As drawn on the tour: from a room to those below it. plugins.py imports a room when something is registered."""
+    drawing = TOUR.split("## The rooms", 1)[1]
+    rows = [re.findall(r"[\w.]+", line.split("  ")[0]) for line in re.findall(r"^ {4}(\S.*)$", drawing, re.MULTILINE)]
+    level = {room.removesuffix(".py"): number for number, row in enumerate(rows) for room in row}
+    assert len(level) == 13
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("policy_accel."):
+                other = (node.module or "").split(".")[1]
+                if room in level and other in level and room not in (other, "plugins"):
+                    assert level[other] > level[room], f"{path.relative_to(PACKAGE)} imports {node.module}"
 
 
 def commands(page: Path) -> list[list[str]]:
