@@ -32,7 +32,7 @@ try:
 except ImportError as error:
     raise UserError(
         f"the planning tasks need gymnasium-robotics and MuJoCo ({error}); "
-        "install them with: pip install 'policy-accel[planning]'"
+        "install them with: pip install '.[planning]' in our checkout"
     ) from error
 
 if tuple(int(part) for part in mujoco.__version__.split(".")[:2]) > LAST_MUJOCO:

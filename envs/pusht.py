@@ -21,7 +21,9 @@ try:
 
     from .pusht_drawing import WINDOW, draw_window, small_picture
 except ImportError as error:
-    raise UserError(f"Push-T needs gym-pusht ({error}); install it with: pip install 'policy-accel[pusht]'") from error
+    raise UserError(
+        f"Push-T needs gym-pusht ({error}); install it with: pip install '.[pusht]' in our checkout"
+    ) from error
 
 if int(pymunk.version.split(".")[0]) >= 7:
     raise UserError(

@@ -48,7 +48,7 @@ def import_robosuite() -> Any:
     except ImportError as error:
         raise UserError(
             f"robot tasks need robosuite, which cannot be imported ({error}); "
-            "install it with: pip install 'policy-accel[robosuite]'"
+            "install it with: pip install '.[robosuite]' in our checkout"
         ) from error
     except AssertionError as error:  # it checks the graphics device that MuJoCo is told to use
         raise UserError(

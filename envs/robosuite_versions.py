@@ -33,7 +33,7 @@ def installed_version() -> str:
         return version("robosuite")
     except PackageNotFoundError as error:
         raise UserError(
-            "robot tasks need robosuite, which is not installed; install it with: pip install 'policy-accel[robosuite]'"
+            "robot tasks need robosuite, which is not installed; pip install '.[robosuite]' in our checkout"
         ) from error
 
 

@@ -22,7 +22,8 @@ except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "diffusers":
         raise
     raise ModuleNotFoundError(
-        "policy_accel.diffusion.schedulers needs diffusers; pip install 'policy-accel[diffusers]'", name="diffusers"
+        "policy_accel.diffusion.schedulers needs diffusers; pip install '.[diffusers]' in our checkout",
+        name="diffusers",
     ) from error
 
 

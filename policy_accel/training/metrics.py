@@ -114,7 +114,7 @@ def _start_wandb(run_dir: Path, config: LoggingConfig, run_config: dict[str, Any
         import wandb
     except ImportError as error:
         raise UserError(
-            f"training.logging.wandb={config.wandb} needs the package wandb: pip install 'policy-accel[wandb]'."
+            f"training.logging.wandb={config.wandb} needs the package wandb: pip install '.[wandb]' in our checkout."
         ) from error
     os.environ.setdefault("WANDB_SILENT", "true")
     try:

@@ -539,7 +539,7 @@ def test_without_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModuleNotFoundError) as caught:
         import_again()
     assert str(caught.value) == (
-        "policy_accel.diffusion.schedulers needs diffusers; pip install 'policy-accel[diffusers]'"
+        "policy_accel.diffusion.schedulers needs diffusers; pip install '.[diffusers]' in our checkout"
     )
 
 

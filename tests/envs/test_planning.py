@@ -105,7 +105,7 @@ def test_nested_observations_become_names_with_dots():
 @pytest.mark.parametrize(
     ("before", "message"),
     [
-        ("import sys; sys.modules['gymnasium_robotics'] = None", "pip install 'policy-accel[planning]'"),
+        ("import sys; sys.modules['gymnasium_robotics'] = None", "pip install '.[planning]' in our checkout"),
         ("import mujoco; mujoco.__version__ = '3.12.1'", "cannot drive MuJoCo 3.12.1"),
     ],
 )

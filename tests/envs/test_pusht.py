@@ -50,7 +50,7 @@ def test_importing_the_package_imports_no_simulator_and_making_the_environment_i
 @pytest.mark.parametrize(
     ("spoil", "remedy"),
     [
-        ("import sys; sys.modules['gym_pusht'] = None", "pip install 'policy-accel[pusht]'"),
+        ("import sys; sys.modules['gym_pusht'] = None", "pip install '.[pusht]' in our checkout"),
         ("import pymunk; pymunk.version = '7.1.0'", "pip install 'pymunk>=6.6,<7'"),
     ],
 )

@@ -66,5 +66,5 @@ def _require_pyarrow(path: Path) -> None:
     except ImportError as error:
         raise UserError(
             f"{path}: LeRobot data sets need the package pyarrow, which is not installed; "
-            "pip install 'policy-accel[lerobot]'."
+            "pip install '.[lerobot]' in our checkout."
         ) from error

@@ -24,7 +24,9 @@ except ImportError:
 def require_av(doing: str) -> None:
     """Raise UserError when PyAV, which is needed for `doing`, is not installed."""
     if av is None:
-        raise UserError(f"{doing} needs the package av, which is not installed; pip install 'policy-accel[lerobot]'.")
+        raise UserError(
+            f"{doing} needs the package av, which is not installed; pip install '.[lerobot]' in our checkout."
+        )
 
 
 class FrameCursor:

@@ -327,5 +327,5 @@ def test_a_package_that_is_missing_is_named(lerobot, package, keys):
         f"reader.read(0, {keys})"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert f"the package {package}, which is not installed; pip install 'policy-accel[lerobot]'." in run.stderr
+    assert f"the package {package}, which is not installed; pip install '.[lerobot]' in our checkout." in run.stderr
     assert run.stdout == ("(3, 2)\n" if package == "av" else "")  # numbers need no video library
