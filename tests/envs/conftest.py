@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from policy_accel.envs import robosuite_demonstrations
 from policy_accel.envs.robosuite_env import Robosuite
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lift() -> Iterator[Robosuite]:
     """Lift with relative actions and no camera; a test that uses it resets it first."""
     environment = Robosuite("lift")
@@ -32,6 +33,14 @@ def recorded() -> Episodes:
 def replay(shared_data: Path) -> dict[str, np.ndarray]:
     """Published demonstrations of Push-T: state, action, keypoint, n_contacts."""
     return dict(np.load(shared_data / "pusht_lowdim.npz"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_meshes_left() -> Iterator[None]:
+    """MuJoCo keeps up to 500 MB of those that it has read."""
+    yield
+    if "mujoco" in sys.modules:
+        sys.modules["mujoco"].mj_clearCache(sys.modules["mujoco"].mj_getCache())
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from copy import deepcopy
 
 import numpy as np
-import pytest
 from support.memory import release_memory
 
 from policy_accel.envs.robosuite_env import Robosuite
@@ -18,13 +17,6 @@ STILL, PUSH = np.zeros(7), np.full(7, 0.9)
 
 def make(task: str = "lift", **options) -> Robosuite:
     return Robosuite(task, cameras=["agentview"], image_size=SIZE, **options)
-
-
-@pytest.fixture(scope="module")
-def lift():
-    environment = make()
-    yield environment
-    environment.close()
 
 
 def frame(observation) -> np.ndarray:
@@ -57,8 +49,9 @@ def test_a_frequency_whose_frames_are_not_of_their_own_step_is_always_drawn():
         np.testing.assert_array_equal(found[step], frames[step])
 
 
-def test_resets_draw_whatever_is_wanted(lift):
+def test_resets_draw_whatever_is_wanted():
     """Also from a recorded model, where robosuite makes its cameras' sensors again; a step that wants none does not."""
+    lift = make()
     lift.reset(seed=8)
     recorded = {"state": lift.sim_state(), "model": lift.model_xml()}
     first = frame(lift.reset(seed=8)[0])
@@ -72,9 +65,10 @@ def test_resets_draw_whatever_is_wanted(lift):
         assert not np.array_equal(later["robot0_eef_pos"], observation["robot0_eef_pos"])
         lift.frames_wanted = True
         assert not np.array_equal(frame(lift.step(PUSH)[0]), first)
+    lift.close()
 
 
-def test_environments_of_one_process_do_not_disturb_each_other(lift):
+def test_environments_of_one_process_do_not_disturb_each_other():
     """Neither by drawing, nor by a model that is built again, nor by an end: each has an OpenGL context of its own."""
 
     def episode(environment, between=lambda: None):
@@ -82,13 +76,10 @@ def test_environments_of_one_process_do_not_disturb_each_other(lift):
         between()
         return [*frames, frame(environment.step(STILL)[0])]
 
-    expected = episode(lift)
+    can, lift = make("can"), make(render_mode="rgb_array", render_size=2 * SIZE)
+    expected, expected_can = episode(lift), episode(can)
     assert expected[0].std() > 10
-    can = make("can")
-    expected_can = episode(can)
-    filmed = Robosuite("lift", render_mode="rgb_array", render_size=SIZE)
-    filmed.reset(seed=4)
-    picture = filmed.render()
+    picture = lift.render()
 
     def build_again():
         can.robosuite.hard_reset = True
@@ -97,7 +88,7 @@ def test_environments_of_one_process_do_not_disturb_each_other(lift):
     np.testing.assert_array_equal(episode(lift, lambda: episode(can)), expected)
     np.testing.assert_array_equal(episode(can, lambda: episode(lift)), expected_can)
     np.testing.assert_array_equal(episode(lift, build_again), expected)
-    np.testing.assert_array_equal(filmed.render(), picture)
+    np.testing.assert_array_equal(lift.render(), picture)
     np.testing.assert_array_equal(episode(lift, can.close), expected)
-    np.testing.assert_array_equal(filmed.render(), picture)
-    filmed.close()
+    np.testing.assert_array_equal(lift.render(), picture)
+    lift.close()
