@@ -6,7 +6,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from policy_accel.diffusion import FlowProcess, Process, SigmaProcess, vp_process
+from policy_accel.diffusion import FlowProcess, Process, SigmaProcess, momentum_process, vp_process
+from policy_accel.diffusion.processes import CLEAN
 
 
 @pytest.mark.parametrize("shape", [(6, 16, 2), (6, 3, 8, 8)])
@@ -76,3 +77,13 @@ def test_what_a_process_says_of_itself(
     first = process.level(process.grid(4).timesteps[0])
     median = float(process.log_snr_at(drawn).median())
     assert (first.alpha / first.sigma) ** 2 < math.exp(median)
+
+
+@pytest.mark.parametrize("t", [0, 1, 99])
+def test_a_level_holds_the_coefficients_of_its_time_from_the_first_on(t: int) -> None:
+    process = momentum_process(vp_process())
+    level, at = process.level(t), process.coefficients(torch.tensor([t]))
+    assert (level.alpha, level.sigma, level.input_scale) == (float(at.alpha), float(at.sigma), float(at.input_scale))
+    assert level.time == t
+    assert level.sigma > 0
+    assert process.level(-1) == CLEAN
