@@ -41,7 +41,7 @@ SLOW_IMPORTS = (
     "pytest",
 )
 TIMEOUT = 300
-PASSED = 0
+PASSED, FAILED = 0, 1
 
 
 class FirstFailure:
@@ -155,13 +155,15 @@ def main() -> int:
         with multiprocessing.get_context("fork").Pool(options.jobs, maxtasksperchild=1) as pool:
             results = pool.imap(run_tests, [(base, *task) for task in tasks])
             for (mutation, tests), (status, first, seconds) in zip(tasks, results, strict=True):
+                if status not in (PASSED, FAILED):
+                    sys.exit(f"The tests of {mutation or tests} do not run, pytest's status {status}: {first}")
                 if mutation is not None:
                     rows.append(
                         {**vars(mutation), "killed_by": None if status == PASSED else first, "seconds": seconds}
                     )
                     print(described(rows[-1]), flush=True)
                 elif status != PASSED:
-                    sys.exit(f"Without any mutation {' '.join(tests)} fails, pytest's status {status}: {first}")
+                    sys.exit(f"{first} fails without any mutation.")
     survivors = [row for row in rows if row["killed_by"] is None]
     print(f"{len(rows)} mutations, {len(rows) - len(survivors)} killed, {len(survivors)} survived")
     if options.output or not options.only:

@@ -118,7 +118,7 @@ MUTATIONS = [
     ),
     *of(
         "diffusion/objective.py",
-        "diffusion/test_objective.py diffusion/test_continuous.py training/test_validation.py",
+        "diffusion/test_noised.py diffusion/test_objective.py training/test_validation.py",
         ("x0=self.data_scale * batch.x0, center", "x0=batch.x0, center"),
         ("center = None if batch.center is None else self.data_scale * batch.center", "center = batch.center"),
         ("wanted = noise - x0", "wanted = x0 - noise"),
@@ -132,7 +132,7 @@ MUTATIONS = [
     ),
     *of(
         "diffusion/batch.py",
-        "diffusion/test_objective.py training/test_feed.py",
+        "diffusion/test_noised.py",
         ("part.repeat_interleave(repeats, dim=0)", "part.repeat(repeats, *[1] * (part.ndim - 1))"),
     ),
     *of(
@@ -156,7 +156,7 @@ MUTATIONS = [
         "acceleration/timestep_distributions.py",
         "acceleration/test_timestep_distributions.py",
         ("(stratum + u) / n", "stratum / n"),
-        ("torch.searchsorted(cdf, u, right=True)", "torch.searchsorted(cdf, u, right=True) + 1"),
+        ("torch.searchsorted(cdf, u, right=True)", "torch.searchsorted(cdf, 0.9 * u, right=True)"),
         ("p = 0.5 * (p + torch.zeros_like(p)", "p = (p + torch.zeros_like(p)"),
         ("(n + 1) // 2), generator", "n // 2), generator"),
         ("1.0 / (self.timesteps * self.marginal[t])", "1.0 / self.marginal[t]"),
@@ -217,7 +217,7 @@ MUTATIONS = [
     ),
     *of(
         "acceleration/noise_choices.py",
-        "training/test_feed.py acceleration/test_build.py",
+        "training/test_feed.py diffusion/test_noised.py",
         ("self.scored_from = updates + 1", "self.scored_from = updates"),
         ("score >= self.score:", "score > self.score:"),
         ("return batch.counted & unknown", "return batch.counted"),
@@ -281,7 +281,8 @@ MUTATIONS = [
     ),
     *of(
         "training/update.py",
-        "training/test_validation.py training/test_feed.py training/test_metrics.py training/test_ema.py",
+        "training/test_update.py training/test_validation.py training/test_feed.py training/test_metrics.py "
+        "training/test_ema.py",
         ("objective = self.task.objective.plain()", "objective = self.task.objective"),
         ("return total / max(1, samples)", "return total / max(1, samples + 1)"),
         ("batch, noised) * batch.x0.shape[0]", "batch, noised) * 5"),

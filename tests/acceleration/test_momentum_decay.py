@@ -560,3 +560,19 @@ def test_errors_of_groups() -> None:
     optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
     with pytest.raises(ValueError, match=r"^optimizer: it has gained parameter groups"):
         decay.step()
+
+
+def test_replacing_begins_with_the_first_step_of_the_decay() -> None:
+    """Before it the loop's learning rate stands, from it on the optimiser's first one, here twice as large."""
+    parameter = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.AdamW([parameter], lr=0.1)
+    decay = MomentumDecay(optimizer, steps=10, start_step=2, compose="replace")
+    optimizer.param_groups[0]["lr"] = 0.05
+    rates = []
+    for _ in range(4):
+        decay.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        parameter.grad = torch.ones(1)
+        optimizer.step()
+    assert rates[:3] == [0.05, 0.05, 0.1]
+    assert rates[3] < 0.1

@@ -308,3 +308,11 @@ def test_weight_cap_grows_and_goes() -> None:
 def test_errors(call: Callable[[], object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def test_the_literal_clock_runs_from_the_first_time_to_the_last() -> None:
+    """Its position is 0 at the first ratio, however large that is, and 1 at the last."""
+    base = vp_process("linear", 10, beta_start=0.2, beta_end=0.5)
+    scale = momentum_process(base, "sigma").input_scales * base.alphas
+    assert float(scale[0]) == pytest.approx(1.0, abs=1e-12)
+    assert float(scale[-1]) == pytest.approx(float(momentum_scale(momentum_clock(f64(1.0)))[0]), rel=1e-12)

@@ -241,3 +241,13 @@ def test_choosing_the_best_of_equal_policies_is_seen():
         "1.87: mean of the largest of 20 normals"
     )
     assert abs(np.mean([bias["difference"] for bias in honest])) < 0.06
+
+
+def test_bootstrap_interval_holds_the_quantiles_of_resampled_means() -> None:
+    """On a skewed sample, where the quantiles lie far from symmetric about the mean."""
+    values = np.array([0.0] * 12 + [1.0, 2.0, 9.0])
+    means = np.random.default_rng(5).choice(values, size=(40_000, len(values))).mean(axis=1)
+    for confidence in (0.8, 0.95):
+        tail = (1 - confidence) / 2
+        expected = np.quantile(means, [tail, 1 - tail])
+        assert bootstrap_interval(values, confidence) == pytest.approx(expected, abs=0.08)

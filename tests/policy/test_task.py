@@ -102,6 +102,22 @@ def test_training_and_validation_windows_share_no_step(tiny_config: Build) -> No
     assert task.validation_samples == len(task.validation.indices)
 
 
+def test_validation_batches_show_the_episodes_that_are_not_trained_on(tiny_config: Build, demonstrations: Path) -> None:
+    task = ROBOT.build(tiny_config("task.val_ratio=0.3"))
+    every = limits(*2 * (read_episodes(demonstrations).arrays["action"],))
+
+    def shown(x0: torch.Tensor) -> set[int]:
+        return set(np.abs(x0.flatten(0, 1).numpy()[:, None] - every[None]).sum(2).argmin(1).tolist())
+
+    train = shown(task.batch(torch.arange(task.samples)).x0)
+    validation = shown(task.validation_batch(torch.arange(task.validation_samples)).x0)
+    assert len(validation) > 20
+    assert not train & validation
+    first = task.validation_batch(torch.tensor([0])).x0[0].numpy()
+    last = task.validation_batch(torch.tensor([task.validation_samples - 1])).x0[0].numpy()
+    assert np.abs(first - last).max() > 0.1
+
+
 def test_columns_of_a_key(tiny_config: Build, demonstrations: Path) -> None:
     task = ROBOT.build(
         tiny_config("task.observation=[keypoint,'state[:2]']", "task.observation_normalization=identity")
