@@ -4,7 +4,7 @@
 
 Trains `policy-accel train recipe=small method=NAME` for the same number of updates from the same seed, then scores the
 last checkpoint over the same episodes with DDIM at several numbers of steps and with 100 stochastic DDPM steps. The
-leak says how well the observation can be told from the noise that the method chose (chance: safe).
+leak says how well the observation can be predicted from the noise that the method chose (chance: safe).
 """
 
 from __future__ import annotations

@@ -67,9 +67,9 @@ EVALUATIONS = (1, 2, 10, 50)
 GRID = {"normal": (-1.0, 0.0, 1.0), "uniform": (-0.5, 0.0, 0.5)}  # cuts of each coordinate of the observation
 
 
-def draw_observations(law: str, count: int, generator: torch.Generator) -> Tensor:
+def draw_observations(kind: str, count: int, generator: torch.Generator) -> Tensor:
     """Observations [count, 2]."""
-    if law == "normal":
+    if kind == "normal":
         return torch.randn(count, 2, generator=generator)
     return 2.0 * torch.rand(count, 2, generator=generator) - 1.0
 
@@ -90,22 +90,22 @@ def mode(observations: Tensor, sign: Tensor | float) -> Tensor:
 
 @dataclass(frozen=True)
 class Arm:
-    """A choice of noise; `groups` labels the observations [N, 2] of the data set, drawn from a law."""
+    """A choice of noise; `groups` labels the observations [N, 2] of the data set, drawn from a distribution."""
 
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     groups: Callable[[Tensor, str], Tensor] | None = None
     group_run: int = 1
 
 
-def grid_groups(observations: Tensor, law: str) -> Tensor:
+def grid_groups(observations: Tensor, kind: str) -> Tensor:
     """Cells of a 4 x 4 grid over the observation, [N] int64."""
-    cell = torch.bucketize(observations, torch.tensor(GRID[law]))
+    cell = torch.bucketize(observations, torch.tensor(GRID[kind]))
     return 4 * cell[:, 0] + cell[:, 1]
 
 
 def kmeans(count: int) -> Callable[[Tensor, str], Tensor]:
     """Labels by `kmeans_groups` with `count` clusters."""
-    return lambda observations, law: kmeans_groups(observations, count, seed=0)
+    return lambda observations, kind: kmeans_groups(observations, count, seed=0)
 
 
 GROUPED = GroupedAssignmentConfig()
@@ -128,14 +128,14 @@ class ToyTask(Task):
 
     fingerprint = "two modes"
 
-    def __init__(self, arm: Arm, law: str, seed: int) -> None:
+    def __init__(self, arm: Arm, kind: str, seed: int) -> None:
         generator = named_generator(seed, "data")
         self.samples = SAMPLES
-        self.observations = draw_observations(law, SAMPLES, generator)
+        self.observations = draw_observations(kind, SAMPLES, generator)
         plus = torch.rand(SAMPLES, generator=generator) < plus_probability(self.observations)
         clean = mode(self.observations, torch.where(plus, 1.0, -1.0))
         self.chunks = clean + NOISE * torch.randn(clean.shape, generator=generator)
-        self.groups = None if arm.groups is None else arm.groups(self.observations, law)
+        self.groups = None if arm.groups is None else arm.groups(self.observations, kind)
         self.group_run = arm.group_run
         self.objective: Objective = build_objective(
             DiffusionConfig(family="flow", target="flow"), AccelerationConfig(noise=arm.noise)
@@ -162,10 +162,10 @@ def data_order(task: ToyTask, seed: int, device: torch.device) -> DataOrder:
     return DataOrder(SAMPLES, BATCH_SIZE, seed, device, groups=task.groups, run=task.group_run)
 
 
-def run_arm(arm: Arm, law: str, seed: int, steps: int, device: torch.device) -> dict[str, Any]:
+def run_arm(arm: Arm, kind: str, seed: int, steps: int, device: torch.device) -> dict[str, Any]:
     """Train one policy and measure it."""
     started = time.perf_counter()
-    task = ToyTask(arm, law, seed)
+    task = ToyTask(arm, kind, seed)
     task.to(device)
     optimizer = OptimizerConfig(lr=1e-3, betas=[0.9, 0.999], weight_decay=0.0, warmup_steps=0)
     order, generators = data_order(task, seed, device), Generators(seed, device)
@@ -174,17 +174,17 @@ def run_arm(arm: Arm, law: str, seed: int, steps: int, device: torch.device) -> 
     figures = {"train_loss": float(losses[-LOSS_UPDATES:].mean())}
     return (
         figures
-        | sampled(update.ema.model, task.objective, law, device)
+        | sampled(update.ema.model, task.objective, kind, device)
         | leak(task, seed, device)
         | {"seconds": time.perf_counter() - started}
     )
 
 
 @torch.no_grad()
-def sampled(model: Denoiser, objective: Objective, law: str, device: torch.device) -> dict[str, Any]:
+def sampled(model: Denoiser, objective: Objective, kind: str, device: torch.device) -> dict[str, Any]:
     """Figures of samples from N(0, I); the same observations and noise for every arm and seed."""
     generator = named_generator(0, "evaluation")
-    observations = draw_observations(law, OBSERVATIONS, generator)
+    observations = draw_observations(kind, OBSERVATIONS, generator)
     noise = torch.randn(OBSERVATIONS * DRAWS, 1, HORIZON, ACTION_DIM, generator=generator).to(device)
     condition = observations.repeat_interleave(DRAWS, dim=0).unsqueeze(1).to(device)
     true = plus_probability(observations)
@@ -229,8 +229,8 @@ def row(name: str, figures: dict[str, Any]) -> str:
     error, distance = figures["probability_error"], figures["distance"]
     errors = " / ".join(f"{error[str(n)]:.3f}" for n in EVALUATIONS)
     distances = " / ".join(f"{distance[str(n)]:.3f}" for n in EVALUATIONS[:3])
-    ratio, told = figures["minority_ratio"]["10"], figures["leak"]["score"]
-    return f"| {name} | {figures['train_loss']:.3f} | {errors} | {distances} | {ratio:.2f} | {told:.3f} |"
+    ratio, leak = figures["minority_ratio"]["10"], figures["leak"]["score"]
+    return f"| {name} | {figures['train_loss']:.3f} | {errors} | {distances} | {ratio:.2f} | {leak:.3f} |"
 
 
 HEADER = "| noise | train loss | error at 1 / 2 / 10 / 50 | distance at 1 / 2 / 10 | minority at 10 | leak |"
@@ -239,7 +239,7 @@ HEADER = "| noise | train loss | error at 1 / 2 / 10 / 50 | distance at 1 / 2 / 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="default: all")
-    parser.add_argument("--observations", choices=GRID, default="normal", help="their law")
+    parser.add_argument("--observations", choices=GRID, default="normal", help="their distribution")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--device", default="cpu")
@@ -253,19 +253,19 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     device = choose_device(arguments.device)
-    law, found = arguments.observations, {}
+    kind, found = arguments.observations, {}
     print(HEADER)
     for name in arguments.arms:
-        runs = {str(seed): run_arm(ARMS[name], law, seed, arguments.steps, device) for seed in arguments.seeds}
+        runs = {str(seed): run_arm(ARMS[name], kind, seed, arguments.steps, device) for seed in arguments.seeds}
         found[name] = {
             "mean": mean_of(list(runs.values())),
             "seeds": {seed: mean_of([figures]) for seed, figures in runs.items()},
         }
         print(row(name, found[name]["mean"]), flush=True)
     write_result(
-        arguments.output or RESULTS / f"two_mode_policy_{'' if law == 'normal' else law + '_'}{device.type}.json",
+        arguments.output or RESULTS / f"two_mode_policy_{'' if kind == 'normal' else kind + '_'}{device.type}.json",
         {
-            "observations": law,
+            "observations": kind,
             "seeds": arguments.seeds,
             "steps": arguments.steps,
             "batch_size": BATCH_SIZE,

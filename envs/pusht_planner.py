@@ -14,7 +14,7 @@ GOAL_POSE = np.array([256.0, 256.0, np.pi / 4])
 DEPTH, BEAM, SAME_CONTACT = 3, 120, 2
 WAY_SPEED, PUSH_SPEED, PUSH_OVERHEAD = 14.0, 9.0, 15.0  # px per step, px per step, steps
 STEPS_PER_HALVING = 30.0  # of the distance to go, pessimistic, so that a push which makes no progress never pays
-FAR, STEPS_PER_PX = 20.0, 1.0  # px from which on the guess is linear, so that pushes away from the goal stay dear
+FAR, STEPS_PER_PX = 20.0, 1.0  # px from which on the guess is linear, so that pushes away from the goal stay costly
 LEAST_SHARE, LEAST_MOVE = 0.5, 30.0  # a push moves the corners by this share of the distance to go, or by so many px
 WALLS = (7.0, 504.0)  # px, where the block may be
 

@@ -256,7 +256,7 @@ class Robosuite(gymnasium.Env):
         except Exception as error:
             environment.deterministic_reset = False
             reason = " ".join(str(error).split())
-            raise UserError(f"options['model'] is no model of robosuite's {self._name} ({reason})") from error
+            raise UserError(f"options['model'] is not a model of robosuite's {self._name} ({reason})") from error
         environment.sim.reset()
         environment.sim.forward()
 

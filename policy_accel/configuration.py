@@ -82,32 +82,32 @@ def choices(source: Source, files: Sequence[UserFile] = ()) -> dict[str, list[st
 
 
 def source_of(overrides: Sequence[str], config_dir: Path | None = None) -> Source:
-    """Of the track that the overrides, or the files they choose, belong to; robots' when nothing tells.
+    """Of the track that the overrides, or the files they choose, belong to; robots' when nothing says which.
 
-    A track is told by `track=NAME`, by that line in a file of the user's, or by a shipped task or recipe.
+    A track is named by `track=NAME`, by that line in a file of the user's, or by a shipped task or recipe.
 
     Raises:
         UserError: choices of two tracks, or a name that no track knows.
     """
     overrides, files = user_files(overrides, config_dir)
-    told: dict[str, str] = {}
+    named: dict[str, str] = {}
     for file in chosen(files, overrides):
         if file.track is not None:
-            told.setdefault(one_of(f"{file.path}: track", file.track, SOURCES), f"{file.group}={file.path}")
+            named.setdefault(one_of(f"{file.path}: track", file.track, SOURCES), f"{file.group}={file.path}")
     for override in overrides:
         key, _, value = override.partition("=")
         if key == "track":
-            told.setdefault(one_of("track", value, SOURCES), override)
+            named.setdefault(one_of("track", value, SOURCES), override)
         if key in ("task", "recipe") and override not in (f"{file.group}={file.name}" for file in files):
             known = {name: source.track for source in SOURCES.values() for name in shipped(source, key)}
             if value not in known:
                 own = [file.name for file in files if file.group == key]
                 raise UserError(f"{override} is unknown; {did_you_mean(value, [*known, *own])}")
-            told.setdefault(known[value], override)
-    if len(told) > 1:
-        first, second = (f"{choice} is for {SOURCES[track].trains}" for track, choice in told.items())
+            named.setdefault(known[value], override)
+    if len(named) > 1:
+        first, second = (f"{choice} is for {SOURCES[track].trains}" for track, choice in named.items())
         raise UserError(f"{first} and {second}; choose both from one of the two (`policy-accel list` names all).")
-    return SOURCES[next(iter(told), "robot")]
+    return SOURCES[next(iter(named), "robot")]
 
 
 def compose_config(source: Source, overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:

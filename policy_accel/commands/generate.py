@@ -86,7 +86,7 @@ def run_generate(options: argparse.Namespace) -> int:
 
 
 def _expert(options: argparse.Namespace) -> Callable[..., Episodes]:
-    module, told = EXPERTS[options.task]
+    module, arguments = EXPERTS[options.task]
     if options.task in WITH_CAMERAS:
         cameras = tuple(name for name in options.cameras.split(",") if name)
         if options.image_size is not None and not cameras:
@@ -95,8 +95,8 @@ def _expert(options: argparse.Namespace) -> Callable[..., Episodes]:
                 "or leave it out."
             )
         sizes = {} if options.image_size is None else {"image_size": options.image_size}
-        told = {**told, "cameras": cameras, **sizes}
-    return partial(import_module(f"policy_accel.envs.{module}").generate, **told)
+        arguments = {**arguments, "cameras": cameras, **sizes}
+    return partial(import_module(f"policy_accel.envs.{module}").generate, **arguments)
 
 
 def run_generate_shapes(options: argparse.Namespace) -> int:

@@ -253,7 +253,7 @@ def _zip_nodes(path: Path) -> dict[str, int]:
         magic = file.read(4)
     if not magic.startswith(b"PK"):
         raise UserError(
-            f"{path}: not a replay buffer: found a file that is no zip (begins with {magic!r}); {EXPECTED}; "
+            f"{path}: not a replay buffer: found a file that is not a zip (begins with {magic!r}); {EXPECTED}; "
             f"{KNOWN_FORMATS}."
         )
     nodes: dict[str, int] = {}

@@ -264,7 +264,7 @@ class MomentumEDMScheduler(LoopScheduler):
         return (4.0 * told).exp() if self.config.family == "edm" else 2.0 * told.exp()
 
     def draw_timesteps(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Training times of `shape` by the family's own law, as the network is told them, float32."""
+        """Training times of `shape` from the family's distribution, as the network takes them, float32."""
         sigma = self.process.draw_times(shape, generator, generator.device)
         return self.process.preconditioning(sigma).c_noise.float()
 

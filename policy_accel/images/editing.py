@@ -131,7 +131,7 @@ def read_mask(text: str, size: tuple[int, int]) -> Tensor:
         x0, y0, x1, y1 = (int(corner) for corner in corners)
         if not (x0 < x1 <= width and y0 < y1 <= height):
             raise UserError(
-                f"--mask {text} is no box of x0,y0,x1,y1 in an image of {width} x {height}; choose "
+                f"--mask {text} is not a box x0,y0,x1,y1 inside an image of {width} x {height}; choose "
                 f"0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}."
             )
         mask[y0:y1, x0:x1] = True

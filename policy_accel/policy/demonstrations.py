@@ -90,7 +90,7 @@ def observation_layout(config: TaskConfig) -> ObservationLayout:
     for name in config.environment_keys:
         if name not in known and difflib.get_close_matches(name, known, n=1, cutoff=0.6):
             raise UserError(
-                f"task.environment_keys names '{name}', which is no field or picture of the task; "
+                f"task.environment_keys names '{name}', which is neither a field nor a picture of the task; "
                 f"{did_you_mean(name, known)}"
             )
     return ObservationLayout((*config.observation, *config.goal), tuple(config.images), dict(config.environment_keys))

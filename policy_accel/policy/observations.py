@@ -118,7 +118,7 @@ class ObservationLayout:
             raise UserError(f"environment '{environment}' gives {space} and no picture '{self.images[0]}'; {agree}")
         sample = space.sample()
         if not isinstance(sample, dict) and np.ndim(sample) != 1:
-            raise UserError(f"environment '{environment}' gives {space}, which is no row of numbers; {agree}")
+            raise UserError(f"environment '{environment}' gives {space}, which is not a row of numbers; {agree}")
         if self.numbers(sample).shape[-1] != dim:
             raise UserError(
                 f"the observation of environment '{environment}' is {space}, of which the task takes "

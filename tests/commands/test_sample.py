@@ -239,7 +239,7 @@ def test_ctrl_c_keeps_what_is_complete(
             ["--inpaint", "{picture}", "--mask", "0,0,2,2", "--resamplings", "2"],
             "which only --sampler ddpm does, not ddim",
         ),
-        (["--inpaint", "{picture}", "--labels", "1", "--mask", "0,0,99,2"], "is no box"),
+        (["--inpaint", "{picture}", "--labels", "1", "--mask", "0,0,99,2"], "is not a box"),
         (["--edit", "{picture}", "--labels", "1", "--strength", "1.5"], "--strength 1.5 must be above 0 and at most 1"),
         (["--edit", "{picture}"], "--labels must say of which class"),
         (["--edit", "{large}", "--labels", "1"], "is 20 x 20 pixels and the model's images 16 x 16"),

@@ -214,6 +214,6 @@ def test_states_models_and_actions_of_another_kind_are_refused(lift):
         lift.step(np.zeros(10))
     with pytest.raises(UserError, match=r"32 finite numbers .* got shape \(5,\)"):
         lift.reset(seed=0, options={"state": np.zeros(5)})
-    with pytest.raises(UserError, match="is no model of robosuite's Lift"):
+    with pytest.raises(UserError, match="is not a model of robosuite's Lift"):
         lift.reset(seed=0, options={"model": "<mujoco><broken"})
     assert lift.reset(seed=0)[0]["object"].shape == (10,)

@@ -191,7 +191,7 @@ def test_masks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("3,2,3,5", r"--mask 3,2,3,5 is no box .* 5 x 6; choose 0 <= x0 < x1 <= 5"),
+        ("3,2,3,5", r"--mask 3,2,3,5 is not a box .* 5 x 6; choose 0 <= x0 < x1 <= 5"),
         ("0,0,5,7", r"0 <= y0 < y1 <= 6"),
         ("1,2,3", r"--mask 1,2,3 is neither a file nor a box"),
         ("missing.png", r"neither a file"),

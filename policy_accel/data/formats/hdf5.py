@@ -105,7 +105,7 @@ def json_object(path: Path | str, name: str, text: Any) -> dict[str, Any]:
             return value
     except (TypeError, ValueError):
         pass
-    raise UserError(f"{path}: the attribute {name} is no JSON object ({str(text)[:40]!r}); record the file again.")
+    raise UserError(f"{path}: the attribute {name} is not a JSON object ({str(text)[:40]!r}); record the file again.")
 
 
 def explain_write(error: Exception) -> OSError | Exception:

@@ -128,7 +128,7 @@ class Hdf5Reader(ABC):
         if feature is None:
             self._left_out.add(path)
             warnings.warn(
-                f"{self.source}: {path} of {name} ({list(array.shape)} {array.dtype}) is no series of numbers, "
+                f"{self.source}: {path} of {name} ({list(array.shape)} {array.dtype}) is not a series of numbers, "
                 "one row per step, and is left out.",
                 stacklevel=2,
             )

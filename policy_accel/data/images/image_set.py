@@ -80,7 +80,7 @@ def number_names(labels: np.ndarray | None, source: str) -> tuple[str, ...]:
         return ()
     if int(labels.max()) >= MOST_CLASSES:
         raise UserError(
-            f"{source}: label {labels.max()} is no class number, they count from 0 to below {MOST_CLASSES}; correct it."
+            f"{source}: label {labels.max()} is not a class number; they count from 0 to {MOST_CLASSES - 1}."
         )
     return tuple(map(str, range(int(labels.max()) + 1)))
 

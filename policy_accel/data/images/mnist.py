@@ -65,7 +65,7 @@ def _read_idx(tree: Tree, name: str, dimensions: int) -> np.ndarray:
     header = 4 + 4 * dimensions
     if content[:4] != bytes([0, 0, _BYTES, dimensions]) or len(content) < header:
         raise UserError(
-            f"{where}: is no IDX file of bytes with {dimensions} axes, it begins with {content[:4]!r}; {_AGAIN}."
+            f"{where}: is not an IDX file of bytes with {dimensions} axes, it begins with {content[:4]!r}; {_AGAIN}."
         )
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     expected = int(np.prod(shape, dtype=object))

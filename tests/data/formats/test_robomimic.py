@@ -140,14 +140,14 @@ def test_names_of_observations_that_are_taken(file, tmp_path):
 def test_arrays_that_are_no_series_are_left_out_with_a_warning(file):
     with change(file) as handle:
         handle["data/demo_0/language"] = "lift the cube"
-    with pytest.warns(UserWarning, match=r"language of demo_0 .* is no series of numbers.* left out"):
+    with pytest.warns(UserWarning, match=r"language of demo_0 .* is not a series of numbers.* left out"):
         assert "extra.language" not in read_episodes(file).arrays
 
 
 def test_text_of_a_later_demonstration_is_left_out_with_a_warning(file):
     with change(file) as handle:
         handle["data/demo_2/language"] = "lift the cube"
-    with pytest.warns(UserWarning, match=r"language of demo_2 .* is no series of numbers.* left out"):
+    with pytest.warns(UserWarning, match=r"language of demo_2 .* is not a series of numbers.* left out"):
         read_episodes(file)
 
 
@@ -200,7 +200,7 @@ def set_attribute(place, name, value):
         (put("data/demo_10/rewards", np.zeros(5)), "demo_10 has 6 actions but rewards is [5]"),
         (put("data/demo_2/obs/object", np.full((5, 10), np.nan)), "data/object holds NaN at step 4 (episode 1, its"),
         (set_attribute("data/demo_2", "num_samples", 9), "demo_2 has 5 actions but num_samples 9"),
-        (set_attribute("data", "env_args", "{Lift"), "the attribute data.env_args is no JSON object ('{Lift')"),
+        (set_attribute("data", "env_args", "{Lift"), "the attribute data.env_args is not a JSON object ('{Lift')"),
         (put("data/demo_0/actions", np.zeros((0, 7))), "demo_0 has no step"),
         (delete("data"), "not a robomimic file: found mask; expected demonstrations as data/demo_0/actions"),
         (lambda handle: handle["data"].clear(), "data/ holds no demonstration; expected data/demo_0"),

@@ -34,13 +34,13 @@ def write(
     The arguments are those of `write_lerobot`.
 
     Raises:
-        UserError: `path` exists, an unknown version or images, an fps that is no rate, a key of more than five axes,
+        UserError: `path` exists, an unknown version or images, an fps not above 0, a key of more than five axes,
             a task_index without a task, odd sizes with h264, av not installed, a full disk.
     """
     one_of("LeRobot version", version, (V21, V30))
     one_of("images", images, IMAGES)
     if fps is not None and not (np.isfinite(fps) and fps > 0):
-        raise UserError(f"fps={fps} is no rate; give frames per second above 0.")
+        raise UserError(f"fps={fps} must be a positive number of frames per second.")
     with new_path(path) as temporary:
         writer = _Writer(temporary, reader, version, fps, images)
         try:

@@ -427,8 +427,8 @@ def assert_refused(tmp_path, sentence, wanted, **options):
     [
         ({"version": "v2.0"}, "LeRobot version 'v2.0' is unknown"),
         ({"images": "jpeg"}, "images 'jpeg' is unknown"),
-        ({"fps": 0}, "fps=0 is no rate"),
-        ({"fps": float("nan")}, "fps=nan is no rate"),
+        ({"fps": 0}, "fps=0 must be a positive number"),
+        ({"fps": float("nan")}, "fps=nan must be a positive number"),
         ({"images": "h264"}, "observation.agentview_image: frames of 17x21 pixels cannot be h264"),
     ],
 )
