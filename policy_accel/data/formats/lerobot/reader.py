@@ -25,8 +25,8 @@ class LeRobotReader:
     `observation.<key>` is `<key>`, `next.reward`, `next.done` and `next.success` are `reward`, `done` and `success`.
     The columns that follow from the order of the steps are left out when they are what they must be. Metadata hold
     `fps` and, under "lerobot", what writing the set again needs; an episode's hold its "task" (or "tasks"). Sets that
-    this package wrote come back with the metadata that they went in with. Text columns and depth maps are not read; they
-    are listed under "left_out".
+    this package wrote come back with the metadata that they went in with. Text columns and depth maps are not read;
+    they are listed under "left_out".
 
     Raises:
         UserError: whatever is wrong with the tables, in one sentence.
