@@ -16,7 +16,7 @@ from policy_accel.models.embedding import step_encoder
 
 @dataclass
 class MLPConfig(ModelConfig):
-    """Sizes of the MLP."""
+    """Multi-layer perceptron over the whole chunk: the cheapest network."""
 
     name: str = "mlp"
     hidden_dims: list[int] = field(default_factory=lambda: [512, 512, 512])

@@ -16,7 +16,7 @@ from policy_accel.models.embedding import SinusoidalEmbedding
 
 @dataclass
 class TransformerConfig(ModelConfig):
-    """Sizes of the transformer; the defaults are Diffusion Policy's for low-dimensional Push-T."""
+    """Transformer over the steps of a chunk; the defaults are Diffusion Policy's for low-dimensional Push-T."""
 
     name: str = "transformer"
     embedding_dim: int = 256

@@ -15,7 +15,7 @@ from policy_accel.models.embedding import step_encoder
 
 @dataclass
 class UnetConfig(ModelConfig):
-    """Sizes of the 1-D U-Net; the defaults are Diffusion Policy's for low-dimensional observations."""
+    """U-Net over the time axis of a chunk; the defaults are Diffusion Policy's for low-dimensional observations."""
 
     name: str = "unet"
     down_dims: list[int] = field(default_factory=lambda: [256, 512, 1024])

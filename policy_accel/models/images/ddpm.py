@@ -26,7 +26,7 @@ EPS = 1e-6
 
 @dataclass
 class DdpmConfig(ImageUnetConfig):
-    """Sizes of the U-Net; the defaults are the published CIFAR-10 net (35.7 M parameters at 3 x 32 x 32).
+    """U-Net of DDPM; the defaults are the published CIFAR-10 net (35.7 M parameters at 3 x 32 x 32).
 
     Where there is attention, it follows each residual block.
     """

@@ -21,7 +21,7 @@ TIME_FREQUENCIES = 256
 
 @dataclass
 class DitConfig(ModelConfig):
-    """Sizes of the transformer; the defaults are DiT-S/2.
+    """Diffusion transformer (DiT); the defaults are DiT-S/2.
 
     Published sizes (depth, width, heads): S 12, 384, 6; B 12, 768, 12; L 24, 1024, 16; XL 28, 1152, 16.
     """

@@ -35,7 +35,7 @@ ENCODERS = ("standard", "residual")
 
 @dataclass
 class EdmConfig(ImageUnetConfig):
-    """Sizes of the U-Net; the defaults are DDPM++ for CIFAR-10.
+    """U-Net of EDM; the defaults are DDPM++ for CIFAR-10.
 
     NCSN++ is embedding=fourier, time_multiplier=2, encoder=residual, resample_filter=[1,3,3,1]. At 64 x 64 pixels the
     publication takes multipliers=[1,2,2,2] (and dropout 0.05 for FFHQ, 0.25 for AFHQv2). Where there is attention, the
