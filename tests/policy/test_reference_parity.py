@@ -86,8 +86,8 @@ def relative_distance(one: Weights, other: Weights, start: Weights) -> float:
 
 
 def test_ten_updates_with_the_net_of_the_recipe(data_file: Path, data: PushT, batches: list[list[int]]) -> None:
-    initial, ours = train(data_file, batches, [])
-    assert sum(value.numel() for value in initial.values()) == 65_783_298
+    """At a quarter of its width, since the whole takes 3.5 GB here; test_recipe.py counts the whole one's weights."""
+    initial, ours = train(data_file, batches, ["model.down_dims=[64,128,256]"])
     straight = straight_line.train(data, initial, batches, warmup=500, steps=210_000)
     assert len(ours.losses) == UPDATES
     assert abs(ours.losses[0] - straight.losses[0]) < 1e-6
