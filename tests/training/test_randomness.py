@@ -73,3 +73,12 @@ def test_batches_hold_runs_of_a_group() -> None:
     again = DataOrder(100, 20, 3, torch.device("cpu"), groups=groups, run=5)
     assert torch.equal(again.batch(4), order.batch(4))
     assert not torch.equal(order.batch(0), order.batch(5))
+
+
+def test_timesteps_noise_and_batches_have_streams_of_their_own() -> None:
+    generators = Generators(5, torch.device("cpu"))
+    drawn = [torch.rand(4, generator=stream) for stream in (generators.time, generators.noise, generators.batch)]
+    for values, name in zip(drawn, ("time", "noise", "batch"), strict=True):
+        assert torch.equal(values, torch.rand(4, generator=named_generator(5, name)))
+    assert not torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[1], drawn[2])
