@@ -62,7 +62,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     A file's tests run in one process, for what they share, and all that load MuJoCo in the same one, for its memory.
     """
     for item in items:
-        file = item.path.relative_to(REPOSITORY).as_posix()
+        file = item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group("MuJoCo" if file.startswith(MUJOCO) else file))
     if SHARED_DATA.is_dir() or os.environ.get("CI"):
         return
