@@ -32,7 +32,7 @@ test: export PYTHONDONTWRITEBYTECODE =
 # Large blocks go back to the system as soon as they are freed.
 test: export MALLOC_MMAP_THRESHOLD_ = 1000000
 test: setup lint
-	$(RUN) pytest --numprocesses $(JOBS) --dist loadgroup
+	$(RUN) pytest --numprocesses $(JOBS) --dist worksteal
 
 lint: setup
 	$(RUN) ruff check .

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
-from collections.abc import Iterator
 
 # Before torch is loaded: for the tiny networks of the tests, threads cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,24 +14,6 @@ from support.memory import release_much_memory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
-MUJOCO = (
-    "tests/envs/",
-    "tests/commands/test_generate.py",
-    "tests/evaluation/test_dictionary_rollouts.py",
-    "tests/evaluation/test_frames_wanted.py",
-    "tests/policy/test_readme.py",
-    "tests/policy/test_robot_tasks.py",
-)
-ARENAS = -8  # parameter of glibc's mallopt
-
-
-@pytest.fixture(scope="session", autouse=True)
-def little_memory() -> Iterator[None]:
-    """Training keeps freed memory for its next step, which many tests in one process add up to gigabytes."""
-    getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)(ARENAS, 2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("policy_accel.training.devices.keep_freed_memory", lambda: None)
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -57,13 +37,7 @@ def treasure(tmp_path: Path) -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests on real data out for a user, who does not have it; in CI its absence is a failure.
-
-    A file's tests run in one process, for what they share, and all that load MuJoCo in the same one, for its memory.
-    """
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("MuJoCo" if file.startswith(MUJOCO) else file))
+    """Leave the tests on real data out for a user, who does not have it; in CI its absence is a failure."""
     if SHARED_DATA.is_dir() or os.environ.get("CI"):
         return
     real = [item for item in items if "shared_data" in getattr(item, "fixturenames", ())]
