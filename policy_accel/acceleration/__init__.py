@@ -6,8 +6,8 @@ from policy_accel.acceleration.momentum_decay import MomentumDecay, decay_at, mo
 from policy_accel.acceleration.nearest_noise import nearest_noise
 from policy_accel.acceleration.noise_assignment import assign_noise, start_assignment
 from policy_accel.acceleration.noise_statistics import assignment_statistics
-from policy_accel.acceleration.timestep_curriculum import noise_matched_positions, timestep_probabilities
-from policy_accel.acceleration.timestep_distributions import CurriculumTimes, LossSecondMoment, TableTimes
+from policy_accel.acceleration.timestep_curriculum import CurriculumTimes, noise_matched_positions
+from policy_accel.acceleration.timestep_distributions import LossSecondMoment, TableTimes
 
 __all__ = [
     "ConditionWeight",
@@ -26,5 +26,4 @@ __all__ = [
     "noise_matched_positions",
     "ridge_mean",
     "start_assignment",
-    "timestep_probabilities",
 ]

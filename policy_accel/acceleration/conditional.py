@@ -9,11 +9,12 @@ leaves unexplained. `diagnostics.condition_leak` measures what remains.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from policy_accel.diffusion.tables import moved
 from policy_accel.errors import check_choice
 
 CONDITION_METRICS = ("l2sq", "cosine")
@@ -200,12 +201,7 @@ class ConditionalMean:
 
     def to(self, device: torch.device | str) -> ConditionalMean:
         """The same estimate on `device`."""
-        return replace(
-            self,
-            centre=self.centre.to(device),
-            weight=self.weight.to(device),
-            offset=self.offset.to(device),
-        )
+        return moved(self, device)
 
 
 @torch.no_grad()

@@ -9,95 +9,97 @@ exist, the strength and the noise-matched positions are derived here.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from policy_accel.acceleration.timestep_distributions import cumulative, invert, variates
 from policy_accel.diffusion.schedules import alpha_bar_table
+from policy_accel.diffusion.timesteps import TimestepDistribution
 
 REFERENCE_TIMESTEPS = 1000
 
 
-@dataclass(frozen=True)
-class TimestepCurriculum:
-    """Where the bump sits and when it grows.
+@dataclass(eq=False)
+class CurriculumTimes(TimestepDistribution):
+    """Times with the probabilities (1 - g) / T + g q_t: q is a bump and g its share, which grows during the training.
+
+    No importance weight is implied: the curriculum changes the objective, and the effective weight of a time is T p_t,
+    unless it is `unbiased`. Draws mix two cumulative tables on the device.
 
     Raises:
-        ValueError: a setting out of range.
+        ValueError: a setting out of range, or positions of another length.
     """
 
+    timesteps: int
+    """Number of times T."""
     center: float = 0.3
     """Position of the hardest times, in [0, 1] (0 is clean, 1 is noise)."""
     width: float = 0.5
     """Standard deviation of the bump, in the same unit; positive."""
     start: float = 0.0
-    """Progress of the training at which the bump begins to grow."""
+    """Progress of the training at which the bump begins to grow, linearly."""
     end: float = 1.0
     """Progress at which it is fully grown."""
     strength: float = 1.0
-    """Share of the bump once it is fully grown; every time keeps at least (1 - strength) / timesteps."""
+    """Share of the bump once it is fully grown; every time keeps at least (1 - strength) / T."""
+    positions: Tensor | None = None
+    """[T], where each time sits on the axis of `center`; t / T when not given (the paper's linear schedule of 1000),
+    `noise_matched_positions` for others."""
+    stratified: bool = False
+    """See `variates`."""
+    unbiased: bool = False
+    """Weight the loss by 1 / (T p_t): the objective of uniform times, with the curriculum's draws."""
+    bump: Tensor = field(init=False, repr=False)
+    """q: a Gaussian in the position, cut to the times that exist and normalised, [T] float64."""
 
     def __post_init__(self) -> None:
-        for name in ("center", "strength"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1].")
+        timesteps, positions = self.timesteps, self.positions
+        if timesteps < 1:
+            raise ValueError(f"timesteps={timesteps} must be at least 1.")
+        for name, value in (("center", self.center), ("strength", self.strength)):
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name}={value} must lie in [0, 1].")
         if not 0.0 < self.width < math.inf:
             raise ValueError(f"width={self.width} must be a positive number.")
         if not 0.0 <= self.start < self.end <= 1.0:
             raise ValueError(f"start={self.start} and end={self.end} must satisfy 0 <= start < end <= 1.")
-
-    def share(self, progress: float) -> float:
-        """Share of the bump in the mixture at `progress`; below `start` it is 0, beyond `end` it is `strength`."""
-        return self.strength * min(max((progress - self.start) / (self.end - self.start), 0.0), 1.0)
-
-    def bump(self, timesteps: int, positions: Tensor | None = None) -> Tensor:
-        """The fully grown bump: a Gaussian in the position, cut to the times that exist and normalised, [T] float64.
-
-        `positions` [T] are those of the times; t / timesteps when not given.
-        """
-        if timesteps < 1:
-            raise ValueError(f"timesteps={timesteps} must be at least 1.")
         if positions is None:
             positions = torch.arange(timesteps, dtype=torch.float64) / timesteps
         if positions.shape != (timesteps,):
             raise ValueError(
                 f"positions: the shape is {list(positions.shape)}; give one entry for each of the {timesteps} times."
             )
-        return torch.softmax(-0.5 * ((positions.double() - self.center) / self.width).square(), dim=0)
+        self.bump = torch.softmax(-0.5 * ((positions.double() - self.center) / self.width).square(), dim=0)
+        self.uniform_cdf = cumulative(torch.full_like(self.bump, 1.0 / timesteps))
+        self.bump_cdf = cumulative(self.bump)
 
+    def share(self, progress: float) -> float:
+        """g at `progress`, the share of the training that is over: 0 up to `start`, `strength` from `end` on."""
+        return self.strength * min(max((progress - self.start) / (self.end - self.start), 0.0), 1.0)
 
-def timestep_probabilities(
-    progress: float,
-    timesteps: int,
-    *,
-    center: float = TimestepCurriculum.center,
-    width: float = TimestepCurriculum.width,
-    start: float = TimestepCurriculum.start,
-    end: float = TimestepCurriculum.end,
-    strength: float = TimestepCurriculum.strength,
-    positions: Tensor | None = None,
-) -> Tensor:
-    """Probabilities of the times 0 .. timesteps - 1 at `progress` of the training, [T] float64 on positions' device.
+    def probabilities(self, progress: float) -> Tensor:
+        """p_t at `progress`, [T] float64."""
+        share = self.share(progress)
+        return (1.0 - share) / self.timesteps + share * self.bump
 
-    (1 - g) / T + g q_t with the bump q and its share g, which grows linearly between `start` and `end`; progress
-    below 0 or above 1 counts as 0 or 1. No importance weight is implied: the curriculum changes the objective, and the
-    effective weight of a time is T p_t (`CurriculumTimes(unbiased=True)` takes it out again).
+    def times(self, u: Tensor, progress: float) -> Tensor:
+        """Times of uniform variates u at `progress`: int64 of u's shape."""
+        share = self.share(progress)
+        return invert((1.0 - share) * self.uniform_cdf + share * self.bump_cdf, u)
 
-    Args:
-        progress: share of the training that is done before this step, in [0, 1].
-        timesteps: number of times T.
-        center, width, start, end, strength: see `TimestepCurriculum`.
-        positions: [T], where each time sits on the axis of `center`; t / T by default (the paper's linear schedule of
-            1000), `noise_matched_positions` for others.
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
+        """Times of `shape`, int64 on the generator's device."""
+        return self.times(variates(shape, generator, self.stratified), progress)
 
-    Raises:
-        ValueError: a setting out of range, or positions of another length.
-    """
-    curriculum = TimestepCurriculum(center, width, start, end, strength)
-    share, bump = curriculum.share(progress), curriculum.bump(timesteps, positions)
-    return (1.0 - share) / timesteps + share * bump
+    def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor | None:
+        """1 / (T p_t) when unbiased, else None."""
+        if not self.unbiased:
+            return None
+        share = self.share(progress)
+        return 1.0 / ((1.0 - share) + share * self.timesteps * self.bump[t])
 
 
 def noise_matched_positions(log_snr: Tensor) -> Tensor:

@@ -8,15 +8,13 @@ take whole. Nothing in either waits for the device.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from policy_accel.acceleration.timestep_curriculum import TimestepCurriculum
 from policy_accel.diffusion.timesteps import TimestepDistribution
 
 
@@ -107,64 +105,6 @@ class TableTimes(TimestepDistribution):
         """1 / (T p_t) when unbiased, else None."""
         return 1.0 / (self.timesteps * self.marginal[t]) if self.unbiased else None
 
-    def to(self, device: torch.device | str) -> TableTimes:
-        """The same distribution with its tables on `device`."""
-        return replace(self, probabilities=self.probabilities.to(device))
-
-
-class CurriculumTimes(TimestepDistribution):
-    """The curriculum of `timestep_probabilities`, drawn by mixing two cumulative tables on the device.
-
-    Args:
-        timesteps: number of times T.
-        positions: [T], see `timestep_probabilities`.
-        stratified: see `variates`.
-        unbiased: weight the loss by 1 / (T p_t): the objective of uniform times, with the curriculum's draws.
-        settings: center, width, start, end and strength of `TimestepCurriculum`.
-
-    Raises:
-        ValueError: a setting out of range.
-    """
-
-    timesteps: int
-
-    def __init__(
-        self,
-        timesteps: int,
-        *,
-        positions: Tensor | None = None,
-        stratified: bool = False,
-        unbiased: bool = False,
-        **settings: float,
-    ) -> None:
-        self.curriculum = TimestepCurriculum(**settings)
-        self.timesteps, self.stratified, self.unbiased = timesteps, stratified, unbiased
-        self.bump = self.curriculum.bump(timesteps, positions)
-        self.uniform_cdf, self.bump_cdf = cumulative(torch.full_like(self.bump, 1.0 / timesteps)), cumulative(self.bump)
-
-    def times(self, u: Tensor, progress: float) -> Tensor:
-        """Times of uniform variates u at `progress`: int64 of u's shape."""
-        share = self.curriculum.share(progress)
-        return invert((1.0 - share) * self.uniform_cdf + share * self.bump_cdf, u)
-
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
-        """Times of `shape`, int64 on the generator's device."""
-        return self.times(variates(shape, generator, self.stratified), progress)
-
-    def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor | None:
-        """1 / (T p_t) when unbiased, else None."""
-        if not self.unbiased:
-            return None
-        share = self.curriculum.share(progress)
-        return 1.0 / ((1.0 - share) + share * self.timesteps * self.bump[t])
-
-    def to(self, device: torch.device | str) -> CurriculumTimes:
-        """The same distribution with its tables on `device`."""
-        moved = copy.copy(self)
-        for name in ("bump", "uniform_cdf", "bump_cdf"):
-            setattr(moved, name, getattr(self, name).to(device))
-        return moved
-
 
 class LossSecondMoment(TimestepDistribution):
     """Times by how large their loss has lately been: Nichol & Dhariwal 2021 (arXiv 2102.09672), section 3.3.
@@ -242,12 +182,6 @@ class LossSecondMoment(TimestepDistribution):
             )
         self.losses[:-1].copy_(state["losses"])
         self.counts.copy_(state["counts"])
-
-    def to(self, device: torch.device | str) -> LossSecondMoment:
-        """The same distribution with its tables on `device`; where they are there already, both share one history."""
-        moved = copy.copy(self)
-        moved.losses, moved.counts = self.losses.to(device), self.counts.to(device)
-        return moved
 
 
 def logit_normal_probabilities(timesteps: int, mean: float = 0.0, std: float = 1.0) -> Tensor:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from policy_accel.acceleration.loss_weights import loss_weights
-from policy_accel.acceleration.timestep_curriculum import TimestepCurriculum, noise_matched_positions
+from policy_accel.acceleration.timestep_curriculum import CurriculumTimes, noise_matched_positions
 from policy_accel.acceleration.timestep_distributions import (
-    CurriculumTimes,
     LossSecondMoment,
     TableTimes,
     edm_probabilities,
@@ -77,15 +76,15 @@ class CurriculumConfig(TimestepsConfig):
     """The curriculum of the consistency paper (arXiv 2404.07946)."""
 
     name: str = "curriculum"
-    center: float = TimestepCurriculum.center
+    center: float = CurriculumTimes.center
     """Of the curriculum's bump, as a share of the schedule."""
-    width: float = TimestepCurriculum.width
+    width: float = CurriculumTimes.width
     """Standard deviation of the bump, in the same unit."""
-    start: float = TimestepCurriculum.start
+    start: float = CurriculumTimes.start
     """Share of the run at which the curriculum starts."""
-    end: float = TimestepCurriculum.end
+    end: float = CurriculumTimes.end
     """Share of the run at which it is complete."""
-    strength: float = TimestepCurriculum.strength
+    strength: float = CurriculumTimes.strength
     """Largest share of the bump in the mixture."""
     positions: str = "noise"
     """Where a timestep stands on the curriculum's axis: noise (by noise level, on the linear-1000 schedule it was tuned
@@ -93,7 +92,7 @@ class CurriculumConfig(TimestepsConfig):
     unbiased: bool = False
     """Weight the loss by 1 / (T p_t)."""
 
-    def over(self, process: DiscreteProcess) -> TimestepDistribution:
+    def over(self, process: DiscreteProcess) -> CurriculumTimes:
         """See the base class."""
         check_choice("positions", self.positions, POSITIONS)
         return CurriculumTimes(

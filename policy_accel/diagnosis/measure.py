@@ -26,7 +26,6 @@ from policy_accel.acceleration.diagnostics import (
 )
 from policy_accel.acceleration.nearest_choice import NearestNoiseConfig
 from policy_accel.acceleration.noise_choices import ChosenNoiseConfig, NoiseConfig
-from policy_accel.acceleration.timestep_curriculum import noise_matched_positions, timestep_probabilities
 from policy_accel.acceleration.timesteps import CurriculumConfig
 from policy_accel.diagnosis.data import data_facts
 from policy_accel.diagnosis.facts import INDEPENDENT, Diagnosis, LevelFacts, NoiseFacts, ScheduleFacts
@@ -309,15 +308,7 @@ def _schedule_facts(sampler: Sampler, config: RobotConfig) -> ScheduleFacts:
     if isinstance(process, DiscreteProcess):
         timesteps = config.acceleration.timesteps
         curriculum = timesteps if isinstance(timesteps, CurriculumConfig) else CurriculumConfig()
-        positions = noise_matched_positions(process.log_snr) if curriculum.positions == "noise" else None
-        bump = timestep_probabilities(
-            1.0,
-            process.timesteps,
-            center=curriculum.center,
-            width=curriculum.width,
-            strength=curriculum.strength,
-            positions=positions,
-        )
+        bump = curriculum.over(process).probabilities(1.0)
         coverage = {
             "uniform": snr_coverage(process.log_snr),
             "curriculum, complete": snr_coverage(process.log_snr, bump),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,10 +56,6 @@ class Preconditioning(NamedTuple):
 
 class ContinuousProcess(Process):
     """A process in continuous time: it has no tables, and a distribution of training times of its own."""
-
-    def to(self, device: torch.device | str) -> Self:
-        """Itself: it has no tables."""
-        return self
 
     @abstractmethod
     def draw_times(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -94,17 +94,6 @@ class KarhunenLoeveProcess(DiscreteProcess):
                 "rescaled."
             )
         return _betas(self.alphas)
-
-    def to(self, device: torch.device | str) -> KarhunenLoeveProcess:
-        """The same process with its tables on `device`."""
-        return replace(
-            self,
-            alphas=self.alphas.to(device),
-            sigmas=self.sigmas.to(device),
-            input_scales=self.input_scales.to(device),
-            mode_table=self.mode_table.to(device),
-            noise_table=self.noise_table.to(device),
-        )
 
     def draw_path(
         self, shape: Sequence[int], count: int, generator: torch.Generator | None, dtype: torch.dtype = torch.float32

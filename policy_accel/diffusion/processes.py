@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from policy_accel.diffusion.grid import SPACINGS, Grid, timestep_grid
 from policy_accel.diffusion.schedules import BETA_END, BETA_START, alpha_bar_table
+from policy_accel.diffusion.tables import moved
 from policy_accel.diffusion.timesteps import TimestepDistribution, UniformTimes
 
 
@@ -69,9 +71,9 @@ class Process(ABC):
         """Those of `targets` whose loss weight FDM's cap can limit."""
         return ()
 
-    @abstractmethod
-    def to(self, device: torch.device | str) -> Process:
+    def to(self, device: torch.device | str) -> Self:
         """The same process with its tables on `device`."""
+        return moved(self, device)
 
     @abstractmethod
     def level(self, t: float) -> Level:
@@ -133,10 +135,6 @@ class DiscreteProcess(Process):
     def log_snr(self) -> Tensor:
         """log(alpha_t^2 / sigma_t^2), [T] float64."""
         return 2.0 * (self.alphas.log() - self.sigmas.log())
-
-    def to(self, device: torch.device | str) -> DiscreteProcess:
-        """The same process with its tables on `device`."""
-        return DiscreteProcess(self.alphas.to(device), self.sigmas.to(device), self.input_scales.to(device))
 
     def level(self, t: float) -> Level:
         """alpha, sigma and input scale of one time; -1 is the clean sample."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
+
+from policy_accel.diffusion.tables import moved
 
 if TYPE_CHECKING:
     from policy_accel.diffusion.continuous import ContinuousProcess
@@ -34,9 +36,9 @@ class TimestepDistribution(ABC):
         """Weight of each time, float64 of t's shape, that gives the objective of uniform times back; None for none."""
         return None
 
-    def to(self, device: torch.device | str) -> TimestepDistribution:
-        """The same distribution with its tables on `device`."""
-        return self
+    def to(self, device: torch.device | str) -> Self:
+        """The same distribution with its tables on `device`; those that are there already are shared."""
+        return moved(self, device)
 
     def update(self, t: Tensor, losses: Tensor) -> None:
         """Learn from the unweighted losses [R] of times t [R]."""

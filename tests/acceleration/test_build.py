@@ -32,7 +32,7 @@ from policy_accel.acceleration.path import (
     SharedPathConfig,
     TruncatedPathConfig,
 )
-from policy_accel.acceleration.timestep_distributions import CurriculumTimes
+from policy_accel.acceleration.timestep_curriculum import CurriculumTimes
 from policy_accel.acceleration.timesteps import CurriculumConfig, LogitNormalConfig, SpeedConfig, TimestepsConfig
 from policy_accel.diffusion import (
     Batch,

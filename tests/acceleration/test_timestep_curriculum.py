@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from policy_accel.acceleration.timestep_curriculum import (
-    TimestepCurriculum,
+    CurriculumTimes,
     noise_matched_positions,
-    timestep_probabilities,
 )
 from policy_accel.diffusion import vp_process
 
@@ -71,7 +70,7 @@ NOISE_ROWS = [
 
 @pytest.mark.parametrize(("timesteps", "width", "progress", "row"), INDEX_ROWS)
 def test_relative_frequencies(timesteps: int, width: float, progress: float, row: str) -> None:
-    p = timestep_probabilities(progress, timesteps, width=width)
+    p = CurriculumTimes(timesteps, width=width).probabilities(progress)
     columns = T100 if timesteps == 100 else T1000
     assert (timesteps * p[columns]).tolist() == pytest.approx([float(x) for x in row.split()], abs=5.1e-6)
     assert p.dtype == torch.float64
@@ -83,7 +82,7 @@ def test_relative_frequencies(timesteps: int, width: float, progress: float, row
 def test_statistics(
     timesteps: int, width: float, progress: float, mean: float, entropy: float, size: float, ratio: float, late: float
 ) -> None:
-    p = timestep_probabilities(progress, timesteps, width=width)
+    p = CurriculumTimes(timesteps, width=width).probabilities(progress)
     assert float((torch.arange(timesteps) * p).sum()) == pytest.approx(mean, abs=5.1e-5)
     assert float(-(p * p.log()).sum()) == pytest.approx(entropy, abs=5.1e-6)
     assert float(1.0 / (timesteps * p.square().sum())) == pytest.approx(size, abs=5.1e-6)
@@ -93,13 +92,13 @@ def test_statistics(
 
 @pytest.mark.parametrize(("timesteps", "progress", "values"), EXACT)
 def test_full_precision(timesteps: int, progress: float, values: dict[int, float]) -> None:
-    p = timestep_probabilities(progress, timesteps)
+    p = CurriculumTimes(timesteps).probabilities(progress)
     assert {t: float(p[t]) for t in values} == pytest.approx(values, rel=1e-13)
 
 
 @pytest.mark.parametrize(("timesteps", "progress", "values"), CUMULATIVE)
 def test_cumulative(timesteps: int, progress: float, values: dict[int, float]) -> None:
-    cdf = timestep_probabilities(progress, timesteps).cumsum(0)
+    cdf = CurriculumTimes(timesteps).probabilities(progress).cumsum(0)
     assert {t: float(cdf[t]) for t in values} == pytest.approx(values, abs=1e-8)
 
 
@@ -109,48 +108,48 @@ def test_cumulative(timesteps: int, progress: float, values: dict[int, float]) -
 )
 def test_bump_is_cut_and_normalised(timesteps: int, width: float, total: float) -> None:
     """The unnormalised bump is 1 at its centre, so the probability there is one over its sum."""
-    peak = TimestepCurriculum(width=width).bump(timesteps)[timesteps * 3 // 10]
+    peak = CurriculumTimes(timesteps, width=width).bump[timesteps * 3 // 10]
     assert float(1.0 / peak) == pytest.approx(total, rel=1e-12)
 
 
 def test_bump_narrower_than_a_step() -> None:
-    p = timestep_probabilities(1.0, 10, center=0.34, width=1e-6)
+    p = CurriculumTimes(10, center=0.34, width=1e-6).probabilities(1.0)
     assert p.tolist() == [0.0, 0.0, 0.0, 1.0] + [0.0] * 6
 
 
 def test_ramp() -> None:
-    shares = [TimestepCurriculum(end=0.8).share(progress) for progress in (0.0, 0.25, 0.5, 0.8, 1.0)]
+    shares = [CurriculumTimes(100, end=0.8).share(progress) for progress in (0.0, 0.25, 0.5, 0.8, 1.0)]
     assert shares == pytest.approx([0.0, 0.3125, 0.625, 1.0, 1.0], abs=1e-15)
     shares = [
-        TimestepCurriculum(start=0.1, end=0.8, strength=0.8).share(tau) for tau in (-1.0, 0.05, 0.1, 0.45, 0.9, 7.0)
+        CurriculumTimes(100, start=0.1, end=0.8, strength=0.8).share(tau) for tau in (-1.0, 0.05, 0.1, 0.45, 0.9, 7.0)
     ]
     assert shares == pytest.approx([0.0, 0.0, 0.0, 0.4, 0.8, 0.8], abs=1e-15)
 
 
 def test_average_over_a_full_ramp_is_the_half_way_law() -> None:
     middles = [(k + 0.5) / 200 for k in range(200)]
-    mean = torch.stack([timestep_probabilities(tau, 100) for tau in middles]).mean(0)
-    torch.testing.assert_close(mean, timestep_probabilities(0.5, 100), rtol=1e-12, atol=0)
+    mean = torch.stack([CurriculumTimes(100).probabilities(tau) for tau in middles]).mean(0)
+    torch.testing.assert_close(mean, CurriculumTimes(100).probabilities(0.5), rtol=1e-12, atol=0)
 
 
 def test_properties() -> None:
     late = []
     for k in range(21):
-        p = timestep_probabilities(k / 20, 100, strength=0.6)
+        p = CurriculumTimes(100, strength=0.6).probabilities(k / 20)
         assert float(p.sum()) == pytest.approx(1.0, abs=1e-14)
         torch.testing.assert_close(p[:30].flip(0), p[31:61], rtol=1e-12, atol=0)
         assert float(p.min()) >= 0.4 / 100
         assert k == 0 or bool((p[30:].diff() < 0).all())
         late.append(float(p[70:].sum()))
     assert all(after < before for before, after in itertools.pairwise(late))
-    assert timestep_probabilities(0.0, 100).tolist() == [0.01] * 100
-    assert torch.equal(timestep_probabilities(-3.0, 100), timestep_probabilities(0.0, 100))
-    assert torch.equal(timestep_probabilities(1.5, 100), timestep_probabilities(1.0, 100))
+    assert CurriculumTimes(100).probabilities(0.0).tolist() == [0.01] * 100
+    assert torch.equal(CurriculumTimes(100).probabilities(-3.0), CurriculumTimes(100).probabilities(0.0))
+    assert torch.equal(CurriculumTimes(100).probabilities(1.5), CurriculumTimes(100).probabilities(1.0))
 
 
 def test_mixture_of_laws_not_of_samples() -> None:
     """Interpolating samples, (1 - g) u + g n, would give a spread of 0.225 and 0.135 of the times beyond 0.7."""
-    p = timestep_probabilities(0.5, 1000)
+    p = CurriculumTimes(1000).probabilities(0.5)
     x = torch.arange(1000, dtype=torch.float64) / 1000
     spread = ((x - (x * p).sum()).square() * p).sum().sqrt()
     assert float(spread) > 0.27
@@ -179,14 +178,14 @@ def test_noise_matched_positions_clamp() -> None:
 @pytest.mark.parametrize(("width", "progress", "row"), NOISE_ROWS)
 def test_noise_matched_frequencies(width: float, progress: float, row: str) -> None:
     positions = noise_matched_positions(vp_process("squaredcos_cap_v2", 100).log_snr)
-    p = timestep_probabilities(progress, 100, width=width, positions=positions)
+    p = CurriculumTimes(100, width=width, positions=positions).probabilities(progress)
     assert (100 * p[T100]).tolist() == pytest.approx([float(x) for x in row.split()], abs=5.1e-6)
 
 
 @pytest.mark.parametrize(("width", "late"), [(0.5, 0.27338), (0.25, 0.22657)])
 def test_noise_matched_curriculum_is_milder(width: float, late: float) -> None:
     positions = noise_matched_positions(vp_process("squaredcos_cap_v2", 100).log_snr)
-    p = timestep_probabilities(1.0, 100, width=width, positions=positions)
+    p = CurriculumTimes(100, width=width, positions=positions).probabilities(1.0)
     assert float(p[70:].sum()) == pytest.approx(late, abs=5.1e-6)
     assert int(p.argmax()) == 55
 
@@ -206,11 +205,11 @@ def test_noise_matched_curriculum_is_milder(width: float, late: float) -> None:
 )
 def test_errors(setting: dict[str, float], name: str) -> None:
     with pytest.raises(ValueError, match=rf"^{name}=|and {name}="):
-        timestep_probabilities(0.5, 100, **setting)  # type: ignore[arg-type]
+        CurriculumTimes(100, **setting)  # type: ignore[arg-type]
 
 
 def test_errors_of_shape() -> None:
     with pytest.raises(ValueError, match=r"^positions: the shape is \[99\]"):
-        timestep_probabilities(0.5, 100, positions=torch.zeros(99))
+        CurriculumTimes(100, positions=torch.zeros(99))
     with pytest.raises(ValueError, match=r"^timesteps=0"):
-        timestep_probabilities(0.5, 0)
+        CurriculumTimes(0)

@@ -10,9 +10,8 @@ from scipy import stats
 from support.tensors import generator
 from torch import Tensor
 
-from policy_accel.acceleration.timestep_curriculum import noise_matched_positions, timestep_probabilities
+from policy_accel.acceleration.timestep_curriculum import CurriculumTimes, noise_matched_positions
 from policy_accel.acceleration.timestep_distributions import (
-    CurriculumTimes,
     LossSecondMoment,
     TableTimes,
     cumulative,
@@ -55,14 +54,14 @@ INVERSE = [
 def test_inverse_of_the_curriculum(timesteps: int, progress: float, times: list[int]) -> None:
     u = torch.tensor([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99], dtype=torch.float64)
     assert CurriculumTimes(timesteps).times(u, progress).tolist() == times
-    assert invert(cumulative(timestep_probabilities(progress, timesteps)), u).tolist() == times
+    assert invert(cumulative(CurriculumTimes(timesteps).probabilities(progress)), u).tolist() == times
 
 
 @pytest.mark.parametrize("progress", [-1.0, 0.0, 0.3, 0.5, 1.0, 2.0])
 def test_mixed_tables_are_those_of_the_curriculum(progress: float) -> None:
     settings: dict[str, Any] = {"center": 0.4, "width": 0.2, "start": 0.1, "end": 0.8, "strength": 0.7}
     positions = noise_matched_positions(vp_process().log_snr)
-    p = timestep_probabilities(progress, 100, positions=positions, **settings)
+    p = CurriculumTimes(100, positions=positions, **settings).probabilities(progress)
     law = CurriculumTimes(100, positions=positions, unbiased=True, **settings)
     u = torch.rand(5000, generator=generator(), dtype=torch.float64)
     edges = p.cumsum(0)
@@ -81,7 +80,7 @@ def test_curriculum_draws_follow_its_law() -> None:
         law = CurriculumTimes(100, end=end, width=width)
         t = law.draw((DRAWS,), generator(seed), progress)
         assert (t.dtype, t.shape) == (torch.int64, (DRAWS,))
-        assert_drawn_from(t, timestep_probabilities(progress, 100, end=end, width=width))
+        assert_drawn_from(t, CurriculumTimes(100, end=end, width=width).probabilities(progress))
 
 
 def test_curriculum_weight_is_off_by_default() -> None:
