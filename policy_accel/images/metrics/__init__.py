@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from policy_accel.images.metrics.config import MetricsConfig
-from policy_accel.images.metrics.frechet import Moments, MomentsAccumulator, frechet_distance
 from policy_accel.images.metrics.measure import Quality, score, table
 
-__all__ = ["MetricsConfig", "Moments", "MomentsAccumulator", "Quality", "frechet_distance", "score", "table"]
+__all__ = ["MetricsConfig", "Quality", "score", "table"]

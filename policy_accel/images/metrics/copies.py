@@ -20,7 +20,6 @@ def nearest_distances(
     training: Images,
     *,
     device: torch.device | str,
-    training_indices: np.ndarray | None = None,
     own_indices: np.ndarray | None = None,
 ) -> Tensor:
     """Distance [n] float64 of each sample, as it is or mirrored left to right, to its nearest training image.
@@ -31,21 +30,18 @@ def nearest_distances(
         samples: [n, C, H, W].
         training: [N, C, H, W] of the same type and shape.
         device: where to compute.
-        training_indices: [M] int64, the training images to look at; None for all.
         own_indices: [n] int64, where the samples themselves stand in `training`: not their own neighbours.
     """
     device = torch.device(device)
-    looked_at = np.arange(len(training)) if training_indices is None else training_indices
     with full_precision(device):
         upright = image_batch(samples, None, device)
         rows = torch.cat([_flat(upright), _flat(upright.flip(3))])
         own = None if own_indices is None else torch.from_numpy(np.concatenate([own_indices] * 2)).to(device)
         smallest = torch.full((len(rows),), torch.inf, device=device)
         nearest = torch.zeros(len(rows), dtype=torch.int64, device=device)
-        for start in range(0, len(looked_at), COLUMNS):
-            indices = looked_at[start : start + COLUMNS]
-            columns = _flat(image_batch(training, indices, device))
-            places = torch.from_numpy(np.ascontiguousarray(indices)).to(device)
+        for start in range(0, len(training), COLUMNS):
+            columns = _flat(image_batch(training, slice(start, start + COLUMNS), device))
+            places = torch.arange(start, start + len(columns), device=device)
             for first in range(0, len(rows), ROWS):
                 block = slice(first, first + ROWS)
                 distances = squared_distances(rows[block], columns)

@@ -25,14 +25,9 @@ class FeatureExtractor(Protocol):
         dimension: D, the number of features.
     """
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
-
-    @property
-    def dimension(self) -> int: ...  # noqa: D102
+    name: str
+    fingerprint: str
+    dimension: int
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features [B, D] float32 of `images` [B, C, H, W] uint8, on the device of the images."""

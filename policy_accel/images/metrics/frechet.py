@@ -22,18 +22,6 @@ class Moments:
     mean: Tensor
     covariance: Tensor
 
-    def to(self, device: torch.device | str) -> Moments:
-        """The same moments on `device`."""
-        return Moments(self.count, self.mean.to(device), self.covariance.to(device))
-
-    def merge(self, other: Moments) -> Moments:
-        """Moments of both sets together (Chan, Golub and LeVeque 1979), exact up to rounding."""
-        count = self.count + other.count
-        shift = other.mean - self.mean
-        scatter = self.covariance * (self.count - 1) + other.covariance * (other.count - 1)
-        scatter = scatter + torch.outer(shift, shift) * (self.count * other.count / count)
-        return Moments(count, self.mean + shift * (other.count / count), scatter / (count - 1))
-
 
 class MomentsAccumulator:
     """Mean and covariance of features that come in batches, in float64 on the device where the features are.
@@ -72,13 +60,6 @@ class MomentsAccumulator:
         offset = self._sum / self.count
         scatter = self._products - torch.outer(offset, offset) * self.count
         return Moments(self.count, self._origin + offset, (scatter + scatter.T) / (2 * (self.count - 1)))
-
-
-def moments_of(features: Tensor) -> Moments:
-    """Moments of `features` [N, D], N at least 2."""
-    accumulator = MomentsAccumulator()
-    accumulator.add(features)
-    return accumulator.moments()
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,6 @@ from policy_accel.progress import Progress
 
 METRICS: dict[str, tuple[Callable[[Tensor, Tensor], float], str]] = {}
 """Measures that others registered, by name: a function of images and as many training images, and which is better."""
-ASIDE = 5
-"""Without held-out images one reference image in so many is set aside for the floors."""
 
 
 class Quality:
@@ -37,15 +34,14 @@ class Quality:
 
     The reference is what the model learns from (FID's convention); the floor of a measure is its value for real images
     that the reference does not hold, at the same count as the samples. Where there are fewer, `floor_samples` tells how
-    many, and a distance's floor is then too high, since distances of this kind shrink with the count. Without held-out
-    images a fifth of the reference is set aside: the floors, but not the values, are taken against the other four.
+    many, and a distance's floor is then too high, since distances of this kind shrink with the count.
 
     Statistics of the reference are computed at the first call, kept, and cached on the disk; floors are kept for each
     count.
 
     Args:
         reference: [N, C, H, W] uint8, or float32/float16 latents; a tensor or an array.
-        held_out: [M, C, H, W] of the same kind, none of them in the reference, or None.
+        held_out: [M, C, H, W] of the same kind, none of them in the reference.
         config: settings.
         data_fingerprint: changes whenever the reference does.
         device: where to compute; a tensor that is there already is not copied.
@@ -59,7 +55,7 @@ class Quality:
     def __init__(
         self,
         reference: Images,
-        held_out: Images | None,
+        held_out: Images,
         config: MetricsConfig,
         *,
         data_fingerprint: str,
@@ -67,24 +63,16 @@ class Quality:
         cache_dir: Path,
     ) -> None:
         config.check()
-        self.reference, self.config = reference, config
+        self.reference, self.held_out, self.config = reference, held_out, config
         self.device, self.cache_dir, self.data_fingerprint = torch.device(device), cache_dir, data_fingerprint
-        count = len(reference)
-        self._rest: np.ndarray | None = None
-        self._aside = np.arange(0)
-        if held_out is None:
-            self._aside = chosen_indices(count, count // ASIDE, "set aside")
-            self._rest = np.setdiff1d(np.arange(count), self._aside)
-            held_out = image_batch(reference, self._aside, "cpu")
-        elif tuple(held_out.shape[1:]) != tuple(reference.shape[1:]) or floating(held_out) != floating(reference):
+        if tuple(held_out.shape[1:]) != tuple(reference.shape[1:]) or floating(held_out) != floating(reference):
             raise UserError(
                 f"the held-out images are {_kind(held_out)}, those of the training set {_kind(reference)}; "
                 "both must be of one kind, so check the test split of task.data."
             )
-        self.held_out: Images = held_out
         self._check_counts()
         self.extractors = _extractors(reference, config)
-        self._statistics: dict[str, tuple[Statistics, Statistics]] = {}
+        self._statistics: dict[str, Statistics] = {}
         self._floors: dict[tuple[int, bool], dict[str, dict[str, Any]]] = {}
         self._copy_distance: float | None = None
 
@@ -98,18 +86,21 @@ class Quality:
             under "features".
 
         Raises:
-            UserError: more samples than reference images, too few for the neighbour count, another kind of image, or
-                values that are not finite.
+            UserError: too few samples for the neighbour count, or values that are not finite.
         """
-        self._check_samples(samples, full)
+        least = self.config.neighbours + 1 if full else 2
+        if len(samples) < least:
+            raise UserError(
+                f"evaluation.samples={len(samples)}: these measures need at least {least} "
+                f"(evaluation.metrics.neighbours={self.config.neighbours}); raise it."
+            )
         floor_count = min(len(samples), len(self.held_out))
         if (floor_count, full) not in self._floors:
             chosen = chosen_indices(len(self.held_out), floor_count, "floor")
-            self._floors[floor_count, full] = self._values(
-                image_batch(self.held_out, chosen, "cpu"), full=full, floor=True
-            )
+            floor_images = image_batch(self.held_out, chosen, "cpu")
+            self._floors[floor_count, full] = self._values(floor_images, full=full, what="held-out images")
         floors = self._floors[floor_count, full]
-        values = self._values(samples, full=full, floor=False)
+        values = self._values(samples, full=full, what="samples")
         return {
             name: {
                 **found,
@@ -120,15 +111,14 @@ class Quality:
             for name, found in values.items()
         }
 
-    def _values(self, images: Images, *, full: bool, floor: bool) -> dict[str, dict[str, Any]]:
-        """{measure: {"value", "samples", "reference", ...}} of samples, or of floor images."""
+    def _values(self, images: Images, *, full: bool, what: str) -> dict[str, dict[str, Any]]:
+        """{measure: {"value", "samples", "reference", ...}} of images, which are `what`."""
         config, values = self.config, {}
         for extractor in self.extractors if full else self.extractors[:1]:
             first, best = extractor is self.extractors[0], extractor is self.extractors[-1]
             keep = max(config.neighbour_samples, config.sliced_samples if first else 0)
-            of_all, of_rest = self._reference_statistics(extractor, keep)
-            what = f"{extractor.name} of {'held-out images' if floor else 'samples'}"
-            progress = Progress(what, len(images), unit="image") if full else None
+            reference = self._reference_statistics(extractor, keep)
+            progress = Progress(f"{extractor.name} of {what}", len(images), unit="image") if full else None
             found = statistics_of(
                 images, extractor, keep=keep, batch_size=config.batch_size, device=self.device, progress=progress
             )
@@ -138,7 +128,6 @@ class Quality:
                 raise UserError(
                     "the samples hold NaN or infinite values, so the model has diverged; use an earlier checkpoint."
                 )
-            reference = of_rest if floor else of_all
             values[_distance_name(extractor)] = {
                 "value": frechet_distance(found.moments, reference.moments),
                 "samples": found.moments.count,
@@ -149,14 +138,13 @@ class Quality:
                 values["sliced_wasserstein"] = self._sliced(found.features, reference.features)
             if full and best:
                 values |= self._manifold(found.features, reference.features, extractor.name)
-        values["copies"] = self._copies(images, floor=floor)
-        return values | self._registered(images, floor=floor) if full else values
+        values["copies"] = self._copies(images)
+        return values | self._registered(images) if full else values
 
-    def _registered(self, images: Images, *, floor: bool) -> dict[str, dict[str, Any]]:
+    def _registered(self, images: Images) -> dict[str, dict[str, Any]]:
         if not METRICS:
             return {}
-        kept = self._rest if floor and self._rest is not None else np.arange(len(self.reference))
-        rows = kept[chosen_indices(len(kept), len(images), "metrics")]
+        rows = chosen_indices(len(self.reference), len(images), "metrics")
         ours, theirs = image_batch(images, None, self.device), image_batch(self.reference, rows, self.device)
         counts = {"samples": len(ours), "reference": len(theirs)}
         return {
@@ -173,22 +161,19 @@ class Quality:
     def _manifold(self, features: Tensor, reference: Tensor, name: str) -> dict[str, dict[str, Any]]:
         most = self.config.neighbour_samples
         ours, theirs = _thinned(features, most), _thinned(reference, most)
-        found = asdict(manifold_measures(ours, theirs, self.config.neighbours))
+        found = manifold_measures(ours, theirs, self.config.neighbours)
         counts = {"samples": len(ours), "reference": len(theirs), "better": "higher", "features": name}
         return {measure: {"value": value, **counts} for measure, value in found.items()}
 
-    def _copies(self, images: Images, *, floor: bool) -> dict[str, Any]:
+    def _copies(self, images: Images) -> dict[str, Any]:
         """Share of images that are as near to a training image as `copy_quantile` of those are to another one."""
         limit = self._copy_limit()
         chosen = chosen_indices(len(images), self.config.neighbour_samples, "copies")
-        indices = self._rest if floor else None
-        distances = nearest_distances(
-            image_batch(images, chosen, self.device), self.reference, device=self.device, training_indices=indices
-        )
+        distances = nearest_distances(image_batch(images, chosen, self.device), self.reference, device=self.device)
         return {
             "value": float((distances <= limit).double().mean()),
             "samples": len(chosen),
-            "reference": len(self.reference) if indices is None else len(indices),
+            "reference": len(self.reference),
             "better": "lower",
             "distance": limit,
             "quantile": self.config.copy_quantile,
@@ -209,58 +194,27 @@ class Quality:
             self._copy_distance = float(np.quantile(arrays["distances"], self.config.copy_quantile))
         return self._copy_distance
 
-    def _reference_statistics(self, extractor: FeatureExtractor, keep: int) -> tuple[Statistics, Statistics]:
-        """Statistics of the whole reference and of what the floors are compared with."""
+    def _reference_statistics(self, extractor: FeatureExtractor, keep: int) -> Statistics:
         if extractor.name not in self._statistics:
-
-            def read(indices: np.ndarray | None, part: str) -> Statistics:
-                return cached_statistics(
-                    self.reference,
-                    extractor,
-                    keep=keep,
-                    batch_size=self.config.batch_size,
-                    device=self.device,
-                    indices=indices,
-                    part=part,
-                    data_fingerprint=self.data_fingerprint,
-                    cache_dir=self.cache_dir,
-                )
-
-            if self._rest is None:
-                whole = rest = read(None, "all")
-            else:
-                rest, aside = read(self._rest, "rest"), read(self._aside, "aside")
-                whole = Statistics(rest.moments.merge(aside.moments), rest.features)
-            self._statistics[extractor.name] = whole, rest
+            self._statistics[extractor.name] = cached_statistics(
+                self.reference,
+                extractor,
+                keep=keep,
+                batch_size=self.config.batch_size,
+                device=self.device,
+                data_fingerprint=self.data_fingerprint,
+                cache_dir=self.cache_dir,
+            )
         return self._statistics[extractor.name]
 
     def _check_counts(self) -> None:
         least = self.config.neighbours + 1
-        held_out = "held-out set" if self._rest is None else "fifth of the training set that is set aside"
-        for count, what in ((len(self.reference), "training set"), (len(self.held_out), held_out)):
+        for count, what in ((len(self.reference), "training set"), (len(self.held_out), "held-out set")):
             if count < least:
                 raise UserError(
                     f"evaluation.metrics.neighbours={self.config.neighbours}: the {what} has {count} images and must "
                     "have more than that; lower it or use a larger set."
                 )
-
-    def _check_samples(self, samples: Images, full: bool) -> None:
-        if tuple(samples.shape[1:]) != tuple(self.reference.shape[1:]) or floating(samples) != floating(self.reference):
-            raise UserError(
-                f"the samples are {_kind(samples)}, the training images {_kind(self.reference)}; "
-                "they can be compared only when both are of one kind."
-            )
-        count, least = len(samples), self.config.neighbours + 1 if full else 2
-        if count > len(self.reference):
-            raise UserError(
-                f"evaluation.samples={count}: the training set has {len(self.reference)} images, and a set cannot be "
-                f"measured against fewer than it holds; set evaluation.samples={len(self.reference)} or less."
-            )
-        if count < least:
-            raise UserError(
-                f"evaluation.samples={count}: these measures need at least {least} (evaluation.metrics.neighbours="
-                f"{self.config.neighbours}); raise it."
-            )
 
 
 def _extractors(reference: Images, config: MetricsConfig) -> list[FeatureExtractor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -46,24 +44,7 @@ def _mask_self(block: Tensor, first: int, start: int) -> None:
     block.masked_fill_(rows[:, None] == columns[None, :], torch.inf)
 
 
-@dataclass(frozen=True)
-class Manifold:
-    """Shares in [0, 1], density 0 or more.
-
-    Attributes:
-        precision: share of samples within the k-neighbour ball of some reference vector.
-        recall: share of reference vectors within the k-neighbour ball of some sample.
-        density: reference balls that hold a sample, averaged over samples, divided by k; 1 is expected of real data.
-        coverage: share of reference balls that hold a sample.
-    """
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
-
-
-def manifold_measures(samples: Tensor, reference: Tensor, neighbours: int) -> Manifold:
+def manifold_measures(samples: Tensor, reference: Tensor, neighbours: int) -> dict[str, float]:
     """Precision and recall (Kynkäänniemi et al. 2019, equations 1 to 3) and density and coverage (Naeem et al. 2020,
     equations 3 and 4). A ball includes its surface.
 
@@ -73,6 +54,11 @@ def manifold_measures(samples: Tensor, reference: Tensor, neighbours: int) -> Ma
         samples: [n, D] features.
         reference: [N, D] features on the same device; the four are comparable between runs at equal n and N only.
         neighbours: k, less than n and N.
+
+    Returns:
+        precision: share of samples within the k-neighbour ball of some reference vector. recall: share of reference
+        vectors within the k-neighbour ball of some sample. density: reference balls that hold a sample, averaged over
+        samples, divided by k; 1 is expected of real data. coverage: share of reference balls that hold a sample.
     """
     with full_precision(samples.device):
         centre = reference.mean(0)  # a common offset would cost the distances digits
@@ -90,12 +76,9 @@ def manifold_measures(samples: Tensor, reference: Tensor, neighbours: int) -> Ma
                 inside_real[rows] += within.sum(1)
                 covered[columns] |= within.any(0)
                 inside_fake[columns] |= (distances <= sample_radii[rows, None]).any(0)
-        found = torch.stack(
-            [
-                (inside_real > 0).double().mean(),
-                inside_fake.double().mean(),
-                inside_real.double().mean() / neighbours,
-                covered.double().mean(),
-            ]
-        )
-    return Manifold(*found.tolist())
+    return {
+        "precision": float((inside_real > 0).double().mean()),
+        "recall": float(inside_fake.double().mean()),
+        "density": float(inside_real.double().mean() / neighbours),
+        "coverage": float(covered.double().mean()),
+    }

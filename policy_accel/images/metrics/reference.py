@@ -43,10 +43,9 @@ def statistics_of(
     keep: int,
     batch_size: int,
     device: torch.device | str,
-    indices: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Statistics:
-    """Statistics of the images [N, C, H, W], or of those at `indices` [M] int64, N or M at least 2.
+    """Statistics of the images [N, C, H, W], N at least 2.
 
     Args:
         images: the set.
@@ -54,16 +53,13 @@ def statistics_of(
         keep: number of feature vectors to keep.
         batch_size: images at once.
         device: where to compute; the result stays there.
-        indices: a part of the set.
         progress: counts the images.
     """
-    rows = np.arange(len(images)) if indices is None else indices
-    kept = chosen_indices(len(rows), keep, "features")
+    kept = chosen_indices(len(images), keep, "features")
     accumulator, features = MomentsAccumulator(), []
-    for start in range(0, len(rows), batch_size):
-        end = min(start + batch_size, len(rows))
-        where = slice(start, end) if indices is None else rows[start:end]
-        batch = extractor(image_batch(images, where, device))
+    for start in range(0, len(images), batch_size):
+        end = min(start + batch_size, len(images))
+        batch = extractor(image_batch(images, slice(start, end), device))
         accumulator.add(batch)
         first, last = np.searchsorted(kept, [start, end])
         if last > first:
@@ -80,38 +76,28 @@ def cached_statistics(
     keep: int,
     batch_size: int,
     device: torch.device | str,
-    indices: np.ndarray | None,
-    part: str,
     data_fingerprint: str,
     cache_dir: Path,
 ) -> Statistics:
     """`statistics_of`, kept on the disk under the fingerprints of data and extractor and the counts.
 
     Args:
-        images: the set.
-        extractor: from images to features.
-        keep: number of feature vectors to keep.
-        batch_size: images at once.
-        device: where to compute.
-        indices: a part of the set; None for all.
-        part: names that part.
+        images, extractor, keep, batch_size, device: as for `statistics_of`.
         data_fingerprint: changes whenever the images do.
         cache_dir: folder of the cache.
     """
-    count = len(images) if indices is None else len(indices)
+    count = len(images)
 
     def compute() -> dict[str, np.ndarray]:
         progress = Progress(f"{extractor.name} of the reference images", count, unit="image")
-        found = statistics_of(
-            images, extractor, keep=keep, batch_size=batch_size, device=device, indices=indices, progress=progress
-        )
+        found = statistics_of(images, extractor, keep=keep, batch_size=batch_size, device=device, progress=progress)
         progress.close()
         moments = {"mean": found.moments.mean, "covariance": found.moments.covariance, "features": found.features}
         return {name: tensor.cpu().numpy() for name, tensor in moments.items()}
 
     size = extractor.dimension
     shapes = {"mean": (size,), "covariance": (size, size), "features": (min(keep, count), size)}
-    arrays = cached_arrays(cache_dir, (data_fingerprint, extractor.fingerprint, part, count, keep), shapes, compute)
+    arrays = cached_arrays(cache_dir, (data_fingerprint, extractor.fingerprint, "all", count, keep), shapes, compute)
     mean, covariance, features = (torch.from_numpy(arrays[name]).to(device) for name in shapes)
     return Statistics(Moments(count, mean, covariance), features)
 

@@ -48,13 +48,6 @@ def test_training_images_are_not_their_own_neighbours_even_mirrored() -> None:
     assert (found > 0).all()
 
 
-def test_only_the_training_images_named_are_looked_at() -> None:
-    samples, training = _images(4, 1), _images(23, 2)
-    indices = np.array([1, 5, 6, 8, 11, 14, 20, 21, 22])
-    found = nearest_distances(samples, training, device="cpu", training_indices=indices)
-    np.testing.assert_allclose(found, _brute_force(samples, training[indices]).min(1), rtol=1e-12)
-
-
 def test_large_images_are_compared_after_averaging_and_latents_in_their_units() -> None:
     small = _images(11, 3, size=32)
     large = small.repeat(2, axis=2).repeat(2, axis=3)

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from support.moments import moments_of
 from torch import Tensor, nn
 
-from policy_accel.images.metrics.frechet import Moments, MomentsAccumulator, frechet_distance, moments_of
+from policy_accel.images.metrics.frechet import Moments, MomentsAccumulator, frechet_distance
 
 
 def _features(count: int, seed: int, size: int = 24, shift: float = 0.0) -> Tensor:
@@ -23,14 +24,6 @@ def test_the_accumulator_gives_numpys_mean_and_covariance_for_any_batches_and_of
     assert found.count == 501
     np.testing.assert_allclose(found.mean, features.numpy().mean(0), rtol=1e-14)
     np.testing.assert_allclose(found.covariance, np.cov(features.numpy().T), rtol=1e-7, atol=1e-8)
-
-
-def test_merged_moments_are_those_of_both_sets() -> None:
-    a, b = _features(40, 1), _features(91, 2, shift=3.0)
-    merged, whole = moments_of(a).merge(moments_of(b)), moments_of(torch.cat([a, b]))
-    assert merged.count == whole.count == 131
-    torch.testing.assert_close(merged.mean, whole.mean)
-    torch.testing.assert_close(merged.covariance, whole.covariance)
 
 
 def test_one_vector_has_no_covariance() -> None:

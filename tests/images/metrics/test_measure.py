@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.moments import moments_of
 
 from policy_accel.errors import UserError
 from policy_accel.images.metrics import MetricsConfig, Quality, score, table
 from policy_accel.images.metrics.features import RandomConvFeatures
-from policy_accel.images.metrics.frechet import frechet_distance, moments_of
+from policy_accel.images.metrics.frechet import frechet_distance
 from policy_accel.images.metrics.inception import ENVIRONMENT_VARIABLE
 from policy_accel.images.metrics.neighbours import manifold_measures
 
@@ -37,7 +38,7 @@ def _discs(count: int, seed: int, size: int = 12, channels: int = 1) -> np.ndarr
     return np.repeat(images[:, None], channels, axis=1)
 
 
-def _quality(cache: Path, held_out: np.ndarray | None, reference: np.ndarray | None = None, **config: Any) -> Quality:
+def _quality(cache: Path, held_out: np.ndarray, reference: np.ndarray | None = None, **config: Any) -> Quality:
     return Quality(
         _discs(400, 1) if reference is None else reference,
         held_out,
@@ -90,8 +91,8 @@ def test_values_are_those_of_the_measures_themselves(quality: Quality) -> None:
         cache_dir=quality.cache_dir,
     ).measure(samples[:90], full=True)
     manifold = manifold_measures(features[:90], reference[:100], 3)
-    assert small["recall"]["value"] == pytest.approx(manifold.recall, abs=0.011)
-    assert small["density"]["value"] == pytest.approx(manifold.density, abs=0.02)
+    assert small["recall"]["value"] == pytest.approx(manifold["recall"], abs=0.011)
+    assert small["density"]["value"] == pytest.approx(manifold["density"], abs=0.02)
 
 
 def test_the_floor_is_the_value_of_the_held_out_images(quality: Quality) -> None:
@@ -120,20 +121,6 @@ def test_damage_and_copying_are_seen_and_good_samples_pass(quality: Quality) -> 
     copies = quality.measure(copied, full=True)
     assert score(copies) > 0.9
     assert copies["copies"]["value"] == 1
-
-
-def test_without_held_out_images_a_fifth_of_the_reference_gives_the_floor(cache: Path) -> None:
-    reference = _discs(400, 1)
-    quality = _quality(cache, None, reference)
-    found = quality.measure(reference, full=True)
-    fd = found["fd_random_conv"]
-    assert fd["value"] == pytest.approx(0, abs=1e-6)
-    assert (fd["reference"], fd["floor_reference"], fd["floor_samples"]) == (400, 320, 80)
-    assert fd["floor"] > 1e-4
-    assert found["copies"]["value"] == 1
-    assert found["copies"]["floor"] < 0.3
-    assert found["copies"]["floor_reference"] == 320
-    assert score(found) == 1
 
 
 def test_the_copy_threshold_is_the_quantile_of_the_training_images_own_distances(quality: Quality) -> None:
@@ -185,25 +172,25 @@ def test_a_resnet_adds_its_distance_and_judges_precision(
     assert found["precision"]["features"] == "resnet8"
     assert "fd_resnet8" not in quality.measure(_discs(30, 3, size=32), full=False)
     with pytest.raises(UserError, match=r"metrics\.resnet=.*32x32 pixels, not 12x12"):
-        _quality(cache, None, resnet=str(tmp_path / "w.npz"))
+        _quality(cache, _discs(200, 2), resnet=str(tmp_path / "w.npz"))
 
 
 def test_inception_is_asked_for_by_setting_or_environment(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"inception=gone\.pth: is not a file"):
-        _quality(cache, None, inception="gone.pth")
+        _quality(cache, _discs(200, 2), inception="gone.pth")
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "elsewhere.pth")
     with pytest.raises(UserError, match=r"inception=elsewhere\.pth: is not a file"):
-        _quality(cache, None)
+        _quality(cache, _discs(200, 2))
     latents = np.zeros((40, 4, 8, 8), np.float32)
-    _quality(cache, None, latents)  # the variable is for images
+    _quality(cache, latents, latents)  # the variable is for images
     with pytest.raises(UserError, match=r"takes images with 1 or 3 channels, not float32 \(4, 8, 8\)"):
-        _quality(cache, None, latents, inception="elsewhere.pth")
+        _quality(cache, latents, latents, inception="elsewhere.pth")
 
 
 def test_latents_are_measured_and_divergence_is_said(cache: Path) -> None:
     random = np.random.default_rng(0)
     latents = random.normal(size=(200, 4, 8, 8)).astype(np.float16)
-    quality = _quality(cache, None, latents)
+    quality = _quality(cache, latents[160:], latents[:160])
     samples = random.normal(size=(40, 4, 8, 8)).astype(np.float32)
     good = quality.measure(samples, full=False)
     assert score(good) > 0.8
@@ -214,8 +201,6 @@ def test_latents_are_measured_and_divergence_is_said(cache: Path) -> None:
 
 
 def test_counts_that_cannot_be_measured_are_refused(cache: Path, quality: Quality) -> None:
-    with pytest.raises(UserError, match=r"evaluation\.samples=401: the training set has 400 images.*=400 or less"):
-        quality.measure(_discs(401, 3), full=False)
     with pytest.raises(UserError, match=r"evaluation\.samples=5: .*at least 6"):
         quality.measure(_discs(5, 3), full=True)
     assert quality.measure(_discs(5, 3), full=False)["fd_random_conv"]["samples"] == 5
@@ -223,21 +208,15 @@ def test_counts_that_cannot_be_measured_are_refused(cache: Path, quality: Qualit
         quality.measure(_discs(1, 3), full=False)
     with pytest.raises(UserError, match=r"neighbours=5: the held-out set has 4 images"):
         _quality(cache, _discs(4, 2))
-    with pytest.raises(UserError, match=r"the fifth of the training set that is set aside has 4 images"):
-        _quality(cache, None, _discs(20, 1))
     with pytest.raises(UserError, match=r"neighbours=5: the training set has 5 images"):
         _quality(cache, _discs(50, 2), _discs(5, 1))
 
 
-def test_images_of_another_kind_are_refused(cache: Path, quality: Quality) -> None:
-    with pytest.raises(UserError, match=r"uint8 \(3, 12, 12\), the training images uint8 \(1, 12, 12\)"):
-        quality.measure(_discs(50, 3, channels=3), full=False)
-    with pytest.raises(UserError, match=r"samples are float32"):
-        quality.measure(_discs(50, 3).astype(np.float32), full=False)
+def test_images_of_another_kind_are_refused(cache: Path) -> None:
     with pytest.raises(UserError, match="held-out images are uint8"):
         _quality(cache, _discs(50, 2, size=14))
     with pytest.raises(UserError, match="12x10 pixels"):
-        _quality(cache, None, _discs(50, 2)[..., :10])
+        _quality(cache, _discs(50, 1)[..., :10], _discs(50, 2)[..., :10])
 
 
 def test_the_score_is_the_share_of_the_floor_in_the_value() -> None:
