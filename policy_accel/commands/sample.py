@@ -83,7 +83,7 @@ def run_sample(options: argparse.Namespace) -> int:
     """
     import torch
 
-    from policy_accel.images.pictures import shown_scale
+    from policy_accel.images.pictures import forming_video, shown_scale
     from policy_accel.images.track import IMAGES
     from policy_accel.plugins import import_plugins
     from policy_accel.training.devices import choose_device, use_device
@@ -122,10 +122,16 @@ def run_sample(options: argparse.Namespace) -> int:
             stopped = True
         images = torch.cat(parts)
         labels = None if labels is None else labels[: len(images)]
-        layout = {"columns": len(turns) if 1 < len(turns) <= 20 else None, "scale": shown_scale(loaded.shape[2])}
+        layout: dict[str, Any] = {
+            "columns": len(turns) if 1 < len(turns) <= 20 else None,
+            "scale": shown_scale(loaded.shape[2]),
+        }
         _write(options, folder, images, labels, sources, layout)
         if options.video and not stopped:
-            _film(folder / "forming.mp4", generator, indices[:GRID_IMAGES], labels, loaded, layout)
+            filmed = indices[:GRID_IMAGES]
+            shown = None if labels is None else labels[: len(filmed)]
+            decode = loaded.representation.decode
+            forming_video(folder / "forming.mp4", generator, indices=filmed, labels=shown, decode=decode, **layout)
         record = _record(options, loaded, generator, len(images), turns, time.perf_counter() - began)
         (folder / "samples.json").write_text(json.dumps(record, indent=2) + "\n")
     print(f"{len(images)} images: {output / 'grid.png'}")
@@ -276,21 +282,6 @@ def _write(
         write_folder(folder / "images", images, first=options.start)
     if options.npz:
         write_image_npz(folder / "samples.npz", images, labels, adm_names=options.npz == "adm")
-
-
-def _film(
-    path: Path,
-    generator: ImageGenerator,
-    indices: range,
-    labels: Tensor | None,
-    loaded: LoadedImageRun,
-    layout: dict[str, Any],
-) -> None:
-    from policy_accel.images.pictures import forming_video
-
-    fields = {field.name: getattr(generator, field.name) for field in dataclasses.fields(generator)}
-    shown = None if labels is None else labels[: len(indices)]
-    forming_video(path, indices=indices, labels=shown, decode=loaded.representation.decode, **layout, **fields)
 
 
 def _record(

@@ -1,9 +1,8 @@
-"""Images made from given ones: edits at a strength, and in-painting of a part."""
+"""What a user gives to make images from: pictures, and the mask of what to paint anew."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,86 +11,8 @@ from torch import Tensor
 
 from policy_accel.errors import UserError
 from policy_accel.files import explained
-from policy_accel.images.generate import ImageGenerator, Watch
 
 PAINTED_FROM = 128  # lightest shades of a mask, 128 to 255, are painted anew
-
-
-def edit(
-    generator: ImageGenerator,
-    images: Tensor,
-    *,
-    strength: float,
-    indices: Sequence[int],
-    labels: Tensor | None = None,
-    watch: Watch | None = None,
-) -> Tensor:
-    """Noise images and denoise them again (Meng et al. 2022, SDEdit).
-
-    Args:
-        generator: the model and how it samples.
-        images: x0 [n, C, H, W] in the data's units.
-        strength: share of the sampler's steps, in (0, 1]: little changes little, 1 leaves next to nothing (see
-            `policy_accel.diffusion.Sampler`).
-        indices: [n]; the noise of an edit is that of (seed, index).
-        labels: class of each result [n] int64, or None.
-        watch: see `ImageGenerator.draw`.
-
-    Returns:
-        float32 [n, C, H, W] on the CPU in the data's units.
-
-    Raises:
-        ValueError: a strength outside (0, 1].
-    """
-    _check_images(generator, images, indices)
-    return torch.cat(list(generator.batches(indices, labels, image=images, strength=strength, watch=watch)))
-
-
-def inpaint(
-    generator: ImageGenerator,
-    images: Tensor,
-    mask: Tensor,
-    *,
-    indices: Sequence[int],
-    labels: Tensor | None = None,
-    strength: float = 1.0,
-    resamplings: int = 1,
-    watch: Watch | None = None,
-) -> Tensor:
-    """Paint the part `mask` of images anew; the rest of the result is exactly as given.
-
-    Before every evaluation the given part is put back at the noise level of the state (Song et al. 2021b, appendix
-    I.2), so the model need not have been trained for it. On its own that is not a draw from the conditional
-    distribution: for two entries of correlation 0.9, of which one is given as 1.5, the other comes out with a mean of
-    0.6 (by ddim) or 0.9 (by ddpm) instead of 1.35. Taking each step 5 times makes it 1.27, with the right deviation.
-
-    Args:
-        generator, indices, labels, watch: as for `edit`.
-        images: x0 [n, C, H, W] in the data's units.
-        mask: bool [H, W] or [n, H, W], True where to paint.
-        strength: below 1 the painted part starts from the image too, as in `edit`.
-        resamplings: how often each step is taken, from noise added anew (Lugmayr et al. 2022); more than once takes
-            the sampler ddpm, and as many times the evaluations.
-
-    Returns:
-        float32 [n, C, H, W] on the CPU in the data's units.
-
-    Raises:
-        ValueError: a strength outside (0, 1], or resamplings that the sampler cannot do.
-    """
-    _check_images(generator, images, indices)
-    if mask.shape not in {images.shape[-2:], (len(images), *images.shape[-2:])}:
-        raise ValueError(f"a mask of shape {tuple(mask.shape)} for images of shape {tuple(images.shape)}")
-    keep = ~mask.view(-1, 1, *images.shape[-2:])
-    parts = generator.batches(
-        indices, labels, image=images, strength=strength, keep=keep, resamplings=resamplings, watch=watch
-    )
-    return torch.cat(list(parts))
-
-
-def _check_images(generator: ImageGenerator, images: Tensor, indices: Sequence[int]) -> None:
-    if images.shape != (len(indices), *generator.shape):
-        raise ValueError(f"images of shape {tuple(images.shape)} for {len(indices)} indices of {generator.shape}")
 
 
 def read_pictures(path: Path, shape: tuple[int, int, int]) -> Tensor:

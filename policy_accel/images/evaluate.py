@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from policy_accel.data.images.cache import default_cache
 from policy_accel.errors import UserError
-from policy_accel.images.generate import ImageSampler, generate_batches
+from policy_accel.images.generate import ImageGenerator, ImageSampler
 from policy_accel.images.metrics import MetricsConfig, Quality
 from policy_accel.images.metrics import score as score_of
 from policy_accel.images.pictures import forming_video, grid, shown_scale, write_png
@@ -117,28 +117,28 @@ class ImageEvaluator:
         rows = torch.rand(count, generator=named_generator(self.config.seed, "classes")) * len(self.split.train.labels)
         return torch.from_numpy(np.asarray(self.split.train.labels))[rows.long()]
 
-    def options(self, model: nn.Module) -> dict[str, Any]:
-        """What every call of the generation takes."""
-        return {
-            "shape": self.split.train.shape,
-            "sampler": self.sampler,
-            "seed": self.config.seed,
-            "classes": self.classes,
-            "condition_dim": self.condition_dim,
-            "batch_size": self.config.batch_size,
-            "device": next(model.parameters()).device,
-            "precision": self.precision,
-        }
+    def generator(self, model: nn.Module) -> ImageGenerator:
+        """What draws images with `model`."""
+        return ImageGenerator(
+            model,
+            shape=self.split.train.shape,
+            sampler=self.sampler,
+            seed=self.config.seed,
+            classes=self.classes,
+            condition_dim=self.condition_dim,
+            batch_size=self.config.batch_size,
+            device=next(model.parameters()).device,
+            precision=self.precision,
+        )
 
     def samples(self, model: nn.Module, count: int) -> Tensor:
         """Generate images 0 to count - 1: uint8 [count, C, H, W] on the CPU (latents float32)."""
         if not count:
             return torch.empty(0, *self.split.train.shape)
         progress = Progress("score", count, unit="image")
-        labels = self.labels(count)
         parts = []
         try:
-            for x0 in generate_batches(model, indices=range(count), labels=labels, **self.options(model)):
+            for x0 in self.generator(model).batches(range(count), self.labels(count)):
                 parts.append(self.representation.decode(x0))
                 progress.advance(len(x0))
         finally:
@@ -208,11 +208,10 @@ class ImageEvaluator:
         if film:
             forming_video(
                 folder / "forming.mp4",
-                model,
+                self.generator(model),
                 indices=range(len(images)),
                 labels=self.labels(len(images)),
                 decode=self.representation.decode,
                 fps=FRAMES_PER_SECOND,
                 scale=scale,
-                **self.options(model),
             )

@@ -18,7 +18,6 @@ from policy_accel.diffusion.processes import Level
 from policy_accel.diffusion.samplers import unchanged
 from policy_accel.errors import UserError
 from policy_accel.images.guidance import Model, class_condition, evaluations_per_step, guided
-from policy_accel.progress import Progress
 from policy_accel.training.randomness import named_generator
 
 BATCH_SIZE = 256
@@ -114,15 +113,27 @@ class ImageGenerator:
     ) -> Tensor:
         """One batch of images [n, C, H, W], float32 on the device, in the data's units.
 
+        With `image` it is an edit: the image is noised and denoised again (Meng et al. 2022, SDEdit). With `keep` it is
+        an in-painting: before every evaluation the given part is put back at the noise level of the state, with the
+        image's own x_T (Song et al. 2021b, appendix I.2), so the model need not have been trained for it. On its own
+        that is not a draw from the conditional distribution: for two entries of correlation 0.9, of which one is given
+        as 1.5, the other comes out with a mean of 0.6 (by ddim) or 0.9 (by ddpm) instead of 1.35. Taking each step 5
+        times makes it 1.27, with the right deviation.
+
         Args:
             indices: [n], which images.
             labels: [n] int64, or None for the null class.
             image: [n, C, H, W] to start from or to keep parts of, in the data's units; None to generate.
-            strength: share of the steps taken from `image`, in (0, 1]; see `policy_accel.diffusion.Sampler`.
-            keep: bool, broadcastable to [n, C, H, W]: True where `image` is given and stays. At every level it is
-                given with the noise of that level, which is the image's own x_T.
-            resamplings: how often each step is taken; see there.
+            strength: share of the steps taken from `image`, in (0, 1]: little changes little, 1 leaves next to nothing
+                of an edit, and of an in-painting what is kept; see `policy_accel.diffusion.Sampler`.
+            keep: bool, broadcastable to [n, C, H, W]: True where `image` is given and stays.
+            resamplings: how often each step is taken, from noise added anew (Lugmayr et al. 2022); more than once takes
+                the sampler ddpm, and as many times the evaluations.
             watch: `watch(number, x)` is shown the input x [n, C, H, W] of the network at every evaluation.
+
+        Raises:
+            UserError: labels that the model does not know, or guidance without labels.
+            ValueError: a strength outside (0, 1], or resamplings that the sampler cannot do.
         """
         guidance = self.sampler.config.guidance
         if labels is None and evaluations_per_step(guidance) > 1:
@@ -161,12 +172,11 @@ class ImageGenerator:
         labels: Tensor | None = None,
         *,
         image: Tensor | None = None,
-        strength: float = 1.0,
         keep: Tensor | None = None,
-        resamplings: int = 1,
-        watch: Watch | None = None,
+        **how: Any,
     ) -> Iterator[Tensor]:
-        """The images `indices` batch by batch, float32 [<= batch_size, C, H, W] on the CPU.
+        """The images `indices` batch by batch, float32 [<= batch_size, C, H, W] on the CPU, in the data's units ([-1,
+        1] for pixels) and not clamped.
 
         Arguments are those of `draw` for all images; `keep` is [1 or n, 1 or C, H, W].
         """
@@ -174,50 +184,9 @@ class ImageGenerator:
             rows = slice(begin, begin + self.batch_size)
             own_keep = keep if keep is None or len(keep) == 1 else keep[rows]
             own_image, own_labels = (None if all_of is None else all_of[rows] for all_of in (image, labels))
-            drawn = self.draw(
-                indices[rows],
-                own_labels,
-                image=own_image,
-                strength=strength,
-                keep=own_keep,
-                resamplings=resamplings,
-                watch=watch,
-            )
-            yield drawn.float().cpu()
+            yield self.draw(indices[rows], own_labels, image=own_image, keep=own_keep, **how).float().cpu()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision == "bf16":
             return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
-
-
-def generate_batches(
-    model: Model,
-    *,
-    indices: Sequence[int],
-    labels: Tensor | None = None,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Iterator[Tensor]:
-    """Generate the images `indices`, at most `batch_size` in memory at a time.
-
-    Args:
-        model: the denoiser; it and `options` (shape, sampler, seed, classes, condition_dim, batch_size, device,
-            precision) are the fields of `ImageGenerator`.
-        indices: image i has the noise of (seed, i).
-        labels: class of each image, [n] int64; None for a model without classes, or for the null class.
-        progress: advanced by images.
-
-    Yields:
-        float32 [<= batch_size, C, H, W] on the CPU in the data's units ([-1, 1] for pixels), not clamped.
-    """
-    for images in ImageGenerator(model, **options).batches(indices, labels):
-        if progress is not None:
-            progress.advance(len(images))
-        yield images
-
-
-def generate(model: Model, *, indices: Sequence[int], **options: Any) -> Tensor:
-    """The images `indices` in one tensor, float32 [n, C, H, W] on the CPU; arguments as for `generate_batches`."""
-    parts = list(generate_batches(model, indices=indices, **options))
-    return torch.cat(parts) if parts else torch.empty(0, *options["shape"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from policy_accel.errors import UserError
 from policy_accel.evaluation.video import VideoWriter
 from policy_accel.files import explained, new_path, replacing
 from policy_accel.images.generate import ImageGenerator
-from policy_accel.images.guidance import Model, evaluations_per_step
+from policy_accel.images.guidance import evaluations_per_step
 
 BACKGROUND = 255
 LATENT_RANGE = (0.01, 0.99)
@@ -121,7 +120,7 @@ def write_image_npz(path: Path, images: Tensor, labels: Tensor | None = None, *,
 
 def forming_video(
     path: Path,
-    model: Model,
+    generator: ImageGenerator,
     *,
     indices: Sequence[int],
     labels: Tensor | None = None,
@@ -129,7 +128,6 @@ def forming_video(
     fps: float = 8.0,
     columns: int | None = None,
     scale: int = 1,
-    **options: Any,
 ) -> None:
     """Film how the images `indices` form from noise, as an mp4 that replaces an older one.
 
@@ -139,7 +137,7 @@ def forming_video(
 
     Args:
         path: the file.
-        model: the denoiser; it and `options` are the fields of `policy_accel.images.generate.ImageGenerator`.
+        generator: draws them.
         indices: which images.
         labels: class of each, or None.
         decode: from float32 [n, C, H, W] in the data's units to uint8, or to latents.
@@ -151,7 +149,6 @@ def forming_video(
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    generator = ImageGenerator(model, **options)
     sampler = generator.sampler
     predictions = sampler.network_evaluations() // evaluations_per_step(sampler.config.guidance)
     every = math.ceil(predictions / MOST_FRAMES)

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.images import generate
 from torch import Tensor
 
 from policy_accel.diffusion import FlowProcess, Objective, SigmaProcess, vp_process
 from policy_accel.errors import UserError
-from policy_accel.images.editing import edit, inpaint, read_mask, read_pictures
-from policy_accel.images.generate import ImageGenerator, ImageSampler, ImageSamplingConfig, generate
+from policy_accel.images.editing import read_mask, read_pictures
+from policy_accel.images.generate import ImageGenerator, ImageSampler, ImageSamplingConfig
 
 SHAPE = (3, 6, 5)
 OBJECTIVES = {
@@ -36,6 +39,16 @@ def generator(name: str = "ddpm", sampler: str = "ddim", guidance: float = 1.0, 
         "seed": 3,
     }
     return ImageGenerator(blur, **settings | changes)  # type: ignore[arg-type]
+
+
+def edit(generator: ImageGenerator, given: Tensor, *, indices: Sequence[int], **how: Any) -> Tensor:
+    """`given` noised and denoised again."""
+    return torch.cat(list(generator.batches(indices, image=given, **how)))
+
+
+def inpaint(generator: ImageGenerator, given: Tensor, mask: Tensor, **how: Any) -> Tensor:
+    """`given` painted anew where `mask` is true, [H, W] or [n, H, W]."""
+    return edit(generator, given, keep=~mask.view(-1, 1, *SHAPE[1:]), **how)
 
 
 def images(count: int) -> Tensor:
@@ -147,12 +160,7 @@ def test_edits_take_labels_and_guidance() -> None:
         assert float(result[0].mean()) > float(result[1].mean()) + 0.1
 
 
-def test_sizes_must_fit() -> None:
-    mask = torch.ones(6, 5, dtype=torch.bool)
-    with pytest.raises(ValueError, match="for 3 indices"):
-        edit(generator(), images(2), strength=0.5, indices=range(3))
-    with pytest.raises(ValueError, match="a mask of shape"):
-        inpaint(generator(), images(2), mask.T, indices=range(2))
+def test_an_edit_has_some_strength() -> None:
     with pytest.raises(ValueError, match=r"strength=0\.0 must be above 0"):
         edit(generator(), images(2), strength=0.0, indices=range(2))
 

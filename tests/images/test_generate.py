@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.images import generate
 from torch import Tensor, nn
 
 from policy_accel.diffusion import FlowProcess, Objective, SigmaProcess, vp_process
 from policy_accel.errors import UserError
-from policy_accel.images.generate import ImageGenerator, ImageSampler, ImageSamplingConfig, generate, generate_batches
-from policy_accel.progress import Progress
+from policy_accel.images.generate import ImageGenerator, ImageSampler, ImageSamplingConfig
 
 SHAPE = (2, 4, 4)
 
@@ -140,15 +140,12 @@ def test_labels_go_with_their_images_through_the_batches() -> None:
     assert float((other - together[1:2]).abs().max()) > 1e-3
 
 
-def test_batches_stream_and_show_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    progress = Progress("sample", 7)
+def test_batches_stream() -> None:
     net = Net()
-    batches = generate_batches(net, indices=range(7), batch_size=3, progress=progress, **options())
+    batches = ImageGenerator(net, batch_size=3, **options()).batches(range(7))
     assert len(next(batches)) == 3
     assert net.rows == 9  # three images, three steps: nothing is drawn ahead
     assert [len(batch) for batch in batches] == [3, 1]
-    assert progress.done == 7
-    assert generate(net, indices=[], **options()).shape == (0, *SHAPE)
 
 
 @pytest.mark.parametrize("name", PROCESSES)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.images import generate
 from torch import Tensor
 
 from policy_accel.data.images import read_images
 from policy_accel.diffusion import Objective, SigmaProcess, vp_process
 from policy_accel.errors import UserError
-from policy_accel.images.generate import ImageSampler, ImageSamplingConfig, generate
+from policy_accel.images.generate import ImageGenerator, ImageSampler, ImageSamplingConfig
 from policy_accel.images.pictures import (
     displayable,
     forming_video,
@@ -133,7 +134,7 @@ def test_film_goes_from_noise_to_the_images(tmp_path: Path, batch_size: int) -> 
         "seed": 0,
         "batch_size": batch_size,
     }
-    forming_video(path, pull, indices=range(4), fps=4, scale=2, **options)
+    forming_video(path, ImageGenerator(pull, **options), indices=range(4), fps=4, scale=2)
     frames = frames_of(path)
     assert len(frames) == 6 + 6  # one an evaluation, and 1.5 seconds of the result
     result = grid(to_uint8(generate(pull, indices=range(4), **options)), scale=2)
@@ -150,10 +151,10 @@ def test_long_samplings_make_short_films(tmp_path: Path) -> None:
     path = tmp_path / "forming.mp4"
     objective = Objective(SigmaProcess("ve"), "sample")
     long = ImageSampler(objective, ImageSamplingConfig(sampler="heun", steps=200))
-    forming_video(path, pull, indices=range(2), fps=2, shape=(1, 8, 8), seed=0, sampler=long)
+    forming_video(path, ImageGenerator(pull, (1, 8, 8), long, seed=0), indices=range(2), fps=2)
     assert len(frames_of(path)) == 100 + 3  # every fourth of 399 evaluations
     short = ImageSampler(objective, ImageSamplingConfig(steps=3))
-    forming_video(path, pull, indices=range(2), fps=2, shape=(1, 8, 8), seed=0, sampler=short)
+    forming_video(path, ImageGenerator(pull, (1, 8, 8), short, seed=0), indices=range(2), fps=2)
     assert len(frames_of(path)) == 3 + 3
     assert [file.name for file in tmp_path.iterdir()] == ["forming.mp4"]
 
@@ -163,13 +164,7 @@ def test_a_film_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr("policy_accel.images.pictures.grid", broken)
+    sampler = ImageSampler(Objective(vp_process(), "sample"), ImageSamplingConfig(steps=2))
     with pytest.raises(KeyboardInterrupt):
-        forming_video(
-            tmp_path / "forming.mp4",
-            pull,
-            indices=range(2),
-            shape=(1, 8, 8),
-            sampler=ImageSampler(Objective(vp_process(), "sample"), ImageSamplingConfig(steps=2)),
-            seed=0,
-        )
+        forming_video(tmp_path / "forming.mp4", ImageGenerator(pull, (1, 8, 8), sampler, seed=0), indices=range(2))
     assert list(tmp_path.iterdir()) == []
