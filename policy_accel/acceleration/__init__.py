@@ -2,7 +2,14 @@
 
 from policy_accel.acceleration.conditional import ConditionalMean, ConditionWeight, kmeans_groups, ridge_mean
 from policy_accel.acceleration.loss_weights import loss_weights
-from policy_accel.acceleration.momentum_decay import MomentumDecay, decay_at, momentum_decay
+from policy_accel.acceleration.momentum_decay import (
+    DemonDecay,
+    ExponentialDecay,
+    LinearDecay,
+    MatchedCosineDecay,
+    MomentumDecay,
+    decay_at,
+)
 from policy_accel.acceleration.nearest_noise import nearest_noise
 from policy_accel.acceleration.noise_assignment import assign_noise, start_assignment
 from policy_accel.acceleration.noise_statistics import assignment_statistics
@@ -13,7 +20,11 @@ __all__ = [
     "ConditionWeight",
     "ConditionalMean",
     "CurriculumTimes",
+    "DemonDecay",
+    "ExponentialDecay",
+    "LinearDecay",
     "LossSecondMoment",
+    "MatchedCosineDecay",
     "MomentumDecay",
     "TableTimes",
     "assign_noise",
@@ -21,7 +32,6 @@ __all__ = [
     "decay_at",
     "kmeans_groups",
     "loss_weights",
-    "momentum_decay",
     "nearest_noise",
     "noise_matched_positions",
     "ridge_mean",

@@ -55,12 +55,24 @@ class DecaySchedule(MomentumDecayConfig):
     product of all betas so far (derived). 5 % in runs of 50 steps at beta_0 = 0.9, 0.3 % in runs of 1000."""
 
     @abstractmethod
-    def momentum(self, progress: float, beta_0: float, step: int | None) -> float:
+    def momentum(self, progress: float, beta_0: float, step: int) -> float:
         """beta at `progress` in [0, 1] of the decay, its `step`-th step, before the bound. Raises ValueError for
         settings out of range."""
 
-    def at(self, progress: float, beta_0: float, step: int | None = None) -> tuple[float, float]:
-        """(beta, learning-rate factor); see `momentum_decay`, whose arguments these are."""
+    def at(self, progress: float, beta_0: float, step: int) -> tuple[float, float]:
+        """Momentum and learning-rate factor at `progress` of the decay: (beta, (1 - beta_0) / (1 - beta)).
+
+        The factor is that of a momentum which averages, (1 - beta) g + beta m, as in Adam. A heavy ball, g + beta m
+        (SGD with dampening 0), needs none: with compensate=False it is 1.
+
+        Args:
+            progress: share of the decay that is done before this step, clamped to [0, 1]; at 1 demon reaches 0.
+            beta_0: momentum at the start, in (0, 1).
+            step: steps of the decay before this one, which the exponential schedule counts.
+
+        Raises:
+            ValueError: a number out of range.
+        """
         if not 0.0 < beta_0 < 1.0:
             raise ValueError(
                 f"beta_0={beta_0} must lie between 0 and 1 (both excluded); it is the momentum to decay from."
@@ -77,7 +89,7 @@ class DemonDecay(DecaySchedule):
 
     name: str = "demon"
 
-    def momentum(self, progress: float, beta_0: float, step: int | None) -> float:
+    def momentum(self, progress: float, beta_0: float, step: int) -> float:
         """See the base class."""
         return beta_0 * (1.0 - progress) / ((1.0 - beta_0) + beta_0 * (1.0 - progress))
 
@@ -89,7 +101,7 @@ class LinearDecay(DecaySchedule):
     name: str = "linear"
     beta_end: float = 0.5
 
-    def momentum(self, progress: float, beta_0: float, step: int | None) -> float:
+    def momentum(self, progress: float, beta_0: float, step: int) -> float:
         """See the base class."""
         if not 0.0 <= self.beta_end <= beta_0:
             raise ValueError(f"beta_end={self.beta_end} must lie between 0 and the first momentum, {beta_0}.")
@@ -104,14 +116,12 @@ class ExponentialDecay(DecaySchedule):
     rate: float = 0.9995
     floor: float = 0.4
 
-    def momentum(self, progress: float, beta_0: float, step: int | None) -> float:
+    def momentum(self, progress: float, beta_0: float, step: int) -> float:
         """See the base class."""
         if not 0.0 < self.rate <= 1.0:
             raise ValueError(f"rate={self.rate} must lie in (0, 1].")
         if not 0.0 <= self.floor <= beta_0:
             raise ValueError(f"floor={self.floor} must lie between 0 and the first momentum, {beta_0}.")
-        if step is None:
-            raise ValueError("step=None does not go with law=exponential, which counts steps; give their number.")
         return max(beta_0 * self.rate ** max(step, 0), self.floor)
 
 
@@ -121,7 +131,7 @@ class MatchedCosineDecay(DecaySchedule):
 
     name: str = "matched_cosine"
 
-    def momentum(self, progress: float, beta_0: float, step: int | None) -> float:
+    def momentum(self, progress: float, beta_0: float, step: int) -> float:
         """See the base class."""
         return 1.0 - (1.0 - beta_0) / ((1.0 - beta_0) + beta_0 * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
@@ -133,37 +143,6 @@ MOMENTUM_DECAY_CONFIGS: tuple[type[MomentumDecayConfig], ...] = (
     ExponentialDecay,
     MatchedCosineDecay,
 )
-
-
-def decay_schedule(law: str = DemonDecay.name, **settings: Any) -> DecaySchedule:
-    """The schedule called `law` (demon, linear, exponential or matched_cosine) with its settings.
-
-    Raises:
-        ValueError: an unknown schedule. TypeError: a setting that it does not have.
-    """
-    schedules = {config.name: config for config in MOMENTUM_DECAY_CONFIGS if issubclass(config, DecaySchedule)}
-    return schedules[check_choice("law", law, schedules)](**settings)
-
-
-def momentum_decay(
-    progress: float, beta_0: float, *, law: str = DemonDecay.name, step: int | None = None, **settings: Any
-) -> tuple[float, float]:
-    """Momentum and learning-rate factor at `progress` of the decay: (beta, (1 - beta_0) / (1 - beta)).
-
-    The factor is that of a momentum which averages, (1 - beta) g + beta m, as in Adam. A heavy ball, g + beta m (SGD
-    with dampening 0), needs none: pass compensate=False, and the factor is 1.
-
-    Args:
-        progress: share of the decay that is done before this step, clamped to [0, 1]; at 1 demon reaches 0.
-        beta_0: momentum at the start, in (0, 1).
-        law: demon, linear, exponential or matched_cosine.
-        step: steps of the decay before this one; only the exponential schedule needs it.
-        settings: of the schedule: compensate, beta_min; beta_end; rate, floor.
-
-    Raises:
-        ValueError: an unknown schedule, or a number out of range.
-    """
-    return decay_schedule(law, **settings).at(progress, beta_0, step)
 
 
 def decay_at(
@@ -197,13 +176,9 @@ def _at_step(schedule: DecaySchedule, step: int, steps: int, beta_0: float, star
     return schedule.at((step - start_step) / (steps - start_step), beta_0, step - start_step)
 
 
+@lru_cache(maxsize=16)
 def beta_products(steps: int, beta_0: float, schedule: DecaySchedule, start_step: int = 0) -> tuple[float, ...]:
     """Products of beta over the steps 0 .. k, for k = 0, 1, ... until one minus the product is 1 in float64."""
-    return _beta_products(replace(schedule), steps, beta_0, start_step)  # a copy: nobody changes the key of a cache
-
-
-@lru_cache(maxsize=16)
-def _beta_products(schedule: DecaySchedule, steps: int, beta_0: float, start_step: int) -> tuple[float, ...]:
     betas = (_at_step(schedule, step, steps, beta_0, start_step)[0] for step in itertools.count())
     products = []
     for product in itertools.accumulate(betas, lambda product, beta: product * beta):
@@ -229,6 +204,16 @@ def _momentum(optimizer: Optimizer, group: dict[str, Any]) -> tuple[float, bool]
     return momentum, dampening != 0
 
 
+@dataclass
+class _First:
+    """A parameter group as it was before the decay: momentum, learning rate, what decays them, `_momentum`'s answer."""
+
+    beta: float
+    lr: float
+    schedule: DecaySchedule
+    averages: bool
+
+
 class MomentumDecay:
     """Momentum decay for any training loop.
 
@@ -249,72 +234,62 @@ class MomentumDecay:
     Args:
         optimizer: freshly made, with its first momentum and learning rate.
         steps: length of the run; beyond it the momentum stays at its end.
+        schedule: of the momentum; demon by default. Its own `compose` and `start_step` are those of a run.
         start_step: first step of the decay, for instance the end of the warm-up.
         compose: "multiply" the loop's learning rate by the factor, or "replace" it, from start_step on, by the
             optimiser's first learning rate times the factor.
-        law, options: name and settings of the schedule, see `decay_schedule`.
 
     Raises:
-        ValueError: an optimiser without momentum, a setting out of range, or options that would change nothing.
+        ValueError: an optimiser without momentum, a setting out of range, or settings that would change nothing.
     """
 
     def __init__(
         self,
         optimizer: Optimizer,
         steps: int,
+        schedule: DecaySchedule | None = None,
         *,
         start_step: int = 0,
         compose: str = "multiply",
-        law: str = DemonDecay.name,
-        **options: Any,
     ) -> None:
         check_choice("compose", compose, COMPOSITIONS)
         self.optimizer, self.steps, self.start_step, self.compose = optimizer, steps, start_step, compose
         self.step_count = 0
-        self.beta_0: list[float] = []
-        self.lr_0: list[float] = []
-        self.options: list[DecaySchedule] = []
-        self.averages: list[bool] = []
+        self._firsts = [self._first(group, schedule or DemonDecay()) for group in optimizer.param_groups]
         self._changed: list[tuple[Any, Any]] = []
-        for group in optimizer.param_groups:
-            beta_0, averages = _momentum(optimizer, group)
-            chosen = decay_schedule(law, **options)
-            if chosen.exact_bias_correction and "betas" not in group:
-                raise ValueError(
-                    "exact_bias_correction=True is for optimisers that divide by 1 - beta^k, such as AdamW; "
-                    f"{type(optimizer).__name__} does not."
-                )
-            if not averages:
-                if chosen.hold_beta:
-                    raise ValueError(
-                        f"hold_beta=True changes nothing for {type(optimizer).__name__} with dampening=0, whose "
-                        "learning rate stays as it is; leave it out."
-                    )
-                chosen = replace(chosen, compensate=False)
-            decay_at(0, steps, beta_0, chosen, start_step=start_step)
-            self.beta_0.append(beta_0)
-            # A scheduler that was made earlier has already moved "lr" and kept the first value.
-            self.lr_0.append(float(group.get("initial_lr", group["lr"])))
-            self.options.append(chosen)
-            self.averages.append(averages)
         optimizer.register_step_post_hook(lambda *_: self._restore())
+
+    def _first(self, group: dict[str, Any], schedule: DecaySchedule) -> _First:
+        beta_0, averages = _momentum(self.optimizer, group)
+        name = type(self.optimizer).__name__
+        if schedule.exact_bias_correction and "betas" not in group:
+            raise ValueError(
+                f"exact_bias_correction=True is for optimisers that divide by 1 - beta^k, as AdamW; {name} does not."
+            )
+        if not averages:
+            if schedule.hold_beta:
+                raise ValueError(
+                    f"hold_beta=True changes nothing for {name} with dampening=0, whose learning rate stays as it is; "
+                    "leave it out."
+                )
+            schedule = replace(schedule, compensate=False)
+        decay_at(0, self.steps, beta_0, schedule, start_step=self.start_step)
+        # A scheduler that was made earlier has already moved "lr" and kept the first value.
+        return _First(beta_0, float(group.get("initial_lr", group["lr"])), schedule, averages)
 
     def step(self) -> None:
         """Set momentum and learning rate of every group for the optimiser step that follows."""
         self._restore()
-        groups = self.optimizer.param_groups
-        if len(groups) != len(self.options):
+        if len(self.optimizer.param_groups) != len(self._firsts):
             raise ValueError("optimizer: it has gained parameter groups; make MomentumDecay after adding them.")
         replaces = self.compose == "replace" and self.step_count >= self.start_step
-        for i, group in enumerate(groups):
-            beta, factor = decay_at(
-                self.step_count, self.steps, self.beta_0[i], self.options[i], start_step=self.start_step
-            )
+        for group, first in zip(self.optimizer.param_groups, self._firsts, strict=True):
+            beta, factor = decay_at(self.step_count, self.steps, first.beta, first.schedule, start_step=self.start_step)
             given = group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"]
-            changed = (self.lr_0[i] if replaces else given) * factor
+            changed = (first.lr if replaces else given) * factor
             _assign(group, "lr", changed)
             self._changed.append((given, changed))
-            _set_momentum(group, beta, self.averages[i])
+            _set_momentum(group, beta, first.averages)
         self.step_count += 1
 
     def _restore(self) -> None:
@@ -326,7 +301,8 @@ class MomentumDecay:
 
     def state_dict(self) -> dict[str, Any]:
         """Step, first momenta and first learning rates: JSON-able."""
-        return {"step": self.step_count, "beta_0": list(self.beta_0), "lr_0": list(self.lr_0)}
+        firsts = self._firsts
+        return {"step": self.step_count, "beta_0": [f.beta for f in firsts], "lr_0": [f.lr for f in firsts]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` gave, whatever the optimiser's groups hold by now.
@@ -334,13 +310,14 @@ class MomentumDecay:
         Raises:
             ValueError: the state of an optimiser with another number of groups.
         """
-        if len(state["beta_0"]) != len(self.options):
+        if len(state["beta_0"]) != len(self._firsts):
             raise ValueError(
-                f"state: it is of {len(state['beta_0'])} parameter groups, and the optimiser has {len(self.options)}; "
+                f"state: it is of {len(state['beta_0'])} parameter groups, and the optimiser has {len(self._firsts)}; "
                 "build it as in the run that was saved."
             )
         self.step_count = int(state["step"])
-        self.beta_0, self.lr_0 = list(state["beta_0"]), list(state["lr_0"])
+        for first, beta, lr in zip(self._firsts, state["beta_0"], state["lr_0"], strict=True):
+            first.beta, first.lr = beta, lr
 
 
 def _assign(group: dict[str, Any], key: str, value: Any) -> None:

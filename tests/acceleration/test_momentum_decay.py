@@ -14,11 +14,11 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR
 
 from policy_accel.acceleration.momentum_decay import (
+    MOMENTUM_DECAY_CONFIGS,
+    DecaySchedule,
     MomentumDecay,
     beta_products,
     decay_at,
-    decay_schedule,
-    momentum_decay,
 )
 
 PROGRESS = [0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0]
@@ -55,6 +55,18 @@ TABLE: list[tuple[str, float, list[float | None], list[float | None]]] = [
         [1.0, 0.5, 0.33333333, 0.25, 0.21739130, 0.20161290, 0.2],
     ),
 ]
+
+
+def decay_schedule(law: str = "demon", **settings: Any) -> DecaySchedule:
+    schedule = next(config for config in MOMENTUM_DECAY_CONFIGS if config.name == law)(**settings)
+    assert isinstance(schedule, DecaySchedule)
+    return schedule
+
+
+def momentum_decay(
+    progress: float, beta_0: float, *, law: str = "demon", step: int = 0, **settings: Any
+) -> tuple[float, float]:
+    return decay_schedule(law, **settings).at(progress, beta_0, step)
 
 
 @pytest.mark.parametrize(("law", "beta_0", "betas", "factors"), TABLE)
@@ -167,7 +179,7 @@ def test_hold_beta_has_the_learning_rates_alone() -> None:
 def constant_gradient_run(beta_0: float, steps: int, **options: Any) -> float:
     x = nn.Parameter(torch.zeros(1, dtype=torch.float64))
     optimizer = AdamW([x], lr=0.01, betas=(beta_0, 0.999), eps=1e-30, weight_decay=0.0)
-    decay = MomentumDecay(optimizer, steps, **options)
+    decay = MomentumDecay(optimizer, steps, decay_schedule(**options))
     for _ in range(steps):
         x.grad = torch.ones_like(x)
         decay.step()
@@ -387,7 +399,7 @@ def test_constant_learning_rate_and_skipped_steps() -> None:
 def test_a_loop_that_sets_the_groups_itself_is_the_same() -> None:
     models = [problem() for _ in range(2)]
     optimizers = [AdamW(model.parameters(), lr=0.01, betas=(0.95, 0.999)) for model, _ in models]
-    decay = MomentumDecay(optimizers[0], 30, start_step=3, beta_min=0.5)
+    decay = MomentumDecay(optimizers[0], 30, decay_schedule(beta_min=0.5), start_step=3)
     for step in range(30):
         for (_, backward), optimizer in zip(models, optimizers, strict=True):
             backward(step)
@@ -417,8 +429,8 @@ def test_resume_is_bit_for_bit(kind: str, late: bool, compose: str) -> None:
         scheduler = LambdaLR(optimizer, warmup_cosine)
         if late and optimizer_state:
             optimizer.load_state_dict(optimizer_state)
-        options = {"exact_bias_correction": True} if kind == "adamw" else {}
-        decay = MomentumDecay(optimizer, 40, start_step=5, compose=compose, **options)
+        schedule = decay_schedule(exact_bias_correction=kind == "adamw")
+        decay = MomentumDecay(optimizer, 40, schedule, start_step=5, compose=compose)
         if optimizer_state:
             optimizer.load_state_dict(optimizer_state)
         return optimizer, scheduler, decay
@@ -531,19 +543,23 @@ def sgd(**settings: Any) -> SGD:
         (lambda: MomentumDecay(sgd(), 10), "^optimizer: SGD has no momentum"),
         (lambda: MomentumDecay(Adagrad([nn.Parameter(torch.zeros(1))]), 10), "^optimizer: Adagrad has no momentum"),
         (lambda: MomentumDecay(sgd(momentum=0.9, dampening=0.5), 10), r"^optimizer: SGD with dampening=0\.5"),
-        (lambda: MomentumDecay(sgd(momentum=0.9), 10, hold_beta=True), "^hold_beta=True"),
-        (lambda: MomentumDecay(sgd(momentum=0.9), 10, exact_bias_correction=True), "^exact_bias_correction=True"),
+        (lambda: MomentumDecay(sgd(momentum=0.9), 10, decay_schedule(hold_beta=True)), "^hold_beta=True"),
+        (
+            lambda: MomentumDecay(sgd(momentum=0.9), 10, decay_schedule(exact_bias_correction=True)),
+            "^exact_bias_correction=True",
+        ),
         (lambda: MomentumDecay(adamw(betas=(0.0, 0.9)), 10), r"^beta_0=0\.0"),
-        (lambda: MomentumDecay(adamw(), 10, law="deamon"), "^law 'deamon' .*did you mean 'demon'"),
         (lambda: MomentumDecay(adamw(), 10, compose="multiple"), "^compose 'multiple' .*did you mean 'multiply'"),
         (lambda: MomentumDecay(adamw(), 10, start_step=10), "^start_step=10"),
         (lambda: MomentumDecay(adamw(), 0), "^start_step=0"),
-        (lambda: MomentumDecay(adamw(), 10, beta_min=0.95), r"^beta_min=0\.95"),
-        (lambda: MomentumDecay(adamw(), 10, law="linear", beta_end=0.95), r"^beta_end=0\.95"),
-        (lambda: MomentumDecay(adamw(), 10, law="exponential", rate=1.5), r"^rate=1\.5"),
-        (lambda: MomentumDecay(adamw(), 10, law="exponential", floor=0.95), r"^floor=0\.95"),
-        (lambda: MomentumDecay(adamw(), 10, hold_beta=True, compensate=False), "^hold_beta=True changes nothing"),
-        (lambda: momentum_decay(0.5, 0.9, law="exponential"), "^step=None"),
+        (lambda: MomentumDecay(adamw(), 10, decay_schedule(beta_min=0.95)), r"^beta_min=0\.95"),
+        (lambda: MomentumDecay(adamw(), 10, decay_schedule(law="linear", beta_end=0.95)), r"^beta_end=0\.95"),
+        (lambda: MomentumDecay(adamw(), 10, decay_schedule(law="exponential", rate=1.5)), r"^rate=1\.5"),
+        (lambda: MomentumDecay(adamw(), 10, decay_schedule(law="exponential", floor=0.95)), r"^floor=0\.95"),
+        (
+            lambda: MomentumDecay(adamw(), 10, decay_schedule(hold_beta=True, compensate=False)),
+            "^hold_beta=True changes nothing",
+        ),
         (lambda: momentum_decay(0.5, 1.0), r"^beta_0=1\.0"),
     ],
 )
