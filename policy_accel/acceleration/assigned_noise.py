@@ -11,16 +11,10 @@ from torch import Tensor
 
 from policy_accel.acceleration.conditional import ConditionWeight
 from policy_accel.acceleration.noise_assignment import DEFAULT_METRIC, METRICS, Assignment, start_assignment
-from policy_accel.acceleration.noise_choices import (
-    ChoiceStart,
-    ChosenNoise,
-    ChosenNoiseConfig,
-    cost_mask,
-    logged,
-)
+from policy_accel.acceleration.noise_choices import ChosenNoise, ChosenNoiseConfig, cost_mask, logged
 from policy_accel.diffusion.batch import Batch
 from policy_accel.diffusion.deferred import Deferred
-from policy_accel.diffusion.noise import Noise, NoiseChoice
+from policy_accel.diffusion.noise import Noise
 from policy_accel.errors import check_choice
 
 CENTERS = ("none", "ridge", "denoiser")
@@ -41,7 +35,7 @@ class AssignmentConfig(ChosenNoiseConfig):
     block_size: int | None = None
     """Rows assigned together; null for the whole batch."""
 
-    def build(self) -> NoiseChoice:
+    def build(self) -> AssignedNoise:
         """See the base class."""
         check_choice("metric", self.metric, METRICS)
         check_choice("center", self.center, CENTERS)
@@ -52,7 +46,8 @@ class AssignmentConfig(ChosenNoiseConfig):
             standardize=self.standardize,
             block_size=self.block_size,
             center=self.center,
-            start=self.start(),
+            start_step=self.start_step,
+            start_score=self.start_score,
         )
 
 
@@ -66,13 +61,12 @@ class GroupedAssignmentConfig(AssignmentConfig):
     group_run: int = 16
     """Samples of one group that batches hold side by side."""
 
-    def build(self) -> NoiseChoice:
+    def build(self) -> AssignedNoise:
         """See the base class."""
-        for name in ("groups", "group_run"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        for name, value in (("groups", self.groups), ("group_run", self.group_run)):
+            if value < 1:
+                raise ValueError(f"{name}={value} must be at least 1.")
         choice = super().build()
-        assert isinstance(choice, AssignedNoise)
         choice.grouped = True
         return choice
 
@@ -89,17 +83,16 @@ class ConditionalAssignmentConfig(ChosenNoiseConfig):
     center: str = "none"
     """As for assignment."""
 
-    def build(self) -> NoiseChoice:
+    def build(self) -> AssignedNoise:
         """See the base class."""
         check_choice("center", self.center, CENTERS)
-        if not 0 < self.condition_ratio < 1:
-            raise ValueError(f"condition_ratio={self.condition_ratio} must lie between 0 and 1.")
         return AssignedNoise(
             metric="l2sq",
             standardize=self.standardize,
             condition_weight=ConditionWeight(self.condition_ratio),
             center=self.center,
-            start=self.start(),
+            start_step=self.start_step,
+            start_score=self.start_score,
         )
 
     def check_run(self, *, steps: int, batch_size: int, evaluated: bool, remedy: str) -> None:
@@ -129,7 +122,6 @@ class AssignedNoise(ChosenNoise):
         condition_weight: of C2OT's cost.
         center: whose prediction `Batch.center` holds: none; ridge (whoever makes the batches gives it); denoiser (the
             training core gives it).
-        start: when the choice begins.
     """
 
     metric: str
@@ -138,17 +130,17 @@ class AssignedNoise(ChosenNoise):
     grouped: bool = False
     condition_weight: ConditionWeight | None = None
     center: str = "none"
-    start: ChoiceStart = field(default_factory=ChoiceStart)
     last: Assignment | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.solver = ThreadPoolExecutor(1, thread_name_prefix="assignment")
         # The denoiser's prediction for the next batch needs the weights of after this one.
         self.ahead = self.center != "denoiser"
 
     def wants_prediction(self, step: int) -> bool:
         """From the start on, where the denoiser's prediction is the center."""
-        return self.center == "denoiser" and self.start.reached(step)
+        return self.center == "denoiser" and self.chooses(step)
 
     def choose(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator) -> Deferred[Noise]:
         """Draw the pool, hand the cost to the solver and return at once."""

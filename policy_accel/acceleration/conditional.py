@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from policy_accel.acceleration.noise_assignment import to_host
 from policy_accel.diffusion.tables import moved
-from policy_accel.errors import check_choice
 
-CONDITION_METRICS = ("l2sq", "cosine")
 LARGEST_WEIGHT = 1e8  # of the condition term; the published code stops there too
 _ROUNDS = 50
 _DISTANCES_AT_ONCE = 2**24
@@ -95,28 +94,21 @@ def grouped_permutation(groups: Tensor, run_length: int, generator: torch.Genera
     return together[place.argsort(stable=True)]
 
 
-def condition_distance(conditions: Tensor, metric: str = "l2sq") -> Tensor:
+def condition_distance(conditions: Tensor) -> Tensor:
     """How far the conditions of a batch are from one another: [B, B] float32 or float64, zero on the diagonal.
 
-    Integer labels [B]: 0 where equal, else 1. Vectors [B, *C]: `l2sq`, the squared Euclidean distance (standardise the
-    columns first where their units differ), or `cosine`, 1 - cos, which C2OT takes for embeddings of text.
-
-    Raises:
-        ValueError: unknown metric.
+    Integer labels [B]: 0 where equal, else 1. Vectors [B, *C]: the squared Euclidean distance; standardise the columns
+    first where their units differ.
     """
-    check_choice("metric", metric, CONDITION_METRICS)
     if conditions.ndim == 1 and not conditions.is_floating_point():
         return (conditions.unsqueeze(1) != conditions).float()
     flat = conditions.reshape(len(conditions), -1)
     flat = flat if flat.dtype == torch.float64 else flat.float()
-    if metric == "cosine":
-        flat = torch.nn.functional.normalize(flat, dim=1)
     # Differences, not a matrix product: equal conditions must be exactly 0 apart.
-    square = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").square()
-    return 0.5 * square if metric == "cosine" else square
+    return torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
-@dataclass
+@dataclass(frozen=True)
 class ConditionWeight:
     """The weight w of the condition in C2OT's cost ||x_i - n_j||^2 + w dist(c_i, c_j), where noise j carries the
     condition of sample j (arXiv 2503.10636, section 4; the criterion is that of the authors' code).
@@ -126,15 +118,11 @@ class ConditionWeight:
     dist_ij, so w is an order statistic: exact, where the authors double, bisect and start from the previous batch's w.
     Where no weight up to 1e8 brings the share so low (few distinct labels), 1e8 is taken, which makes classes exact.
 
-    No batch depends on the one before; `last`, the weight of the last batch, is there for the log and kept by
-    `state_dict`.
-
     Raises:
         ValueError: `condition_ratio` outside (0, 1), or not above 1/B, the share of the pairs (i, i).
     """
 
     condition_ratio: float = 0.01
-    last: float | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.condition_ratio < 1.0:
@@ -154,30 +142,14 @@ class ConditionWeight:
         step = torch.where(distance > 0, slack / distance.double(), torch.where(slack >= 0, torch.inf, -torch.inf))
         return float(step.flatten().kthvalue(step.numel() - pairs + 1).values.clamp(0.0, LARGEST_WEIGHT))
 
-    def add_to(self, cost: Tensor, distance: Tensor) -> Tensor:
-        """cost + w distance, [B, B] float64."""
-        self.last = self.find(cost, distance)
-        return cost.double() + self.last * distance.double()
-
-    def adjust(self, conditions: Tensor, metric: str = "l2sq") -> Callable[[Tensor], Tensor]:
+    def adjust(self, conditions: Tensor) -> Callable[[Tensor], Tensor]:
         """The function to give `assign_noise(..., metric="l2sq", adjust_cost=...)` for a batch's conditions.
 
         Distances are computed at once; from a GPU they start on their way to the host, so call this before
         `start_assignment`; its wait for the cost then covers them too.
         """
-        distance = condition_distance(conditions, metric)
-        if distance.is_cuda:
-            host = torch.empty(distance.shape, dtype=distance.dtype, pin_memory=True)
-            distance = host.copy_(distance, non_blocking=True)
-        return lambda cost: self.add_to(cost, distance)
-
-    def state_dict(self) -> dict[str, float | None]:
-        """The weight of the last batch."""
-        return {"last": self.last}
-
-    def load_state_dict(self, state: dict[str, float | None]) -> None:
-        """Continue from what `state_dict` gave."""
-        self.last = state["last"]
+        distance = to_host(condition_distance(conditions))
+        return lambda cost: cost.double() + self.find(cost, distance) * distance.double()
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from policy_accel.acceleration.nearest_noise import DEFAULT_METRIC, METRICS, NearestNoise, nearest_noise
-from policy_accel.acceleration.noise_choices import (
-    ChoiceStart,
-    ChosenNoise,
-    ChosenNoiseConfig,
-    cost_mask,
-    logged,
-)
+from policy_accel.acceleration.nearest_noise import DEFAULT_METRIC, NearestNoise, check_nearest, nearest_noise
+from policy_accel.acceleration.noise_choices import ChosenNoise, ChosenNoiseConfig, cost_mask, logged
 from policy_accel.acceleration.noise_statistics import assignment_statistics
 from policy_accel.diffusion.batch import Batch
 from policy_accel.diffusion.deferred import Deferred
 from policy_accel.diffusion.noise import Noise, NoiseChoice
-from policy_accel.errors import check_choice
 
 
 @dataclass
@@ -35,19 +28,17 @@ class NearestNoiseConfig(ChosenNoiseConfig):
 
     def build(self) -> NoiseChoice:
         """See the base class."""
-        if self.candidates < 1:
-            raise ValueError(f"candidates={self.candidates} must be at least 1.")
-        check_choice("metric", self.metric, METRICS)
-        return NearestChoice(self.candidates, self.metric, self.start())
+        check_nearest(self.candidates, self.metric)
+        return NearestChoice(self.candidates, self.metric, start_step=self.start_step, start_score=self.start_score)
 
 
+@dataclass
 class NearestChoice(ChosenNoise):
     """Each sample keeps the nearest of its own candidates; candidates and metric as for `nearest_noise`."""
 
-    def __init__(self, candidates: int, metric: str, start: ChoiceStart | None = None) -> None:
-        super().__init__(start)
-        self.candidates, self.metric = candidates, metric
-        self.last: tuple[Batch, NearestNoise] | None = None
+    candidates: int
+    metric: str
+    last: tuple[Batch, NearestNoise] | None = field(default=None, init=False)
 
     def choose(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator) -> Deferred[Noise]:
         """Draw `candidates` noises for each sample and keep one."""

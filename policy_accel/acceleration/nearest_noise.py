@@ -35,6 +35,13 @@ class NearestNoise:
     candidate: Tensor
 
 
+def check_nearest(candidates: int, metric: str) -> None:
+    """Raise ValueError unless `nearest_noise` can take these."""
+    if not isinstance(candidates, int) or isinstance(candidates, bool) or candidates < 1:
+        raise ValueError(f"candidates={candidates!r} must be a whole number of at least 1.")
+    check_choice("metric", metric, METRICS)
+
+
 @torch.no_grad()
 def nearest_noise(
     data: Tensor,
@@ -56,9 +63,7 @@ def nearest_noise(
     Raises:
         ValueError: `candidates` is not a whole number of at least 1, an unknown metric, a mask that does not fit.
     """
-    if not isinstance(candidates, int) or isinstance(candidates, bool) or candidates < 1:
-        raise ValueError(f"candidates={candidates!r} must be a whole number of at least 1.")
-    check_choice("metric", metric, METRICS)
+    check_nearest(candidates, metric)
     counted = counted_entries(data, mask)
     noise = torch.randn(data.shape, device=data.device, dtype=data.dtype, generator=generator)
     batch, others, dtype = len(data), candidates - 1, cost_dtype(data)

@@ -59,7 +59,6 @@ def assign_noise(
     groups: Tensor | None = None,
     mask: Tensor | None = None,
     standardize: bool = False,
-    extra_cost: Tensor | None = None,
     adjust_cost: AdjustCost | None = None,
 ) -> Assignment:
     """Permute the rows of noise [B, *S] so that their total cost to the rows of data [B, *S] is smallest.
@@ -74,16 +73,15 @@ def assign_noise(
         entries are left out of the cost, but whole noise rows move.
     standardize: cost on (x - mean) / std with the statistics of the batch, masked entries left out, as in Immiscible
         Diffusion Policy (arXiv 2610.09369). Data, and what the caller trains on, are untouched.
-    extra_cost: [B, B], row = sample, column = noise; added to `l2sq` (the condition term of C2OT, arXiv 2503.10636).
-    adjust_cost: the same as a function, cost [B, B] on the host -> cost, called where the solver runs (for a search of
-        the weight of the condition term). Needs the whole matrix: neither blocks nor groups.
+    adjust_cost: cost [B, B] on the host (row = sample, column = noise) -> cost, called where the solver runs, to add to
+        `l2sq` (the condition term of C2OT, arXiv 2503.10636). Needs the whole matrix: neither blocks nor groups.
 
     The cost is float32, or float64 if data is; autocast is off and no gradient is kept. Waits for the device; see
     `start_assignment` for the form that does not.
 
     Raises:
-        ValueError: data and noise of different shapes, an unknown metric, block_size < 1, groups, mask or extra_cost of
-            the wrong shape, extra or adjusted cost with a metric other than `l2sq`, a cost that is not finite.
+        ValueError: data and noise of different shapes, an unknown metric, block_size < 1, groups or mask of the wrong
+            shape, an adjusted cost with a metric other than `l2sq`, a cost that is not finite.
     """
     return start_assignment(
         data,
@@ -94,7 +92,6 @@ def assign_noise(
         groups=groups,
         mask=mask,
         standardize=standardize,
-        extra_cost=extra_cost,
         adjust_cost=adjust_cost,
     ).result()
 
@@ -110,7 +107,6 @@ def start_assignment(
     groups: Tensor | None = None,
     mask: Tensor | None = None,
     standardize: bool = False,
-    extra_cost: Tensor | None = None,
     adjust_cost: AdjustCost | None = None,
 ) -> Deferred[Assignment]:
     """`assign_noise` for the next batch while this one trains; the arguments are the same.
@@ -122,9 +118,9 @@ def start_assignment(
     the costs inside the groups only; labels on the device are not waited for, they travel with the cost of the whole
     batch.
     """
-    _check(data, noise, metric, block_size, groups, extra_cost, adjust_cost)
+    _check(data, noise, metric, block_size, groups, adjust_cost)
     counted = counted_entries(data, mask)
-    labels = None if groups is None or not _labels_arrive_later(data, groups) else _to_host(groups)
+    labels = None if groups is None or not _labels_arrive_later(data, groups) else to_host(groups)
     # Labels that are still on their way: the groups are cut out of the whole cost when both have arrived.
     problems = _problems(len(data), block_size, groups) if labels is None else _problems(len(data), None, None)
     with torch.autocast(data.device.type, enabled=False):
@@ -138,9 +134,7 @@ def start_assignment(
         for rows in problems:
             index = _to_device(torch.from_numpy(rows), data.device)
             cost = _pairwise_cost(x[index], n[index], None if counted is None else counted[index], metric)
-            if extra_cost is not None:
-                cost = cost + extra_cost[index.unsqueeze(-1), index.unsqueeze(-2)].to(cost)
-            costs.append(_to_host(cost))
+            costs.append(to_host(cost))
     arrived = torch.cuda.Event(blocking=True) if data.is_cuda else None
     if arrived is not None:
         arrived.record(torch.cuda.current_stream(data.device))
@@ -172,7 +166,6 @@ def _check(
     metric: str,
     block_size: int | None,
     groups: Tensor | None,
-    extra_cost: Tensor | None,
     adjust_cost: AdjustCost | None,
 ) -> None:
     batch = data.shape[0] if data.ndim else 0
@@ -185,14 +178,8 @@ def _check(
         raise ValueError(f"block_size={block_size} must be a whole number of at least 1, or None for the whole batch.")
     if groups is not None and groups.shape != (batch,):
         raise ValueError(f"groups: the shape is {list(groups.shape)}; give one label for each of the {batch} samples.")
-    if extra_cost is not None and extra_cost.shape != (batch, batch):
-        raise ValueError(
-            f"extra_cost: the shape is {list(extra_cost.shape)}; give [{batch}, {batch}], samples by noises."
-        )
-    if metric != "l2sq" and (extra_cost is not None or adjust_cost is not None):
-        raise ValueError(
-            f"metric={metric} does not go with extra_cost or adjust_cost, which add to the squared distance; give l2sq."
-        )
+    if metric != "l2sq" and adjust_cost is not None:
+        raise ValueError(f"metric={metric} does not go with adjust_cost, which adds to the square; give l2sq.")
     if adjust_cost is not None and (block_size is not None or groups is not None):
         raise ValueError("adjust_cost: it needs the cost of the whole batch; leave out block_size and groups.")
 
@@ -247,7 +234,7 @@ def _to_device(values: Tensor, device: torch.device) -> Tensor:
     return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
-def _to_host(values: Tensor) -> Tensor:
+def to_host(values: Tensor) -> Tensor:
     """A copy on the host; from CUDA it is pinned and still on its way."""
     if not values.is_cuda:
         return values.cpu()
@@ -264,7 +251,7 @@ def _solve(problems: list[np.ndarray], costs: list[Tensor], adjust_cost: AdjustC
             if not np.isfinite(cost).all():
                 sample, column = (int(rows[i]) for i in np.argwhere(~np.isfinite(cost))[0])
                 raise ValueError(
-                    f"data, noise or extra_cost: the cost of sample {sample} and noise row {column} is not finite; "
+                    f"data or noise: the cost of sample {sample} and noise row {column} is not finite; "
                     "look for nan, infinite or huge values."
                 )
             permutation[rows] = rows[linear_sum_assignment(cost)[1]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -47,14 +47,6 @@ class ChosenNoiseConfig(NoiseConfig):
     start_score: float | None = None
     """The choice begins after the first evaluation during training with at least this score; null for at once."""
 
-    def start(self) -> ChoiceStart:
-        """When the choice begins."""
-        if self.start_step < 0:
-            raise ValueError(f"start_step={self.start_step} must not be negative.")
-        if self.start_score is not None and not math.isfinite(self.start_score):
-            raise ValueError(f"start_score={self.start_score} must be a finite number, or null.")
-        return ChoiceStart(self.start_step, self.start_score)
-
     def check_run(self, *, steps: int, batch_size: int, evaluated: bool, remedy: str) -> None:
         """See the base class."""
         if self.start_score is not None and not evaluated:
@@ -63,26 +55,6 @@ class ChosenNoiseConfig(NoiseConfig):
             )
         if self.start_step >= steps:
             raise ValueError(f"start_step={self.start_step} lies beyond the run of {steps} updates; lower it.")
-
-
-@dataclass
-class ChoiceStart:
-    """When a choice of noise begins: from an update on, or after an evaluation with a high enough score."""
-
-    step: int = 0
-    score: float | None = None
-    scored_from: int | None = None
-
-    def reached(self, step: int) -> bool:
-        """Whether update number `step` chooses its noise."""
-        if step < self.step:
-            return False
-        return self.score is None or (self.scored_from is not None and step >= self.scored_from)
-
-    def observe(self, updates: int, score: float) -> None:
-        """Take note of a score after `updates` updates; the batch of the next one may be prepared already."""
-        if self.score is not None and self.scored_from is None and score >= self.score:
-            self.scored_from = updates + 1
 
 
 def cost_mask(batch: Batch) -> Tensor | None:
@@ -98,11 +70,30 @@ def logged(figures: dict[str, float]) -> dict[str, float]:
     return {f"noise_{name.removeprefix('noise_')}": value for name, value in figures.items()}
 
 
+@dataclass(kw_only=True)
 class ChosenNoise(NoiseChoice):
-    """A choice that begins at its `start`; until then noise is independent."""
+    """A choice that begins after `start_step` updates, or after an evaluation with a score of at least `start_score`;
+    until then noise is independent.
 
-    def __init__(self, start: ChoiceStart | None) -> None:
-        self.start = ChoiceStart() if start is None else start
+    Raises:
+        ValueError: a start that cannot be.
+    """
+
+    start_step: int = 0
+    start_score: float | None = None
+    scored_from: int | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.start_step < 0:
+            raise ValueError(f"start_step={self.start_step} must not be negative.")
+        if self.start_score is not None and not math.isfinite(self.start_score):
+            raise ValueError(f"start_score={self.start_score} must be a finite number, or null.")
+
+    def chooses(self, step: int) -> bool:
+        """Whether the noise of update number `step` is chosen."""
+        if step < self.start_step:
+            return False
+        return self.start_score is None or (self.scored_from is not None and step >= self.scored_from)
 
     @abstractmethod
     def choose(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator) -> Deferred[Noise]:
@@ -110,16 +101,17 @@ class ChosenNoise(NoiseChoice):
 
     def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Deferred[Noise]:
         """Choose from the start on."""
-        return self.choose(batch, draw, generator) if self.start.reached(step) else Deferred.of(Noise(draw()))
+        return self.choose(batch, draw, generator) if self.chooses(step) else Deferred.of(Noise(draw()))
 
     def observe_score(self, updates: int, score: float) -> None:
-        """The choice may begin at a score."""
-        self.start.observe(updates, score)
+        """The choice may begin; the batch of the next update may be prepared already."""
+        if self.start_score is not None and self.scored_from is None and score >= self.start_score:
+            self.scored_from = updates + 1
 
     def state_dict(self) -> dict[str, Any]:
         """Since when noise is chosen."""
-        return {"scored_from": self.start.scored_from}
+        return {"scored_from": self.scored_from}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` gave."""
-        self.start.scored_from = state["scored_from"]
+        self.scored_from = state["scored_from"]

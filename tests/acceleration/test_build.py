@@ -422,5 +422,5 @@ def test_what_the_library_refuses_while_training_names_its_argument() -> None:
         drawn(build_objective(*settings(noise=noise)))
     spoilt = replace(batch(), x0=batch().x0.index_fill(0, torch.tensor([3]), torch.nan))
     objective = build_objective(*settings(noise=AssignmentConfig()))
-    with pytest.raises(ValueError, match=r"^data, .* the cost of sample 3 .* is not finite"):
+    with pytest.raises(ValueError, match=r"^data or noise: the cost of sample 3 .* is not finite"):
         objective.draw(spoilt, torch.Generator(), torch.Generator())

@@ -121,20 +121,16 @@ def test_grouped_permutation_refuses_no_run() -> None:
 
 def test_condition_distance_against_loops() -> None:
     vectors = 5.0 + torch.randn(7, 2, 3, generator=generator())
-    square, cosine = condition_distance(vectors), condition_distance(vectors, "cosine")
+    square = condition_distance(vectors)
     flat = vectors.flatten(1).double().numpy()
     for i in range(7):
         for j in range(7):
             assert float(square[i, j]) == pytest.approx(((flat[i] - flat[j]) ** 2).sum(), rel=1e-5)
-            expected = 1 - flat[i] @ flat[j] / np.linalg.norm(flat[i]) / np.linalg.norm(flat[j])
-            assert float(cosine[i, j]) == pytest.approx(expected, abs=1e-6)
     assert square.diagonal().tolist() == [0.0] * 7
     # Equal conditions are exactly 0 apart, also in large batches and far from the origin.
     repeated = (1e3 + torch.randn(1, 40, generator=generator())).repeat(64, 1)
     assert float(condition_distance(repeated).abs().max()) == 0.0
     assert condition_distance(torch.tensor([3, 1, 3])).tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
-    with pytest.raises(ValueError, match=r"^metric 'cosin' is unknown; did you mean 'cosine'"):
-        condition_distance(vectors, "cosin")
 
 
 def share(cost: Tensor, own: Tensor) -> float:
@@ -145,19 +141,18 @@ def share(cost: Tensor, own: Tensor) -> float:
 def test_weight_reaches_the_ratio(ratio: float) -> None:
     draws = generator()
     data, noise = torch.randn(256, 16, generator=draws), torch.randn(256, 16, generator=draws)
-    cost, distance = torch.cdist(data, noise).square(), condition_distance(torch.randn(256, 3, generator=draws))
-    weight = ConditionWeight(ratio)
+    cost, conditions = torch.cdist(data, noise).square(), torch.randn(256, 3, generator=draws)
+    distance, weight = condition_distance(conditions), ConditionWeight(ratio)
     own = cost.diagonal().double()
-    adjusted = weight.add_to(cost, distance)
+    found, adjusted = weight.find(cost, distance), weight.adjust(conditions)(cost)
     assert share(adjusted, own) == pytest.approx(ratio, abs=2 / 256**2)
-    assert weight.last is not None
-    assert torch.equal(adjusted, cost.double() + weight.last * distance.double())
+    assert torch.equal(adjusted, cost.double() + found * distance.double())
     # An independent search: bisection on the monotone share.
     low, high = 0.0, 1e4
     for _ in range(60):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if share(cost + middle * distance.double(), own) > ratio else (low, middle)
-    assert weight.last == pytest.approx(low, rel=1e-2)
+    assert found == pytest.approx(low, rel=1e-2)
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.4])
@@ -181,14 +176,6 @@ def test_weight_is_zero_where_few_pairs_are_cheap_anyway() -> None:
     assert ConditionWeight(0.5).find(cost, torch.rand(50, 50)) == 0.0
 
 
-def test_weight_is_taken_up_again() -> None:
-    weight = ConditionWeight(0.05)
-    weight.add_to(torch.rand(64, 64, generator=generator()), condition_distance(torch.randn(64, 2)))
-    again = ConditionWeight(0.05)
-    again.load_state_dict(weight.state_dict())
-    assert again.last == weight.last
-
-
 def test_weight_refuses_ratios_that_leave_nothing_to_exchange() -> None:
     with pytest.raises(ValueError, match=r"^condition_ratio=1\.5"):
         ConditionWeight(1.5)
@@ -204,7 +191,7 @@ def test_discrete_conditions_give_the_assignment_inside_classes() -> None:
     weight = ConditionWeight(0.01)
     coupled = assign_noise(data, noise, metric="l2sq", adjust_cost=weight.adjust(labels))
     grouped = assign_noise(data, noise, metric="l2sq", groups=labels)
-    assert weight.last == LARGEST_WEIGHT
+    assert weight.find(torch.cdist(data, noise).square(), condition_distance(labels)) == LARGEST_WEIGHT
     assert torch.equal(coupled.permutation, grouped.permutation)
     assert not torch.equal(assign_noise(data, noise, metric="l2sq").permutation, grouped.permutation)
 

@@ -49,7 +49,7 @@ def started(config: RobotConfig) -> Any:
     """Whether noise is chosen after an evaluation with a score of 0.5."""
     noise = ROBOT.build(config).objective.noise
     noise.observe_score(1, 0.5)
-    return noise.start.reached(2)
+    return noise.chooses(2)
 
 
 LATE = ["training.evaluate_every=2", "evaluation.episodes=2", "acceleration.noise.start_score=0.4"]

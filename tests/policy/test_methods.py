@@ -146,7 +146,7 @@ def test_a_score_is_waited_for_only_where_there_will_be_one(tiny_config: Build) 
     config = tiny_config("method=immiscible_policy", "training.evaluate_every=2", "evaluation.episodes=2")
     noise = ROBOT.build(config).objective.noise
     assert isinstance(noise, AssignedNoise)
-    assert not noise.start.reached(100)
+    assert not noise.chooses(100)
 
 
 def test_an_unknown_method_is_named(tiny_config: Build) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from policy_accel.acceleration.assigned_noise import AssignedNoise
 from policy_accel.acceleration.nearest_choice import NearestChoice
-from policy_accel.acceleration.noise_choices import ChoiceStart
 from policy_accel.acceleration.timestep_distributions import LossSecondMoment
 from policy_accel.diffusion import Batch, Objective, Repetition, karhunen_loeve_process, vp_process
 from policy_accel.diffusion.batch import Condition
@@ -167,7 +166,7 @@ def weights(folder: Path, step: int) -> dict[str, Tensor]:
 CHOICES: dict[str, Callable[[Objective], Objective]] = {
     "assignment": lambda o: replace(o, noise=AssignedNoise(metric="l2")),
     "nearest": lambda o: replace(o, noise=NearestChoice(4, "l2")),
-    "late": lambda o: replace(o, noise=AssignedNoise(metric="dot", start=ChoiceStart(score=0.5))),
+    "late": lambda o: replace(o, noise=AssignedNoise(metric="dot", start_score=0.5)),
     "path": lambda o: replace(
         o,
         process=karhunen_loeve_process(o.process, 3),  # type: ignore[arg-type]
@@ -214,7 +213,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
 
 def test_the_log_says_what_the_assignment_did(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
     task = toy_task()
-    task.objective = replace(task.objective, noise=AssignedNoise(metric="dot", start=ChoiceStart(step=6)))
+    task.objective = replace(task.objective, noise=AssignedNoise(metric="dot", start_step=6))
     run(task, config)
     rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
     assert ["noise_alignment" in row for row in rows] == [row["step"] > 6 for row in rows]
@@ -259,12 +258,11 @@ def test_groups_fill_the_batches(toy_task: Any, config: TrainingConfig, run: Run
 
 
 def test_the_noise_begins_after_the_score(toy_task: Any) -> None:
-    start = ChoiceStart(step=2, score=0.5)
-    assert [start.reached(step) for step in (0, 5)] == [False, False]
-    start.observe(3, 0.4)
-    assert not start.reached(9)
-    start.observe(6, 0.5)
-    start.observe(9, 0.9)
-    assert [start.reached(step) for step in (6, 7, 8)] == [False, True, True]
-    assert ChoiceStart(step=2).reached(2)
-    assert not ChoiceStart(step=2).reached(1)
+    noise = AssignedNoise(metric="dot", start_step=2, start_score=0.5)
+    assert [noise.chooses(step) for step in (0, 5)] == [False, False]
+    noise.observe_score(3, 0.4)
+    assert not noise.chooses(9)
+    noise.observe_score(6, 0.5)
+    noise.observe_score(9, 0.9)
+    assert [noise.chooses(step) for step in (6, 7, 8)] == [False, True, True]
+    assert [AssignedNoise(metric="dot", start_step=2).chooses(step) for step in (1, 2)] == [False, True]
