@@ -66,7 +66,7 @@ MUTATIONS = [
         ("step_variance * there.sigma**2 / here.sigma**2, SMALLEST", "step_variance, SMALLEST"),
         ("0.5 * (step / last_step)", "0.5 * (last_step / step)"),
         ("math.expm1(-step)", "math.expm1(step)"),
-        ("known(scale * x, Level(scale * level.alpha,", "known(scale * x, Level(level.alpha,"),
+        ("scaled = Level(scale * level.alpha,", "scaled = Level(level.alpha,"),
         ("ratio**2 * reached.sigma**2) * noise", "reached.sigma**2) * noise"),
         ("math.isclose(here.alpha + here.sigma, 1.0, rel_tol=1e-9)", "math.isclose(here.alpha + here.sigma, 9.0)"),
         ("return 2 * steps - 1 if", "return 2 * steps if"),

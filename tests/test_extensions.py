@@ -85,7 +85,7 @@ from policy_accel.acceleration.timestep_distributions import TableTimes
 from policy_accel.acceleration.timesteps import TimestepsConfig
 from policy_accel.diffusion.deferred import Deferred
 from policy_accel.diffusion.noise import Noise, NoiseChoice
-from policy_accel.diffusion.samplers import levels_of, predicted
+from policy_accel.diffusion.samplers import levels_of
 from policy_accel.plugins import (
     register_image_metric,
     register_noise,
@@ -128,10 +128,10 @@ class Loud(NoiseChoice):
         return Deferred.of(Noise(self.factor * draw()))
 
 
-def last_guess(denoise, x, process, grid, *, target, clip, known):
+def last_guess(predict, x, process, grid):
     """The clean sample that is predicted from pure noise; the other steps change nothing."""
     SAMPLED.append(tuple(x.shape))
-    x0, _ = predicted(denoise, x, levels_of(process, grid)[0][0], known, target, clip)
+    x0, _ = predict(x, levels_of(process, grid)[0][0])
     return x0
 
 

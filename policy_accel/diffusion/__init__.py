@@ -10,7 +10,7 @@ from policy_accel.diffusion.predictions import TARGETS, predicted_sample
 from policy_accel.diffusion.processes import DiscreteProcess, Process, vp_process
 from policy_accel.diffusion.repetition import Repetition
 from policy_accel.diffusion.sampler import Sampler
-from policy_accel.diffusion.samplers import SAMPLERS, ddim, ddpm, dpm_solver_pp, euler, heun
+from policy_accel.diffusion.samplers import SAMPLERS, Predictor, ddim, ddpm, dpm_solver_pp, euler, heun
 from policy_accel.diffusion.schedules import SCHEDULES, alpha_bar_table
 from policy_accel.diffusion.timesteps import TimestepDistribution, UniformTimes
 
@@ -26,6 +26,7 @@ __all__ = [
     "KarhunenLoeveProcess",
     "Noised",
     "Objective",
+    "Predictor",
     "Process",
     "Repetition",
     "Sampler",

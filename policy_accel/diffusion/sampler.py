@@ -15,6 +15,7 @@ from policy_accel.diffusion.samplers import (
     DETERMINISTIC_SAMPLERS,
     Denoiser,
     Known,
+    Predictor,
     ddpm,
     network_evaluations,
     start_scale,
@@ -101,12 +102,12 @@ class Sampler:
         def known_scaled(x: Tensor, level: Level) -> Tensor:
             return x if known is unchanged else scale * known(x / scale, replace(level, sigma=level.sigma / scale))
 
-        target, bound = self.objective.target, None if clip is None else scale * clip
+        bound = None if clip is None else scale * clip
+        predict = Predictor(denoise, self.objective.target, bound, known_scaled)
         if self.config.sampler == "ddpm":
-            x0 = ddpm(denoise, x, process, grid, target=target, clip=bound, known=known_scaled, noise=draws)
+            x0 = ddpm(predict, x, process, grid, noise=draws)
         else:
-            solve = DETERMINISTIC_SAMPLERS[self.config.sampler]
-            x0 = solve(denoise, x, process, grid, target=target, clip=bound, known=known_scaled)
+            x0 = DETERMINISTIC_SAMPLERS[self.config.sampler](predict, x, process, grid)
         return x0 if scale == 1.0 else x0 / scale
 
     def _steps(self, strength: float, resamplings: int) -> Grid:

@@ -1,12 +1,6 @@
-"""Samplers as plain functions of (denoiser, x_T, process, grid).
+"""Samplers as plain functions of (predictor, x_T, process, grid).
 
 Every coefficient is a Python float taken from the float64 tables before the loop, so no step waits for the device.
-`denoise(input [B, *S], t [B])` is given x_t times the process' input scale and the time the process tells the network
-(int64 for a discrete process, float32 for a continuous one), and returns a prediction in the form that `target` names.
-In-painting: `known(x, level)` puts the given entries into x = alpha x_0 + sigma epsilon, with alpha and sigma of
-`level`. It is applied to the state before every evaluation, to the scaled input of the network (the level then has the
-input scale in alpha and sigma), and to the result (at the clean level). It may give entries as they are at every level
-(Janner et al. 2022, section 3.2), or at the noise level of the state (Song et al. 2021b, appendix I.2).
 The steps themselves (`ddim_step`, `euler_step`, `heun_correction`) are functions too: schedulers take the same ones.
 """
 
@@ -14,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -44,22 +39,43 @@ def levels_of(process: Process, grid: Grid) -> list[tuple[Level, Level]]:
     return [(process.level(t), process.level(to)) for t, to in zip(grid.timesteps, grid.next_timesteps, strict=True)]
 
 
-def predicted(
-    denoise: Denoiser, x: Tensor, level: Level, known: Known, target: str, clip: float | None
-) -> tuple[Tensor, Tensor]:
-    """The clipped clean sample and the noise that the denoiser sees in x."""
-    dtype = torch.int64 if isinstance(level.time, int) else torch.float32
-    times = torch.full((x.shape[0],), level.time, device=x.device, dtype=dtype)
-    model_input, scale = x, level.input_scale
-    if scale != 1.0:
-        # Asked again, because entries that are given as they are must not be scaled: s falls to zero.
-        model_input = known(scale * x, Level(scale * level.alpha, scale * level.sigma, 1.0, level.time))
-    return x0_and_epsilon(denoise(model_input, times).to(x.dtype), x, level, target, clip)
-
-
 def unchanged(x: Tensor, level: Level) -> Tensor:
     """The `known` of a sample of which nothing is given."""
     return x
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A denoiser as samplers ask it: `predict(x, level)` gives the clean sample and the noise that it sees in x.
+
+    Args:
+        denoise: `denoise(input [B, *S], t [B])` is given x_t times the process' input scale and the time the process
+            tells the network (int64 for a discrete process, float32 for a continuous one).
+        target: what it returns.
+        clip: bound of the clean sample, None for none.
+        known: for in-painting, `known(x, level)` puts the given entries into x = alpha x_0 + sigma epsilon, with alpha
+            and sigma of `level`. It is applied to the state before every evaluation, to the scaled input of the network
+            (the level then has the input scale in alpha and sigma), and to the result (at the clean level). It may give
+            entries as they are at every level (Janner et al. 2022, section 3.2), or at the noise level of the state
+            (Song et al. 2021b, appendix I.2).
+    """
+
+    denoise: Denoiser
+    target: str = "epsilon"
+    clip: float | None = 1.0
+    known: Known = unchanged
+
+    def __call__(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """The clipped clean sample and the noise, each [B, *S], that the denoiser sees in x [B, *S] at `level`."""
+        dtype = torch.int64 if isinstance(level.time, int) else torch.float32
+        times = torch.full((x.shape[0],), level.time, device=x.device, dtype=dtype)
+        model_input, scale = x, level.input_scale
+        if scale != 1.0:
+            # Asked again, because entries that are given as they are must not be scaled: s falls to zero.
+            scaled = Level(scale * level.alpha, scale * level.sigma, 1.0, level.time)
+            model_input = self.known(scale * x, scaled)
+        prediction = self.denoise(model_input, times).to(x.dtype)
+        return x0_and_epsilon(prediction, x, level, self.target, self.clip)
 
 
 def _noised_again(x: Tensor, reached: Level, level: Level, noise: Tensor) -> Tensor:
@@ -102,17 +118,7 @@ def heun_correction(
     return moved + 0.5 * interval * (moved_slope - slope)
 
 
-def ddpm(
-    denoise: Denoiser,
-    x: Tensor,
-    process: Process,
-    grid: Grid,
-    *,
-    target: str = "epsilon",
-    clip: float | None = 1.0,
-    noise: Iterable[Tensor],
-    known: Known = unchanged,
-) -> Tensor:
+def ddpm(predict: Predictor, x: Tensor, process: Process, grid: Grid, *, noise: Iterable[Tensor]) -> Tensor:
     """Ancestral sampling with the small posterior variance (Ho et al. 2020, equations 6-7 and algorithm 2; for general
     alpha and sigma Kingma et al. 2021, equations 26-27).
 
@@ -126,8 +132,8 @@ def ddpm(
         if reached is not None and reached != here:
             x = _noised_again(x, reached, here, next(draws))
         reached = there
-        x = known(x, here)
-        x0, _ = predicted(denoise, x, here, known, target, clip)
+        x = predict.known(x, here)
+        x0, _ = predict(x, here)
         ratio = here.alpha / there.alpha
         step_variance = here.sigma**2 - ratio**2 * there.sigma**2
         x0_weight = there.alpha * step_variance / here.sigma**2
@@ -136,40 +142,22 @@ def ddpm(
         if there.sigma > 0:
             variance = max(step_variance * there.sigma**2 / here.sigma**2, SMALLEST_VARIANCE)
             x = x + math.sqrt(variance) * next(draws)
-    return known(x, CLEAN)
+    return predict.known(x, CLEAN)
 
 
-def ddim(
-    denoise: Denoiser,
-    x: Tensor,
-    process: Process,
-    grid: Grid,
-    *,
-    target: str = "epsilon",
-    clip: float | None = 1.0,
-    known: Known = unchanged,
-) -> Tensor:
+def ddim(predict: Predictor, x: Tensor, process: Process, grid: Grid) -> Tensor:
     """Deterministic DDIM, eta = 0 (Song et al. 2021, equation 12). Returns x_0 [B, *S].
 
     The clean sample is clipped, the direction keeps the network's own epsilon, as diffusers does by default.
     """
     for here, there in levels_of(process, grid):
-        x = known(x, here)
-        x0, epsilon = predicted(denoise, x, here, known, target, clip)
+        x = predict.known(x, here)
+        x0, epsilon = predict(x, here)
         x = ddim_step(x0, epsilon, there)
-    return known(x, CLEAN)
+    return predict.known(x, CLEAN)
 
 
-def dpm_solver_pp(
-    denoise: Denoiser,
-    x: Tensor,
-    process: Process,
-    grid: Grid,
-    *,
-    target: str = "epsilon",
-    clip: float | None = 1.0,
-    known: Known = unchanged,
-) -> Tensor:
+def dpm_solver_pp(predict: Predictor, x: Tensor, process: Process, grid: Grid) -> Tensor:
     """DPM-Solver++(2M): second-order multistep in the data prediction (Lu et al. 2022b, algorithm 2).
 
     The first and the last step are first order; the last one leads to sigma = 0. A step from pure noise (alpha = 0) is
@@ -178,8 +166,8 @@ def dpm_solver_pp(
     last_x0: Tensor | None = None
     last_step = math.nan
     for here, there in levels_of(process, grid):
-        x = known(x, here)
-        x0, _ = predicted(denoise, x, here, known, target, clip)
+        x = predict.known(x, here)
+        x0, _ = predict(x, here)
         if there.sigma == 0:
             x = x0
             continue
@@ -189,19 +177,10 @@ def dpm_solver_pp(
             direction = x0 + 0.5 * (step / last_step) * (x0 - last_x0)
         x = there.sigma / here.sigma * x - there.alpha * math.expm1(-step) * direction
         last_x0, last_step = x0, step
-    return known(x, CLEAN)
+    return predict.known(x, CLEAN)
 
 
-def euler(
-    denoise: Denoiser,
-    x: Tensor,
-    process: Process,
-    grid: Grid,
-    *,
-    target: str = "epsilon",
-    clip: float | None = 1.0,
-    known: Known = unchanged,
-) -> Tensor:
+def euler(predict: Predictor, x: Tensor, process: Process, grid: Grid) -> Tensor:
     """Euler's method on the probability-flow ODE, one evaluation a step. Returns x_0 [B, *S].
 
     It is the same step whether the ODE is written for x / alpha along sigma / alpha (Karras et al. 2022, equation 1) or
@@ -209,22 +188,13 @@ def euler(
     follows the clipped sample instead of the network's own epsilon.
     """
     for here, there in levels_of(process, grid):
-        x = known(x, here)
-        x0, _ = predicted(denoise, x, here, known, target, clip)
+        x = predict.known(x, here)
+        x0, _ = predict(x, here)
         x = euler_step(x, x0, here, there)
-    return known(x, CLEAN)
+    return predict.known(x, CLEAN)
 
 
-def heun(
-    denoise: Denoiser,
-    x: Tensor,
-    process: Process,
-    grid: Grid,
-    *,
-    target: str = "epsilon",
-    clip: float | None = 1.0,
-    known: Known = unchanged,
-) -> Tensor:
+def heun(predict: Predictor, x: Tensor, process: Process, grid: Grid) -> Tensor:
     """Heun's second-order method, deterministic (Karras et al. 2022, algorithm 1). Returns x_0 [B, *S].
 
     2 N - 1 evaluations for N steps: the last one, to the clean sample, is Euler's. The slopes are averaged in the
@@ -234,15 +204,15 @@ def heun(
     levels = levels_of(process, grid)
     straight = all(math.isclose(here.alpha + here.sigma, 1.0, rel_tol=1e-9) for here, _ in levels)
     for here, there in levels:
-        x = known(x, here)
-        x0, _ = predicted(denoise, x, here, known, target, clip)
+        x = predict.known(x, here)
+        x0, _ = predict(x, here)
         moved = euler_step(x, x0, here, there)
         if there.sigma > 0:
-            moved = known(moved, there)
-            moved_x0, _ = predicted(denoise, moved, there, known, target, clip)
+            moved = predict.known(moved, there)
+            moved_x0, _ = predict(moved, there)
             moved = heun_correction(x, x0, here, moved, moved_x0, there, straight=straight)
         x = moved
-    return known(x, CLEAN)
+    return predict.known(x, CLEAN)
 
 
 DETERMINISTIC_SAMPLERS: dict[str, Callable[..., Tensor]] = {
@@ -259,8 +229,7 @@ def register_sampler(name: str, solve: Callable[..., Tensor]) -> None:
 
     Args:
         name: of the sampler.
-        solve: as `ddim`, with one evaluation of the denoiser a step. `levels_of` gives the levels of its steps, and
-            `predicted` the clean sample and the noise that the denoiser sees at one.
+        solve: as `ddim`, with one evaluation of the denoiser a step. `levels_of` gives the levels of its steps.
 
     Raises:
         ValueError: another sampler has this name.

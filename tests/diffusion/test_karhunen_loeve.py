@@ -20,7 +20,7 @@ from policy_accel.diffusion.karhunen_loeve import (
     mode_table,
     white_noise_modes,
 )
-from policy_accel.diffusion.samplers import start_scale
+from policy_accel.diffusion.samplers import Predictor, start_scale
 
 LINEAR, COS_1000, COS_100 = ("linear", 1000), ("squaredcos_cap_v2", 1000), ("squaredcos_cap_v2", 100)
 SCHEDULES = [LINEAR, COS_1000, COS_100]
@@ -570,7 +570,7 @@ def sampled_law(network: DiscreteProcess, sampler: DiscreteProcess, start: float
     """Mean and std of all-step DDIM from N(0, start^2): the map of an exact Gaussian network is affine."""
     x = torch.tensor([[0.0], [start]], dtype=torch.float64)
     grid = Grid.of(range(sampler.timesteps - 1, -1, -1))
-    at_zero, at_one = ddim(exact_epsilon(network), x, sampler, grid, clip=None).flatten().tolist()
+    at_zero, at_one = ddim(Predictor(exact_epsilon(network), clip=None), x, sampler, grid).flatten().tolist()
     return at_zero, abs(at_one - at_zero)
 
 
@@ -599,8 +599,8 @@ def test_raw_is_the_equivalent_sampler_rescaled() -> None:
     grid = timestep_grid(100, 10, "trailing")
     scale = (raw.alphas[-1] ** 2 + raw.sigmas[-1] ** 2).sqrt()
     close(
-        ddim(exact_epsilon(raw), scale * x, raw, grid, clip=None),
-        ddim(exact_epsilon(equivalent), x, equivalent, grid, clip=None),
+        ddim(Predictor(exact_epsilon(raw), clip=None), scale * x, raw, grid),
+        ddim(Predictor(exact_epsilon(equivalent), clip=None), x, equivalent, grid),
         1e-12,
     )
 
@@ -615,5 +615,5 @@ def test_diffusers_samples_the_same_from_trained_betas(steps: int) -> None:
     x = start
     for t in scheduler.timesteps:
         x = scheduler.step(denoise(x, torch.full((len(x),), int(t))), t, x).prev_sample
-    ours = ddim(denoise, start, process, timestep_grid(100, steps, "leading"), clip=None)
+    ours = ddim(Predictor(denoise, clip=None), start, process, timestep_grid(100, steps, "leading"))
     close(x, ours, 1e-4)

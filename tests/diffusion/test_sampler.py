@@ -17,7 +17,7 @@ from policy_accel.diffusion.karhunen_loeve import karhunen_loeve_process
 from policy_accel.diffusion.momentum import momentum_process
 from policy_accel.diffusion.predictions import edm_coefficients
 from policy_accel.diffusion.processes import CLEAN, Level
-from policy_accel.diffusion.samplers import DETERMINISTIC_SAMPLERS, SAMPLERS, ddpm
+from policy_accel.diffusion.samplers import DETERMINISTIC_SAMPLERS, SAMPLERS, Predictor, ddpm
 from policy_accel.errors import UserError
 
 PROCESS = vp_process("squaredcos_cap_v2", 100)
@@ -310,7 +310,7 @@ def test_a_sampler_is_its_function_with_the_objective_and_the_settings(kind: str
     function: Callable[..., Tensor] = {"ddpm": ddpm, **DETERMINISTIC_SAMPLERS}[kind]
     fresh = {"noise": noise.unbind(1)[1:]} if kind == "ddpm" else {}
     grid = timestep_grid(100, 60, "leading")
-    expected = function(denoise, noise[:, 0], PROCESS, grid, target="epsilon", clip=0.15, **fresh) / 0.5
+    expected = function(Predictor(denoise, target="epsilon", clip=0.15), noise[:, 0], PROCESS, grid, **fresh) / 0.5
     result = sampler(denoise, noise)
     assert torch.equal(result, expected)
     free = replace(sampler, config=replace(sampler.config, clip_sample=None))

@@ -22,6 +22,7 @@ from policy_accel.diffusion.processes import DiscreteProcess, Level, Process, vp
 from policy_accel.diffusion.samplers import (
     DETERMINISTIC_SAMPLERS,
     SAMPLERS,
+    Predictor,
     ddim,
     ddpm,
     dpm_solver_pp,
@@ -97,12 +98,10 @@ def test_ddpm_equals_diffusers(
         scheduler, start(), lambda prediction, t, x, i: scheduler.step(prediction, t, x).prev_sample
     )
     ours = ddpm(
-        network,
+        Predictor(network, target=target, clip=1.0 if clip else None),
         start(),
         PROCESS,
         timestep_grid(100, steps, spacing),
-        target=target,
-        clip=1.0 if clip else None,
         noise=noise,
     )
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4 if clip else 2e-3)
@@ -126,7 +125,7 @@ def test_ddim_equals_diffusers(target: str, clip: bool, steps: int, spacing: str
     grid = timestep_grid(100, steps, spacing)
     if spacing == "linspace":  # diffusers steps back by T // n, whatever its own next point is
         grid = Grid(grid.timesteps, tuple(max(t - 100 // steps, -1) for t in grid.timesteps))
-    ours = ddim(network, start(), PROCESS, grid, target=target, clip=1.0 if clip else None)
+    ours = ddim(Predictor(network, target=target, clip=1.0 if clip else None), start(), PROCESS, grid)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4 if clip else 2e-3)
 
 
@@ -148,7 +147,9 @@ def test_dpm_solver_equals_diffusers(target: str, steps: int, spacing: str) -> N
     expected = diffusers_loop(
         scheduler, start(), lambda prediction, t, x, i: scheduler.step(prediction, t, x).prev_sample
     )
-    ours = dpm_solver_pp(network, start(), PROCESS, Grid.of(scheduler.timesteps.tolist()), target=target, clip=None)
+    ours = dpm_solver_pp(
+        Predictor(network, target=target, clip=None), start(), PROCESS, Grid.of(scheduler.timesteps.tolist())
+    )
     torch.testing.assert_close(ours, expected, rtol=1e-3, atol=2e-3)
 
 
@@ -170,9 +171,9 @@ def test_exact_denoiser_gives_the_data_distribution(sampler: str) -> None:
     denoise = gaussian_denoiser(mean, deviation)
     if sampler == "ddpm":
         noise = torch.randn(100, 20_000, 1, 1, generator=torch.Generator().manual_seed(1))
-        samples = ddpm(denoise, x, PROCESS, grid, clip=None, noise=noise)
+        samples = ddpm(Predictor(denoise, clip=None), x, PROCESS, grid, noise=noise)
     else:
-        samples = (ddim if sampler == "ddim" else dpm_solver_pp)(denoise, x, PROCESS, grid, clip=None)
+        samples = (ddim if sampler == "ddim" else dpm_solver_pp)(Predictor(denoise, clip=None), x, PROCESS, grid)
     assert float(samples.mean()) == pytest.approx(mean, abs=0.01)
     assert float(samples.std()) == pytest.approx(deviation, abs=0.02)
 
@@ -192,9 +193,11 @@ def test_known_entries_are_given_to_every_evaluation_and_kept(sampler: str) -> N
 
     grid = timestep_grid(100, 4, "trailing")
     if sampler == "ddpm":
-        result = ddpm(watching, start(), PROCESS, grid, noise=torch.randn(4, *SHAPE), known=known)
+        result = ddpm(Predictor(watching, known=known), start(), PROCESS, grid, noise=torch.randn(4, *SHAPE))
     else:
-        result = (ddim if sampler == "ddim" else dpm_solver_pp)(watching, start(), PROCESS, grid, known=known)
+        result = (ddim if sampler == "ddim" else dpm_solver_pp)(
+            Predictor(watching, known=known), start(), PROCESS, grid
+        )
     assert len(seen) == 4
     assert all(bool((values == 0.5).all()) for values in [*seen, result[:, 0]])
     assert not bool((result[:, 1:] == 0.5).any())
@@ -202,9 +205,9 @@ def test_known_entries_are_given_to_every_evaluation_and_kept(sampler: str) -> N
 
 def test_coefficients_do_not_depend_on_the_dtype_of_the_sample() -> None:
     grid = timestep_grid(100, 4, "trailing")
-    exact = ddim(network, start().double(), PROCESS, grid, target="sample")
+    exact = ddim(Predictor(network, target="sample"), start().double(), PROCESS, grid)
     torch.testing.assert_close(
-        ddim(network, start(), PROCESS, grid, target="sample").double(), exact, rtol=1e-5, atol=1e-5
+        ddim(Predictor(network, target="sample"), start(), PROCESS, grid).double(), exact, rtol=1e-5, atol=1e-5
     )
 
 
@@ -216,7 +219,7 @@ def test_input_scale_reaches_the_network() -> None:
         seen.append(x)
         return x
 
-    ddim(watching, start(), scaled, timestep_grid(100, 1, "trailing"), target="sample")
+    ddim(Predictor(watching, target="sample"), start(), scaled, timestep_grid(100, 1, "trailing"))
     torch.testing.assert_close(seen[0], 2.0 * start())
 
 
@@ -307,7 +310,7 @@ def test_every_process_and_sampler_gives_the_three_modes(name: str, sampler: str
     grid, target = process.grid(steps), process.targets[0]
     start_at = start_scale(process, grid) * NORMAL
     sampled = DETERMINISTIC_SAMPLERS[sampler](
-        exact_denoiser(process, target), start_at, process, grid, target=target, clip=None
+        Predictor(exact_denoiser(process, target), target=target, clip=None), start_at, process, grid
     )
     assert distance(sampled) < tolerance
     nearest = np.abs(sampled.numpy() - MEANS).argmin(axis=1)
@@ -322,12 +325,10 @@ def test_ancestral_sampling_of_every_process(name: str) -> None:
     grid, target = process.grid(100), process.targets[0]
     noise = torch.randn(100, 2000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     sampled = ddpm(
-        exact_denoiser(process, target),
+        Predictor(exact_denoiser(process, target), target=target, clip=None),
         start_scale(process, grid) * NORMAL,
         process,
         grid,
-        target=target,
-        clip=None,
         noise=noise,
     )
     assert distance(sampled) < 0.035  # 2000 draws of the modes themselves are 0.013 away on average
@@ -343,7 +344,7 @@ def test_ancestral_step_is_the_gaussian_posterior() -> None:
 
     x, noise = torch.tensor([[1.7]]).double(), torch.ones(2, 1, 1).double()
     for factor in (0.0, 1.0):
-        ddpm(denoise, x, process, Grid.of([1, 0]), target="sample", clip=None, noise=factor * noise)
+        ddpm(Predictor(denoise, target="sample", clip=None), x, process, Grid.of([1, 0]), noise=factor * noise)
     ratio = 0.5 / 0.9  # x_1 = ratio x_0' + fresh noise, given the clean sample: condition the joint Gaussian on x_1
     covariance, variance = ratio * 0.3**2, 1.2**2
     mean = 0.9 * x0 + covariance / variance * (1.7 - 0.5 * x0)
@@ -367,7 +368,7 @@ def test_targets_are_inverted_for_any_alpha_and_sigma(target: str, alpha: float,
             seen.append(x)
             return prediction
 
-        solver(denoise, x, process, Grid.of([1, 0]), target=target, clip=None)
+        solver(Predictor(denoise, target=target, clip=None), x, process, Grid.of([1, 0]))
         torch.testing.assert_close(seen[1], 0.5 * x)
 
 
@@ -405,12 +406,14 @@ def test_heun_equals_the_published_algorithm(family: str, steps: int) -> None:
         return np.tanh(0.7 * x + np.sin(np.float64(np.float32(time)) / 17))
 
     ours = heun(
-        lambda x, t: torch.tanh(0.7 * x + torch.sin(t.double() / 17).view(-1, 1, 1)),
+        Predictor(
+            lambda x, t: torch.tanh(0.7 * x + torch.sin(t.double() / 17).view(-1, 1, 1)),
+            target=process.targets[0],
+            clip=None,
+        ),
         x,
         process,
         process.grid(steps),
-        target=process.targets[0],
-        clip=None,
     )
     np.testing.assert_allclose(ours.numpy(), edm_reference(sigmas, x.numpy(), family, numpy_network), atol=2e-6)
 
@@ -432,7 +435,10 @@ def test_flow_is_integrated_along_its_own_time(steps: int) -> None:
     process = FlowProcess()
     for solver, expected in [(euler, by_euler), (heun, by_heun)]:
         torch.testing.assert_close(
-            solver(velocity, x, process, process.grid(steps), target="flow", clip=None), expected, rtol=1e-6, atol=1e-6
+            solver(Predictor(velocity, target="flow", clip=None), x, process, process.grid(steps)),
+            expected,
+            rtol=1e-6,
+            atol=1e-6,
         )
 
 
@@ -442,8 +448,8 @@ def test_euler_is_ddim_until_the_sample_is_clipped(name: str) -> None:
     grid, target = process.grid(8), process.targets[0]
     denoise, x = exact_denoiser(process, target), start_scale(process, grid) * NORMAL
     torch.testing.assert_close(
-        euler(denoise, x, process, grid, target=target, clip=None),
-        ddim(denoise, x, process, grid, target=target, clip=None),
+        euler(Predictor(denoise, target=target, clip=None), x, process, grid),
+        ddim(Predictor(denoise, target=target, clip=None), x, process, grid),
         rtol=1e-9,
         atol=1e-9,
     )
@@ -451,11 +457,11 @@ def test_euler_is_ddim_until_the_sample_is_clipped(name: str) -> None:
     first = Grid(grid.timesteps[3:4], grid.next_timesteps[3:4])
     here, there = process.level(first.timesteps[0]), process.level(first.next_timesteps[0])
     x = torch.full((5, 1), 2 * here.sigma, dtype=torch.float64)
-    clipped = euler(denoise, x, process, first, target=target, clip=0.001)
-    x0 = ddim(denoise, x, process, Grid(first.timesteps, (-1,)), target=target, clip=0.001)
+    clipped = euler(Predictor(denoise, target=target, clip=0.001), x, process, first)
+    x0 = ddim(Predictor(denoise, target=target, clip=0.001), x, process, Grid(first.timesteps, (-1,)))
     assert float(x0[0]) == 0.001
     torch.testing.assert_close(clipped, there.alpha * x0 + there.sigma * (x - here.alpha * x0) / here.sigma)
-    assert float((clipped - ddim(denoise, x, process, first, target=target, clip=0.001)).abs().min()) > 1e-3
+    assert float((clipped - ddim(Predictor(denoise, target=target, clip=0.001), x, process, first)).abs().min()) > 1e-3
 
 
 @pytest.mark.parametrize("solver", [ddim, dpm_solver_pp, euler, heun])
@@ -469,7 +475,7 @@ def test_only_the_signal_to_noise_ratio_matters(solver: Callable[..., Tensor]) -
     for alphas in (PROCESS.alphas, torch.ones_like(ratio), s):
         process = DiscreteProcess(alphas, alphas * ratio)
         begin = float(alphas[99] / PROCESS.alphas[99]) * NORMAL
-        results.append(solver(exact_denoiser(process, "epsilon"), begin, process, grid, clip=None))
+        results.append(solver(Predictor(exact_denoiser(process, "epsilon"), clip=None), begin, process, grid))
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-10)
     torch.testing.assert_close(results[2], results[0], rtol=0, atol=1e-10)
 
@@ -478,11 +484,11 @@ def test_only_the_signal_to_noise_ratio_matters(solver: Callable[..., Tensor]) -
 @pytest.mark.parametrize("steps", [8, 100])
 def test_input_scale_leaves_the_samples_of_an_exact_denoiser(kind: str, steps: int) -> None:
     scaled, grid = momentum_process(PROCESS, kind), timestep_grid(100, steps, "trailing")
-    plain = ddim(exact_denoiser(PROCESS, "epsilon"), NORMAL, PROCESS, grid, clip=None)
-    ours = ddim(exact_denoiser(scaled, "epsilon"), NORMAL, scaled, grid, clip=None)
+    plain = ddim(Predictor(exact_denoiser(PROCESS, "epsilon"), clip=None), NORMAL, PROCESS, grid)
+    ours = ddim(Predictor(exact_denoiser(scaled, "epsilon"), clip=None), NORMAL, scaled, grid)
     torch.testing.assert_close(ours, plain, rtol=0, atol=1e-11)
     changed = momentum_process(PROCESS, "schedule")
-    other = ddim(exact_denoiser(changed, "epsilon"), NORMAL, changed, grid, clip=None)
+    other = ddim(Predictor(exact_denoiser(changed, "epsilon"), clip=None), NORMAL, changed, grid)
     assert float((other - plain).abs().max()) > 1e-3
 
 
@@ -518,7 +524,7 @@ def test_heun_belongs_in_the_unscaled_state() -> None:
     errors = []
     for evaluations in (13, 17, 25, 35, 49, 79):
         grid = process.grid((evaluations + 1) // 2)
-        sampled = heun(exact_denoiser(process, "edm"), 80 * NORMAL, process, grid, target="edm", clip=None)
+        sampled = heun(Predictor(exact_denoiser(process, "edm"), target="edm", clip=None), 80 * NORMAL, process, grid)
         errors.append(distance(sampled))
         for multiplier in (1.0, 2.0):
             scaled, count = heun_in_the_scaled_state(list(grid.timesteps), multiplier)
@@ -540,9 +546,9 @@ def test_network_evaluations(sampler: str, steps: int, name: str) -> None:
 
     grid, target = process.grid(steps), process.targets[0]
     if sampler == "ddpm":
-        ddpm(counting, start(), process, grid, target=target, noise=torch.randn(steps, *SHAPE))
+        ddpm(Predictor(counting, target=target), start(), process, grid, noise=torch.randn(steps, *SHAPE))
     else:
-        DETERMINISTIC_SAMPLERS[sampler](counting, start(), process, grid, target=target)
+        DETERMINISTIC_SAMPLERS[sampler](Predictor(counting, target=target), start(), process, grid)
     assert len(calls) == network_evaluations(sampler, steps)
     assert network_evaluations(sampler, 10) == (19 if sampler == "heun" else 10)
 
@@ -568,12 +574,12 @@ def test_known_entries_reach_the_network_unscaled(solver: Callable[..., Tensor],
         return 0.1 * x
 
     result = solver(
-        watching,
+        Predictor(
+            watching, target=process.targets[0], known=lambda x, level: torch.where(mask, torch.full_like(x, 0.5), x)
+        ),
         start(),
         process,
         process.grid(4),
-        target=process.targets[0],
-        known=lambda x, level: torch.where(mask, torch.full_like(x, 0.5), x),
     )
     assert len(seen) == (7 if solver is heun else 4)
     assert all(bool((values == 0.5).all()) for values in [*seen, result[:, 0]])
@@ -590,4 +596,4 @@ def test_known_entries_reach_the_network_unscaled(solver: Callable[..., Tensor],
 )
 def test_targets_that_cannot_be_sampled(process: Process, target: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        ddim(lambda x, t: x, start(), process, process.grid(2), target=target)
+        ddim(Predictor(lambda x, t: x, target=target), start(), process, process.grid(2))

@@ -29,7 +29,7 @@ from policy_accel.diffusion import (
 from policy_accel.diffusion.momentum import momentum_scale
 from policy_accel.diffusion.predictions import predicted_sample
 from policy_accel.diffusion.processes import Level
-from policy_accel.diffusion.samplers import start_scale
+from policy_accel.diffusion.samplers import Predictor, start_scale
 from policy_accel.diffusion.schedulers import KarhunenLoeveScheduler, MomentumEDMScheduler, MomentumScheduler
 
 hub: Any = diffusers  # typed as placeholders that know no method
@@ -102,7 +102,7 @@ def test_discrete_loop_equals_our_ddim(options: dict[str, Any], prediction_type:
         assert scheduler.timesteps.tolist() == list(grid.timesteps)
         assert scheduler.init_noise_sigma == start_scale(process, grid)
         x = scheduler.init_noise_sigma * randn(*SHAPE)
-        expected = ddim(network, x, process, grid, target=TARGET[prediction_type], clip=clip)
+        expected = ddim(Predictor(network, target=TARGET[prediction_type], clip=clip), x, process, grid)
         torch.testing.assert_close(diffusers_loop(scheduler, x), expected, rtol=2e-5, atol=2e-5)
 
 
@@ -126,7 +126,8 @@ def test_sigma_loop_equals_our_samplers(options: dict[str, Any], solver: str) ->
         assert scheduler.order == (2 if solver == "heun" else 1)
         assert scheduler.init_noise_sigma == pytest.approx(80.0)
         x = scheduler.init_noise_sigma * randn(*SHAPE)
-        expected = sampler(network, x, process, grid, target=prediction_type or process.targets[0], clip=clip)
+        predict = Predictor(network, prediction_type or process.targets[0], clip)
+        expected = sampler(predict, x, process, grid)
         # The state is a hundred times the data.
         torch.testing.assert_close(diffusers_loop(scheduler, x), expected, rtol=2e-5, atol=1e-4)
 
@@ -319,7 +320,7 @@ def test_in_pipelines_of_diffusers(unet: Any, options: dict[str, Any], tmp_path:
     scheduler, process = discrete(options)
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
-        by_hand = ddim(lambda x, t: unet(x, t).sample, x, process, timestep_grid(T, 5, "leading"))
+        by_hand = ddim(Predictor(lambda x, t: unet(x, t).sample), x, process, timestep_grid(T, 5, "leading"))
     expected = (by_hand / 2 + 0.5).clamp(0, 1)
     pipeline = hub.DDPMPipeline(unet, scheduler)
     pipeline.save_pretrained(tmp_path)
@@ -452,7 +453,7 @@ def test_a_heun_loop_may_start_midway() -> None:
     grid = process.grid(6)
     rest = type(grid)(grid.timesteps[2:], grid.next_timesteps[2:])
     x = grid.timesteps[2] * randn(*SHAPE)
-    expected = heun(network, x, process, rest, target="epsilon", clip=None)
+    expected = heun(Predictor(network, target="epsilon", clip=None), x, process, rest)
     for begin in (None, 4):
         scheduler.set_timesteps(6)
         if begin is not None:
