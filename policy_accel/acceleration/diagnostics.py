@@ -175,11 +175,10 @@ def _components(conditions: Tensor, most: int) -> Tensor:
 
 @dataclass(frozen=True)
 class NoiseShrink:
-    """mean_square: E[n^2], 1 for N(0, I). entries: the same for each entry [*S] float64. divergence: KL from N(0, I) of
-    the Gaussian with the noise's mean and variance in each entry, in nats, all entries together."""
+    """mean_square: E[n^2], 1 for N(0, I). divergence: KL from N(0, I) of the Gaussian that has the noise's mean and
+    variance in each entry, in nats, all entries together."""
 
     mean_square: float
-    entries: Tensor
     divergence: float
 
 
@@ -200,8 +199,7 @@ def noise_shrink(noise: Tensor) -> NoiseShrink:
     flat = _rows(noise)
     variance, mean = torch.var_mean(flat, dim=0)
     divergence = 0.5 * (variance + mean.square() - 1.0 - variance.log()).sum() - flat.shape[1] / len(flat)
-    entries = flat.square().mean(0)
-    return NoiseShrink(float(entries.mean()), entries.view(noise.shape[1:]), float(divergence))
+    return NoiseShrink(float(flat.square().mean(0).mean()), float(divergence))
 
 
 def transport_distance(data: Tensor, noise: Tensor) -> float:
@@ -209,52 +207,30 @@ def transport_distance(data: Tensor, noise: Tensor) -> float:
     return float(torch.linalg.vector_norm(_rows(data) - _rows(noise), dim=1).mean())
 
 
-@dataclass(frozen=True)
-class Miscibility:
-    """own_probability, own_nearest [L] float64: 1 where the paths of the samples are apart, 1/N where they have met."""
-
-    own_probability: Tensor
-    own_nearest: Tensor
-
-
 @torch.no_grad()
-def miscibility(data: Tensor, noise: Tensor, levels: Sequence[Level], groups: Tensor | None = None) -> Miscibility:
-    """At which noise levels the paths of different samples meet.
+def miscibility(data: Tensor, noise: Tensor, levels: Sequence[Level]) -> Tensor:
+    """At which noise levels the paths of different samples meet: [L] float64, 1 where they are apart, 1/N where they
+    have met.
 
     Each sample is noised with its own row, x = alpha x_i + sigma n_i, and the posterior over which of the N samples x
     came from is taken as if noise were independent, p(j | x) ~ exp(-||x - alpha x_j||^2 / 2 sigma^2): the weights of
-    the denoiser of the empirical distribution. own_probability is the mean posterior of the sample itself, own_nearest
-    the share of samples that are their own most probable origin. A choice of noise that keeps paths apart raises both.
+    the denoiser of the empirical distribution. The mean posterior of the sample itself is returned; a choice of noise
+    that keeps paths apart raises it.
 
-    data, noise [N, *S]; levels: `process.level(t)` of any process. groups [N]: samples compete only within equal
-    labels, as for a network that is given the label.
+    data, noise [N, *S]; levels: `process.level(t)` of any process.
 
     Raises:
         ValueError: data and noise of different shapes, or a level without noise.
     """
-    _check_rows(data, noise)
-    own, nearest = [], []
-    for level in levels:
-        pieces = []
-        for index, posterior, _ in _posteriors(data, noise, level, groups):
-            mine = posterior.gather(1, index.unsqueeze(1)).squeeze(1)
-            pieces.append(torch.stack([mine, (posterior.argmax(1) == index).double()]))
-        mean = torch.cat(pieces, dim=1).mean(1)
-        own.append(mean[0])
-        nearest.append(mean[1])
-    return Miscibility(torch.stack(own).cpu(), torch.stack(nearest).cpu())
+    own = [
+        torch.cat([posterior[:, rows].diagonal() for rows, posterior, _ in _posteriors(data, noise, level)]).mean()
+        for level in levels
+    ]
+    return torch.stack(own).cpu()
 
 
 @torch.no_grad()
-def target_variance(
-    data: Tensor,
-    noise: Tensor,
-    levels: Sequence[Level],
-    target: str,
-    groups: Tensor | None = None,
-    *,
-    sigma_data: float = SIGMA_DATA,
-) -> Tensor:
+def target_variance(data: Tensor, noise: Tensor, levels: Sequence[Level], target: str) -> Tensor:
     """The loss that no network can go below, by noise level: E Var(target | x_t) per entry, [L] float64.
 
     Exact, but for the draw of `noise`, for the empirical distribution of data [N, *S] under independent noise, of which
@@ -262,25 +238,24 @@ def target_variance(
     of `miscibility`. All targets are linear in x_0 given x_t, so their variances are multiples of it. The gradient of
     one example at the optimum varies in proportion: levels with a high floor are the ones that make gradients noisy.
     The data's true distribution, being smoother, has a higher floor at low noise; a network that is given a condition
-    has a lower one (`groups` for labels).
+    has a lower one.
 
-    target: epsilon, negative_epsilon, sample, v, flow, or edm (with `sigma_data`).
+    target: epsilon, negative_epsilon, sample, v, flow or edm.
 
     Raises:
         ValueError: unknown target, data and noise of different shapes, or a level without noise.
     """
-    _check_rows(data, noise)
     floors = []
     for level in levels:
-        factor = _sample_coefficient(target, level, sigma_data) ** 2
+        factor = _sample_coefficient(target, level) ** 2
         variances = []
-        for _, posterior, x in _posteriors(data, noise, level, groups):
+        for _, posterior, x in _posteriors(data, noise, level):
             variances.append((posterior @ x.square().sum(1) - (posterior @ x).square().sum(1)).clamp(min=0.0))
         floors.append(factor * torch.cat(variances).mean() / data[0].numel())
     return torch.stack(floors).cpu()
 
 
-def _sample_coefficient(target: str, level: Level, sigma_data: float) -> float:
+def _sample_coefficient(target: str, level: Level) -> float:
     """The factor of x_0 in the target once x_t is given."""
     alpha, sigma = level.alpha, level.sigma
     factors = {
@@ -289,15 +264,15 @@ def _sample_coefficient(target: str, level: Level, sigma_data: float) -> float:
         "negative_epsilon": alpha / sigma,
         "v": -(alpha**2 + sigma**2) / sigma,
         "flow": -(alpha + sigma) / sigma,
-        "edm": math.sqrt(sigma**2 + sigma_data**2) / (sigma * sigma_data),
+        "edm": math.sqrt(sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA),
     }
     return factors[check_choice("target", target, factors)]
 
 
-def _posteriors(
-    data: Tensor, noise: Tensor, level: Level, groups: Tensor | None
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _posteriors(data: Tensor, noise: Tensor, level: Level) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Pieces of (rows [Q], posterior [Q, N] over the samples they may stem from, centred samples [N, D])."""
+    if data.shape != noise.shape:
+        raise ValueError(f"data: {list(data.shape)} and noise {list(noise.shape)} must have the same shape.")
     if not level.sigma > 0.0:
         raise ValueError(f"levels: that of time {level.time} holds no noise; give noised ones.")
     x = _rows(data)
@@ -306,8 +281,6 @@ def _posteriors(
     square = 0.5 * level.alpha * x.square().sum(1)
     for index in torch.split(torch.arange(len(x), device=x.device), _QUERIES_AT_ONCE):
         logits = (noised[index] @ x.T - square) * (level.alpha / level.sigma**2)
-        if groups is not None:
-            logits = logits.masked_fill(groups[index].unsqueeze(1) != groups, -torch.inf)
         yield index, logits.softmax(1), x
 
 
@@ -322,14 +295,12 @@ class SnrCoverage:
     above: float
 
 
-def snr_coverage(
-    log_snr: Tensor, probabilities: Tensor | None = None, *, useful: tuple[float, float] = USEFUL_LOG_SNR
-) -> SnrCoverage:
+def snr_coverage(log_snr: Tensor, probabilities: Tensor | None = None) -> SnrCoverage:
     """Which noise levels a training run visits.
 
     log_snr [K]: log(alpha^2 / sigma^2) of a process' times (`process.log_snr`), or of times drawn in training.
-    probabilities [K]: how often each is trained on, None for equally often. `useful`: below, the signal is under 5 % of
-    the noise, above, the noise under 1 % of the signal (for data of unit scale; ours, give your own for other scales).
+    probabilities [K]: how often each is trained on, None for equally often. Below the useful range the signal is under
+    5 % of the noise, above it the noise under 1 % of the signal (for data of unit scale; ours).
 
     Raises:
         ValueError: probabilities of another length, negative, or all zero.
@@ -348,15 +319,10 @@ def snr_coverage(
     return SnrCoverage(
         tuple(ordered[at].tolist()),
         float((0.5 * visited.min()).exp()),
-        float(weights[values < useful[0]].sum()),
-        float(weights[values > useful[1]].sum()),
+        float(weights[values < USEFUL_LOG_SNR[0]].sum()),
+        float(weights[values > USEFUL_LOG_SNR[1]].sum()),
     )
 
 
 def _rows(values: Tensor) -> Tensor:
     return values.reshape(len(values), -1).double()
-
-
-def _check_rows(data: Tensor, noise: Tensor) -> None:
-    if data.shape != noise.shape:
-        raise ValueError(f"data: {list(data.shape)} and noise {list(noise.shape)} must have the same shape.")

@@ -282,7 +282,7 @@ def _level_facts(task: ChunkTask, config: RobotConfig, kept: dict[str, _Drawn]) 
         rows,
         tuple(2.0 * level.half_log_snr for level in levels),
         {
-            name: tuple(miscibility(drawn.x0[:rows], drawn.noise[:rows], levels).own_probability.tolist())
+            name: tuple(miscibility(drawn.x0[:rows], drawn.noise[:rows], levels).tolist())
             for name, drawn in kept.items()
         },
         {name: tuple(target_variance(plain.x0[:rows], plain.noise[:rows], levels, name).tolist()) for name in targets},
