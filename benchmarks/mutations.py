@@ -100,7 +100,7 @@ MUTATIONS = [
         ("c = decay[i] * c + increments[:, i]", "c = c + increments[:, i]"),
         ("device=v.device) - 0.5) * math.pi", "device=v.device)) * math.pi"),
         ("if self.modes > count:", "if self.modes >= count:"),
-        ("min(self.modes, count)", "self.modes"),
+        ("min(self.modes, t.shape[1])", "self.modes"),
         ("alphas**2 / (alphas**2 + scale**2)", "alphas**2 / (alphas**2 + scale)"),
         ("noise_table=table / scale", "noise_table=table"),
         ("COVARIANCE_JITTER = 1e-10", "COVARIANCE_JITTER = 1e-2"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policy_accel.diffusion.karhunen_loeve import karhunen_loeve_process
 from policy_accel.diffusion.processes import DiscreteProcess, Process
@@ -45,53 +45,16 @@ class TruncatedPathConfig(PathConfig):
 
 @dataclass
 class SeveralTimesConfig(PathConfig):
-    """What the settings of several times have in common."""
+    """Several times of each clean sample, coupled as the choice is named."""
 
     times_per_sample: int = 4
     """Times of each clean sample in one update, at least 2."""
 
-    def _check_times(self) -> None:
+    def repetition(self) -> Repetition:
+        """See the base class."""
         if self.times_per_sample < 2:
             raise ValueError(f"times_per_sample={self.times_per_sample} must be at least 2; choose single for 1.")
-
-
-@dataclass
-class SharedPathConfig(SeveralTimesConfig):
-    """Several times of each clean sample from one Karhunen-Loeve path (arXiv 2503.17657, derived from its abstract)."""
-
-    name: str = "shared"
-    evaluations: int | None = None
-    """Network evaluations for each sample, a random subset of its times; null for all."""
-    modes: int | None = None
-    """Karhunen-Loeve modes; null for as many as times_per_sample."""
-    marginal: str = "matched"
-    """matched (the baseline's marginals), vp_equivalent or raw (a truncated path's own)."""
-    clock: str = TruncatedPathConfig.clock
-    """As for a truncated path."""
-
-    def repetition(self) -> Repetition:
-        """See the base class."""
-        self._check_times()
-        return Repetition(self.times_per_sample, "shared", self.evaluations)
-
-    def process(self, base: Process) -> Process:
-        """See the base class."""
-        modes = self.times_per_sample if self.modes is None else self.modes
-        return karhunen_loeve_process(_discrete(self, base), modes, self.marginal, self.clock)
-
-
-@dataclass
-class IndependentTimesConfig(SeveralTimesConfig):
-    """Control: several times of each clean sample, each with its own noise."""
-
-    name: str = "independent"
-    evaluations: int | None = None
-    """As for a shared path."""
-
-    def repetition(self) -> Repetition:
-        """See the base class."""
-        self._check_times()
-        return Repetition(self.times_per_sample, "independent", self.evaluations)
+        return Repetition(self.times_per_sample, self.name)
 
 
 @dataclass
@@ -100,10 +63,42 @@ class FreshSamplesConfig(SeveralTimesConfig):
 
     name: str = "fresh"
 
+
+@dataclass
+class EvaluatedTimesConfig(SeveralTimesConfig):
+    """Several times, of which not all need be evaluated."""
+
+    evaluations: int | None = None
+    """Network evaluations for each sample, a random subset of its times; null for all."""
+
     def repetition(self) -> Repetition:
         """See the base class."""
-        self._check_times()
-        return Repetition(self.times_per_sample, "fresh")
+        return replace(super().repetition(), evaluations=self.evaluations)
+
+
+@dataclass
+class IndependentTimesConfig(EvaluatedTimesConfig):
+    """Control: several times of each clean sample, each with its own noise."""
+
+    name: str = "independent"
+
+
+@dataclass
+class SharedPathConfig(EvaluatedTimesConfig):
+    """Several times of each clean sample from one Karhunen-Loeve path (arXiv 2503.17657, derived from its abstract)."""
+
+    name: str = "shared"
+    modes: int | None = None
+    """Karhunen-Loeve modes; null for as many as times_per_sample."""
+    marginal: str = "matched"
+    """matched (the baseline's marginals), vp_equivalent or raw (a truncated path's own)."""
+    clock: str = TruncatedPathConfig.clock
+    """As for a truncated path."""
+
+    def process(self, base: Process) -> Process:
+        """See the base class."""
+        modes = self.times_per_sample if self.modes is None else self.modes
+        return karhunen_loeve_process(_discrete(self, base), modes, self.marginal, self.clock)
 
 
 PATH_CONFIGS: tuple[type[PathConfig], ...] = (

@@ -95,20 +95,8 @@ class KarhunenLoeveProcess(DiscreteProcess):
             )
         return _betas(self.alphas)
 
-    def draw_path(
-        self, shape: Sequence[int], count: int, generator: torch.Generator | None, dtype: torch.dtype = torch.float32
-    ) -> Tensor:
-        """The Gaussians that make the paths of a batch of `shape` (B, *S) at `count` times, [B, min(K, count), *S].
-
-        One `randn` on the tables' device. Rows are independent, so a noise assignment may permute them: a whole path
-        goes with its row.
-        """
-        batch, *rest = shape
-        size = (batch, min(self.modes, count), *rest)
-        return torch.randn(size, generator=generator, device=self.noise_table.device, dtype=dtype)
-
     def path_noise(self, path: Tensor, t: Tensor) -> Tensor:
-        """epsilon [B, M, *S] at times t [B, M] int64 of the paths drawn by `draw_path` with count = M.
+        """epsilon [B, M, *S] at times t [B, M] int64 of paths [B, min(K, M), *S] of independent N(0, 1).
 
         With K <= M the rows of a path are Z_1 .. Z_K. With K > M they are M Gaussians that the Cholesky factor of the
         M x M covariance turns into a draw from the same distribution. With M = 1 every variance is 1, and the one
@@ -138,9 +126,13 @@ class KarhunenLoeveProcess(DiscreteProcess):
         """Draw one path per sample of `shape` (B, *S) and return its noise at times t [B, M] int64, [B, M, *S].
 
         Each entry is N(0, 1); the M times of a sample have covariance n n^T, n = noise_table[:, t]. With M = 1 the
-        result equals `torch.randn((B, *S))` of the same generator bit for bit.
+        result equals `torch.randn((B, *S))` of the same generator bit for bit. Rows are independent, so a noise
+        assignment may permute them: a whole path goes with its row.
         """
-        return self.path_noise(self.draw_path(shape, t.shape[1], generator, dtype), t)
+        batch, *rest = shape
+        size = (batch, min(self.modes, t.shape[1]), *rest)
+        path = torch.randn(size, generator=generator, device=self.noise_table.device, dtype=dtype)
+        return self.path_noise(path, t)
 
 
 def karhunen_loeve_process(
@@ -160,13 +152,8 @@ def karhunen_loeve_process(
             falling alphas, or a truncated signal-to-noise ratio that does not fall at every step.
     """
     timesteps = base.timesteps
-    if isinstance(modes, bool) or not isinstance(modes, int) or modes < 1:
-        raise ValueError(f"modes={modes!r} must be an integer from 1 to timesteps={timesteps}.")
-    if modes > timesteps:
-        raise ValueError(
-            f"modes={modes} is more than timesteps={timesteps}; a chain has one mode for each timestep, so use fewer "
-            "modes or more timesteps."
-        )
+    if isinstance(modes, bool) or not isinstance(modes, int) or not 1 <= modes <= timesteps:
+        raise ValueError(f"modes={modes!r} must be an integer from 1 to timesteps={timesteps}, a mode for each.")
     check_choice("marginal", marginal, MARGINALS)
     check_choice("clock", clock, CLOCKS)
     alphas, sigmas = base.alphas.detach().to("cpu", torch.float64), base.sigmas.detach().to("cpu", torch.float64)
