@@ -83,7 +83,7 @@ MUTATIONS = [
         "diffusion/continuous.py",
         "diffusion/test_continuous.py",
         ("(LOG_SIGMA_MEAN + LOG_SIGMA_DEVIATION * z)", "(LOG_SIGMA_MEAN + z)"),
-        ("c_noise = sigma.log() / 4.0", "c_noise = sigma.log() / 2.0"),
+        ("return sigma.log() / 4.0", "return sigma.log() / 2.0"),
         ("(sigma.square() + SIGMA_DATA**2) / (SIGMA_DATA * sigma).square()", "1.0 / (SIGMA_DATA * sigma).square()"),
         ("GRID_EXPONENT = 7.0", "GRID_EXPONENT = 6.0"),
         ("1.0 - (1.0 - VP_EPSILON) * uniform", "1.0 - uniform"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +18,6 @@ from policy_accel.diffusion.momentum import (
     BETA_RANGE,
     SIGMA_RANGES,
     VP_EPSILON,
-    check_family,
     check_multiplier,
     momentum_input_scale,
     vp_sigma,
@@ -37,21 +35,12 @@ VP_TIME_SCALE = 999.0
 FLOW_TIME_SCALE = 1000.0
 GRID_EXPONENT = 7.0
 GRID_RANGE = (0.002, 80.0)
-# First what F predicts in the family's own preconditioning.
+# First what F predicts in the family's own preconditioning, D(x) = c_skip x + c_out F(c_in x, c_noise) (equation 7).
 SIGMA_TARGETS = {
     "edm": ("edm", "epsilon", "negative_epsilon", "sample"),
     "vp": ("epsilon", "negative_epsilon", "edm", "sample"),
     "ve": ("negative_epsilon", "epsilon", "edm", "sample"),
 }
-
-
-class Preconditioning(NamedTuple):
-    """D(x; sigma) = c_skip x + c_out F(c_in x, c_noise), each [B] float64 (Karras et al. 2022, equation 7)."""
-
-    c_skip: Tensor
-    c_out: Tensor
-    c_in: Tensor
-    c_noise: Tensor
 
 
 class ContinuousProcess(Process):
@@ -104,13 +93,13 @@ class SigmaProcess(ContinuousProcess):
     multiplier: float = 1.0
 
     def __post_init__(self) -> None:
-        check_family(self.family)
+        check_choice("family", self.family, SIGMA_RANGES)
         check_choice("input_scale", self.input_scale, INPUT_SCALES)
         check_multiplier(self.multiplier)
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """edm, epsilon (also negative) and sample; first what F predicts in the family's own preconditioning."""
+        """See `SIGMA_TARGETS`."""
         return SIGMA_TARGETS[self.family]
 
     @property
@@ -118,26 +107,23 @@ class SigmaProcess(ContinuousProcess):
         """All of them."""
         return self.targets
 
-    def preconditioning(self, sigma: Tensor) -> Preconditioning:
-        """Coefficients at sigma [B] float64. c_noise: edm ln(sigma) / 4, vp 999 t(sigma), ve ln(sigma / 2)."""
-        if self.family == "edm":
-            c_skip, c_out = edm_coefficients(sigma)
-            c_noise = sigma.log() / 4.0
-        elif self.family == "vp":
-            decay = torch.log1p(sigma.square())
-            # The root of beta_min t + beta_range t^2 / 2 = decay, in the form that does not cancel at small sigma.
-            t = 2.0 * decay / (BETA_MIN + (BETA_MIN**2 + 2.0 * BETA_RANGE * decay).sqrt())
-            c_skip, c_out, c_noise = torch.ones_like(sigma), -sigma, VP_TIME_SCALE * t
-        else:
-            c_skip, c_out, c_noise = torch.ones_like(sigma), sigma, (0.5 * sigma).log()
-        return Preconditioning(c_skip, c_out, self._c_in(sigma), c_noise)
-
-    def _c_in(self, sigma: Tensor) -> Tensor:
+    def c_in(self, sigma: Tensor) -> Tensor:
+        """What multiplies the network's input at sigma [B] float64, see `input_scale`."""
         if self.input_scale == "momentum":
             return momentum_input_scale(sigma, family=self.family, multiplier=self.multiplier)
         if self.input_scale == "one" or self.family == "ve":
             return torch.ones_like(sigma)
         return (sigma.square() + (SIGMA_DATA**2 if self.family == "edm" else 1.0)).rsqrt()
+
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        """What the network is told of sigma [B] float64: edm ln(sigma) / 4, vp 999 t(sigma), ve ln(sigma / 2)."""
+        if self.family == "edm":
+            return sigma.log() / 4.0
+        if self.family == "ve":
+            return (0.5 * sigma).log()
+        decay = torch.log1p(sigma.square())
+        # The root of beta_min t + beta_range t^2 / 2 = decay, in the form that does not cancel at small sigma.
+        return VP_TIME_SCALE * (2.0 * decay / (BETA_MIN + (BETA_MIN**2 + 2.0 * BETA_RANGE * decay).sqrt()))
 
     def draw_times(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
         """Training sigmas of `shape`, float64, on the generator's device `device`.
@@ -174,13 +160,12 @@ class SigmaProcess(ContinuousProcess):
         """The coefficients of one sigma; the clean sample for sigma <= 0."""
         if sigma <= 0.0:
             return CLEAN
-        at = self.preconditioning(torch.tensor(sigma, dtype=torch.float64))
-        return Level(alpha=1.0, sigma=float(sigma), input_scale=float(at.c_in), time=float(at.c_noise))
+        at = torch.tensor(sigma, dtype=torch.float64)
+        return Level(alpha=1.0, sigma=float(sigma), input_scale=float(self.c_in(at)), time=float(self.c_noise(at)))
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """The coefficients at sigma [B] float64; the network is told c_noise in float32."""
-        at = self.preconditioning(sigma)
-        return Coefficients(torch.ones_like(sigma), sigma, at.c_in, at.c_noise.float())
+        return Coefficients(torch.ones_like(sigma), sigma, self.c_in(sigma), self.c_noise(sigma).float())
 
     def diffuse(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """x0 + sigma noise [B, *S] of x0 [B, *S], noise [B, *S] and sigma [B]."""

@@ -23,6 +23,7 @@ from policy_accel.errors import check_choice
 BETA_MIN = 0.1
 BETA_RANGE = 19.9
 VP_EPSILON = 1e-5
+CAP_START, CAP_END = 5.0, 500.0
 KINDS = ("natural", "sigma", "schedule", "one")
 
 
@@ -43,11 +44,6 @@ def _vp_sigma_range() -> tuple[float, float]:
 
 # (sigma_min, sigma_max): Karras et al. 2022, table 1, and the ends of its VP and VE columns.
 SIGMA_RANGES: dict[str, tuple[float, float]] = {"edm": (0.002, 80.0), "vp": _vp_sigma_range(), "ve": (0.02, 100.0)}
-
-
-def check_family(family: str) -> str:
-    """Return `family` when it is edm, vp or ve, else raise ValueError."""
-    return check_choice("family", family, SIGMA_RANGES)
 
 
 def check_multiplier(multiplier: float, argument: str = "multiplier") -> float:
@@ -83,7 +79,7 @@ def momentum_input_scale(sigma: Tensor, *, family: str = "edm", multiplier: floa
     Raises:
         ValueError: unknown family or a negative multiplier.
     """
-    low, high = SIGMA_RANGES[check_family(family)]
+    low, high = SIGMA_RANGES[check_choice("family", family, SIGMA_RANGES)]
     m = 1.0 if family == "ve" else check_multiplier(multiplier)
     return momentum_scale(momentum_clock((sigma - low) / (high - low)), m)
 
@@ -131,12 +127,10 @@ def momentum_process(base: DiscreteProcess, kind: str = "natural", strength: flo
     return replace(base, input_scales=1.0 / base.alphas)
 
 
-def weight_cap(step: int, warmup: float, low: float = 5.0, high: float = 500.0) -> float | None:
-    """FDM's cap on the loss weight (of the error of the clean sample) at an update: low (high / low)^(step / warmup).
+def weight_cap(step: int, warmup: float) -> float | None:
+    """FDM's cap on the loss weight (of the error of the clean sample) at an update: 5 (500 / 5)^(step / warmup).
 
     None from `warmup` on: the cap is then gone for good. Keyed to the global step, unlike the released code, whose
     counter also advances at every micro-batch and starts again on resuming.
     """
-    if not 0.0 < low <= high:
-        raise ValueError(f"low={low} and high={high}, between which the cap grows, must satisfy 0 < low <= high.")
-    return low * (high / low) ** (step / warmup) if step < warmup else None
+    return CAP_START * (CAP_END / CAP_START) ** (step / warmup) if step < warmup else None

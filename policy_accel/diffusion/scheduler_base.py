@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,9 +14,11 @@ from policy_accel.diffusion.processes import CLEAN, Level, Process, per_sample
 from policy_accel.diffusion.samplers import ddim_step, start_scale
 
 try:
-    from diffusers.configuration_utils import ConfigMixin, register_to_config
-    from diffusers.schedulers.scheduling_utils import SchedulerMixin
-    from diffusers.utils.outputs import BaseOutput
+    # Two are handed on, so that the absence of diffusers is named in one place.
+    from diffusers.configuration_utils import ConfigMixin
+    from diffusers.configuration_utils import register_to_config as register_to_config
+    from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin as SchedulerMixin
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "diffusers":
         raise
@@ -27,37 +28,11 @@ except ModuleNotFoundError as error:
     ) from error
 
 
-# SchedulerMixin and register_to_config are handed on, so that the absence of diffusers is named in one place.
-__all__ = [
-    "LoopScheduler",
-    "SchedulerMixin",
-    "SchedulerOutput",
-    "in_wide_dtype",
-    "positive_count",
-    "register_to_config",
-]
-
-
-@dataclass
-class SchedulerOutput(BaseOutput):
-    """The sample at the next timestep and the (clipped) clean sample that the network predicts, each [B, *S]."""
-
-    prev_sample: Tensor
-    pred_original_sample: Tensor
-
-
 def positive_count(field: str, value: int) -> int:
     """Return `value` when it is an integer of at least 1, else raise ValueError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{field}={value} must be an integer of at least 1.")
     return value
-
-
-def bound(clip_sample: bool, clip_sample_range: float) -> float | None:
-    """The bound of the clean sample, None for no bound; raise ValueError unless it is positive."""
-    if clip_sample and not clip_sample_range > 0:
-        raise ValueError(f"clip_sample_range={clip_sample_range} must be positive; or choose clip_sample=False.")
-    return clip_sample_range if clip_sample else None
 
 
 def in_wide_dtype(x: Tensor) -> Tensor:
@@ -76,7 +51,10 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def _prepare(self, process: Any, grid: Grid, target: str) -> None:
         """Set what does not change after the constructor, and `timesteps` to those of training."""
-        self._clip = bound(self.config.clip_sample, self.config.clip_sample_range)
+        clip = self.config.clip_sample_range
+        if self.config.clip_sample and not clip > 0:
+            raise ValueError(f"clip_sample_range={clip} must be positive; or choose clip_sample=False.")
+        self._clip = clip if self.config.clip_sample else None
         self.process = self._placed = process
         self._target = target
         self._place(grid, [process.level(t) for t in grid.timesteps], None, None)
@@ -171,7 +149,7 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         sample: Tensor,
         generator: torch.Generator | None = None,
         return_dict: bool = True,
-    ) -> SchedulerOutput | tuple[Tensor, Tensor]:
+    ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
         """Lead a sample [B, *S] from `timestep` to the next one by the network's output [B, *S].
 
         `generator` is there because pipelines pass one: nothing here is random.
@@ -193,7 +171,7 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._step_index = index + 1 if index + 1 < len(self._times) else None
         if not return_dict:
             return moved.to(sample.dtype), x0.to(sample.dtype)
-        return SchedulerOutput(prev_sample=moved.to(sample.dtype), pred_original_sample=x0.to(sample.dtype))
+        return DDIMSchedulerOutput(prev_sample=moved.to(sample.dtype), pred_original_sample=x0.to(sample.dtype))
 
     def _move(self, x: Tensor, x0: Tensor, epsilon: Tensor, index: int) -> Tensor:
         """Where step `index` leads x, given its clipped clean sample and its noise: DDIM."""

@@ -257,7 +257,7 @@ class MomentumEDMScheduler(LoopScheduler):
         self._place(grid, levels, num_inference_steps, device)
 
     def sigma_of(self, timesteps: Tensor) -> Tensor:
-        """sigma, float64, of what the network is told (c_noise, any shape): the inverse of the preconditioning's."""
+        """sigma, float64, of what the network is told (c_noise, any shape): the inverse of the process'."""
         told = timesteps.double()
         if self.config.family == "vp":
             return vp_sigma(told / VP_TIME_SCALE)
@@ -266,7 +266,7 @@ class MomentumEDMScheduler(LoopScheduler):
     def draw_timesteps(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Training times of `shape` from the family's distribution, as the network takes them, float32."""
         sigma = self.process.draw_times(shape, generator, generator.device)
-        return self.process.preconditioning(sigma).c_noise.float()
+        return self.process.c_noise(sigma).float()
 
     def get_target(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the network must output for a clean sample [B, *S] with noise [B, *S] at timesteps [B], [B, *S].

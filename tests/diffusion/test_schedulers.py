@@ -229,7 +229,7 @@ def test_sigma_training_equals_our_noising(options: dict[str, Any]) -> None:
     drawn = process.draw_times((64,), torch.Generator().manual_seed(5), "cpu")
     sigma = scheduler.sigma_of(t)
     torch.testing.assert_close(sigma, drawn, rtol=1e-5, atol=0.0)
-    exact = scheduler.sigma_of(process.preconditioning(drawn).c_noise)
+    exact = scheduler.sigma_of(process.c_noise(drawn))
     torch.testing.assert_close(exact, drawn, rtol=1e-11, atol=0.0)
     x0, noise = randn(64, 8, 2, seed=1), randn(64, 8, 2, seed=2)
     noised = make_noised(process, x0, noise, sigma, process.targets[0])
