@@ -7,11 +7,11 @@ VENV   ?= .venv
 TORCH  ?= torch==2.15.0
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c \
 	"import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) and print('$(p)')" 2>/dev/null)))
-# Processes that run tests side by side; each takes a core and more than 1 GB.
+# Checks that run side by side; each takes a core and about 1 GB.
 JOBS   ?= 2
 RUN    := $(VENV)/bin/python -m
 
-.PHONY: setup demo test lint constraints clean
+.PHONY: setup demo test lint style types constraints clean
 
 setup: $(VENV)/.ready
 
@@ -27,16 +27,37 @@ $(VENV)/.ready: pyproject.toml constraints.txt overrides.txt
 demo: setup
 	$(VENV)/bin/policy-accel demo
 
+# Each folder of tests has a process of its own, which loads what its tests need and gives its memory back at the end.
+# The long ones come first. What loads MuJoCo takes most memory: the two that do are apart, and one of them has no torch.
+PARTS  := $(filter-out support __pycache__,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
+FIRST  := tests-simulators tests-images tests-policy tests-top tests-robots
+CHECKS := style $(FIRST) $(filter-out $(FIRST),$(PARTS:%=tests-%)) types
+ROBOTS := tests/envs/test_robomimic_interop.py tests/envs/test_robosuite_tasks.py tests/policy/test_robot_tasks.py
+SIMULATORS := $(filter-out $(ROBOTS),$(wildcard tests/envs/test_robosuite_*.py))
+
 # Tests start many processes, each of which would compile every module again where this is set.
 test: export PYTHONDONTWRITEBYTECODE =
 # Large blocks go back to the system as soon as they are freed.
 test: export MALLOC_MMAP_THRESHOLD_ = 1000000
-test: setup lint
-	$(RUN) pytest --numprocesses $(JOBS) --dist worksteal
+test: setup
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(CHECKS)
+	@echo "test: style, types and all tests are as they should be"
 
-lint: setup
+tests-simulators: SELECTED = $(SIMULATORS)
+tests-robots: SELECTED = $(ROBOTS)
+tests-top: SELECTED = $(wildcard tests/test_*.py)
+tests-envs tests-policy: SELECTED = tests/$* $(addprefix --ignore=,$(ROBOTS) $(SIMULATORS))
+tests-%: setup
+	@echo "$@"
+	@$(RUN) pytest --quiet -p no:cacheprovider $(or $(SELECTED),tests/$*)
+
+lint: style types
+
+style: setup
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+
+types: setup
 	$(RUN) mypy policy_accel envs
 
 # Pins every dependency but torch and its CUDA packages, so that a torch that is there already can stay.

@@ -40,7 +40,7 @@ def in_wide_dtype(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-class LoopScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
+class LoopScheduler(SchedulerMixin, ConfigMixin):
     """What the three schedulers share: the place in the loop, the noising and the frame of a step."""
 
     order = 1

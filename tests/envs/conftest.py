@@ -8,11 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch._dynamo  # noqa: F401  # loads Triton, whose LLVM crashes when that of Mesa's software EGL came first
 
 from policy_accel.data import Episodes
 from policy_accel.envs import robosuite_demonstrations
 from policy_accel.envs.robosuite_env import Robosuite
+
+
+def pytest_collection_finish() -> None:
+    """Load Triton before anything is drawn: its LLVM crashes when that of Mesa's software EGL came first."""
+    if "torch" in sys.modules:
+        import torch._dynamo  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,9 @@ def lift() -> Iterator[Robosuite]:
 @pytest.fixture(scope="session")
 def recorded() -> Episodes:
     """Three episodes of the expert in Lift, generated with seed 5."""
-    return robosuite_demonstrations.generate(3, 5)
+    episodes = robosuite_demonstrations.generate(3, 5)
+    robosuite_demonstrations._environment.cache_clear()  # hundreds of megabytes for a next call
+    return episodes
 
 
 @pytest.fixture(scope="session")
