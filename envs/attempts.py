@@ -1,19 +1,38 @@
-"""Attempts of a scripted expert, played in order by one or several processes."""
+"""Attempts of a scripted expert: played in order by one or several processes, and those that succeed end to end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from policy_accel.data.episodes import Episodes
 from policy_accel.errors import UserError
+from policy_accel.memory import release_freed_memory
 
 Episode = TypeVar("Episode")
 FIRST_START_SEED = 2**31  # demonstrations start from seeds at or above it; evaluations use seeds below it
+RELEASE_BYTES = 64 * 2**20  # of episodes that are copied and freed before the system gets them back
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one run of an expert recorded.
+
+    Attributes:
+        arrays: key -> [T, ...], one row a step.
+        success: whether it ended as it should.
+        facts: JSON-able facts about it, as the seed of its start.
+    """
+
+    arrays: dict[str, np.ndarray]
+    success: bool
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def start_seed(seed: int, index: int) -> int:
@@ -53,6 +72,25 @@ def successful_episodes(
         if len(kept) == episodes:
             break
     return kept
+
+
+def end_to_end(attempts: Sequence[Attempt], source: str, metadata: dict[str, Any] | None = None) -> Episodes:
+    """The data set of some attempts; their arrays are taken out of them one by one, not to be in memory twice."""
+    first = next(iter(attempts[0].arrays))
+    ends = np.cumsum([len(attempt.arrays[first]) for attempt in attempts], dtype=np.int64)
+    arrays = {key: np.empty((ends[-1], *rows.shape[1:]), rows.dtype) for key, rows in attempts[0].arrays.items()}
+    freed = 0
+    for attempt, end in zip(attempts, ends, strict=True):
+        for key, rows in attempt.arrays.items():
+            arrays[key][end - len(rows) : end] = rows
+            freed += rows.nbytes
+        del rows
+        attempt.arrays.clear()
+        if freed >= RELEASE_BYTES:
+            release_freed_memory()
+            freed = 0
+    facts = tuple(attempt.facts for attempt in attempts)
+    return Episodes(arrays, ends, source, metadata or {}, facts if any(facts) else ())
 
 
 def _played(attempt: Callable[[int], Episode | None], episodes: int, workers: int) -> Iterator[Episode | None]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, partial
 
-import numpy as np
-
 from policy_accel.data.episodes import Episodes
 from policy_accel.errors import one_of
 
-from .attempts import start_seed, successful_episodes
+from .attempts import Attempt, end_to_end, start_seed, successful_episodes
 from .fetch import TASKS, Fetch
-from .fetch_expert import FetchEpisode, play_fetch
+from .fetch_expert import play_fetch
 from .planning import env_args
 
 
@@ -45,34 +43,15 @@ def generate(
         UserError: an unknown task; a number too small; a worker process that died.
     """
     one_of("task", task, TASKS)
-    played = successful_episodes(partial(_attempt, task, seed), episodes, seed, workers=workers, progress=progress)
-    kept = [episode for _, episode in played]
-    lengths = [len(episode.actions) for episode in kept]
-    ends = np.cumsum(lengths, dtype=np.int64)
-    done = np.zeros(ends[-1], dtype=bool)
-    done[ends - 1] = True
+    kept = successful_episodes(partial(_attempt, task, seed), episodes, seed, workers=workers, progress=progress)
     environment = env_args("policy_accel/Fetch-v0", task=task)
-    return Episodes(
-        arrays={
-            "observation": np.concatenate([episode.observations for episode in kept]),
-            "achieved_goal": np.concatenate([episode.achieved_goals for episode in kept]),
-            "desired_goal": np.repeat([episode.goal for episode in kept], lengths, axis=0),
-            "action": np.concatenate([episode.actions for episode in kept]),
-            "reward": np.concatenate([episode.rewards for episode in kept]),
-            "done": done,
-            "sim_state": np.concatenate([episode.states for episode in kept]),
-        },
-        episode_ends=ends,
-        source=f"scripted expert in Fetch {task}",
-        metadata={"env_args": environment, "fps": Fetch.metadata["render_fps"]},
-        episode_metadata=tuple({"seed": start} for start, _ in played),
-    )
+    metadata = {"env_args": environment, "fps": Fetch.metadata["render_fps"]}
+    return end_to_end(kept, f"scripted expert in Fetch {task}", metadata)
 
 
-def _attempt(task: str, seed: int, index: int) -> tuple[int, FetchEpisode] | None:
-    start = start_seed(seed, index)
-    episode = play_fetch(_environment(task), start)
-    return (start, episode) if episode.success else None
+def _attempt(task: str, seed: int, index: int) -> Attempt | None:
+    episode = play_fetch(_environment(task), start_seed(seed, index))
+    return episode if episode.success else None
 
 
 @cache

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from .attempts import Attempt
 from .fetch import Fetch
 
 STEPS = 100  # an attempt that takes longer has failed
@@ -17,24 +16,12 @@ NEAR = 0.042  # m from the goal, where the push ends
 STAY = (5, 11)  # steps after the success: from 5 to 10
 
 
-@dataclass(frozen=True)
-class FetchEpisode:
-    """L steps, the last 5 to 10 of them after the success; float32 except for the float64 states.
+def play_fetch(env: Fetch, seed: int) -> Attempt:
+    """Play from the environment's start for `seed`, which draws the expert's manner and disturbance too.
 
-    observations [L, 25], achieved_goals [L, 3], goal [3], actions [L, 4], rewards [L], states [L, D].
+    Returns:
+        The arrays of `fetch_demonstrations.generate`; the last 5 to 10 steps come after the success.
     """
-
-    observations: np.ndarray
-    achieved_goals: np.ndarray
-    goal: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    states: np.ndarray
-    success: bool
-
-
-def play_fetch(env: Fetch, seed: int) -> FetchEpisode:
-    """Play from the environment's start for `seed`, which draws the expert's manner and disturbance too."""
     generator = np.random.default_rng(seed)
     observation, _ = env.reset(seed=seed)
     goal = observation["desired_goal"]
@@ -56,8 +43,16 @@ def play_fetch(env: Fetch, seed: int) -> FetchEpisode:
         if remaining == 0:
             break
     observations, achieved, actions, states = (np.array(part) for part in zip(*rows, strict=True))
-    success = remaining == 0 and reward == 1
-    return FetchEpisode(observations, achieved, goal, actions, np.array(rewards, np.float32), states, success)
+    arrays = {
+        "observation": observations,
+        "achieved_goal": achieved,
+        "desired_goal": np.repeat(goal[None], len(rows), axis=0),
+        "action": actions,
+        "reward": np.array(rewards, np.float32),
+        "done": np.arange(len(rows)) == len(rows) - 1,
+        "sim_state": states,
+    }
+    return Attempt(arrays, remaining == 0 and reward == 1, {"seed": seed})
 
 
 class Carrier:

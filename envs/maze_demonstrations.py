@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, partial
 
-import numpy as np
-
 from policy_accel.data.episodes import Episodes
 
-from .attempts import start_seed, successful_episodes
-from .maze_expert import MazeEpisode, play_maze
+from .attempts import Attempt, end_to_end, start_seed, successful_episodes
+from .maze_expert import play_maze
 from .mazes import PointMaze, maze_map
 from .planning import env_args
 
@@ -43,37 +41,15 @@ def generate(
         UserError: an unknown maze; a number too small; a worker process that died.
     """
     maze_map(maze)
-    played = successful_episodes(partial(_attempt, maze, seed), episodes, seed, workers=workers, progress=progress)
-    kept = [episode for _, episode in played]
-    lengths = [len(episode.actions) for episode in kept]
-    ends = np.cumsum(lengths, dtype=np.int64)
+    kept = successful_episodes(partial(_attempt, maze, seed), episodes, seed, workers=workers, progress=progress)
     environment = env_args("policy_accel/PointMaze-v0", maze=maze)
-    observations = np.concatenate([episode.observations for episode in kept])
-    done = np.zeros(len(observations), dtype=bool)
-    done[ends - 1] = True
-    return Episodes(
-        arrays={
-            "observation": observations,
-            "achieved_goal": observations[:, :2].copy(),
-            "desired_goal": np.repeat([episode.goal for episode in kept], lengths, axis=0),
-            "action": np.concatenate([episode.actions for episode in kept]),
-            "reward": np.concatenate([episode.rewards for episode in kept]),
-            "done": done,
-        },
-        episode_ends=ends,
-        source=f"scripted expert in PointMaze {maze}",
-        metadata={
-            "env_args": environment,
-            "fps": PointMaze.metadata["render_fps"],
-        },
-        episode_metadata=tuple({"seed": start} for start, _ in played),
-    )
+    metadata = {"env_args": environment, "fps": PointMaze.metadata["render_fps"]}
+    return end_to_end(kept, f"scripted expert in PointMaze {maze}", metadata)
 
 
-def _attempt(maze: str, seed: int, index: int) -> tuple[int, MazeEpisode] | None:
-    start = start_seed(seed, index)
-    episode = play_maze(_environment(maze), start)
-    return (start, episode) if episode.success else None
+def _attempt(maze: str, seed: int, index: int) -> Attempt | None:
+    episode = play_maze(_environment(maze), start_seed(seed, index))
+    return episode if episode.success else None
 
 
 @cache

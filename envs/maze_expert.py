@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .attempts import Attempt
 from .mazes import PointMaze
 
 PERIOD = 0.01  # s of a control step
@@ -26,23 +26,13 @@ SETTLE = 40  # steps that the ball gets to arrive after the reference has
 ARRIVED = 0.15  # m
 
 
-@dataclass(frozen=True)
-class MazeEpisode:
-    """L steps to the goal and 10 to 15 more that stay there.
+def play_maze(env: PointMaze, seed: int) -> Attempt:
+    """Play from the environment's start for `seed`, which draws the expert's route, pace and disturbance too.
 
-    observations [L, 4], goal [2], actions [L, 2] float32; rewards [L] float32: 1 after an action within 0.45 m of the
-    goal. `success` says whether the ball came to rest at the goal.
+    Returns:
+        The arrays of `maze_demonstrations.generate`, the last 10 to 15 steps at the goal; a success when the ball came
+        to rest there.
     """
-
-    observations: np.ndarray
-    goal: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    success: bool
-
-
-def play_maze(env: PointMaze, seed: int) -> MazeEpisode:
-    """Play from the environment's start for `seed`, which draws the expert's route, pace and disturbance too."""
     generator = np.random.default_rng(seed)
     observation, _ = env.reset(seed=seed)
     goal = observation["desired_goal"]
@@ -70,7 +60,15 @@ def play_maze(env: PointMaze, seed: int) -> MazeEpisode:
             remaining -= 1
             if remaining == 0:
                 break
-    return MazeEpisode(np.array(observations), goal, np.array(actions), np.array(rewards, np.float32), remaining == 0)
+    arrays = {
+        "observation": np.array(observations),
+        "achieved_goal": np.array(observations)[:, :2],
+        "desired_goal": np.repeat(goal[None], len(actions), axis=0),
+        "action": np.array(actions),
+        "reward": np.array(rewards, np.float32),
+        "done": np.arange(len(actions)) == len(actions) - 1,
+    }
+    return Attempt(arrays, remaining == 0, {"seed": seed})
 
 
 def draw_route(maze: Any, start: np.ndarray, goal: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -9,11 +9,10 @@ import numpy as np
 
 from policy_accel.data.episodes import Episodes
 
-from .attempts import start_seed, successful_episodes
+from .attempts import Attempt, end_to_end, start_seed, successful_episodes
 from .pusht import PushT
 from .pusht_drawing import WINDOW
-from .pusht_expert import Episode, run_expert_episode
-from .pusht_keypoints import block_keypoints
+from .pusht_expert import run_expert_episode
 from .pusht_planner import GOAL_POSE, beyond_walls, pose_distance
 from .pusht_pushes import AGENT_RADIUS, outline_distance, to_block
 
@@ -42,17 +41,10 @@ def generate(
         UserError: `episodes` below 1, `seed` or `workers` below 0, or a worker process that died.
     """
     kept = successful_episodes(partial(_successful, seed), episodes, seed, workers=workers, progress=progress)
-    states = np.concatenate([episode.states for episode in kept])
-    arrays = {
-        "state": states,
-        "action": np.concatenate([episode.actions for episode in kept]),
-        "keypoint": block_keypoints(states[:, 2:5]).astype(np.float32),
-    }
-    ends = np.cumsum([len(episode.states) for episode in kept], dtype=np.int64)
-    return Episodes(arrays, ends, "scripted expert in Push-T")
+    return end_to_end(kept, "scripted expert in Push-T")
 
 
-def _successful(seed: int, index: int) -> Episode | None:
+def _successful(seed: int, index: int) -> Attempt | None:
     episode = play_attempt(seed, index)
     return episode if episode.success else None
 
@@ -79,6 +71,6 @@ def draw_demonstration_start(seed: int, index: int) -> np.ndarray:
             return np.array([*agent, *block[:2], block[2] % (2 * np.pi)], dtype=np.float32)
 
 
-def play_attempt(seed: int, index: int) -> Episode:
+def play_attempt(seed: int, index: int) -> Attempt:
     """The expert's episode from the start of the index-th attempt, successful or not."""
     return run_expert_episode(start_seed(seed, index), draw_demonstration_start(seed, index))

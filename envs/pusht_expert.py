@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from .attempts import Attempt
 from .pusht import PushT
+from .pusht_keypoints import block_keypoints
 from .pusht_planner import plan
 from .pusht_pushes import OUTLINE, to_window
 from .pusht_routes import BOUNDS
@@ -15,16 +15,6 @@ MAX_STEPS = 300
 LEAD_APPROACH, LEAD_PUSH = 30.0, 20.0  # px from the agent to its target: about 12 and 8 px a step
 AT_PUSH_START, AT_PUSH_END = 10.0, 2.0  # px from the beginning and the end of a push that count as there
 OVERSHOOT = 6.0  # px behind the end of a push that the agent aims at, so that it never slows to a stop
-
-
-@dataclass(frozen=True)
-class Episode:
-    """What one run of the expert recorded: states [T, 5] and actions [T, 2] float32, and its best coverage."""
-
-    states: np.ndarray
-    actions: np.ndarray
-    coverage: float
-    success: bool
 
 
 class PushTExpert:
@@ -70,20 +60,24 @@ class PushTExpert:
         return chosen is not None
 
 
-def run_expert_episode(seed: int, start: np.ndarray | None = None, env: PushT | None = None) -> Episode:
-    """Play one episode of at most MAX_STEPS from the environment's start for `seed`, or from a state [5]."""
+def run_expert_episode(seed: int, start: np.ndarray | None = None, env: PushT | None = None) -> Attempt:
+    """Play one episode of at most MAX_STEPS from the environment's start for `seed`, or from a state [5].
+
+    Returns:
+        The arrays of `pusht_demonstrations.generate`.
+    """
     env = env or PushT(render_mode=None)
-    state, info = env.reset(seed=seed, options=None if start is None else {"state": start})
+    state, _ = env.reset(seed=seed, options=None if start is None else {"state": start})
     expert = PushTExpert()
     states: list[np.ndarray] = []
     actions: list[np.ndarray] = []
-    coverage, success = info["coverage"], False
+    success = False
     while len(states) < MAX_STEPS and not success:
         states.append(state)
         actions.append(expert.act(state))
-        state, _, success, _, info = env.step(actions[-1])
-        coverage = max(coverage, info["coverage"])
-    return Episode(np.array(states), np.array(actions), coverage, success)
+        state, _, success, *_ = env.step(actions[-1])
+    keypoints = block_keypoints(np.array(states)[:, 2:5]).astype(np.float32)
+    return Attempt({"state": np.array(states), "action": np.array(actions), "keypoint": keypoints}, success)
 
 
 def _ahead(path: np.ndarray, agent: np.ndarray, lead: float) -> tuple[np.ndarray, np.ndarray]:

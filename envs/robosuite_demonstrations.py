@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -11,31 +11,12 @@ import numpy as np
 
 from policy_accel.data.episodes import Episodes
 from policy_accel.errors import one_of
-from policy_accel.memory import release_freed_memory
 
-from .attempts import start_seed, successful_episodes
+from .attempts import Attempt, end_to_end, start_seed, successful_episodes
 from .robosuite_env import Robosuite
 from .robosuite_experts import MAX_STEPS, Expert, read_scene
 
 VALID_EVERY = 10  # one episode in ten, from the second on, is in the filter "valid"
-RELEASE_BYTES = 64 * 2**20  # of episodes that are copied and freed before the system gets them back
-
-
-@dataclass(frozen=True)
-class RobosuiteEpisode:
-    """One run of an expert.
-
-    Attributes:
-        arrays: key -> [T, ...], the keys of `generate`.
-        model_file: the MuJoCo XML that the episode was played with.
-        seed: of the environment's start and of the expert.
-        success: whether it ended in success.
-    """
-
-    arrays: dict[str, np.ndarray]
-    model_file: str
-    seed: int
-    success: bool
 
 
 def generate(
@@ -77,28 +58,20 @@ def generate(
     one_of("robosuite task with an expert", task, MAX_STEPS)
     attempt = partial(_attempt, task, tuple(cameras), image_size, seed)
     kept = successful_episodes(attempt, episodes, seed, workers=workers, progress=progress)
-    episode_ends = np.cumsum([len(episode.arrays["action"]) for episode in kept], dtype=np.int64)
-    return Episodes(
-        arrays=_end_to_end([episode.arrays for episode in kept], episode_ends),
-        episode_ends=episode_ends,
-        source=f"scripted expert in robosuite's {task}",
-        metadata={
-            "env_args": _environment(task, tuple(cameras), image_size).env_args,
-            "fps": Robosuite.metadata["render_fps"],
-        },
-        episode_metadata=tuple(
-            {
-                "name": f"demo_{index}",
-                "filters": ["valid" if index % VALID_EVERY == 1 else "train"],
-                "model_file": episode.model_file,
-                "seed": episode.seed,
-            }
-            for index, episode in enumerate(kept)
-        ),
-    )
+    named = [
+        replace(episode, facts={"name": f"demo_{index}", "filters": [_filter(index)]} | episode.facts)
+        for index, episode in enumerate(kept)
+    ]
+    environment = _environment(task, tuple(cameras), image_size).env_args
+    metadata = {"env_args": environment, "fps": Robosuite.metadata["render_fps"]}
+    return end_to_end(named, f"scripted expert in robosuite's {task}", metadata)
 
 
-def play(environment: Robosuite, task: str, seed: int) -> RobosuiteEpisode:
+def _filter(index: int) -> str:
+    return "valid" if index % VALID_EVERY == 1 else "train"
+
+
+def play(environment: Robosuite, task: str, seed: int) -> Attempt:
     """One episode of the expert for `task` in an environment with relative actions; `seed` fixes all of it."""
     observation, info = environment.reset(seed=seed)
     expert = Expert(task, np.random.default_rng(seed))
@@ -118,28 +91,12 @@ def play(environment: Robosuite, task: str, seed: int) -> RobosuiteEpisode:
         }
         steps.append(step | before | after)
     arrays = {key: np.stack([step[key] for step in steps]) for key in steps[0]} if steps else {}
-    return RobosuiteEpisode(arrays, model_file, seed, success)
+    return Attempt(arrays, success, {"model_file": model_file, "seed": seed})
 
 
-def _attempt(task: str, cameras: tuple[str, ...], image_size: int, seed: int, index: int) -> RobosuiteEpisode | None:
+def _attempt(task: str, cameras: tuple[str, ...], image_size: int, seed: int, index: int) -> Attempt | None:
     episode = play(_environment(task, cameras, image_size), task, start_seed(seed, index))
     return episode if episode.success and episode.arrays else None
-
-
-def _end_to_end(parts: list[dict[str, np.ndarray]], episode_ends: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays of all episodes, taken out of `parts` one by one, so that frames are not in memory twice."""
-    joined = {key: np.empty((episode_ends[-1], *values.shape[1:]), values.dtype) for key, values in parts[0].items()}
-    freed = 0
-    for part, end in zip(parts, episode_ends, strict=True):
-        for key, values in part.items():
-            joined[key][end - len(values) : end] = values
-            freed += values.nbytes
-        del values
-        part.clear()
-        if freed >= RELEASE_BYTES:
-            release_freed_memory()
-            freed = 0
-    return joined
 
 
 @cache

@@ -88,12 +88,12 @@ def test_expert_reaches_every_goal_and_stays(maze, longest):
     episodes = [play_maze(env, seed) for seed in range(12)]
     for episode in episodes:
         assert episode.success
-        assert 10 < len(episode.actions) < longest
-        distances = np.linalg.norm(episode.observations[:, :2] - episode.goal, axis=1)
+        assert 10 < len(episode.arrays["action"]) < longest
+        distances = np.linalg.norm(episode.arrays["achieved_goal"] - episode.arrays["desired_goal"], axis=1)
         assert distances[-9:].max() < 0.15
-        np.testing.assert_array_equal(episode.rewards[:-1], distances[1:] <= 0.45)
-        assert np.abs(episode.actions).max() <= 1
-    assert len({len(episode.actions) for episode in episodes}) > 6
+        np.testing.assert_array_equal(episode.arrays["reward"][:-1], distances[1:] <= 0.45)
+        assert np.abs(episode.arrays["action"]).max() <= 1
+    assert len({len(episode.arrays["action"]) for episode in episodes}) > 6
 
 
 def test_episodes_replay_and_do_not_depend_on_workers():

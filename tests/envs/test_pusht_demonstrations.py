@@ -5,7 +5,7 @@ import pytest
 
 from policy_accel.data import read_episodes
 from policy_accel.envs import pusht_demonstrations
-from policy_accel.envs.attempts import start_seed
+from policy_accel.envs.attempts import Attempt, start_seed
 from policy_accel.envs.pusht import PushT
 from policy_accel.envs.pusht_demonstrations import draw_demonstration_start, generate
 from policy_accel.envs.pusht_expert import run_expert_episode
@@ -34,7 +34,8 @@ def test_failed_attempts_are_left_out(monkeypatch):
     def play(seed, index):
         played.append(index)
         episode = run_expert_episode(start_seed(seed, 0), start=[100, 100, 256, 262, np.pi / 4])
-        return type(episode)(episode.states + index, episode.actions, episode.coverage, index % 2 == 1)
+        arrays = episode.arrays | {"state": episode.arrays["state"] + index}
+        return Attempt(arrays, index % 2 == 1)
 
     monkeypatch.setattr(pusht_demonstrations, "play_attempt", play)
     made = generate(2, 0, workers=1)

@@ -225,7 +225,7 @@ class Plain:
 def recorded(index):
     arrays = {"action": np.ones((80, 7), np.float32), "agentview_image": np.full((80, 84, 84, 3), index, np.uint8)}
     # As it comes from a process that played it.
-    return pickle.loads(pickle.dumps(module.RobosuiteEpisode(arrays, "<mujoco/>" * 10_000, index, True)))
+    return pickle.loads(pickle.dumps(module.Attempt(arrays, True, {"model_file": "<mujoco/>" * 10_000, "seed": index})))
 
 def episodes(attempt, count, seed, **options):
     global before

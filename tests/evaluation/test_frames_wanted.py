@@ -126,7 +126,7 @@ def lifting():
     episode = play(environment, "lift", 4)
     environment.close()
     assert episode.success
-    return episode.seed, np.concatenate([episode.arrays["action"], np.zeros((7, 7), np.float32)])
+    return episode.facts["seed"], np.concatenate([episode.arrays["action"], np.zeros((7, 7), np.float32)])
 
 
 @pytest.fixture(scope="module")
