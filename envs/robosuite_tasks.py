@@ -75,7 +75,7 @@ def task_of_environment(env_name: str) -> RobosuiteTask | None:
     return next((task for task in TASKS.values() if task.env_name == env_name), None)
 
 
-_ARM = {
+ARM_CONTROLLER: dict[str, Any] = {
     "type": "OSC_POSE",
     "input_max": 1,
     "input_min": -1,
@@ -95,6 +95,7 @@ _ARM = {
     "ramp_ratio": 0.2,
     "gripper": {"type": "GRIP"},
 }
+"""The operational-space controller of an arm, in full."""
 
 
 def default_env_args(task: RobosuiteTask, version: str) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def default_env_args(task: RobosuiteTask, version: str) -> dict[str, Any]:
         "type": 1,
         "env_kwargs": {
             "robots": ["Panda"] * task.arms,
-            "controller_configs": {"type": "BASIC", "body_parts": {"right": deepcopy(_ARM)}},
+            "controller_configs": {"type": "BASIC", "body_parts": {"right": deepcopy(ARM_CONTROLLER)}},
             "control_freq": CONTROL_FREQUENCY,
             "lite_physics": False,
             "reward_shaping": False,

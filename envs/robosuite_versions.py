@@ -14,6 +14,8 @@ from typing import Any
 
 from policy_accel.errors import UserError
 
+from .robosuite_tasks import ARM_CONTROLLER
+
 ROBOSUITE_TYPE = 1
 """robomimic's number for robosuite among the types of environments (`robomimic/envs/env_base.py`)."""
 
@@ -89,27 +91,6 @@ def generation(recorded: str | None) -> str:
 
 _NEEDED = {"input_max", "input_min", "output_max", "output_min", "kp", "damping_ratio", "impedance_mode"}
 _TRANSLATED = {"damping": "damping_ratio", "damping_limits": "damping_ratio_limits"}
-_ARM_KEYS = {
-    "type",
-    "input_max",
-    "input_min",
-    "output_max",
-    "output_min",
-    "kp",
-    "damping_ratio",
-    "impedance_mode",
-    "kp_limits",
-    "damping_ratio_limits",
-    "position_limits",
-    "orientation_limits",
-    "uncouple_pos_ori",
-    "interpolation",
-    "ramp_ratio",
-    "control_delta",
-    "input_type",
-    "input_ref_frame",
-    "gripper",
-}
 
 
 def composite_controllers(configs: Any, robots: int, source: str) -> list[dict[str, Any]]:
@@ -150,7 +131,7 @@ def _composite(config: dict[str, Any], source: str) -> dict[str, Any]:
 def _translated_arm(config: dict[str, Any], source: str) -> dict[str, Any]:
     """An arm's controller of robosuite 1.4 as one of 1.5."""
     arm = {_TRANSLATED.get(key, key): value for key, value in config.items()}
-    unknown = sorted(set(arm) - _ARM_KEYS)
+    unknown = sorted(set(arm) - {*ARM_CONTROLLER, "control_delta"})
     missing = sorted(_NEEDED - set(arm))
     if missing:
         raise UserError(
@@ -165,14 +146,6 @@ def _translated_arm(config: dict[str, Any], source: str) -> dict[str, Any]:
             f"{source}: the controller of env_args ({', '.join(unknown + other)}) has no exact counterpart in "
             "robosuite 1.5; use demonstrations recorded there with OSC_POSE, fixed impedance and no interpolation."
         )
-    delta = arm.pop("control_delta", True)
-    for key, value in {"interpolation": None, "ramp_ratio": 0.2, "kp_limits": [0, 300]}.items():
-        arm.setdefault(key, value)  # of no effect without interpolation and with fixed impedance
-    arm.setdefault("damping_ratio_limits", [0, 10])
-    arm.setdefault("position_limits", None)
-    arm.setdefault("orientation_limits", None)
-    arm.setdefault("uncouple_pos_ori", True)
-    arm.setdefault("input_type", "delta" if delta else "absolute")
-    arm.setdefault("input_ref_frame", "world")
-    arm.setdefault("gripper", {"type": "GRIP"})
-    return arm
+    # What is left out is of no effect with fixed impedance and no interpolation, or is what robosuite 1.4 does.
+    input_type = "delta" if arm.pop("control_delta", True) else "absolute"
+    return deepcopy(ARM_CONTROLLER) | {"input_type": input_type} | arm
