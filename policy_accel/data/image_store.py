@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.data.formats.base import EpisodeReader, Feature
+from policy_accel.data.formats.streaming import pieces
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.files import explained
 from policy_accel.memory import free_memory
@@ -154,7 +155,7 @@ def read_image_store(
     size = steps * sum(int(np.prod(feature.shape)) for feature in features.values())
     if size <= share * free_memory(torch.device("cpu")):
         frames = {camera: np.empty((steps, *feature.shape), np.uint8) for camera, feature in features.items()}
-        for begin, piece in _pieces(reader, features):
+        for begin, piece in _frames(reader, features):
             for camera, values in piece.items():
                 frames[camera][begin : begin + len(values)] = values
         return ImageStore(frames)
@@ -163,7 +164,7 @@ def read_image_store(
         place.mkdir(parents=True, exist_ok=True)
         files = {camera: stack.enter_context(tempfile.TemporaryFile(dir=place)) for camera in features}
         # Written, not mapped and filled: on a full disk a write raises, and a mapping would end the process.
-        for _, piece in _pieces(reader, features):
+        for _, piece in _frames(reader, features):
             for camera, values in piece.items():
                 files[camera].write(values.data)
         mapped = {}
@@ -193,21 +194,15 @@ def _holds_frames(feature: Feature) -> bool:
     return len(feature.shape) == 3 and feature.shape[2] in CHANNELS and feature.dtype.kind in "uif"
 
 
-def _pieces(reader: EpisodeReader, features: Mapping[str, Feature]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def _frames(reader: EpisodeReader, features: Mapping[str, Feature]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Yield (first row, camera -> uint8 [n, H, W, C]) through the whole set."""
-    widest = max(int(np.prod(feature.shape)) * feature.dtype.itemsize for feature in features.values())
-    rows = max(1, _PIECE_BYTES // widest)
-    ends = [int(end) for end in reader.episode_ends]
-    progress = Progress("frames", ends[-1], unit="step")
+    progress = Progress("frames", int(reader.episode_ends[-1]), unit="step")
     try:
-        first = 0
-        for episode, end in enumerate(ends):
-            for start in range(0, end - first, rows):
-                stop = min(start + rows, end - first)
-                piece = reader.read(episode, list(features), start, stop)
-                yield first + start, {key: _bytes(piece[key], key, reader.source) for key in features}
-                progress.to(first + stop)
-            first = end
+        done = 0
+        for piece in pieces(reader, list(features), piece_bytes=_PIECE_BYTES, finite=False):
+            yield done, {key: _bytes(piece.values[key], key, reader.source) for key in features}
+            done += piece.rows
+            progress.to(done)
     finally:
         progress.close()
 

@@ -57,8 +57,8 @@ def read_cached(tree: Tree, layout: Layout, source: str, *, resolution: int | No
 
 def _key(tree: Tree, layout: Layout, resolution: int | None) -> str:
     digest = hashlib.sha256(f"{_VERSION} {tree.path.resolve()} {resolution}".encode())
-    for stamp in tree.stamps(layout.names):
-        digest.update(f"\n{stamp}".encode())
+    for name in layout.names:
+        digest.update(f"\n{tree.stamp(name)}".encode())
     return digest.hexdigest()[:32]
 
 
@@ -102,7 +102,7 @@ def _pictures(tree: Tree, layout: Layout, resolution: int | None) -> Plan:
     wanted = 1
 
     def size(name: str) -> tuple[int, int, int]:
-        return look(tree.head(name), f"{tree.path}/{name}")
+        return look(tree.open(name), f"{tree.path}/{name}")
 
     for begin, headers in _in_pieces("sizes", size, layout.names):
         for name, (channels, height, width) in zip(layout.names[begin:], headers, strict=False):

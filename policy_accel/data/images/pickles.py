@@ -15,28 +15,15 @@ import numpy as np
 from policy_accel.errors import UserError
 
 
-class _Kind:
-    """Stands for numpy.dtype: remembers its code, such as "u1"."""
+class _Record:
+    """Stands for an array, its class or its type: remembers what it was made of, and makes nothing."""
 
-    def __init__(self, code: Any, *_: Any) -> None:
-        self.code = _text(code)
-
-    def __setstate__(self, state: Any) -> None:
-        """Byte order and flags, none of which matters for bytes."""
-
-
-class _Array:
-    """Stands for an array under construction: shape, type and bytes come as its state."""
-
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *made_of: Any) -> None:
+        self.made_of = made_of
         self.state: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
-
-
-class _ArrayType:
-    """Stands for the class numpy.ndarray, which `_reconstruct` is given."""
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
@@ -47,10 +34,10 @@ def _encode(text: Any, encoding: Any) -> bytes:
 
 
 _KNOWN = {
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy", "ndarray"): _ArrayType,
-    ("numpy", "dtype"): _Kind,
+    ("numpy.core.multiarray", "_reconstruct"): _Record,
+    ("numpy._core.multiarray", "_reconstruct"): _Record,
+    ("numpy", "ndarray"): _Record,
+    ("numpy", "dtype"): _Record,
     ("_codecs", "encode"): _encode,
 }
 
@@ -98,10 +85,11 @@ def _plain(value: Any) -> Any:
         return _text(value)
     if isinstance(value, list):
         return [_text(item) if isinstance(item, bytes) else item for item in value]
-    if isinstance(value, _Array):
+    if isinstance(value, _Record):
         _, shape, kind, columns_first, content = value.state
-        if kind.code not in ("u1", "B") or columns_first:
-            raise pickle.UnpicklingError(f"an array of type {kind.code}")
+        code = _text(kind.made_of[0])
+        if code not in ("u1", "B") or columns_first:
+            raise pickle.UnpicklingError(f"an array of type {code}")
         return np.frombuffer(content, np.uint8).reshape(shape)
     return value
 

@@ -7,10 +7,11 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from policy_accel.errors import UserError
 from policy_accel.files import explain_os_error, explained
@@ -29,32 +30,27 @@ class NoTree(UserError):
     """A file that is no archive."""
 
 
-class Tree(Protocol):
+@dataclass(frozen=True)
+class Tree:
     """Files below a root.
 
     Attributes:
         path: the folder or archive.
         names: relative names with slashes, sorted; hidden files and what macOS adds are left out.
+        open: one file to be read, of which a folder reads only what is asked for; UserError when it cannot be read, or
+            the archive is damaged.
+        stamp: for a name a text that changes when the file does.
     """
 
     path: Path
     names: tuple[str, ...]
+    open: Callable[[str], BinaryIO]
+    stamp: Callable[[str], str]
 
     def read(self, name: str) -> bytes:
-        """Content of one file.
-
-        Raises:
-            UserError: it cannot be read, or the archive is damaged.
-        """
-        ...
-
-    def head(self, name: str) -> BinaryIO:
-        """One file opened to read its beginning, which is cheap in a folder; raises as `read` does."""
-        ...
-
-    def stamps(self, names: Collection[str]) -> Iterator[str]:
-        """For each name a text that changes when the file does."""
-        ...
+        """Content of one file; raises as `open` does."""
+        with explained(self.path / name, "read"), self.open(name) as file:
+            return file.read()
 
 
 @contextmanager
@@ -79,13 +75,13 @@ def open_tree(path: Path) -> Iterator[Tree]:
 
 def _open(path: Path, stack: ExitStack) -> Tree:
     if path.is_dir():
-        return _Folder(path)
+        return _folder(path)
     if zipfile.is_zipfile(path):
-        return _Zip(path, stack.enter_context(zipfile.ZipFile(path)))
+        return _zip(path, stack.enter_context(zipfile.ZipFile(path)))
     with path.open("rb") as file:
         start = file.read(262)
     if start[:2] == b"\x1f\x8b" or start[:3] == b"BZh" or start[:6] == b"\xfd7zXZ\x00" or start[257:] == b"ustar":
-        return _Tar(path)
+        return _tar(path)
     if start[:4] == b"PK\x03\x04":
         raise zipfile.BadZipFile("a ZIP without its end")
     raise NoTree(
@@ -93,80 +89,56 @@ def _open(path: Path, stack: ExitStack) -> Tree:
     )
 
 
-class _Folder:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        names = []
-        for folder, folders, files in os.walk(path, followlinks=True, onerror=_stop):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            inside = Path(folder).relative_to(path)
-            names += [(inside / name).as_posix() for name in files]
-        self.names = _visible(names)
+def _folder(path: Path) -> Tree:
+    names = []
+    for folder, folders, files in os.walk(path, followlinks=True, onerror=_stop):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(folder).relative_to(path)
+        names += [(inside / name).as_posix() for name in files]
 
-    def read(self, name: str) -> bytes:
-        with explained(self.path / name, "read"):
-            return (self.path / name).read_bytes()
+    def opened(name: str) -> BinaryIO:
+        with explained(path / name, "read"):
+            return (path / name).open("rb")
 
-    def head(self, name: str) -> BinaryIO:
-        with explained(self.path / name, "read"):
-            return (self.path / name).open("rb")
+    def stamp(name: str) -> str:
+        with explained(path / name, "read"):
+            found = (path / name).stat()
+        return f"{name} {found.st_size} {found.st_mtime_ns}"
 
-    def stamps(self, names: Collection[str]) -> Iterator[str]:
-        for name in names:
-            with explained(self.path / name, "read"):
-                found = (self.path / name).stat()
-            yield f"{name} {found.st_size} {found.st_mtime_ns}"
+    return Tree(path, _visible(names), opened, stamp)
 
 
-class _Zip:
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
-        self.path = path
-        self._archive = archive
-        self.names = _visible(archive.namelist())
-
-    def read(self, name: str) -> bytes:
+def _zip(path: Path, archive: zipfile.ZipFile) -> Tree:
+    def opened(name: str) -> BinaryIO:
         try:
-            return self._archive.read(name)
+            return io.BytesIO(archive.read(name))
         except _BROKEN as error:
             raise UserError(
-                f"{self.path}: {name} in it cannot be unpacked ({error}); copy or download the archive again."
+                f"{path}: {name} in it cannot be unpacked ({error}); copy or download the archive again."
             ) from error
 
-    def head(self, name: str) -> BinaryIO:
-        return io.BytesIO(self.read(name))
+    def stamp(name: str) -> str:
+        entry = archive.getinfo(name)
+        return f"{name} {entry.file_size} {entry.CRC}"
 
-    def stamps(self, names: Collection[str]) -> Iterator[str]:
-        for name in names:
-            entry = self._archive.getinfo(name)
-            yield f"{name} {entry.file_size} {entry.CRC}"
+    return Tree(path, _visible(archive.namelist()), opened, stamp)
 
 
-class _Tar:
+def _tar(path: Path) -> Tree:
     """A tar archive has no table of contents: it is read once from beginning to end, the files stay in memory."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._files: dict[str, bytes] = {}
-        with tarfile.open(path) as archive:
-            unpacked = 0
-            for member in archive:
-                unpacked += member.size
-                if unpacked > MOST_UNPACKED:
-                    raise UserError(f"{path}: is larger than {MOST_UNPACKED} bytes; unpack it and give the folder.")
-                content = archive.extractfile(member) if member.isfile() else None
-                if content is not None:
-                    self._files[member.name.removeprefix("./")] = content.read()
-        self.names = _visible(self._files)
-
-    def read(self, name: str) -> bytes:
-        return self._files[name]
-
-    def head(self, name: str) -> BinaryIO:
-        return io.BytesIO(self.read(name))
-
-    def stamps(self, names: Collection[str]) -> Iterator[str]:
-        for name in names:
-            yield f"{name} {zlib.crc32(self._files[name])}"
+    files: dict[str, bytes] = {}
+    with tarfile.open(path) as archive:
+        unpacked = 0
+        for member in archive:
+            unpacked += member.size
+            if unpacked > MOST_UNPACKED:
+                raise UserError(f"{path}: is larger than {MOST_UNPACKED} bytes; unpack it and give the folder.")
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is not None:
+                files[member.name.removeprefix("./")] = content.read()
+    return Tree(
+        path, _visible(files), lambda name: io.BytesIO(files[name]), lambda name: f"{name} {zlib.crc32(files[name])}"
+    )
 
 
 def _visible(names: Collection[str]) -> tuple[str, ...]:
