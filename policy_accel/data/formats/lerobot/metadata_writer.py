@@ -31,35 +31,6 @@ from policy_accel.data.formats.lerobot.statistics import Statistics, merge
 
 CHUNKS_SIZE = 1000
 _EPISODES_A_GROUP = 100
-_COUNTS = ("total_episodes", "total_frames", "total_tasks")
-_PATHS = ("data_path", "video_path")
-_INFO_FIELDS = {
-    "v2.1": (
-        "codebase_version",
-        "robot_type",
-        *_COUNTS,
-        "total_videos",
-        "total_chunks",
-        "chunks_size",
-        "fps",
-        "splits",
-        *_PATHS,
-        "features",
-    ),
-    "v3.0": (
-        "codebase_version",
-        "fps",
-        "features",
-        *_COUNTS,
-        "chunks_size",
-        "data_files_size_in_mb",
-        "video_files_size_in_mb",
-        *_PATHS,
-        "robot_type",
-        "splits",
-    ),
-}
-"""Fields of info.json in LeRobot's order."""
 
 
 class MetadataWriter:
@@ -107,17 +78,14 @@ class MetadataWriter:
         self._episodes_added += 1
         self._steps += length
         row = {"episode_index": episode, "tasks": tasks, "length": length}
-        listed = {name: {level: value.tolist() for level, value in of.items()} for name, of in statistics.items()}
         if self._lines is not None:
             _line(self._lines, facts)
         if self._version == V21:
             _line(self._episodes, row)
-            _line(self._episode_statistics, {"episode_index": episode, "stats": listed})
+            _line(self._episode_statistics, {"episode_index": episode, "stats": statistics})
             return
-        flat = {f"stats/{name}/{level}": value for name, of in listed.items() for level, value in of.items()}
-        self._rows.append(
-            row | places | flat | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0},
-        )
+        flat = {f"stats/{name}/{level}": v.tolist() for name, of in statistics.items() for level, v in of.items()}
+        self._rows.append(row | places | flat | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
         self._statistics = merge(self._statistics, statistics)
         if len(self._rows) == _EPISODES_A_GROUP:
             self._flush()
@@ -142,9 +110,8 @@ class MetadataWriter:
                     _line(file, {"task_index": number, "task": task})
         else:
             self._flush()
-            pq.write_table(task_table(tasks), self._root / TASKS_TABLE)
-            listed = {name: {level: v.tolist() for level, v in of.items()} for name, of in self._statistics.items()}
-            write_json(self._root / STATISTICS, listed)
+            pq.write_table(_task_table(tasks), self._root / TASKS_TABLE)
+            _write_json(self._root / STATISTICS, self._statistics)
 
     def write_info(
         self,
@@ -155,7 +122,7 @@ class MetadataWriter:
         recorded: dict[str, Any],
         own: dict[str, Any],
     ) -> None:
-        """Write info.json for what was added, the fields in LeRobot's order.
+        """Write info.json for what was added.
 
         Args:
             fps: frames per second.
@@ -164,24 +131,25 @@ class MetadataWriter:
             recorded: what a set that came from LeRobot says: robot_type, splits.
             own: what this package needs to read the set back as it was.
         """
-        fields = {
+        info = {
             "codebase_version": self._version,
-            "fps": int(fps) if float(fps).is_integer() else fps,
-            "features": {column.name: _feature(column, videos.get(column.name)) for column in columns},
+            "robot_type": recorded.get("robot_type"),
             "total_episodes": self._episodes_added,
             "total_frames": self._steps,
             "total_tasks": self._tasks,
-            "total_videos": self._episodes_added * len(videos),
-            "total_chunks": -(-self._episodes_added // CHUNKS_SIZE),
             "chunks_size": CHUNKS_SIZE,
-            "data_files_size_in_mb": 100,
-            "video_files_size_in_mb": 200,
+            "fps": int(fps) if float(fps).is_integer() else fps,
+            "splits": _splits(recorded.get("splits"), self._episodes_added),
             "data_path": DATA_PATHS[self._version],
             "video_path": VIDEO_PATHS[self._version] if videos else None,
-            "robot_type": recorded.get("robot_type"),
-            "splits": _splits(recorded.get("splits"), self._episodes_added),
+            "features": {column.name: _feature(column, videos.get(column.name)) for column in columns},
         }
-        write_json(self._root / INFO, {name: fields[name] for name in _INFO_FIELDS[self._version]} | {OWN: own})
+        if self._version == V21:
+            info["total_videos"] = self._episodes_added * len(videos)
+            info["total_chunks"] = -(-self._episodes_added // CHUNKS_SIZE)
+        else:
+            info |= {"data_files_size_in_mb": 100, "video_files_size_in_mb": 200}
+        _write_json(self._root / INFO, info | {OWN: own})
 
     def close(self) -> None:
         """Close the files."""
@@ -191,12 +159,13 @@ class MetadataWriter:
 
 
 def _line(file: Any, value: dict[str, Any]) -> None:
-    file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    file.write(json.dumps(value, ensure_ascii=False, default=np.ndarray.tolist) + "\n")
 
 
-def write_json(path: Path, value: Any) -> None:
+def _write_json(path: Path, value: Any) -> None:
     """Write JSON as LeRobot does: four spaces, letters as they are."""
-    path.write_text(json.dumps(value, indent=4, ensure_ascii=False), encoding="utf-8")
+    text = json.dumps(value, indent=4, ensure_ascii=False, default=np.ndarray.tolist)
+    path.write_text(text, encoding="utf-8")
 
 
 def _kind(value: Any) -> pa.DataType:
@@ -205,7 +174,7 @@ def _kind(value: Any) -> pa.DataType:
     return {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}[type(value)]
 
 
-def task_table(tasks: list[str]) -> pa.Table:
+def _task_table(tasks: list[str]) -> pa.Table:
     """The tasks of v3.0 as pandas stores a table whose index are the words: columns `task_index` and `task`."""
     words = {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object", "metadata": None}
     number = {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64"}

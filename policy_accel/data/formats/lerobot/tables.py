@@ -25,6 +25,7 @@ from policy_accel.files import explain_os_error
 
 _BATCH_ROWS, _BATCH_PICTURES = 4096, 32
 _OPEN_CURSORS = 4
+_LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -70,7 +71,11 @@ def to_array(column: pa.Array, wanted: Column, where: str) -> np.ndarray:
             raise UserError(f"{where}: column '{wanted.name}' has empty values; record them or leave the episode out.")
         if isinstance(values, pa.ExtensionArray):
             values = values.storage
-        elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or _is_fixed(values.type):
+        elif (
+            pa.types.is_list(values.type)
+            or pa.types.is_large_list(values.type)
+            or pa.types.is_fixed_size_list(values.type)
+        ):
             values = values.flatten()
         else:
             break
@@ -82,10 +87,6 @@ def to_array(column: pa.Array, wanted: Column, where: str) -> np.ndarray:
         )
     array: np.ndarray = values.to_numpy(zero_copy_only=False).astype(wanted.feature.dtype, copy=False).reshape(shape)
     return array
-
-
-def _is_fixed(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_fixed_size_list(kind))
 
 
 def _pictures(column: pa.Array, wanted: Column, where: str) -> np.ndarray:

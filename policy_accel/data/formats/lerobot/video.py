@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from policy_accel.data.formats.lerobot.layout import Column
 from policy_accel.errors import UserError
 from policy_accel.files import explain_os_error
 
@@ -126,10 +127,8 @@ class FrameWriter:
 
     Args:
         path: the file.
-        camera: name, for messages.
+        camera: its column.
         fps: frames per second.
-        height: of a frame.
-        width: of a frame.
         lossless: whether every bit comes back.
 
     Attributes:
@@ -139,10 +138,11 @@ class FrameWriter:
         UserError: an odd height or width, which yuv420p cannot have.
     """
 
-    def __init__(self, path: Path, camera: str, fps: float, height: int, width: int, *, lossless: bool) -> None:
+    def __init__(self, path: Path, camera: Column, fps: float, *, lossless: bool) -> None:
+        height, width = camera.feature.shape[:2]
         if not lossless and (height % 2 or width % 2):
             raise UserError(
-                f"{camera}: frames of {height}x{width} pixels cannot be h264 with halved colour, which "
+                f"{camera.name}: frames of {height}x{width} pixels cannot be h264 with halved colour, which "
                 "needs even sizes; write them lossless or as png."
             )
         self.bytes = self._count = 0
@@ -156,13 +156,13 @@ class FrameWriter:
         self._stream.pix_fmt = "rgb24" if lossless else "yuv420p"
         self._stream.height, self._stream.width = height, width
 
-    def write(self, frames: np.ndarray, *, episode_start: bool) -> None:
-        """Append uint8 [n, H, W, 3]; the first one is a key frame when an episode starts there."""
+    def write(self, frames: np.ndarray, start: int) -> None:
+        """Append uint8 [n, H, W, 3], of which the first is step `start` of its episode, at 0 a key frame."""
         for row, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts = self._count
             frame.time_base = 1 / self._stream.codec_context.framerate
-            if row == 0 and episode_start:
+            if row == 0 and start == 0:
                 frame.pict_type = PictureType.I
             self._count += 1
             self._mux(self._stream.encode(frame))

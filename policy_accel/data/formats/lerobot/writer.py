@@ -12,7 +12,7 @@ from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.formats.lerobot.layout import DERIVED, V21, V30, VIDEO_PATHS, Column
 from policy_accel.data.formats.lerobot.metadata_writer import MetadataWriter
 from policy_accel.data.formats.lerobot.names import recorded_features, to_names
-from policy_accel.data.formats.lerobot.sinks import TableSink, VideoSink
+from policy_accel.data.formats.lerobot.sinks import table_sink, video_sink
 from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics
 from policy_accel.data.formats.lerobot.video import require_av, video_facts
 from policy_accel.data.formats.streaming import OnProgress, pieces
@@ -28,14 +28,8 @@ _MAX_AXES = 5
 def write(
     path: Path, reader: EpisodeReader, *, version: str, fps: float | None, images: str, progress: OnProgress | None
 ) -> None:
-    """Write a LeRobot data set; what LeRobot has no place for goes into a field "policy_accel" of info.json and into
+    """`write_lerobot`; what LeRobot has no place for goes into a field "policy_accel" of info.json and into
     meta/policy_accel_episodes.jsonl, which other readers do not look at, so that reading it gives back the same.
-
-    The arguments are those of `write_lerobot`.
-
-    Raises:
-        UserError: `path` exists, an unknown version or images, an fps not above 0, a key of more than five axes,
-            a task_index without a task, odd sizes with h264, av not installed, a full disk.
     """
     one_of("LeRobot version", version, (V21, V30))
     one_of("images", images, IMAGES)
@@ -85,9 +79,9 @@ class _Writer:
             require_av(f"{reader.source}: writing videos")
         self._keep_lines = any(reader.episode_metadata(episode) for episode in range(len(reader.episode_ends)))
         self._meta = MetadataWriter(root, version, keep_lines=self._keep_lines)
-        self._table = TableSink(root, version, [column for column in self._columns if column.dtype != "video"])
+        self._table = table_sink(root, version, [column for column in self._columns if column.dtype != "video"])
         self._videos = {
-            column.name: VideoSink(root, version, column, self._fps, lossless=images == "lossless")
+            column.name: video_sink(root, version, column, self._fps, lossless=images == "lossless")
             for column in self._cameras
         }
 
@@ -130,9 +124,9 @@ class _Writer:
             derived = self._derived(episode, index, start, rows, self._tasks[tasks[0]])
             named = derived | {self._names[key]: part for key, part in values.items()}
             seen.update(np.unique(named["task_index"]).tolist())
-            self._table.write(named, start)
+            self._table.write(named, start, rows)
             for name, video in self._videos.items():
-                video.write(named[name], start)
+                video.write(named[name], start, rows)
             statistics.add(named, start)
             if progress is not None:
                 progress(index + start + rows, int(self._reader.episode_ends[-1]))
