@@ -70,21 +70,6 @@ def matrix_to_quaternion(matrix: Tensor) -> Tensor:
     return torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
 
 
-def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
-    """Axis times angle [..., 3] -> rotation matrix [..., 3, 3]."""
-    return quaternion_to_matrix(axis_angle_to_quaternion(axis_angle))
-
-
-def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
-    """Rotation matrix [..., 3, 3] -> axis times angle [..., 3], the angle in [0, pi]."""
-    return quaternion_to_axis_angle(matrix_to_quaternion(matrix))
-
-
-def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
-    """Rotation matrix [..., 3, 3] -> its first two rows [..., 6]."""
-    return matrix[..., :2, :].flatten(-2)
-
-
 def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
     """Any two independent rows [..., 6] -> rotation matrix [..., 3, 3] by Gram-Schmidt (Zhou et al., section B).
 
@@ -99,12 +84,13 @@ def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
 
 def axis_angle_to_rotation_6d(axis_angle: Tensor) -> Tensor:
     """Axis times angle [..., 3] -> 6-D form [..., 6]."""
-    return matrix_to_rotation_6d(axis_angle_to_matrix(axis_angle))
+    matrix = quaternion_to_matrix(axis_angle_to_quaternion(axis_angle))
+    return matrix[..., :2, :].flatten(-2)
 
 
 def rotation_6d_to_axis_angle(rotation_6d: Tensor) -> Tensor:
     """6-D form [..., 6] -> axis times angle [..., 3], the angle in [0, pi]."""
-    return matrix_to_axis_angle(rotation_6d_to_matrix(rotation_6d))
+    return quaternion_to_axis_angle(matrix_to_quaternion(rotation_6d_to_matrix(rotation_6d)))
 
 
 def abs_action_to_6d(actions: Tensor) -> Tensor:

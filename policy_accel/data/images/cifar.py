@@ -37,33 +37,12 @@ class _Layout:
     label_bytes: int = 0
 
 
+_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+_BINARY_BATCHES = tuple(f"{name}.bin" for name in _BATCHES)
 _LAYOUTS = (
-    _Layout(
-        "CIFAR-10 (Python version)",
-        tuple(f"data_batch_{number}" for number in range(1, 6)),
-        "test_batch",
-        10,
-        "batches.meta",
-        label_key="labels",
-        names_key="label_names",
-    ),
-    _Layout(
-        "CIFAR-100 (Python version)",
-        ("train",),
-        "test",
-        100,
-        "meta",
-        label_key="fine_labels",
-        names_key="fine_label_names",
-    ),
-    _Layout(
-        "CIFAR-10 (binary version)",
-        tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
-        "test_batch.bin",
-        10,
-        "batches.meta.txt",
-        label_bytes=1,
-    ),
+    _Layout("CIFAR-10 (Python version)", _BATCHES, "test_batch", 10, "batches.meta", "labels", "label_names"),
+    _Layout("CIFAR-100 (Python version)", ("train",), "test", 100, "meta", "fine_labels", "fine_label_names"),
+    _Layout("CIFAR-10 (binary version)", _BINARY_BATCHES, "test_batch.bin", 10, "batches.meta.txt", label_bytes=1),
     _Layout("CIFAR-100 (binary version)", ("train.bin",), "test.bin", 100, "fine_label_names.txt", label_bytes=2),
 )
 

@@ -17,18 +17,6 @@ from policy_accel.errors import UserError
 
 Floats = NDArray[np.float64]
 
-DENSITIES = {
-    "circle": 0.22,
-    "square": 0.18,
-    "triangle": 0.16,
-    "ring": 0.14,
-    "cross": 0.11,
-    "star": 0.08,
-    "crescent": 0.06,
-    "bar": 0.05,
-}
-"""Probability of each class; its order is that of the labels."""
-
 SMALLEST = 16  # pixels; below, a star is no longer told from a circle
 MARGIN = 1.0  # pixels around every shape that are background alone
 RADIUS = (0.3, 0.42)  # radius of the circle around a shape, as a share of the picture's size
@@ -45,7 +33,7 @@ _PIECE = 1024  # pictures drawn together
 
 def class_densities() -> np.ndarray:
     """Probability of each class, float64 [8], in the order of the labels."""
-    return np.array(list(DENSITIES.values()))
+    return np.array([density for density, _ in SHAPES.values()])
 
 
 def make_shapes(
@@ -76,7 +64,7 @@ def make_shapes(
     for begin in range(0, count, _PIECE):
         rows = slice(begin, begin + _PIECE)
         images[rows] = _draw(uniform[rows, 1:], labels[rows], size)
-    return ImageSet(images, labels, tuple(DENSITIES), f"shapes (seed {seed}, {size} x {size})")
+    return ImageSet(images, labels, tuple(SHAPES), f"shapes (seed {seed}, {size} x {size})")
 
 
 def _draw(uniform: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
@@ -93,7 +81,7 @@ def _draw(uniform: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
     along, across = (cosine * x + sine * y) / scale, (cosine * y - sine * x) / scale
     outside = np.hypot(along, across) - 1  # the distance to a sharp tip is too small beyond it
     coverage = np.empty_like(along)
-    for label, distance in enumerate(_DISTANCES.values()):
+    for label, (_, distance) in enumerate(SHAPES.values()):
         rows = labels == label
         inside = np.maximum(distance(along[rows], across[rows]), outside[rows])
         coverage[rows] = np.clip(0.5 - scale[rows] * inside, 0, 1)
@@ -161,14 +149,15 @@ def _box(x: Floats, y: Floats, half_width: float, half_height: float) -> Floats:
     return np.maximum(np.abs(x) - half_width, np.abs(y) - half_height)
 
 
-_DISTANCES: dict[str, Distance] = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "ring": _ring,
-    "cross": _cross,
-    "star": _star,
-    "crescent": _crescent,
-    "bar": _bar,
+SHAPES: dict[str, tuple[float, Distance]] = {
+    "circle": (0.22, _circle),
+    "square": (0.18, _square),
+    "triangle": (0.16, _triangle),
+    "ring": (0.14, _ring),
+    "cross": (0.11, _cross),
+    "star": (0.08, _star),
+    "crescent": (0.06, _crescent),
+    "bar": (0.05, _bar),
 }
-"""Signed distance of a point (x, y) to each shape inside the unit circle (negative inside), exact up to corners."""
+"""Name of each class -> its probability, and the signed distance of a point (x, y) to the shape inside the unit circle
+(negative inside), exact up to corners; their order is that of the labels."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from policy_accel.data.images import class_densities, make_shapes, read_images
-from policy_accel.data.images.shapes import CONTRAST, DENSITIES, GRADIENT, MARGIN, RADIUS, TILT
+from policy_accel.data.images.shapes import CONTRAST, GRADIENT, MARGIN, RADIUS, SHAPES, TILT
 from policy_accel.errors import UserError
 
 
@@ -31,7 +31,7 @@ def areas():
 def test_densities_are_probabilities_and_unequal():
     densities = class_densities()
     assert densities.sum() == pytest.approx(1)
-    assert len(set(densities)) == len(DENSITIES) == 8
+    assert len(set(densities)) == len(SHAPES) == 8
 
 
 def test_shares_agree_with_the_densities():
@@ -41,7 +41,7 @@ def test_shares_agree_with_the_densities():
     expected = count * class_densities()
     chi_square = ((counts - expected) ** 2 / expected).sum()
     assert chi_square < 24.3  # the 99.9 % quantile at 7 degrees of freedom
-    assert found.classes == tuple(DENSITIES)
+    assert found.classes == tuple(SHAPES)
     assert found.images.shape == (count, 3, 16, 16)
 
 
@@ -56,7 +56,7 @@ def test_reproducible_and_a_prefix_of_more():
 @pytest.mark.parametrize("label", range(8))
 def test_area_of_the_shape(label):
     """Coverage, measured on a large picture against the border's colour, has the area of elementary geometry."""
-    name, size = list(DENSITIES)[label], 96
+    name, size = list(SHAPES)[label], 96
     picture = make_shapes(6, size=size, seed=1, labels=np.full(6, label)).images.astype(float)
     along_x = np.linspace(0, 1, size)[None, None, None, :]
     background = picture[:, :, :1, :1] * 0 + _background(picture, along_x)
@@ -94,7 +94,7 @@ def test_shapes_stand_out_by_brightness():
 
 def test_shapes_are_tilted_evenly_to_both_sides():
     """The long axis of bars, from their second moments, is spread evenly over 15 degrees on both sides of upright."""
-    images = make_shapes(400, seed=4, labels=np.full(400, list(DENSITIES).index("bar"))).images.astype(float)
+    images = make_shapes(400, seed=4, labels=np.full(400, list(SHAPES).index("bar"))).images.astype(float)
     weight = np.abs(images - _background(images, np.linspace(0, 1, 24)[None, None, None, :])).sum(axis=1)
     weight /= weight.sum(axis=(1, 2), keepdims=True)
     y, x = np.mgrid[:24, :24]
