@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from gymnasium import spaces
 
 from policy_accel.errors import UserError, one_of
 
@@ -61,10 +60,6 @@ class AdroitDoor(PlanningEnv):
 
         self.start = one_of("start", start, STARTS)
         super().__init__(quiet_make(AdroitHandDoorEnv, render_mode=render_mode), render_camera)
-
-    def make_space(self, simulated: spaces.Space[Any]) -> spaces.Dict:
-        """See `PlanningEnv`."""
-        return super().make_space(spaces.Dict({"observation": simulated}))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

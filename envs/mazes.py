@@ -7,7 +7,6 @@ in Janner et al. 2022 (arXiv:2205.09991).
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,17 +31,23 @@ def maze_map(maze: str) -> list[list[int | str]]:
 
 
 class MazeEnv(GoalEnv):
-    """What both mazes share; a seed draws a goal cell, another start cell, and an offset in each."""
+    """What both mazes share; a seed draws a goal cell, another start cell, and an offset in each.
+
+    Args:
+        simulator: of gymnasium-robotics.
+        body: its MuJoCo environment of the body in the maze.
+        goal: see `GoalEnv`.
+        render_camera: see `PlanningEnv`.
+    """
+
+    def __init__(self, simulator: Any, body: Any, goal: Any = None, render_camera: str | None = None) -> None:
+        self.body = body
+        super().__init__(simulator, goal, render_camera)
 
     @property
     def maze(self) -> Any:
         """gymnasium-robotics' description: `maze_map`, `cell_rowcol_to_xy`, `cell_xy_to_rowcol`."""
         return self.simulator.maze
-
-    @property
-    @abstractmethod
-    def body(self) -> Any:
-        """The MuJoCo environment of the body in the maze."""
 
     @property
     def renderer(self) -> Any:
@@ -103,12 +108,8 @@ class PointMaze(MazeEnv):
     def __init__(self, maze: str = "medium", goal: Any = None, render_mode: str | None = None) -> None:
         from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
 
-        super().__init__(_make(PointMazeEnv, maze, render_mode), goal)
-
-    @property
-    def body(self) -> Any:
-        """See `MazeEnv`."""
-        return self.simulator.point_env
+        simulator = _make(PointMazeEnv, maze, render_mode)
+        super().__init__(simulator, simulator.point_env, goal)
 
     def observe(self) -> Mapping[str, np.ndarray]:
         """See `GoalEnv`."""
@@ -137,12 +138,8 @@ class AntMaze(MazeEnv):
     ) -> None:
         from gymnasium_robotics.envs.maze.ant_maze_v4 import AntMazeEnv
 
-        super().__init__(_make(AntMazeEnv, maze, render_mode), goal, render_camera)
-
-    @property
-    def body(self) -> Any:
-        """See `MazeEnv`."""
-        return self.simulator.ant_env
+        simulator = _make(AntMazeEnv, maze, render_mode)
+        super().__init__(simulator, simulator.ant_env, goal, render_camera)
 
     def observe(self) -> Mapping[str, np.ndarray]:
         """See `GoalEnv`."""

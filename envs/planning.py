@@ -16,13 +16,13 @@ from gymnasium import spaces
 
 from policy_accel.errors import UserError, did_you_mean
 
-from .rendering import import_errors, rendering_errors, set_up_rendering
+from .rendering import opengl_errors, set_up_rendering
 
 LAST_MUJOCO = (3, 10)
 
 try:
     with (
-        import_errors(),
+        opengl_errors("MuJoCo cannot be imported", ImportError),
         open(os.devnull, "w") as nowhere,
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
@@ -60,17 +60,15 @@ class PlanningEnv(gymnasium.Env):
 
     def __init__(self, simulator: Any, render_camera: str | None = None) -> None:
         self.simulator = simulator
-        self.observation_space: spaces.Dict = self.make_space(simulator.observation_space)
+        observed = simulator.observation_space
+        named = observed if isinstance(observed, spaces.Dict) else spaces.Dict({"observation": observed})
+        self.observation_space: spaces.Dict = as_float32_space(named)
         self.action_space = self.simulator.action_space
         self.render_mode = self.simulator.render_mode
         if self.render_mode is not None:
             set_up_rendering()
         if render_camera is not None:
             self.renderer.camera_id = camera_number(self.simulator.model, render_camera)
-
-    def make_space(self, simulated: spaces.Space[Any]) -> spaces.Dict:
-        """The observation space, from that of the simulator."""
-        return as_float32_space(simulated)
 
     @property
     def renderer(self) -> Any:
@@ -83,7 +81,7 @@ class PlanningEnv(gymnasium.Env):
             return None
         model, data = self.simulator.model, self.simulator.data
         before = copy(data)  # some simulators compute positions and forces anew to draw, and go on from them
-        with rendering_errors(type(self).__name__):
+        with opengl_errors(f"{type(self).__name__} cannot be drawn"):
             picture: np.ndarray = self.simulator.render()
         mujoco.mj_copyData(data, model, before)
         return picture

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .pusht_pushes import to_window
+
 BLOCK_KEYPOINTS = np.array(
     (
         (9.2697865, 90.0409737),
@@ -29,10 +31,7 @@ def block_keypoints(block_pose: np.ndarray) -> np.ndarray:
     block_pose [..., 3]: x, y in px (the body's position, not its centre of gravity) and angle in radians.
     Returns [..., 9, 2].
     """
-    pose = np.asarray(block_pose, dtype=np.float64)
-    cos, sin = np.cos(pose[..., 2, None]), np.sin(pose[..., 2, None])
-    x, y = BLOCK_KEYPOINTS[:, 0], BLOCK_KEYPOINTS[:, 1]
-    return np.stack((pose[..., 0, None] + cos * x - sin * y, pose[..., 1, None] + sin * x + cos * y), axis=-1)
+    return to_window(BLOCK_KEYPOINTS, np.asarray(block_pose, dtype=np.float64)[..., None, :])
 
 
 def keypoint_observation(state: np.ndarray) -> np.ndarray:

@@ -33,17 +33,17 @@ def ways_between(open_corners: tuple[bool, ...]) -> Floats:
 
     open_corners [6]: which WAYPOINTS the agent may use, the others being behind a wall.
     """
-    leaves, to_corners, between, to_starts, ways = _free_between()
+    to_corners, between, to_starts, ways = _free_between()
     inner = np.flatnonzero(open_corners)
     between = _shortest(between[np.ix_(inner, inner)])[0]
     around = (to_corners[:, inner, None] + between).min(1, initial=np.inf)
     shortest: Floats = np.minimum(ways, (around[:, :, None] + to_starts[inner]).min(1, initial=np.inf))
-    return leaves[:, None] + shortest
+    return CLEARANCE - AGENT_RADIUS + shortest  # it backs off first
 
 
 @cache
 def _free_between() -> tuple[Floats, ...]:
-    """Lengths of backing off from each ARC_CELL, and of the straight ways among these places, corners and pushes."""
+    """Lengths of the straight ways among the places beside each ARC_CELL, corners and pushes."""
     edges = np.roll(OUTLINE, -1, axis=0) - OUTLINE
     lengths = np.linalg.norm(edges, axis=1)
     ends = np.cumsum(lengths)
@@ -55,7 +55,6 @@ def _free_between() -> tuple[Floats, ...]:
         places.append(touch + CLEARANCE * np.array([tangent[1], -tangent[0]]))
     leaves, starts = np.array(places), push_library().starts
     return (
-        np.full(len(leaves), CLEARANCE - AGENT_RADIUS),
         _free_lengths(leaves, WAYPOINTS),
         _free_lengths(WAYPOINTS, WAYPOINTS),
         _free_lengths(WAYPOINTS, starts),

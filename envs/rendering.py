@@ -45,39 +45,26 @@ def set_up_rendering() -> str:
 
 
 @contextmanager
-def rendering_errors(what: str) -> Iterator[None]:
-    """Turn the failure to make an OpenGL context inside the block into one sentence; other UserErrors pass.
+def opengl_errors(failed: str, *passing: type[Exception]) -> Iterator[None]:
+    """Turn whatever the block raises for want of OpenGL into one sentence; UserErrors pass.
+
+    The import of MuJoCo, too, loads the OpenGL that MUJOCO_GL names at once, needed or not.
 
     Args:
-        what: who wants to draw, for the message, as "robosuite's camera agentview".
+        failed: beginning of the sentence, as "robosuite's camera agentview cannot be drawn".
+        passing: errors that are not of OpenGL, as ImportError for a package that is missing.
     """
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:  # the back ends raise ImportError, AttributeError, RuntimeError, GLError, FatalError ...
-        raise UserError(f"{what} cannot be drawn {_why_not(error)}") from error
-
-
-@contextmanager
-def import_errors() -> Iterator[None]:
-    """For the import of MuJoCo, which loads the OpenGL that MUJOCO_GL names at once, needed or not: one sentence when
-    that fails. Packages that are missing, and checks of the importer, pass."""
-    try:
-        yield
-    except (UserError, ImportError, AssertionError):
-        raise
-    except Exception as error:
-        raise UserError(f"MuJoCo cannot be imported {_why_not(error)}") from error
-
-
-def _why_not(error: Exception) -> str:
-    backend = os.environ.get("MUJOCO_GL", "")
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return (
-        f"with MUJOCO_GL={backend or '(unset)'} ({reason}); set MUJOCO_GL=egl or MUJOCO_GL=osmesa, and on Debian or "
-        f"Ubuntu: apt-get install {PACKAGES}"
-    )
+        if isinstance(error, (UserError, *passing)):
+            raise
+        backend = os.environ.get("MUJOCO_GL", "")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{failed} with MUJOCO_GL={backend or '(unset)'} ({reason}); set MUJOCO_GL=egl or MUJOCO_GL=osmesa, and on "
+            f"Debian or Ubuntu: apt-get install {PACKAGES}"
+        ) from error
 
 
 def _import_triton_first() -> None:

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from policy_accel.errors import UserError
 
-from .rendering import rendering_errors, set_up_rendering
+from .rendering import opengl_errors, set_up_rendering
 from .robosuite_cube import redraw_cube
 from .robosuite_frames import draw_when, keep_contexts_apart
 from .robosuite_make import (
@@ -216,7 +216,7 @@ class Robosuite(gymnasium.Env):
         sim = self.robosuite.sim
         if sim._render_context_offscreen is None:
             set_up_rendering()
-            with rendering_errors(f"robosuite's camera {self.render_camera}"):
+            with opengl_errors(f"robosuite's camera {self.render_camera} cannot be drawn"):
                 add_render_context(sim)
         size = self.render_size
         frame: np.ndarray = sim.render(camera_name=self.render_camera, width=size, height=size)

@@ -14,7 +14,7 @@ import numpy as np
 
 from policy_accel.errors import UserError, did_you_mean, one_of
 
-from .rendering import import_errors, rendering_errors, set_up_rendering
+from .rendering import opengl_errors, set_up_rendering
 from .robosuite_versions import check_generation, composite_controllers, installed_version
 
 ACTIONS = ("relative", "absolute")
@@ -42,7 +42,7 @@ def import_robosuite() -> Any:
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with import_errors():
+        with opengl_errors("MuJoCo cannot be imported", ImportError, AssertionError):
             import robosuite
             from robosuite.utils.log_utils import ROBOSUITE_DEFAULT_LOGGER
     except ImportError as error:
@@ -147,7 +147,7 @@ def make_robosuite(env_args: dict[str, Any], *, hard_reset: bool = True, source:
         )
     try:
         if kwargs["use_camera_obs"]:
-            with rendering_errors(f"robosuite's camera {', '.join(kwargs['camera_names'])}"):
+            with opengl_errors(f"robosuite's camera {', '.join(kwargs['camera_names'])} cannot be drawn"):
                 set_up_rendering()
                 environment = _make_with_cameras(robosuite, name, kwargs)
         else:

@@ -1,4 +1,4 @@
-"""The robomimic benchmark's five tasks in robosuite: names, sizes, horizons, cameras, controllers.
+"""The robomimic benchmark's five tasks in robosuite: names, sizes, cameras, controllers.
 
 Facts from robomimic (`robomimic/__init__.py`, `exps/templates`), Diffusion Policy (`config/task/*_abs.yaml`) and
 robosuite 1.5 (`environments/manipulation`, `controllers/config`).
@@ -10,7 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import one_of
 
 CONTROL_FREQUENCY = 20
 """Actions a second in robomimic's data."""
@@ -27,7 +27,6 @@ class RobosuiteTask:
         env_name: robosuite's environment.
         arms: number of Panda arms, one robot each.
         object_size: length of the observation `object`.
-        horizon: control steps of a rollout on the proficient-human data.
         cameras: those of the image policies of robomimic and Diffusion Policy.
         varies: what differs in the MuJoCo model from episode to episode: nothing, the size of a cube, or a whole object
             (Transport's hammer), for which alone a reset has to build the model again.
@@ -37,37 +36,27 @@ class RobosuiteTask:
     env_name: str
     arms: int
     object_size: int
-    horizon: int
     cameras: tuple[str, ...]
     varies: Literal["nothing", "cube", "object"]
 
 
 _HAND = "robot0_eye_in_hand"
+_BOTH_SIDES = ("shouldercamera0", _HAND, "shouldercamera1", "robot1_eye_in_hand")
 TASKS = {
     task.name: task
     for task in (
-        RobosuiteTask("lift", "Lift", 1, 10, 400, ("agentview", _HAND), "cube"),
-        RobosuiteTask("can", "PickPlaceCan", 1, 14, 400, ("agentview", _HAND), "nothing"),
-        RobosuiteTask("square", "NutAssemblySquare", 1, 14, 400, ("agentview", _HAND), "nothing"),
-        RobosuiteTask("tool_hang", "ToolHang", 1, 44, 700, ("sideview", _HAND), "nothing"),
-        RobosuiteTask(
-            "transport",
-            "TwoArmTransport",
-            2,
-            41,
-            700,
-            ("shouldercamera0", _HAND, "shouldercamera1", "robot1_eye_in_hand"),
-            "object",
-        ),
+        RobosuiteTask("lift", "Lift", 1, 10, ("agentview", _HAND), "cube"),
+        RobosuiteTask("can", "PickPlaceCan", 1, 14, ("agentview", _HAND), "nothing"),
+        RobosuiteTask("square", "NutAssemblySquare", 1, 14, ("agentview", _HAND), "nothing"),
+        RobosuiteTask("tool_hang", "ToolHang", 1, 44, ("sideview", _HAND), "nothing"),
+        RobosuiteTask("transport", "TwoArmTransport", 2, 41, _BOTH_SIDES, "object"),
     )
 }
 
 
 def find_task(name: str) -> RobosuiteTask:
     """The task of a short name; raises UserError with the nearest when there is none."""
-    if name not in TASKS:
-        raise UserError(f"there is no robosuite task '{name}'; {did_you_mean(name, TASKS)}")
-    return TASKS[name]
+    return TASKS[one_of("robosuite task", name, TASKS)]
 
 
 def task_of_environment(env_name: str) -> RobosuiteTask | None:

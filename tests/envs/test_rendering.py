@@ -59,10 +59,10 @@ def test_a_failure_to_draw_is_one_sentence(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     with (
         pytest.raises(UserError, match=r"camera front cannot be drawn with MUJOCO_GL=osmesa \(no context\); set"),
-        rendering.rendering_errors("camera front"),
+        rendering.opengl_errors("camera front cannot be drawn"),
     ):
         raise RuntimeError("no\n context")
-    with pytest.raises(UserError, match=r"^mine$"), rendering.rendering_errors("camera front"):
+    with pytest.raises(UserError, match=r"^mine$"), rendering.opengl_errors("camera front cannot be drawn"):
         raise UserError("mine")
 
 
