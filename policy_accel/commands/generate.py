@@ -22,9 +22,9 @@ EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
     "lift": ("robosuite_demonstrations", {"task": "lift"}),
     "can": ("robosuite_demonstrations", {"task": "can"}),
     "square": ("robosuite_demonstrations", {"task": "square"}),
-    **{f"pointmaze_{maze}": ("maze_demonstrations", {"maze": maze}) for maze in MAZES},
-    "fetch_push": ("fetch_demonstrations", {"task": "push"}),
-    "fetch_pick_and_place": ("fetch_demonstrations", {"task": "pick_and_place"}),
+    **{f"pointmaze_{maze}": ("maze_expert", {"maze": maze}) for maze in MAZES},
+    "fetch_push": ("fetch_expert", {"task": "push"}),
+    "fetch_pick_and_place": ("fetch_expert", {"task": "pick_and_place"}),
 }
 """Task -> module of `policy_accel.envs` whose `generate` plays its expert, and what to tell it."""
 WITH_CAMERAS = ("lift", "can", "square")

@@ -72,16 +72,16 @@ def test_a_size_of_frames_without_cameras_is_refused(
 
 def test_workers_are_the_cores_that_the_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not those of the machine, as a container or a batch job shares it."""
-    from policy_accel.envs import maze_demonstrations
+    from policy_accel.envs import maze_expert
 
     seen: list[int] = []
-    play = maze_demonstrations.generate
+    play = maze_expert.generate
 
     def generate(*arguments: Any, workers: int, **more: Any) -> Episodes:
         seen.append(workers)
         return play(*arguments, workers=1, **more)
 
-    monkeypatch.setattr(maze_demonstrations, "generate", generate)
+    monkeypatch.setattr(maze_expert, "generate", generate)
     monkeypatch.setattr(os, "cpu_count", lambda: 4096)
     path = tmp_path / "x.npz"
     assert main(["data", "generate", "pointmaze_umaze", "--episodes", "1", "--to", "npz", "--output", str(path)]) == 0

@@ -6,7 +6,7 @@ from gymnasium_robotics.envs.fetch.pick_and_place import MujocoFetchPickAndPlace
 from gymnasium_robotics.envs.fetch.push import MujocoFetchPushEnv
 
 from policy_accel.envs.fetch import Fetch
-from policy_accel.envs.fetch_demonstrations import generate
+from policy_accel.envs.fetch_expert import generate
 from policy_accel.errors import UserError
 
 

@@ -6,8 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from policy_accel.envs.maze_demonstrations import generate
-from policy_accel.envs.maze_expert import PERIOD, draw_route, play_maze, smooth, timed_route
+from policy_accel.envs.maze_expert import PERIOD, draw_route, generate, play_maze, smooth, timed_route
 from policy_accel.envs.mazes import PointMaze
 from policy_accel.errors import UserError
 

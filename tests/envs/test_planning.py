@@ -11,9 +11,9 @@ from gymnasium import spaces
 
 from policy_accel.envs.adroit import AdroitDoor
 from policy_accel.envs.fetch import Fetch
-from policy_accel.envs.fetch_demonstrations import generate as generate_fetch
+from policy_accel.envs.fetch_expert import generate as generate_fetch
 from policy_accel.envs.kitchen import Kitchen
-from policy_accel.envs.maze_demonstrations import generate as generate_maze
+from policy_accel.envs.maze_expert import generate as generate_maze
 from policy_accel.envs.mazes import AntMaze, PointMaze
 from policy_accel.envs.planning import as_float32, as_float32_space
 from policy_accel.policy.fields import columns, parse_field

@@ -12,8 +12,8 @@ import torch
 
 from policy_accel import Policy
 from policy_accel.data import Episodes, MemoryReader, read_episodes, write_episodes
-from policy_accel.envs.fetch_demonstrations import generate as generate_fetch
-from policy_accel.envs.maze_demonstrations import generate as generate_maze
+from policy_accel.envs.fetch_expert import generate as generate_fetch
+from policy_accel.envs.maze_expert import generate as generate_maze
 from policy_accel.envs.robosuite_demonstrations import generate as generate_robosuite
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
