@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from results import RESULTS, write_result
 
-from policy_accel.data.formats.base import Feature
+from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.readers import open_episodes, write_episodes
 
 F8 = np.dtype(np.float64)
@@ -41,7 +41,7 @@ FEATURES = {
 SUFFIXES = {"zarr": ".zarr.zip", "robomimic": ".hdf5", "npz": ".npz", "lerobot": ""}
 
 
-class RandomReader:
+class RandomReader(EpisodeReader):
     """Random episodes, made when they are read: episode i depends on the seed and i alone."""
 
     source = format = "random"
@@ -58,21 +58,15 @@ class RandomReader:
             "fps": 20,
         }
 
-    def __enter__(self) -> RandomReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         return {"filters": ["valid" if episode % 10 == 0 else "train"], "model_file": f"<mujoco model='{episode}'/>"}
 
-    def read(self, episode: int, keys: Any = None, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
+    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
         length = int(np.diff(self.episode_ends, prepend=0)[episode])
         values = {}
         for number, (key, feature) in enumerate(self.features.items()):
             rng = np.random.default_rng([self.seed, episode, number])
-            if key in (keys or self.features):
+            if key in keys:
                 whole = rng.integers(0, 2, length) if key == "done" else rng.standard_normal((length, *feature.shape))
                 values[key] = whole[start:stop]
         return values

@@ -1,17 +1,18 @@
-"""Demonstrations of robosuite with relative actions, read with their absolute ones beside them."""
+"""Demonstrations of robosuite with relative actions, read with their absolute ones beside them.
+
+Absolute actions are those of Diffusion Policy's `*_abs.hdf5` and of robomimic's `actions_abs`: the pose that the arm's
+controller steers to, for every step, and the gripper's command unchanged.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.streaming import check_keys
 from policy_accel.errors import UserError
 
-from .robosuite_actions import absolute_actions
 from .robosuite_env import Robosuite
 from .robosuite_make import complete_env_args
 from .robosuite_tasks import ARM_ACTION
@@ -19,7 +20,7 @@ from .robosuite_tasks import ARM_ACTION
 KEY = "action_abs"
 
 
-class AbsoluteActionsReader:
+class AbsoluteActionsReader(EpisodeReader):
     """A reader whose data has the key `action_abs` too, found as it is read: the pose that the controller of the set's
     own environment steers to from each recorded state and action (see `absolute_actions`), of the dtype of `action`.
 
@@ -29,7 +30,8 @@ class AbsoluteActionsReader:
 
     Raises:
         UserError: there are absolute actions already; there is no `env_args`, `action` or `sim_state`, or one of
-            another size than the environment's; another generation of robosuite, or none, is installed.
+            another size than the environment's; another generation of robosuite, or none, is installed; as it is read,
+            a state that is not finite.
     """
 
     def __init__(self, reader: EpisodeReader) -> None:
@@ -39,41 +41,29 @@ class AbsoluteActionsReader:
         try:
             self._environment = _environment(reader)
         except BaseException:
-            reader.__exit__(None, None, None)
+            reader.close()
             raise
         self.features = {**reader.features, KEY: reader.features["action"]}
 
-    def __enter__(self) -> AbsoluteActionsReader:
-        self.reader.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """See `EpisodeReader`."""
         self._environment.close()
-        self.reader.__exit__(*error)
+        self.reader.close()
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
         return self.reader.episode_metadata(episode)
 
-    def read(
-        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """See `EpisodeReader`.
-
-        Raises:
-            UserError: also a state that is not finite.
-        """
-        chosen = list(self.features) if keys is None else list(keys)
-        check_keys(self, chosen)
-        values = self.reader.read(episode, [key for key in chosen if key != KEY], start, stop)
-        if KEY in chosen:
+    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        values = self.reader.read(episode, [key for key in keys if key != KEY], start, stop)
+        if KEY in keys:
             recorded = self.reader.read(episode, ["action", "sim_state"], start, stop)
             try:
                 found = absolute_actions(self._environment, recorded["sim_state"], recorded["action"])
             except UserError as error:
                 raise UserError(f"{self.source}: episode {episode}: {error}") from error
             values[KEY] = found.astype(self.features[KEY].dtype)
-        return {key: values[key] for key in chosen}
+        return {key: values[key] for key in keys}
 
 
 def _environment(reader: EpisodeReader) -> Robosuite:
@@ -111,3 +101,26 @@ def _environment(reader: EpisodeReader) -> Robosuite:
         environment.close()
         raise
     return environment
+
+
+def absolute_actions(environment: Robosuite, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """The goals that the controllers take from every recorded action in its recorded state; nothing is simulated.
+
+    Args:
+        environment: of the data set, with relative actions; its episode is lost.
+        states: [T, D], the simulator's state before each action (robomimic's `states`).
+        actions: [T, 7 * arms] relative actions.
+
+    Returns:
+        [T, 7 * arms] float64: position (m), axis-angle (rad) in the controller's frame and gripper of each arm.
+
+    Raises:
+        UserError: a state that is not finite.
+    """
+    commands = np.asarray(actions, dtype=np.float64).reshape(len(actions), environment.arms, ARM_ACTION)
+    found = commands.copy()
+    for step, state in enumerate(states):
+        if step == 0:
+            environment.reset(seed=0, options={"state": state})
+        found[step, :, :-1] = environment.goals_in(state, commands[step, :, :-1])
+    return found.reshape(len(actions), -1)

@@ -21,9 +21,9 @@ def run_inspect(path: Path, resolution: int | None = None) -> int:
 
 def _inspect(path: Path, resolution: int | None) -> Inspection:
     from policy_accel.data import inspect
+    from policy_accel.data.formats.recognise import recognised_format
     from policy_accel.data.images import image_form, image_path, inspect_images
     from policy_accel.data.images.tree import KNOWN_FORMS
-    from policy_accel.data.readers import recognised_format
 
     place = image_path(path)
     try:

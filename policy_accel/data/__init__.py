@@ -7,7 +7,6 @@ from policy_accel.data.inspect import Inspection, inspect
 from policy_accel.data.readers import open_episodes, read_episodes, write_episodes
 from policy_accel.data.shipped import shipped_path
 from policy_accel.data.split import EpisodeSplit, split_episodes
-from policy_accel.data.zarr_replay import write_zarr
 
 __all__ = [
     "EpisodeReader",
@@ -25,5 +24,4 @@ __all__ = [
     "shipped_path",
     "split_episodes",
     "write_episodes",
-    "write_zarr",
 ]

@@ -130,13 +130,21 @@ def value_problems(key: str, values: np.ndarray, ends: np.ndarray | None) -> Ite
         yield f"data/{key} is a single value; its first axis must be time, one row per step."
     elif values.size == 0:
         yield f"data/{key} is empty (shape {values.shape}); remove the key or record it again."
-    elif values.dtype.kind == "f" and (found := _first_non_finite(values)):
-        step, name = found
-        where = f"step {step}"
-        if ends is not None and step < ends[-1]:
-            episode = int(np.searchsorted(ends, step, side="right"))
-            where += f" (episode {episode}, its step {step - (int(ends[episode - 1]) if episode else 0)})"
-        yield f"data/{key} holds {name} at {where}; repair that value or leave the episode out."
+    elif problem := non_finite_problem(key, values, ends):
+        yield problem
+
+
+def non_finite_problem(key: str, values: np.ndarray, ends: np.ndarray | None, first: int = 0) -> str:
+    """One sentence on the first of the values [N, ...], which are the rows from `first` on, that is not finite."""
+    found = _first_non_finite(values) if values.dtype.kind == "f" else None
+    if found is None:
+        return ""
+    step, name = first + found[0], found[1]
+    where = f"step {step}"
+    if ends is not None and step < ends[-1]:
+        episode = int(np.searchsorted(ends, step, side="right"))
+        where += f" (episode {episode}, its step {step - (int(ends[episode - 1]) if episode else 0)})"
+    return f"data/{key} holds {name} at {where}; repair that value or leave the episode out."
 
 
 def _first_non_finite(values: np.ndarray) -> tuple[int, str] | None:

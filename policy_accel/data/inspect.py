@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from policy_accel.data.episodes import end_problems, length_problems, value_problems
+from policy_accel.data.episodes import end_problems, length_problems, non_finite_problem, value_problems
 from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.replay_facts import EpisodeFacts, set_facts
-from policy_accel.data.formats.streaming import feature_problems, non_finite_problem, pieces
+from policy_accel.data.formats.replay_buffer import EpisodeFacts, set_facts
+from policy_accel.data.formats.streaming import feature_problems, pieces
 from policy_accel.data.readers import open_other
 from policy_accel.data.statistics import KeyStatistics
 from policy_accel.data.zarr_store import ReplayStore, missing_chunks, open_replay, read_array
@@ -108,7 +108,8 @@ def _noting(reader: EpisodeReader, key: str, problems: list[str]) -> Iterator[tu
     """Episode and values of every piece of a key; the first value that is not finite becomes a problem."""
     noted = False
     for piece in pieces(reader, [key], finite=False):
-        if not noted and (problem := non_finite_problem(reader, piece, key)):
+        first = reader.first_row(piece.episode) + piece.start
+        if not noted and (problem := non_finite_problem(key, piece.values[key], reader.episode_ends, first)):
             problems.append(problem)
             noted = True
         yield piece.episode, piece.values[key]
@@ -178,15 +179,12 @@ def _sound_ends(replay: ReplayStore, problems: list[str], remarks: list[str]) ->
 def _read(replay: ReplayStore, name: str, problems: list[str], remarks: list[str]) -> np.ndarray | None:
     try:
         values = read_array(replay, name)
-        missing, total = missing_chunks(replay, name)
+        missing = missing_chunks(replay, name)
     except UserError as error:
         problems.append(str(error).removeprefix(f"{replay.source}: "))
         return None
     if missing:
-        remarks.append(
-            f"{name}: {missing} of {total} chunks are not stored and read as the fill value; "
-            "if that is not on purpose, copy the file again."
-        )
+        remarks.append(missing)
     return values
 
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from policy_accel.data.episodes import Episodes
 from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.hdf5 import is_hdf5
-from policy_accel.data.formats.lerobot import open_lerobot
-from policy_accel.data.formats.lerobot.layout import is_lerobot
-from policy_accel.data.formats.minari import MinariReader, minari_file
-from policy_accel.data.formats.npz import NpzReader, is_npz_demonstrations
-from policy_accel.data.formats.robomimic import RobomimicReader, split_group
+from policy_accel.data.formats.recognise import recognised_format, split_group
 from policy_accel.data.formats.streaming import EpisodeView, OnProgress, check_features, filtered, gather
-from policy_accel.errors import one_of
+from policy_accel.errors import UserError, one_of
 from policy_accel.files import explained
-from policy_accel.written_formats import WRITTEN_FORMATS
+
+_READERS = {
+    "zarr": "replay_buffer:ReplayBufferReader",
+    "robomimic": "robomimic:RobomimicReader",
+    "lerobot": "lerobot.reader:LeRobotReader",
+    "npz": "npz:NpzReader",
+    "minari": "minari:MinariReader",
+}
+_WRITERS = {
+    "zarr": "replay_writer:write_replay_buffer",
+    "robomimic": "robomimic_writer:write_robomimic",
+    "lerobot": "lerobot.writer:write_lerobot",
+    "npz": "npz_writer:write_npz",
+}
+"""Format -> module and name, which are imported when they are needed."""
 
 
 def open_episodes(path: Path | str, *, filter_key: str | None = None) -> EpisodeReader:
@@ -34,12 +44,12 @@ def open_episodes(path: Path | str, *, filter_key: str | None = None) -> Episode
     Raises:
         UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
     """
-    reader = open_other(path)
-    if reader is None:
-        from policy_accel.data.formats.replay_buffer import ReplayBufferReader
-
-        reader = ReplayBufferReader(path)
-    return _narrowed(reader, filter_key)
+    reader = _opened(recognised_format(path) or "zarr", path)
+    try:
+        return reader if filter_key is None else filtered(reader, filter_key)
+    except BaseException:
+        reader.close()
+        raise
 
 
 def open_other(path: Path | str) -> EpisodeReader | None:
@@ -48,35 +58,14 @@ def open_other(path: Path | str) -> EpisodeReader | None:
     Raises:
         UserError: a known format that is damaged or unsound.
     """
-    file, _ = split_group(path)
-    with explained(file, "read"):
-        match recognised_format(path):
-            case "minari":
-                return MinariReader(path)
-            case "robomimic":
-                return RobomimicReader(path)
-            case "npz":
-                return NpzReader(path)
-            case "lerobot":
-                return open_lerobot(file)
-    return None
+    name = recognised_format(path)
+    return None if name is None else _opened(name, path)
 
 
-def recognised_format(path: Path | str) -> str | None:
-    """The format that a path is of by its beginning, however damaged the rest; None for the replay buffer and others.
-
-    Raises:
-        UserError: no permission to look; a kind of Minari data set that is not read.
-    """
-    file, _ = split_group(path)
-    with explained(file, "read"):
-        if minari_file(file) is not None:
-            return "minari"
-        if is_hdf5(file):
-            return "robomimic"
-        if is_npz_demonstrations(file):
-            return "npz"
-        return "lerobot" if is_lerobot(file) else None
+def _opened(name: str, path: Path | str) -> EpisodeReader:
+    with explained(split_group(path)[0], "read"):
+        reader: EpisodeReader = _imported(_READERS[name], path)(path)
+    return reader
 
 
 def read_episodes(path: Path | str, keys: Sequence[str] | None = None, *, filter_key: str | None = None) -> Episodes:
@@ -117,35 +106,18 @@ def write_episodes(
         UserError: an unknown format or key; a key without numbers; `path` exists; disk full; no permission;
             what the reader raises.
     """
-    one_of("format", format, WRITTEN_FORMATS)
+    one_of("format", format, _WRITERS)
     source = reader if keys is None else EpisodeView(reader, keys)
     check_features(source)
-    _writer(format)(path, source, progress=progress, **options)
+    _imported(_WRITERS[format], path)(path, source, progress=progress, **options)
 
 
-def _writer(format: str) -> Callable[..., None]:
-    if format == "zarr":
-        from policy_accel.data.formats.replay_writer import write_replay_buffer
-
-        return write_replay_buffer
-    if format == "robomimic":
-        from policy_accel.data.formats.robomimic_writer import write_robomimic
-
-        return write_robomimic
-    if format == "npz":
-        from policy_accel.data.formats.npz_writer import write_npz
-
-        return write_npz
-    from policy_accel.data.formats.lerobot import write_lerobot
-
-    return write_lerobot
-
-
-def _narrowed(reader: EpisodeReader, filter_key: str | None) -> EpisodeReader:
-    if filter_key is None:
-        return reader
+def _imported(function: str, path: Path | str) -> Any:
+    module, _, name = function.partition(":")
     try:
-        return filtered(reader, filter_key)
-    except BaseException:
-        reader.__exit__(None, None, None)
-        raise
+        return getattr(import_module(f"policy_accel.data.formats.{module}"), name)
+    except ImportError as error:
+        raise UserError(
+            f"{path}: LeRobot data sets need the package {(error.name or '').partition('.')[0]}, which is not "
+            "installed; pip install '.[lerobot]' in our checkout."
+        ) from error

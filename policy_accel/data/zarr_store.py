@@ -96,7 +96,7 @@ def read_array(replay: ReplayStore, name: str) -> np.ndarray:
         UserError: it is missing; its metadata or a chunk is damaged (which steps), no permission.
     """
     if name not in replay.arrays:
-        raise UserError(f"{replay.source}: {name} is missing; {EXPECTED}.")
+        raise UserError(f"{replay.source}: {name} is missing; {EXPECTED}; write it there.")
     array = open_array(replay, name)
     return _decoded(replay, name, array, ...)
 
@@ -187,24 +187,27 @@ def root_attributes(replay: ReplayStore) -> dict[str, Any]:
     """The attributes of the buffer's root group, {} where it has none."""
     import zarr
 
-    for name, (node, fmt) in replay.arrays.items():
-        root = node.removesuffix(name).rstrip("/")
-        try:
-            group = zarr.open_group(replay.store, path=root, mode="r", zarr_format=3 if fmt == 3 else 2)
-        except Exception:  # a store without group files; zarr raises one of several errors
-            return {}
-        return dict(group.attrs)
-    return {}
+    name, (node, fmt) = next(iter(replay.arrays.items()))
+    root = node.removesuffix(name).rstrip("/")
+    try:
+        return dict(zarr.open_group(replay.store, path=root, mode="r", zarr_format=3 if fmt == 3 else 2).attrs)
+    except Exception:  # a store without group files; zarr raises one of several errors
+        return {}
 
 
-def missing_chunks(replay: ReplayStore, name: str) -> tuple[int, int]:
-    """How many chunks of an array are not stored, of how many; zarr reads them as the fill value without a word."""
+def missing_chunks(replay: ReplayStore, name: str) -> str:
+    """One sentence on chunks of an array that are not stored, which zarr reads as the fill value, or nothing."""
     array = open_array(replay, name)
     total = int(
         np.prod([-(-size // chunk) for size, chunk in zip(array.shape, array.shards or array.chunks, strict=True)])
     )
     stored = sum(file.rpartition("/")[2] not in _FILES_OF_METADATA for file in _files_below(replay, name))
-    return max(0, total - stored), total
+    if stored >= total:
+        return ""
+    return (
+        f"{total - stored} of {total} chunks of {name} are not stored and read as the fill value; "
+        "if that is not on purpose, copy the file again."
+    )
 
 
 def _files_below(replay: ReplayStore, name: str) -> list[str]:

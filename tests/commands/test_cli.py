@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.data import write_zarr
 
 from policy_accel.cli import main
-from policy_accel.data import Episodes, read_episodes, write_zarr
+from policy_accel.data import Episodes, read_episodes
 
 Train = Callable[..., list[str]]
 

@@ -3,9 +3,10 @@ import os
 
 import numpy as np
 import pytest
+from support.data import write_zarr
 
 from policy_accel.commands.convert import add_convert_arguments, run_convert
-from policy_accel.data import Episodes, read_episodes, write_zarr
+from policy_accel.data import Episodes, read_episodes
 from policy_accel.errors import UserError
 
 

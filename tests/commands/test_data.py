@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.data import write_zarr
 
 from policy_accel.commands.data import run_fetch, run_inspect
-from policy_accel.data import Episodes, Fetched, write_zarr
+from policy_accel.data import Episodes, Fetched
 from policy_accel.data.formats.base import MemoryReader
 from policy_accel.data.images import read_images
 from policy_accel.data.readers import write_episodes

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.data import write_zarr
 
 from policy_accel.cli import main
-from policy_accel.data import Episodes, write_zarr
+from policy_accel.data import Episodes
 
 SETTINGS = ["task=pusht_state", "model=mlp", "training.device=cpu", "training.batch_size=128"]
 

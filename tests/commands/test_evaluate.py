@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.data import write_zarr
 
 from policy_accel.cli import main
-from policy_accel.data import Episodes, write_zarr
+from policy_accel.data import Episodes
 from policy_accel.evaluation.statistics import bootstrap_difference
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.training.checkpoint import best_checkpoint

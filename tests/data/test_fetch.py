@@ -6,8 +6,9 @@ import zipfile
 
 import numpy as np
 import pytest
+from support.data import write_zarr
 
-from policy_accel.data import Episodes, fetch, read_episodes, shipped_path, write_zarr
+from policy_accel.data import Episodes, fetch, read_episodes, shipped_path
 from policy_accel.errors import UserError
 
 ACTION = np.random.default_rng(0).normal(size=(20_000, 2)).astype(np.float32)

@@ -8,8 +8,9 @@ import pytest
 
 from policy_accel.data import Episodes, read_episodes
 from policy_accel.data.formats.base import MemoryReader
-from policy_accel.data.readers import WRITTEN_FORMATS, open_episodes, write_episodes
+from policy_accel.data.readers import open_episodes, write_episodes
 from policy_accel.errors import UserError
+from policy_accel.written_formats import WRITTEN_FORMATS
 
 
 def made():

@@ -4,8 +4,9 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
+from support.data import write_zarr
 
-from policy_accel.data import Episodes, read_episodes, write_zarr
+from policy_accel.data import Episodes, read_episodes
 from policy_accel.errors import UserError
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support.data import write_zarr
 
 from policy_accel.acceleration.diagnostics import Leak, snr_coverage
-from policy_accel.data import Episodes, write_zarr
+from policy_accel.data import Episodes
 from policy_accel.diagnosis.advice import Advice, advise, command
 from policy_accel.diagnosis.data import explained_by_observation
 from policy_accel.diagnosis.facts import Diagnosis, NoiseFacts

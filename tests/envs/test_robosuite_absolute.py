@@ -115,7 +115,7 @@ def test_sets_that_cannot_be_replayed_are_refused_in_one_sentence(recorded):
         closed = []
 
         class Reader(MemoryReader):
-            def __exit__(self, *_, closed=closed):
+            def close(self, closed=closed):
                 closed.append(True)
 
         with pytest.raises(UserError, match=words) as error:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.compositions import composed_once
+from support.data import write_zarr
 
-from policy_accel.data import Episodes, write_zarr
+from policy_accel.data import Episodes
 from policy_accel.data.formats.base import MemoryReader
 from policy_accel.data.readers import write_episodes
 from policy_accel.policy.config import RobotConfig

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.data import write_zarr
 from torch.utils.flop_counter import FlopCounterMode
 
 from policy_accel import Policy
-from policy_accel.data import Episodes, write_zarr
+from policy_accel.data import Episodes
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.evaluate import Recorded

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.data import write_zarr
 
-from policy_accel.data import Episodes, read_episodes, write_zarr
+from policy_accel.data import Episodes, read_episodes
 from policy_accel.diffusion import Batch
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from support.data import write_zarr
 
-from policy_accel.data import Episodes, read_episodes, split_episodes, write_zarr
+from policy_accel.data import Episodes, read_episodes, split_episodes
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.track import ROBOT

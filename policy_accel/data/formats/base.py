@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Self
 
 import numpy as np
 
 from policy_accel.data.episodes import Episodes
+from policy_accel.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Feature:
         return self.dtype == np.uint8 and len(self.shape) == 3 and self.shape[2] in (1, 3, 4)
 
 
-class EpisodeReader(Protocol):
+class EpisodeReader(ABC):
     """Demonstrations on the disk, opened, and read a piece at a time; a context manager that closes the files.
 
     Keys have the names of the one in-memory form (`Episodes`), whatever the format calls them: `action`,
@@ -47,12 +49,22 @@ class EpisodeReader(Protocol):
     episode_ends: np.ndarray
     metadata: dict[str, Any]
 
-    def __enter__(self) -> EpisodeReader: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+
+    def first_row(self, episode: int) -> int:
+        """The row of the whole set at which an episode begins."""
+        return int(self.episode_ends[episode - 1]) if episode else 0
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """JSON-able facts about one episode, as its name, filters, model_file, task; {} when there are none."""
+        return {}
 
     def read(
         self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
@@ -62,9 +74,25 @@ class EpisodeReader(Protocol):
         Raises:
             UserError: an unknown key; a damaged or truncated file.
         """
+        chosen = list(self.features) if keys is None else list(keys)
+        check_keys(self, chosen)
+        length = int(self.episode_ends[episode]) - self.first_row(episode)
+        end = length if stop is None else min(stop, length)
+        return self._read(episode, chosen, min(start, end), end)
+
+    @abstractmethod
+    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        """`read` for keys and steps that there are."""
 
 
-class MemoryReader:
+def check_keys(reader: EpisodeReader, keys: Iterable[str]) -> None:
+    """Raise UserError for the first key that the reader does not have, with the nearest."""
+    for key in keys:
+        if key not in reader.features:
+            raise UserError(f"{reader.source}: has no key '{key}'; {did_you_mean(key, reader.features)}")
+
+
+class MemoryReader(EpisodeReader):
     """Episodes in memory behind the interface of a file."""
 
     format = "memory"
@@ -77,20 +105,10 @@ class MemoryReader:
         self.episode_ends = episodes.episode_ends
         self.metadata = episodes.metadata
 
-    def __enter__(self) -> MemoryReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
         return self.episodes.episode_metadata[episode] if self.episodes.episode_metadata else {}
 
-    def read(
-        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """See `EpisodeReader`."""
-        first, end = int(self.episodes.starts[episode]), int(self.episode_ends[episode])
-        rows = slice(first + start, end if stop is None else min(first + stop, end))
-        return {key: self.episodes.arrays[key][rows] for key in (self.features if keys is None else keys)}
+    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        first = self.first_row(episode)
+        return {key: self.episodes.arrays[key][first + start : first + stop] for key in keys}

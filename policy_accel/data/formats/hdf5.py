@@ -5,28 +5,16 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import h5py
 import numpy as np
 
+from policy_accel.data.formats.recognise import is_hdf5
 from policy_accel.errors import UserError
 from policy_accel.files import explain_os_error
 
-if TYPE_CHECKING:
-    import h5py
-
-SIGNATURE = b"\x89HDF\r\n\x1a\n"  # HDF5 File Format Specification 3.0, II.A
-
 _METADATA_CACHE = 2 * 2**20  # bytes
-
-
-def is_hdf5(path: Path) -> bool:
-    """Whether a file begins as HDF5 does; also one that is cut short."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(SIGNATURE)) == SIGNATURE
-    except OSError:
-        return False
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -35,8 +23,6 @@ def open_hdf5(path: Path) -> h5py.File:
     Raises:
         UserError: missing, no permission, truncated, damaged.
     """
-    import h5py
-
     try:
         with path.open("rb"):
             pass
@@ -68,8 +54,6 @@ def _reason(error: Exception) -> str:
 
 def datasets(group: h5py.Group, prefix: str = "") -> dict[str, h5py.Dataset]:
     """Every array below a group: its path -> itself, in the order of the file."""
-    import h5py
-
     found: dict[str, h5py.Dataset] = {}
     for name, item in group.items():
         if isinstance(item, h5py.Dataset):

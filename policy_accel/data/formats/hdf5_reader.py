@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import ClassVar
 
+import h5py
 import numpy as np
 
-from policy_accel.data.formats.base import Feature
+from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.formats.hdf5 import damaged, datasets, native, open_hdf5
-from policy_accel.data.formats.streaming import check_keys
 from policy_accel.errors import UserError
 
-if TYPE_CHECKING:
-    import h5py
 
-
-class Hdf5Reader(ABC):
+class Hdf5Reader(EpisodeReader):
     """Demonstrations in one HDF5 file as an `EpisodeReader`; a format says where they are and what their arrays mean.
 
     The first demonstration says what the others must hold. Arrays that are no series of numbers, one row per step, are
@@ -34,9 +30,6 @@ class Hdf5Reader(ABC):
             them in the shape or dtype of a step; a wrong number of rows; two arrays with one name in memory.
     """
 
-    format: str
-    layout: str
-    metadata: dict[str, Any]
     counted: ClassVar[str]
     """The array whose rows are the steps."""
 
@@ -73,10 +66,6 @@ class Hdf5Reader(ABC):
     def _feature(self, path: str, array: h5py.Dataset, steps: int) -> Feature | None:
         """What a step of an array is, or None for what is no series of numbers."""
 
-    @abstractmethod
-    def episode_metadata(self, episode: int) -> dict[str, Any]:
-        """See `EpisodeReader`."""
-
     def _row_counts(self, path: str, steps: int) -> tuple[int, ...]:
         """The numbers of rows that an array may have."""
         return (steps,)
@@ -85,24 +74,16 @@ class Hdf5Reader(ABC):
         """Rows of an array."""
         return np.asarray(array[rows])
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """See `EpisodeReader`."""
         self._file.close()
 
-    def read(
-        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """See `EpisodeReader`."""
-        chosen = list(self.features) if keys is None else keys
-        check_keys(self, chosen)
+    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
         name, values = self._names[episode], {}
-        rows = slice(start, min(self._lengths[episode] if stop is None else stop, self._lengths[episode]))
-        for key in chosen:
+        for key in keys:
             path = self._paths[key]
             try:
-                stored = self._stored(path, self._demonstrations[name][path], rows)
+                stored = self._stored(path, self._demonstrations[name][path], slice(start, stop))
                 values[key] = stored.astype(self.features[key].dtype, copy=False)
             except (OSError, RuntimeError, KeyError, ValueError) as error:
                 raise damaged(self.source, error, f"{name}/{path}") from error

@@ -19,42 +19,23 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import h5py
 import numpy as np
+from PIL import Image
 
 from policy_accel.data.formats.base import Feature
 from policy_accel.data.formats.hdf5 import attribute, json_object, native
 from policy_accel.data.formats.hdf5_reader import Hdf5Reader
+from policy_accel.data.formats.recognise import FACTS_FILE, MAIN_FILE, minari_file
 from policy_accel.errors import UserError
 from policy_accel.files import explained
 
-if TYPE_CHECKING:
-    import h5py
-
-MAIN_FILE, FACTS_FILE = "main_data.hdf5", "metadata.json"
 _NAMES = {"actions": "action", "rewards": "reward", "terminations": "done", "truncations": "truncated"}
 _TAKEN = (*_NAMES.values(), "info", "obs")
 _ONE_MORE = ("observations", "infos")
 _JPEG = b"\xff\xd8\xff"
-
-
-def minari_file(path: Path) -> Path | None:
-    """The main file of a data set given by its folder, its data folder or the main file itself, or None."""
-    if path.is_file():
-        return path if path.name == MAIN_FILE else None
-    for folder in (path, path / "data"):
-        if (folder / MAIN_FILE).is_file():
-            return folder / MAIN_FILE
-        if (folder / FACTS_FILE).is_file() and _is_arrow(folder / FACTS_FILE):
-            raise UserError(
-                f"{path}: a Minari data set in Arrow files; create it again with data_format='hdf5', which is read."
-            )
-    return None
-
-
-def _is_arrow(facts: Path) -> bool:
-    return re.search(r'"data_format":\s*"arrow"', facts.read_text(errors="replace")) is not None
 
 
 def memory_name(path: str) -> str:
@@ -131,14 +112,10 @@ class MinariReader(Hdf5Reader):
 
 
 def _is_jpeg(array: h5py.Dataset) -> bool:
-    import h5py
-
     bytes_each = h5py.check_vlen_dtype(array.dtype) == np.uint8 or (array.dtype == np.uint8 and array.ndim == 2)
     return bytes_each and bytes(array[0][:3]) == _JPEG
 
 
 def _decoded(frame: np.ndarray) -> np.ndarray:
     """A JPEG frame [bytes] uint8 -> [H, W, C] uint8."""
-    from PIL import Image
-
     return np.asarray(Image.open(io.BytesIO(frame.tobytes())), np.uint8)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -24,14 +23,13 @@ from typing import IO, Any
 import numpy as np
 
 from policy_accel.data.episodes import end_problems, length_problems
-from policy_accel.data.formats.base import Feature
+from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.formats.hdf5 import attribute, native
 from policy_accel.data.formats.npz_members import Member, damaged
-from policy_accel.data.formats.streaming import read_rows
+from policy_accel.data.formats.recognise import ENDS, LENGTHS
 from policy_accel.errors import UserError
 from policy_accel.files import explain_os_error
 
-LENGTHS, ENDS = "traj_lengths", "episode_ends"
 COLUMNS, EPISODE_FACTS = "policy_accel.json", "policy_accel_episodes.jsonl"
 STANDARD = {"actions": "action", "rewards": "reward", "terminals": "done"}
 _NAMES = {**STANDARD, "states": "state", "observations": "observation"}
@@ -47,18 +45,7 @@ class Field:
     channels: tuple[int, int] | None = None
 
 
-def is_npz_demonstrations(path: Path) -> bool:
-    """Whether a file is a zip of arrays with the lengths or ends of episodes."""
-    if not path.is_file():
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return not {f"{LENGTHS}.npy", f"{ENDS}.npy"}.isdisjoint(archive.namelist())
-    except (zipfile.BadZipFile, OSError, EOFError):
-        return False
-
-
-class NpzReader:
+class NpzReader(EpisodeReader):
     """An NPZ as an `EpisodeReader`; fast in the order of the steps, slow in any other where it is compressed.
 
     Raises:
@@ -100,10 +87,8 @@ class NpzReader:
         for problem in length_problems(lengths, self.episode_ends):
             raise UserError(f"{self.source}: {problem}")
 
-    def __enter__(self) -> NpzReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """See `EpisodeReader`."""
         for member in self._members.values():
             member.close()
         if self._facts is not None:
@@ -171,11 +156,9 @@ class NpzReader:
         facts = {} if self._facts is None else self._facts.object(episode)
         return {**facts, **{name: values[episode] for name, values in self._episode_arrays.items()}}
 
-    def read(
-        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """See `EpisodeReader`."""
-        return read_rows(self, self._rows, episode, keys, start, stop)
+    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        first = self.first_row(episode)
+        return {key: self._rows(key, first + start, first + stop) for key in keys}
 
     def _rows(self, key: str, begin: int, end: int) -> np.ndarray:
         field, feature = self._fields[key], self.features[key]

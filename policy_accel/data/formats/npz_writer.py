@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader, Feature
-from policy_accel.data.formats.npz import COLUMNS, ENDS, EPISODE_FACTS, LENGTHS, STANDARD, Field
+from policy_accel.data.formats.npz import COLUMNS, EPISODE_FACTS, STANDARD, Field
 from policy_accel.data.formats.npz_members import entry, writing
+from policy_accel.data.formats.recognise import ENDS, LENGTHS
 from policy_accel.data.formats.streaming import OnProgress, pieces, step_size
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
@@ -51,10 +53,11 @@ def write_npz(path: Path | str, reader: EpisodeReader, *, progress: OnProgress |
             out.write(lengths.tobytes())
         _write_facts(archive, reader, fields)
         for name, keys in members.items():
-            shape, dtype = _whole(name, [reader.features[key] for key in keys])
-            with writing(archive, name, (steps, *shape), dtype, compressed=name == "images") as out:
+            features = [reader.features[key] for key in keys]
+            none = _joined(name, [np.empty((0, *feature.shape), feature.dtype) for feature in features])
+            with writing(archive, name, (steps, *none.shape[1:]), none.dtype, compressed=name == "images") as out:
                 for piece in pieces(reader, keys):
-                    out.write(_joined(name, [piece.values[key] for key in keys], dtype).tobytes())
+                    out.write(_joined(name, [piece.values[key] for key in keys]).tobytes())
                     written += piece.rows * sum(sizes[key] for key in keys)
                     if progress is not None:
                         progress(written * steps // total, steps)
@@ -81,19 +84,10 @@ def place(features: dict[str, Feature]) -> dict[str, Field]:
     return fields
 
 
-def _whole(member: str, features: list[Feature]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape of a step and dtype of a member that holds keys of these features."""
+def _joined(member: str, values: list[np.ndarray]) -> np.ndarray:
+    """Rows of a member, from those of its keys."""
     if member == "states":
-        columns = sum(int(np.prod(feature.shape, dtype=np.int64)) for feature in features)
-        return (columns,), np.result_type(*(feature.dtype for feature in features))
-    if member == "images":
-        return (sum(feature.shape[2] for feature in features), *features[0].shape[:2]), features[0].dtype
-    return features[0].shape, features[0].dtype
-
-
-def _joined(member: str, values: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
-    if member == "states":
-        return np.concatenate([part.reshape(len(part), -1) for part in values], axis=1, dtype=dtype)
+        return np.concatenate([part.reshape(len(part), math.prod(part.shape[1:])) for part in values], axis=1)
     if member == "images":
         return np.concatenate([part.transpose(0, 3, 1, 2) for part in values], axis=1)
     return values[0]

@@ -1,9 +1,14 @@
-"""Diffusion Policy's replay buffer (zarr v2 or v3, folder or zip), read a piece at a time."""
+"""Diffusion Policy's replay buffer (zarr v2 or v3, folder or zip), read a piece at a time.
+
+Facts about the set are the attribute `policy_accel` of the root group. Facts about the episodes, one JSON object each,
+stand end to end in `meta/episode_facts` [bytes] uint8, with their cumulative ends in `meta/episode_facts_ends` [E]
+int64: Diffusion Policy's ReplayBuffer loads whatever is below meta/, and compares lengths below data/ only.
+"""
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,14 +16,22 @@ from typing import Any
 import numpy as np
 
 from policy_accel.data.episodes import end_problems, length_problems
-from policy_accel.data.formats.base import Feature
-from policy_accel.data.formats.replay_facts import EpisodeFacts, set_facts
-from policy_accel.data.formats.streaming import read_rows
-from policy_accel.data.zarr_store import EXPECTED, ReplayStore, RowReader, missing_chunks, open_replay, read_array
+from policy_accel.data.formats.base import EpisodeReader, Feature
+from policy_accel.data.zarr_store import (
+    ReplayStore,
+    RowReader,
+    missing_chunks,
+    open_replay,
+    read_array,
+    root_attributes,
+)
 from policy_accel.errors import UserError
 
+OWN_ATTRIBUTE = "policy_accel"
+FACTS, FACTS_ENDS = "meta/episode_facts", "meta/episode_facts_ends"
 
-class ReplayBufferReader:
+
+class ReplayBufferReader(EpisodeReader):
     """A zarr replay buffer as an `EpisodeReader`; it keeps the chunk of every key that it read last.
 
     Args:
@@ -35,57 +48,71 @@ class ReplayBufferReader:
         with ExitStack() as stack:
             self._replay = stack.enter_context(open_replay(path))
             self.source, self.layout = self._replay.source, self._replay.layout
-            ends = read_ends(self._replay)
+            ends = read_array(self._replay, "meta/episode_ends")
             self._arrays = {key: RowReader(self._replay, f"data/{key}") for key in self._replay.keys}
             arrays = {key: reader.array for key, reader in self._arrays.items()}
             lengths = {key: array.shape[0] for key, array in arrays.items() if array.ndim}
             for fault in [*end_problems(ends), *length_problems(lengths, ends)]:
                 raise UserError(f"{self.source}: {fault}")
-            warn_of_missing_chunks(self._replay, [f"data/{key}" for key in self._arrays], stacklevel=4)
+            for key in self._arrays:
+                if missing := missing_chunks(self._replay, f"data/{key}"):
+                    warnings.warn(f"{self.source}: {missing}", stacklevel=4)
             self.episode_ends = ends.astype(np.int64)
             self.features = {key: Feature(array.shape[1:], array.dtype) for key, array in arrays.items()}
             self.metadata = set_facts(self._replay)
             self._facts = EpisodeFacts(self._replay, len(ends))
             self._closing = stack.pop_all()
 
-    def __enter__(self) -> ReplayBufferReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """See `EpisodeReader`."""
         self._closing.close()
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
         return self._facts[episode]
 
-    def read(
-        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """See `EpisodeReader`."""
-        return read_rows(self, lambda key, *rows: self._arrays[key].rows(*rows), episode, keys, start, stop)
+    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        first = self.first_row(episode)
+        return {key: self._arrays[key].rows(first + start, first + stop) for key in keys}
 
 
-def read_ends(replay: ReplayStore) -> np.ndarray:
-    """meta/episode_ends as it is stored.
+def set_facts(replay: ReplayStore) -> dict[str, Any]:
+    """Facts about the set, {} when there are none."""
+    facts = root_attributes(replay).get(OWN_ATTRIBUTE, {})
+    return facts if isinstance(facts, dict) else {}
+
+
+class EpisodeFacts:
+    """Facts about the episodes, read one by one.
+
+    Args:
+        replay: an open replay buffer.
+        episodes: E.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: their ends are damaged or are those of another number of episodes.
     """
-    if "meta/episode_ends" not in replay.arrays:
-        raise UserError(
-            f"{replay.source}: meta/episode_ends is missing, so the episodes cannot be told apart; {EXPECTED}; "
-            "write the cumulative ends there."
-        )
-    return read_array(replay, "meta/episode_ends")
 
+    def __init__(self, replay: ReplayStore, episodes: int) -> None:
+        self.replay = replay
+        self.ends: np.ndarray | None = None
+        if FACTS in replay.arrays and FACTS_ENDS in replay.arrays:
+            self.ends = np.concatenate([[0], read_array(replay, FACTS_ENDS)])
+            self.rows = RowReader(replay, FACTS)
+            if len(self.ends) != episodes + 1 or self.ends[-1] != self.rows.array.shape[0]:
+                raise UserError(
+                    f"{replay.source}: {FACTS_ENDS} is not that of {episodes} episodes and "
+                    f"{self.rows.array.shape[0]} bytes of {FACTS}; remove both arrays, or copy the file again."
+                )
 
-def warn_of_missing_chunks(replay: ReplayStore, names: Sequence[str], stacklevel: int) -> None:
-    """Warn of arrays with chunks that are not stored."""
-    for name in names:
-        missing, total = missing_chunks(replay, name)
-        if missing:
-            warnings.warn(
-                f"{replay.source}: {missing} of {total} chunks of {name} are not stored and read as the fill value; "
-                "if that is not on purpose, copy the file again.",
-                stacklevel=stacklevel,
-            )
+    def __getitem__(self, episode: int) -> dict[str, Any]:
+        """Facts about one episode, {} when there are none."""
+        if self.ends is None:
+            return {}
+        begin, end = int(self.ends[episode]), int(self.ends[episode + 1])
+        try:
+            return dict(json.loads(self.rows.rows(begin, end).tobytes()))
+        except ValueError as error:
+            raise UserError(
+                f"{self.replay.source}: {FACTS} is damaged at episode {episode}; remove it or copy the file again."
+            ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.replay_facts import FACTS, FACTS_ENDS, OWN_ATTRIBUTE
-from policy_accel.data.formats.streaming import OnProgress, pieces, starts_of
+from policy_accel.data.formats.npz_members import entry
+from policy_accel.data.formats.replay_buffer import FACTS, FACTS_ENDS, OWN_ATTRIBUTE
+from policy_accel.data.formats.streaming import OnProgress, pieces
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
 
@@ -46,43 +47,36 @@ def write_replay_buffer(
     if zarr_format not in (2, 3):
         raise UserError(f"zarr_format is {zarr_format}; choose 2 (as Diffusion Policy) or 3.")
     path = Path(path)
-    with new_path(path) as temporary, _sink(temporary, is_zip=path.name.endswith(".zip")) as sink:
-        _Writer(sink, reader, zarr_format).write(progress)
+    with new_path(path) as temporary, _store(temporary, is_zip=path.name.endswith(".zip")) as put:
+        _Writer(put, reader, zarr_format).write(progress)
 
 
-class _Sink:
-    """Where the files of the store go."""
-
-    def __init__(self, folder: Path, archive: zipfile.ZipFile | None) -> None:
-        self.folder, self.archive = folder, archive
-
-    def put(self, name: str, content: bytes) -> None:
-        if self.archive is not None:
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = 0o644 << 16
-            self.archive.writestr(entry, content)
-        else:
-            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / name).write_bytes(content)
+Put = Callable[[str, bytes], None]
 
 
 @contextmanager
-def _sink(path: Path, *, is_zip: bool) -> Iterator[_Sink]:
-    if not is_zip:
-        yield _Sink(path, None)
-    else:
+def _store(path: Path, *, is_zip: bool) -> Iterator[Put]:
+    """A function that puts a file into a new store."""
+    if is_zip:
         with path.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
-            yield _Sink(path, archive)
+            yield lambda name, content: archive.writestr(entry(name, compressed=False), content)
+        return
+
+    def put(name: str, content: bytes) -> None:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+
+    yield put
 
 
 class _Writer:
-    """zarr encodes into a store in memory, which is emptied into the sink after every chunk."""
+    """zarr encodes into a store in memory, which is emptied onto the disk after every chunk."""
 
-    def __init__(self, sink: _Sink, reader: EpisodeReader, zarr_format: Literal[2, 3]) -> None:
+    def __init__(self, put: Put, reader: EpisodeReader, zarr_format: Literal[2, 3]) -> None:
         import zarr
         from zarr.storage import MemoryStore
 
-        self.sink, self.reader, self.zarr_format = sink, reader, zarr_format
+        self.put, self.reader, self.zarr_format = put, reader, zarr_format
         self.files: dict[str, Buffer] = {}
         attributes = {OWN_ATTRIBUTE: reader.metadata} if reader.metadata else None
         self.root = zarr.create_group(MemoryStore(self.files), zarr_format=zarr_format, attributes=attributes)
@@ -93,7 +87,7 @@ class _Writer:
         self._facts(len(ends))
         self._data(ends, progress)
         for name in sorted(self.files):
-            self.sink.put(name, self.files.pop(name).to_bytes())
+            self.put(name, self.files.pop(name).to_bytes())
 
     def _array(self, name: str, shape: tuple[int, ...], dtype: Any, *, compressed: bool = True) -> zarr.Array[Any]:
         import numcodecs
@@ -125,7 +119,7 @@ class _Writer:
     def _store_chunks(self, array: zarr.Array[Any]) -> None:
         """Move the chunks of an array out of memory; the metadata stays, since zarr may look at it again."""
         for name in [name for name in self.files if name.startswith(f"{array.path}/") and not _is_metadata(name)]:
-            self.sink.put(name, self.files.pop(name).to_bytes())
+            self.put(name, self.files.pop(name).to_bytes())
 
     def _data(self, ends: np.ndarray, progress: OnProgress | None) -> None:
         steps = int(ends[-1])
@@ -133,12 +127,11 @@ class _Writer:
             key: _Filling(self._array(f"data/{key}", (steps, *feature.shape), feature.dtype))
             for key, feature in self.reader.features.items()
         }
-        starts = starts_of(ends)
         for episode, start, rows, values in pieces(self.reader, list(fillings)):
             for key, part in values.items():
                 fillings[key].add(part, self._store_chunks)
             if progress is not None:
-                progress(int(starts[episode]) + start + rows, steps)
+                progress(self.reader.first_row(episode) + start + rows, steps)
 
 
 class _Filling:

@@ -18,19 +18,17 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import h5py
 import numpy as np
 
 from policy_accel.data.formats.base import Feature
 from policy_accel.data.formats.hdf5 import attribute, datasets, json_object, native
 from policy_accel.data.formats.hdf5_reader import Hdf5Reader
+from policy_accel.data.formats.recognise import GROUP_MARK, split_group
 from policy_accel.errors import UserError, did_you_mean
 
-if TYPE_CHECKING:
-    import h5py
-
-GROUP_MARK = "::"
 OWN_ATTRIBUTE = "policy_accel"  # what has no place in robomimic's layout, as JSON
 TOP_LEVEL = {
     "action": "actions",
@@ -67,15 +65,6 @@ def stored_name(key: str) -> str:
     return rest if group == "extra" else f"{group}/{rest}"
 
 
-def split_group(path: Path | str) -> tuple[Path, str]:
-    """ "file.hdf5::lift" -> (file.hdf5, "lift"); without a mark the group is ""."""
-    text = str(path)
-    if GROUP_MARK in text and not Path(text).exists():
-        file, _, group = text.rpartition(GROUP_MARK)
-        return Path(file), group.strip("/")
-    return Path(text), ""
-
-
 class RobomimicReader(Hdf5Reader):
     """A robomimic HDF5 file as an `EpisodeReader`.
 
@@ -99,21 +88,21 @@ class RobomimicReader(Hdf5Reader):
         return memory_name(path)
 
     def _find(self) -> tuple[h5py.Group, list[str]]:
-        import h5py
-
         data = self._demonstration_group(self._group)
         names = sorted((name for name, item in data.items() if isinstance(item, h5py.Group)), key=_by_number)
         if not names:
             place = data.name[1:]
             raise UserError(f"{self.source}: {place}/ holds no demonstration; expected {place}/demo_0 and so on.")
         self.metadata = self._set_metadata(data)
-        self.layout = f"robomimic HDF5, {self._version()}" + (f", in {self._group}/" if self._group else "")
+        made_in = self.metadata.get("env_args")
+        version = "no env_args"
+        if made_in is not None:
+            version = f"{made_in.get('env_name')}, env_version {made_in.get('env_version', 'not given')}"
+        self.layout = f"robomimic HDF5, {version}" + (f", in {self._group}/" if self._group else "")
         self._filters = {} if self._group else self._read_filters(set(names))
         return data, names
 
     def _demonstration_group(self, group: str) -> h5py.Group:
-        import h5py
-
         wanted = group or "data"
         found = self._file.get(wanted)
         if isinstance(found, h5py.Group):
@@ -135,12 +124,6 @@ class RobomimicReader(Hdf5Reader):
         raise UserError(
             f"{self.source}: not a robomimic file: found {listed}; expected demonstrations as data/demo_0/actions."
         )
-
-    def _version(self) -> str:
-        env_args = self.metadata.get("env_args")
-        if env_args is None:
-            return "no env_args"
-        return f"{env_args.get('env_name')}, env_version {env_args.get('env_version', 'not given')}"
 
     def _set_metadata(self, data: h5py.Group) -> dict[str, Any]:
         facts = {name: attribute(value) for name, value in data.attrs.items() if name != "total"}

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from policy_accel.data.episodes import Episodes, value_problems
-from policy_accel.data.formats.base import EpisodeReader, Feature
+from policy_accel.data.episodes import Episodes, non_finite_problem, value_problems
+from policy_accel.data.formats.base import EpisodeReader, Feature, check_keys
 from policy_accel.errors import UserError, did_you_mean
 
 PIECE_BYTES = 8_000_000
@@ -22,11 +22,6 @@ class Piece(NamedTuple):
     start: int
     rows: int
     values: dict[str, np.ndarray]
-
-
-def starts_of(episode_ends: np.ndarray) -> np.ndarray:
-    """[E] int64, the first row of every episode, for cumulative exclusive ends [E]."""
-    return np.concatenate([[0], episode_ends[:-1]]).astype(np.int64)
 
 
 def pieces(
@@ -59,7 +54,8 @@ def pieces(
             for key in keys:
                 problem = _shape_problem(reader.features[key], piece, key)
                 if not problem and finite:
-                    problem = non_finite_problem(reader, piece, key)
+                    first = reader.first_row(episode) + start
+                    problem = non_finite_problem(key, piece.values[key], reader.episode_ends, first)
                 if problem:
                     raise UserError(f"{reader.source}: {problem}")
             yield piece
@@ -68,24 +64,6 @@ def pieces(
 def step_size(feature: Feature) -> int:
     """Bytes of one step of a key."""
     return int(np.prod(feature.shape, dtype=np.int64)) * feature.dtype.itemsize
-
-
-def non_finite_problem(reader: EpisodeReader, piece: Piece, key: str) -> str:
-    """One sentence on the first value of a key in a piece that is not finite, or nothing."""
-    values = piece.values[key]
-    if values.dtype.kind != "f":
-        return ""
-    finite = np.isfinite(values.reshape(len(values), -1))
-    if finite.all():
-        return ""
-    row, column = np.argwhere(~finite)[0]
-    own = piece.start + int(row)
-    name = "NaN" if np.isnan(values.reshape(len(values), -1)[row, column]) else "Inf"
-    step = int(starts_of(reader.episode_ends)[piece.episode]) + own
-    return (
-        f"data/{key} holds {name} at step {step} (episode {piece.episode}, its step {own}); "
-        "repair that value or leave the episode out."
-    )
 
 
 def _shape_problem(feature: Feature, piece: Piece, key: str) -> str:
@@ -109,12 +87,12 @@ def gather(reader: EpisodeReader, keys: Sequence[str] | None = None) -> Episodes
         UserError: an unknown key; damaged data; any fault that `Episodes` finds.
     """
     chosen = list(reader.features) if keys is None else list(keys)
-    steps, starts = int(reader.episode_ends[-1]), starts_of(reader.episode_ends)
+    steps = int(reader.episode_ends[-1])
     view = EpisodeView(reader, chosen)
     check_features(view)
     arrays = {key: np.empty((steps, *feature.shape), feature.dtype) for key, feature in view.features.items()}
     for episode, start, rows, values in pieces(reader, chosen):
-        first = int(starts[episode]) + start
+        first = reader.first_row(episode) + start
         for key in chosen:
             arrays[key][first : first + rows] = values[key]
     facts = tuple(reader.episode_metadata(episode) for episode in range(len(reader.episode_ends)))
@@ -136,29 +114,7 @@ def check_features(reader: EpisodeReader) -> None:
             raise UserError(f"{reader.source}: {problem}")
 
 
-def check_keys(reader: EpisodeReader, keys: Iterable[str]) -> None:
-    """Raise UserError for the first key that the reader does not have, with the nearest."""
-    for key in keys:
-        if key not in reader.features:
-            raise UserError(f"{reader.source}: has no key '{key}'; {did_you_mean(key, reader.features)}")
-
-
-def read_rows(
-    reader: EpisodeReader,
-    rows: Callable[[str, int, int], np.ndarray],
-    episode: int,
-    keys: Sequence[str] | None,
-    start: int,
-    stop: int | None,
-) -> dict[str, np.ndarray]:
-    """`EpisodeReader.read` where all episodes stand end to end: `rows(key, begin, end)` gives rows of the whole set."""
-    chosen = list(reader.features) if keys is None else keys
-    check_keys(reader, chosen)
-    first, end = (int(reader.episode_ends[episode - 1]) if episode else 0), int(reader.episode_ends[episode])
-    return {key: rows(key, first + start, end if stop is None else min(first + stop, end)) for key in chosen}
-
-
-class EpisodeView:
+class EpisodeView(EpisodeReader):
     """Some keys, or some episodes, of a reader, as a reader.
 
     Args:
@@ -182,22 +138,16 @@ class EpisodeView:
         self.episodes = list(range(len(reader.episode_ends))) if episodes is None else list(episodes)
         self.episode_ends = np.cumsum(np.diff(reader.episode_ends, prepend=0)[self.episodes]).astype(np.int64)
 
-    def __enter__(self) -> EpisodeView:
-        self.reader.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.reader.__exit__(*error)
+    def close(self) -> None:
+        """See `EpisodeReader`."""
+        self.reader.close()
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
         return self.reader.episode_metadata(self.episodes[episode])
 
-    def read(
-        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """See `EpisodeReader`."""
-        return self.reader.read(self.episodes[episode], list(self.features) if keys is None else keys, start, stop)
+    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        return self.reader.read(self.episodes[episode], keys, start, stop)
 
 
 def filters_of(reader: EpisodeReader) -> dict[str, list[int]]:

@@ -12,10 +12,10 @@ SET_MEGABYTES = 200
 MAKE = """
 import re, sys
 import numpy as np
-from policy_accel.data.formats.base import Feature
+from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.readers import open_episodes, write_episodes
 
-class Made:
+class Made(EpisodeReader):
     source = format = layout = "made"
     features = {"action": Feature((7,), np.dtype("f8")), "image": Feature((64, 64, 3), np.dtype("u1")),
                 "state": Feature((93,), np.dtype("f8"))}
@@ -23,8 +23,8 @@ class Made:
     metadata = {}
     def episode_metadata(self, episode):
         return {"model_file": str(episode) * 10_000}
-    def read(self, episode, keys=None, start=0, stop=None):
-        return {key: np.full((min(stop, 500) - start, *self.features[key].shape), episode, self.features[key].dtype)
+    def _read(self, episode, keys, start, stop):
+        return {key: np.full((stop - start, *self.features[key].shape), episode, self.features[key].dtype)
                 for key in keys}
 
 def peak():
@@ -87,17 +87,17 @@ def test_many_demonstrations_in_one_hdf5_file(tmp_path):
 LONG = """
 import re, sys
 import numpy as np
-from policy_accel.data.formats.base import Feature
+from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.readers import open_episodes, write_episodes
 
-class Made:
+class Made(EpisodeReader):
     source = format = layout = "made"
     features = {"action": Feature((7,), np.dtype("f8"))} | {f"wide_{i}": Feature((2500,), np.dtype("f4")) for i in "ab"}
     episode_ends = np.array([STEPS])
     metadata = {}
     def episode_metadata(self, episode):
         return {}
-    def read(self, episode, keys=None, start=0, stop=None):
+    def _read(self, episode, keys, start, stop):
         return {key: np.zeros((stop - start, *self.features[key].shape), self.features[key].dtype) for key in keys}
 
 def peak():

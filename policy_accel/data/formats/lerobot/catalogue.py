@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,26 +95,21 @@ def read_catalogue(root: Path, info: dict[str, Any], cameras: Sequence[str]) -> 
 
 
 def _place(root: Path, info: dict[str, Any], row: dict[str, Any], cameras: Sequence[str]) -> EpisodeRow:
-    index = row["episode_index"]
+    index, newer = row["episode_index"], info["codebase_version"] != V21
     tasks = row.get("tasks") or []
-    fields = {"episode_index": index, "episode_chunk": index // int(info.get("chunks_size") or 1000)}
-    videos = {}
+
+    def fields(of: str) -> dict[str, Any]:
+        if newer:
+            return {name: row[f"{of}/{name}"] for name in ("chunk_index", "file_index")}
+        return {"episode_index": index, "episode_chunk": index // int(info.get("chunks_size") or 1000)}
+
     try:
-        if info["codebase_version"] == V21:
-            data = root / info["data_path"].format(**fields)
-            for camera in cameras:
-                videos[camera] = VideoPlace(root / info["video_path"].format(**fields, video_key=camera), 0.0)
-        else:
-            data = root / info["data_path"].format(
-                chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
-            )
-            for camera in cameras:
-                path = info["video_path"].format(
-                    video_key=camera,
-                    chunk_index=row[f"videos/{camera}/chunk_index"],
-                    file_index=row[f"videos/{camera}/file_index"],
-                )
-                videos[camera] = VideoPlace(root / path, float(row[f"videos/{camera}/from_timestamp"]))
+        data = root / info["data_path"].format(**fields("data"))
+        videos = {}
+        for camera in cameras:
+            path = info["video_path"].format(**fields(f"videos/{camera}"), video_key=camera)
+            start = float(row[f"videos/{camera}/from_timestamp"]) if newer else 0.0
+            videos[camera] = VideoPlace(root / path, start)
     except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{root}: the file of episode {index} cannot be told from data_path or video_path of info.json and the "
@@ -167,76 +162,59 @@ def scan(episodes: Sequence[EpisodeRow], info: dict[str, Any]) -> Scan:
         UserError: a file that is missing or damaged, whose rows differ from the table of episodes, or in which the
             rows of an episode lie apart.
     """
-    scanner = _Scanner(episodes, float(info["fps"]))
+    one_episode, fps = info["codebase_version"] == V21, float(info["fps"])
+    indices, lengths = (np.array([getattr(episode, name) for episode in episodes]) for name in ("index", "length"))
+    offsets = np.cumsum(lengths) - lengths
+    starts, counts, tasks = np.full(len(episodes), -1), np.zeros_like(lengths), np.zeros_like(lengths)
+    irregular: dict[str, None] = {}
     files: dict[Path, list[int]] = {}
     for place, episode in enumerate(episodes):
         files.setdefault(episode.data, []).append(place)
     for path, places in files.items():
-        scanner.read(path, places, one_episode=info["codebase_version"] == V21)
-    for episode, count in zip(episodes, scanner.counts, strict=True):
+        row, last = 0, -1
+        for values, rows in _derived_columns(path, needed=() if one_episode else ("episode_index",)):
+            which = np.full(rows, places[0])
+            if not one_episode:
+                which = _places(values["episode_index"], indices, set(places), path)
+            for first in np.flatnonzero(np.diff(which, prepend=last)):  # an episode begins
+                place = int(which[first])
+                if starts[place] >= 0:
+                    raise UserError(f"{path}: the rows of episode {indices[place]} lie apart; sort them by index.")
+                starts[place] = row + first
+                tasks[place] = values["task_index"][first] if "task_index" in values else 0
+            counts += np.bincount(which, minlength=len(counts))
+            step = np.arange(row, row + rows) - starts[which]
+            expected = {
+                "timestamp": (step / fps).astype(np.float32),
+                "frame_index": step,
+                "episode_index": which,
+                "index": offsets[which] + step,
+                "task_index": tasks[which],
+            }
+            irregular |= {name: None for name, found in values.items() if not _agree(found, expected[name])}
+            row, last = row + rows, int(which[-1]) if rows else last
+    for episode, count in zip(episodes, counts, strict=True):
         if count != episode.length:
             raise UserError(
                 f"{episode.data}: holds {count} steps of episode {episode.index}, and the table of episodes says "
                 f"{episode.length}; copy or download the data set again."
             )
-    return Scan(scanner.starts, tuple(scanner.irregular), scanner.tasks)
+    return Scan(starts, tuple(irregular), tasks)
 
 
-class _Scanner:
-    """What is learnt of each episode, by its place: the row of its file that it starts at (-1 before it is met), its
-    steps and its task; and the names of derived columns that do not hold what they must.
-    """
+def _derived_columns(path: Path, needed: Sequence[str]) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """Those of a file that it has, name -> [rows], and the rows, a batch at a time."""
+    with parquet_file(path) as file:
+        present = [name for name in DERIVED if name in file.schema_arrow.names]
+        require_columns(path, present, needed)
+        for batch in file.iter_batches(_SCAN_ROWS, columns=present or None):
+            yield {name: _numbers(batch.column(name), path, name) for name in present}, len(batch)
 
-    def __init__(self, episodes: Sequence[EpisodeRow], fps: float) -> None:
-        lengths = np.array([episode.length for episode in episodes])
-        self.starts, self.counts = np.full(len(episodes), -1), np.zeros(len(episodes), np.int64)
-        self.tasks = np.zeros(len(episodes), np.int64)
-        self.irregular: dict[str, None] = {}
-        self._indices = np.array([episode.index for episode in episodes])
-        self._offsets, self._fps = np.cumsum(lengths) - lengths, fps
 
-    def read(self, path: Path, places: list[int], *, one_episode: bool) -> None:
-        """Read a file that holds the episodes at `places`."""
-        row, last = 0, -1
-        with parquet_file(path) as file:
-            present = [name for name in DERIVED if name in file.schema_arrow.names]
-            if not one_episode:
-                require_columns(path, present, ["episode_index"])
-            for batch in file.iter_batches(_SCAN_ROWS, columns=present or None):
-                values = {name: _numbers(batch.column(name), path, name) for name in present}
-                if one_episode:
-                    which = np.full(len(batch), places[0])
-                else:
-                    which = _places(values["episode_index"], self._indices, set(places), path)
-                self._begin(path, values, which, row, last)
-                self.counts += np.bincount(which, minlength=len(self.counts))
-                self._compare(values, which, np.arange(row, row + len(batch)) - self.starts[which])
-                row, last = row + len(batch), int(which[-1]) if len(which) else last
-
-    def _begin(self, path: Path, values: dict[str, np.ndarray], which: np.ndarray, row: int, last: int) -> None:
-        """Note the episodes that begin among the rows `which`, the first of which is row `row` of the file."""
-        for first in np.flatnonzero(np.diff(which, prepend=last)):
-            place = int(which[first])
-            if self.starts[place] >= 0:
-                raise UserError(f"{path}: the rows of episode {self._indices[place]} lie apart; sort them by index.")
-            self.starts[place] = row + first
-            self.tasks[place] = values["task_index"][first] if "task_index" in values else 0
-
-    def _compare(self, values: dict[str, np.ndarray], which: np.ndarray, step: np.ndarray) -> None:
-        expected = {
-            "frame_index": step,
-            "episode_index": which,
-            "index": self._offsets[which] + step,
-            "task_index": self.tasks[which],
-        }
-        for name, found in values.items():
-            if name == "timestamp":
-                time = (step / self._fps).astype(np.float32)
-                regular = bool(np.all(np.abs(found.astype(np.float32) - time) <= np.spacing(time)))
-            else:
-                regular = np.array_equal(found, expected[name])
-            if not regular:
-                self.irregular[name] = None
+def _agree(found: np.ndarray, expected: np.ndarray) -> bool:
+    if expected.dtype == np.float32:
+        return bool(np.all(np.abs(found.astype(np.float32) - expected) <= np.spacing(expected)))
+    return np.array_equal(found, expected)
 
 
 def _numbers(column: pa.Array, path: Path, name: str) -> np.ndarray:

@@ -73,20 +73,6 @@ class Column:
     names: Any
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        UserError: missing, or not JSON.
-    """
-    with explained(path, "read"):
-        text = path.read_bytes()
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{path}: is not valid JSON ({error}); copy or download it again.") from error
-
-
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file with one JSON object a line.
 
@@ -112,18 +98,21 @@ def is_lerobot(root: Path) -> bool:
     return any(path.is_file() and b"codebase_version" in path.read_bytes() for path in paths)
 
 
-def read_info(root: Path) -> dict[str, Any] | None:
-    """The content of info.json of a version that can be read, None when `root` is no LeRobot data set.
+def read_info(root: Path) -> dict[str, Any]:
+    """The content of info.json of a version that can be read.
 
     Raises:
-        UserError: another version (with the way to convert it), or a field that is missing.
+        UserError: missing, or no JSON; another version (with the way to convert it); a field that is missing.
     """
-    path = next((root / name for name in (INFO, OLD_INFO) if (root / name).is_file()), None)
-    if path is None:
-        return None
-    info = read_json(path)
+    path = next((root / name for name in (INFO, OLD_INFO) if (root / name).is_file()), root / INFO)
+    with explained(path, "read"):
+        text = path.read_bytes()
+    try:
+        info = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: is not valid JSON ({error}); copy or download it again.") from error
     if not isinstance(info, dict) or "codebase_version" not in info:
-        return None
+        raise UserError(f"{path}: names no codebase_version, so it is of no LeRobot data set; check the path.")
     version = str(info["codebase_version"])
     found = re.fullmatch(r"v?(\d+)\.(\d+)(\.\d+)?", version)
     if not found or (found[1], found[2]) not in (("2", "1"), ("3", "0")):

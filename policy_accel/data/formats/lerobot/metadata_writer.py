@@ -93,12 +93,12 @@ class MetadataWriter:
     def _flush(self) -> None:
         if not self._rows:
             return
-        schema = pa.schema([(name, _kind(value)) for name, value in self._rows[0].items()])
+        table = pa.Table.from_pylist(self._rows, None if self._table is None else self._table.schema)
         if self._table is None:
             path = self._root / EPISODES_PATH.format(chunk_index=0, file_index=0)
             path.parent.mkdir(parents=True)
-            self._table = pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=True)
-        self._table.write_table(pa.Table.from_pylist(self._rows, schema))
+            self._table = pq.ParquetWriter(path, table.schema, compression="snappy", use_dictionary=True)
+        self._table.write_table(table)
         self._rows.clear()
 
     def finish(self, tasks: list[str]) -> None:
@@ -166,12 +166,6 @@ def _write_json(path: Path, value: Any) -> None:
     """Write JSON as LeRobot does: four spaces, letters as they are."""
     text = json.dumps(value, indent=4, ensure_ascii=False, default=np.ndarray.tolist)
     path.write_text(text, encoding="utf-8")
-
-
-def _kind(value: Any) -> pa.DataType:
-    if isinstance(value, list):
-        return pa.list_(_kind(value[0]))
-    return {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}[type(value)]
 
 
 def _task_table(tasks: list[str]) -> pa.Table:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from policy_accel.data.formats.base import EpisodeReader
 from policy_accel.data.formats.lerobot.catalogue import EpisodeRow, read_catalogue, scan
-from policy_accel.data.formats.lerobot.layout import DERIVED, OWN, OWN_LINES, Column, read_columns
+from policy_accel.data.formats.lerobot.layout import DERIVED, OWN, OWN_LINES, Column, read_columns, read_info
 from policy_accel.data.formats.lerobot.names import to_keys
 from policy_accel.data.formats.lerobot.tables import RowCursor
 from policy_accel.data.formats.lerobot.video import FrameCursor
-from policy_accel.data.formats.streaming import check_keys
 from policy_accel.errors import UserError
 from policy_accel.files import explained
 
 
-class LeRobotReader:
-    """LeRobot v2.1 or v3.0, read a piece at a time: see `EpisodeReader`.
+class LeRobotReader(EpisodeReader):
+    """A LeRobot data set of version 2.1 or 3.0 as an `EpisodeReader`.
 
     `observation.<key>` is `<key>`, `next.reward`, `next.done` and `next.success` are `reward`, `done` and `success`.
     The columns that follow from the order of the steps are left out when they are what they must be. Metadata hold
@@ -28,13 +27,19 @@ class LeRobotReader:
     this package wrote come back with the metadata that they went in with. Text columns and depth maps are not read;
     they are listed under "left_out".
 
+    Args:
+        path: the folder that holds meta/, data/ and videos/.
+
     Raises:
-        UserError: whatever is wrong with the tables, in one sentence.
+        UserError: no such data set; another version (with the way to convert it); tables or columns that are missing
+            or damaged. Videos are looked at when their frames are read.
     """
 
     format = "lerobot"
 
-    def __init__(self, root: Path, info: dict[str, Any]) -> None:
+    def __init__(self, path: Path | str) -> None:
+        root = Path(path)
+        info = read_info(root)
         self.source = str(root)
         self.layout = f"LeRobot {info['codebase_version']}"
         self._fps = float(info["fps"])
@@ -62,10 +67,8 @@ class LeRobotReader:
                 at = (camera, place.path)
                 self._file_lengths[at] = self._file_lengths.get(at, 0) + episode.length
 
-    def __enter__(self) -> LeRobotReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """See `EpisodeReader`."""
         self._rows.close()
         while self._frames:
             self._frames.popitem()[1].close()
@@ -111,22 +114,14 @@ class LeRobotReader:
         one = len(tasks) == 1 and "task_index" not in self._scan.irregular
         return {"task": tasks[0]} if one else {"tasks": list(tasks)}
 
-    def read(
-        self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """See `EpisodeReader`."""
-        keys = tuple(self._columns) if keys is None else tuple(keys)
-        check_keys(self, keys)
-        row = self._episodes[episode]
-        end = row.length if stop is None else min(stop, row.length)
-        begin = min(start, end)
-        first = int(self._scan.starts[episode])
+    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        row, first = self._episodes[episode], int(self._scan.starts[episode])
         columns = [self._columns[key] for key in keys]
         in_table = [column for column in columns if column.dtype != "video"]
-        found = self._rows.read(row.data, in_table, first + begin, first + end) if in_table else {}
+        found = self._rows.read(row.data, in_table, first + start, first + stop) if in_table else {}
         for column in columns:
             if column.dtype == "video":
-                found[column.name] = self._read_frames(row, column, begin, end)
+                found[column.name] = self._read_frames(row, column, start, stop)
         return {key: found[self._columns[key].name] for key in keys}
 
     def _read_frames(self, row: EpisodeRow, column: Column, begin: int, end: int) -> np.ndarray:

@@ -25,17 +25,38 @@ _PIECE_BYTES = 8_000_000
 _MAX_AXES = 5
 
 
-def write(
-    path: Path, reader: EpisodeReader, *, version: str, fps: float | None, images: str, progress: OnProgress | None
+def write_lerobot(
+    path: Path | str,
+    reader: EpisodeReader,
+    *,
+    version: str = V30,
+    fps: float | None = None,
+    images: str = "lossless",
+    progress: OnProgress | None = None,
 ) -> None:
-    """`write_lerobot`; what LeRobot has no place for goes into a field "policy_accel" of info.json and into
+    """Write a LeRobot data set, a piece at a time, whole or not at all.
+
+    What LeRobot has no place for goes into a field "policy_accel" of info.json and into
     meta/policy_accel_episodes.jsonl, which other readers do not look at, so that reading it gives back the same.
+
+    Args:
+        path: a folder, new.
+        reader: the demonstrations.
+        version: "v2.1" (a file for each episode) or "v3.0" (files of about 100 MB, videos of 200 MB).
+        fps: steps per second; None for what the metadata say (`fps`, or the control frequency in `env_args`), else 10.
+        images: RGB pictures as H.264 "lossless" or "h264" (yuv420p, crf 30), or "png" in the tables, where pictures of
+            one or four channels always go, and those that a LeRobot set had there.
+        progress: called with (steps so far, all steps).
+
+    Raises:
+        UserError: `path` exists, an unknown version or way to store images, what cannot be stored, a full disk,
+            av not installed for videos.
     """
     one_of("LeRobot version", version, (V21, V30))
     one_of("images", images, IMAGES)
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise UserError(f"fps={fps} must be a positive number of frames per second.")
-    with new_path(path) as temporary:
+    with new_path(Path(path)) as temporary:
         writer = _Writer(temporary, reader, version, fps, images)
         try:
             writer.run(progress)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from policy_accel.data.formats.base import Feature
-from policy_accel.data.formats.lerobot import open_lerobot
+from policy_accel.data.formats.lerobot.layout import is_lerobot
+from policy_accel.data.formats.lerobot.reader import LeRobotReader
 from policy_accel.errors import UserError
 
 from .conftest import png
@@ -29,7 +30,7 @@ VERSIONS = pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 
 
 def assert_all_episodes(made, keys):
-    with open_lerobot(made.root) as reader:
+    with LeRobotReader(made.root) as reader:
         for episode in range(len(made.lengths)):
             read = reader.read(episode)
             assert list(read) == keys
@@ -43,7 +44,7 @@ def assert_all_episodes(made, keys):
 def test_low_dimensional_sets_come_back_bit_by_bit_under_short_names(lerobot, version):
     made = lerobot(version)
     assert_all_episodes(made, ["state", "keypoint", "action", "reward", "done", "success"])
-    with open_lerobot(made.root) as reader:
+    with LeRobotReader(made.root) as reader:
         assert reader.features["state"] == Feature((3,), np.dtype(np.float32))
         assert reader.features["keypoint"] == Feature((2, 2), np.dtype(np.float64))
         assert reader.features["reward"] == Feature((), np.dtype(np.float32))
@@ -64,7 +65,7 @@ def test_pictures_and_videos_come_back_bit_by_bit(lerobot, version):
 def test_any_piece_of_any_episode_in_any_order(lerobot, version):
     made = lerobot(version, lengths=(40, 200, 90), cameras=("wrist", "top"))
     rng = np.random.default_rng(3)
-    with open_lerobot(made.root) as reader:
+    with LeRobotReader(made.root) as reader:
         for _ in range(40):
             episode = int(rng.integers(3))
             start, stop = sorted(rng.integers(0, made.lengths[episode] + 1, 2).tolist())
@@ -79,7 +80,7 @@ def test_a_pandas_table_of_tasks_without_a_name_for_its_index(lerobot):
     made = lerobot("v3.0")
     table = pa.table({"task_index": [1, 0], "__index_level_0__": ["pull", "push"]})
     pq.write_table(table, made.root / "meta/tasks.parquet")
-    with open_lerobot(made.root) as reader:
+    with LeRobotReader(made.root) as reader:
         assert reader.metadata["lerobot"]["tasks"] == ["push", "pull"]
 
 
@@ -95,7 +96,7 @@ def test_derived_columns_that_are_not_what_they_must_be_are_data(lerobot, versio
     for key, values in (("timestamp", times), ("task_index", numbers)):
         table = table.set_column(table.schema.get_field_index(key), key, pa.array(values))
     pq.write_table(table, path)
-    with open_lerobot(made.root) as reader:
+    with LeRobotReader(made.root) as reader:
         assert [key for key in reader.features if key not in KEYS] == ["timestamp", "task_index"]
         read = reader.read(1)
         assert read["timestamp"].dtype == np.float32
@@ -112,7 +113,7 @@ def test_times_of_another_rounding_are_still_derived(lerobot):
     close = np.where(np.abs(single - exact) <= np.spacing(exact), single, exact)
     assert np.any(close != exact)
     pq.write_table(table.set_column(table.schema.get_field_index("timestamp"), "timestamp", pa.array(close)), path)
-    with open_lerobot(made.root) as reader:
+    with LeRobotReader(made.root) as reader:
         assert "timestamp" not in reader.features
 
 
@@ -123,7 +124,7 @@ def test_text_columns_and_depth_maps_are_named_and_left_out(lerobot):
         "observation.depth": {"dtype": "video", "shape": [4, 4, 1], "names": None, "info": {"is_depth_map": True}},
     }
     made.save_info()
-    with open_lerobot(made.root) as reader:
+    with LeRobotReader(made.root) as reader:
         assert reader.metadata["lerobot"]["left_out"] == ["language", "observation.depth"]
         assert not {"language", "depth"} & set(reader.features)
 
@@ -135,12 +136,16 @@ def test_channels_first_in_info_are_channels_last_in_memory(lerobot):
     assert_all_episodes(made, list(KEYS)[:-1])
 
 
-def test_other_folders_are_none(tmp_path):
-    assert open_lerobot(tmp_path) is None
-    assert open_lerobot(tmp_path / "missing") is None
+def test_other_folders_are_no_lerobot_set(tmp_path):
+    assert not is_lerobot(tmp_path)
+    assert not is_lerobot(tmp_path / "missing")
+    with pytest.raises(UserError, match=r"meta/info\.json: does not exist"):
+        LeRobotReader(tmp_path)
     (tmp_path / "meta").mkdir()
     (tmp_path / "meta/info.json").write_text('{"name": "something else"}')
-    assert open_lerobot(tmp_path) is None
+    assert not is_lerobot(tmp_path)
+    with pytest.raises(UserError, match=r"meta/info\.json: names no codebase_version"):
+        LeRobotReader(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +161,7 @@ def test_other_versions_name_the_conversion(tmp_path, version, file, remedy):
     path.parent.mkdir()
     path.write_text(json.dumps({"codebase_version": version, "fps": 10}))
     with pytest.raises(UserError, match=rf"codebase_version is {version}, and v2.1 and v3.0 can be read.*{remedy}"):
-        open_lerobot(tmp_path)
+        LeRobotReader(tmp_path)
 
 
 def cut(path):
@@ -174,7 +179,7 @@ def shorten(made, pattern="data/*/*.parquet"):
 
 
 def read_all(root):
-    with open_lerobot(root) as reader:
+    with LeRobotReader(root) as reader:
         for episode in range(3):
             reader.read(episode)
 
@@ -208,7 +213,7 @@ def test_a_video_of_another_length_than_the_table_is_refused(lerobot, version, k
     path = sorted(made.root.glob("videos/**/*.mp4"))[0]
     path.write_bytes((other.root / path.relative_to(made.root)).read_bytes())
     with (
-        open_lerobot(made.root) as reader,
+        LeRobotReader(made.root) as reader,
         pytest.raises(UserError, match=rf"mp4: holds {3 + kept} frames, and the tables of the data set count 3 steps"),
     ):
         reader.read(0, ["images.top"])
@@ -231,7 +236,7 @@ def test_wrong_fields_of_info(lerobot, field, value, sentence):
     if value is None:
         del made.info[field]
     made.save_info()
-    with pytest.raises(UserError, match=sentence), open_lerobot(made.root) as reader:
+    with pytest.raises(UserError, match=sentence), LeRobotReader(made.root) as reader:
         reader.read(0)
 
 
@@ -256,7 +261,7 @@ def test_wrong_pictures(lerobot, cell, sentence):
     made = lerobot(cameras=("wrist",))
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     replaced(made, "observation.images.wrist", pa.array([cell] * 3, kind))
-    with open_lerobot(made.root) as reader:
+    with LeRobotReader(made.root) as reader:
         assert reader.read(0, ["action"])["action"].shape == (3, 2)
         with pytest.raises(UserError, match=f"column 'observation.images.wrist' has {sentence.removeprefix('has ')}"):
             reader.read(0)
@@ -267,14 +272,14 @@ def test_grey_pictures_where_colour_is_expected(lerobot):
     grey = np.random.default_rng(0).integers(0, 256, (5, 4)).astype(np.uint8)
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     replaced(made, "observation.images.wrist", pa.array([{"bytes": png(grey), "path": None}] * 3, kind))
-    with open_lerobot(made.root) as reader:
+    with LeRobotReader(made.root) as reader:
         np.testing.assert_array_equal(reader.read(0)["images.wrist"], np.broadcast_to(grey[..., None], (3, 5, 4, 3)))
 
 
 def test_values_that_are_missing(lerobot):
     made = lerobot()
     replaced(made, "next.reward", pa.array([1.0, None, 2.0], pa.float32()))
-    with open_lerobot(made.root) as reader, pytest.raises(UserError, match=r"column 'next\.reward' has empty values"):
+    with LeRobotReader(made.root) as reader, pytest.raises(UserError, match=r"column 'next\.reward' has empty values"):
         reader.read(0)
 
 
@@ -282,7 +287,7 @@ def test_frames_of_another_size(lerobot):
     made = lerobot(cameras=("top",))
     made.info["features"]["observation.images.top"]["shape"] = [16, 32, 3]
     made.save_info()
-    with open_lerobot(made.root) as reader, pytest.raises(UserError, match=r"frames of 16x24 pixels.*says 16x32"):
+    with LeRobotReader(made.root) as reader, pytest.raises(UserError, match=r"frames of 16x24 pixels.*says 16x32"):
         reader.read(0)
 
 
@@ -297,7 +302,7 @@ def test_wrong_lines_of_episodes(lerobot):
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=sentence):
-            open_lerobot(path.parents[1])
+            LeRobotReader(path.parents[1])
 
 
 def test_steps_of_an_episode_that_lies_elsewhere(lerobot):
@@ -308,11 +313,11 @@ def test_steps_of_an_episode_that_lies_elsewhere(lerobot):
     for values, sentence in ((np.full(6, 7), "holds steps of episode 7"), ([2, 2, 0, 0, 2, 2], "steps of episode 0")):
         pq.write_table(table.set_column(column, "episode_index", pa.array(values)), path)
         with pytest.raises(UserError, match=sentence):
-            open_lerobot(made.root)
+            LeRobotReader(made.root)
 
 
 def test_unknown_key(lerobot):
-    with open_lerobot(lerobot().root) as reader, pytest.raises(UserError, match="no key 'stat'; did you mean 'state'"):
+    with LeRobotReader(lerobot().root) as reader, pytest.raises(UserError, match="no key 'stat'; did you mean 'state'"):
         reader.read(0, ["stat"])
 
 
@@ -321,8 +326,8 @@ def test_a_package_that_is_missing_is_named(lerobot, package, keys):
     root = lerobot(cameras=("top",)).root
     program = (
         f"import sys; sys.modules['{package}'] = None\n"
-        "from policy_accel.data.formats.lerobot import open_lerobot\n"
-        f"reader = open_lerobot({str(root)!r})\n"
+        "from policy_accel.data.readers import open_episodes\n"
+        f"reader = open_episodes({str(root)!r})\n"
         "print(reader.read(0, ['action'])['action'].shape)\n"
         f"reader.read(0, {keys})"
     )

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from policy_accel.data.formats.lerobot import open_lerobot, write_lerobot
+from policy_accel.data.formats.lerobot.reader import LeRobotReader
+from policy_accel.data.formats.lerobot.writer import write_lerobot
 
 RECORDED = Path(__file__).parent / "recorded"
 FILES = {"v2.1": "v2.1_lerobot_0.3.3.zip", "v3.0": "v3.0_lerobot_0.4.4.zip"}
@@ -55,7 +56,7 @@ def recorded(request, tmp_path):
 def test_what_lerobot_recorded_is_read(recorded):
     version, root = recorded
     wanted = drawn()
-    with open_lerobot(root) as reader:
+    with LeRobotReader(root) as reader:
         assert reader.layout == f"LeRobot {version}"
         assert reader.episode_ends.tolist() == [6, 15, 20]
         assert reader.metadata["fps"] == 15
@@ -80,7 +81,7 @@ def lines(path):
 def test_the_way_back_gives_the_files_that_lerobot_wrote(recorded, tmp_path):
     version, root = recorded
     ours = tmp_path / "ours"
-    with open_lerobot(root) as reader:
+    with LeRobotReader(root) as reader:
         write_lerobot(ours, reader, version=version)
     info, own = (json.loads((folder / "meta/info.json").read_text()) for folder in (root, ours))
     assert set(own) - {"policy_accel"} == set(info)
@@ -118,7 +119,7 @@ def test_the_way_back_gives_the_files_that_lerobot_wrote(recorded, tmp_path):
 def test_statistics_are_those_that_lerobot_computed(recorded, tmp_path):
     version, root = recorded
     ours = tmp_path / "ours"
-    with open_lerobot(root) as reader:
+    with LeRobotReader(root) as reader:
         write_lerobot(ours, reader, version=version)
     if version == "v2.1":
         pairs = [

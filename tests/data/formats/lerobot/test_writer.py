@@ -11,9 +11,11 @@ import pytest
 
 from policy_accel.data.episodes import Episodes
 from policy_accel.data.formats.base import Feature, MemoryReader
-from policy_accel.data.formats.lerobot import metadata_writer, open_lerobot, sinks, write_lerobot
+from policy_accel.data.formats.lerobot import metadata_writer, sinks
 from policy_accel.data.formats.lerobot.layout import Column
+from policy_accel.data.formats.lerobot.reader import LeRobotReader
 from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics, sampled_frames
+from policy_accel.data.formats.lerobot.writer import write_lerobot
 from policy_accel.data.formats.streaming import EpisodeView, gather
 from policy_accel.errors import UserError
 
@@ -56,7 +58,7 @@ def episodes():
 
 
 def read(root):
-    with open_lerobot(root) as reader:
+    with LeRobotReader(root) as reader:
         return gather(reader)
 
 
@@ -300,7 +302,7 @@ def test_h264_is_small_and_close(tmp_path):
     wanted = Episodes({"action": np.zeros((40, 1)), "top": frames}, np.array([40]), "memory")
     for images in ("h264", "lossless"):
         write_lerobot(tmp_path / images, MemoryReader(wanted), images=images)
-    with open_lerobot(tmp_path / "h264") as reader:
+    with LeRobotReader(tmp_path / "h264") as reader:
         error = np.abs(reader.read(0)["top"].astype(int) - frames).mean()
     assert 0 < error < 4
     small, large = (next((tmp_path / name).rglob("*.mp4")).stat().st_size for name in ("h264", "lossless"))
@@ -343,7 +345,7 @@ def test_splits_that_no_longer_fit_are_replaced(lerobot, tmp_path):
     made = lerobot()
     made.info["splits"] = {"train": "0:2", "test": "2:3"}
     made.save_info()
-    with open_lerobot(made.root) as reader:
+    with LeRobotReader(made.root) as reader:
         write_lerobot(tmp_path / "all", reader)
         write_lerobot(tmp_path / "some", EpisodeView(reader, episodes=[0, 2]))
     for name, splits in (("all", made.info["splits"]), ("some", {"train": "0:2"})):

@@ -5,9 +5,10 @@ import shutil
 import numpy as np
 import pytest
 import zarr
+from support.data import write_zarr
 from zarr.storage import ZipStore
 
-from policy_accel.data import Episodes, read_episodes, write_zarr
+from policy_accel.data import Episodes, read_episodes
 from policy_accel.errors import UserError
 
 STORES = [(fmt, suffix) for fmt in (2, 3) for suffix in (".zarr", ".zarr.zip")]
@@ -82,7 +83,7 @@ def test_unknown_key(tmp_path, key, plain_zarr):
 
 def test_missing_episode_ends(tmp_path, plain_zarr):
     path = plain_zarr(tmp_path / "x.zarr", ends=None)
-    with pytest.raises(UserError, match=r"x\.zarr: meta/episode_ends is missing, .* write the cumulative ends there"):
+    with pytest.raises(UserError, match=r"x\.zarr: meta/episode_ends is missing; .* write it there"):
         read_episodes(path)
 
 
