@@ -23,7 +23,7 @@ def _inspect(path: Path, resolution: int | None) -> Inspection:
     from policy_accel.data import inspect
     from policy_accel.data.formats.recognise import recognised_format
     from policy_accel.data.images import image_form, image_path, inspect_images
-    from policy_accel.data.images.tree import KNOWN_FORMS
+    from policy_accel.data.tree import KNOWN_FORMS
 
     place = image_path(path)
     try:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policy_accel.data.tree import Tree, folder_tree, zip_tree
 from policy_accel.data.zarr_codecs import untrusted_codecs
 from policy_accel.errors import UserError
-from policy_accel.files import explain_os_error
+from policy_accel.files import explain_os_error, explained
 
 if TYPE_CHECKING:
     import zarr
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 EXPECTED = "expected a zarr folder or zip with data/<key> [steps, ...] and meta/episode_ends [episodes]"
 KNOWN_FORMATS = "also known are robomimic HDF5, LeRobot folders, NPZ with traj_lengths or episode_ends, Minari folders"
-_DEEPEST_FOLDER = 3  # how deep to look for a buffer below a folder that is not part of one
 _METADATA = (".zarray", ".zgroup", "zarr.json")
 _FILES_OF_METADATA = (*_METADATA, ".zattrs")
 
@@ -38,12 +36,14 @@ class ReplayStore:
         layout: for people: "zarr v2, zip".
         arrays: name ("data/action", "meta/episode_ends") -> (path inside the store, zarr format 2 or 3).
         store: the zarr store.
+        tree: its files.
     """
 
     source: str
     layout: str
     arrays: dict[str, tuple[str, int]]
     store: Store
+    tree: Tree
 
     @property
     def keys(self) -> list[str]:
@@ -53,7 +53,7 @@ class ReplayStore:
 
 @contextmanager
 def open_replay(path: Path | str) -> Iterator[ReplayStore]:
-    """Open a replay buffer for reading; it may lie in a folder (or two) inside the given folder or zip.
+    """Open a replay buffer for reading; it may lie in a folder inside the given folder or zip.
 
     Raises:
         UserError: missing path, no permission, truncated or damaged zip, not a replay buffer, several of them.
@@ -61,29 +61,51 @@ def open_replay(path: Path | str) -> Iterator[ReplayStore]:
     from zarr.storage import LocalStore, ZipStore
 
     path = Path(path)
-    is_zip = path.is_file()
-    try:
-        nodes = _zip_nodes(path) if is_zip else _folder_nodes(path)
-    except OSError as error:
-        raise explain_os_error(error, path, "read") from error
-    roots = {root for node, fmt in nodes.items() if (root := _root(node, fmt > 0)) is not None}
-    if not roots:
-        raise UserError(f"{path}: not a replay buffer: found {_found(path)}; {EXPECTED}; {KNOWN_FORMATS}.")
-    if len(roots) > 1:
-        raise UserError(f"{path}: holds several replay buffers ({', '.join(sorted(roots))}); give the path of one.")
-    root = roots.pop()
-    prefix = f"{root}/" if root else ""
-    arrays = {node.removeprefix(prefix): (node, fmt) for node, fmt in nodes.items() if fmt and node.startswith(prefix)}
-    formats = " and ".join(f"zarr v{fmt}" for fmt in sorted({fmt for _, fmt in arrays.values()})) or "no array"
-    layout = f"{formats}, {'zip' if is_zip else 'folder'}" + (f", in {root}/" if root else "")
-    store = ZipStore(path, mode="r") if is_zip else LocalStore(path, read_only=True)
-    try:
-        yield ReplayStore(str(path), layout, arrays, store)
-    finally:
-        close_store(store)
+    with ExitStack() as stack:
+        tree = _open_tree(path, stack)
+        nodes: dict[str, int] = {}  # path of every zarr node -> zarr format of an array, 0 for a group
+        for file in tree.names:
+            node, _, name = file.rpartition("/")
+            if name in _METADATA:
+                nodes[node] = max(nodes.get(node, 0), _array_format(tree, file))
+        roots = {root for node, fmt in nodes.items() if (root := _root(node, fmt > 0)) is not None}
+        if not roots:
+            raise UserError(f"{path}: not a replay buffer: found {_found(tree)}; {EXPECTED}; {KNOWN_FORMATS}.")
+        if len(roots) > 1:
+            raise UserError(f"{path}: holds several replay buffers ({', '.join(sorted(roots))}); give the path of one.")
+        root = roots.pop()
+        within = f"{root}/" if root else ""
+        arrays = {
+            node.removeprefix(within): (node, fmt) for node, fmt in nodes.items() if fmt and node.startswith(within)
+        }
+        formats = " and ".join(f"zarr v{fmt}" for fmt in sorted({fmt for _, fmt in arrays.values()})) or "no array"
+        layout = f"{formats}, {'zip' if path.is_file() else 'folder'}" + (f", in {root}/" if root else "")
+        store = ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True)
+        stack.callback(_close, store)
+        yield ReplayStore(str(path), layout, arrays, store, tree)
 
 
-def close_store(store: Store) -> None:
+def _open_tree(path: Path, stack: ExitStack) -> Tree:
+    with explained(path, "read"):
+        if not path.is_file():
+            return folder_tree(path, hidden=True)
+        with path.open("rb") as file:
+            magic = file.read(4)
+        if not magic.startswith(b"PK"):
+            raise UserError(
+                f"{path}: not a replay buffer: found a file that is not a zip (begins with {magic!r}); {EXPECTED}; "
+                f"{KNOWN_FORMATS}."
+            )
+        try:
+            return zip_tree(path, stack.enter_context(zipfile.ZipFile(path)), hidden=True)
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise UserError(
+                f"{path}: the zip is truncated or damaged after {path.stat().st_size} bytes ({_first_line(error)}); "
+                "copy or download it again."
+            ) from error
+
+
+def _close(store: Store) -> None:
     """Close a store, also a zip store that was never used, whose `close` fails in zarr 3.1."""
     with suppress(AttributeError):
         store.close()
@@ -155,10 +177,14 @@ def open_array(replay: ReplayStore, name: str) -> zarr.Array[Any]:
 
     node, fmt = replay.arrays[name]
     try:
-        untrusted = untrusted_codecs(json.loads(_metadata(replay, node, fmt)), fmt)
+        untrusted = untrusted_codecs(
+            json.loads(replay.tree.read(f"{node}/{'zarr.json' if fmt == 3 else '.zarray'}")), fmt
+        )
         array = (
             None if untrusted else zarr.open_array(replay.store, path=node, mode="r", zarr_format=3 if fmt == 3 else 2)
         )
+    except UserError:
+        raise
     except PermissionError as error:
         raise explain_os_error(error, replay.source, "read") from error
     except Exception as error:
@@ -172,15 +198,6 @@ def open_array(replay: ReplayStore, name: str) -> zarr.Array[Any]:
             "known to run no code from the file; write it with Blosc."
         )
     return array
-
-
-def _metadata(replay: ReplayStore, node: str, fmt: int) -> bytes:
-    name = f"{node}/{'zarr.json' if fmt == 3 else '.zarray'}"
-    path = Path(replay.source)
-    if path.is_dir():
-        return (path / name).read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        return archive.read(name)
 
 
 def root_attributes(replay: ReplayStore) -> dict[str, Any]:
@@ -201,21 +218,15 @@ def missing_chunks(replay: ReplayStore, name: str) -> str:
     total = int(
         np.prod([-(-size // chunk) for size, chunk in zip(array.shape, array.shards or array.chunks, strict=True)])
     )
-    stored = sum(file.rpartition("/")[2] not in _FILES_OF_METADATA for file in _files_below(replay, name))
+    node = replay.arrays[name][0]
+    files = (file for file in replay.tree.names if file.startswith(f"{node}/"))
+    stored = sum(file.rpartition("/")[2] not in _FILES_OF_METADATA for file in files)
     if stored >= total:
         return ""
     return (
         f"{total - stored} of {total} chunks of {name} are not stored and read as the fill value; "
         "if that is not on purpose, copy the file again."
     )
-
-
-def _files_below(replay: ReplayStore, name: str) -> list[str]:
-    path, node = Path(replay.source), replay.arrays[name][0]
-    if path.is_file():
-        with zipfile.ZipFile(path) as archive:
-            return [file for file in archive.namelist() if file.startswith(f"{node}/") and not file.endswith("/")]
-    return [str(file) for file in (path / node).rglob("*") if file.is_file()]
 
 
 def _damaged_steps(array: zarr.Array[Any]) -> str:
@@ -232,54 +243,11 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def _folder_nodes(path: Path) -> dict[str, int]:
-    """Path of every zarr node -> zarr format of an array, 0 for a group."""
-
-    def raise_error(error: OSError) -> None:
-        raise error
-
-    nodes: dict[str, int] = {}
-    for folder, folders, files in os.walk(path, onerror=raise_error):
-        parts = Path(folder).relative_to(path).parts
-        node = "/".join(parts)
-        for name in _METADATA:
-            if name in files:
-                fmt = _array_format(name, Path(folder, name).read_bytes)
-                nodes[node] = max(nodes.get(node, 0), fmt)
-        if nodes.get(node) or (node not in nodes and len(parts) >= _DEEPEST_FOLDER):
-            folders.clear()
-    return nodes
-
-
-def _zip_nodes(path: Path) -> dict[str, int]:
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if not magic.startswith(b"PK"):
-        raise UserError(
-            f"{path}: not a replay buffer: found a file that is not a zip (begins with {magic!r}); {EXPECTED}; "
-            f"{KNOWN_FORMATS}."
-        )
-    nodes: dict[str, int] = {}
+def _array_format(tree: Tree, file: str) -> int:
+    if not file.endswith("zarr.json"):
+        return 2 if file.endswith(".zarray") else 0
     try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.namelist():
-                node, _, name = entry.rpartition("/")
-                if name in _METADATA:
-                    fmt = _array_format(name, partial(archive.read, entry))
-                    nodes[node] = max(nodes.get(node, 0), fmt)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise UserError(
-            f"{path}: the zip is truncated or damaged after {path.stat().st_size} bytes ({_first_line(error)}); "
-            "copy or download it again."
-        ) from error
-    return nodes
-
-
-def _array_format(name: str, read: Callable[[], bytes]) -> int:
-    if name != "zarr.json":
-        return 2 if name == ".zarray" else 0
-    try:
-        return 0 if json.loads(read()).get("node_type") == "group" else 3
+        return 0 if json.loads(tree.read(file)).get("node_type") == "group" else 3
     except (ValueError, AttributeError):
         return 3  # damaged: opening it says so, with its name
 
@@ -294,12 +262,8 @@ def _root(node: str, is_array: bool) -> str | None:
     return "/".join(parts[: homes[-1]])
 
 
-def _found(path: Path) -> str:
-    if path.is_file():
-        with zipfile.ZipFile(path) as archive:
-            names = sorted({name.split("/")[0] for name in archive.namelist()})
-    else:
-        names = sorted(os.listdir(path))
+def _found(tree: Tree) -> str:
+    names = sorted({name.partition("/")[0] for name in tree.names})
     if not names:
         return "nothing in it"
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -36,11 +36,11 @@ def test_missing_path(tmp_path):
         read_episodes(tmp_path / "nowhere.zarr")
 
 
-def test_not_a_replay_buffer(tmp_path, plain_zarr):
+def test_not_a_replay_buffer(tmp_path):
     (tmp_path / "x.hdf5").write_bytes(b"\x89HDF\r\n")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "folder/a/b/c/d").mkdir(parents=True)
-    plain_zarr(tmp_path / "folder/a/b/c/d")
+    (tmp_path / "folder/a/b").mkdir(parents=True)
+    (tmp_path / "folder/a/b/notes.txt").write_text("nothing")
     np.savez(tmp_path / "x.npz", state=np.zeros(3))
     zarr.create_array(tmp_path / "lone.zarr", data=np.zeros(3), zarr_format=2)
     for name, found in [

@@ -31,7 +31,7 @@ def write_replay_buffer(
     """Write a replay buffer that Diffusion Policy reads; a zip when the name ends in .zip, a folder otherwise.
 
     Chunks of about 2 MB along time, Blosc zstd level 5 with bit shuffle; episode_ends is int64 and uncompressed. Facts
-    are kept as `formats/replay_facts.py` says. Equal episodes give equal bytes. Nothing appears at `path` before
+    are kept as `formats/replay_buffer.py` says. Equal episodes give equal bytes. Nothing appears at `path` before
     everything is on the disk.
 
     Args:

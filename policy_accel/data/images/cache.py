@@ -18,7 +18,7 @@ from policy_accel.data.images.decode import decode, look
 from policy_accel.data.images.image_set import ImageSet
 from policy_accel.data.images.latents import latent
 from policy_accel.data.images.layout import Layout
-from policy_accel.data.images.tree import Tree
+from policy_accel.data.tree import Tree
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
 from policy_accel.progress import Progress

@@ -8,7 +8,7 @@ import numpy as np
 
 from policy_accel.data.images.image_set import ImageSet, Split
 from policy_accel.data.images.pickles import load_batch
-from policy_accel.data.images.tree import Tree
+from policy_accel.data.tree import Tree
 from policy_accel.errors import UserError
 
 _PIXELS = 3 * 32 * 32

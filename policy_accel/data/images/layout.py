@@ -11,7 +11,7 @@ import numpy as np
 
 from policy_accel.data.images.decode import SUFFIXES
 from policy_accel.data.images.image_set import Split, number_names
-from policy_accel.data.images.tree import Tree
+from policy_accel.data.tree import Tree
 from policy_accel.errors import UserError
 
 LATENT = ".npy"

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 
 from policy_accel.data.images.image_set import ImageSet, Split, number_names
-from policy_accel.data.images.tree import Tree
+from policy_accel.data.tree import Tree
 from policy_accel.errors import UserError
 
 _PREFIX = {"train": "train", "test": "t10k"}

@@ -13,8 +13,8 @@ from policy_accel.data.images.latents import is_npy, read_npy
 from policy_accel.data.images.layout import find_files, lay_out
 from policy_accel.data.images.mnist import find_mnist, read_mnist
 from policy_accel.data.images.npz import is_npz, read_npz
-from policy_accel.data.images.tree import KNOWN_FORMS, NoTree, Tree, open_tree
 from policy_accel.data.shipped import shipped_path
+from policy_accel.data.tree import KNOWN_FORMS, NoTree, Tree, open_tree
 from policy_accel.errors import UserError
 from policy_accel.files import explained
 

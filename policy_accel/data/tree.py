@@ -75,9 +75,9 @@ def open_tree(path: Path) -> Iterator[Tree]:
 
 def _open(path: Path, stack: ExitStack) -> Tree:
     if path.is_dir():
-        return _folder(path)
+        return folder_tree(path)
     if zipfile.is_zipfile(path):
-        return _zip(path, stack.enter_context(zipfile.ZipFile(path)))
+        return zip_tree(path, stack.enter_context(zipfile.ZipFile(path)))
     with path.open("rb") as file:
         start = file.read(262)
     if start[:2] == b"\x1f\x8b" or start[:3] == b"BZh" or start[:6] == b"\xfd7zXZ\x00" or start[257:] == b"ustar":
@@ -89,10 +89,15 @@ def _open(path: Path, stack: ExitStack) -> Tree:
     )
 
 
-def _folder(path: Path) -> Tree:
+def folder_tree(path: Path, *, hidden: bool = False) -> Tree:
+    """Everything below a folder; with `hidden` ones, whose name begins with a dot, or without.
+
+    Raises:
+        OSError: the folder, or one in it, cannot be listed.
+    """
     names = []
     for folder, folders, files in os.walk(path, followlinks=True, onerror=_stop):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if hidden or not name.startswith(".")]
         inside = Path(folder).relative_to(path)
         names += [(inside / name).as_posix() for name in files]
 
@@ -105,10 +110,12 @@ def _folder(path: Path) -> Tree:
             found = (path / name).stat()
         return f"{name} {found.st_size} {found.st_mtime_ns}"
 
-    return Tree(path, _visible(names), opened, stamp)
+    return Tree(path, _sorted(names, hidden=hidden), opened, stamp)
 
 
-def _zip(path: Path, archive: zipfile.ZipFile) -> Tree:
+def zip_tree(path: Path, archive: zipfile.ZipFile, *, hidden: bool = False) -> Tree:
+    """Everything in an open ZIP; see `folder_tree`."""
+
     def opened(name: str) -> BinaryIO:
         try:
             return io.BytesIO(archive.read(name))
@@ -121,7 +128,7 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Tree:
         entry = archive.getinfo(name)
         return f"{name} {entry.file_size} {entry.CRC}"
 
-    return Tree(path, _visible(archive.namelist()), opened, stamp)
+    return Tree(path, _sorted(archive.namelist(), hidden=hidden), opened, stamp)
 
 
 def _tar(path: Path) -> Tree:
@@ -137,19 +144,16 @@ def _tar(path: Path) -> Tree:
             if content is not None:
                 files[member.name.removeprefix("./")] = content.read()
     return Tree(
-        path, _visible(files), lambda name: io.BytesIO(files[name]), lambda name: f"{name} {zlib.crc32(files[name])}"
+        path, _sorted(files), lambda name: io.BytesIO(files[name]), lambda name: f"{name} {zlib.crc32(files[name])}"
     )
 
 
-def _visible(names: Collection[str]) -> tuple[str, ...]:
-    return tuple(
-        sorted(
-            name
-            for name in names
-            if not name.endswith("/")
-            and not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-        )
-    )
+def _sorted(names: Collection[str], *, hidden: bool = False) -> tuple[str, ...]:
+    def shown(name: str) -> bool:
+        parts = PurePosixPath(name).parts
+        return hidden or not any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+    return tuple(sorted(name for name in names if not name.endswith("/") and shown(name)))
 
 
 def _stop(error: OSError) -> None:
