@@ -156,15 +156,13 @@ class ConditionWeight:
 class ConditionalMean:
     """A linear estimate of the data given the condition, to couple noise with the rest: assign_noise(x - mean, noise).
 
-    centre [C], weight [C, D], offset [D] float32; shape: *S of the data, D entries. explained: share of the data's
-    variance (all entries together) that it explains on the samples it was fitted on.
+    centre [C], weight [C, D], offset [D] float32; shape: *S of the data, D entries.
     """
 
     centre: Tensor
     weight: Tensor
     offset: Tensor
     shape: tuple[int, ...]
-    explained: float
 
     def predict(self, conditions: Tensor) -> Tensor:
         """The mean [B, *S] float32 for conditions [B, *C]."""
@@ -193,12 +191,10 @@ def ridge_mean(conditions: Tensor, data: Tensor, penalty: float = 1e-3) -> Condi
     c, x = _finite(conditions, "conditions"), _finite(data, "data")
     centre, scale = _standardization(c)
     c, offset = (c - centre) * scale, x.mean(0)
-    x = x - offset
     gram = c.T @ c / len(c) + penalty * torch.eye(c.shape[1], dtype=c.dtype, device=c.device)
-    weight = torch.linalg.solve(gram, c.T @ x / len(c))
-    explained = 1.0 - float((x - c @ weight).square().sum() / x.square().sum().clamp(min=torch.finfo(x.dtype).tiny))
+    weight = torch.linalg.solve(gram, c.T @ (x - offset) / len(c))
     scaled = scale.unsqueeze(1) * weight
-    return ConditionalMean(centre.float(), scaled.float(), offset.float(), tuple(data.shape[1:]), explained)
+    return ConditionalMean(centre.float(), scaled.float(), offset.float(), tuple(data.shape[1:]))
 
 
 def _finite(values: Tensor, name: str) -> Tensor:

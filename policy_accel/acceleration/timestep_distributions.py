@@ -8,14 +8,16 @@ take whole. Nothing in either waits for the device.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from policy_accel.diffusion.continuous import LOG_SIGMA_DEVIATION, LOG_SIGMA_MEAN
 from policy_accel.diffusion.timesteps import TimestepDistribution
+
+SPEED_RATIO, SPEED_TAU = 5.0, 0.7  # k and tau of SpeeD
 
 
 def variates(shape: tuple[int, ...], generator: torch.Generator, stratified: bool = False) -> Tensor:
@@ -58,7 +60,6 @@ class TableTimes(TimestepDistribution):
         stratified: see `variates`.
         mirror: when given, the second half of the batch (of the M times of each sample, for (B, M)) is the first half
             mirrored at this time, as in SpeeD (see `speed_mirror`); of an odd number the first half has one more.
-        unbiased: weight the loss by 1 / (T p_t), so that the objective stays that of uniform times.
 
     Raises:
         ValueError: probabilities that are negative, not finite or all 0, or a mirror outside [1, T].
@@ -67,10 +68,7 @@ class TableTimes(TimestepDistribution):
     probabilities: Tensor
     stratified: bool = False
     mirror: int | None = None
-    unbiased: bool = False
     timesteps: int = field(init=False)
-    marginal: Tensor = field(init=False, repr=False)
-    """Probabilities of a time drawn from both halves alike, [T]; `probabilities` when there is no mirror."""
     cdf: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -83,10 +81,6 @@ class TableTimes(TimestepDistribution):
         object.__setattr__(self, "timesteps", len(p))
         object.__setattr__(self, "probabilities", p)
         object.__setattr__(self, "cdf", cumulative(p))
-        if self.mirror is not None:
-            image = self.mirrored(torch.arange(len(p), device=p.device))
-            p = 0.5 * (p + torch.zeros_like(p).index_add(0, image, p))
-        object.__setattr__(self, "marginal", p)
 
     def mirrored(self, t: Tensor) -> Tensor:
         """m - t below the mirror m, t - m from it on (the distance from m, at most T - 1)."""
@@ -100,10 +94,6 @@ class TableTimes(TimestepDistribution):
         *rows, n = shape
         t = invert(self.cdf, variates((*rows, (n + 1) // 2), generator, self.stratified))
         return torch.cat([t, self.mirrored(t)[..., : n // 2]], dim=-1)
-
-    def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor | None:
-        """1 / (T p_t) when unbiased, else None."""
-        return 1.0 / (self.timesteps * self.marginal[t]) if self.unbiased else None
 
 
 class LossSecondMoment(TimestepDistribution):
@@ -184,51 +174,36 @@ class LossSecondMoment(TimestepDistribution):
         self.counts.copy_(state["counts"])
 
 
-def logit_normal_probabilities(timesteps: int, mean: float = 0.0, std: float = 1.0) -> Tensor:
+def logit_normal_probabilities(timesteps: int) -> Tensor:
     """Logit-normal density at (t + 1/2) / T, normalised, [T] float64: Esser et al. 2024 (arXiv 2403.03206), 3.1.
 
-    The middle times come most often; a positive mean moves them towards noise.
-
-    Raises:
-        ValueError: std not positive.
+    The middle times come most often. Mean 0 and standard deviation 1, as in the paper's best runs.
     """
-    if not std > 0.0:
-        raise ValueError(f"std={std} must be positive.")
     u = (torch.arange(timesteps, dtype=torch.float64) + 0.5) / timesteps
-    return torch.softmax(-0.5 * ((torch.logit(u) - mean) / std).square() - torch.log(u * (1.0 - u)), dim=0)
+    return torch.softmax(-0.5 * torch.logit(u).square() - torch.log(u * (1.0 - u)), dim=0)
 
 
-def edm_probabilities(log_snr: Tensor, mean: float = -1.2, std: float = 1.2) -> Tensor:
-    """ln(sigma / alpha) ~ N(mean, std^2) on the times of a discrete process, [T] float64: Karras et al. 2022
+def edm_probabilities(log_snr: Tensor) -> Tensor:
+    """ln(sigma / alpha) ~ N(-1.2, 1.2^2) on the times of a discrete process, [T] float64: Karras et al. 2022
     (arXiv 2206.00364), table 1.
 
     Each time gets the mass of its cell; cells are cut half-way between neighbours, and the first and last reach to
     infinity (derived).
 
     Raises:
-        ValueError: std not positive, or a process that does not get noisier with t.
+        ValueError: a process that does not get noisier with t.
     """
-    if not std > 0.0:
-        raise ValueError(f"std={std} must be positive.")
     log_sigma = -0.5 * log_snr.double()
     if not bool((log_sigma.diff() >= 0.0).all()):
         raise ValueError("log_snr: it must not rise, so that the process gets noisier with t.")
-    edges = torch.special.ndtr((0.5 * (log_sigma[1:] + log_sigma[:-1]) - mean) / std)
+    edges = torch.special.ndtr((0.5 * (log_sigma[1:] + log_sigma[:-1]) - LOG_SIGMA_MEAN) / LOG_SIGMA_DEVIATION)
     return torch.cat([edges.new_zeros(1), edges, edges.new_ones(1)]).diff()
 
 
-def speed_probabilities(timesteps: int, k: float = 5.0, tau: float = 0.7) -> Tensor:
-    """k times as often below tau T as from there on, normalised, [T] float64: Wang et al. 2024 (arXiv 2405.17403).
-
-    Raises:
-        ValueError: k not positive or tau outside [0, 1].
-    """
-    if not 0.0 < k < math.inf:
-        raise ValueError(f"k={k} must be a positive number.")
-    if not 0.0 <= tau <= 1.0:
-        raise ValueError(f"tau={tau} must lie in [0, 1].")
+def speed_probabilities(timesteps: int) -> Tensor:
+    """5 times as often below 0.7 T as from there on, normalised, [T] float64: Wang et al. 2024 (arXiv 2405.17403)."""
     weights = torch.ones(timesteps, dtype=torch.float64)
-    weights[: round(tau * timesteps)] = k
+    weights[: round(SPEED_TAU * timesteps)] = SPEED_RATIO
     return weights / weights.sum()
 
 
