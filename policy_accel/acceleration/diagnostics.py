@@ -33,20 +33,18 @@ class Leak:
     """How well the condition is predicted from the noise of its sample.
 
     Attributes:
-        score: labels: accuracy. Vectors: share of the condition's variance that is predicted (squared correlation, with
-            the sign of the correlation).
-        chance: what knowing nothing gives: the share of the largest class, or 0.
-        permuted: the mean score of shuffled conditions: chance at this number of rows, of the order 1/N above `chance`.
-        local: vectors: alignment of the noise with the neighbourhoods of the condition, 0 for independent noise and at
-            most 1; None for labels. What the whole condition does not show, a neighbourhood may.
+        score: share of the condition's variance that is predicted (squared correlation, with the sign of the
+            correlation).
+        permuted: the mean score of shuffled conditions: chance at this number of rows, of the order 1/N.
+        local: alignment of the noise with the neighbourhoods of the condition, 0 for independent noise and at most 1.
+            What the whole condition does not show, a neighbourhood may.
         p_value: probability of a dependence at least as strong, of either kind, if noise and condition are
             independent.
     """
 
     score: float
-    chance: float
     permuted: float
-    local: float | None
+    local: float
     p_value: float
 
 
@@ -55,7 +53,7 @@ def condition_leak(conditions: Tensor, noise: Tensor, seed: int, *, rows: int = 
     """Predict the condition of a sample from the noise it received; independent noise gives chance (the probe of C2OT,
     arXiv 2503.10636, with another predictor).
 
-    conditions: integer labels [N], or vectors [N, *C], of which the 8 leading principal components of the standardised
+    conditions: vectors [N, *C] (labels one-hot), of which the 8 leading principal components of the standardised
         columns are looked at: the components themselves, and neighbourhoods in them, a Gaussian kernel of a quarter of
         the median distance. noise [N, *S].
     rows: a random subset of at most this many, chosen by `seed`.
@@ -76,30 +74,22 @@ def condition_leak(conditions: Tensor, noise: Tensor, seed: int, *, rows: int = 
         )
     generator = torch.Generator().manual_seed(seed)
     picked = torch.randperm(len(noise), generator=generator)[:rows].to(noise.device)
-    conditions, flat = conditions.to(noise.device)[picked], _rows(noise[picked]).float()
-    labelled = conditions.ndim == 1 and not conditions.is_floating_point()
-    encoded = _one_hot(conditions) if labelled else _components(_rows(conditions), LEAK_COMPONENTS)
-    share = encoded.mean(0).float()
+    flat = _rows(noise[picked]).float()
+    encoded = _components(_rows(conditions.to(noise.device)[picked]), LEAK_COMPONENTS)
     y = (encoded - encoded.mean(0)).float()
     centred = flat - flat.mean(0)
     product = centred @ centred.T / flat.shape[1] ** 0.5
     kernels = [_Kernel.of(_centred(product.square())), _Kernel.of(product)]
-    whole = _Kernel.of(y @ y.T)
+    whole, near = _Kernel.of(y @ y.T), _Kernel.of(_neighbourhoods(y))
 
     def score(y: Tensor) -> float:
-        predictions = [kernel.rest @ y for kernel in kernels]
-        return max(_accuracy(p, y, share) if labelled else _explained(p, y) for p in predictions)
+        return max(_explained(kernel.rest @ y, y) for kernel in kernels)
 
-    p_values = [kernel.p_value(whole) for kernel in kernels]
-    local = None
-    if not labelled:
-        near = _Kernel.of(_neighbourhoods(y))
-        p_values += [kernel.p_value(near) for kernel in kernels]
-        local = max(kernel.alignment(near) for kernel in kernels)
+    p_values = [kernel.p_value(of_condition) for of_condition in (whole, near) for kernel in kernels]
+    local = max(kernel.alignment(near) for kernel in kernels)
     shuffles = (torch.randperm(len(y), generator=generator).to(y.device) for _ in range(LEAK_SHUFFLES))
     permuted = sum(score(y[order]) for order in shuffles) / LEAK_SHUFFLES
-    chance = float(share.max()) if labelled else 0.0
-    return Leak(score(y), chance, permuted, local, min(1.0, len(p_values) * min(p_values)))
+    return Leak(score(y), permuted, local, min(1.0, len(p_values) * min(p_values)))
 
 
 @dataclass(frozen=True)
@@ -147,20 +137,6 @@ def _neighbourhoods(points: Tensor) -> Tensor:
 def _explained(prediction: Tensor, y: Tensor) -> float:
     product = (prediction * y).sum()
     return float(product * product.abs() / (prediction.square().sum() * y.square().sum()).clamp(min=1e-30))
-
-
-def _accuracy(prediction: Tensor, y: Tensor, share: Tensor) -> float:
-    """Accuracy of the most probable class; one regression slope turns predictions into probabilities."""
-    slope = (prediction * y).sum() / prediction.square().sum().clamp(min=1e-30)
-    probabilities = share + slope.clamp(min=0.0) * prediction
-    return float((probabilities.argmax(1) == y.argmax(1)).double().mean())
-
-
-def _one_hot(labels: Tensor) -> Tensor:
-    classes, labels = torch.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError("conditions: all are equal, so nothing can leak; give at least two labels.")
-    return torch.nn.functional.one_hot(labels).double()
 
 
 def _components(conditions: Tensor, most: int) -> Tensor:

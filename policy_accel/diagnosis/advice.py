@@ -88,8 +88,8 @@ def _noise_rule(facts: NoiseFacts) -> str:
 
 
 def _leak(facts: NoiseFacts) -> str:
-    local = "" if facts.leak.local is None else f", local {facts.leak.local:.1%}"
-    return f"{facts.name} (R2 {facts.leak.score:.1%}{local}, p {p_text(facts.leak.p_value)})"
+    leak = facts.leak
+    return f"{facts.name} (R2 {leak.score:.1%}, local {leak.local:.1%}, p {p_text(leak.p_value)})"
 
 
 def _nats(candidates: int) -> float:

@@ -61,7 +61,7 @@ _NOISE_COLUMNS: dict[str, Callable[[NoiseFacts], str]] = {
     "KL nats": lambda facts: f"{facts.divergence:.3f}",
     "moved": lambda facts: "-" if facts.rows_moved is None else f"{facts.rows_moved:.0%}",
     "leak R2": lambda facts: f"{facts.leak.score:.2%}",
-    "local": lambda facts: "-" if facts.leak.local is None else f"{facts.leak.local:.2%}",
+    "local": lambda facts: f"{facts.leak.local:.2%}",
     "p": lambda facts: p_text(facts.leak.p_value),
     "verdict": _verdict,
     "ms": lambda facts: f"{facts.milliseconds:.1f}",
@@ -162,7 +162,7 @@ def draw_diagnosis(diagnosis: Diagnosis, path: Path) -> None:
     facts = diagnosis.noise[::-1]
     leak.barh([p + 0.2 for p in places], [100 * f.drop for f in facts], 0.38, color="tab:blue", label="distance drop")
     colors = ["tab:red" if f.leaks else "tab:green" for f in facts]
-    leaked = [100 * max(f.leak.score, f.leak.local or 0.0) for f in facts]
+    leaked = [100 * max(f.leak.score, f.leak.local) for f in facts]
     leak.barh([p - 0.2 for p in places], leaked, 0.38, color=colors)
     for place, f, value in zip(places, facts, leaked, strict=True):
         leak.text(max(value, 0.0) + 0.5, place - 0.2, f"{_verdict(f)} {value:.2g} %", va="center", fontsize=8)

@@ -144,17 +144,15 @@ class Objective:
 
     def draw(
         self,
-        batch: Batch | Tensor,
+        batch: Batch,
         time_generator: torch.Generator,
         noise_generator: torch.Generator,
-        known: Tensor | None = None,
         *,
         step: int = 0,
         progress: float = 0.0,
     ) -> Noised:
-        """Draw times and noise for a batch (or bare x0 [B, *S] with `known`) and noise all but its known entries."""
-        whole = Batch(batch, known=known) if isinstance(batch, Tensor) else batch
-        return self.begin(whole, time_generator, noise_generator, step=step, progress=progress).result()
+        """Draw times and noise for a batch and noise all but its known entries, see `begin`."""
+        return self.begin(batch, time_generator, noise_generator, step=step, progress=progress).result()
 
     def begin(
         self,

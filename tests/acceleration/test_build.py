@@ -264,7 +264,7 @@ def test_data_scale_scales_the_data_alone() -> None:
 
 def test_flow_may_draw_its_times_logit_normally() -> None:
     objective = build_objective(*settings(**FLOW, timesteps=LogitNormalConfig()))
-    noised = objective.draw(torch.zeros(20_000, 1), torch.Generator().manual_seed(0), torch.Generator())
+    noised = objective.draw(Batch(torch.zeros(20_000, 1)), torch.Generator().manual_seed(0), torch.Generator())
     logit = torch.logit(noised.t.double() / 1000)
     assert abs(float(logit.mean())) < 0.03
     assert abs(float(logit.std()) - 1) < 0.03

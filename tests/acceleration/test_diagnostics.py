@@ -41,7 +41,6 @@ def test_independent_noise_is_at_chance_and_the_p_value_is_calibrated() -> None:
         leak = condition_leak(torch.randn(300, 5, generator=draws), torch.randn(300, 16, generator=draws), seed)
         p_values.append(leak.p_value)
         scores.append(leak.score - leak.permuted)
-        assert leak.chance == 0.0
         assert abs(leak.permuted) < 0.02
     below = np.array([(np.array(p_values) < level).mean() for level in (0.05, 0.2, 0.5)])
     level = np.array([0.05, 0.2, 0.5])
@@ -56,16 +55,16 @@ def test_whole_batch_assignment_leaks_and_assignment_inside_labels_does_not() ->
     centres = 1.5 * torch.randn(6, 16, generator=draws)
     data = centres[labels] + 0.5 * torch.randn(2048, 16, generator=draws)
     pool = torch.randn(2048, 16, generator=draws)
-    independent = condition_leak(labels, pool, 0)
-    inside = condition_leak(labels, assign_noise(data, pool, block_size=64, groups=labels).noise, 0)
-    whole = condition_leak(labels, assign_noise(data, pool, block_size=256).noise, 0)
-    nearest = condition_leak(labels, nearest_noise(data, candidates=2, generator=draws).noise, 0)
-    assert independent.chance == pytest.approx(float(labels.bincount().max()) / 2048)
+    classes = torch.nn.functional.one_hot(labels)
+    independent = condition_leak(classes, pool, 0)
+    inside = condition_leak(classes, assign_noise(data, pool, block_size=64, groups=labels).noise, 0)
+    whole = condition_leak(classes, assign_noise(data, pool, block_size=256).noise, 0)
+    nearest = condition_leak(classes, nearest_noise(data, candidates=2, generator=draws).noise, 0)
     for leak in (independent, inside):
         assert leak.p_value > 1e-3
-        assert leak.score == pytest.approx(leak.chance, abs=3 * math.sqrt(leak.chance / 2048))
+        assert abs(leak.score) < 0.005
     assert whole.p_value < 1e-20
-    assert whole.score > 2.5 * whole.chance
+    assert whole.score > 0.2
     assert nearest.p_value < 1e-10
     assert nearest.permuted < nearest.score < whole.score
 
@@ -99,10 +98,11 @@ def test_a_leak_that_only_second_moments_show_is_found() -> None:
     noise = nearest_noise(data, candidates=8, metric="dot", generator=draws).noise
     means = torch.stack([noise[labels == label].mean(0) for label in (0, 1)])
     assert float(means.norm(dim=1).max()) < 1.5 * math.sqrt(32 / 2048)
-    assert condition_leak(labels, noise, 0).p_value < 1e-10
+    condition = labels.float().unsqueeze(1)
+    assert condition_leak(condition, noise, 0).p_value < 1e-10
     # With two candidates the noise of such data is exactly N(0, I) in every condition: nothing leaks.
     exact = nearest_noise(data, candidates=2, metric="dot", generator=draws).noise
-    assert condition_leak(labels, exact, 0).p_value > 1e-3
+    assert condition_leak(condition, exact, 0).p_value > 1e-3
 
 
 def test_a_leak_that_no_component_shows_is_found_in_neighbourhoods() -> None:
@@ -116,10 +116,8 @@ def test_a_leak_that_no_component_shows_is_found_in_neighbourhoods() -> None:
     leak = condition_leak(condition, assign_noise(residual, pool, block_size=256).noise, 0)
     independent = condition_leak(condition, pool, 0)
     assert abs(leak.score) < 0.01
-    assert leak.local is not None
     assert leak.local > 0.05
     assert leak.p_value < 1e-20
-    assert independent.local is not None
     assert abs(independent.local) < 0.005
     assert independent.p_value > 1e-3
 
@@ -136,8 +134,6 @@ def test_leak_ignores_constant_columns_and_is_repeatable() -> None:
 def test_leak_refuses_what_cannot_be_measured() -> None:
     with pytest.raises(ValueError, match=r"^conditions: there are 4, and noises 5"):
         condition_leak(torch.arange(4), torch.randn(5, 2), 0)
-    with pytest.raises(ValueError, match=r"^conditions: all are equal"):
-        condition_leak(torch.zeros(9, dtype=torch.int64), torch.randn(9, 2), 0)
     with pytest.raises(ValueError, match=r"^conditions: all are equal"):
         condition_leak(torch.ones(9, 2), torch.randn(9, 2), 0)
 

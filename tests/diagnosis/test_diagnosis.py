@@ -227,7 +227,7 @@ def calm(diagnosis: Diagnosis) -> Diagnosis:
 
 def choice(diagnosis: Diagnosis, p_value: float = 0.5, **changes: object) -> NoiseFacts:
     base = by_name(diagnosis, "whole batch")
-    facts = replace(base, leak=Leak(0.4, 0.0, 0.0, 0.1, p_value), divergence=0.0, distance_after=base.distance_before)
+    facts = replace(base, leak=Leak(0.4, 0.0, 0.1, p_value), divergence=0.0, distance_after=base.distance_before)
     return replace(facts, **changes)  # type: ignore[arg-type]
 
 

@@ -43,7 +43,7 @@ def test_the_cap_weighs_the_loss_until_it_is_gone() -> None:
     process = vp_process()
     capped = Objective(process, "epsilon", cap_warmup=10)
     for step, cap in ((0, 5.0), (5, 50.0), (10, None)):
-        noised = capped.draw(torch.zeros(64, 2), torch.Generator(), torch.Generator(), step=step)
+        noised = capped.draw(Batch(torch.zeros(64, 2)), torch.Generator(), torch.Generator(), step=step)
         expected = process.loss_weight(noised.t, "epsilon", cap)
         assert (noised.weight is None) == (expected is None)
         if expected is not None and noised.weight is not None:

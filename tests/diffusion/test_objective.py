@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from policy_accel.diffusion import DiscreteProcess, Objective, make_noised, vp_process, weighted_squared_error
+from policy_accel.diffusion import Batch, DiscreteProcess, Objective, make_noised, vp_process, weighted_squared_error
 
 PROCESS = vp_process("squaredcos_cap_v2", 100)
 
@@ -54,7 +54,7 @@ def test_known_entries_stay_clean_and_unscaled() -> None:
 def test_draw_is_uniform_in_time_and_normal_in_noise() -> None:
     objective = Objective(PROCESS, "epsilon")
     time, noise = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
-    noised = objective.draw(torch.zeros(20_000, 2), time, noise)
+    noised = objective.draw(Batch(torch.zeros(20_000, 2)), time, noise)
     counts = torch.bincount(noised.t, minlength=100).double()
     assert counts.shape == (100,)
     chi_square = float(((counts - 200) ** 2 / 200).sum())
@@ -66,11 +66,11 @@ def test_draw_is_uniform_in_time_and_normal_in_noise() -> None:
 def test_draw_repeats_with_its_generators() -> None:
     objective = Objective(PROCESS, "v")
     draws = [
-        objective.draw(torch.ones(4, 3), torch.Generator().manual_seed(5), torch.Generator().manual_seed(6))
+        objective.draw(Batch(torch.ones(4, 3)), torch.Generator().manual_seed(5), torch.Generator().manual_seed(6))
         for _ in range(2)
     ]
     assert torch.equal(draws[0].x_t, draws[1].x_t)
-    other = objective.draw(torch.ones(4, 3), torch.Generator().manual_seed(5), torch.Generator().manual_seed(7))
+    other = objective.draw(Batch(torch.ones(4, 3)), torch.Generator().manual_seed(5), torch.Generator().manual_seed(7))
     assert torch.equal(other.t, draws[0].t)
     assert not torch.equal(other.x_t, draws[0].x_t)
 
