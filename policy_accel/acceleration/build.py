@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from policy_accel.acceleration.config import AccelerationConfig
 from policy_accel.acceleration.nearest_choice import NearestNoiseConfig
 from policy_accel.acceleration.path import SharedPathConfig
 from policy_accel.diffusion.config import DiffusionConfig
-from policy_accel.diffusion.objective import Objective, check_target
+from policy_accel.diffusion.objective import Objective
 from policy_accel.errors import UserError, naming
 
 NOISE = "acceleration.noise"
@@ -24,8 +22,6 @@ def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig
     """
     _check_noise(diffusion, acceleration)
     momentum, path, timesteps = acceleration.momentum, acceleration.path, acceleration.timesteps
-    if not 0 < acceleration.data_scale < math.inf:
-        raise UserError(f"acceleration.data_scale={acceleration.data_scale} must be positive and finite.")
     with naming(MOMENTUM, kind="name"):
         process = momentum.schedule(diffusion.process())
     with naming(PATH, timesteps="diffusion.timesteps"):
@@ -38,9 +34,7 @@ def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig
         times = timesteps.distribution(process)
     with naming(NOISE):
         noise = acceleration.noise.build()
-    with naming("diffusion"):
-        check_target(diffusion.target, process)
-    with naming(MOMENTUM, target="diffusion.target"):
+    with naming(MOMENTUM, target="diffusion.target", data_scale="acceleration.data_scale"):
         return Objective(
             process,
             diffusion.target,

@@ -23,7 +23,7 @@ NOISE_CONFIGS: tuple[type[NoiseConfig], ...] = (
     GroupedAssignmentConfig,
     ConditionalAssignmentConfig,
 )
-GROUPS = {
+GROUPS: dict[str, tuple[type, ...]] = {
     "acceleration/noise": NOISE_CONFIGS,
     "acceleration/path": PATH_CONFIGS,
     "acceleration/momentum": MOMENTUM_CONFIGS,

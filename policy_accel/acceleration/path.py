@@ -101,13 +101,7 @@ class SharedPathConfig(EvaluatedTimesConfig):
         return karhunen_loeve_process(_discrete(self, base), modes, self.marginal, self.clock)
 
 
-PATH_CONFIGS: tuple[type[PathConfig], ...] = (
-    PathConfig,
-    TruncatedPathConfig,
-    SharedPathConfig,
-    IndependentTimesConfig,
-    FreshSamplesConfig,
-)
+PATH_CONFIGS = (PathConfig, TruncatedPathConfig, SharedPathConfig, IndependentTimesConfig, FreshSamplesConfig)
 
 
 def _discrete(config: PathConfig, base: Process) -> DiscreteProcess:

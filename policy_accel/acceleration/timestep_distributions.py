@@ -17,6 +17,7 @@ from torch import Tensor
 from policy_accel.diffusion.continuous import LOG_SIGMA_DEVIATION, LOG_SIGMA_MEAN
 from policy_accel.diffusion.timesteps import TimestepDistribution
 
+UNIFORM_SHARE = 0.001  # of `LossSecondMoment`
 SPEED_RATIO, SPEED_TAU = 5.0, 0.7  # k and tau of SpeeD
 
 
@@ -99,14 +100,14 @@ class TableTimes(TimestepDistribution):
 class LossSecondMoment(TimestepDistribution):
     """Times by how large their loss has lately been: Nichol & Dhariwal 2021 (arXiv 2102.09672), section 3.3.
 
-    p_t is proportional to the root of the mean square of the last `history` losses of t, mixed with a uniform share;
-    uniform until every t has `history` losses. The loss is weighted by 1 / (T p_t): the objective does not change.
-    In data-parallel training gather t and losses over the ranks before `update`, or their distributions drift apart.
+    p_t is proportional to the root of the mean square of the last `history` losses of t, mixed with a uniform share of
+    0.001; uniform until every t has `history` losses. The loss is weighted by 1 / (T p_t): the objective does not
+    change. In data-parallel training gather t and losses over the ranks before `update`, or their distributions drift
+    apart.
 
     Args:
         timesteps: number of times T.
         history: losses kept for each time.
-        uniform: share of the uniform distribution, in [0, 1].
         stratified: see `variates`.
 
     Raises:
@@ -116,12 +117,10 @@ class LossSecondMoment(TimestepDistribution):
     timesteps: int
     learns = True
 
-    def __init__(self, timesteps: int, *, history: int = 10, uniform: float = 0.001, stratified: bool = False) -> None:
+    def __init__(self, timesteps: int, *, history: int = 10, stratified: bool = False) -> None:
         if history < 1:
             raise ValueError(f"history={history} must be at least 1.")
-        if not 0.0 <= uniform <= 1.0:
-            raise ValueError(f"uniform={uniform} must lie in [0, 1].")
-        self.timesteps, self.history, self.uniform, self.stratified = timesteps, history, uniform, stratified
+        self.timesteps, self.history, self.stratified = timesteps, history, stratified
         # The last row takes what would be overwritten within one batch, so that shapes stay static.
         self.losses = torch.zeros(timesteps + 1, history, dtype=torch.float64)
         self.counts = torch.zeros(timesteps, dtype=torch.int64)
@@ -131,7 +130,7 @@ class LossSecondMoment(TimestepDistribution):
         """Probabilities of the next draw, [T] float64."""
         moment = self.losses[:-1].square().mean(dim=1).sqrt()
         share = moment / moment.sum().clamp(min=torch.finfo(torch.float64).tiny)
-        mixed = (1.0 - self.uniform) * share + self.uniform / self.timesteps
+        mixed = (1.0 - UNIFORM_SHARE) * share + UNIFORM_SHARE / self.timesteps
         return torch.where((self.counts >= self.history).all(), mixed, 1.0 / self.timesteps)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:

@@ -35,6 +35,13 @@ def positive_count(field: str, value: int) -> int:
     return value
 
 
+def bound(clip_sample: bool, clip_sample_range: float) -> float | None:
+    """The bound of the clean sample, None for no bound; raise ValueError unless it is positive."""
+    if clip_sample and not clip_sample_range > 0:
+        raise ValueError(f"clip_sample_range={clip_sample_range} must be positive; or choose clip_sample=False.")
+    return clip_sample_range if clip_sample else None
+
+
 def in_wide_dtype(x: Tensor) -> Tensor:
     """`x` in the dtype that the arithmetic is done in."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
@@ -51,10 +58,7 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):
 
     def _prepare(self, process: Any, grid: Grid, target: str) -> None:
         """Set what does not change after the constructor, and `timesteps` to those of training."""
-        clip = self.config.clip_sample_range
-        if self.config.clip_sample and not clip > 0:
-            raise ValueError(f"clip_sample_range={clip} must be positive; or choose clip_sample=False.")
-        self._clip = clip if self.config.clip_sample else None
+        self._clip = bound(self.config.clip_sample, self.config.clip_sample_range)
         self.process = self._placed = process
         self._target = target
         self._place(grid, [process.level(t) for t in grid.timesteps], None, None)

@@ -93,7 +93,7 @@ class ImageTrack(Track[ImageConfig]):
         if name not in known and length is None:
             raise UserError(f"{path} has no average '{name}' of the weights; it has {', '.join(known)}.")
         saved = load_checkpoint(path, (name if name in known else "ema",))
-        tensors = saved.tensors[name] if name in known else synthesize(run_dir, float(length or 0), step=saved.step)[0]
+        tensors = saved.tensors[name] if name in known else synthesize(run_dir, float(length or 0), saved.step)
         image_format = saved.state.get("task")
         if not isinstance(image_format, dict):
             raise UserError(f"{path / 'state.json'} does not say what images the model makes; train the run again.")

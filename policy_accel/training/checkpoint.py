@@ -167,15 +167,20 @@ def evaluation_of(path: Path) -> dict[str, Any] | None:
     return result if isinstance(result, dict) else None
 
 
+def _scored_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints with a recorded score, by score; the later one of equal ones last."""
+    scores = {}
+    for step in checkpoint_steps(folder):
+        result = evaluation_of(folder / f"{step:08d}")
+        if result and "score" in result and float(result["score"]) > -math.inf:
+            scores[step] = float(result["score"])
+    return sorted(scores, key=lambda step: (scores[step], step))
+
+
 def best_checkpoint(folder: Path) -> Path | None:
     """The checkpoint with the highest recorded score (the later one on a tie), or None when none has a score."""
-    scored = [(score, step) for step in checkpoint_steps(folder) if (score := _score(folder, step)) > -math.inf]
-    return folder / f"{max(scored)[1]:08d}" if scored else None
-
-
-def _score(folder: Path, step: int) -> float:
-    result = evaluation_of(folder / f"{step:08d}")
-    return float(result["score"]) if result and "score" in result else -math.inf
+    scored = _scored_steps(folder)
+    return folder / f"{scored[-1]:08d}" if scored else None
 
 
 def prune_checkpoints(folder: Path, config: CheckpointConfig) -> None:
@@ -183,8 +188,7 @@ def prune_checkpoints(folder: Path, config: CheckpointConfig) -> None:
     `keep_every` updates.
     """
     steps = checkpoint_steps(folder)
-    scored = sorted((step for step in steps if _score(folder, step) > -math.inf), key=lambda s: (_score(folder, s), s))
-    keep = {*steps[-config.keep_last :], *(scored[-config.keep_best :] if config.keep_best else [])}
+    keep = {*steps[-config.keep_last :], *(_scored_steps(folder)[-config.keep_best :] if config.keep_best else [])}
     if config.keep_every:
         keep.update(step for step in steps if step % config.keep_every == 0)
     for step in steps:

@@ -96,17 +96,17 @@ def stored_averages(run_dir: Path) -> list[tuple[int, float]]:
     return found
 
 
-def synthesize(run_dir: Path, length: float, *, step: int | None = None) -> tuple[dict[str, Tensor], Fit]:
+def synthesize(run_dir: Path, length: float, step: int) -> dict[str, Tensor]:
     """Weights of the average with relative standard deviation `length`, as if the run had kept it.
 
     Args:
         run_dir: of a run with training.ema.lengths, and checkpoints of several steps.
         length: wanted.
-        step: where the average ends; None for the last step that is stored.
+        step: where the average ends, one at which averages are stored.
 
     Returns:
         The state of a model, float32 tensors by name (buffers, which are not averaged, are those of the last
-        checkpoint), and the fit.
+        checkpoint).
 
     Raises:
         UserError: no stored averages, another length than can be, or one that those stored cannot make.
@@ -118,19 +118,18 @@ def synthesize(run_dir: Path, length: float, *, step: int | None = None) -> tupl
             f"{run_dir} holds no averages to make others from; train with training.ema.lengths=[0.05,0.1] and "
             "training.checkpoint.keep_every."
         )
-    end = stored[-1][0] if step is None else step
-    stored = [(at, profile) for at, profile in stored if at <= end]
-    if not stored or stored[-1][0] != end:
-        steps = sorted({at for at, _ in stored_averages(run_dir)})
-        raise UserError(f"{run_dir} holds no averages of step {end}; there are those of the steps {steps}.")
-    fit = solve_coefficients([at for at, _ in stored], [profile for _, profile in stored], end, length)
+    steps = sorted({at for at, _ in stored})
+    if step not in steps:
+        raise UserError(f"{run_dir} holds no averages of step {step}; there are those of the steps {steps}.")
+    stored = [(at, profile) for at, profile in stored if at <= step]
+    fit = solve_coefficients([at for at, _ in stored], [profile for _, profile in stored], step, length)
     if fit.residual > WORST_FIT:
         raise UserError(
             f"The average of length {length} cannot be made from the {len(stored)} stored in {run_dir} (lengths "
             f"{sorted({profile for _, profile in stored})}, error {fit.residual:.2f} of its profile); keep more "
             "checkpoints (training.checkpoint.keep_every), or ask for a length between the stored ones."
         )
-    return _combine(run_dir, stored, fit.coefficients), fit
+    return _combine(run_dir, stored, fit.coefficients)
 
 
 def _combine(run_dir: Path, stored: list[tuple[int, float]], coefficients: np.ndarray) -> dict[str, Tensor]:

@@ -384,7 +384,6 @@ def test_compiles_whole() -> None:
         (lambda: TableTimes(torch.zeros(3)), "^probabilities: "),
         (lambda: TableTimes(torch.ones(3), mirror=4), "^mirror=4"),
         (lambda: LossSecondMoment(3, history=0), "^history=0"),
-        (lambda: LossSecondMoment(3, uniform=2.0), r"^uniform=2\.0"),
         (lambda: LossSecondMoment(3).load_state_dict(LossSecondMoment(4).state_dict()), "^state: the saved losses"),
     ],
 )
