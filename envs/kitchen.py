@@ -57,12 +57,7 @@ class Kitchen(PlanningEnv):
         simulator = quiet_make(
             KitchenEnv, tasks_to_complete=self.tasks, terminate_on_tasks_completed=False, render_mode=render_mode
         )
-        super().__init__(simulator, render_camera)
-
-    @property
-    def renderer(self) -> Any:
-        """See `PlanningEnv`."""
-        return self.simulator.robot_env.mujoco_renderer
+        super().__init__(simulator, render_camera, drawn_by=simulator.robot_env)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

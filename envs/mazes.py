@@ -42,17 +42,12 @@ class MazeEnv(GoalEnv):
 
     def __init__(self, simulator: Any, body: Any, goal: Any = None, render_camera: str | None = None) -> None:
         self.body = body
-        super().__init__(simulator, goal, render_camera)
+        super().__init__(simulator, goal, render_camera, drawn_by=body)
 
     @property
     def maze(self) -> Any:
         """gymnasium-robotics' description: `maze_map`, `cell_rowcol_to_xy`, `cell_xy_to_rowcol`."""
         return self.simulator.maze
-
-    @property
-    def renderer(self) -> Any:
-        """See `PlanningEnv`."""
-        return self.body.mujoco_renderer
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

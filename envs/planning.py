@@ -51,6 +51,7 @@ class PlanningEnv(gymnasium.Env):
     Args:
         simulator: has `model` and `data` of MuJoCo; made without rendering or with render_mode "rgb_array".
         render_camera: name of a camera of the model; None for the simulator's own view.
+        drawn_by: whose `mujoco_renderer` draws; None for the simulator.
 
     Raises:
         UserError: a camera that the model does not have.
@@ -58,7 +59,7 @@ class PlanningEnv(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012, gymnasium's declaration
 
-    def __init__(self, simulator: Any, render_camera: str | None = None) -> None:
+    def __init__(self, simulator: Any, render_camera: str | None = None, drawn_by: Any = None) -> None:
         self.simulator = simulator
         observed = simulator.observation_space
         named = observed if isinstance(observed, spaces.Dict) else spaces.Dict({"observation": observed})
@@ -68,12 +69,8 @@ class PlanningEnv(gymnasium.Env):
         if self.render_mode is not None:
             set_up_rendering()
         if render_camera is not None:
-            self.renderer.camera_id = camera_number(self.simulator.model, render_camera)
-
-    @property
-    def renderer(self) -> Any:
-        """gymnasium's MuJoCo renderer of the simulator."""
-        return self.simulator.mujoco_renderer
+            renderer = (simulator if drawn_by is None else drawn_by).mujoco_renderer
+            renderer.camera_id = camera_number(self.simulator.model, render_camera)
 
     def render(self) -> np.ndarray | None:
         """A picture [480, 480, 3] uint8; None without a render mode. Drawing does not change the episode."""
@@ -100,10 +97,13 @@ class GoalEnv(PlanningEnv, ABC):
         simulator: a goal environment of gymnasium-robotics.
         goal: the desired goal of every episode; None for the goal that the simulator draws.
         render_camera: see `PlanningEnv`.
+        drawn_by: see `PlanningEnv`.
     """
 
-    def __init__(self, simulator: Any, goal: Any = None, render_camera: str | None = None) -> None:
-        super().__init__(simulator, render_camera)
+    def __init__(
+        self, simulator: Any, goal: Any = None, render_camera: str | None = None, drawn_by: Any = None
+    ) -> None:
+        super().__init__(simulator, render_camera, drawn_by)
         self.goal = None if goal is None else vector(goal, self.observation_space["desired_goal"].shape, "goal")
 
     def reset(

@@ -39,12 +39,6 @@ def installed_version() -> str:
         ) from error
 
 
-def recorded_version(env_args: Mapping[str, Any]) -> str | None:
-    """`env_version` of robomimic's metadata; None for the first files (v0.1, CoRL 2021), which have none."""
-    found = env_args.get("env_version")
-    return str(found) if found else None
-
-
 def check_generation(env_args: Mapping[str, Any], source: str) -> None:
     """See that the environment of a data set can be rebuilt with the installed robosuite.
 
@@ -62,7 +56,8 @@ def check_generation(env_args: Mapping[str, Any], source: str) -> None:
             f"{source}: env_args describes no robosuite environment (type {kind}, env_name "
             f"{env_args.get('env_name')}); set task.environment to null to train without a simulator."
         )
-    installed, recorded = installed_version(), recorded_version(env_args)
+    installed = installed_version()
+    recorded = str(env_args.get("env_version") or "")  # the first files (v0.1, CoRL 2021) have none
     if installed not in SUPPORTED:
         raise UserError(
             f"robosuite {installed} is installed, and these tasks are made for {SUPPORTED[-1]} (later ones draw other "
@@ -81,12 +76,10 @@ def check_generation(env_args: Mapping[str, Any], source: str) -> None:
     )
 
 
-def generation(recorded: str | None) -> str:
-    """The generation of a version: "1.4.1" -> "1.4"; 1.0 to 1.3, and none at all, are "1.2"."""
-    if recorded is None:
-        return "1.2"
+def generation(recorded: str) -> str:
+    """The generation of a version: "1.4.1" -> "1.4"; 1.0 to 1.3, and "", are "1.2"."""
     minor = ".".join(recorded.split(".")[:2])
-    return "1.2" if minor in ("1.0", "1.1", "1.2", "1.3") else minor
+    return "1.2" if minor in ("", "1.0", "1.1", "1.2", "1.3") else minor
 
 
 _NEEDED = {"input_max", "input_min", "output_max", "output_min", "kp", "damping_ratio", "impedance_mode"}

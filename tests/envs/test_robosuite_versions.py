@@ -29,7 +29,7 @@ def env_args():
 
 @pytest.mark.parametrize(
     ("version", "expected"),
-    [(None, "1.2"), ("1.0.0", "1.2"), ("1.2.1", "1.2"), ("1.4.1", "1.4"), ("1.5.1", "1.5"), ("1.10.0", "1.10")],
+    [("", "1.2"), ("1.0.0", "1.2"), ("1.2.1", "1.2"), ("1.4.1", "1.4"), ("1.5.1", "1.5"), ("1.10.0", "1.10")],
 )
 def test_generations(version, expected):
     assert generation(version) == expected
