@@ -8,6 +8,7 @@ are drawn from their signed distance in pixels: clip(1/2 - distance, 0, 1) of a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,10 +110,6 @@ def _circle(x: Floats, y: Floats) -> Floats:
     return np.hypot(x, y) - 0.9
 
 
-def _square(x: Floats, y: Floats) -> Floats:
-    return _box(x, y, 0.7, 0.7)
-
-
 def _triangle(x: Floats, y: Floats) -> Floats:
     distance: Floats = np.maximum(-x, 0.5 * x + np.sqrt(0.75) * np.abs(y)) - 0.5
     return distance
@@ -141,23 +138,19 @@ def _crescent(x: Floats, y: Floats) -> Floats:
     return np.maximum(np.hypot(x, y) - 0.95, 0.8 - np.hypot(x - 0.55, y))
 
 
-def _bar(x: Floats, y: Floats) -> Floats:
-    return _box(x, y, 0.95, 0.25)
-
-
 def _box(x: Floats, y: Floats, half_width: float, half_height: float) -> Floats:
     return np.maximum(np.abs(x) - half_width, np.abs(y) - half_height)
 
 
 SHAPES: dict[str, tuple[float, Distance]] = {
     "circle": (0.22, _circle),
-    "square": (0.18, _square),
+    "square": (0.18, partial(_box, half_width=0.7, half_height=0.7)),
     "triangle": (0.16, _triangle),
     "ring": (0.14, _ring),
     "cross": (0.11, _cross),
     "star": (0.08, _star),
     "crescent": (0.06, _crescent),
-    "bar": (0.05, _bar),
+    "bar": (0.05, partial(_box, half_width=0.95, half_height=0.25)),
 }
 """Name of each class -> its probability, and the signed distance of a point (x, y) to the shape inside the unit circle
 (negative inside), exact up to corners; their order is that of the labels."""
