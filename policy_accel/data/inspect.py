@@ -62,7 +62,11 @@ def inspect(path: Path | str) -> Inspection:
 def _inspect_replay(replay: ReplayStore) -> Inspection:
     problems: list[str] = []
     remarks: list[str] = []
-    ends = _sound_ends(replay, problems, remarks)
+    ends = _read(replay, "meta/episode_ends", problems, remarks)
+    if ends is not None:
+        faults = list(end_problems(ends))
+        problems += faults
+        ends = None if faults else ends.astype(np.int64)
     report = _Report(f"{replay.source}: {replay.layout}", ends, problems, remarks)
     lengths: dict[str, int] = {}
     for key in replay.keys:
@@ -165,15 +169,6 @@ class _Report:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_FACT else f"{text[:_LONGEST_FACT]}... ({len(text)} characters)"
-
-
-def _sound_ends(replay: ReplayStore, problems: list[str], remarks: list[str]) -> np.ndarray | None:
-    ends = _read(replay, "meta/episode_ends", problems, remarks)
-    if ends is None:
-        return None
-    faults = list(end_problems(ends))
-    problems += faults
-    return None if faults else ends.astype(np.int64)
 
 
 def _read(replay: ReplayStore, name: str, problems: list[str], remarks: list[str]) -> np.ndarray | None:

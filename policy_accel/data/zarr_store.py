@@ -177,12 +177,13 @@ def open_array(replay: ReplayStore, name: str) -> zarr.Array[Any]:
 
     node, fmt = replay.arrays[name]
     try:
-        untrusted = untrusted_codecs(
-            json.loads(replay.tree.read(f"{node}/{'zarr.json' if fmt == 3 else '.zarray'}")), fmt
-        )
-        array = (
-            None if untrusted else zarr.open_array(replay.store, path=node, mode="r", zarr_format=3 if fmt == 3 else 2)
-        )
+        metadata = replay.tree.read(f"{node}/{'zarr.json' if fmt == 3 else '.zarray'}")
+        if untrusted := untrusted_codecs(json.loads(metadata), fmt):
+            raise UserError(
+                f"{replay.source}: {name} is stored with the codec '{untrusted[0]}', which is not one of those that "
+                "are known to run no code from the file; write it with Blosc."
+            )
+        return zarr.open_array(replay.store, path=node, mode="r", zarr_format=3 if fmt == 3 else 2)
     except UserError:
         raise
     except PermissionError as error:
@@ -192,12 +193,6 @@ def open_array(replay: ReplayStore, name: str) -> zarr.Array[Any]:
             f"{replay.source}: {name} cannot be opened ({_first_line(error)}); its metadata is damaged or names "
             "a codec that is not installed: copy the file again, or write it with Blosc."
         ) from error
-    if array is None:
-        raise UserError(
-            f"{replay.source}: {name} is stored with the codec '{untrusted[0]}', which is not one of those that are "
-            "known to run no code from the file; write it with Blosc."
-        )
-    return array
 
 
 def root_attributes(replay: ReplayStore) -> dict[str, Any]:

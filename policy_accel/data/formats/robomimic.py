@@ -37,15 +37,15 @@ TOP_LEVEL = {
     "reward": "rewards",
     "done": "dones",
 }
+_KEYS = {stored: key for key, stored in TOP_LEVEL.items()}
 GROUPS = ("next_obs", "action_dict", "extra", "obs")
 _JSON_ATTRIBUTES = ("env_args", "env_info")
 
 
 def memory_name(name: str) -> str:
     """Path of an array in a demonstration -> its key in memory: "obs/object" -> "object"."""
-    for key, stored in TOP_LEVEL.items():
-        if name == stored:
-            return key
+    if name in _KEYS:
+        return _KEYS[name]
     group, _, rest = name.partition("/")
     if group == "obs" and rest:
         taken = rest in TOP_LEVEL or rest.startswith(tuple(f"{group}." for group in GROUPS))

@@ -150,23 +150,16 @@ class EpisodeView(EpisodeReader):
         return self.reader.read(self.episodes[episode], keys, start, stop)
 
 
-def filters_of(reader: EpisodeReader) -> dict[str, list[int]]:
-    """Filter key -> the episodes that it names, from the episodes' "filters", as robomimic's masks."""
-    found: dict[str, list[int]] = {}
-    for episode in range(len(reader.episode_ends)):
-        for name in reader.episode_metadata(episode).get("filters", ()):
-            found.setdefault(name, []).append(episode)
-    return dict(sorted(found.items()))
-
-
 def filtered(reader: EpisodeReader, filter_key: str) -> EpisodeView:
-    """The episodes that carry a filter key.
+    """The episodes whose "filters" name a filter key, as robomimic's masks do.
 
     Raises:
         UserError: no episode carries it (which filter keys there are).
     """
-    filters = filters_of(reader)
-    if filter_key not in filters:
-        known = did_you_mean(filter_key, filters) if filters else "it has no filters at all."
-        raise UserError(f"{reader.source}: has no filter '{filter_key}'; {known}")
-    return EpisodeView(reader, episodes=filters[filter_key])
+    filters = [reader.episode_metadata(episode).get("filters", ()) for episode in range(len(reader.episode_ends))]
+    chosen = [episode for episode, names in enumerate(filters) if filter_key in names]
+    if not chosen:
+        known = {name for names in filters for name in names}
+        remedy = did_you_mean(filter_key, known) if known else "it has no filters at all."
+        raise UserError(f"{reader.source}: has no filter '{filter_key}'; {remedy}")
+    return EpisodeView(reader, episodes=chosen)

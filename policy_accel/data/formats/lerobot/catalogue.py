@@ -163,7 +163,8 @@ def scan(episodes: Sequence[EpisodeRow], info: dict[str, Any]) -> Scan:
             rows of an episode lie apart.
     """
     one_episode, fps = info["codebase_version"] == V21, float(info["fps"])
-    indices, lengths = (np.array([getattr(episode, name) for episode in episodes]) for name in ("index", "length"))
+    indices = np.array([episode.index for episode in episodes])
+    lengths = np.array([episode.length for episode in episodes])
     offsets = np.cumsum(lengths) - lengths
     starts, counts, tasks = np.full(len(episodes), -1), np.zeros_like(lengths), np.zeros_like(lengths)
     irregular: dict[str, None] = {}

@@ -49,12 +49,12 @@ class MetadataWriter:
         self._statistics: Statistics = {}
         self._rows: list[dict[str, Any]] = []
         self._table: pq.ParquetWriter | None = None
-        self._lines = self._open(OWN_LINES) if keep_lines else None
-        self._episodes = self._open(EPISODES_LINES) if version == V21 else None
-        self._episode_statistics = self._open(STATISTICS_LINES) if version == V21 else None
+        lines = (TASKS_LINES, EPISODES_LINES, STATISTICS_LINES) if version == V21 else ()
+        lines = (*lines, OWN_LINES) if keep_lines else lines
+        self._files = {name: (root / name).open("w", encoding="utf-8") for name in lines}
 
-    def _open(self, name: str) -> Any:
-        return (self._root / name).open("w", encoding="utf-8")
+    def _line(self, name: str, value: dict[str, Any]) -> None:
+        self._files[name].write(json.dumps(value, ensure_ascii=False, default=np.ndarray.tolist) + "\n")
 
     def add(
         self,
@@ -78,11 +78,11 @@ class MetadataWriter:
         self._episodes_added += 1
         self._steps += length
         row = {"episode_index": episode, "tasks": tasks, "length": length}
-        if self._lines is not None:
-            _line(self._lines, facts)
+        if OWN_LINES in self._files:
+            self._line(OWN_LINES, facts)
         if self._version == V21:
-            _line(self._episodes, row)
-            _line(self._episode_statistics, {"episode_index": episode, "stats": statistics})
+            self._line(EPISODES_LINES, row)
+            self._line(STATISTICS_LINES, {"episode_index": episode, "stats": statistics})
             return
         flat = {f"stats/{name}/{level}": v.tolist() for name, of in statistics.items() for level, v in of.items()}
         self._rows.append(row | places | flat | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
@@ -105,9 +105,8 @@ class MetadataWriter:
         """Write what is left, the tasks and the statistics of the whole set."""
         self._tasks = len(tasks)
         if self._version == V21:
-            with self._open(TASKS_LINES) as file:
-                for number, task in enumerate(tasks):
-                    _line(file, {"task_index": number, "task": task})
+            for number, task in enumerate(tasks):
+                self._line(TASKS_LINES, {"task_index": number, "task": task})
         else:
             self._flush()
             pq.write_table(_task_table(tasks), self._root / TASKS_TABLE)
@@ -153,13 +152,10 @@ class MetadataWriter:
 
     def close(self) -> None:
         """Close the files."""
-        for file in (self._lines, self._episodes, self._episode_statistics, self._table):
-            if file is not None:
-                file.close()
-
-
-def _line(file: Any, value: dict[str, Any]) -> None:
-    file.write(json.dumps(value, ensure_ascii=False, default=np.ndarray.tolist) + "\n")
+        for file in self._files.values():
+            file.close()
+        if self._table is not None:
+            self._table.close()
 
 
 def _write_json(path: Path, value: Any) -> None:
