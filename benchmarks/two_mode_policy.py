@@ -46,7 +46,7 @@ from policy_accel.acceleration.build import build_objective
 from policy_accel.acceleration.conditional import kmeans_groups
 from policy_accel.acceleration.config import AccelerationConfig
 from policy_accel.acceleration.diagnostics import condition_leak
-from policy_accel.acceleration.nearest_choice import NearestNoiseConfig
+from policy_accel.acceleration.nearest_noise import NearestNoiseConfig
 from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.diffusion import Batch, Objective, Sampler
 from policy_accel.diffusion.config import DiffusionConfig, SamplingConfig

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.acceleration.conditional import ConditionWeight
-from policy_accel.acceleration.noise_assignment import DEFAULT_METRIC, METRICS, Assignment, start_assignment
+from policy_accel.acceleration.noise_assignment import DEFAULT_METRIC, Assignment, check_assignment, start_assignment
 from policy_accel.acceleration.noise_choices import ChosenNoise, ChosenNoiseConfig, cost_mask, logged
 from policy_accel.diffusion.batch import Batch
 from policy_accel.diffusion.deferred import Deferred
@@ -37,10 +37,8 @@ class AssignmentConfig(ChosenNoiseConfig):
 
     def build(self) -> AssignedNoise:
         """See the base class."""
-        check_choice("metric", self.metric, METRICS)
+        check_assignment(self.metric, self.block_size)
         check_choice("center", self.center, CENTERS)
-        if self.block_size is not None and self.block_size < 1:
-            raise ValueError(f"block_size={self.block_size} must be at least 1, or null for the whole batch.")
         return AssignedNoise(
             metric=self.metric,
             standardize=self.standardize,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policy_accel.acceleration.config import AccelerationConfig
-from policy_accel.acceleration.nearest_choice import NearestNoiseConfig
+from policy_accel.acceleration.nearest_noise import NearestNoiseConfig
 from policy_accel.acceleration.path import SharedPathConfig
 from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.diffusion.objective import Objective

@@ -11,7 +11,7 @@ from policy_accel.acceleration.assigned_noise import (
 )
 from policy_accel.acceleration.momentum import MOMENTUM_CONFIGS, MomentumConfig
 from policy_accel.acceleration.momentum_decay import MOMENTUM_DECAY_CONFIGS
-from policy_accel.acceleration.nearest_choice import NearestNoiseConfig
+from policy_accel.acceleration.nearest_noise import NearestNoiseConfig
 from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.acceleration.path import PATH_CONFIGS, PathConfig
 from policy_accel.acceleration.timesteps import TIMESTEPS_CONFIGS, TimestepsConfig

@@ -160,6 +160,13 @@ def start_assignment(
     return Deferred(solve if executor is None else executor.submit(solve).result).then(assigned)
 
 
+def check_assignment(metric: str, block_size: int | None) -> None:
+    """Raise ValueError unless `assign_noise` can take these."""
+    check_choice("metric", metric, METRICS)
+    if block_size is not None and (not isinstance(block_size, int) or isinstance(block_size, bool) or block_size < 1):
+        raise ValueError(f"block_size={block_size} must be a whole number of at least 1, or none for the whole batch.")
+
+
 def _check(
     data: Tensor,
     noise: Tensor,
@@ -173,9 +180,7 @@ def _check(
         raise ValueError(
             f"data: {list(data.shape)} and noise {list(noise.shape)} must have one shape [B, *S], B at least 1."
         )
-    check_choice("metric", metric, METRICS)
-    if block_size is not None and (not isinstance(block_size, int) or isinstance(block_size, bool) or block_size < 1):
-        raise ValueError(f"block_size={block_size} must be a whole number of at least 1, or None for the whole batch.")
+    check_assignment(metric, block_size)
     if groups is not None and groups.shape != (batch,):
         raise ValueError(f"groups: the shape is {list(groups.shape)}; give one label for each of the {batch} samples.")
     if metric != "l2sq" and adjust_cost is not None:

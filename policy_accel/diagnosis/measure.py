@@ -24,7 +24,7 @@ from policy_accel.acceleration.diagnostics import (
     target_variance,
     transport_distance,
 )
-from policy_accel.acceleration.nearest_choice import NearestNoiseConfig
+from policy_accel.acceleration.nearest_noise import NearestNoiseConfig
 from policy_accel.acceleration.noise_choices import ChosenNoiseConfig, NoiseConfig
 from policy_accel.acceleration.timesteps import CurriculumConfig
 from policy_accel.diagnosis.data import data_facts

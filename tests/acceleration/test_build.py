@@ -23,7 +23,7 @@ from policy_accel.acceleration.momentum import (
     ReleasedMomentumConfig,
     SigmaMomentumConfig,
 )
-from policy_accel.acceleration.nearest_choice import NearestNoiseConfig
+from policy_accel.acceleration.nearest_noise import NearestNoiseConfig
 from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.acceleration.path import (
     FreshSamplesConfig,

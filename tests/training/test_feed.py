@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from policy_accel.acceleration.assigned_noise import AssignedNoise
-from policy_accel.acceleration.nearest_choice import NearestChoice
+from policy_accel.acceleration.nearest_noise import NearestChoice
 from policy_accel.acceleration.timestep_distributions import LossSecondMoment
 from policy_accel.diffusion import Batch, Objective, Repetition, karhunen_loeve_process, vp_process
 from policy_accel.diffusion.batch import Condition
