@@ -49,7 +49,7 @@ tests-top: SELECTED = $(wildcard tests/test_*.py)
 tests-envs tests-policy: SELECTED = tests/$* $(addprefix --ignore=,$(ROBOTS) $(SIMULATORS))
 tests-%: setup
 	@echo "$@"
-	@$(RUN) pytest --quiet -p no:cacheprovider $(or $(SELECTED),tests/$*)
+	@$(RUN) pytest --quiet $(or $(SELECTED),tests/$*)
 
 lint: style types
 
