@@ -195,7 +195,7 @@ def test_no_opengl_is_one_sentence_that_names_the_packages():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"task": "lfit"}, "no robosuite task 'lfit'; did you mean 'lift'"),
+        ({"task": "lfit"}, "robosuite task 'lfit' is unknown; did you mean 'lift'"),
         ({"actions": "delta"}, "actions 'delta' is unknown"),
         ({"cameras": ["agentveiw"]}, "Lift has no camera 'agentveiw'; cameras are: .*agentview"),
         ({"render_mode": "rgb_array", "render_camera": "top"}, "no camera 'top'; cameras are: .*birdview"),
