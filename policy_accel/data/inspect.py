@@ -14,9 +14,10 @@ import numpy as np
 
 from policy_accel.data.episodes import end_problems, length_problems, non_finite_problem, value_problems
 from policy_accel.data.formats.base import EpisodeReader
+from policy_accel.data.formats.recognise import recognised_format
 from policy_accel.data.formats.replay_buffer import EpisodeFacts, set_facts
 from policy_accel.data.formats.streaming import feature_problems, pieces
-from policy_accel.data.readers import open_other
+from policy_accel.data.readers import open_episodes
 from policy_accel.data.statistics import KeyStatistics
 from policy_accel.data.zarr_store import ReplayStore, missing_chunks, open_replay, read_array
 from policy_accel.errors import UserError
@@ -51,11 +52,10 @@ def inspect(path: Path | str) -> Inspection:
     Raises:
         UserError: there is nothing to look at: missing path, no permission, damaged zip, no format that is known.
     """
-    reader = open_other(path)
-    if reader is None:
+    if recognised_format(path) is None:
         with open_replay(path) as replay:
             return _inspect_replay(replay)
-    with reader:
+    with open_episodes(path) as reader:
         return _inspect_reader(reader)
 
 

@@ -44,28 +44,13 @@ def open_episodes(path: Path | str, *, filter_key: str | None = None) -> Episode
     Raises:
         UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
     """
-    reader = _opened(recognised_format(path) or "zarr", path)
+    with explained(split_group(path)[0], "read"):
+        reader: EpisodeReader = _imported(_READERS[recognised_format(path) or "zarr"], path)(path)
     try:
         return reader if filter_key is None else filtered(reader, filter_key)
     except BaseException:
         reader.close()
         raise
-
-
-def open_other(path: Path | str) -> EpisodeReader | None:
-    """Open demonstrations of any format but the replay buffer; None where they are none of those.
-
-    Raises:
-        UserError: a known format that is damaged or unsound.
-    """
-    name = recognised_format(path)
-    return None if name is None else _opened(name, path)
-
-
-def _opened(name: str, path: Path | str) -> EpisodeReader:
-    with explained(split_group(path)[0], "read"):
-        reader: EpisodeReader = _imported(_READERS[name], path)(path)
-    return reader
 
 
 def read_episodes(path: Path | str, keys: Sequence[str] | None = None, *, filter_key: str | None = None) -> Episodes:

@@ -56,7 +56,7 @@ class ReplayBufferReader(EpisodeReader):
                 raise UserError(f"{self.source}: {fault}")
             for key in self._arrays:
                 if missing := missing_chunks(self._replay, f"data/{key}"):
-                    warnings.warn(f"{self.source}: {missing}", stacklevel=4)
+                    warnings.warn(f"{self.source}: {missing}", stacklevel=3)
             self.episode_ends = ends.astype(np.int64)
             self.features = {key: Feature(array.shape[1:], array.dtype) for key, array in arrays.items()}
             self.metadata = set_facts(self._replay)

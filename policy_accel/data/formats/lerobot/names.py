@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from policy_accel.data.formats.base import Feature
 from policy_accel.data.formats.lerobot.layout import DERIVED
@@ -73,9 +72,3 @@ def _to_name(key: str) -> str:
     if key.startswith("next_obs."):
         return "next.observation." + key.removeprefix("next_obs.")
     return _PLACED.get(key) or f"observation.{key}"
-
-
-def recorded_features(metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Key -> LeRobot's "name" and "dtype" and the "names" of the axes, as a set that came from there carries them."""
-    features = metadata.get("lerobot", {}).get("features", {}) if isinstance(metadata.get("lerobot"), dict) else {}
-    return features if isinstance(features, dict) else {}

@@ -11,7 +11,7 @@ import numpy as np
 from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.formats.lerobot.layout import DERIVED, V21, V30, VIDEO_PATHS, Column
 from policy_accel.data.formats.lerobot.metadata_writer import MetadataWriter
-from policy_accel.data.formats.lerobot.names import recorded_features, to_names
+from policy_accel.data.formats.lerobot.names import to_names
 from policy_accel.data.formats.lerobot.sinks import table_sink, video_sink
 from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics
 from policy_accel.data.formats.lerobot.video import require_av, video_facts
@@ -68,13 +68,16 @@ def write_lerobot(
 
 def _rate(metadata: dict[str, Any]) -> float:
     """The control rate that the metadata tell."""
-    arguments = metadata.get("env_args")
-    settings = arguments.get("env_kwargs") if isinstance(arguments, dict) else None
-    for facts in (metadata, settings if isinstance(settings, dict) else {}):
+    for facts in (metadata, _object(_object(metadata, "env_args"), "env_kwargs")):
         rate = facts.get("fps") or facts.get("control_freq")
         if isinstance(rate, int | float) and rate > 0:
             return rate
     return DEFAULT_FPS
+
+
+def _object(facts: dict[str, Any], name: str) -> dict[str, Any]:
+    value = facts.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 class _Writer:
@@ -82,11 +85,10 @@ class _Writer:
         self._root, self._reader, self._version, self._images = root, reader, version, images
         self._fps = _rate(reader.metadata) if fps is None else fps
         self._metadata = reader.metadata | ({} if fps is None else {"fps": fps})
-        recorded = reader.metadata.get("lerobot")
-        self._recorded: dict[str, Any] = recorded if isinstance(recorded, dict) else {}
+        self._recorded = _object(reader.metadata, "lerobot")  # what a set that came from there carries
         listed = self._recorded.get("tasks")
         self._tasks = {str(task): number for number, task in enumerate(listed if isinstance(listed, list) else ())}
-        features = recorded_features(reader.metadata)
+        features = _object(self._recorded, "features")  # key -> LeRobot's "name" and "dtype", "names" of the axes
         known = {key: facts["name"] for key, facts in features.items() if "name" in facts}
         self._names = to_names(reader.features, known, tasks=bool(self._tasks))
         axes = {key: features.get(key, {}).get("names") for key in self._names}
@@ -182,8 +184,7 @@ class _Writer:
 
     def _tasks_of(self, facts: dict[str, Any]) -> list[str]:
         """The tasks of an episode in words, numbered on their first appearance."""
-        arguments = self._metadata.get("env_args")
-        name = arguments.get("env_name") if isinstance(arguments, dict) else None
+        name = _object(self._metadata, "env_args").get("env_name")
         listed = facts.get("tasks") or [facts.get("task") or self._metadata.get("task") or name or "unspecified"]
         tasks = [str(task) for task in (listed if isinstance(listed, list) else [listed])]
         for task in tasks:
