@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import gymnasium
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ OBSERVED = {"lift": 19, "can": 23, "square": 23, "tool_hang": 53, "transport": 5
 """Numbers of an observation in Diffusion Policy's task files."""
 
 
+@cache
 def read_task(name: str) -> TaskConfig:
     config = ROBOT.config([f"task={name}", "task.data=demo.hdf5"]).task
     assert config.name == name
