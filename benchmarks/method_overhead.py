@@ -201,7 +201,7 @@ class Side:
     def part(self) -> None:
         """What the step before the network takes, and what follows from the losses."""
         step_values(self.optimizer, self.step, RUN_STEPS)
-        _, noised = self.update.feed(self.step)
+        _, noised = self.update.feed(self.step).examples()
         if self.update.learns:
             self.task.objective.times.update(noised.t, noised.t.float())  # type: ignore[attr-defined]
         self.step += 1

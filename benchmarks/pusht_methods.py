@@ -56,8 +56,8 @@ def leak(settings: list[str], trained: Any = None) -> dict[str, Any]:
     from policy_accel.acceleration.noise_choices import ChosenNoiseConfig
     from policy_accel.policy.track import ROBOT
     from policy_accel.training.ema import EMA, EMAConfig
+    from policy_accel.training.feed import Feed
     from policy_accel.training.randomness import DataOrder, Generators
-    from policy_accel.training.update import Feed
 
     config = ROBOT.config(list(settings))
     if isinstance(config.acceleration.noise, ChosenNoiseConfig):
@@ -73,7 +73,7 @@ def leak(settings: list[str], trained: Any = None) -> dict[str, Any]:
     feed = Feed(task, order, Generators(config.seed, cpu), steps=config.training.steps, average=average)
     conditions, noises = [], []
     for step in range(LEAK_ROWS // batch_size):
-        batch, noised = feed(step)
+        batch, noised = feed(step).examples()
         at = task.objective.process.coefficients(noised.t)
         rows = noised.x_t.shape[0]
         shape = (rows, *[1] * (noised.x_t.ndim - 1))

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from policy_accel.acceleration.conditional import ConditionWeight
-from policy_accel.acceleration.noise_assignment import DEFAULT_METRIC, Assignment, check_assignment, start_assignment
+from policy_accel.acceleration.conditional import ConditionWeight, condition_distance
+from policy_accel.acceleration.noise_assignment import DEFAULT_METRIC, Assignment, check_assignment, prepare_assignment
 from policy_accel.acceleration.noise_choices import ChosenNoise, ChosenNoiseConfig, cost_mask, logged
 from policy_accel.diffusion.batch import Batch
 from policy_accel.diffusion.deferred import Deferred
+from policy_accel.diffusion.host_work import HostWork
 from policy_accel.diffusion.noise import Noise
 from policy_accel.errors import check_choice
 
@@ -132,7 +133,8 @@ class AssignedNoise(ChosenNoise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.solver = ThreadPoolExecutor(1, thread_name_prefix="assignment")
+        self.work = HostWork(ThreadPoolExecutor(1, thread_name_prefix="assignment"))
+        self.on_host = True
         # The denoiser's prediction for the next batch needs the weights of after this one.
         self.ahead = self.center != "denoiser"
 
@@ -141,20 +143,21 @@ class AssignedNoise(ChosenNoise):
         return self.center == "denoiser" and self.chooses(step)
 
     def choose(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator) -> Deferred[Noise]:
-        """Draw the pool, hand the cost to the solver and return at once."""
+        """Draw the pool and send the cost to the host; `start()` of what it returns begins the solver."""
         pool = draw()
         if self.grouped and batch.groups is None:
             raise ValueError("batch has no groups, by which its noise is to be assigned; let the task give them.")
         if self.center != "none" and batch.center is None:
             raise ValueError("batch has no center, around which its noise is to be assigned; let the task give it.")
         weight = self.condition_weight
-        pending = start_assignment(
+        pending = prepare_assignment(
             batch.x0 if batch.center is None else batch.x0 - batch.center,
             pool,
             groups=batch.groups if self.grouped else None,
             mask=cost_mask(batch),
-            adjust_cost=None if weight is None else weight.adjust(repeated_condition(batch)),
-            executor=self.solver,
+            adjust_cost=None if weight is None else weight.add_to,
+            adjust_with=() if weight is None else (condition_distance(repeated_condition(batch)),),
+            work=self.work,
             metric=self.metric,
             block_size=self.block_size,
             standardize=self.standardize,

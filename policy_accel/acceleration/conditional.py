@@ -8,7 +8,6 @@ leaves unexplained. `diagnostics.condition_leak` measures what remains.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -142,14 +141,11 @@ class ConditionWeight:
         step = torch.where(distance > 0, slack / distance.double(), torch.where(slack >= 0, torch.inf, -torch.inf))
         return float(step.flatten().kthvalue(step.numel() - pairs + 1).values.clamp(0.0, LARGEST_WEIGHT))
 
-    def adjust(self, conditions: Tensor) -> Callable[[Tensor], Tensor]:
-        """The function to give `assign_noise(..., metric="l2sq", adjust_cost=...)` for a batch's conditions.
-
-        Distances are computed at once; from a GPU they start on their way to the host, so call this before
-        `start_assignment`; its wait for the cost then covers them too.
+    def add_to(self, cost: Tensor, distance: Tensor) -> Tensor:
+        """cost + w distance, [B, B] float64: the `adjust_cost` of `assign_noise(..., metric="l2sq")`, with the
+        `condition_distance` of the batch as its `adjust_with`.
         """
-        distance = to_host(condition_distance(conditions))
-        return lambda cost: cost.double() + self.find(cost, distance) * distance.double()
+        return cost.double() + self.find(cost, distance) * distance.double()
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ their rows. Given a condition it does not stay N(0, I) unless rows are exchanged
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -23,26 +22,32 @@ from policy_accel.acceleration.noise_statistics import (
     counted_entries,
 )
 from policy_accel.diffusion.deferred import Deferred
+from policy_accel.diffusion.host_work import HostCall, HostWork, to_device
 from policy_accel.errors import check_choice
 
 METRICS = ("dot", "l2", "l2sq")
 DEFAULT_METRIC = "dot"
 SMALLEST_DEVIATION = 1e-6
 
-AdjustCost = Callable[[Tensor], Tensor]
+AdjustCost = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
 class Assignment:
     """noise [B, *S]: the pool in its new order, in the dtype of the pool; permutation [B] int64: sample i received row
-    permutation[i] of the pool; milliseconds: what the solver took on the host; data, pool, mask: what was assigned."""
+    permutation[i] of the pool; work: what solved it; data, pool, mask: what was assigned."""
 
     noise: Tensor
     permutation: Tensor
-    milliseconds: float
+    work: HostWork = field(repr=False)
     data: Tensor = field(repr=False)
     pool: Tensor = field(repr=False)
     mask: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def milliseconds(self) -> float:
+        """What the solver took on the host, the last time."""
+        return self.work.milliseconds
 
     @property
     def statistics(self) -> AssignmentStatistics:
@@ -60,6 +65,7 @@ def assign_noise(
     mask: Tensor | None = None,
     standardize: bool = False,
     adjust_cost: AdjustCost | None = None,
+    adjust_with: Sequence[Tensor] = (),
 ) -> Assignment:
     """Permute the rows of noise [B, *S] so that their total cost to the rows of data [B, *S] is smallest.
 
@@ -73,8 +79,10 @@ def assign_noise(
         entries are left out of the cost, but whole noise rows move.
     standardize: cost on (x - mean) / std with the statistics of the batch, masked entries left out, as in Immiscible
         Diffusion Policy (arXiv 2610.09369). Data, and what the caller trains on, are untouched.
-    adjust_cost: cost [B, B] on the host (row = sample, column = noise) -> cost, called where the solver runs, to add to
-        `l2sq` (the condition term of C2OT, arXiv 2503.10636). Needs the whole matrix: neither blocks nor groups.
+    adjust_cost: (cost [B, B], *adjust_with) on the host (row = sample, column = noise) -> cost, called where the solver
+        runs, to add to `l2sq` (the condition term of C2OT, arXiv 2503.10636). Needs the whole matrix: neither blocks nor
+        groups.
+    adjust_with: tensors that go to the host with the cost, for `adjust_cost`.
 
     The cost is float32, or float64 if data is; autocast is off and no gradient is kept. Waits for the device; see
     `start_assignment` for the form that does not.
@@ -93,10 +101,10 @@ def assign_noise(
         mask=mask,
         standardize=standardize,
         adjust_cost=adjust_cost,
+        adjust_with=adjust_with,
     ).result()
 
 
-@torch.no_grad()
 def start_assignment(
     data: Tensor,
     noise: Tensor,
@@ -108,6 +116,7 @@ def start_assignment(
     mask: Tensor | None = None,
     standardize: bool = False,
     adjust_cost: AdjustCost | None = None,
+    adjust_with: Sequence[Tensor] = (),
 ) -> Deferred[Assignment]:
     """`assign_noise` for the next batch while this one trains; the arguments are the same.
 
@@ -118,11 +127,43 @@ def start_assignment(
     the costs inside the groups only; labels on the device are not waited for, they travel with the cost of the whole
     batch.
     """
+    return prepare_assignment(
+        data,
+        noise,
+        work=HostWork(executor),
+        metric=metric,
+        block_size=block_size,
+        groups=groups,
+        mask=mask,
+        standardize=standardize,
+        adjust_cost=adjust_cost,
+        adjust_with=adjust_with,
+    ).start()
+
+
+@torch.no_grad()
+def prepare_assignment(
+    data: Tensor,
+    noise: Tensor,
+    *,
+    work: HostWork,
+    metric: str = DEFAULT_METRIC,
+    block_size: int | None = None,
+    groups: Tensor | None = None,
+    mask: Tensor | None = None,
+    standardize: bool = False,
+    adjust_cost: AdjustCost | None = None,
+    adjust_with: Sequence[Tensor] = (),
+) -> Deferred[Assignment]:
+    """`start_assignment` up to the copy of the cost: work of the device alone, which a CUDA graph can capture.
+
+    `start()` of what it returns begins the solver. The memory of `work` is used again by every assignment with it.
+    """
     _check(data, noise, metric, block_size, groups, adjust_cost)
     counted = counted_entries(data, mask)
-    labels = None if groups is None or not _labels_arrive_later(data, groups) else to_host(groups)
+    labels_follow = groups is not None and _arrives_later(groups)
     # Labels that are still on their way: the groups are cut out of the whole cost when both have arrived.
-    problems = _problems(len(data), block_size, groups) if labels is None else _problems(len(data), None, None)
+    problems = _problems(len(data), None, None) if labels_follow else _problems(len(data), block_size, groups)
     with torch.autocast(data.device.type, enabled=False):
         dtype = cost_dtype(data)
         x = data.reshape(len(data), -1).to(dtype)
@@ -132,32 +173,27 @@ def start_assignment(
             x = _standardized(x, counted)
         costs = []
         for rows in problems:
-            index = _to_device(torch.from_numpy(rows), data.device)
+            index = _rows(rows, data)
             cost = _pairwise_cost(x[index], n[index], None if counted is None else counted[index], metric)
-            costs.append(to_host(cost))
-    arrived = torch.cuda.Event(blocking=True) if data.is_cuda else None
-    if arrived is not None:
-        arrived.record(torch.cuda.current_stream(data.device))
+            costs.append(cost)
+    labels = [groups] if groups is not None and labels_follow else []
+    work.send([*costs, *labels, *adjust_with])
 
-    def solve() -> tuple[Tensor, float]:
-        if arrived is not None:
-            arrived.synchronize()
-        started = time.perf_counter()
-        parts, part_costs = problems, costs
-        if labels is not None:
-            parts = _problems(len(labels), block_size, labels)
-            part_costs = _cut(costs[0].squeeze(0), parts)
-        permutation = torch.from_numpy(_solve(parts, part_costs, adjust_cost))
-        milliseconds = 1e3 * (time.perf_counter() - started)
-        return (permutation.pin_memory() if data.is_cuda else permutation), milliseconds
+    def solve(sent: Sequence[Tensor]) -> Tensor:
+        parts, part_costs, rest = problems, list(sent[: len(costs)]), sent[len(costs) :]
+        if labels_follow:
+            parts = _problems(len(data), block_size, rest[0])
+            part_costs = _cut(part_costs[0].squeeze(0), parts)
+        if adjust_cost is not None:
+            part_costs = [adjust_cost(part_costs[0].squeeze(0), *rest).unsqueeze(0)]
+        return torch.from_numpy(_solve(parts, part_costs))
 
     @torch.no_grad()
-    def assigned(solution: tuple[Tensor, float]) -> Assignment:
-        permutation = solution[0].to(noise.device, non_blocking=True)
-        return Assignment(noise[permutation], permutation, solution[1], data, noise, mask)
+    def assigned() -> Assignment:
+        permutation = work.received
+        return Assignment(noise[permutation], permutation, work, data, noise, mask)
 
-    # Waits for the solver, not for the device.
-    return Deferred(solve if executor is None else executor.submit(solve).result).then(assigned)
+    return Deferred(assigned, HostCall(work, solve))
 
 
 def check_assignment(metric: str, block_size: int | None) -> None:
@@ -230,26 +266,21 @@ def _cut(cost: Tensor, problems: list[np.ndarray]) -> list[Tensor]:
     return [cost[index.unsqueeze(-1), index.unsqueeze(-2)] for index in map(torch.from_numpy, problems)]
 
 
-def _labels_arrive_later(data: Tensor, groups: Tensor) -> bool:
-    """Whether reading the labels now would wait for the device that computes the cost."""
-    return data.is_cuda and groups.is_cuda
+def _arrives_later(labels: Tensor) -> bool:
+    """Whether reading labels now would wait for the device."""
+    return labels.is_cuda
 
 
-def _to_device(values: Tensor, device: torch.device) -> Tensor:
-    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
-
-
-def to_host(values: Tensor) -> Tensor:
-    """A copy on the host; from CUDA it is pinned and still on its way."""
-    if not values.is_cuda:
-        return values.cpu()
-    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+def _rows(rows: np.ndarray, data: Tensor) -> Tensor:
+    """Row numbers [P, M] on the device of `data`; consecutive ones, as blocks have, are made there."""
+    first, last = int(rows.flat[0]), int(rows.flat[-1]) + 1
+    if np.array_equal(rows.ravel(), np.arange(first, last)):
+        return torch.arange(first, last, device=data.device).view(rows.shape)
+    return to_device(torch.from_numpy(rows), data.device)
 
 
 @torch.no_grad()
-def _solve(problems: list[np.ndarray], costs: list[Tensor], adjust_cost: AdjustCost | None) -> np.ndarray:
-    if adjust_cost is not None:
-        costs = [adjust_cost(costs[0].squeeze(0)).unsqueeze(0)]
+def _solve(problems: list[np.ndarray], costs: list[Tensor]) -> np.ndarray:
     permutation = np.empty(sum(rows.size for rows in problems), dtype=np.int64)
     for stacked_rows, stacked_costs in zip(problems, costs, strict=True):
         for rows, cost in zip(stacked_rows, stacked_costs.numpy(), strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +102,10 @@ class ChosenNoise(NoiseChoice):
     def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Deferred[Noise]:
         """Choose from the start on."""
         return self.choose(batch, draw, generator) if self.chooses(step) else Deferred.of(Noise(draw()))
+
+    def phase(self, step: int) -> Hashable:
+        """Whether the choice has begun."""
+        return self.chooses(step)
 
     def observe_score(self, updates: int, score: float) -> None:
         """The choice may begin; the batch of the next update may be prepared already."""

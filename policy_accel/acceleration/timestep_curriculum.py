@@ -17,7 +17,7 @@ from torch import Tensor
 
 from policy_accel.acceleration.timestep_distributions import cumulative, invert, variates
 from policy_accel.diffusion.schedules import alpha_bar_table
-from policy_accel.diffusion.timesteps import TimestepDistribution
+from policy_accel.diffusion.timesteps import Number, TimestepDistribution
 
 REFERENCE_TIMESTEPS = 1000
 
@@ -76,25 +76,27 @@ class CurriculumTimes(TimestepDistribution):
         self.uniform_cdf = cumulative(torch.full_like(self.bump, 1.0 / timesteps))
         self.bump_cdf = cumulative(self.bump)
 
-    def share(self, progress: float) -> float:
+    def share(self, progress: Number) -> Number:
         """g at `progress`, the share of the training that is over: 0 up to `start`, `strength` from `end` on."""
-        return self.strength * min(max((progress - self.start) / (self.end - self.start), 0.0), 1.0)
+        grown = (progress - self.start) / (self.end - self.start)
+        inside = grown.clamp(0.0, 1.0) if isinstance(grown, Tensor) else min(max(grown, 0.0), 1.0)
+        return self.strength * inside
 
     def probabilities(self, progress: float) -> Tensor:
         """p_t at `progress`, [T] float64."""
         share = self.share(progress)
         return (1.0 - share) / self.timesteps + share * self.bump
 
-    def times(self, u: Tensor, progress: float) -> Tensor:
+    def times(self, u: Tensor, progress: Number) -> Tensor:
         """Times of uniform variates u at `progress`: int64 of u's shape."""
         share = self.share(progress)
         return invert((1.0 - share) * self.uniform_cdf + share * self.bump_cdf, u)
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: Number = 0.0) -> Tensor:
         """Times of `shape`, int64 on the generator's device."""
         return self.times(variates(shape, generator, self.stratified), progress)
 
-    def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor | None:
+    def loss_weight(self, t: Tensor, progress: Number = 0.0) -> Tensor | None:
         """1 / (T p_t) when unbiased, else None."""
         if not self.unbiased:
             return None

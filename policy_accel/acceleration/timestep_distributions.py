@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion.continuous import LOG_SIGMA_DEVIATION, LOG_SIGMA_MEAN
-from policy_accel.diffusion.timesteps import TimestepDistribution
+from policy_accel.diffusion.timesteps import Number, TimestepDistribution
 
 UNIFORM_SHARE = 0.001  # of `LossSecondMoment`
 SPEED_RATIO, SPEED_TAU = 5.0, 0.7  # k and tau of SpeeD
@@ -88,7 +88,7 @@ class TableTimes(TimestepDistribution):
         assert self.mirror is not None
         return (t - self.mirror).abs().clamp(max=self.timesteps - 1)
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: Number = 0.0) -> Tensor:
         """Times of `shape`, int64 on the generator's device."""
         if self.mirror is None:
             return invert(self.cdf, variates(shape, generator, self.stratified))
@@ -133,11 +133,11 @@ class LossSecondMoment(TimestepDistribution):
         mixed = (1.0 - UNIFORM_SHARE) * share + UNIFORM_SHARE / self.timesteps
         return torch.where((self.counts >= self.history).all(), mixed, 1.0 / self.timesteps)
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: Number = 0.0) -> Tensor:
         """Times of `shape`, int64 on the generator's device."""
         return invert(cumulative(self.probabilities), variates(shape, generator, self.stratified))
 
-    def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor:
+    def loss_weight(self, t: Tensor, progress: Number = 0.0) -> Tensor:
         """1 / (T p_t), float64 of t's shape. Ask before `update`, which changes the distribution."""
         return 1.0 / (self.timesteps * self.probabilities[t])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from torch import Tensor
 
@@ -27,6 +27,20 @@ class Batch:
     known: Tensor | None = None
     groups: Tensor | None = None
     center: Tensor | None = None
+
+    def copy_(self, other: Batch) -> Batch:
+        """Take the contents of a batch of the same shapes into this one's memory; returns itself."""
+        for field in fields(self):
+            _copy(getattr(self, field.name), getattr(other, field.name))
+        return self
+
+
+def _copy(into: Condition | None, source: Condition | None) -> None:
+    if isinstance(into, dict) and isinstance(source, dict):
+        for name, value in into.items():
+            value.copy_(source[name])
+    elif isinstance(into, Tensor) and isinstance(source, Tensor) and into is not source:
+        into.copy_(source)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from policy_accel.diffusion.momentum import (
 )
 from policy_accel.diffusion.predictions import SIGMA_DATA, edm_coefficients
 from policy_accel.diffusion.processes import CLEAN, Coefficients, Level, Process, per_sample
-from policy_accel.diffusion.timesteps import ProcessTimes
+from policy_accel.diffusion.timesteps import Number, ProcessTimes
 from policy_accel.errors import check_choice
 
 INPUT_SCALES = ("base", "momentum", "one")
@@ -148,7 +148,7 @@ class SigmaProcess(ContinuousProcess):
             return (sigma.square() + SIGMA_DATA**2) / (SIGMA_DATA * sigma).square()
         return sigma.square().reciprocal()
 
-    def loss_weight(self, t: Tensor, target: str, cap: float | None = None) -> Tensor:
+    def loss_weight(self, t: Tensor, target: str, cap: Number | None = None) -> Tensor:
         """`sample_weight`, at most `cap`, as a weight on the squared error of F, [R] float64."""
         weight = self.sample_weight(t) if cap is None else self.sample_weight(t).clamp(max=cap)
         if target == "sample":

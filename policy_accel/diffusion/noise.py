@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,15 @@ class Noise:
 class NoiseChoice(ABC):
     """Which noise each sample gets, and what the training core must know of a choice.
 
-    `ahead`: whether choosing takes time on the host, so that the next batch is begun while this one trains.
+    Attributes:
+        on_host: whether a part of choosing is work of the host (`Deferred.host`).
+        ahead: whether that takes long enough for the next batch to be begun while this one trains.
+        last: what the newest choice was, for `statistics`.
     """
 
+    on_host: bool = False
     ahead: bool = False
+    last: Any = None
 
     @abstractmethod
     def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Deferred[Noise]:
@@ -38,6 +43,10 @@ class NoiseChoice(ABC):
     def wants_prediction(self, step: int) -> bool:
         """Whether `Batch.center` of the batch of `step` must be the EMA model's prediction from pure noise."""
         return False
+
+    def phase(self, step: int) -> Hashable:
+        """What of the choice depends on the step; it changes a few times in a run, and a captured update with it."""
+        return None
 
     def observe_score(self, updates: int, score: float) -> None:
         """Take note of a score after `updates` updates."""

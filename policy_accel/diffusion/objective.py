@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 
@@ -17,7 +18,7 @@ from policy_accel.diffusion.noise import IndependentNoise, Noise, NoiseChoice
 from policy_accel.diffusion.predictions import edm_coefficients
 from policy_accel.diffusion.processes import Level, Process, per_sample
 from policy_accel.diffusion.repetition import Repetition
-from policy_accel.diffusion.timesteps import TimestepDistribution
+from policy_accel.diffusion.timesteps import Number, TimestepDistribution
 from policy_accel.errors import did_you_mean
 
 
@@ -100,6 +101,20 @@ def _described(timesteps: int | None) -> str:
 
 
 @dataclass(frozen=True)
+class At:
+    """Where in a run a batch is drawn.
+
+    step: number of the update, from 0; only what is chosen once and for all depends on it (see `Objective.phase`).
+    progress: share of the run that is over, in [0, 1].
+    cap: FDM's cap on the loss weight, or None for none.
+    """
+
+    step: int = 0
+    progress: Number = 0.0
+    cap: Number | None = None
+
+
+@dataclass(frozen=True)
 class Objective:
     """Denoising objective: a process and a target, with the choices of timestep, noise and weight.
 
@@ -142,6 +157,17 @@ class Objective:
         validation, whose loss is then comparable among all methods that leave those three alone."""
         return Objective(self.process, self.target, data_scale=self.data_scale)
 
+    def at(self, step: int, steps: int) -> At:
+        """Where update number `step` of `steps` stands, in numbers of the host."""
+        return At(step, step / steps, self._cap(step))
+
+    def phase(self, step: int) -> Hashable:
+        """What depends on the step other than through the numbers of `At`: it changes a few times in a run."""
+        return self.noise.phase(step), self._cap(step) is None
+
+    def _cap(self, step: int) -> float | None:
+        return weight_cap(step, self.cap_warmup) if self.cap_warmup else None
+
     def draw(
         self,
         batch: Batch,
@@ -152,29 +178,23 @@ class Objective:
         progress: float = 0.0,
     ) -> Noised:
         """Draw times and noise for a batch and noise all but its known entries, see `begin`."""
-        return self.begin(batch, time_generator, noise_generator, step=step, progress=progress).result()
+        at = At(step, progress, self._cap(step))
+        return self.begin(batch, time_generator, noise_generator, at).result()
 
     def begin(
-        self,
-        batch: Batch,
-        time_generator: torch.Generator,
-        noise_generator: torch.Generator,
-        *,
-        step: int = 0,
-        progress: float = 0.0,
+        self, batch: Batch, time_generator: torch.Generator, noise_generator: torch.Generator, at: At
     ) -> Deferred[Noised]:
         """Do all the drawing for a batch now; the result waits for the choice of noise.
 
         Args:
             batch: clean samples.
             time_generator, noise_generator: on the samples' device.
-            step: number of the update, from 0.
-            progress: share of the run that is over, in [0, 1].
+            at: where in the run.
         """
         if self.data_scale != 1.0:
             center = None if batch.center is None else self.data_scale * batch.center
             batch = replace(batch, x0=self.data_scale * batch.x0, center=center)
-        t = self._draw_times(len(batch.x0), time_generator, progress)
+        t = self._draw_times(len(batch.x0), time_generator, at.progress)
         repeated = repeat_rows(batch, self.repetition.repeats)
         process = self.process
         if self.repetition.shares_path and isinstance(process, KarhunenLoeveProcess):
@@ -183,18 +203,18 @@ class Objective:
             # A path belongs to its times: rows of the pool (times and noises together) are what is assigned.
             def moved(chosen: Noise) -> Noised:
                 rows = slice(None) if chosen.permutation is None else chosen.permutation
-                return self._noised(repeated, epsilon[rows].flatten(0, 1), t[rows].flatten(), step, progress)
+                return self._noised(repeated, epsilon[rows].flatten(0, 1), t[rows].flatten(), at)
 
-            return self.noise.begin(batch, lambda: epsilon[:, 0], noise_generator, step).then(moved)
+            return self.noise.begin(batch, lambda: epsilon[:, 0], noise_generator, at.step).then(moved)
 
         def pool() -> Tensor:
             x0 = repeated.x0
             return torch.randn(x0.shape, device=x0.device, dtype=x0.dtype, generator=noise_generator)
 
-        chosen = self.noise.begin(repeated, pool, noise_generator, step)
-        return chosen.then(lambda chosen: self._noised(repeated, chosen.noise, t.flatten(), step, progress))
+        chosen = self.noise.begin(repeated, pool, noise_generator, at.step)
+        return chosen.then(lambda chosen: self._noised(repeated, chosen.noise, t.flatten(), at))
 
-    def _draw_times(self, samples: int, generator: torch.Generator, progress: float) -> Tensor:
+    def _draw_times(self, samples: int, generator: torch.Generator, progress: Number) -> Tensor:
         """Times of the network evaluations: [samples], or [samples, repeats] where a sample has several."""
         times, repeats = self.repetition.times_of_a_sample, self.repetition.repeats
         t = self.times.draw((samples, times) if times > 1 else (samples,), generator, progress)
@@ -203,18 +223,17 @@ class Objective:
             t = t.gather(1, subset)
         return t
 
-    def _noised(self, batch: Batch, noise: Tensor, t: Tensor, step: int, progress: float) -> Noised:
-        weight = self._weight(t, step, progress)
+    def _noised(self, batch: Batch, noise: Tensor, t: Tensor, at: At) -> Noised:
+        weight = self._weight(t, at)
         noised = make_noised(self.process, batch.x0, noise, t, self.target, batch.known, weight)
         return replace(noised, counted=batch.counted, repeats=self.repetition.repeats)
 
-    def _weight(self, t: Tensor, step: int, progress: float) -> Tensor | None:
+    def _weight(self, t: Tensor, at: At) -> Tensor | None:
         """Product of the weights that are in force, [R] float64, or None when there is none."""
-        cap = weight_cap(step, self.cap_warmup) if self.cap_warmup else None
         factors = (
             None if self.weights is None else self.weights[t],
-            self.times.loss_weight(t, progress),
-            self.process.loss_weight(t, self.target, cap),
+            self.times.loss_weight(t, at.progress),
+            self.process.loss_weight(t, self.target, at.cap),
         )
         in_force = [factor for factor in factors if factor is not None]
         return reduce(torch.mul, in_force) if in_force else None

@@ -13,7 +13,7 @@ from torch import Tensor
 from policy_accel.diffusion.grid import SPACINGS, Grid, timestep_grid
 from policy_accel.diffusion.schedules import BETA_END, BETA_START, alpha_bar_table
 from policy_accel.diffusion.tables import moved
-from policy_accel.diffusion.timesteps import TimestepDistribution, UniformTimes
+from policy_accel.diffusion.timesteps import Number, TimestepDistribution, UniformTimes
 
 
 def per_sample(coefficient: Tensor, like: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class Process(ABC):
     def log_snr_at(self, t: Tensor) -> Tensor:
         """log(alpha_t^2 / sigma_t^2) at times t of any shape, float64."""
 
-    def loss_weight(self, t: Tensor, target: str, cap: float | None = None) -> Tensor | None:
+    def loss_weight(self, t: Tensor, target: str, cap: Number | None = None) -> Tensor | None:
         """Weight of the squared error of `target` at times t [R], float64; None for 1 throughout.
 
         `cap` is an upper bound on the weight of the clean sample's error that this stands for (FDM's).
@@ -155,7 +155,7 @@ class DiscreteProcess(Process):
         """log(alpha_t^2 / sigma_t^2) at times t int64 of any shape."""
         return self.log_snr[t]
 
-    def loss_weight(self, t: Tensor, target: str, cap: float | None = None) -> Tensor | None:
+    def loss_weight(self, t: Tensor, target: str, cap: Number | None = None) -> Tensor | None:
         """The cap as a weight on the squared error of epsilon, min(1, cap sigma_t^2 / alpha_t^2), or of v, [R] float64.
 
         Derived: FDM caps the weight of the clean sample's error, which is alpha^2 / sigma^2 where epsilon's is 1, and
@@ -164,7 +164,8 @@ class DiscreteProcess(Process):
         if cap is None:
             return None
         sigma = self.sigmas[t] / self.alphas[t] if target == "epsilon" else self.sigmas[t]
-        return (cap * sigma.square()).clamp(max=1.0)
+        weight: Tensor = cap * sigma.square()
+        return weight.clamp(max=1.0)
 
     def times(self) -> UniformTimes:
         """Uniform over all times."""

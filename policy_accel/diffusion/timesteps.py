@@ -15,6 +15,9 @@ from policy_accel.diffusion.tables import moved
 if TYPE_CHECKING:
     from policy_accel.diffusion.continuous import ContinuousProcess
 
+Number = float | Tensor
+"""A number of the host, or a 0-dim float64 tensor on the device, which a captured update reads anew at every replay."""
+
 
 class TimestepDistribution(ABC):
     """Which times are trained on, and what the training core must know of the choice.
@@ -28,11 +31,11 @@ class TimestepDistribution(ABC):
     learns: bool = False
 
     @abstractmethod
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: Number = 0.0) -> Tensor:
         """Times of `shape` ([B], or [B, M] for M times of each sample) on the generator's device; `progress` is the
         share of the run that is over."""
 
-    def loss_weight(self, t: Tensor, progress: float = 0.0) -> Tensor | None:
+    def loss_weight(self, t: Tensor, progress: Number = 0.0) -> Tensor | None:
         """Weight of each time, float64 of t's shape, that gives the objective of uniform times back; None for none."""
         return None
 
@@ -57,7 +60,7 @@ class UniformTimes(TimestepDistribution):
 
     timesteps: int
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: Number = 0.0) -> Tensor:
         """Independent times, int64."""
         return torch.randint(self.timesteps, shape, device=generator.device, generator=generator)
 
@@ -70,6 +73,6 @@ class ProcessTimes(TimestepDistribution):
 
     timesteps = None
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: float = 0.0) -> Tensor:
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator, progress: Number = 0.0) -> Tensor:
         """Times in the process' own unit, float64."""
         return self.process.draw_times(shape, generator=generator, device=generator.device)

@@ -13,6 +13,7 @@ from policy_accel.acceleration.assigned_noise import ConditionalAssignmentConfig
 from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.data.images import ImageSet
 from policy_accel.diffusion import Batch, Objective
+from policy_accel.diffusion.host_work import to_device
 from policy_accel.errors import UserError
 from policy_accel.images.augment import PARAMETERS, EdmAugmentation, horizontal_flip
 from policy_accel.images.representation import Representation
@@ -100,6 +101,7 @@ class ImageTask(Task):
         self.one_hot = self.one_hot.to(device)
         for images in (self.train, self.validation):
             images.to(device, self.config.residence)
+        self.resident = self.train.resident is not None
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """Training images `indices` [B], augmented: x0 [B, C, H, W] in [-1, 1], condition [B, D] or None."""
@@ -114,7 +116,7 @@ class ImageTask(Task):
         if self.augmentation is not None:
             x0, parameters = self.augmentation(x0, generator)
             parts.append(parameters)
-        groups = None if self.groups is None else self.groups[indices]
+        groups = None if self.groups is None else self.groups[to_device(indices, self.groups.device)]
         return Batch(x0, condition=torch.cat(parts, dim=1) if parts else None, groups=groups)
 
     def validation_batch(self, indices: Tensor) -> Batch:
@@ -148,21 +150,23 @@ class _Images:
     def __init__(self, images: ImageSet, count: int | None = None) -> None:
         self.images = images
         self.count = len(images) if count is None else count
+        self.device = torch.device("cpu")
         self.resident: Tensor | None = None
         self.labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels, dtype=np.int64))
 
     def to(self, device: torch.device, residence: str) -> None:
         """Go to `device`: the labels always, the images when `residence` says so or they fit."""
+        self.device = device
         self.labels = None if self.labels is None else self.labels.to(device)
         if residence == "device" or (residence == "auto" and fits(self.images, free_memory(device))):
             self.resident = torch.from_numpy(np.array(self.images.images[: self.count])).to(device)
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images [B, C, H, W] as stored and labels [B], on the device of `indices`."""
-        labels = None if self.labels is None else self.labels[indices]
+        """Images [B, C, H, W] as stored and labels [B], on the device. `indices` of images that do not lie there are
+        best on the host, where they are read.
+        """
+        there = to_device(indices, self.device)
+        labels = None if self.labels is None else self.labels[there]
         if self.resident is not None:
-            return self.resident[indices], labels
-        rows = torch.from_numpy(self.images.images[indices.cpu().numpy()])
-        if indices.device.type == "cuda":
-            rows = rows.pin_memory()
-        return rows.to(indices.device, non_blocking=True), labels
+            return self.resident[there], labels
+        return to_device(torch.from_numpy(self.images.images[indices.cpu().numpy()]), self.device), labels

@@ -16,6 +16,7 @@ from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.data.windows import Windows
 from policy_accel.diffusion import Batch, Objective
 from policy_accel.diffusion.batch import Condition
+from policy_accel.diffusion.host_work import to_device
 from policy_accel.errors import UserError, naming
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.encoders.observation import STATE
@@ -125,6 +126,7 @@ class ChunkTask(Task):
             self.validation = self.validation.to(device)
         if self.store is not None:
             self.store.to(device)
+            self.resident = self.store.resident
         self.known = self.policy.known_mask(device)
         self.goal_columns = self.goal_columns.to(device)
         self.groups = None if self.groups is None else self.groups.to(device)
@@ -134,6 +136,7 @@ class ChunkTask(Task):
         """Training windows `indices` [B]: x0 [B, horizon, channels]; condition [B, n_obs_steps, O], None, or a
         dictionary with these as "state" and the pictures, whose crops are drawn from `generator`.
         """
+        indices = to_device(indices, self.actions.device)
         batch = self._gather(self.train, indices, self.crop, generator)
         if self.groups is None and self.mean is None:
             return batch

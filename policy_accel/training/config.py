@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from omegaconf import MISSING
 
 from policy_accel.acceleration.config import GROUPS, AccelerationConfig
@@ -16,6 +17,7 @@ from policy_accel.training.metrics import WANDB_MODES, LoggingConfig
 from policy_accel.training.optimizer import OptimizerConfig
 
 PRECISIONS = ("fp32", "bf16")
+CAPTURES = ("auto", "true", "false")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 for name, choices in GROUPS.items():
@@ -40,6 +42,9 @@ class TrainingConfig:
     """float32 matrix products on CUDA: highest (true float32), high or medium (TF32)."""
     compile: bool = False
     """Compile the loss and its gradient with torch.compile."""
+    capture: str = "auto"
+    """Run updates as CUDA graphs: auto (on CUDA), true or false. The same numbers either way, with less for the host to
+    do."""
     validate_every: int = 1000
     """Updates between validation losses; 0 for none."""
     evaluate_every: int = 0
@@ -48,6 +53,15 @@ class TrainingConfig:
     ema: EMAConfig = field(default_factory=EMAConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def captures(self, device: torch.device) -> bool:
+        """Whether updates on `device` run as CUDA graphs. Raises UserError when they cannot."""
+        choice = self.capture.lower()
+        if choice == "true" and device.type != "cuda":
+            raise UserError(
+                f"training.capture=true needs a CUDA device, and this run is on the {device.type}; use auto."
+            )
+        return device.type == "cuda" and choice != "false"
 
     def check(self) -> None:
         """Raise UserError unless the numbers make sense."""
@@ -80,6 +94,7 @@ class TrainingConfig:
             )
         one_of("training.precision", self.precision, PRECISIONS)
         one_of("training.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
+        one_of("training.capture", self.capture.lower(), CAPTURES)
         one_of("training.logging.wandb", self.logging.wandb, WANDB_MODES)
 
 

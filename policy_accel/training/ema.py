@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from policy_accel.diffusion.timesteps import Number
 from policy_accel.errors import UserError, refuse_idle
 from policy_accel.models.denoiser import Denoiser
+from policy_accel.training.flat import flatten_parameters
 
 LONGEST = 12**-0.5
 
@@ -90,18 +93,20 @@ def _check(config: EMAConfig) -> None:
 
 
 class Average:
-    """A second copy of `model`, in eval mode and without gradients, that follows it."""
+    """A second copy of `model`, in eval mode and without gradients, that follows it.
 
-    def __init__(self, model: Denoiser) -> None:
+    weights: the buffer that the parameters of `model` are views of (`flatten_parameters`).
+    """
+
+    def __init__(self, model: Denoiser, weights: Tensor) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self._averaged: list[Tensor] = list(self.model.parameters())
-        self._live: list[Tensor] = list(model.parameters())
+        self._averaged, self._live = flatten_parameters(self.model), weights
         self._buffers, self._live_buffers = list(self.model.buffers()), list(model.buffers())
 
     @torch.no_grad()
-    def follow(self, decay: float) -> None:
-        """Move to decay * average + (1 - decay) * model; buffers are copied."""
-        torch._foreach_lerp_(self._averaged, self._live, 1.0 - decay)
+    def follow(self, weight: Number) -> None:
+        """Move by `weight`, 1 - decay, towards the model: one kernel; buffers are copied."""
+        self._averaged.lerp_(self._live, weight.float() if isinstance(weight, Tensor) else weight)
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._live_buffers)
 
@@ -113,17 +118,24 @@ class EMA:
     checkpoint restores, because the decay depends on them (the reference forgets and overwrites the average with the
     live weights after a resume).
 
+    Args:
+        model: what is averaged; its parameters become views of one buffer.
+        config: how.
+
     Raises:
         UserError: settings out of range, or without effect.
     """
 
     def __init__(self, model: Denoiser, config: EMAConfig) -> None:
         _check(config)
+        weights = flatten_parameters(model)
         self.config = config
         self.updates = self.samples = 0
-        self._average = Average(model)
+        self._average = Average(model, weights)
         self.model = self._average.model
-        self._profiles = {average_name(length): (profile_exponent(length), Average(model)) for length in config.lengths}
+        self._profiles = {
+            average_name(length): (profile_exponent(length), Average(model, weights)) for length in config.lengths
+        }
 
     def decay(self, samples: int = 1) -> float:
         """Decay of the next update, made with a batch of `samples`: 0 for the first two of the warm-up, as in the
@@ -139,16 +151,26 @@ class EMA:
         decay: float = 1.0 - (1.0 + step / self.config.inv_gamma) ** -self.config.power
         return max(self.config.min_decay, min(decay, self.config.max_decay))
 
-    def update(self, samples: int = 1) -> None:
-        """Move every average towards the followed model, which was just trained on `samples` clean samples.
+    def advance(self, samples: int = 1) -> list[float]:
+        """Count an update made with `samples` clean samples; gives the weight of the model in each average, 1 - decay.
 
         Update t (from 1) of a profile has the decay (1 - 1 / t) ** (gamma + 1) (Karras et al. 2024, section 3.1).
         """
-        self._average.follow(self.decay(samples))
+        decays = [self.decay(samples)]
         self.updates += 1
         self.samples += samples
-        for exponent, average in self._profiles.values():
-            average.follow((1.0 - 1.0 / self.updates) ** (exponent + 1.0))
+        decays += [(1.0 - 1.0 / self.updates) ** (exponent + 1.0) for exponent, _ in self._profiles.values()]
+        return [1.0 - decay for decay in decays]
+
+    def update(self, samples: int = 1) -> None:
+        """Move every average towards the model, which was just trained on `samples` clean samples."""
+        self.follow(self.advance(samples))
+
+    def follow(self, weights: Sequence[Number]) -> None:
+        """Move every average towards the model by its weight: work of the device alone."""
+        averages = [self._average, *(average for _, average in self._profiles.values())]
+        for average, weight in zip(averages, weights, strict=True):
+            average.follow(weight)
 
     def models(self) -> dict[str, Denoiser]:
         """Every average by the name of its file in a checkpoint: "ema", then as "ema_0.05"."""

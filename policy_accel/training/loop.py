@@ -24,11 +24,25 @@ from policy_accel.training.checkpoint import (
 from policy_accel.training.config import TrainingConfig
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.interrupt import Interruption
-from policy_accel.training.metrics import LossBuffer, MetricsLog
+from policy_accel.training.metrics import MetricsLog
+from policy_accel.training.optimizer import step_values
 from policy_accel.training.randomness import DataOrder, Generators
 from policy_accel.training.run_directory import open_run_directory
 from policy_accel.training.task import Task
 from policy_accel.training.update import Update
+
+
+def order_of(task: Task, config: TrainingConfig, seed: int, device: torch.device) -> DataOrder:
+    """Which samples make up the batch of each step: on the device, or on the host where that reads them."""
+    place = device if task.resident else torch.device("cpu")
+    return DataOrder(
+        task.samples,
+        config.batch_size * task.objective.repetition.samples_factor,
+        seed,
+        place,
+        groups=None if task.groups is None else task.groups.to(place),
+        run=task.group_run,
+    )
 
 
 @dataclass(frozen=True)
@@ -53,14 +67,7 @@ class Run:
         self.task, self.config, self.seed, self.run_dir = task, config, seed, run_dir
         self.checkpoints = run_dir / "checkpoints"
         task.to(device)
-        self.order = DataOrder(
-            task.samples,
-            config.batch_size * task.objective.repetition.samples_factor,
-            seed,
-            device,
-            groups=task.groups,
-            run=task.group_run,
-        )
+        self.order = order_of(task, config, seed, device)
         self.update = Update(
             task,
             self.order,
@@ -70,6 +77,8 @@ class Run:
             generators=Generators(seed, device),
             precision=config.precision,
             compiled=config.compile,
+            captured=config.captures(device),
+            log_every=config.logging.every,
         )
         self.lock = open_run_directory(run_dir, run_config, {"training": asdict(TrainingConfig())})
         self.step, self.training_seconds = 0, 0.0
@@ -78,7 +87,6 @@ class Run:
         self._resume()
         self.progress = Progress("train", config.steps, self.step)
         self.metrics = MetricsLog(run_dir, config.logging, start_step=self.step, run_config=run_config)
-        self.losses = LossBuffer(config.logging.every, device)
         self._timed_from = time.perf_counter()
 
     def _resume(self) -> None:
@@ -122,7 +130,7 @@ class Run:
         validating = config.validate_every > 0 and self._due(config.validate_every)
         evaluating = self._due(config.evaluate_every)
         saving = evaluating or self._due(config.checkpoint.every)
-        if validating or saving or self.losses.full:
+        if validating or saving or self.update.log.full:
             self.flush()
         if validating:
             self.validate()
@@ -136,7 +144,7 @@ class Run:
 
     def advance(self) -> None:
         """Make one update; its loss stays on the device."""
-        self.losses.add(*self.update(self.step))
+        self.update(self.step)
         self.step += 1
         self.progress.to(self.step)
 
@@ -146,10 +154,11 @@ class Run:
         Raises:
             UserError: a loss is NaN or infinite; checkpoints written before stay.
         """
-        updates = self.losses.count
+        updates = self.update.log.count
         if not updates:
             return
-        losses, norm = self.losses.read()
+        config = self.config
+        losses, norm = self.update.log.read()
         finite = torch.isfinite(losses)
         if not bool(finite.all()):
             first = int((~finite).nonzero()[0, 0])
@@ -162,7 +171,7 @@ class Run:
         row = {
             "step": self.step,
             "loss": float(losses.mean()),
-            "lr": float(self.update.optimizer.param_groups[0]["lr"]),
+            "lr": step_values(config.optimizer, self.step - 1, config.steps)[0],
             "epoch": samples / self.task.samples,
             "samples": samples,
             "steps_per_second": updates / spent,

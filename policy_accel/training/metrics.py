@@ -32,36 +32,36 @@ class LoggingConfig:
 class LossBuffer:
     """Losses and gradient norms of the updates since the last row of the log, on the device until they are read.
 
+    Where the next goes is a number on the device too, so that `add` can be captured with the update.
+
     Args:
-        size: updates between rows.
+        size: updates between rows; what is not read in time is overwritten.
         device: of the losses.
+        clipped: whether there are gradient norms.
     """
 
-    def __init__(self, size: int, device: torch.device) -> None:
-        self.losses, self.norms = torch.zeros(size, device=device), torch.zeros(size, device=device)
+    def __init__(self, size: int, device: torch.device, *, clipped: bool) -> None:
+        self._rows = torch.zeros(2 if clipped else 1, size, device=device)
+        self._place = torch.zeros(1, dtype=torch.int64, device=device)
         self.count = 0
-        self._clipped = False
 
     @property
     def full(self) -> bool:
         """Whether the next row is due."""
-        return self.count == len(self.losses)
+        return self.count == self._rows.shape[1]
 
     def add(self, loss: Tensor, norm: Tensor | None) -> None:
-        """Take the loss of an update and, when clipping, its gradient norm: scalars on the device."""
-        self.losses[self.count] = loss
-        self._clipped = norm is not None
-        if norm is not None:
-            self.norms[self.count] = norm
-        self.count += 1
+        """Take the loss of an update and, when clipping, its gradient norm, scalars: work of the device alone."""
+        values = loss.reshape(1, 1) if norm is None else torch.stack([loss, norm]).unsqueeze(1)
+        self._rows.index_copy_(1, self._place, values)
+        self._place.add_(1).remainder_(self._rows.shape[1])
 
     def read(self) -> tuple[Tensor, float | None]:
         """Losses [count] on the CPU and the mean gradient norm, or None; waits for the device and starts anew."""
-        losses, norm = self.losses[: self.count].cpu(), None
-        if self._clipped:
-            norm = float(self.norms[: self.count].mean())
+        rows = self._rows[:, : self.count].cpu()
+        self._place.zero_()
         self.count = 0
-        return losses, norm
+        return rows[0], float(rows[1].mean()) if len(rows) > 1 else None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

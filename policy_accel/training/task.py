@@ -23,6 +23,7 @@ class Task(ABC):
         samples: training samples.
         fingerprint: tells one data set from another, so that a run is not continued on other data.
         validation_samples: held-out samples; 0 for no validation loss.
+        resident: whether `batch` is work of the device alone: the data lie there. Otherwise a thread reads ahead.
         groups: [samples] int64, on the device, equal where samples have (nearly) the same condition; batches then hold
             runs of `group_run` samples of one group. None for batches in a plain random order.
         group_run: see `groups`.
@@ -37,6 +38,7 @@ class Task(ABC):
     samples: int
     fingerprint: str
     validation_samples: int = 0
+    resident: bool = True
     groups: Tensor | None = None
     group_run: int = 1
     flops_per_sample: float | None = None

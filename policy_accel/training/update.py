@@ -2,27 +2,39 @@
 
     indices -> task.batch -> Batch -> objective.begin -> Noised -> model -> loss -> gradient -> AdamW -> EMA
 
-Nothing in it waits for the device, unless the task's data lie on the disk.
+The feed makes the part up to `Noised`, `Update.learn` the rest. Nothing in it waits for the device.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from policy_accel.diffusion import Batch, Noised, predicted_sample, squared_errors, weighted_squared_error
-from policy_accel.diffusion.deferred import Deferred
+from policy_accel.diffusion import Batch, Noised, squared_errors, weighted_squared_error
+from policy_accel.diffusion.timesteps import Number
 from policy_accel.errors import naming
 from policy_accel.models.denoiser import Denoiser
+from policy_accel.training.captured import CapturedFeed
 from policy_accel.training.ema import EMA, EMAConfig
-from policy_accel.training.optimizer import OptimizerConfig, build_optimizer, check_momentum_decay, step_values
+from policy_accel.training.feed import Begun, Feed
+from policy_accel.training.metrics import LossBuffer
+from policy_accel.training.optimizer import (
+    OptimizerConfig,
+    build_optimizer,
+    check_momentum_decay,
+    set_step,
+    step_values,
+)
 from policy_accel.training.randomness import DataOrder, Generators, validation_generators
+from policy_accel.training.step_numbers import StepNumbers
 from policy_accel.training.task import Task
+
+Losses = tuple[Tensor, Tensor | None]
+"""The loss and, when clipping, the gradient norm."""
 
 
 def predict(model: Denoiser, batch: Batch, noised: Noised) -> Tensor:
@@ -49,102 +61,19 @@ def denoising_loss_and_errors(model: Denoiser, batch: Batch, noised: Noised) -> 
     return loss, squared_errors(prediction.detach(), noised.target, noised.counted)
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """A batch whose noise is being chosen."""
-
-    step: int
-    batch: Batch
-    noised: Deferred[Noised]
-
-
-class Feed:
-    """Gathers, noises and hands out the batch of each step.
-
-    Where choosing the noise takes time on the host, that of the next batch is chosen while this one trains. Its random
-    numbers are drawn in the same order as without that, and `state` is that of before the batch that has not been
-    handed out, so a run that is resumed draws the same numbers again.
-
-    Args:
-        task: data and objective, on the device.
-        order: which samples make up the batch of a step.
-        generators: of timesteps, noise and batches.
-        steps: length of the run.
-        average: the EMA model, for noise that is assigned around its prediction.
-    """
-
-    def __init__(self, task: Task, order: DataOrder, generators: Generators, *, steps: int, average: Denoiser) -> None:
-        self.task, self.order, self.generators, self.steps, self.average = task, order, generators, steps, average
-        self.ahead = task.objective.noise.ahead and not task.objective.times.learns
-        self._next: _Begun | None = None
-        self._before_next: tuple[dict[str, Tensor], dict[str, Any]] | None = None
-
-    def __call__(self, step: int) -> tuple[Batch, Noised]:
-        """The batch of `step` and what it is trained on; starts on the next one."""
-        begun = self._next or self._begin(step)
-        assert begun.step == step
-        self._next = None
-        with naming("acceleration.noise"):
-            noised = begun.noised.result()
-        if self.ahead and step + 1 < self.steps:
-            self._before_next = self.generators.draws(), self.task.objective.noise.state_dict()
-            self._next = self._begin(step + 1)
-        return begun.batch, noised
-
-    def _begin(self, step: int) -> _Begun:
-        objective, generators = self.task.objective, self.generators
-        batch = self.task.batch(self.order.batch(step), generators.batch)
-        if objective.noise.wants_prediction(step):
-            batch = replace(batch, center=self._predicted_from_noise(batch))
-        with naming("acceleration.noise"):
-            noised = objective.begin(batch, generators.time, generators.noise, step=step, progress=step / self.steps)
-        return _Begun(step, batch, noised)
-
-    @torch.no_grad()
-    def _predicted_from_noise(self, batch: Batch) -> Tensor:
-        """The EMA model's sample at the noisiest time: nearly the mean of the data given the condition."""
-        objective = self.task.objective
-        noise = torch.randn(batch.x0.shape, device=batch.x0.device, generator=self.generators.noise)
-        noisiest = objective.noisiest
-        x_t = noisiest.sigma * noise
-        model_input = noisiest.input_scale * x_t
-        if batch.known is not None:
-            clean = objective.data_scale * batch.x0
-            x_t, model_input = (torch.where(batch.known, clean, part) for part in (x_t, model_input))
-        time = torch.full((x_t.shape[0],), noisiest.time, device=x_t.device, dtype=torch.int64)
-        prediction = self.average(model_input, time, self.average.encode(batch.condition))
-        return predicted_sample(prediction, x_t, noisiest, objective.target) / objective.data_scale
-
-    def state(self) -> dict[str, Any]:
-        """State of the generators and of the choice of noise, as of the next batch to be handed out.
-
-        Only timesteps, noise and batches are drawn ahead: dropout draws from torch's own generators, which go on where
-        they are.
-        """
-        draws, noise = None, self.task.objective.noise.state_dict()
-        if self._next is not None and self._before_next is not None:
-            draws, noise = self._before_next
-        return {"generators": self.generators.state_dict(draws), "noise": noise}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` gave."""
-        self._next = None
-        self.generators.load_state_dict(state["generators"])
-        if state.get("noise"):
-            self.task.objective.noise.load_state_dict(state["noise"])
-
-
 class Update:
     """The state that training moves (model, optimiser, EMA, generators) and the step that moves it.
 
     Args:
-        task: already on the device of `generators`.
+        task: already on the device of `generators`; its model's parameters become views of one buffer.
         order: which samples make up the batch of a step.
         optimizer: optimiser settings.
         ema: averaging settings.
         steps: length of the whole run, for the learning-rate schedule.
         precision: "fp32" or "bf16" (autocast; weights, loss and coefficients stay float32).
         compiled: compile loss and gradient with torch.compile.
+        captured: run as CUDA graphs.
+        log_every: losses that are kept for the log until it reads them.
     """
 
     def __init__(
@@ -158,20 +87,29 @@ class Update:
         generators: Generators,
         precision: str = "fp32",
         compiled: bool = False,
+        captured: bool = False,
+        log_every: int = 100,
     ) -> None:
         self.task = task
         self.config = optimizer
         self.steps = steps
-        self.optimizer = build_optimizer(optimizer, task.model)
+        self.device = generators.device
+        self.optimizer = build_optimizer(optimizer, task.model, captured=captured)
         check_momentum_decay(optimizer, steps)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.ema = EMA(task.model, ema)
         self.precision = precision
-        self.device = generators.device
-        self.feed = Feed(task, order, generators, steps=steps, average=self.ema.model)
+        self.batch_size = order.batch_size
+        self.log = LossBuffer(log_every, self.device, clipped=optimizer.clip_grad_norm is not None)
         self.times = task.objective.times
         loss: Any = denoising_loss_and_errors if self.times.learns else denoising_loss
         self.loss = torch.compile(loss) if compiled else loss
+        shared: dict[str, Any] = {"steps": steps, "average": self.ema.model}
+        self.captured: CapturedFeed[Losses] | None = None
+        if captured:
+            self.numbers = StepNumbers(2 + len(self.ema.models()), self.device)
+            self.captured = CapturedFeed(task, order, generators, learner=self._learn_captured, **shared)
+        self.feed = self.captured or Feed(task, order, generators, **shared)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """bf16 autocast when asked for; else nothing."""
@@ -179,15 +117,33 @@ class Update:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, step: int) -> Losses:
         """Make the update with number `step` (from 0).
 
-        Returns the loss and, when clipping, the gradient norm: scalars on the device.
+        Returns the loss and, when clipping, the gradient norm: scalars on the device, which the next update may
+        overwrite.
         """
         lr, beta = step_values(self.config, step, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"], group["betas"] = lr, (beta, group["betas"][1])
-        batch, noised = self.feed(step)
+        weights = self.ema.advance(self.batch_size)
+        self.log.count += 1
+        if self.captured is not None:
+            self.numbers.write(lr, beta, *weights)
+            return self.captured.update(step)
+        return self.learn(self.feed(step), lr, beta, weights)
+
+    def _learn_captured(self, begun: Begun) -> Losses:
+        lr, beta, *weights = (self.numbers[place] for place in range(2 + len(self.ema.models())))
+        return self.learn(begun, lr, beta, weights)
+
+    def learn(self, begun: Begun, lr: Number, beta: Number, weights: Sequence[Number]) -> Losses:
+        """Loss, gradient, optimiser and averages for a batch whose noise is chosen: work of the device alone.
+
+        Args:
+            begun: the batch.
+            lr, beta: learning rate and first beta of the optimiser.
+            weights: of the model in each average.
+        """
+        batch, noised = begun.examples()
         with self.autocast():
             loss = self.loss(self.task.model, batch, noised)
         if self.times.learns:
@@ -197,10 +153,13 @@ class Update:
         norm = None
         if self.config.clip_grad_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_grad_norm, foreach=True)
+        set_step(self.optimizer, lr, beta)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(batch.x0.shape[0])
-        return loss.detach(), norm
+        self.ema.follow(weights)
+        loss = loss.detach()
+        self.log.add(loss, norm)
+        return loss, norm
 
     @torch.no_grad()
     def validation_loss(self, batches: Iterable[Batch], seed: int) -> Tensor:

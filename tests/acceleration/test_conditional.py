@@ -189,7 +189,9 @@ def test_discrete_conditions_give_the_assignment_inside_classes() -> None:
     labels = torch.randint(5, (240,), generator=draws)
     data = data + 3.0 * labels.unsqueeze(1)  # labels that pull the free assignment apart
     weight = ConditionWeight(0.01)
-    coupled = assign_noise(data, noise, metric="l2sq", adjust_cost=weight.adjust(labels))
+    coupled = assign_noise(
+        data, noise, metric="l2sq", adjust_cost=weight.add_to, adjust_with=[condition_distance(labels)]
+    )
     grouped = assign_noise(data, noise, metric="l2sq", groups=labels)
     assert weight.find(torch.cdist(data, noise).square(), condition_distance(labels)) == LARGEST_WEIGHT
     assert torch.equal(coupled.permutation, grouped.permutation)
@@ -203,7 +205,12 @@ def test_continuous_conditions_keep_exchanges_near() -> None:
     noise = torch.randn(256, 8, generator=draws)
     with ThreadPoolExecutor(1) as executor:
         pending = start_assignment(
-            data, noise, metric="l2sq", adjust_cost=ConditionWeight(0.05).adjust(conditions), executor=executor
+            data,
+            noise,
+            metric="l2sq",
+            adjust_cost=ConditionWeight(0.05).add_to,
+            adjust_with=[condition_distance(conditions)],
+            executor=executor,
         )
         near = pending.result().permutation
     free = assign_noise(data, noise, metric="l2sq").permutation

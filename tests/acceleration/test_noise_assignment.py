@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +24,7 @@ from policy_accel.acceleration.noise_assignment import (
     assignment_statistics,
     start_assignment,
 )
+from policy_accel.diffusion.host_work import HostWork
 
 
 def cost_by_hand(data: Tensor, noise: Tensor, metric: str, mask: Tensor | None = None) -> np.ndarray:
@@ -289,11 +290,13 @@ def test_every_sample_its_own_group_changes_nothing() -> None:
 def test_no_cost_is_built_that_no_block_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, ...]] = []
 
-    def note_the_size(cost: Tensor) -> Tensor:
-        sizes.append(tuple(cost.shape))
-        return cost.cpu()
+    send = HostWork.send
 
-    monkeypatch.setattr("policy_accel.acceleration.noise_assignment.to_host", note_the_size)
+    def note_the_sizes(work: HostWork, costs: Sequence[Tensor]) -> None:
+        sizes.extend(tuple(cost.shape) for cost in costs)
+        send(work, costs)
+
+    monkeypatch.setattr(HostWork, "send", note_the_sizes)
     data, noise = normal(100, 4), normal(100, 4, seed=1)
     assign_noise(data, noise, block_size=16)
     assert sizes == [(6, 16, 16), (1, 4, 4)]
@@ -329,7 +332,7 @@ def test_labels_on_the_device_are_read_when_the_cost_has_arrived(
     expected = assign_noise(data, noise, groups=labels, **options)
 
     module = "policy_accel.acceleration.noise_assignment"
-    find, copy = noise_assignment._problems, noise_assignment.to_host
+    find, send = noise_assignment._problems, HostWork.send
     grouped: list[int] = []
     copied: list[tuple[int, ...]] = []
 
@@ -337,13 +340,13 @@ def test_labels_on_the_device_are_read_when_the_cost_has_arrived(
         grouped.extend([] if groups is None else [len(groups)])
         return find(batch, size, groups)
 
-    def note_the_copy(values: Tensor) -> Tensor:
-        copied.append(tuple(values.shape))
-        return copy(values)
+    def note_the_copies(work: HostWork, tensors: Sequence[Tensor]) -> None:
+        copied.extend(tuple(values.shape) for values in tensors)
+        send(work, tensors)
 
-    monkeypatch.setattr(f"{module}._labels_arrive_later", lambda data, groups: True)
+    monkeypatch.setattr(f"{module}._arrives_later", lambda labels: True)
     monkeypatch.setattr(f"{module}._problems", note_the_groups)
-    monkeypatch.setattr(f"{module}.to_host", note_the_copy)
+    monkeypatch.setattr(HostWork, "send", note_the_copies)
     pending = start_assignment(data, noise, groups=labels, executor=Later(), **options)
     assert grouped == []
     assert sorted(copied) == [(1, 60, 60), (60,)]
@@ -361,7 +364,7 @@ def test_only_the_costs_inside_the_groups_must_be_finite(monkeypatch: pytest.Mon
     data[labels == 0] *= 1e200
     noise[labels == 1] *= 1e200
     expected = assign_noise(data, noise, groups=labels).permutation
-    monkeypatch.setattr("policy_accel.acceleration.noise_assignment._labels_arrive_later", lambda data, groups: True)
+    monkeypatch.setattr("policy_accel.acceleration.noise_assignment._arrives_later", lambda labels: True)
     assert torch.equal(assign_noise(data, noise, groups=labels).permutation, expected)
     noise[4, 1] = math.nan
     with pytest.raises(ValueError, match=r"^data or noise: the cost of sample 0 and noise row 4 "):

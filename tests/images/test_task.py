@@ -149,13 +149,13 @@ def test_noise_is_assigned_inside_the_classes(tiny_images: Build, monkeypatch: p
     import policy_accel.acceleration.assigned_noise as choices
 
     asked = []
-    original = choices.start_assignment
+    original = choices.prepare_assignment
 
     def watch(*args: object, **options: object) -> object:
         asked.append(options.get("groups"))
         return original(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(choices, "start_assignment", watch)
+    monkeypatch.setattr(choices, "prepare_assignment", watch)
     task = task_of(tiny_images("method=immiscible_classes"))
     batch = task.batch(ROWS, named_generator(0, "batch"))
     task.objective.draw(batch, named_generator(0, "t"), named_generator(0, "n"))

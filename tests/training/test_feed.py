@@ -20,9 +20,10 @@ from policy_accel.diffusion.batch import Condition
 from policy_accel.diffusion.noise import IndependentNoise
 from policy_accel.models import Denoiser
 from policy_accel.training import TrainingConfig
+from policy_accel.training.feed import Feed
 from policy_accel.training.metrics import read_metrics
 from policy_accel.training.randomness import DataOrder, Generators
-from policy_accel.training.update import Feed, denoising_loss, denoising_loss_and_errors
+from policy_accel.training.update import denoising_loss, denoising_loss_and_errors
 
 Run = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -39,7 +40,7 @@ def test_assigning_ahead_gives_the_same_examples(toy_task: Any) -> None:
     inline.ahead = False
     assert ahead.ahead
     for step in range(6):
-        (batch, noised), (other_batch, other) = ahead(step), inline(step)
+        (batch, noised), (other_batch, other) = ahead(step).examples(), inline(step).examples()
         assert torch.equal(batch.x0, other_batch.x0)
         assert torch.equal(noised.x_t, other.x_t)
         assert torch.equal(noised.t, other.t)
@@ -50,12 +51,12 @@ def test_the_state_is_that_of_the_next_batch_to_come(toy_task: Any) -> None:
     feed = make(toy_task(jitter=0.5), AssignedNoise(metric="l2"))
     feed(0)
     state = feed.state()
-    expected = [feed(step)[1].x_t for step in range(1, 6)]
+    expected = [feed(step).examples()[1].x_t for step in range(1, 6)]
     again = make(toy_task(jitter=0.5), AssignedNoise(metric="l2"), seed=4)
     again.order = feed.order
     again.restore(state)
     for step, x_t in enumerate(expected, start=1):
-        assert torch.equal(again(step)[1].x_t, x_t)
+        assert torch.equal(again(step).examples()[1].x_t, x_t)
 
 
 def test_what_a_task_draws_leaves_times_and_noise_alone(toy_task: Any) -> None:
@@ -63,7 +64,7 @@ def test_what_a_task_draws_leaves_times_and_noise_alone(toy_task: Any) -> None:
     plain, jittered = make(toy_task(), IndependentNoise()), make(toy_task(jitter=0.5), IndependentNoise())
     assigned = make(toy_task(jitter=0.5), AssignedNoise(metric="dot"))
     for step in range(3):
-        (batch, noised), (moved, other), (same, _) = plain(step), jittered(step), assigned(step)
+        (batch, noised), (moved, other), (same, _) = (feed(step).examples() for feed in (plain, jittered, assigned))
         assert torch.equal(noised.t, other.t)
         assert torch.equal(noised.target, other.target)
         assert torch.equal(moved.x0, same.x0)
@@ -95,7 +96,7 @@ def test_noise_is_assigned_around_the_average_models_prediction(toy_task: Any) -
     task.objective = replace(task.objective, target="sample", noise=noise, data_scale=2.0)
     feed = Feed(task, DataOrder(40, 8, 3, CPU), Generators(3, CPU), steps=6, average=guess)
     assert not feed.ahead
-    feed(0)
+    feed(0).examples()
     x, t = guess.seen[0]
     assert t.tolist() == [99] * 8
     assert abs(float(x.std()) - 1) < 0.5

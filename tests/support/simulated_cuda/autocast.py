@@ -6,12 +6,13 @@ import contextlib
 from typing import Any
 
 import torch
+from support.simulated_cuda.tensors import SimulatedTensor
 from torch.utils._pytree import tree_map_only
 
-from support.simulated_cuda.tensors import SimulatedTensor
-
-LOW = "linear matmul mm addmm bmm baddbmm conv1d conv2d conv_transpose1d conv_transpose2d.input einsum".split()
-FLOAT32 = "group_norm layer_norm softmax.int mse_loss exp log pow.Tensor_Scalar rsqrt sum mean".split()
+LOW = """
+    linear matmul mm addmm bmm baddbmm conv1d conv2d conv_transpose1d conv_transpose2d.input einsum
+"""
+FLOAT32 = "group_norm layer_norm softmax.int mse_loss exp log pow.Tensor_Scalar rsqrt sum mean"
 
 _library = torch.library.Library("aten", "IMPL")
 _rest = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
@@ -34,8 +35,8 @@ def _register(full: str, dtype: torch.dtype) -> None:
 
 
 _rest.fallback(torch.library.fallthrough_kernel)
-for _name in LOW:
+for _name in LOW.split():
     _register(_name, torch.bfloat16)
-for _name in FLOAT32:
+for _name in FLOAT32.split():
     with contextlib.suppress(Exception):  # some releases register a few of them elsewhere
         _register(_name, torch.float32)

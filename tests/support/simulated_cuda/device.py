@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map_only
-
 from support.simulated_cuda import autocast  # noqa: F401  registers the casts of autocast
 from support.simulated_cuda.graphs import CaptureError, SimulatedGraph
 from support.simulated_cuda.patches import patched
 from support.simulated_cuda.rules import INDEXED, MIXED, SHAPED_BY_DATA, VIEWS, waits
 from support.simulated_cuda.tensors import CUDA, SimulatedTensor
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 HERE = str(Path(__file__).parent)
 CPU = torch.device("cpu")
@@ -66,7 +65,7 @@ class SimulatedCuda:
         self._stack = contextlib.ExitStack()
         self._stack.callback(setattr, SimulatedTensor, "device_of_operations", SimulatedTensor.device_of_operations)
         SimulatedTensor.device_of_operations = self
-        self._stack.enter_context(patched(self))
+        self._stack.enter_context(patched(self, _Mode))
         self._stack.enter_context(_Mode())
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -11,16 +12,15 @@ import safetensors.torch
 import torch
 import torch._dynamo  # looks at torch.cuda when it is loaded
 import torch.nn.functional as F
-from torch.cuda._utils import _get_device_index
-
 from support.simulated_cuda.graphs import SimulatedGraph, capture
 from support.simulated_cuda.streams import SimulatedEvent, SimulatedStream
 from support.simulated_cuda.tensors import SimulatedGenerator, SimulatedTensor
+from torch.cuda._utils import _get_device_index
 
 
 @contextlib.contextmanager
-def patched(device: Any) -> Iterator[None]:
-    """torch with `device` as its only CUDA device."""
+def patched(device: Any, mode: Any) -> Iterator[None]:
+    """torch with `device` as its only CUDA device; `mode` sends operations to it."""
 
     def synchronize(_: Any = None) -> None:
         device.host_waits("torch.cuda.synchronize", "waits for the device")
@@ -65,6 +65,7 @@ def patched(device: Any) -> Iterator[None]:
             (F, "scaled_dot_product_attention", _attention(F.scaled_dot_product_attention)),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
+        stack.enter_context(mock.patch.object(threading.Thread, "run", _run(threading.Thread.run, mode)))
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         future = torch.__future__
         stack.callback(
@@ -74,6 +75,16 @@ def patched(device: Any) -> Iterator[None]:
         stack.callback(torch._C._set_only_lift_cpu_tensors, torch._C._only_lift_cpu_tensors())
         torch._C._set_only_lift_cpu_tensors(True)
         yield
+
+
+def _run(real: Any, mode: Any) -> Any:
+    """Threads that are started while the device is there see it too."""
+
+    def run(thread: threading.Thread) -> None:
+        with mode():
+            real(thread)
+
+    return run
 
 
 def _autocast(real: Any) -> Any:

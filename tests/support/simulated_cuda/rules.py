@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-VIEWS = frozenset(
-    "view _unsafe_view expand permute transpose t slice select unsqueeze squeeze detach alias as_strided split "
-    "split_with_sizes unbind reshape _reshape_alias unfold diagonal view_as lift_fresh empty empty_like empty_strided "
-    "new_empty new_empty_strided set_ numel movedim chunk narrow is_pinned sym_size sym_stride unflatten resize_ "
-    "_local_scalar_dense".split()
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+VIEWS = _names(
+    """
+    view _unsafe_view expand permute transpose t slice select unsqueeze squeeze detach alias as_strided split
+    split_with_sizes unbind reshape _reshape_alias unfold diagonal view_as lift_fresh empty empty_like empty_strided
+    new_empty new_empty_strided set_ numel movedim chunk narrow is_pinned sym_size sym_stride unflatten resize_
+    _local_scalar_dense
+    """
 )
 """Launch nothing."""
 
@@ -26,18 +33,18 @@ WAITS = {
 }
 """Make the host wait for the device."""
 
-SHAPED_BY_DATA = frozenset(
-    "nonzero masked_select _unique2 unique_dim unique_consecutive repeat_interleave bincount".split()
-)
-INDEXED = frozenset("index index_put index_put_ _index_put_impl_ _unsafe_index _unsafe_index_put".split())
+SHAPED_BY_DATA = _names("nonzero masked_select _unique2 unique_dim unique_consecutive repeat_interleave bincount")
+INDEXED = _names("index index_put index_put_ _index_put_impl_ _unsafe_index _unsafe_index_put")
 """Take indices on the host, and copy them; a boolean index makes the host wait."""
 
-MIXED = frozenset("copy_ _to_copy _foreach_copy_ set_ copy _copy_from".split())
+MIXED = _names("copy_ _to_copy _foreach_copy_ set_ copy _copy_from")
 """Take tensors of both devices."""
 
-RANDOM = frozenset(
-    "rand randn randint randperm uniform_ normal_ random_ bernoulli bernoulli_ exponential_ native_dropout dropout "
-    "rand_like randn_like randint_like normal multinomial".split()
+RANDOM = _names(
+    """
+    rand randn randint randperm uniform_ normal_ random_ bernoulli bernoulli_ exponential_ native_dropout dropout
+    rand_like randn_like randint_like normal multinomial
+    """
 )
 """Draw from a generator."""
 

@@ -11,7 +11,10 @@ CUDA = torch.device("cuda", 0)
 
 
 class _Backend(_DummyBackendModule):
-    """Lets autocast run on the simulated device."""
+    """Lets autocast run on the simulated device; there is none to fork generators of."""
+
+    def device_count(self) -> int:
+        return 0
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
@@ -60,6 +63,14 @@ class SimulatedTensor(torch.Tensor):
     @property
     def is_cpu(self) -> bool:
         return False
+
+    @property
+    def data(self) -> torch.Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, value: SimulatedTensor) -> None:
+        self.inner = value.inner
 
     def __repr__(self) -> str:
         return f"SimulatedTensor({list(self.shape)}, {self.dtype}, cuda:0)"
