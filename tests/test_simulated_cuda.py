@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -185,6 +186,21 @@ def test_what_a_graph_cannot_capture_is_refused(
     x, graph = torch.ones(3, device="cuda"), torch.cuda.CUDAGraph()
     with pytest.raises(CaptureError, match=sentence), torch.cuda.graph(graph):
         body(x)
+
+
+@pytest.mark.parametrize("mode", ["global", "thread_local"])
+def test_other_threads_disturb_a_capture_that_is_not_of_its_thread_alone(cuda: SimulatedCuda, mode: str) -> None:
+    x, graph = torch.ones(3, device="cuda"), torch.cuda.CUDAGraph()
+    with ThreadPoolExecutor(1) as pool, torch.cuda.graph(graph, capture_error_mode=mode):
+        y = 2 * x
+        other = pool.submit(lambda: x + torch.ones(3, pin_memory=True).to("cuda", non_blocking=True))
+        error = other.exception()
+    if mode == "global":
+        assert isinstance(error, CaptureError)
+        return
+    assert torch.equal(other.result().cpu(), torch.full((3,), 2.0)), "it is no part of the graph"
+    graph.replay()
+    assert torch.equal(y.cpu(), torch.full((3,), 2.0))
 
 
 def test_memory_that_is_freed_before_a_replay_is_found(cuda: SimulatedCuda) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from policy_accel.acceleration.noise_assignment import to_host
 from policy_accel.diffusion.tables import moved
 
 LARGEST_WEIGHT = 1e8  # of the condition term; the published code stops there too

@@ -64,7 +64,8 @@ class Replayed(Generic[T]):
         for generator in self.generators:
             graph.register_generator_state(generator)
         try:
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            # Threads that read batches or choose noise use the device meanwhile, on the stream that is not captured.
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
                 self.result = self.function()
         except torch.OutOfMemoryError:
             raise

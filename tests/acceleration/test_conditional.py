@@ -144,7 +144,7 @@ def test_weight_reaches_the_ratio(ratio: float) -> None:
     cost, conditions = torch.cdist(data, noise).square(), torch.randn(256, 3, generator=draws)
     distance, weight = condition_distance(conditions), ConditionWeight(ratio)
     own = cost.diagonal().double()
-    found, adjusted = weight.find(cost, distance), weight.adjust(conditions)(cost)
+    found, adjusted = weight.find(cost, distance), weight.add_to(cost, distance)
     assert share(adjusted, own) == pytest.approx(ratio, abs=2 / 256**2)
     assert torch.equal(adjusted, cost.double() + found * distance.double())
     # An independent search: bisection on the monotone share.

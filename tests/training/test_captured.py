@@ -16,7 +16,6 @@ from torch import Tensor
 from policy_accel.acceleration.assigned_noise import AssignedNoise
 from policy_accel.acceleration.momentum_decay import DemonDecay
 from policy_accel.acceleration.nearest_choice import NearestChoice
-from policy_accel.acceleration.noise_choices import ChoiceStart
 from policy_accel.acceleration.timestep_curriculum import CurriculumTimes
 from policy_accel.acceleration.timestep_distributions import LossSecondMoment
 from policy_accel.diffusion.timesteps import UniformTimes
@@ -92,9 +91,9 @@ NOISES: dict[str, Callable[[], Any]] = {
     "assigned": lambda: AssignedNoise(metric="dot"),
     "assigned in blocks": lambda: AssignedNoise(metric="l2", block_size=3),
     "assigned around the average": lambda: AssignedNoise(metric="dot", center="denoiser"),
-    "assigned later": lambda: AssignedNoise(metric="dot", start=ChoiceStart(6)),
+    "assigned later": lambda: AssignedNoise(metric="dot", start_step=6),
     "nearest": lambda: NearestChoice(3, "l2"),
-    "nearest later": lambda: NearestChoice(3, "l2", ChoiceStart(6)),
+    "nearest later": lambda: NearestChoice(3, "l2", start_step=6),
 }
 TIMES: dict[str, Callable[[], Any]] = {
     "uniform": lambda: UniformTimes(100),

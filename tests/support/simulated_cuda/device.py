@@ -55,7 +55,7 @@ class SimulatedCuda:
         self.launches: dict[str, Counter[str]] = defaultdict(Counter)
         self.hazards: Counter[str] = Counter()
         self.trace: list[tuple[Any, ...]] | None = None
-        self.capturing: SimulatedGraph | None = None
+        self._capture: tuple[SimulatedGraph, str, int] | None = None
         self._phase = "setup"
         self._numbers, self._lock = itertools.count(), threading.RLock()
         self._flying: list[_Flying] = []
@@ -80,6 +80,25 @@ class SimulatedCuda:
             yield
         finally:
             self._phase = before
+
+    def begin_capture(self, graph: SimulatedGraph, mode: str) -> None:
+        """Record the operations of this thread; `mode` says whether other threads may use the device meanwhile."""
+        self._capture = graph, mode, threading.get_ident()
+
+    def end_capture(self) -> None:
+        self._capture = None
+
+    @property
+    def capturing(self) -> SimulatedGraph | None:
+        """The graph that captures what this thread does."""
+        if self._capture is None:
+            return None
+        graph, mode, thread = self._capture
+        if thread == threading.get_ident():
+            return graph
+        if mode == "global":
+            raise CaptureError(f"another thread uses the device while a graph is captured, at {self._where()}")
+        return None
 
     # ---- copies on their way ---------------------------------------------------------------------------------------
     def now(self) -> int:

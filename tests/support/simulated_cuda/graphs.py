@@ -130,7 +130,7 @@ class SimulatedGraph:
 
 
 @contextlib.contextmanager
-def capture(graph: SimulatedGraph, *_: Any, **__: Any) -> Iterator[None]:
+def capture(graph: SimulatedGraph, *_: Any, capture_error_mode: str = "global", **__: Any) -> Iterator[None]:
     """torch.cuda.graph: record instead of only running. What was drawn while capturing is drawn again by the first
     replay, as on a GPU, where a capture leaves every generator where it was."""
     device = SimulatedTensor.device_of_operations
@@ -138,11 +138,11 @@ def capture(graph: SimulatedGraph, *_: Any, **__: Any) -> Iterator[None]:
     device.arrive(None)
     states = [generator.get_state() for generator in graph.generators]
     default = torch.get_rng_state()
-    device.capturing = graph
+    device.begin_capture(graph, capture_error_mode)
     try:
         yield
     finally:
-        device.capturing = None
+        device.end_capture()
         graph.end()
         for generator, state in zip(graph.generators, states, strict=True):
             generator.set_state(state)
