@@ -80,7 +80,7 @@ def assign_noise(
     standardize: cost on (x - mean) / std with the statistics of the batch, masked entries left out, as in Immiscible
         Diffusion Policy (arXiv 2610.09369). Data, and what the caller trains on, are untouched.
     adjust_cost: (cost [B, B], *adjust_with) on the host (row = sample, column = noise) -> cost, called where the solver
-        runs, to add to `l2sq` (the condition term of C2OT, arXiv 2503.10636). Needs the whole matrix: no blocks or groups.
+        runs, to add to `l2sq` (the condition term of C2OT, arXiv 2503.10636). For the whole batch: no blocks or groups.
     adjust_with: tensors that go to the host with the cost, for `adjust_cost`.
 
     The cost is float32, or float64 if data is; autocast is off and no gradient is kept. Waits for the device; see
