@@ -15,7 +15,7 @@ from torch import Tensor
 
 from policy_accel.acceleration.assigned_noise import AssignedNoise
 from policy_accel.acceleration.momentum_decay import DemonDecay
-from policy_accel.acceleration.nearest_choice import NearestChoice
+from policy_accel.acceleration.nearest_noise import NearestChoice
 from policy_accel.acceleration.timestep_curriculum import CurriculumTimes
 from policy_accel.acceleration.timestep_distributions import LossSecondMoment
 from policy_accel.diffusion.timesteps import UniformTimes
