@@ -50,7 +50,8 @@ def run_one(options: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(options.threads)
-    from policy_accel.images.run import averages, build_evaluator
+    from policy_accel.images.evaluate import ImageEvaluator
+    from policy_accel.images.run import averages
     from policy_accel.images.sets import load_split
     from policy_accel.images.track import IMAGES
     from policy_accel.training.devices import choose_device
@@ -76,7 +77,7 @@ def run_one(options: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
         split = load_split(config.task)
 
         def score(name: str, *, full: bool) -> dict[str, Any]:
-            evaluator = build_evaluator(config, split, run_dir, device)
+            evaluator = ImageEvaluator(config, split, run_dir, device)
             model = IMAGES.load(run_dir, device=device, average=name).model
             result = evaluator.measure(model, lambda line: print(line, file=sys.stderr), full=full)
             assert result is not None

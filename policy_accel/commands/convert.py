@@ -4,51 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
+from policy_accel.data.images import image_path
+from policy_accel.data.readers import open_episodes, write_episodes
 from policy_accel.errors import UserError
-from policy_accel.written_formats import WRITTEN_FORMATS
+from policy_accel.progress import Progress
 
 _LEROBOT_OPTIONS = {"lerobot_version": "version", "fps": "fps", "video": "images"}
-
-
-def add_convert_arguments(convert: argparse.ArgumentParser) -> None:
-    """Arguments of `policy-accel data convert`."""
-    convert.add_argument(
-        "input", metavar="IN", help="demonstrations of any known format; shipped:NAME is a set that ships"
-    )
-    convert.add_argument("output", type=Path, metavar="OUT", help="new file or folder; a zarr ending in .zip is a zip")
-    convert.add_argument("--to", required=True, choices=WRITTEN_FORMATS, help="format to write")
-    convert.add_argument("--keys", metavar="A,B", help="only these keys (default: all)")
-    convert.add_argument("--filter", metavar="NAME", help="only the episodes of this filter, as robomimic's mask/NAME")
-    convert.add_argument(
-        "--absolute-actions",
-        action="store_true",
-        help="add action_abs to robosuite's demonstrations with relative actions",
-    )
-    lerobot = convert.add_argument_group("to lerobot")
-    lerobot.add_argument("--lerobot-version", choices=("v2.1", "v3.0"), help="default: v3.0")
-    lerobot.add_argument("--fps", type=float, help="steps per second (default: as the input says)")
-    lerobot.add_argument(
-        "--video", choices=("lossless", "h264", "png"), help="how cameras are stored (default: lossless)"
-    )
 
 
 def run_convert(options: argparse.Namespace) -> int:
     """Convert demonstrations a piece at a time; nothing appears at the output before everything is on the disk.
 
     Args:
-        options: as `add_convert_arguments` parses them.
+        options: the command's arguments.
 
     Raises:
         UserError: unreadable or unsound input, unknown key or filter, an output that exists, options of another format;
             absolute actions that cannot be found, as `AbsoluteActionsReader` says.
     """
-    from policy_accel.data.images import image_path
-    from policy_accel.data.readers import open_episodes, write_episodes
-    from policy_accel.progress import Progress
-
     chosen = _writer_options(options)
     keys = None if options.keys is None else [key.strip() for key in options.keys.split(",") if key.strip()]
     if keys == []:

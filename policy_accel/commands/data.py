@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+from policy_accel.data import Inspection, fetch, inspect
+from policy_accel.data.formats.recognise import recognised_format
+from policy_accel.data.images import image_form, image_path, inspect_images
+from policy_accel.data.tree import KNOWN_FORMS
 from policy_accel.errors import UserError
-
-if TYPE_CHECKING:
-    from policy_accel.data import Inspection
+from policy_accel.progress import Progress
 
 
-def run_inspect(path: Path, resolution: int | None = None) -> int:
+def run_inspect(options: argparse.Namespace) -> int:
     """Print what demonstrations or an image set (at a resolution) hold; status 2 when something is wrong with it."""
-    inspection = _inspect(path, resolution)
+    inspection = _inspect(options.path, options.resolution)
     print(inspection.text)
     return 2 if inspection.problems else 0
 
 
-def _inspect(path: Path, resolution: int | None) -> Inspection:
-    from policy_accel.data import inspect
-    from policy_accel.data.formats.recognise import recognised_format
-    from policy_accel.data.images import image_form, image_path, inspect_images
-    from policy_accel.data.tree import KNOWN_FORMS
-
+def _inspect(path: str, resolution: int | None) -> Inspection:
     place = image_path(path)
     try:
         inspection = inspect(place)
@@ -41,11 +37,8 @@ def _inspect(path: Path, resolution: int | None) -> Inspection:
     return inspection
 
 
-def run_fetch(name: str, folder: Path) -> int:
-    """Download a public set into `folder`."""
-    from policy_accel.data import fetch
-    from policy_accel.progress import Progress
-
+def run_fetch(options: argparse.Namespace) -> int:
+    """Download a public set."""
     bars: list[Progress] = []
 
     def show(done: int, total: int | None) -> None:
@@ -55,13 +48,11 @@ def run_fetch(name: str, folder: Path) -> int:
             bars[0].to(done)
 
     try:
-        fetched = fetch(name, folder, progress=show)
+        fetched = fetch(options.name, options.to, progress=show)
     finally:
         for bar in bars:
             bar.close()
     print(fetched.message)
-    if fetched.images:
-        print(f"To train on it: policy-accel train task={name} task.data={fetched.path}", file=sys.stderr)
-    else:
-        print(f"To train on it: policy-accel train task.data={fetched.path}", file=sys.stderr)
+    task = f"task={options.name} " if fetched.images else ""
+    print(f"To train on it: policy-accel train {task}task.data={fetched.path}", file=sys.stderr)
     return 0

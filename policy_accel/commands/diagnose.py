@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,15 @@ from policy_accel.diagnosis import ROWS, advise, diagnose, draw_diagnosis, table
 from policy_accel.files import replace_json
 
 
-def run_diagnose(
-    dataset: str, overrides: Sequence[str], *, config_dir: Path | None, output: Path | None, rows: int | None
-) -> int:
+def run_diagnose(options: argparse.Namespace) -> int:
     """Measure, print the table, write diagnosis.json and diagnosis.png."""
-    folder = output or Path("diagnosis") / Path(dataset.rpartition("shipped:")[2]).name.split(".")[0]
+    name = Path(options.dataset.rpartition("shipped:")[2]).name.split(".")[0]
+    folder = options.output or Path("diagnosis") / name
     diagnosis = diagnose(
-        dataset,
-        overrides,
-        config_dir=config_dir,
-        rows=ROWS if rows is None else rows,
+        options.dataset,
+        options.overrides,
+        config_dir=options.config_dir,
+        rows=ROWS if options.rows is None else options.rows,
         report=lambda what: print(f"diagnose: {what}", file=sys.stderr, flush=True),
     )
     advice = advise(diagnosis)

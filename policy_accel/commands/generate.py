@@ -8,63 +8,22 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from policy_accel.commands.arguments import EXPERTS, WITH_CAMERAS
+from policy_accel.data import Episodes
+from policy_accel.data.formats.base import MemoryReader
+from policy_accel.data.images import make_shapes, write_images_npz
+from policy_accel.data.readers import write_episodes
 from policy_accel.errors import UserError
-from policy_accel.written_formats import SUFFIXES, WRITTEN_FORMATS
+from policy_accel.progress import Progress
+from policy_accel.training.devices import available_cores
+from policy_accel.written_formats import SUFFIXES
 
-if TYPE_CHECKING:
-    from policy_accel.data import Episodes
-
-MAZES = ("umaze", "medium", "large")
-EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "pusht": ("pusht_demonstrations", {}),
-    "lift": ("robosuite_demonstrations", {"task": "lift"}),
-    "can": ("robosuite_demonstrations", {"task": "can"}),
-    "square": ("robosuite_demonstrations", {"task": "square"}),
-    **{f"pointmaze_{maze}": ("maze_expert", {"maze": maze}) for maze in MAZES},
-    "fetch_push": ("fetch_expert", {"task": "push"}),
-    "fetch_pick_and_place": ("fetch_expert", {"task": "pick_and_place"}),
-}
-"""Task -> module of `policy_accel.envs` whose `generate` plays its expert, and what to tell it."""
-WITH_CAMERAS = ("lift", "can", "square")
 TRAINING_TASKS = {"pusht": "pusht_keypoints"}
-
-
-def add_generate_arguments(generate: argparse.ArgumentParser) -> None:
-    """Arguments of `policy-accel data generate`."""
-    made = generate.add_subparsers(dest="task", required=True, metavar="TASK")
-    for task in EXPERTS:
-        expert = made.add_parser(task, help=f"demonstrations of {task} by a scripted expert")
-        expert.add_argument("--episodes", type=int, required=True)
-        expert.add_argument("--seed", type=int, default=0, help="draws starts and the expert's variety (default: 0)")
-        expert.add_argument("--output", type=Path, help="where to write (default: TASK_EPISODES_SEED and a suffix)")
-        expert.add_argument(
-            "--to",
-            choices=WRITTEN_FORMATS,
-            default="robomimic" if task in WITH_CAMERAS else "zarr",
-            help="format (default: %(default)s)",
-        )
-        expert.add_argument("--workers", type=int, default=-1, help="processes (default: one for each core)")
-        if task in WITH_CAMERAS:
-            expert.add_argument("--cameras", default="", help="cameras to record, as agentview,robot0_eye_in_hand")
-            expert.add_argument("--image-size", type=int, help="pixels of their frames (default: 84)")
-        expert.set_defaults(run=run_generate)
-    shapes = made.add_parser("shapes", help="procedural images with classes of known density")
-    shapes.add_argument("--images", type=int, required=True, help="to train on; a quarter as many are drawn to test on")
-    shapes.add_argument("--seed", type=int, required=True)
-    shapes.add_argument("--size", type=int, default=24, help="pixels (default: 24)")
-    shapes.add_argument("--output", type=Path, help="NPZ to write (default: shapes_IMAGES_SEED.npz)")
-    shapes.set_defaults(run=run_generate_shapes)
 
 
 def run_generate(options: argparse.Namespace) -> int:
     """Record demonstrations of the scripted expert of a task, in any format that can be written."""
-    from policy_accel.data.formats.base import MemoryReader
-    from policy_accel.data.readers import write_episodes
-    from policy_accel.progress import Progress
-    from policy_accel.training.devices import available_cores
-
     path = options.output or Path(f"{options.task}_{options.episodes}_{options.seed}{SUFFIXES[options.to]}")
     _refuse_existing(path)
     generate = _expert(options)
@@ -101,8 +60,6 @@ def _expert(options: argparse.Namespace) -> Callable[..., Episodes]:
 
 def run_generate_shapes(options: argparse.Namespace) -> int:
     """Draw shapes to train on, and a quarter as many to test on, into an NPZ file."""
-    from policy_accel.data.images import make_shapes, write_images_npz
-
     path = options.output or Path(f"shapes_{options.images}_{options.seed}.npz")
     _refuse_existing(path)
     train = make_shapes(options.images, size=options.size, seed=options.seed)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from policy_accel.configuration import SOURCES, Source, shipped
@@ -16,11 +16,11 @@ from policy_accel.user_files import UserFile, user_files
 KINDS = {"tasks": "task", "recipes": "recipe", "methods": "method", "models": "model"}
 
 
-def run_list(kind: str, config_dir: Path | None, plugins: Sequence[str]) -> int:
+def run_list(options: argparse.Namespace) -> int:
     """Print the tasks, recipes, methods or models of every track, or the choices of a group such as
     acceleration/noise."""
-    files = user_files([], config_dir)[1]
-    import_plugins(plugins)
+    kind, files = options.kind, user_files([], options.config_dir)[1]
+    import_plugins(options.plugins)
     if kind not in ("tasks", "recipes", "methods"):
         _register_classes()
     group = KINDS.get(kind, kind)

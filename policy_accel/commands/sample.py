@@ -10,70 +10,26 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from policy_accel.commands.arguments import COUNT, EDIT_STRENGTH
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
+from policy_accel.images.editing import read_mask, read_pictures
+from policy_accel.images.generate import ImageGenerator
+from policy_accel.images.guidance import class_numbers, evaluations_per_step
+from policy_accel.images.pictures import forming_video, grid, shown_scale, write_folder, write_image_npz, write_png
+from policy_accel.images.run import LoadedImageRun, check_guidance
+from policy_accel.images.track import IMAGES
+from policy_accel.plugins import import_plugins
+from policy_accel.progress import Progress
+from policy_accel.training.devices import choose_device, use_device
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from policy_accel.images.generate import ImageGenerator
-    from policy_accel.images.run import LoadedImageRun
-
-COUNT = 64
 GRID_IMAGES = 100
-EDIT_STRENGTH = 0.5
 INTERRUPTED = 130
-
-
-def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments that `run_sample` takes."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = (
-        "examples:\n"
-        "  policy-accel sample RUN --count 100 --labels all --guidance 2\n"
-        "  policy-accel sample RUN --count 50000 --npz --sampler heun --sampling-steps 18\n"
-        "  policy-accel sample RUN --edit sketch.png --strength 0.6 --labels cat --count 8\n"
-        "  policy-accel sample RUN --inpaint photo.png --mask 8,8,24,24 --count 8"
-    )
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of a training run of images")
-    parser.add_argument("--count", type=int, help=f"number of images (default: {COUNT}; one of each given picture)")
-    parser.add_argument("--seed", type=int, default=0, help="image i follows from (seed, i) (default: 0)")
-    parser.add_argument("--start", type=int, default=0, metavar="I", help="first i (default: 0)")
-    parser.add_argument("--labels", help="classes, by name or number, taken in turn: 3, 0,1,2 or all (default: all)")
-    parser.add_argument("--guidance", type=float, metavar="W", help="weight of classifier-free guidance")
-    parser.add_argument("--sampler", help="sampler, as sampling.sampler of train")
-    parser.add_argument("--sampling-steps", type=int, metavar="K", help="steps of the sampler")
-    parser.add_argument("--spacing", help="leading, trailing or linspace")
-    parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
-    parser.add_argument("--average", metavar="NAME", help="which average of the weights (default: ema)")
-    parser.add_argument("--batch-size", type=int, help="images at a time; does not change them beyond rounding")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="new folder (default: RUN/generated/NUMBER)")
-    parser.add_argument("--png", action="store_true", help="write each image as a PNG too")
-    parser.add_argument(
-        "--npz",
-        nargs="?",
-        const="plain",
-        choices=["plain", "adm"],
-        help="write samples.npz too: images and labels, or with adm arr_0 and arr_1",
-    )
-    parser.add_argument("--video", action="store_true", help="film how the grid forms from noise")
-    given = parser.add_mutually_exclusive_group()
-    given.add_argument("--edit", type=Path, metavar="PATH", help="a picture, or a folder of some, to start from")
-    given.add_argument("--inpaint", type=Path, metavar="PATH", help="a picture, or a folder of some, to paint into")
-    parser.add_argument(
-        "--strength", type=float, help=f"share of the steps from a picture (default: {EDIT_STRENGTH}; in-painting 1)"
-    )
-    parser.add_argument("--mask", metavar="PNG|BOX", help="what to paint: white in a PNG, or a box x0,y0,x1,y1")
-    parser.add_argument(
-        "--resamplings",
-        type=int,
-        default=1,
-        metavar="R",
-        help="take each step of an in-painting R times, which fits it better to its surroundings (sampler ddpm)",
-    )
 
 
 def run_sample(options: argparse.Namespace) -> int:
@@ -81,12 +37,6 @@ def run_sample(options: argparse.Namespace) -> int:
 
     Ctrl-C keeps the images that are complete. Returns 0, or 130 after Ctrl-C.
     """
-    import torch
-
-    from policy_accel.images.pictures import forming_video, shown_scale
-    from policy_accel.images.track import IMAGES
-    from policy_accel.plugins import import_plugins
-    from policy_accel.training.devices import choose_device, use_device
 
     _check_options(options)
     import_plugins(options.plugins)
@@ -174,8 +124,6 @@ def _strength(options: argparse.Namespace) -> float:
 
 def _generator(options: argparse.Namespace, loaded: LoadedImageRun, device: Any, precision: str) -> ImageGenerator:
     """The run's model with the run's sampling, changed by the arguments."""
-    from policy_accel.images.generate import ImageGenerator
-    from policy_accel.images.run import check_guidance
 
     asked = {
         "sampler": options.sampler,
@@ -201,7 +149,6 @@ def _generator(options: argparse.Namespace, loaded: LoadedImageRun, device: Any,
 
 def _given(options: argparse.Namespace, loaded: LoadedImageRun) -> tuple[Tensor | None, Tensor | None]:
     """The pictures uint8 [n, C, H, W] to start from and what to paint anew [H, W], each None without."""
-    from policy_accel.images.editing import read_mask, read_pictures
 
     path = options.edit or options.inpaint
     if path is None:
@@ -219,9 +166,6 @@ def _labels(
 
     Image i has class i modulo the number of turns, so that a later start goes on as one run would have.
     """
-    import torch
-
-    from policy_accel.images.guidance import class_numbers
 
     classes, text = loaded.classes, options.labels
     if not classes:
@@ -243,8 +187,6 @@ def _draw(
     mask: Tensor | None,
 ) -> Iterator[Tensor]:
     """x0 [<= batch_size, C, H, W] batch by batch, with progress in evaluations of the network."""
-    from policy_accel.images.guidance import evaluations_per_step
-    from policy_accel.progress import Progress
 
     batches = math.ceil(len(indices) / generator.batch_size)
     asked = {"strength": _strength(options), "resamplings": options.resamplings}
@@ -273,7 +215,6 @@ def _write(
     sources: Tensor | None,
     layout: dict[str, Any],
 ) -> None:
-    from policy_accel.images.pictures import grid, write_folder, write_image_npz, write_png
 
     write_png(folder / "grid.png", grid(images[:GRID_IMAGES], **layout))
     if sources is not None:

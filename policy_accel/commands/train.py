@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +20,11 @@ DEMOS = {"pusht": "robot", "images": "images"}
 """The demos and their tracks."""
 
 
+def run_demo(options: argparse.Namespace) -> int:
+    """Train and score a model on the data that ship."""
+    return _train(demo_overrides(options.overrides), options)
+
+
 def demo_overrides(arguments: Sequence[str]) -> list[str]:
     """Overrides of a demo: its name, `pusht` when none is given, and settings on top of it."""
     name, overrides = ("pusht", arguments) if not arguments or "=" in arguments[0] else (arguments[0], arguments[1:])
@@ -26,17 +33,19 @@ def demo_overrides(arguments: Sequence[str]) -> list[str]:
     return [f"recipe={track(DEMOS[name]).demo}", *overrides]
 
 
-def print_config(overrides: Sequence[str], config_dir: Path | None) -> int:
-    """Print the whole configuration as YAML."""
-    chosen = track(source_of(overrides, config_dir).track)
-    print(yaml.safe_dump(chosen.record(chosen.config(overrides, config_dir)), sort_keys=False), end="")
+def run_train(options: argparse.Namespace) -> int:
+    """Train, score, draw, and say where everything is; or print the whole configuration as YAML."""
+    if not options.print_config:
+        return _train(options.overrides, options)
+    chosen = track(source_of(options.overrides, options.config_dir).track)
+    config = chosen.config(options.overrides, options.config_dir)
+    print(yaml.safe_dump(chosen.record(config), sort_keys=False), end="")
     return 0
 
 
-def run_train(overrides: Sequence[str], config_dir: Path | None, *, again: str) -> int:
-    """Train, score, draw, and say where everything is; `again` is the command that continues the run."""
-    chosen = track(source_of(overrides, config_dir).track)
-    config = chosen.config(overrides, config_dir)
+def _train(overrides: Sequence[str], options: argparse.Namespace) -> int:
+    chosen = track(source_of(overrides, options.config_dir).track)
+    config = chosen.config(overrides, options.config_dir)
     run_dir = Path(config.run_dir)
     print(f"Training {config.task.name} with {config.model.name} in {run_dir}", file=sys.stderr)
     trained = chosen.train(config)
@@ -44,7 +53,7 @@ def run_train(overrides: Sequence[str], config_dir: Path | None, *, again: str) 
         stopped = f"Stopped after {trained.step} of {config.training.steps} updates"
         if trained.step == config.training.steps:
             stopped = "Trained, and stopped before the score was complete"
-        print(f"{stopped}, saved in {run_dir}. To go on: {again}", file=sys.stderr)
+        print(f"{stopped}, saved in {run_dir}. To go on: {_again(options)}", file=sys.stderr)
         raise KeyboardInterrupt
     rate = trained.step / max(trained.training_seconds, 1e-9)
     print(f"Trained {trained.step} updates in {trained.training_seconds:.0f} s ({rate:.1f} updates/s).")
@@ -58,3 +67,10 @@ def run_train(overrides: Sequence[str], config_dir: Path | None, *, again: str) 
         print(f"All numbers of the score: {run_dir / 'evaluation.json'}")
     print(f"Learning curve: {plot_learning_curve(run_dir)}")
     return 0
+
+
+def _again(options: argparse.Namespace) -> str:
+    """The command line that was started, as the user can start it again."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "policy-accel" else "policy-accel"
+    folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
+    return shlex.join([program, options.command, *options.overrides, *folder])

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from policy_accel.errors import UserError
-
 
 class LatencyMeter:
     """Collects the wall times of calls: `with meter: policy(...)`, once a call.
@@ -19,11 +17,14 @@ class LatencyMeter:
 
     Args:
         device: where the calls run: a torch.device or its name; only CUDA needs to be waited for.
+
+    Attributes:
+        seconds: of every call, the first one included.
     """
 
     def __init__(self, device: Any = "cpu") -> None:
         self._device = str(device)
-        self._seconds: list[float] = []
+        self.seconds: list[float] = []
         self._began = 0.0
 
     def __enter__(self) -> LatencyMeter:
@@ -36,35 +37,17 @@ class LatencyMeter:
     ) -> None:
         if kind is None:
             self._synchronize()
-            self._seconds.append(time.perf_counter() - self._began)
-
-    @property
-    def calls(self) -> int:
-        """Number of calls counted, the first one included."""
-        return len(self._seconds)
-
-    def percentile(self, share: float) -> float:
-        """Milliseconds that `share` percent of the calls stay within, by linear interpolation.
-
-        The first call is left out when there are others: it also loads kernels and allocates memory.
-
-        Args:
-            share: in [0, 100].
-
-        Raises:
-            UserError: no call was measured, or `share` is out of its range.
-        """
-        if not 0 <= share <= 100:
-            raise UserError(f"percentile {share}: must be between 0 and 100")
-        if not self._seconds:
-            raise UserError("no call was measured, so there is no latency; measure at least 1")
-        return 1000 * float(np.percentile(self._seconds[1:] or self._seconds, share))
+            self.seconds.append(time.perf_counter() - self._began)
 
     def milliseconds(self) -> dict[str, float] | None:
-        """{"median", "p95"} of the calls, as it stands in evaluation.json; None when there was no call."""
-        if not self._seconds:
+        """{"median", "p95"} of the calls, as it stands in evaluation.json; None when there was no call.
+
+        The first call is left out when there are others: it also loads kernels and allocates memory.
+        """
+        if not self.seconds:
             return None
-        return {"median": self.percentile(50), "p95": self.percentile(95)}
+        median, p95 = np.percentile(self.seconds[1:] or self.seconds, [50, 95])
+        return {"median": 1000 * float(median), "p95": 1000 * float(p95)}
 
     def _synchronize(self) -> None:
         if self._device.startswith("cuda"):

@@ -19,7 +19,7 @@ from policy_accel.evaluation.environments import EnvironmentSpec
 from policy_accel.evaluation.host import Advance, Reply, Request
 
 CHUNK_TIMEOUT = 300.0
-FIRST_TIMEOUT = 900.0
+FIRST_TIMEOUT = 900.0  # until a worker has executed its first chunk: simulators compile code by then
 START_TIMEOUT = 300.0
 GRACE_SECONDS = 1.0
 POLL_SECONDS = 0.5
@@ -98,25 +98,15 @@ class WorkerGroup:
         spec: the environment.
         slots: number of slots.
         workers: number of processes, at least 1.
-        timeout: a worker that needs more seconds for one chunk (or one reset) of one episode is taken to hang.
-        first_timeout: the same, until a worker has executed its first chunk: simulators compile code by then.
+
+    A worker that needs more than `CHUNK_TIMEOUT` for one chunk (or one reset) of one episode is taken to hang.
 
     The processes start side by side and are waited for at the first `perform`, which raises UserError when one dies at
     its start or cannot import the environment.
     """
 
-    def __init__(
-        self,
-        spec: EnvironmentSpec,
-        *,
-        slots: int,
-        workers: int,
-        timeout: float = CHUNK_TIMEOUT,
-        first_timeout: float = FIRST_TIMEOUT,
-    ) -> None:
+    def __init__(self, spec: EnvironmentSpec, *, slots: int, workers: int) -> None:
         self._spec = spec
-        self._timeout = timeout
-        self._first_timeout = first_timeout
         self._slots = slots
         self._workers: list[WorkerProcess] = []
         try:
@@ -178,7 +168,7 @@ class WorkerGroup:
         self._workers[index].deadline = time.monotonic() + self._patience(index)
 
     def _patience(self, index: int) -> float:
-        return self._timeout if self._workers[index].warm else max(self._timeout, self._first_timeout)
+        return CHUNK_TIMEOUT if self._workers[index].warm else max(CHUNK_TIMEOUT, FIRST_TIMEOUT)
 
     def _await_start(self, worker: WorkerProcess) -> None:
         deadline = time.monotonic() + START_TIMEOUT

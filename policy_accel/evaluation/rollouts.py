@@ -12,10 +12,8 @@ import numpy as np
 from policy_accel.errors import UserError
 from policy_accel.evaluation.environments import EnvironmentSpec
 from policy_accel.evaluation.host import Advance, EpisodeResult, Host, LocalHost, Observation, Reply, Reset, stack
-from policy_accel.evaluation.processes import CHUNK_TIMEOUT, FIRST_TIMEOUT, WorkerGroup
+from policy_accel.evaluation.processes import WorkerGroup
 from policy_accel.evaluation.video import remove_partial
-
-__all__ = ["Act", "EnvironmentSpec", "EpisodeResult", "RolloutPool"]
 
 ATTEMPTS = 2
 """An episode that failed is run again once: its environment may have crashed by chance."""
@@ -47,36 +45,15 @@ class RolloutPool:
         spec: the environment and how an episode is run.
         slots: episodes in parallel, at least 1; the batch size of the policy.
         workers: processes; 0 runs the environments in this process, where a crash or a hang takes it down.
-        timeout: seconds for one chunk of one episode, or for its reset, after which its worker is taken to hang.
-        first_timeout: at least so many until a worker has executed its first chunk: simulators compile code by then.
 
     Attributes:
         spec: may be replaced as long as no worker runs: before the first `start` or `run`, and after `close`.
-
-    Raises:
-        UserError: a number out of its range.
     """
 
-    def __init__(
-        self,
-        spec: EnvironmentSpec,
-        *,
-        slots: int,
-        workers: int,
-        timeout: float = CHUNK_TIMEOUT,
-        first_timeout: float = FIRST_TIMEOUT,
-    ) -> None:
-        for name, value, least in (("slots", slots, 1), ("workers", workers, 0)):
-            if value < least:
-                raise UserError(f"{name} = {value}: must be at least {least}")
-        for name, seconds in (("timeout", timeout), ("first_timeout", first_timeout)):
-            if not seconds > 0:
-                raise UserError(f"{name} = {seconds}: must be a positive number of seconds")
+    def __init__(self, spec: EnvironmentSpec, *, slots: int, workers: int) -> None:
         self.spec = spec
         self.slots = slots
         self.workers = min(workers, slots)
-        self.timeout = timeout
-        self.first_timeout = first_timeout
         self._host: Host | None = None
 
     def __enter__(self) -> RolloutPool:
@@ -115,7 +92,7 @@ class RolloutPool:
         Args:
             act: the policy.
             seeds: of the environment's reset, each at least 0, all different.
-            video_dir: where the mp4 files go, made when missing.
+            video_dir: where the mp4 files go, made when missing; None films nothing.
             videos: the episodes of the first `videos` seeds are filmed to video_dir/<seed>.mp4.
             progress: called with (episodes done, all episodes) when an episode is over.
 
@@ -123,9 +100,9 @@ class RolloutPool:
             One result for each seed, in the order of `seeds`.
 
         Raises:
-            UserError: a seed that is negative or given twice; videos without video_dir; the environment cannot be made,
-                or no episode can begin; a video cannot be written; actions of a wrong shape, or with a NaN or infinite
-                value. The workers are ended then, as they are by any other exception.
+            UserError: the environment cannot be made, or no episode can begin; a video cannot be written; actions of a
+                wrong shape, or with a NaN or infinite value. The workers are ended then, as they are by any other
+                exception.
         """
         films = _film_paths(seeds, video_dir, videos)
         try:
@@ -142,13 +119,7 @@ class RolloutPool:
             if self.workers == 0:
                 self._host = LocalHost(self.spec)
             else:
-                self._host = WorkerGroup(
-                    self.spec,
-                    slots=self.slots,
-                    workers=self.workers,
-                    timeout=self.timeout,
-                    first_timeout=self.first_timeout,
-                )
+                self._host = WorkerGroup(self.spec, slots=self.slots, workers=self.workers)
         return self._host
 
     def _close(self, *, at_once: bool) -> None:
@@ -241,21 +212,13 @@ class _Run:
 
 
 def _film_paths(seeds: Sequence[int], video_dir: Path | None, videos: int) -> dict[int, Path]:
-    for seed in seeds:
-        if seed < 0:
-            raise UserError(f"seed {seed}: the seed of an episode must be at least 0")
-    if len(set(seeds)) < len(seeds):
-        twice = next(seed for seed, count in Counter(seeds).items() if count > 1)
-        raise UserError(f"seed {twice} is given twice: the same episode would be counted twice; give different seeds")
-    if videos < 1:
+    if video_dir is None or videos < 1:
         return {}
-    if video_dir is None:
-        raise UserError(f"videos = {videos}: say in video_dir where they go")
     try:
-        Path(video_dir).mkdir(parents=True, exist_ok=True)
+        video_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the video folder {video_dir}: {error.strerror}; choose another") from error
-    return {episode: Path(video_dir) / f"{seed}.mp4" for episode, seed in enumerate(seeds[:videos])}
+    return {episode: video_dir / f"{seed}.mp4" for episode, seed in enumerate(seeds[:videos])}
 
 
 def _batch(rows: list[Observation | None]) -> Observation:

@@ -6,11 +6,41 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from policy_accel.images.evaluate import ImageEvaluationConfig
+from policy_accel.errors import UserError
 from policy_accel.images.generate import ImageSamplingConfig
+from policy_accel.images.metrics.config import MetricsConfig
 from policy_accel.images.sets import ImageTaskConfig
 from policy_accel.models import ModelConfig
 from policy_accel.training.config import RunConfig
+
+
+@dataclass
+class ImageEvaluationConfig:
+    """How many images score a model, and what is drawn of them."""
+
+    samples: int = 50_000
+    """Images generated at the end of training; 0 for no score."""
+    curve_samples: int = 1_000
+    """Images generated at each evaluation during training, measured in the cheap form."""
+    seed: int = 0
+    """Image i follows from (seed, i) and the weights."""
+    batch_size: int = 256
+    """Images generated at a time. Does not change them beyond rounding."""
+    grid: int = 64
+    """Images on the sample grids; 0 draws none."""
+    video: bool = True
+    """Film at the end how the grid forms from noise."""
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+
+    def check(self) -> None:
+        """Raise UserError unless the numbers make sense."""
+        for name, least in (("samples", 0), ("curve_samples", 0), ("batch_size", 1), ("grid", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"evaluation.{name}={getattr(self, name)} must be at least {least}.")
+        for name in ("samples", "curve_samples"):
+            if getattr(self, name) == 1:
+                raise UserError(f"evaluation.{name}=1 has no spread to measure; give 2 or more, or 0 for none.")
+        self.metrics.check()
 
 
 @dataclass

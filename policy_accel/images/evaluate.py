@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,60 +14,27 @@ from torch import Tensor, nn
 
 from policy_accel.data.images.cache import default_cache
 from policy_accel.errors import UserError
-from policy_accel.images.generate import ImageGenerator, ImageSampler
-from policy_accel.images.metrics import MetricsConfig, Quality
+from policy_accel.images.config import ImageConfig
+from policy_accel.images.generate import ImageGenerator
+from policy_accel.images.metrics import Quality
 from policy_accel.images.metrics import score as score_of
 from policy_accel.images.pictures import forming_video, grid, shown_scale, write_png
-from policy_accel.images.representation import Representation
+from policy_accel.images.run import build_sampler, representation_of
 from policy_accel.images.sets import ImageSplit
+from policy_accel.images.task import condition_size
 from policy_accel.progress import Progress
 from policy_accel.training.randomness import named_generator
 
 FRAMES_PER_SECOND = 8
 
 
-@dataclass
-class ImageEvaluationConfig:
-    """How many images score a model, and what is drawn of them."""
-
-    samples: int = 50_000
-    """Images generated at the end of training; 0 for no score."""
-    curve_samples: int = 1_000
-    """Images generated at each evaluation during training, measured in the cheap form."""
-    seed: int = 0
-    """Image i follows from (seed, i) and the weights."""
-    batch_size: int = 256
-    """Images generated at a time. Does not change them beyond rounding."""
-    grid: int = 64
-    """Images on the sample grids; 0 draws none."""
-    video: bool = True
-    """Film at the end how the grid forms from noise."""
-    metrics: MetricsConfig = field(default_factory=MetricsConfig)
-
-    def check(self) -> None:
-        """Raise UserError unless the numbers make sense."""
-        for name, least in (("samples", 0), ("curve_samples", 0), ("batch_size", 1), ("grid", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"evaluation.{name}={getattr(self, name)} must be at least {least}.")
-        for name in ("samples", "curve_samples"):
-            if getattr(self, name) == 1:
-                raise UserError(f"evaluation.{name}=1 has no spread to measure; give 2 or more, or 0 for none.")
-        self.metrics.check()
-
-
 class ImageEvaluator:
     """Generates images with a model and measures them.
 
     Args:
+        config: of the run.
         split: real images: the training ones are the reference, the held-out ones the floor.
-        sampler: of the training's objective.
-        config: how many.
-        representation: pixels or latents.
-        classes: of a conditional model, else 0.
-        condition_dim: numbers of the model's condition.
-        precision: fp32 or bf16.
         run_dir: sample grids go to its folder samples.
-        last_step: the step at whose evaluation the full form is due.
         device: where images are measured.
 
     Raises:
@@ -76,35 +42,28 @@ class ImageEvaluator:
     """
 
     def __init__(
-        self,
-        split: ImageSplit,
-        *,
-        sampler: ImageSampler,
-        config: ImageEvaluationConfig,
-        representation: Representation,
-        classes: int,
-        condition_dim: int,
-        precision: str,
-        run_dir: Path,
-        last_step: int,
-        device: torch.device | str,
+        self, config: ImageConfig, split: ImageSplit, run_dir: Path, device: torch.device | str = "cpu"
     ) -> None:
-        config.check()
-        self.split, self.sampler, self.config = split, sampler, config
-        self.representation, self.classes, self.condition_dim = representation, classes, condition_dim
-        self.precision, self.run_dir, self.last_step = precision, run_dir, last_step
+        config.evaluation.check()
+        self.config, self.split, self.run_dir = config.evaluation, split, run_dir
+        self.classes = len(split.classes) if config.task.conditional else 0
+        config.sampling.check_classes(self.classes)
+        self.condition_dim = condition_size(config.task, len(split.classes))
+        self.sampler, self.representation = build_sampler(config), representation_of(config, split)
+        self.precision, self.last_step = config.training.precision, config.training.steps
         for name in ("samples", "curve_samples"):
-            if getattr(config, name) > len(split.train):
+            count = getattr(self.config, name)
+            if count > len(split.train):
                 raise UserError(
-                    f"evaluation.{name}={getattr(config, name)}: the training set has {len(split.train)} images, and a "
-                    f"set cannot be measured against fewer than it holds; set it to {len(split.train)} or less."
+                    f"evaluation.{name}={count}: the training set has {len(split.train)} images, and a set cannot be "
+                    f"measured against fewer than it holds; set it to {len(split.train)} or less."
                 )
         train = split.train
         # Made here, so that wrong settings are found before any training; the statistics wait for the first measure.
         self.quality = Quality(
             train.images,
             split.held_out.images,
-            config.metrics,
+            self.config.metrics,
             data_fingerprint=f"{train.fingerprint()}/{len(train)}",
             device=device,
             cache_dir=default_cache() / "statistics",

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from policy_accel.acceleration.build import build_objective
 from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.evaluate import ImageEvaluator
 from policy_accel.images.generate import ImageSampler
 from policy_accel.images.representation import Representation
 from policy_accel.images.sets import ImageSplit
@@ -61,26 +58,6 @@ def build_model(config: ImageConfig, shape: tuple[int, int, int], classes: int) 
         return build_denoiser(
             config.model, channels=channels, resolution=height, condition_dim=condition_size(config.task, classes)
         )
-
-
-def build_evaluator(
-    config: ImageConfig, split: ImageSplit, run_dir: Path, device: torch.device | str = "cpu"
-) -> ImageEvaluator:
-    """What scores a model of this configuration on `device`."""
-    classes = len(split.classes) if config.task.conditional else 0
-    config.sampling.check_classes(classes)
-    return ImageEvaluator(
-        split,
-        sampler=build_sampler(config),
-        config=config.evaluation,
-        representation=representation_of(config, split),
-        classes=classes,
-        condition_dim=condition_size(config.task, len(split.classes)),
-        precision=config.training.precision,
-        run_dir=run_dir,
-        last_step=config.training.steps,
-        device=device,
-    )
 
 
 def representation_of(config: ImageConfig, split: ImageSplit) -> Representation:

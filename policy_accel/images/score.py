@@ -11,8 +11,9 @@ import torch
 
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
+from policy_accel.images.evaluate import ImageEvaluator
 from policy_accel.images.metrics import table
-from policy_accel.images.run import LoadedImageRun, averages, build_evaluator, check_guidance
+from policy_accel.images.run import LoadedImageRun, averages, check_guidance
 from policy_accel.images.sets import load_split
 from policy_accel.track import Report, replaced
 from policy_accel.training.devices import use_device
@@ -40,7 +41,7 @@ def score_run(
     use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
     names = averages(run_dir, options.checkpoint) if options.average == "all" else [options.average or "ema"]
     split = load_split(config.task)
-    evaluator = build_evaluator(config, split, run_dir, device)
+    evaluator = ImageEvaluator(config, split, run_dir, device)
     results = []
     for name in names:
         loaded = load(name)

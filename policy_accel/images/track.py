@@ -13,11 +13,11 @@ import torch
 from policy_accel.configuration import SOURCES
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
+from policy_accel.images.evaluate import ImageEvaluator
 from policy_accel.images.representation import Representation
 from policy_accel.images.run import (
     LoadedImageRun,
     averages,
-    build_evaluator,
     build_model,
     build_sampler,
     check_config,
@@ -63,7 +63,7 @@ class ImageTrack(Track[ImageConfig]):
             config.task,
             representation=representation_of(config, split),
             noise=config.acceleration.noise,
-            evaluator=build_evaluator(config, split, Path(config.run_dir), device) if scored else None,
+            evaluator=ImageEvaluator(config, split, Path(config.run_dir), device) if scored else None,
         )
 
     def load(

@@ -7,12 +7,42 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from policy_accel.diffusion.config import SamplingConfig
+from policy_accel.errors import UserError
 from policy_accel.models import ModelConfig
 from policy_accel.models.encoders import EncoderConfig
 from policy_accel.policy.demonstrations import TaskConfig
-from policy_accel.policy.evaluate import EvaluationConfig
 from policy_accel.policy.policy import PolicyConfig
 from policy_accel.training.config import RunConfig
+
+
+@dataclass
+class EvaluationConfig:
+    """Which episodes score a policy; the defaults are Diffusion Policy's test protocol."""
+
+    episodes: int = 50
+    start_seed: int = 100_000
+    """Episodes start from the seeds start_seed, start_seed + 1, ..."""
+    noise_seed: int = 0
+    """Seed of the sampler's noise, which is drawn for each (episode seed, chunk)."""
+    slots: int = 50
+    """Episodes that run side by side: the batch size of the policy."""
+    workers: int = -1
+    """Processes for the environments; 0 runs them in this one, -1 takes one for each core. Does not change results."""
+    videos: int = 4
+    """Number of the first episodes that are filmed."""
+    camera: str | None = None
+    """Camera that films, where the environment has several; null for its own choice."""
+    confidence: float = 0.95
+
+    def check(self) -> None:
+        """Raise UserError unless the numbers make sense."""
+        for name, least in (("episodes", 0), ("start_seed", 0), ("slots", 1), ("workers", -1), ("videos", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"evaluation.{name}={getattr(self, name)} must be at least {least}.")
+        if self.camera is not None and self.videos == 0:
+            raise UserError(f"evaluation.camera={self.camera} films nothing with evaluation.videos=0; raise videos.")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"evaluation.confidence={self.confidence} must lie between 0 and 1.")
 
 
 @dataclass
@@ -26,3 +56,7 @@ class RobotConfig(RunConfig):
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def is_scored(self) -> bool:
+        """Whether there is an environment to score a policy in, and episodes to do it by."""
+        return self.evaluation.episodes > 0 and self.task.environment is not None

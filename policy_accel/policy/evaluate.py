@@ -12,7 +12,6 @@ import gymnasium
 import numpy as np
 import torch
 
-from policy_accel.diffusion import Sampler
 from policy_accel.errors import UserError
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
 from policy_accel.evaluation.environments import environment_spaces
@@ -21,44 +20,16 @@ from policy_accel.evaluation.latency import LatencyMeter
 from policy_accel.evaluation.rollouts import Act
 from policy_accel.evaluation.statistics import summarize
 from policy_accel.plugins import imported_plugins, search_current_folder
+from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import TaskConfig, observation_layout
 from policy_accel.policy.policy import DiffusionPolicy
+from policy_accel.policy.run import build_sampler
 from policy_accel.progress import Progress
 from policy_accel.training.devices import available_cores
 from policy_accel.training.randomness import named_generator
 
 OUTSIDE = 0.25
 """Share of an action's range by which demonstrations may leave it; environments clip what people's hands overdo."""
-
-
-@dataclass
-class EvaluationConfig:
-    """Which episodes score a policy; the defaults are Diffusion Policy's test protocol."""
-
-    episodes: int = 50
-    start_seed: int = 100_000
-    """Episodes start from the seeds start_seed, start_seed + 1, ..."""
-    noise_seed: int = 0
-    """Seed of the sampler's noise, which is drawn for each (episode seed, chunk)."""
-    slots: int = 50
-    """Episodes that run side by side: the batch size of the policy."""
-    workers: int = -1
-    """Processes for the environments; 0 runs them in this one, -1 takes one for each core. Does not change results."""
-    videos: int = 4
-    """Number of the first episodes that are filmed."""
-    camera: str | None = None
-    """Camera that films, where the environment has several; null for its own choice."""
-    confidence: float = 0.95
-
-    def check(self) -> None:
-        """Raise UserError unless the numbers make sense."""
-        for name, least in (("episodes", 0), ("start_seed", 0), ("slots", 1), ("workers", -1), ("videos", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"evaluation.{name}={getattr(self, name)} must be at least {least}.")
-        if self.camera is not None and self.videos == 0:
-            raise UserError(f"evaluation.camera={self.camera} films nothing with evaluation.videos=0; raise videos.")
-        if not 0 < self.confidence < 1:
-            raise UserError(f"evaluation.confidence={self.confidence} must lie between 0 and 1.")
 
 
 @dataclass(frozen=True)
@@ -77,11 +48,9 @@ class PolicyEvaluator:
     """Rolls a policy out in its task's environment; the workers stay alive between calls.
 
     Args:
-        task: names the environment.
+        config: of a run that is scored.
         policy: that the environment must fit, by its sizes.
-        sampler: of the training's objective.
-        config: which episodes.
-        video_dir: where the films go.
+        run_dir: the films go to its folder videos.
         recorded: what the demonstrations say of the environment.
         start: whether the workers start at once, and not at the first call.
 
@@ -92,29 +61,26 @@ class PolicyEvaluator:
 
     def __init__(
         self,
-        task: TaskConfig,
+        config: RobotConfig,
         policy: DiffusionPolicy,
-        *,
-        sampler: Sampler,
-        config: EvaluationConfig,
-        video_dir: Path,
+        run_dir: Path,
         recorded: Recorded,
+        *,
         start: bool = False,
     ) -> None:
-        config.check()
-        self.sampler, self.config, self.video_dir = sampler, config, video_dir
-        self.layout = observation_layout(task)
+        config.evaluation.check()
+        self.sampler, self.config, self.video_dir = build_sampler(config), config.evaluation, run_dir / "videos"
+        self.layout = observation_layout(config.task)
         self.latency = LatencyMeter()
-        workers = available_cores() if config.workers < 0 else config.workers
         self.pool = RolloutPool(
-            environment_spec(task, policy.config.n_obs_steps, config.camera, recorded),
-            slots=max(1, min(config.slots, config.episodes)),
-            workers=workers,
+            environment_spec(config.task, policy.config.n_obs_steps, self.config.camera, recorded),
+            slots=max(1, min(self.config.slots, self.config.episodes)),
+            workers=available_cores() if self.config.workers < 0 else self.config.workers,
         )
         try:
             if start:
                 self.pool.start()
-            self._check_fits(task, policy, recorded)
+            self._check_fits(config.task, policy, recorded)
         except BaseException:
             self.pool.close()
             raise

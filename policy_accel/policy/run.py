@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from policy_accel.diffusion import Objective, Sampler
 from policy_accel.errors import UserError, refuse_idle
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import observation_layout
-from policy_accel.policy.evaluate import PolicyEvaluator, Recorded
 from policy_accel.policy.observations import Observations
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.training.randomness import seeded_weights
@@ -65,8 +63,7 @@ def check_config(config: RobotConfig) -> Objective:
             f"(policy.conditioning={config.policy.conditioning}) at that many deviations; use "
             "task.observation_normalization=limits, or sampling.clip_sample=null."
         )
-    scored = config.evaluation.episodes > 0 and config.task.environment is not None
-    config.check_noise(scored=scored, to_score="task.environment and evaluation.episodes")
+    config.check_noise(scored=config.is_scored(), to_score="task.environment and evaluation.episodes")
     return objective
 
 
@@ -104,34 +101,6 @@ def build_policy(
             goal_columns=goal_columns,
             action_rotation=config.task.action_rotation,
         )
-
-
-def build_evaluator(
-    config: RobotConfig, policy: DiffusionPolicy, run_dir: Path, recorded: Recorded, *, start: bool = False
-) -> PolicyEvaluator | None:
-    """What scores `policy`, or None without an environment or episodes.
-
-    Args:
-        config: of the run.
-        policy: that the environment must fit.
-        run_dir: the films go to its folder videos.
-        recorded: what the demonstrations say of the environment.
-        start: whether its workers start at once, and not at the first score.
-
-    Raises:
-        UserError: an environment that cannot be made, or that does not fit.
-    """
-    if config.task.environment is None or config.evaluation.episodes == 0:
-        return None
-    return PolicyEvaluator(
-        config.task,
-        policy,
-        sampler=build_sampler(config),
-        config=config.evaluation,
-        video_dir=run_dir / "videos",
-        recorded=recorded,
-        start=start,
-    )
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import Any
 
 from policy_accel.errors import UserError
 from policy_accel.evaluation.statistics import EXPLANATION, missing_seeds, selection_bias
+from policy_accel.policy.config import EvaluationConfig
 from policy_accel.policy.demonstrations import TaskConfig
-from policy_accel.policy.evaluate import EvaluationConfig, Recorded
-from policy_accel.policy.run import LoadedRun, build_evaluator
+from policy_accel.policy.evaluate import PolicyEvaluator, Recorded
+from policy_accel.policy.run import LoadedRun
 from policy_accel.track import Report, replaced
 from policy_accel.training.checkpoint import best_checkpoint, evaluation_of
 from policy_accel.training.devices import use_device
@@ -52,9 +53,9 @@ def score_run(loaded: LoadedRun, run_dir: Path, options: argparse.Namespace, rep
     config.sampling = replaced(
         config.sampling, sampler=options.sampler, steps=options.sampling_steps, spacing=options.spacing
     )
-    evaluator = build_evaluator(config, loaded.policy, run_dir, Recorded(loaded.env_args), start=True)
-    if evaluator is None:
+    if not config.is_scored():
         raise UserError(f"{run_dir} cannot be scored: its task has no environment, or --episodes is 0.")
+    evaluator = PolicyEvaluator(config, loaded.policy, run_dir, Recorded(loaded.env_args), start=True)
     try:
         result = {"task": config.task.name, "step": loaded.step, **evaluator(loaded.policy, report)}
         report(describe_score(result))

@@ -11,8 +11,8 @@ import torch
 from policy_accel.configuration import SOURCES
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import load_demonstrations
-from policy_accel.policy.evaluate import Recorded
-from policy_accel.policy.run import LoadedRun, build_evaluator, build_policy, build_sampler, check_config
+from policy_accel.policy.evaluate import PolicyEvaluator, Recorded
+from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config
 from policy_accel.policy.score import check_trusted, describe_score, score_run
 from policy_accel.policy.task import ChunkTask
 from policy_accel.track import Report, Track
@@ -40,7 +40,9 @@ class RobotTrack(Track[RobotConfig]):
             goal_columns=demonstrations.goal_columns,
         )
         recorded = Recorded(demonstrations.metadata.get("env_args"), demonstrations.action_range)
-        evaluator = build_evaluator(config, policy, Path(config.run_dir), recorded) if scored else None
+        evaluator = None
+        if scored and config.is_scored():
+            evaluator = PolicyEvaluator(config, policy, Path(config.run_dir), recorded)
         return ChunkTask(
             policy,
             objective,

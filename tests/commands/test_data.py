@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -18,40 +19,44 @@ from policy_accel.data.readers import write_episodes
 from policy_accel.errors import UserError
 
 
+def inspect(path, resolution=None):
+    return run_inspect(argparse.Namespace(path=path, resolution=resolution))
+
+
 def test_inspect_takes_what_ships(capsys):
-    assert run_inspect(Path("shipped:shapes.npz")) == 0
+    assert inspect(Path("shipped:shapes.npz")) == 0
     assert "train: 8192 images of 3 x 24 x 24 (uint8)" in capsys.readouterr().out
 
 
 def test_inspect_still_takes_demonstrations(tmp_path, capsys):
     action = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     write_zarr(tmp_path / "x.zarr.zip", Episodes({"action": action}, [20, 40]))
-    assert run_inspect(tmp_path / "x.zarr.zip") == 0
+    assert inspect(tmp_path / "x.zarr.zip") == 0
     assert "episodes: 2, steps: 40" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"holds demonstrations, for which --resolution=8 means nothing"):
-        run_inspect(tmp_path / "x.zarr.zip", 8)
+        inspect(tmp_path / "x.zarr.zip", 8)
 
 
 def test_inspect_at_a_resolution(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", images=np.zeros((2, 8, 10, 3), np.uint8))
-    assert run_inspect(tmp_path / "x.npz") == 2
+    assert inspect(tmp_path / "x.npz") == 2
     assert "give task.resolution=SIZE" in capsys.readouterr().out
-    assert run_inspect(tmp_path / "x.npz", 4) == 0
+    assert inspect(tmp_path / "x.npz", 4) == 0
     assert "train: 2 images of 3 x 4 x 4" in capsys.readouterr().out
 
 
 def test_inspect_of_a_problem(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", images=np.zeros((2, 8, 8, 3), np.uint8), labels=[0])
-    assert run_inspect(tmp_path / "x.npz") == 2
+    assert inspect(tmp_path / "x.npz") == 2
     assert "problem: " in capsys.readouterr().out
 
 
 def test_inspect_of_neither(tmp_path):
     (tmp_path / "text").write_text("hello")
     with pytest.raises(UserError, match=r"text: not a replay buffer.*; nor is it an image set, of which known are"):
-        run_inspect(tmp_path / "text")
+        inspect(tmp_path / "text")
     with pytest.raises(UserError, match=r"nope: does not exist"):
-        run_inspect(tmp_path / "nope")
+        inspect(tmp_path / "nope")
 
 
 @pytest.mark.parametrize(("name", "words"), [("robomimic", "truncated or damaged"), ("lerobot", "does not exist")])
@@ -63,7 +68,7 @@ def test_inspect_of_damaged_demonstrations_does_not_speak_of_images(tmp_path, na
     else:
         os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(UserError, match=words) as error:
-        run_inspect(path)
+        inspect(path)
     assert "image set" not in str(error.value)
 
 
@@ -73,7 +78,7 @@ def test_inspect_of_images_beside_a_file_that_is_called_as_lerobots(tmp_path, ca
     for kind in ("a", "b"):
         (tmp_path / kind).mkdir()
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / kind / "0.png")
-    assert run_inspect(tmp_path) == 0
+    assert inspect(tmp_path) == 0
     assert "2 images of 3 x 8 x 8" in capsys.readouterr().out
 
 
@@ -84,8 +89,8 @@ def test_fetch_says_what_to_do_next(tmp_path, monkeypatch, capsys, images, hint)
         progress(2, 2)
         return Fetched(folder / name, True, f"{name} is here.", images)
 
-    monkeypatch.setattr("policy_accel.data.fetch", fetch)
-    assert run_fetch("toy", tmp_path) == 0
+    monkeypatch.setattr("policy_accel.commands.data.fetch", fetch)
+    assert run_fetch(argparse.Namespace(name="toy", to=tmp_path)) == 0
     captured = capsys.readouterr()
     assert captured.out == "toy is here.\n"
     assert hint in captured.err

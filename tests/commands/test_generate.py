@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from policy_accel.cli import main
-from policy_accel.commands.data import run_inspect
-from policy_accel.commands.generate import EXPERTS, TRAINING_TASKS, WITH_CAMERAS
+from policy_accel.commands.arguments import EXPERTS, WITH_CAMERAS
+from policy_accel.commands.generate import TRAINING_TASKS
 from policy_accel.configuration import SOURCES, choices
 from policy_accel.data import Episodes, read_episodes
 from policy_accel.data.images import read_images
@@ -28,7 +28,7 @@ def test_shapes_are_drawn_and_looked_at(tmp_path: Path, capsys: pytest.CaptureFi
     assert train is not None
     assert test is not None
     assert (train.shape, len(train), len(test)) == ((3, 16, 16), 40, 10)
-    assert run_inspect(path) == 0
+    assert main(["data", "inspect", str(path)]) == 0
     assert "train: 40 images of 3 x 16 x 16 (uint8)" in capsys.readouterr().out
     assert main(command) == 2
     assert "made.npz exists already and is not overwritten" in capsys.readouterr().err

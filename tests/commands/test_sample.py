@@ -278,5 +278,5 @@ def test_an_unconditional_model_takes_no_classes(
 
 
 def test_the_arguments_are_declared_without_torch() -> None:
-    code = "import sys, policy_accel.commands.sample; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
+    code = "import sys, policy_accel.cli; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

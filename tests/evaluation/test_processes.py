@@ -3,20 +3,30 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from toy_environments import act
 
-from policy_accel.evaluation import EnvironmentSpec, RolloutPool
+from policy_accel.evaluation import EnvironmentSpec, RolloutPool, processes
 
 SEEDS = [5, 3, 11, 0, 7, 42, 8]
 
 
+@contextmanager
+def limits(timeout, first_timeout):
+    """How long a worker is waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "CHUNK_TIMEOUT", timeout)
+        patch.setattr(processes, "FIRST_TIMEOUT", first_timeout)
+        yield
+
+
 def run(folder, trouble, *, workers=2, timeout=60.0, first_timeout=60.0, slots=4, **options):
     spec = EnvironmentSpec("toy/Walk-v0", {"trouble": trouble, "folder": str(folder)}, 20, 2, "toy_environments")
-    with RolloutPool(spec, slots=slots, workers=workers, timeout=timeout, first_timeout=first_timeout) as pool:
+    with limits(timeout, first_timeout), RolloutPool(spec, slots=slots, workers=workers) as pool:
         return pool.run(act, SEEDS, **options)
 
 
@@ -137,7 +147,7 @@ def test_a_hanging_episode(tmp_path, untroubled):
 def test_the_first_chunk_of_a_process_may_take_longer():
     spec = EnvironmentSpec("toy/Slow-v0", {}, 3, 1, "toy_environments")
     for patience, errors in ((60.0, [None, None]), (0.5, ["no answer within 1 s"] * 2)):
-        with RolloutPool(spec, slots=1, workers=1, timeout=1.0, first_timeout=patience) as pool:
+        with limits(1.0, patience), RolloutPool(spec, slots=1, workers=1) as pool:
             results = pool.run(lambda *_: np.zeros((1, 1, 2)), [1, 2])
         assert [result.error for result in results] == errors
 

@@ -267,13 +267,6 @@ def test_metrics_of_the_last_step(workers, tmp_path):
         (lambda: spec(max_steps=0), "max_steps = 0"),
         (lambda: spec(n_obs_steps=0), "n_obs_steps = 0"),
         (lambda: EnvironmentSpec("a", {}, 1, 1, "toys/a.py"), "'toys/a.py'"),
-        (lambda: RolloutPool(spec(), slots=0, workers=0), "slots = 0"),
-        (lambda: RolloutPool(spec(), slots=1, workers=-1), "workers = -1"),
-        (lambda: RolloutPool(spec(), slots=1, workers=1, timeout=0), "timeout = 0"),
-        (lambda: RolloutPool(spec(), slots=1, workers=1, first_timeout=-2), "first_timeout = -2"),
-        (lambda: RolloutPool(spec(), slots=1, workers=0).run(act, [3, -4]), "seed -4"),
-        (lambda: RolloutPool(spec(), slots=1, workers=0).run(act, [3, 4, 3]), "seed 3 is given twice"),
-        (lambda: RolloutPool(spec(), slots=1, workers=0).run(act, [3], videos=1), "video_dir"),
     ],
 )
 def test_bad_arguments(call, word):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from policy_accel.errors import UserError
-from policy_accel.evaluation import EpisodeResult, bootstrap_interval, wilson_interval
+from policy_accel.evaluation import EpisodeResult, bootstrap_interval, statistics, wilson_interval
 from policy_accel.evaluation.statistics import bootstrap_difference, missing_seeds, selection_bias, summarize
 
 
@@ -35,15 +35,6 @@ def test_wilson_covers_the_true_rate():
     assert 0.92 < covered < 0.98
 
 
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [((0, 0), "trials = 0"), ((5, 4), "successes = 5"), ((-1, 4), "successes = -1"), ((1, 2, 1.0), "confidence = 1.0")],
-)
-def test_wilson_refuses(arguments, word):
-    with pytest.raises(UserError, match=word):
-        wilson_interval(*arguments)
-
-
 def test_bootstrap_of_two_values_is_exact():
     """The mean of a resample of {0, 1} is 0, 1/2 or 1 with probability 1/4, 1/2, 1/4."""
     assert bootstrap_interval([0.0, 1.0], 0.95) == (0.0, 1.0)
@@ -58,38 +49,23 @@ def test_bootstrap_approaches_the_normal_interval():
     assert high == pytest.approx(values.mean() + 1.645 * error, abs=0.1 * error)
 
 
-def test_bootstrap_covers_the_true_mean():
+def test_bootstrap_covers_the_true_mean(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 500)
     generator = np.random.default_rng(2)
     samples = generator.beta(8.0, 1.0, size=(400, 50))
-    intervals = [bootstrap_interval(sample, resamples=500) for sample in samples]
+    intervals = [bootstrap_interval(sample) for sample in samples]
     covered = np.mean([low <= 8 / 9 <= high for low, high in intervals])
     assert 0.88 < covered < 0.98
 
 
-def test_bootstrap_repeats_with_its_seed():
-    values = np.arange(10.0)
-    assert bootstrap_interval(values, resamples=100) == bootstrap_interval(values, resamples=100, seed=0)
-    assert bootstrap_interval(values, resamples=100) != bootstrap_interval(values, resamples=100, seed=1)
+def test_bootstrap_repeats():
+    values = np.random.default_rng(3).normal(size=10)
+    assert bootstrap_interval(values) == bootstrap_interval(values)
 
 
 @pytest.mark.parametrize("values", [[0.3], [0.1] * 7])
 def test_bootstrap_without_spread(values):
     assert bootstrap_interval(values) == (values[0], values[0])
-
-
-@pytest.mark.parametrize(
-    ("values", "options", "word"),
-    [
-        ([], {}, "at least 1 number"),
-        ([0.5, math.nan], {}, r"values\[1\] = nan"),
-        ([math.inf, 0.5], {}, r"values\[0\] = inf"),
-        ([0.1, 0.2], {"confidence": 0.0}, "confidence = 0.0"),
-        ([0.1, 0.2], {"resamples": 0}, "resamples = 0"),
-    ],
-)
-def test_bootstrap_refuses(values, options, word):
-    with pytest.raises(UserError, match=word):
-        bootstrap_interval(values, **options)
 
 
 def test_difference_of_two_values_each_is_exact():
@@ -122,12 +98,13 @@ def test_difference_approaches_the_normal_interval():
     assert bootstrap_difference(second, first) == pytest.approx((-high, -low), abs=2e-3)
 
 
-def test_difference_covers_the_true_one():
+def test_difference_covers_the_true_one(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 1000)
     generator = np.random.default_rng(2)
     covered = 0
-    for trial in range(200):
+    for _ in range(200):
         first, second = generator.random(50) < 0.8, generator.random(40) < 0.6
-        low, high = bootstrap_difference(first, second, resamples=1000, seed=trial)
+        low, high = bootstrap_difference(first, second)
         covered += low <= 0.2 <= high
     assert 180 <= covered <= 199
 
@@ -136,14 +113,6 @@ def test_difference_without_spread():
     assert bootstrap_difference([1, 1, 1], [0.25]) == (0.75, 0.75)
     low, high = bootstrap_difference([1, 1, 1], [0, 1, 0, 1])
     assert (low, high) == pytest.approx(tuple(1 - end for end in bootstrap_interval([0, 1, 0, 1])[::-1]), abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "word"), [([], [1], "first of shape"), ([1], [1, math.nan], r"second\[1\] = nan")]
-)
-def test_difference_refuses(first, second, word):
-    with pytest.raises(UserError, match=word):
-        bootstrap_difference(first, second)
 
 
 RESULTS = [
@@ -197,13 +166,6 @@ def test_seeds_of_both_kinds(asked, missing):
     assert set(seeds) - set(chosen)
 
 
-def test_empty_ranges_are_refused():
-    with pytest.raises(UserError, match="asked seeds"):
-        missing_seeds(range(0), range(3))
-    with pytest.raises(UserError, match="chosen seeds"):
-        missing_seeds(range(3), range(0))
-
-
 def row(seed, score):
     return {"seed": seed, "score": score, "success": score >= 1, "length": 3}
 
@@ -224,8 +186,6 @@ def test_the_bias_is_the_difference_of_the_means():
     low, high = bias["difference_interval"]
     assert low < 0.35 < high
     assert bias["confidence"] == 0.9
-    with pytest.raises(UserError, match="fresh seed"):
-        selection_bias(rows[:1], range(10, 15), confidence=0.9)
 
 
 def test_choosing_the_best_of_equal_policies_is_seen():

@@ -18,7 +18,7 @@ import torch
 from policy_accel.data.images import ImageSet, write_images_npz
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.evaluate import ImageEvaluator
-from policy_accel.images.run import build_evaluator, build_model
+from policy_accel.images.run import build_model
 from policy_accel.images.sets import load_split
 from policy_accel.images.track import IMAGES
 from policy_accel.models import denoiser_configs
@@ -67,7 +67,7 @@ def evaluator_of(config: ImageConfig) -> tuple[ImageEvaluator, torch.nn.Module]:
     model = build_model(config, split.train.shape, len(split.classes)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(1))
-    return build_evaluator(config, split, Path(config.run_dir)), model
+    return ImageEvaluator(config, split, Path(config.run_dir)), model
 
 
 def measured(full: bool = True) -> Probe:

@@ -20,7 +20,7 @@ from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import observation_layout
 from policy_accel.policy.evaluate import PolicyEvaluator, Recorded, environment_spec
 from policy_accel.policy.policy import DiffusionPolicy
-from policy_accel.policy.run import build_evaluator, build_policy
+from policy_accel.policy.run import build_policy
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.checkpoint import checkpoint_steps
 from policy_accel.training.ema import EMA
@@ -71,8 +71,7 @@ def environment_probe(look: Callable[[EnvironmentSpec], Any]) -> Probe:
 
 def evaluator_of(config: RobotConfig) -> tuple[PolicyEvaluator, DiffusionPolicy]:
     policy = build_policy(config, 5, 2)
-    evaluator = build_evaluator(config, policy, Path(config.run_dir), Recorded())
-    assert evaluator is not None
+    evaluator = PolicyEvaluator(config, policy, Path(config.run_dir), Recorded())
     return evaluator, policy
 
 

@@ -82,7 +82,7 @@ def test_driving_an_environment_repeats_the_evaluation(
         np.testing.assert_allclose(np.array(actions), expected, rtol=1e-6, atol=1e-4)
         chunks = [expected[first : first + 8] for first in range(0, 24, 8)]
         assert min(np.abs(one - two).max() for one, two in itertools.pairwise(chunks)) > 1.0
-    assert policy.latency.calls == 2 * -(-STEPS // 8)
+    assert len(policy.latency.seconds) == 2 * -(-STEPS // 8)
     milliseconds = policy.latency.milliseconds()
     assert milliseconds is not None
     assert 0 < milliseconds["median"] <= milliseconds["p95"]
@@ -93,7 +93,7 @@ def test_a_chunk_is_predicted_only_when_the_last_one_is_used_up(scored: tuple[Pa
     for step in range(17):
         action = policy.act(np.full(5, step, dtype=np.float32))
         assert action.shape == (2,)
-        assert policy.latency.calls == 1 + step // 8
+        assert len(policy.latency.seconds) == 1 + step // 8
     first = Policy.load(scored[0], device="cpu").act(np.zeros(5))
     policy.reset()
     assert np.array_equal(policy.act(np.zeros(5)), first)

@@ -13,8 +13,7 @@ from policy_accel import Policy
 from policy_accel.data import Episodes
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.evaluate import Recorded
-from policy_accel.policy.run import build_evaluator
+from policy_accel.policy.evaluate import PolicyEvaluator, Recorded
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.randomness import named_generator
@@ -200,7 +199,7 @@ def test_what_an_environment_cannot_show_is_named(build: Build, tmp_path: Path) 
         ("task.environment_options={observation: state}", "no picture 'img'"),
     ):
         with pytest.raises(UserError, match=said):
-            build_evaluator(build(override, "evaluation.episodes=1"), task.policy, tmp_path, Recorded())
+            PolicyEvaluator(build(override, "evaluation.episodes=1"), task.policy, tmp_path, Recorded())
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from policy_accel.envs.maze_expert import generate as generate_maze
 from policy_accel.envs.robosuite_demonstrations import generate as generate_robosuite
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.evaluate import Recorded, environment_spec
-from policy_accel.policy.run import build_evaluator
+from policy_accel.policy.evaluate import PolicyEvaluator, Recorded, environment_spec
 from policy_accel.policy.track import ROBOT
 
 Configure = Callable[..., RobotConfig]
@@ -72,7 +71,7 @@ def test_lift_is_trained_and_scored_in_the_environment_of_its_file(
     assert (run.policy.input_dim, run.policy.executed_dim) == (19, executed)
     assert environment_spec(config.task, 2, None, Recorded(run.env_args)).kwargs["env_args"] == run.env_args
     with pytest.raises(UserError, match="does not say in which environment it was recorded"):
-        build_evaluator(config, run.policy, Path(config.run_dir), Recorded())
+        PolicyEvaluator(config, run.policy, Path(config.run_dir), Recorded())
 
 
 def test_absolute_actions_are_learnt_with_six_numbers_of_rotation(configure: Configure, lift: Episodes) -> None:

@@ -1,0 +1,259 @@
+"""The arguments of every command. It imports nothing heavy, so that `policy-accel --help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from policy_accel.written_formats import WRITTEN_FORMATS
+
+COUNT = 64
+EDIT_STRENGTH = 0.5
+MAZES = ("umaze", "medium", "large")
+EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "pusht": ("pusht_demonstrations", {}),
+    "lift": ("robosuite_demonstrations", {"task": "lift"}),
+    "can": ("robosuite_demonstrations", {"task": "can"}),
+    "square": ("robosuite_demonstrations", {"task": "square"}),
+    **{f"pointmaze_{maze}": ("maze_expert", {"maze": maze}) for maze in MAZES},
+    "fetch_push": ("fetch_expert", {"task": "push"}),
+    "fetch_pick_and_place": ("fetch_expert", {"task": "pick_and_place"}),
+}
+"""Task -> module of `policy_accel.envs` whose `generate` plays its expert, and what to tell it."""
+WITH_CAMERAS = ("lift", "can", "square")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of every command; `run` is its function, as module:name below `policy_accel.commands`."""
+    parser = argparse.ArgumentParser(
+        prog="policy-accel",
+        description="Train diffusion policies on demonstrations and score them in simulation; train image diffusion "
+        "models and measure what they make.",
+    )
+    parser.add_argument("--version", action="version", version=f"policy-accel {version('policy-accel')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="train and score a model on the data that ship")
+    demo.add_argument(
+        "overrides", nargs="*", metavar="[pusht|images] KEY=VALUE", help="which (default: pusht); settings as for train"
+    )
+    _add_config_dir(demo)
+    demo.set_defaults(run="train:run_demo")
+
+    train = commands.add_parser(
+        "train",
+        help="train a policy or an image model and score it; start the same command again to continue",
+        description="Train a policy on demonstrations and score it in rollouts, or train an image model and measure "
+        "the images it makes. A run that was stopped continues when the same command is started again.",
+        epilog="examples:\n"
+        "  policy-accel train task=pusht_state training.steps=4000\n"
+        "  policy-accel train recipe=diffusion_policy task.data=PATH\n"
+        "  policy-accel train model=transformer --print-config\n"
+        "  policy-accel train task=cifar10 recipe=ddpm_cifar10 task.data=PATH\n"
+        "  policy-accel train task=mnist method=immiscible_knn\n"
+        "  policy-accel train task=./mine.yaml plugins=[my_module]\n"
+        "`policy-accel list tasks` names the tasks; so it does recipes, methods and models.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="configuration, for example training.steps=2000"
+    )
+    _add_config_dir(train)
+    train.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
+    train.set_defaults(run="train:run_train")
+
+    add_evaluate_arguments(commands.add_parser("evaluate", help="score a trained policy or image model"))
+    sample = commands.add_parser("sample", help="generate, edit or in-paint images with a trained image model")
+    add_sample_arguments(sample)
+    _add_plugins(sample)
+    sample.set_defaults(run="sample:run_sample")
+
+    diagnose = commands.add_parser(
+        "diagnose",
+        help="measure on your demonstrations what each method would change, before any training",
+        description="Measure on demonstrations, before any training, what each method would change: does a choice of "
+        "noise tell the observation, which noise levels are trained on, where the loss is noisy. Prints a table with a "
+        "recommendation and writes diagnosis.json and diagnosis.png.",
+        epilog="examples:\n"
+        "  policy-accel diagnose data/pusht.zip\n"
+        "  policy-accel diagnose PATH task=custom 'task.observation=[state]' task.action=action",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    diagnose.add_argument("dataset", metavar="DATASET", help="demonstrations in any known format")
+    diagnose.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
+    _add_config_dir(diagnose)
+    diagnose.add_argument("--output", type=Path, metavar="DIR", help="folder (default: diagnosis/NAME of the data)")
+    diagnose.add_argument("--rows", type=int, help="windows to look at (default: 4096)")
+    diagnose.set_defaults(run="diagnose:run_diagnose")
+
+    lists = commands.add_parser("list", help="name the tasks, recipes, methods or models")
+    lists.add_argument("kind", metavar="KIND", help="tasks, recipes, methods, models, or a group as acceleration/noise")
+    _add_config_dir(lists)
+    _add_plugins(lists)
+    lists.set_defaults(run="list:run_list")
+
+    data = commands.add_parser("data", help="inspect, fetch, convert or generate demonstrations and image sets")
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+    inspect = actions.add_parser("inspect", help="say what demonstrations or an image set hold, and what is wrong")
+    inspect.add_argument("path", help="demonstrations of any known format or an image set; shipped:NAME ships")
+    inspect.add_argument("--resolution", type=int, help="of an image set: crop and resize as task.resolution does")
+    inspect.set_defaults(run="data:run_inspect")
+    fetch = actions.add_parser("fetch", help="download a public set; continues a download that was cut off")
+    fetch.add_argument("name", help="name of the set, for example pusht, cifar10 or mnist")
+    fetch.add_argument("--to", type=Path, default=Path("data"), metavar="DIR", help="folder (default: data)")
+    fetch.set_defaults(run="data:run_fetch")
+    convert = actions.add_parser("convert", help="write demonstrations in another format")
+    add_convert_arguments(convert)
+    convert.set_defaults(run="convert:run_convert")
+    generate = actions.add_parser("generate", help="record demonstrations of a scripted expert, or draw shapes")
+    add_generate_arguments(generate)
+    return parser
+
+
+def _add_config_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config-dir", type=Path, metavar="DIR", help="folder of your own task/, recipe/, method/ and model/*.yaml"
+    )
+
+
+def _add_plugins(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plugins",
+        type=lambda names: names.split(","),
+        default=[],
+        metavar="MODULES",
+        help="modules of yours to import first, as plugins=[...] of train; a run's own are not imported unasked",
+    )
+
+
+def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
+    """Arguments of `policy-accel evaluate`; those of one kind of run are refused for the other."""
+    evaluate.add_argument(
+        "run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="run_dir of a training run; several make a table"
+    )
+    _add_plugins(evaluate)
+    evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
+    evaluate.add_argument("--seed", type=int, help="seed of the first episode, or of the images")
+    evaluate.add_argument("--sampler", help="sampler, as sampling.sampler of train")
+    evaluate.add_argument("--sampling-steps", type=int, help="steps of the sampler for a chunk or an image")
+    evaluate.add_argument("--spacing", help="leading, trailing or linspace")
+    evaluate.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    policies = evaluate.add_argument_group("policies")
+    policies.add_argument("--episodes", type=int, help="number of episodes")
+    policies.add_argument("--noise-seed", type=int, help="seed of the sampler's noise")
+    policies.add_argument("--workers", type=int, help="processes for the environments")
+    policies.add_argument("--videos", type=int, help="number of episodes to film")
+    policies.add_argument("--camera", metavar="NAME", help="camera that films, where the environment has several")
+    policies.add_argument(
+        "--fresh", action="store_true", help="score on seeds that no checkpoint was chosen by, and show the difference"
+    )
+    images = evaluate.add_argument_group("image models")
+    images.add_argument("--samples", type=int, help="number of images")
+    images.add_argument("--batch-size", type=int, help="images generated at a time")
+    images.add_argument("--guidance", type=float, help="classifier-free guidance: 1 for none")
+    images.add_argument(
+        "--average", help="which average of the weights: ema (default), ema_LENGTH, or all to compare and choose"
+    )
+    images.add_argument("--inception", help="local weights of the Inception network, for FID")
+    images.add_argument("--resnet", help="local weights of a CIFAR ResNet, for FD-ResNet")
+    evaluate.set_defaults(run="evaluate:run_evaluate")
+
+
+def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `policy-accel sample`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "examples:\n"
+        "  policy-accel sample RUN --count 100 --labels all --guidance 2\n"
+        "  policy-accel sample RUN --count 50000 --npz --sampler heun --sampling-steps 18\n"
+        "  policy-accel sample RUN --edit sketch.png --strength 0.6 --labels cat --count 8\n"
+        "  policy-accel sample RUN --inpaint photo.png --mask 8,8,24,24 --count 8"
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of a training run of images")
+    parser.add_argument("--count", type=int, help=f"number of images (default: {COUNT}; one of each given picture)")
+    parser.add_argument("--seed", type=int, default=0, help="image i follows from (seed, i) (default: 0)")
+    parser.add_argument("--start", type=int, default=0, metavar="I", help="first i (default: 0)")
+    parser.add_argument("--labels", help="classes, by name or number, taken in turn: 3, 0,1,2 or all (default: all)")
+    parser.add_argument("--guidance", type=float, metavar="W", help="weight of classifier-free guidance")
+    parser.add_argument("--sampler", help="sampler, as sampling.sampler of train")
+    parser.add_argument("--sampling-steps", type=int, metavar="K", help="steps of the sampler")
+    parser.add_argument("--spacing", help="leading, trailing or linspace")
+    parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
+    parser.add_argument("--average", metavar="NAME", help="which average of the weights (default: ema)")
+    parser.add_argument("--batch-size", type=int, help="images at a time; does not change them beyond rounding")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="new folder (default: RUN/generated/NUMBER)")
+    parser.add_argument("--png", action="store_true", help="write each image as a PNG too")
+    parser.add_argument(
+        "--npz",
+        nargs="?",
+        const="plain",
+        choices=["plain", "adm"],
+        help="write samples.npz too: images and labels, or with adm arr_0 and arr_1",
+    )
+    parser.add_argument("--video", action="store_true", help="film how the grid forms from noise")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--edit", type=Path, metavar="PATH", help="a picture, or a folder of some, to start from")
+    given.add_argument("--inpaint", type=Path, metavar="PATH", help="a picture, or a folder of some, to paint into")
+    parser.add_argument(
+        "--strength", type=float, help=f"share of the steps from a picture (default: {EDIT_STRENGTH}; in-painting 1)"
+    )
+    parser.add_argument("--mask", metavar="PNG|BOX", help="what to paint: white in a PNG, or a box x0,y0,x1,y1")
+    parser.add_argument(
+        "--resamplings",
+        type=int,
+        default=1,
+        metavar="R",
+        help="take each step of an in-painting R times, which fits it better to its surroundings (sampler ddpm)",
+    )
+
+
+def add_convert_arguments(convert: argparse.ArgumentParser) -> None:
+    """Arguments of `policy-accel data convert`."""
+    convert.add_argument(
+        "input", metavar="IN", help="demonstrations of any known format; shipped:NAME is a set that ships"
+    )
+    convert.add_argument("output", type=Path, metavar="OUT", help="new file or folder; a zarr ending in .zip is a zip")
+    convert.add_argument("--to", required=True, choices=WRITTEN_FORMATS, help="format to write")
+    convert.add_argument("--keys", metavar="A,B", help="only these keys (default: all)")
+    convert.add_argument("--filter", metavar="NAME", help="only the episodes of this filter, as robomimic's mask/NAME")
+    convert.add_argument(
+        "--absolute-actions",
+        action="store_true",
+        help="add action_abs to robosuite's demonstrations with relative actions",
+    )
+    lerobot = convert.add_argument_group("to lerobot")
+    lerobot.add_argument("--lerobot-version", choices=("v2.1", "v3.0"), help="default: v3.0")
+    lerobot.add_argument("--fps", type=float, help="steps per second (default: as the input says)")
+    lerobot.add_argument(
+        "--video", choices=("lossless", "h264", "png"), help="how cameras are stored (default: lossless)"
+    )
+
+
+def add_generate_arguments(generate: argparse.ArgumentParser) -> None:
+    """Arguments of `policy-accel data generate`."""
+    made = generate.add_subparsers(dest="task", required=True, metavar="TASK")
+    for task in EXPERTS:
+        expert = made.add_parser(task, help=f"demonstrations of {task} by a scripted expert")
+        expert.add_argument("--episodes", type=int, required=True)
+        expert.add_argument("--seed", type=int, default=0, help="draws starts and the expert's variety (default: 0)")
+        expert.add_argument("--output", type=Path, help="where to write (default: TASK_EPISODES_SEED and a suffix)")
+        expert.add_argument(
+            "--to",
+            choices=WRITTEN_FORMATS,
+            default="robomimic" if task in WITH_CAMERAS else "zarr",
+            help="format (default: %(default)s)",
+        )
+        expert.add_argument("--workers", type=int, default=-1, help="processes (default: one for each core)")
+        if task in WITH_CAMERAS:
+            expert.add_argument("--cameras", default="", help="cameras to record, as agentview,robot0_eye_in_hand")
+            expert.add_argument("--image-size", type=int, help="pixels of their frames (default: 84)")
+        expert.set_defaults(run="generate:run_generate")
+    shapes = made.add_parser("shapes", help="procedural images with classes of known density")
+    shapes.add_argument("--images", type=int, required=True, help="to train on; a quarter as many are drawn to test on")
+    shapes.add_argument("--seed", type=int, required=True)
+    shapes.add_argument("--size", type=int, default=24, help="pixels (default: 24)")
+    shapes.add_argument("--output", type=Path, help="NPZ to write (default: shapes_IMAGES_SEED.npz)")
+    shapes.set_defaults(run="generate:run_generate_shapes")
