@@ -16,7 +16,7 @@ from policy_accel.diffusion.samplers import unchanged
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.models import ModelConfig, build_denoiser
 from policy_accel.models.denoiser import Denoiser
-from policy_accel.models.encoders import EncoderConfig, ObservationEncoder, build_encoder
+from policy_accel.models.encoders import EncoderConfig, ObservationEncoder
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.actions import decode_actions, executed_dim
 from policy_accel.policy.observations import Observations
@@ -103,7 +103,7 @@ class DiffusionPolicy(Denoiser):
         self.encoder: ObservationEncoder | None = None
         features = self.input_dim
         if self.images:
-            self.encoder = build_encoder(encoder or EncoderConfig(), images=self.images, state_dim=observation_dim)
+            self.encoder = ObservationEncoder(encoder or EncoderConfig(), images=self.images, state_dim=observation_dim)
             features = self.encoder.output_dim
         self.denoiser = build_denoiser(
             model,

@@ -7,7 +7,7 @@ import torch
 
 import policy_accel.envs  # noqa: F401  registers the environment
 from policy_accel.data.readers import open_episodes
-from policy_accel.models.encoders import EncoderConfig, ResNetConfig, build_encoder
+from policy_accel.models.encoders import EncoderConfig, ObservationEncoder, ResNetConfig
 from policy_accel.policy.demonstrations import observation_layout
 from policy_accel.policy.track import ROBOT
 
@@ -34,5 +34,5 @@ def test_the_environment_observes_what_the_recorded_set_holds(config, env):
     assert given["img"].dtype == torch.uint8
     np.testing.assert_array_equal(given["img"][0, 0].numpy(), recorded["img"][0])
     np.testing.assert_array_equal(given["state"][0, 0].numpy(), recorded["state"][0, :2])
-    encoder = build_encoder(EncoderConfig(resnet=ResNetConfig(width=16)), images={"img": shape}, state_dim=2)
+    encoder = ObservationEncoder(EncoderConfig(resnet=ResNetConfig(width=16)), images={"img": shape}, state_dim=2)
     assert encoder(given).shape == (1, 1, 66)

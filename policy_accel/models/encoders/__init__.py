@@ -1,7 +1,7 @@
 """Observation encoders: camera frames and proprioception to one vector per observation."""
 
 from policy_accel.models.encoders.config import EncoderConfig, ResNetConfig, ViTConfig
-from policy_accel.models.encoders.observation import ObservationEncoder, build_encoder
+from policy_accel.models.encoders.observation import ObservationEncoder
 from policy_accel.models.encoders.resnet import ResNet18, ResNetEncoder
 from policy_accel.models.encoders.spatial_softmax import SpatialSoftmax
 from policy_accel.models.encoders.vit import ViTEncoder
@@ -15,5 +15,4 @@ __all__ = [
     "SpatialSoftmax",
     "ViTConfig",
     "ViTEncoder",
-    "build_encoder",
 ]

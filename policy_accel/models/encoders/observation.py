@@ -75,13 +75,6 @@ class ObservationEncoder(nn.Module):
         return torch.cat([*parts, state.float()], dim=-1)
 
 
-def build_encoder(
-    config: EncoderConfig, *, images: Mapping[str, tuple[int, int, int]], state_dim: int
-) -> ObservationEncoder:
-    """The encoder that `config` describes, see `ObservationEncoder`."""
-    return ObservationEncoder(config, images=images, state_dim=state_dim)
-
-
 def _seen_size(crop: int | None, camera: str, shape: tuple[int, int, int]) -> tuple[int, int]:
     """Height and width that the network sees of the frames `shape` of one camera."""
     height, width, _ = shape

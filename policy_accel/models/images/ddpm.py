@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.embedding import SinusoidalEmbedding
 from policy_accel.models.images.layers import (
+    EPS,
     ImageUnetConfig,
+    ResidualBlock,
     add_condition,
     condition_layer,
     initialise_uniform,
@@ -20,8 +22,6 @@ from policy_accel.models.images.layers import (
     upsample,
 )
 from policy_accel.models.layers import GroupNorm, SelfAttention
-
-EPS = 1e-6
 
 
 @dataclass
@@ -32,30 +32,6 @@ class DdpmConfig(ImageUnetConfig):
     """
 
     name: str = "ddpm"
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions with the time embedding added between them, a residual path, and attention if `heads` is not 0:
-    [B, C_in, H, W], [B, E] -> [B, C_out, H, W]."""
-
-    def __init__(self, in_channels: int, out_channels: int, width: int, *, groups: int, dropout: float, heads: int):
-        super().__init__()
-        self.norm_in = GroupNorm(groups, in_channels, eps=EPS)
-        self.conv_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.embedding = nn.Linear(width, out_channels)
-        self.norm_out = GroupNorm(groups, out_channels, eps=EPS)
-        self.dropout = nn.Dropout(dropout)
-        self.conv_out = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.residual = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
-        self.attention = SelfAttention(out_channels, heads=heads, groups=groups, eps=EPS) if heads else None
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Transform x [B, C_in, H, W]; embedding [B, E] has passed its non-linearity."""
-        hidden = self.conv_in(F.silu(self.norm_in(x)))
-        hidden = hidden + self.embedding(embedding)[:, :, None, None]
-        hidden = self.conv_out(self.dropout(F.silu(self.norm_out(hidden))))
-        x = self.residual(x) + hidden
-        return x if self.attention is None else x + self.attention(x)
 
 
 class Downsample(nn.Conv2d):

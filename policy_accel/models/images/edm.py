@@ -15,7 +15,9 @@ from policy_accel.models.config import check_positive
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.embedding import SinusoidalEmbedding
 from policy_accel.models.images.layers import (
+    EPS,
     ImageUnetConfig,
+    ResidualBlock,
     add_condition,
     condition_layer,
     initialise_uniform,
@@ -24,7 +26,6 @@ from policy_accel.models.images.layers import (
 from policy_accel.models.images.resampling import Resample, check_filter
 from policy_accel.models.layers import GroupNorm, SelfAttention
 
-EPS = 1e-6
 SILENT = 1e-5
 """Factor on the first weights of the layers that end a residual branch, and of the output."""
 ATTENTION = math.sqrt(0.2)
@@ -74,49 +75,6 @@ class FourierEmbedding(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-class ResidualBlock(nn.Module):
-    """Two convolutions with the time embedding added between them, a residual path, and attention if `heads` is not 0:
-    [B, C_in, H, W], [B, E] -> [B, C_out, H', W'].
-
-    Both the residual sum and the sum with attention are divided by the square root of 2, which keeps their variance.
-    With `resample` the first convolution and the residual path work at the new size.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        width: int,
-        *,
-        dropout: float,
-        heads: int = 0,
-        resample: Resample | None = None,
-    ) -> None:
-        super().__init__()
-        self.resample = resample
-        self.norm_in = GroupNorm(norm_groups(in_channels), in_channels, eps=EPS)
-        self.conv_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.embedding = nn.Linear(width, out_channels)
-        self.norm_out = GroupNorm(norm_groups(out_channels), out_channels, eps=EPS)
-        self.dropout = nn.Dropout(dropout)
-        self.conv_out = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        projected = resample is not None or in_channels != out_channels
-        self.residual = nn.Conv2d(in_channels, out_channels, 1) if projected else nn.Identity()
-        self.attention = (
-            SelfAttention(out_channels, heads=heads, groups=norm_groups(out_channels), eps=EPS) if heads else None
-        )
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Transform x [B, C_in, H, W]; embedding [B, E] has passed its non-linearity."""
-        hidden = F.silu(self.norm_in(x))
-        if self.resample is not None:
-            hidden, x = self.resample(hidden), self.resample(x)
-        hidden = self.conv_in(hidden) + self.embedding(embedding)[:, :, None, None]
-        hidden = self.conv_out(self.dropout(F.silu(self.norm_out(hidden))))
-        x = (hidden + self.residual(x)) * math.sqrt(0.5)
-        return x if self.attention is None else (x + self.attention(x)) * math.sqrt(0.5)
-
-
 class Pyramid(nn.Module):
     """Brings the image of the level above to the encoder, downsampled: [B, C_in, H, W] -> [B, C, H / 2, W / 2].
 
@@ -164,7 +122,13 @@ class EdmUnet(Denoiser):
         ) -> ResidualBlock:
             heads = config.heads if attention else 0
             return ResidualBlock(
-                in_channels, out_channels, width, dropout=config.dropout, heads=heads, resample=resample
+                in_channels,
+                out_channels,
+                width,
+                dropout=config.dropout,
+                heads=heads,
+                resample=resample,
+                gain=math.sqrt(0.5),
             )
 
         self.input = nn.Conv2d(channels, config.channels, 3, padding=1)

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig, check_positive, check_probability
+from policy_accel.models.layers import GroupNorm, SelfAttention
+
+EPS = 1e-6
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -62,6 +65,54 @@ def initialise_zero(*modules: nn.Linear | nn.Conv2d) -> None:
 def norm_groups(channels: int) -> int:
     """Groups of a normalisation over `channels`: 32, or fewer so that a group has at least four channels."""
     return min(32, channels // 4)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with the time embedding added between them, a residual path, and attention if `heads` is not 0:
+    [B, C_in, H, W], [B, E] -> [B, C_out, H', W'].
+
+    groups: of every normalisation; None for `norm_groups` of its channels. resample: halves or doubles the image; the
+    first convolution and the residual path work at the new size. gain: factor on the residual sum and on the sum with
+    attention; the root of 1/2 keeps their variance.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        width: int,
+        *,
+        dropout: float,
+        heads: int = 0,
+        groups: int | None = None,
+        resample: nn.Module | None = None,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.resample, self.gain = resample, gain
+        groups_in, groups_out = (groups or norm_groups(channels) for channels in (in_channels, out_channels))
+        self.norm_in = GroupNorm(groups_in, in_channels, eps=EPS)
+        self.conv_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.embedding = nn.Linear(width, out_channels)
+        self.norm_out = GroupNorm(groups_out, out_channels, eps=EPS)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        projected = resample is not None or in_channels != out_channels
+        self.residual = nn.Conv2d(in_channels, out_channels, 1) if projected else nn.Identity()
+        self.attention = SelfAttention(out_channels, heads=heads, groups=groups_out, eps=EPS) if heads else None
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Transform x [B, C_in, H, W]; embedding [B, E] has passed its non-linearity."""
+        hidden = F.silu(self.norm_in(x))
+        if self.resample is not None:
+            hidden, x = self.resample(hidden), self.resample(x)
+        hidden = self.conv_in(hidden) + self.embedding(embedding)[:, :, None, None]
+        hidden = self.conv_out(self.dropout(F.silu(self.norm_out(hidden))))
+        x = self._sum(hidden, self.residual(x))
+        return x if self.attention is None else self._sum(x, self.attention(x))
+
+    def _sum(self, a: Tensor, b: Tensor) -> Tensor:
+        return a + b if self.gain == 1.0 else (a + b) * self.gain
 
 
 def level_resolutions(resolution: int, multipliers: Sequence[int]) -> list[int]:

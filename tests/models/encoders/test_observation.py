@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.errors import UserError
-from policy_accel.models.encoders import EncoderConfig, ObservationEncoder, ResNetConfig, ViTConfig, build_encoder
+from policy_accel.models.encoders import EncoderConfig, ObservationEncoder, ResNetConfig, ViTConfig
 
 SMALL = {
     "resnet18": EncoderConfig(resnet=ResNetConfig(width=16, keypoints=8), feature_dim=10),
@@ -15,7 +15,7 @@ SMALL = {
 
 def build(config: EncoderConfig, images: dict[str, tuple[int, int, int]] | None = None, state_dim: int = 3):
     torch.manual_seed(0)
-    return build_encoder(config, images=images or {"top": (96, 96, 3), "wrist": (96, 96, 3)}, state_dim=state_dim)
+    return ObservationEncoder(config, images=images or {"top": (96, 96, 3), "wrist": (96, 96, 3)}, state_dim=state_dim)
 
 
 def observation(side: int = 96, batch: int = 3, steps: int = 2, state_dim: int = 3) -> dict[str, Tensor]:
@@ -30,7 +30,7 @@ def observation(side: int = 96, batch: int = 3, steps: int = 2, state_dim: int =
 
 def test_parameter_count_of_the_reference():
     with torch.device("meta"):
-        encoder = build_encoder(EncoderConfig(), images={"image": (96, 96, 3)}, state_dim=2)
+        encoder = ObservationEncoder(EncoderConfig(), images={"image": (96, 96, 3)}, state_dim=2)
     assert sum(p.numel() for p in encoder.parameters()) == 11_197_088
     assert encoder.output_dim == 66
 
@@ -157,6 +157,6 @@ def test_unfit_settings_are_one_sentence(changes, message):
 
 def test_a_camera_needs_to_be_there_and_not_be_called_state():
     with pytest.raises(UserError, match=r"name task\.images"):
-        build_encoder(EncoderConfig(), images={}, state_dim=2)
+        ObservationEncoder(EncoderConfig(), images={}, state_dim=2)
     with pytest.raises(UserError, match="rename that camera"):
         build(EncoderConfig(), {"state": (96, 96, 3)})
