@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from typing import Any
 
 from policy_accel.data.images import image_path
@@ -38,18 +39,10 @@ def run_convert(options: argparse.Namespace) -> int:
         keys = keys if keys is None or KEY in keys else [*keys, KEY]
     with opened as reader:
         steps, episodes, kind = int(reader.episode_ends[-1]), len(reader.episode_ends), reader.format
-        progress = Progress("convert", steps)
-        try:
+        with closing(Progress("convert", steps)) as progress:
             write_episodes(
-                options.output,
-                reader,
-                options.to,
-                keys=keys,
-                progress=lambda done, _: progress.to(done),
-                **chosen,
+                options.output, reader, options.to, keys=keys, progress=lambda done, _: progress.to(done), **chosen
             )
-        finally:
-            progress.close()
     print(f"{episodes} episodes, {steps} steps, from {kind} to {options.to}: {options.output}")
     print(f"To look at them: policy-accel data inspect {options.output}", file=sys.stderr)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -27,16 +28,13 @@ def run_generate(options: argparse.Namespace) -> int:
     path = options.output or Path(f"{options.task}_{options.episodes}_{options.seed}{SUFFIXES[options.to]}")
     _refuse_existing(path)
     generate = _expert(options)
-    progress = Progress("generate", max(1, options.episodes), unit="episode")
-    try:
+    with closing(Progress("generate", max(1, options.episodes), unit="episode")) as progress:
         episodes = generate(
             options.episodes,
             options.seed,
             workers=available_cores() if options.workers < 0 else options.workers,
             progress=lambda done, _: progress.to(done),
         )
-    finally:
-        progress.close()
     write_episodes(path, MemoryReader(episodes), options.to)
     print(f"{len(episodes)} episodes, {episodes.steps} steps: {path}")
     training_task = TRAINING_TASKS.get(options.task, options.task)

@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from policy_accel.images.run import LoadedImageRun, check_guidance
 from policy_accel.images.track import IMAGES
 from policy_accel.plugins import import_plugins
 from policy_accel.progress import Progress
+from policy_accel.track import replaced
 from policy_accel.training.devices import choose_device, use_device
 
 GRID_IMAGES = 100
@@ -37,8 +39,9 @@ def run_sample(options: argparse.Namespace) -> int:
 
     Ctrl-C keeps the images that are complete. Returns 0, or 130 after Ctrl-C.
     """
-
     _check_options(options)
+    if options.strength is None:
+        options.strength = EDIT_STRENGTH if options.edit else 1.0
     import_plugins(options.plugins)
     device = choose_device(options.device, "--device")
     loaded = IMAGES.load(options.run_dir, options.checkpoint, device, options.average)
@@ -76,7 +79,13 @@ def run_sample(options: argparse.Namespace) -> int:
             "columns": len(turns) if 1 < len(turns) <= 20 else None,
             "scale": shown_scale(loaded.shape[2]),
         }
-        _write(options, folder, images, labels, sources, layout)
+        write_png(folder / "grid.png", grid(images[:GRID_IMAGES], **layout))
+        if sources is not None:
+            write_png(folder / "given.png", grid(sources[: min(GRID_IMAGES, len(images))], **layout))
+        if options.png:
+            write_folder(folder / "images", images, first=options.start)
+        if options.npz:
+            write_image_npz(folder / "samples.npz", images, labels, adm_names=options.npz == "adm")
         if options.video and not stopped:
             filmed = indices[:GRID_IMAGES]
             shown = None if labels is None else labels[: len(filmed)]
@@ -116,26 +125,20 @@ def _check_options(options: argparse.Namespace) -> None:
         raise UserError(f"{options.output}: exists already and is not overwritten; choose another --output.")
 
 
-def _strength(options: argparse.Namespace) -> float:
-    if options.strength is not None:
-        return float(options.strength)
-    return EDIT_STRENGTH if options.edit else 1.0
-
-
 def _generator(options: argparse.Namespace, loaded: LoadedImageRun, device: Any, precision: str) -> ImageGenerator:
     """The run's model with the run's sampling, changed by the arguments."""
-
-    asked = {
-        "sampler": options.sampler,
-        "steps": options.sampling_steps,
-        "spacing": options.spacing,
-        "guidance": options.guidance,
-    }
-    asked = {name: value for name, value in asked.items() if value is not None}
-    generator = ImageGenerator(
+    sampling = replaced(
+        loaded.config.sampling,
+        sampler=options.sampler,
+        steps=options.sampling_steps,
+        spacing=options.spacing,
+        guidance=options.guidance,
+    )
+    check_guidance(dataclasses.replace(loaded.config, sampling=sampling))
+    return ImageGenerator(
         loaded.model,
         shape=loaded.shape,
-        sampler=dataclasses.replace(loaded.sampler, config=dataclasses.replace(loaded.config.sampling, **asked)),
+        sampler=dataclasses.replace(loaded.sampler, config=sampling),
         seed=options.seed,
         classes=len(loaded.classes),
         condition_dim=loaded.condition_dim,
@@ -143,13 +146,10 @@ def _generator(options: argparse.Namespace, loaded: LoadedImageRun, device: Any,
         device=device,
         precision=precision,
     )
-    check_guidance(dataclasses.replace(loaded.config, sampling=generator.sampler.config))
-    return generator
 
 
 def _given(options: argparse.Namespace, loaded: LoadedImageRun) -> tuple[Tensor | None, Tensor | None]:
     """The pictures uint8 [n, C, H, W] to start from and what to paint anew [H, W], each None without."""
-
     path = options.edit or options.inpaint
     if path is None:
         return None, None
@@ -166,7 +166,6 @@ def _labels(
 
     Image i has class i modulo the number of turns, so that a later start goes on as one run would have.
     """
-
     classes, text = loaded.classes, options.labels
     if not classes:
         if text is not None:
@@ -187,42 +186,20 @@ def _draw(
     mask: Tensor | None,
 ) -> Iterator[Tensor]:
     """x0 [<= batch_size, C, H, W] batch by batch, with progress in evaluations of the network."""
-
     batches = math.ceil(len(indices) / generator.batch_size)
-    asked = {"strength": _strength(options), "resamplings": options.resamplings}
+    asked = {"strength": options.strength, "resamplings": options.resamplings}
     sampler = generator.sampler
     per_step = evaluations_per_step(sampler.config.guidance)
-    progress = Progress("sample", batches * sampler.network_evaluations(**asked), unit="evaluation")
     image = None if sources is None else sources.float() / 127.5 - 1.0
     keep = None if mask is None else ~mask[None, None]
     done = 0
-    try:
+    with closing(Progress("sample", batches * sampler.network_evaluations(**asked), unit="evaluation")) as progress:
         for x0 in generator.batches(
             indices, labels, image=image, keep=keep, watch=lambda *_: progress.advance(per_step), **asked
         ):
             done += len(x0)
             progress.to(progress.done, f"{done} of {len(indices)} images")
             yield x0
-    finally:
-        progress.close()
-
-
-def _write(
-    options: argparse.Namespace,
-    folder: Path,
-    images: Tensor,
-    labels: Tensor | None,
-    sources: Tensor | None,
-    layout: dict[str, Any],
-) -> None:
-
-    write_png(folder / "grid.png", grid(images[:GRID_IMAGES], **layout))
-    if sources is not None:
-        write_png(folder / "given.png", grid(sources[: min(GRID_IMAGES, len(images))], **layout))
-    if options.png:
-        write_folder(folder / "images", images, first=options.start)
-    if options.npz:
-        write_image_npz(folder / "samples.npz", images, labels, adm_names=options.npz == "adm")
 
 
 def _record(
@@ -234,7 +211,6 @@ def _record(
     seconds: float,
 ) -> dict[str, Any]:
     """How the images were made."""
-    given = options.edit or options.inpaint
     return {
         "run": str(options.run_dir),
         "step": loaded.step,
@@ -245,11 +221,11 @@ def _record(
         "labels_in_turn": list(turns),
         "class_names": [loaded.classes[turn] for turn in turns],
         **dataclasses.asdict(generator.sampler.config),
-        "network_evaluations": generator.sampler.network_evaluations(_strength(options), options.resamplings),
+        "network_evaluations": generator.sampler.network_evaluations(options.strength, options.resamplings),
         "edit": None if options.edit is None else str(options.edit),
         "inpaint": None if options.inpaint is None else str(options.inpaint),
         "mask": options.mask,
-        "strength": _strength(options) if given else None,
+        "strength": options.strength if options.edit or options.inpaint else None,
         "resamplings": options.resamplings,
         "device": str(generator.device),
         "precision": generator.precision,

@@ -68,7 +68,7 @@ class VideoWriter:
         import imageio_ffmpeg
 
         frames_in = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self.fps:g}", "-i", "-"]
-        video_out = [
+        output = [
             "-an",
             "-c:v",
             "libx264",
@@ -82,7 +82,7 @@ class VideoWriter:
             "mp4",
         ]
         return subprocess.Popen(
-            [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *frames_in, *video_out, str(self._partial)],
+            [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *frames_in, *output, str(self._partial)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +95,11 @@ class ImageEvaluator:
         """Generate images 0 to count - 1: uint8 [count, C, H, W] on the CPU (latents float32)."""
         if not count:
             return torch.empty(0, *self.split.train.shape)
-        progress = Progress("score", count, unit="image")
         parts = []
-        try:
+        with closing(Progress("score", count, unit="image")) as progress:
             for x0 in self.generator(model).batches(range(count), self.labels(count)):
                 parts.append(self.representation.decode(x0))
                 progress.advance(len(x0))
-        finally:
-            progress.close()
         return torch.cat(parts)
 
     def __call__(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from policy_accel.configuration import SOURCES
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.evaluate import ImageEvaluator
+from policy_accel.images.metrics import table
 from policy_accel.images.representation import Representation
 from policy_accel.images.run import (
     LoadedImageRun,
@@ -21,14 +22,14 @@ from policy_accel.images.run import (
     build_model,
     build_sampler,
     check_config,
+    check_guidance,
     representation_of,
 )
-from policy_accel.images.score import describe_images, score_run
 from policy_accel.images.sets import load_split
 from policy_accel.images.task import ImageTask, condition_size
-from policy_accel.track import Report, Track
+from policy_accel.track import Report, Track, replaced
 from policy_accel.training.checkpoint import load_checkpoint
-from policy_accel.training.devices import choose_device
+from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.post_hoc_ema import synthesize
 from policy_accel.training.run_directory import checkpoint_path
 
@@ -115,15 +116,56 @@ class ImageTrack(Track[ImageConfig]):
     def evaluate(self, run_dir: Path, options: argparse.Namespace, report: Report) -> dict[str, Any]:
         """See `Track.evaluate`; one average of the weights is scored, or all of them, and the best is the result."""
         device = choose_device(options.device, "--device")
-
-        def load(average: str) -> LoadedImageRun:
-            return self.load(run_dir, options.checkpoint, device, average)
-
-        return score_run(self.read(run_dir), run_dir, load, device, options, report)
+        config = self.read(run_dir)
+        _change(config, options)
+        use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
+        names = averages(run_dir, options.checkpoint) if options.average == "all" else [options.average or "ema"]
+        split = load_split(config.task)
+        evaluator = ImageEvaluator(config, split, run_dir, device)
+        results = []
+        for name in names:
+            loaded = self.load(run_dir, options.checkpoint, device, name)
+            if split.train.shape != loaded.shape:
+                raise UserError(
+                    f"{config.task.data} has images of {split.train.shape} (channels, height, width), and "
+                    f"{run_dir} was trained on {loaded.shape}; put the run's data back."
+                )
+            measured = evaluator.measure(loaded.model, report, full=True)
+            if measured is None:
+                raise UserError("--samples 0 leaves nothing to score; give 2 or more.")
+            results.append({"step": loaded.step, "average": name, **measured})
+            report(f"{name}, step {loaded.step}: {self.describe(results[-1])}")
+        best: dict[str, Any] = max(results, key=lambda result: float(result["score"]))
+        if len(results) > 1:
+            best = {**best, "averages": {result["average"]: result["score"] for result in results}}
+            report(
+                f"The best average is {best['average']}: chosen on these very images, so quote it with another --seed."
+            )
+        return best
 
     def describe(self, result: dict[str, Any]) -> str:
-        """See `Track.describe`."""
-        return describe_images(result)
+        """The measures of generated images beside their floors, and how the images were made."""
+        guidance = f", guidance {result['guidance']:g}" if result["guidance"] != 1 else ""
+        return (
+            f"{result['images']} images by {result['sampler']} with {result['network_evaluations']} network "
+            f"evaluations each{guidance}, seed {result['seed']}:\n{table(result['measures'])}"
+        )
+
+
+def _change(config: ImageConfig, options: argparse.Namespace) -> None:
+    evaluation = replaced(
+        config.evaluation, samples=options.samples, seed=options.seed, batch_size=options.batch_size, video=False
+    )
+    evaluation.metrics = replaced(evaluation.metrics, inception=options.inception, resnet=options.resnet)
+    config.evaluation = evaluation
+    config.sampling = replaced(
+        config.sampling,
+        sampler=options.sampler,
+        steps=options.sampling_steps,
+        spacing=options.spacing,
+        guidance=options.guidance,
+    )
+    check_guidance(config)
 
 
 def _length(name: str) -> float | None:

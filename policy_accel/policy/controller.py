@@ -115,13 +115,11 @@ class Policy:
         policy, sampler = self.run.policy, self.run.sampler
         generator = named_generator(self.noise_seed, "rollout", self._seed, self._chunk)
         noise = torch.randn(1, *policy.noise_shape(sampler), generator=generator)
-        warm = self.warm_start is not None and self._plan is not None
+        start, strength = None, 1.0
+        if self.warm_start is not None and self._plan is not None:
+            start, strength = self._shifted(self._plan), self.warm_start
         trajectory = policy.plan(
-            self._observed(),
-            noise.to(self.device),
-            sampler=sampler,
-            start=self._shifted(self._plan) if warm and self._plan is not None else None,
-            strength=self.warm_start if warm and self.warm_start is not None else 1.0,
+            self._observed(), noise.to(self.device), sampler=sampler, start=start, strength=strength
         )
         self._plan = trajectory
         self._chunk += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,7 @@ class PolicyEvaluator:
         began = time.perf_counter()
         config = self.config
         seeds = range(config.start_seed, config.start_seed + config.episodes)
-        progress = Progress("score", config.episodes, unit="episode")
-        try:
+        with closing(Progress("score", config.episodes, unit="episode")) as progress:
             results = self.pool.run(
                 self._act(policy),
                 seeds,
@@ -133,8 +133,6 @@ class PolicyEvaluator:
                 videos=config.videos,
                 progress=lambda done, _: progress.to(done),
             )
-        finally:
-            progress.close()
         for failed in (result for result in results if result.error):
             report(f"The episode of seed {failed.seed} failed twice and counts as score 0: {failed.error}")
         return {

@@ -13,7 +13,7 @@ from policy_accel.diffusion import Sampler
 from policy_accel.diffusion.batch import Condition
 from policy_accel.diffusion.processes import Level
 from policy_accel.diffusion.samplers import unchanged
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import UserError, one_of
 from policy_accel.models import ModelConfig, build_denoiser
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.encoders import EncoderConfig, ObservationEncoder
@@ -50,11 +50,7 @@ class PolicyConfig:
                 f"policy.n_action_steps={self.n_action_steps} is more than horizon - n_obs_steps + 1 = "
                 f"{self.horizon} - {self.n_obs_steps} + 1 = {longest}; execute {longest} or lengthen policy.horizon."
             )
-        if self.conditioning not in CONDITIONINGS:
-            raise UserError(
-                f"policy.conditioning '{self.conditioning}' is unknown; "
-                f"{did_you_mean(self.conditioning, CONDITIONINGS)}"
-            )
+        one_of("policy.conditioning", self.conditioning, CONDITIONINGS)
 
 
 class DiffusionPolicy(Denoiser):

@@ -23,7 +23,6 @@ from policy_accel.images.metrics.neighbours import manifold_measures
 from policy_accel.images.metrics.reference import Statistics, cached_arrays, cached_statistics, statistics_of
 from policy_accel.images.metrics.resnet import resnet_features
 from policy_accel.images.metrics.sliced import sliced_wasserstein
-from policy_accel.progress import Progress
 
 METRICS: dict[str, tuple[Callable[[Tensor, Tensor], float], str]] = {}
 """Measures that others registered, by name: a function of images and as many training images, and which is better."""
@@ -118,12 +117,10 @@ class Quality:
             first, best = extractor is self.extractors[0], extractor is self.extractors[-1]
             keep = max(config.neighbour_samples, config.sliced_samples if first else 0)
             reference = self._reference_statistics(extractor, keep)
-            progress = Progress(f"{extractor.name} of {what}", len(images), unit="image") if full else None
+            shown = f"{extractor.name} of {what}" if full else None
             found = statistics_of(
-                images, extractor, keep=keep, batch_size=config.batch_size, device=self.device, progress=progress
+                images, extractor, keep=keep, batch_size=config.batch_size, device=self.device, shown=shown
             )
-            if progress is not None:
-                progress.close()
             if not bool(torch.isfinite(found.moments.covariance).all()):
                 raise UserError(
                     "the samples hold NaN or infinite values, so the model has diverged; use an earlier checkpoint."

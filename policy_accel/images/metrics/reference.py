@@ -43,7 +43,7 @@ def statistics_of(
     keep: int,
     batch_size: int,
     device: torch.device | str,
-    progress: Progress | None = None,
+    shown: str | None = None,
 ) -> Statistics:
     """Statistics of the images [N, C, H, W], N at least 2.
 
@@ -53,10 +53,11 @@ def statistics_of(
         keep: number of feature vectors to keep.
         batch_size: images at once.
         device: where to compute; the result stays there.
-        progress: counts the images.
+        shown: what the progress of it is called; None to show none.
     """
     kept = chosen_indices(len(images), keep, "features")
     accumulator, features = MomentsAccumulator(), []
+    progress = None if shown is None else Progress(shown, len(images), unit="image")
     for start in range(0, len(images), batch_size):
         end = min(start + batch_size, len(images))
         batch = extractor(image_batch(images, slice(start, end), device))
@@ -66,6 +67,8 @@ def statistics_of(
             features.append(batch[torch.from_numpy(kept[first:last] - start).to(batch.device)])
         if progress is not None:
             progress.advance(end - start)
+    if progress is not None:
+        progress.close()
     return Statistics(accumulator.moments(), torch.cat(features))
 
 
@@ -89,9 +92,8 @@ def cached_statistics(
     count = len(images)
 
     def compute() -> dict[str, np.ndarray]:
-        progress = Progress(f"{extractor.name} of the reference images", count, unit="image")
-        found = statistics_of(images, extractor, keep=keep, batch_size=batch_size, device=device, progress=progress)
-        progress.close()
+        shown = f"{extractor.name} of the reference images"
+        found = statistics_of(images, extractor, keep=keep, batch_size=batch_size, device=device, shown=shown)
         moments = {"mean": found.moments.mean, "covariance": found.moments.covariance, "features": found.features}
         return {name: tensor.cpu().numpy() for name, tensor in moments.items()}
 
