@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,46 +58,32 @@ def score_run(loaded: LoadedRun, run_dir: Path, options: argparse.Namespace, rep
         result = {"task": config.task.name, "step": loaded.step, **evaluator(loaded.policy, report)}
         report(describe_score(result))
         if choice is not None:
-
-            def score(seeds: range) -> dict[str, Any]:
+            seeds, why = choice
+            start, episodes = result["start_seed"], result["episodes"]
+            missing = missing_seeds(range(start, start + len(episodes)), seeds)
+            more: dict[str, Any] = {"episodes": [], "seconds": 0.0}
+            if missing:
                 evaluator.config = dataclasses.replace(
-                    evaluator.config, start_seed=seeds.start, episodes=len(seeds), videos=0
+                    evaluator.config, start_seed=missing.start, episodes=len(missing), videos=0
                 )
-                return evaluator(loaded.policy, report)
-
-            result["selection_bias"] = _compare(result, choice, score)
+                more = evaluator(loaded.policy, report)
+            result["selection_bias"] = {
+                **selection_bias([*episodes, *more["episodes"]], seeds, confidence=result["confidence"]),
+                **why,
+                "more_episodes": more["episodes"],
+                "seconds": more["seconds"],
+            }
             report(describe_selection(result["selection_bias"]))
     finally:
         evaluator.close()
     return result
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """How the checkpoint came to be chosen.
-
-    seeds: on which checkpoints were compared during training. candidates: checkpoints that were scored on them.
-    by_score: whether this one was chosen for its score. recorded_score: its score during training, if it had one.
-    """
-
-    seeds: range
-    candidates: int
-    by_score: bool
-    recorded_score: float | None
-
-
 def _choice(
     run_dir: Path, step: int, options: argparse.Namespace, trained: EvaluationConfig, report: Report
-) -> _Choice | None:
-    """What the score is to be compared with, or None where nothing was chosen by score and --fresh was not given.
-
-    Args:
-        run_dir: the run.
-        step: of the checkpoint.
-        options: of the command.
-        trained: the run's own evaluation settings: the seeds of every score during training.
-        report: takes a line for the user.
-    """
+) -> tuple[range, dict[str, Any]] | None:
+    """The seeds on which checkpoints were compared during training (those of the settings `trained`), and how that of
+    `step` came to be chosen; None where nothing was chosen by score and --fresh was not given."""
     folder = run_dir / "checkpoints"
     best = best_checkpoint(folder)
     candidates = len({row["step"] for row in read_metrics(run_dir / "metrics.jsonl") if "score" in row})
@@ -116,22 +100,7 @@ def _choice(
         )
     recorded = evaluation_of(folder / f"{step:08d}") or {}
     seeds = range(trained.start_seed, trained.start_seed + trained.episodes)
-    return _Choice(seeds, candidates, by_score, recorded.get("score"))
-
-
-def _compare(result: dict[str, Any], choice: _Choice, score: Callable[[range], dict[str, Any]]) -> dict[str, Any]:
-    """Score the seeds that `result` lacks, and compare those that chose the checkpoint with fresh ones."""
-    start = result["start_seed"]
-    missing = missing_seeds(range(start, start + len(result["episodes"])), choice.seeds)
-    more: dict[str, Any] = score(missing) if missing else {"episodes": [], "seconds": 0.0}
-    return {
-        **selection_bias([*result["episodes"], *more["episodes"]], choice.seeds, confidence=result["confidence"]),
-        "candidates": choice.candidates,
-        "chosen_by_score": choice.by_score,
-        "recorded_score": choice.recorded_score,
-        "more_episodes": more["episodes"],
-        "seconds": more["seconds"],
-    }
+    return seeds, {"candidates": candidates, "chosen_by_score": by_score, "recorded_score": recorded.get("score")}
 
 
 def describe_score(result: dict[str, Any]) -> str:
