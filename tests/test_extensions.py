@@ -301,7 +301,7 @@ def test_a_measure_of_images_of_ones_own_has_its_floor(folder: Path, tmp_path: P
         device="cpu",
         cache_dir=tmp_path / "cache",
     )
-    brighter = torch.from_numpy(images[:20] + 50)
+    brighter = images[:20] + 50
     measured = quality.measure(brighter, full=True)["brightness"]
     assert measured["value"] == pytest.approx(50, abs=5)
     assert measured["floor"] < 5

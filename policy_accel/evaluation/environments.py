@@ -29,7 +29,7 @@ class EnvironmentSpec:
         plugins: modules that may register the id where `module` does not.
 
     Raises:
-        UserError: a number below 1, or a module name that is not a dotted name.
+        UserError: no step, or a module name that is not a dotted name.
     """
 
     id: str
@@ -41,9 +41,8 @@ class EnvironmentSpec:
     plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "n_obs_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.max_steps < 1:
+            raise UserError(f"task.max_steps={self.max_steps} must be at least 1.")
         if not all(part.isidentifier() for part in self.module.split(".")):
             raise UserError(f"module = '{self.module}': give a dotted module name such as 'policy_accel.envs'")
 

@@ -76,21 +76,20 @@ Request = Reset | Advance
 
 @dataclass(frozen=True)
 class Reply:
-    """What became of a slot: exactly one of the fields after `slot` is set.
+    """What became of a slot. Without any of the fields after `slot` the episode shared a worker process with one that
+    failed, and must be run again.
 
     Attributes:
         slot: the slot.
         observation: the episode goes on; its last observations [n_obs_steps, *O].
         result: the episode is over.
         error: the episode failed, for this reason.
-        lost: the episode shared a worker process with one that failed and must be run again.
     """
 
     slot: int
     observation: Observation | None = field(default=None, repr=False)
     result: EpisodeResult | None = None
     error: str | None = None
-    lost: bool = False
 
 
 class Host(Protocol):

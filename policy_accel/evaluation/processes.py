@@ -192,4 +192,4 @@ class WorkerGroup:
         self._await_start(self._workers[index])
         hosted = range(index, self._slots, len(self._workers))
         lost = [slot for slot in hosted if slot not in replies or replies[slot].observation is not None]
-        return {slot: Reply(slot, lost=True) for slot in lost} | {culprit: Reply(culprit, error=error)}
+        return {slot: Reply(slot) for slot in lost} | {culprit: Reply(culprit, error=error)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -70,9 +71,11 @@ class RolloutPool:
         if self.workers:
             self._ready_host()
 
-    def close(self) -> None:
-        """End the workers; a later run starts new ones."""
-        self._close(at_once=False)
+    def close(self, *, at_once: bool = False) -> None:
+        """End the workers, `at_once` without waiting for work in progress; a later run starts new ones."""
+        host, self._host = self._host, None
+        if host is not None:
+            host.close(at_once=at_once)
 
     def run(
         self,
@@ -108,7 +111,7 @@ class RolloutPool:
         try:
             return _Run(self._ready_host(), self.spec.id, self.slots, seeds, films, progress).finish(act)
         except BaseException:
-            self._close(at_once=True)
+            self.close(at_once=True)
             raise
         finally:
             for film in films.values():
@@ -122,39 +125,27 @@ class RolloutPool:
                 self._host = WorkerGroup(self.spec, slots=self.slots, workers=self.workers)
         return self._host
 
-    def _close(self, *, at_once: bool) -> None:
-        host, self._host = self._host, None
-        if host is not None:
-            host.close(at_once=at_once)
 
-
+@dataclass
 class _Run:
     """The schedule of one run: which episode (an index into `seeds`) each slot is at, and what is still to do."""
 
-    def __init__(
-        self,
-        host: Host,
-        id: str,
-        slots: int,
-        seeds: Sequence[int],
-        films: dict[int, Path],
-        progress: Callable[[int, int], None] | None,
-    ) -> None:
-        self.host = host
-        self.id = id
-        self.slots = slots
-        self.seeds = [int(seed) for seed in seeds]
-        self.films = films
-        self.progress = progress
-        self.queue = deque(range(len(self.seeds)))
-        self.running: dict[int, int] = {}
-        self.observations: dict[int, Observation] = {}
-        self.chunks: dict[int, int] = {}
-        self.failures: Counter[int] = Counter()
-        self.results: dict[int, EpisodeResult] = {}
-        self.any_began = False
+    host: Host
+    id: str
+    slots: int
+    seeds: Sequence[int]
+    films: dict[int, Path]
+    progress: Callable[[int, int], None] | None
+    queue: deque[int] = field(default_factory=deque)
+    running: dict[int, int] = field(default_factory=dict)
+    observations: dict[int, Observation] = field(default_factory=dict)
+    chunks: dict[int, int] = field(default_factory=dict)
+    failures: Counter[int] = field(default_factory=Counter)
+    results: dict[int, EpisodeResult] = field(default_factory=dict)
+    any_began: bool = False
 
     def finish(self, act: Act) -> list[EpisodeResult]:
+        self.queue.extend(range(len(self.seeds)))
         while len(self.results) < len(self.seeds):
             self.refill()
             if self.running:

@@ -26,8 +26,6 @@ from policy_accel.images.task import condition_size
 from policy_accel.progress import Progress
 from policy_accel.training.randomness import named_generator
 
-FRAMES_PER_SECOND = 8
-
 
 class ImageEvaluator:
     """Generates images with a model and measures them.
@@ -137,11 +135,11 @@ class ImageEvaluator:
             self.draw(model, images[: self.config.grid], picture, film=film)
         if count == 0:
             return None
-        measures = self.quality.measure(images[:count], full=full)
+        measures = self.quality.measure(images[:count].numpy(), full=full)
         # One count for all evaluations of a run: distances shrink with it, and checkpoints are compared by the score.
         few = self.config.curve_samples
         short = full and 2 <= few < count
-        score = score_of(self.quality.measure(images[:few], full=False) if short else measures)
+        score = score_of(self.quality.measure(images[:few].numpy(), full=False) if short else measures)
         if not math.isfinite(score):
             report("The images could not be scored: a measure is not finite.")
         return {
@@ -169,6 +167,5 @@ class ImageEvaluator:
                 indices=range(len(images)),
                 labels=self.labels(len(images)),
                 decode=self.representation.decode,
-                fps=FRAMES_PER_SECOND,
                 scale=scale,
             )

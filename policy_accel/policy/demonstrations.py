@@ -110,7 +110,6 @@ class Demonstrations:
     actions: Tensor
     train: Windows
     validation: Windows | None
-    train_episodes: int
     groups: Tensor | None = None
     images: ImageStore | None = None
     goal_columns: tuple[int, ...] = ()
@@ -173,7 +172,6 @@ def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrati
         actions=encode_actions(actions, config.action_rotation),
         train=windows(split.train),
         validation=windows(split.validation) if (split.validation & long_enough).any() else None,
-        train_episodes=int(split.train.sum()),
         groups=None if config.group is None else _groups(episodes, config.group),
         images=read_pictures(config),
         goal_columns=_goal_columns(episodes, config) if planning else (),

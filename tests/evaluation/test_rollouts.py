@@ -264,8 +264,7 @@ def test_metrics_of_the_last_step(workers, tmp_path):
 @pytest.mark.parametrize(
     ("call", "word"),
     [
-        (lambda: spec(max_steps=0), "max_steps = 0"),
-        (lambda: spec(n_obs_steps=0), "n_obs_steps = 0"),
+        (lambda: spec(max_steps=0), "task.max_steps=0"),
         (lambda: EnvironmentSpec("a", {}, 1, 1, "toys/a.py"), "'toys/a.py'"),
     ],
 )

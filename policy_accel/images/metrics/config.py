@@ -30,8 +30,9 @@ class MetricsConfig:
     batch_size: int = 256
     """Images that go through a feature network at once."""
 
-    def check(self, prefix: str = "evaluation.metrics") -> None:
-        """Raise UserError for a value out of its range; `prefix` is the dotted name of these settings."""
+    def check(self) -> None:
+        """Raise UserError for a value out of its range."""
+        prefix = "evaluation.metrics"
         for name in ("neighbours", "projections", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{prefix}.{name}={getattr(self, name)}: must be at least 1.")

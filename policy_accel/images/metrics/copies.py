@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from policy_accel.images.metrics.features import full_precision
-from policy_accel.images.metrics.image_batches import Images, image_batch
+from policy_accel.images.metrics.image_batches import image_batch
 from policy_accel.images.metrics.neighbours import COLUMNS, ROWS, squared_distances
 
 LARGEST = 32
@@ -16,8 +16,8 @@ LARGEST = 32
 
 
 def nearest_distances(
-    samples: Images,
-    training: Images,
+    samples: np.ndarray,
+    training: np.ndarray,
     *,
     device: torch.device | str,
     own_indices: np.ndarray | None = None,
@@ -34,7 +34,7 @@ def nearest_distances(
     """
     device = torch.device(device)
     with full_precision(device):
-        upright = image_batch(samples, None, device)
+        upright = image_batch(samples, slice(None), device)
         rows = torch.cat([_flat(upright), _flat(upright.flip(3))])
         own = None if own_indices is None else torch.from_numpy(np.concatenate([own_indices] * 2)).to(device)
         smallest = torch.full((len(rows),), torch.inf, device=device)
@@ -64,7 +64,7 @@ def _flat(images: Tensor) -> Tensor:
     return values.flatten(1)
 
 
-def _exact(rows: Tensor, training: Images, nearest: np.ndarray, device: torch.device) -> Tensor:
+def _exact(rows: Tensor, training: np.ndarray, nearest: np.ndarray, device: torch.device) -> Tensor:
     """Distance [n] float64 of each row to the training image found; the search itself rounds, and a copy is 0."""
     found = []
     for first in range(0, len(rows), ROWS):

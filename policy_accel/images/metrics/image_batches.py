@@ -1,4 +1,4 @@
-"""Sets of images, on the host or on a device, read batch by batch."""
+"""Sets of images on the host, read batch by batch."""
 
 from __future__ import annotations
 
@@ -8,19 +8,10 @@ from torch import Tensor
 
 from policy_accel.training.randomness import derive_seed
 
-Images = Tensor | np.ndarray
-"""[N, C, H, W]: uint8 images or floating-point latents; an array may be memory-mapped."""
 
-
-def image_batch(images: Images, indices: np.ndarray | slice | None, device: torch.device | str) -> Tensor:
-    """The images at `indices` [B] int64 (all when None) as a tensor [B, C, H, W] on `device`."""
-    if isinstance(images, Tensor):
-        if indices is None:
-            return images.to(device)
-        where = torch.from_numpy(indices).to(images.device) if isinstance(indices, np.ndarray) else indices
-        return images[where].to(device)
-    chosen = images if indices is None else images[indices]
-    return torch.from_numpy(np.array(chosen)).to(device)  # a copy: torch cannot take what is read-only
+def image_batch(images: np.ndarray, indices: np.ndarray | slice, device: torch.device | str) -> Tensor:
+    """The images at `indices` [B] int64 of a set [N, C, H, W], which may be memory-mapped, as a tensor on `device`."""
+    return torch.from_numpy(np.array(images[indices])).to(device)  # a copy: torch cannot take what is read-only
 
 
 def chosen_indices(count: int, most: int, *names: str | int) -> np.ndarray:
@@ -33,8 +24,3 @@ def chosen_indices(count: int, most: int, *names: str | int) -> np.ndarray:
         return np.arange(count)
     generator = np.random.Generator(np.random.PCG64(derive_seed(0, "chosen images", *names)))
     return np.sort(generator.permutation(count)[:most])
-
-
-def floating(images: Images) -> bool:
-    """Whether these are latents."""
-    return images.dtype != torch.uint8 if isinstance(images, Tensor) else images.dtype != np.uint8

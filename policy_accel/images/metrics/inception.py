@@ -17,7 +17,8 @@ from policy_accel.images.metrics.features import full_precision
 
 ENVIRONMENT_VARIABLE = "POLICY_ACCEL_INCEPTION"
 FILE_NAME = "weights-inception-2015-12-05-6726825d.pth"
-DIGEST = "6726825d"
+DIGEST = "6726825d"  # what the SHA-256 of the file begins with
+MALFORMED = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, EOFError)  # as torch.load finds it
 HOW_TO_GET = (
     f"get {FILE_NAME} from torch-fidelity's release v0.2.0 (https://github.com/toshas/torch-fidelity/releases/download/"
     f"v0.2.0/{FILE_NAME}) and pass evaluation.metrics.inception=PATH or set {ENVIRONMENT_VARIABLE}"
@@ -50,14 +51,10 @@ class InceptionFeatures:
         return features
 
 
-def inception_features(path: str | Path, *, digest: str = DIGEST) -> InceptionFeatures:
+def inception_features(path: str | Path) -> InceptionFeatures:
     """Inception with the weights of the file `path`; nothing is ever downloaded.
 
     The file is read without unpickling code.
-
-    Args:
-        path: the weights file.
-        digest: what the SHA-256 of the file must begin with.
 
     Raises:
         UserError: torch-fidelity or the file is missing, or it is another file.
@@ -75,9 +72,9 @@ def inception_features(path: str | Path, *, digest: str = DIGEST) -> InceptionFe
     with explained(path, "read"):
         content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
-    if not found.startswith(digest):
+    if not found.startswith(DIGEST):
         raise UserError(
-            f"evaluation.metrics.inception={path}: its SHA-256 begins with {found[:8]} instead of {digest}, so it is "
+            f"evaluation.metrics.inception={path}: its SHA-256 begins with {found[:8]} instead of {DIGEST}, so it is "
             f"another file or damaged; {HOW_TO_GET}."
         )
     try:
@@ -86,12 +83,8 @@ def inception_features(path: str | Path, *, digest: str = DIGEST) -> InceptionFe
         torch.save(weights, plain)
         plain.seek(0)
         network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=plain)
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, EOFError) as error:
-        raise _not_weights(path) from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise _not_weights(path) from error
+    except (*MALFORMED, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"evaluation.metrics.inception={path}: does not hold torch-fidelity's Inception; {HOW_TO_GET}."
+        ) from error
     return InceptionFeatures(network, found)
-
-
-def _not_weights(path: Path) -> UserError:
-    return UserError(f"evaluation.metrics.inception={path}: does not hold torch-fidelity's Inception; {HOW_TO_GET}.")

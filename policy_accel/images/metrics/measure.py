@@ -17,7 +17,7 @@ from policy_accel.images.metrics.config import MetricsConfig
 from policy_accel.images.metrics.copies import nearest_distances
 from policy_accel.images.metrics.features import FeatureExtractor, RandomConvFeatures
 from policy_accel.images.metrics.frechet import frechet_distance
-from policy_accel.images.metrics.image_batches import Images, chosen_indices, floating, image_batch
+from policy_accel.images.metrics.image_batches import chosen_indices, image_batch
 from policy_accel.images.metrics.inception import ENVIRONMENT_VARIABLE, inception_features
 from policy_accel.images.metrics.neighbours import manifold_measures
 from policy_accel.images.metrics.reference import Statistics, cached_arrays, cached_statistics, statistics_of
@@ -39,32 +39,30 @@ class Quality:
     count.
 
     Args:
-        reference: [N, C, H, W] uint8, or float32/float16 latents; a tensor or an array.
+        reference: [N, C, H, W] uint8, or float32/float16 latents; may be memory-mapped.
         held_out: [M, C, H, W] of the same kind, none of them in the reference.
         config: settings.
         data_fingerprint: changes whenever the reference does.
-        device: where to compute; a tensor that is there already is not copied.
+        device: where to compute.
         cache_dir: folder for the statistics of the reference.
 
     Raises:
-        UserError: a setting out of its range, sets too small, images that an extractor cannot take, weights that
-            cannot be read.
+        UserError: sets too small, images that an extractor cannot take, weights that cannot be read.
     """
 
     def __init__(
         self,
-        reference: Images,
-        held_out: Images,
+        reference: np.ndarray,
+        held_out: np.ndarray,
         config: MetricsConfig,
         *,
         data_fingerprint: str,
         device: torch.device | str,
         cache_dir: Path,
     ) -> None:
-        config.check()
         self.reference, self.held_out, self.config = reference, held_out, config
         self.device, self.cache_dir, self.data_fingerprint = torch.device(device), cache_dir, data_fingerprint
-        if tuple(held_out.shape[1:]) != tuple(reference.shape[1:]) or floating(held_out) != floating(reference):
+        if held_out.shape[1:] != reference.shape[1:] or _latents(held_out) != _latents(reference):
             raise UserError(
                 f"the held-out images are {_kind(held_out)}, those of the training set {_kind(reference)}; "
                 "both must be of one kind, so check the test split of task.data."
@@ -75,7 +73,7 @@ class Quality:
         self._floors: dict[tuple[int, bool], dict[str, dict[str, Any]]] = {}
         self._copy_distance: float | None = None
 
-    def measure(self, samples: Images, *, full: bool) -> dict[str, Any]:
+    def measure(self, samples: np.ndarray, *, full: bool) -> dict[str, Any]:
         """Every measure of `samples` [n, C, H, W], of the kind of the reference, n from 2 to N.
 
         Returns:
@@ -96,8 +94,7 @@ class Quality:
         floor_count = min(len(samples), len(self.held_out))
         if (floor_count, full) not in self._floors:
             chosen = chosen_indices(len(self.held_out), floor_count, "floor")
-            floor_images = image_batch(self.held_out, chosen, "cpu")
-            self._floors[floor_count, full] = self._values(floor_images, full=full, what="held-out images")
+            self._floors[floor_count, full] = self._values(self.held_out[chosen], full=full, what="held-out images")
         floors = self._floors[floor_count, full]
         values = self._values(samples, full=full, what="samples")
         return {
@@ -110,7 +107,7 @@ class Quality:
             for name, found in values.items()
         }
 
-    def _values(self, images: Images, *, full: bool, what: str) -> dict[str, dict[str, Any]]:
+    def _values(self, images: np.ndarray, *, full: bool, what: str) -> dict[str, dict[str, Any]]:
         """{measure: {"value", "samples", "reference", ...}} of images, which are `what`."""
         config, values = self.config, {}
         for extractor in self.extractors if full else self.extractors[:1]:
@@ -138,11 +135,11 @@ class Quality:
         values["copies"] = self._copies(images)
         return values | self._registered(images) if full else values
 
-    def _registered(self, images: Images) -> dict[str, dict[str, Any]]:
+    def _registered(self, images: np.ndarray) -> dict[str, dict[str, Any]]:
         if not METRICS:
             return {}
         rows = chosen_indices(len(self.reference), len(images), "metrics")
-        ours, theirs = image_batch(images, None, self.device), image_batch(self.reference, rows, self.device)
+        ours, theirs = image_batch(images, slice(None), self.device), image_batch(self.reference, rows, self.device)
         counts = {"samples": len(ours), "reference": len(theirs)}
         return {
             name: {"value": float(metric(ours, theirs)), **counts, "better": better}
@@ -162,11 +159,11 @@ class Quality:
         counts = {"samples": len(ours), "reference": len(theirs), "better": "higher", "features": name}
         return {measure: {"value": value, **counts} for measure, value in found.items()}
 
-    def _copies(self, images: Images) -> dict[str, Any]:
+    def _copies(self, images: np.ndarray) -> dict[str, Any]:
         """Share of images that are as near to a training image as `copy_quantile` of those are to another one."""
         limit = self._copy_limit()
         chosen = chosen_indices(len(images), self.config.neighbour_samples, "copies")
-        distances = nearest_distances(image_batch(images, chosen, self.device), self.reference, device=self.device)
+        distances = nearest_distances(images[chosen], self.reference, device=self.device)
         return {
             "value": float((distances <= limit).double().mean()),
             "samples": len(chosen),
@@ -182,7 +179,7 @@ class Quality:
             chosen = chosen_indices(len(self.reference), self.config.neighbour_samples, "copies")
 
             def compute() -> dict[str, np.ndarray]:
-                images = image_batch(self.reference, chosen, self.device)
+                images = self.reference[chosen]
                 found = nearest_distances(images, self.reference, device=self.device, own_indices=chosen)
                 return {"distances": found.cpu().numpy()}
 
@@ -214,15 +211,15 @@ class Quality:
                 )
 
 
-def _extractors(reference: Images, config: MetricsConfig) -> list[FeatureExtractor]:
+def _extractors(reference: np.ndarray, config: MetricsConfig) -> list[FeatureExtractor]:
     """The feature networks for these images; the last is the best judge of what a picture shows."""
     channels, height, width = reference.shape[1:]
     if height != width:
         raise UserError(f"images of {height}x{width} pixels cannot be measured, only square ones; crop them first.")
     found: list[FeatureExtractor] = [RandomConvFeatures(channels, height)]
-    inception = config.inception or (None if floating(reference) else os.environ.get(ENVIRONMENT_VARIABLE))
+    inception = config.inception or (None if _latents(reference) else os.environ.get(ENVIRONMENT_VARIABLE))
     for name, path in (("resnet", config.resnet), ("inception", inception)):
-        if path and (floating(reference) or channels not in (1, 3)):
+        if path and (_latents(reference) or channels not in (1, 3)):
             raise UserError(
                 f"evaluation.metrics.{name}={path}: takes images with 1 or 3 channels, not {_kind(reference)}; "
                 "leave it at null."
@@ -250,9 +247,13 @@ def _thinned(features: Tensor, most: int) -> Tensor:
     return features[torch.from_numpy(chosen_indices(len(features), most, "thinned")).to(features.device)]
 
 
-def _kind(images: Images) -> str:
+def _kind(images: np.ndarray) -> str:
     """Type and shape of one image, such as uint8 (3, 32, 32)."""
-    return f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape[1:])}"
+    return f"{images.dtype} {images.shape[1:]}"
+
+
+def _latents(images: np.ndarray) -> bool:
+    return images.dtype != np.uint8
 
 
 def score(result: dict[str, Any]) -> float:

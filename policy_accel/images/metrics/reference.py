@@ -19,7 +19,7 @@ from policy_accel.errors import UserError
 from policy_accel.files import replacing
 from policy_accel.images.metrics.features import FeatureExtractor
 from policy_accel.images.metrics.frechet import Moments, MomentsAccumulator
-from policy_accel.images.metrics.image_batches import Images, chosen_indices, image_batch
+from policy_accel.images.metrics.image_batches import chosen_indices, image_batch
 from policy_accel.progress import Progress
 
 
@@ -37,7 +37,7 @@ class Statistics:
 
 
 def statistics_of(
-    images: Images,
+    images: np.ndarray,
     extractor: FeatureExtractor,
     *,
     keep: int,
@@ -73,7 +73,7 @@ def statistics_of(
 
 
 def cached_statistics(
-    images: Images,
+    images: np.ndarray,
     extractor: FeatureExtractor,
     *,
     keep: int,

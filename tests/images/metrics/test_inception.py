@@ -10,6 +10,7 @@ import torch
 from torch_fidelity import feature_extractor_inceptionv3 as theirs
 
 from policy_accel.errors import UserError
+from policy_accel.images.metrics import inception
 from policy_accel.images.metrics.inception import inception_features
 
 
@@ -33,10 +34,11 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_features_are_torch_fidelitys_and_grey_is_repeated(weights: Path) -> None:
+def test_features_are_torch_fidelitys_and_grey_is_repeated(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    extractor = inception_features(weights, digest=_digest(weights)[:8])
+    monkeypatch.setattr(inception, "DIGEST", _digest(weights)[:8])
+    extractor = inception_features(weights)
     network = theirs.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(weights))
     expected = network(images)[0]
     assert expected.shape == (2, extractor.dimension)
@@ -72,20 +74,24 @@ class _Harmful:
         return Path.touch, (self.mark,)
 
 
-def test_no_code_in_the_file_is_run(tmp_path: Path) -> None:
+def test_no_code_in_the_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inception, "DIGEST", "")
     path, mark = tmp_path / "harmful.pth", tmp_path / "mark"
     torch.save({"fc.weight": _Harmful(mark)}, path)
     with pytest.raises(UserError, match="does not hold torch-fidelity's Inception"):
-        inception_features(path, digest=_digest(path))
+        inception_features(path)
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of torch", b"PK\x03\x04broken"])
-def test_other_content_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+def test_other_content_is_refused_in_a_sentence(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inception, "DIGEST", "")
     path = tmp_path / "other.pth"
     path.write_bytes(content)
     with pytest.raises(UserError, match="does not hold"):
-        inception_features(path, digest=_digest(path))
+        inception_features(path)
     torch.save({"fc.weight": torch.zeros(3)}, path)
     with pytest.raises(UserError, match="does not hold"):
-        inception_features(path, digest=_digest(path))
+        inception_features(path)
