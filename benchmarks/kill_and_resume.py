@@ -46,7 +46,7 @@ LONGEST_WAIT = 120.0
 
 
 def start(run_dir: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "policy_accel.cli", *ARGUMENTS, f"run_dir={run_dir}"]
+    command = [sys.executable, "-m", "policy_accel", *ARGUMENTS, f"run_dir={run_dir}"]
     with open(run_dir.with_suffix(".log"), "ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 

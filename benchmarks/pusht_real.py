@@ -17,7 +17,7 @@ from pathlib import Path
 
 from results import RESULTS, write_result
 
-COMMAND = [sys.executable, "-m", "policy_accel.cli"]
+COMMAND = [sys.executable, "-m", "policy_accel"]
 
 
 def train(data: Path, steps: int, seed: int, curve_every: int, run_dir: Path, overrides: list[str]) -> None:

@@ -29,9 +29,10 @@ from eager_baseline import BaselineConfig, Steps
 from eager_baseline import run as run_baseline
 from results import RESULTS, write_result
 
+from policy_accel.data.images import image_path
 from policy_accel.models import UnetConfig
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.demonstrations import columns, data_path, read_task_episodes
+from policy_accel.policy.demonstrations import columns, read_task_episodes
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.devices import choose_device
 from policy_accel.training.loop import train
@@ -209,7 +210,7 @@ def main() -> None:
         arguments.output or RESULTS / f"steps_per_second_{arguments.net}_{device.type}.json",
         {
             "net": arguments.net,
-            "data": data_path(config.task).name,
+            "data": image_path(config.task.data).name,
             "batch_size": config.training.batch_size,
             "device": device.type,
             "seed": config.seed,

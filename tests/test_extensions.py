@@ -20,8 +20,7 @@ from policy_accel.cli import main
 from policy_accel.errors import UserError
 from policy_accel.models import registry
 from policy_accel.policy.demonstrations import TaskConfig
-from policy_accel.policy.score import check_trusted
-from policy_accel.policy.track import ROBOT
+from policy_accel.policy.track import ROBOT, check_trusted
 
 ENVIRONMENT = """
 import gymnasium

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 
 class LatencyMeter:
-    """Collects the wall times of calls: `with meter: policy(...)`, once a call.
+    """Collects the wall times of calls: `with meter.call(): policy(...)`, once a call.
 
     On a CUDA device the clock starts when the work queued before is done and stops when the call's own work is done:
     the device is waited for twice a call, and nowhere else. A call that raises is not counted.
@@ -25,19 +26,15 @@ class LatencyMeter:
     def __init__(self, device: Any = "cpu") -> None:
         self._device = str(device)
         self.seconds: list[float] = []
-        self._began = 0.0
 
-    def __enter__(self) -> LatencyMeter:
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Time the block."""
         self._synchronize()
-        self._began = time.perf_counter()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._synchronize()
-            self.seconds.append(time.perf_counter() - self._began)
+        began = time.perf_counter()
+        yield
+        self._synchronize()
+        self.seconds.append(time.perf_counter() - began)
 
     def milliseconds(self) -> dict[str, float] | None:
         """{"median", "p95"} of the calls, as it stands in evaluation.json; None when there was no call.

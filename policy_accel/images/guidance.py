@@ -73,15 +73,11 @@ def guided(model: Model, condition: Tensor | None, guidance: float = 1.0) -> Den
         model: `model(x [B, *S], t [B], condition [B, D] | None)`.
         condition: of each image [B, D]; all zeros is the null class.
         guidance: w. 1 is the conditional model alone, 0 the unconditional one, each one evaluation; any other weight
-            one evaluation of a batch of 2 B.
-
-    Raises:
-        UserError: a weight other than 1 for a model without a condition.
+            one evaluation of a batch of 2 B. Other weights than 1 take a condition.
     """
     if guidance == 1.0:
         return lambda x, t: model(x, t, condition)
-    if condition is None:
-        raise UserError(f"sampling.guidance={guidance} needs a model that was trained on classes; leave it at 1.")
+    assert condition is not None, "ImageSamplingConfig.check_classes refuses guidance without classes"
     null = torch.zeros_like(condition)
     if guidance == 0.0:
         return lambda x, t: model(x, t, null)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from policy_accel.errors import UserError, one_of
 from policy_accel.models.config import ModelConfig
@@ -12,14 +11,8 @@ from policy_accel.models.denoiser import Denoiser
 TRACKS = ("robot", "images")
 
 
-@dataclass(frozen=True)
-class _Entry:
-    config: type[ModelConfig]
-    network: Callable[..., Denoiser]
-    track: str
-
-
-_REGISTRY: dict[str, _Entry] = {}
+_REGISTRY: dict[str, tuple[type[ModelConfig], Callable[..., Denoiser], str]] = {}
+"""By name: the class of the settings, what builds the network, and the track."""
 
 
 def register_denoiser(
@@ -41,16 +34,16 @@ def register_denoiser(
     Raises:
         UserError: another denoiser has this name, `config.name` differs from it, or an unknown track.
     """
-    entry = _Entry(config, network, one_of("track", track, TRACKS))
+    entry = (config, network, one_of("track", track, TRACKS))
     if config().name != name:
         raise UserError(f"{config.__name__}.name is '{config().name}', and it is registered as '{name}'; use one name.")
     if _REGISTRY.setdefault(name, entry) != entry:
-        raise UserError(f"model '{name}' is registered already, with {_REGISTRY[name].config.__name__}; rename one.")
+        raise UserError(f"model '{name}' is registered already, with {_REGISTRY[name][0].__name__}; rename one.")
 
 
 def denoiser_configs(track: str) -> dict[str, type[ModelConfig]]:
     """The settings of every denoiser of a track ("robot" or "images"), by name."""
-    return {name: entry.config for name, entry in _REGISTRY.items() if entry.track == track}
+    return {name: config for name, (config, _, owner) in _REGISTRY.items() if owner == track}
 
 
 def build_denoiser(config: ModelConfig, **sizes: int | tuple[int, int] | None) -> Denoiser:
@@ -59,7 +52,7 @@ def build_denoiser(config: ModelConfig, **sizes: int | tuple[int, int] | None) -
     Raises:
         UserError: settings of another network, or some that do not fit the sizes.
     """
-    entry = _REGISTRY.get(config.name)
-    if entry is None or not isinstance(config, entry.config):
+    schema, network, _ = _REGISTRY.get(config.name, (None, None, None))
+    if schema is None or network is None or not isinstance(config, schema):
         raise UserError(f"model.name '{config.name}' does not go with these settings; choose model=NAME instead.")
-    return entry.network(config, **sizes)
+    return network(config, **sizes)

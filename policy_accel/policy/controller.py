@@ -102,7 +102,7 @@ class Policy:
             self._history.extend([taken] * (self.run.config.policy.n_obs_steps - 1))
         self._history.append(taken)
         if not self._actions:
-            with self.latency:
+            with self.latency.call():
                 chunk = self._predict()
             if not np.isfinite(chunk).all():
                 raise UserError("the policy returned a NaN or infinite action; its weights may be damaged.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
-from policy_accel.data import Episodes, shipped_path
+from policy_accel.data import Episodes
 from policy_accel.data.image_store import ImageStore, read_image_store
+from policy_accel.data.images import image_path
 from policy_accel.data.readers import open_episodes, read_episodes
 from policy_accel.data.split import EpisodeSplit, split_episodes
 from policy_accel.data.windows import Windows, make_windows
@@ -22,8 +22,6 @@ from policy_accel.policy.actions import encode_actions
 from policy_accel.policy.fields import columns, keys_of, parse_field, positions
 from policy_accel.policy.observations import ObservationLayout
 from policy_accel.policy.policy import PolicyConfig
-
-SHIPPED = "shipped:"
 
 
 @dataclass
@@ -70,13 +68,6 @@ class TaskConfig:
     """Give the environment the data's own description of it (env_args, as robomimic's files have)."""
     max_steps: int = 300
     """Environment steps of an episode."""
-
-
-def data_path(config: TaskConfig) -> Path:
-    """Where the demonstrations of `config` are."""
-    if config.data.startswith(SHIPPED):
-        return shipped_path(config.data.removeprefix(SHIPPED))
-    return Path(config.data).expanduser()
 
 
 def observation_layout(config: TaskConfig) -> ObservationLayout:
@@ -127,7 +118,7 @@ def read_task_episodes(config: TaskConfig) -> tuple[Episodes, EpisodeSplit]:
     if not config.observation and not config.images:
         raise UserError("task.observation is empty; name at least one key of the demonstrations.")
     fields = [*config.observation, *config.goal, config.action, *([] if config.group is None else [config.group])]
-    episodes = read_episodes(data_path(config), keys=keys_of(fields), filter_key=config.filter_key)
+    episodes = read_episodes(image_path(config.data), keys=keys_of(fields), filter_key=config.filter_key)
     split = split_episodes(
         len(episodes),
         val_ratio=config.val_ratio,
@@ -211,7 +202,7 @@ def read_pictures(config: TaskConfig) -> ImageStore | None:
     """
     if not config.images:
         return None
-    with open_episodes(data_path(config), filter_key=config.filter_key) as reader:
+    with open_episodes(image_path(config.data), filter_key=config.filter_key) as reader:
         return read_image_store(reader, config.images)
 
 

@@ -161,7 +161,7 @@ class PolicyEvaluator:
                 if seed >= 0:
                     generator = named_generator(self.config.noise_seed, "rollout", seed, chunk)
                     torch.randn(shape, generator=generator, out=noise[row])
-            with meter:
+            with meter.call():
                 tensors = self.layout.tensors(observations, device)
                 return policy.predict(tensors, noise.to(device), sampler=self.sampler).cpu().numpy()
 

@@ -74,7 +74,12 @@ class ChunkTask(Task):
         self.store = demonstrations.images
         self.crop = crop
         self.goal_columns = torch.tensor(policy.goal_columns, dtype=torch.int64)
-        self.description = describe(demonstrations)
+        images = demonstrations.images
+        self.description = {
+            "images": {} if images is None else {name: list(shape) for name, shape in images.shapes.items()},
+            "goal_columns": list(demonstrations.goal_columns),
+            "env_args": demonstrations.metadata.get("env_args"),
+        }
         self.action_range = demonstrations.action_range
         self.train, self.validation = demonstrations.train, demonstrations.validation
         self.samples = len(self.train.indices)
@@ -175,16 +180,6 @@ class ChunkTask(Task):
         """End the processes of the environments."""
         if self.evaluator is not None:
             self.evaluator.close()
-
-
-def describe(demonstrations: Demonstrations) -> dict[str, Any]:
-    """What must be known of the data to build and score their policy again, kept in checkpoints."""
-    images = demonstrations.images
-    return {
-        "images": {} if images is None else {name: list(shape) for name, shape in images.shapes.items()},
-        "goal_columns": list(demonstrations.goal_columns),
-        "env_args": demonstrations.metadata.get("env_args"),
-    }
 
 
 def _fingerprint(*tensors: Tensor) -> str:

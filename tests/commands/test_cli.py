@@ -188,7 +188,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(train: Train, tmp_path: Path) -> Non
     command = [
         sys.executable,
         "-m",
-        "policy_accel.cli",
+        "policy_accel",
         *train("training.steps=100000", "training.checkpoint.every=20"),
     ]
     log = tmp_path / "log"

@@ -107,11 +107,6 @@ def test_the_difference_is_taken_in_the_precision_of_the_state() -> None:
     assert float(guided_by) == 1.0 + 1.5 / 128
 
 
-def test_guidance_needs_a_condition() -> None:
-    with pytest.raises(UserError, match=r"sampling\.guidance=2\.0 needs a model that was trained on classes"):
-        guided(Network(), None, 2.0)
-
-
 def test_classes_by_name_or_number() -> None:
     assert class_numbers("all", ("cat", "dog")) == (0, 1)
     assert class_numbers("dog, 0,cat", ("cat", "dog")) == (1, 0, 0)

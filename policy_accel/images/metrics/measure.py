@@ -122,7 +122,7 @@ class Quality:
                 raise UserError(
                     "the samples hold NaN or infinite values, so the model has diverged; use an earlier checkpoint."
                 )
-            values[_distance_name(extractor)] = {
+            values["fid" if extractor.name == "inception" else f"fd_{extractor.name}"] = {
                 "value": frechet_distance(found.moments, reference.moments),
                 "samples": found.moments.count,
                 "reference": reference.moments.count,
@@ -234,10 +234,6 @@ def _extractors(reference: np.ndarray, config: MetricsConfig) -> list[FeatureExt
     if inception:
         found.append(inception_features(inception))
     return found
-
-
-def _distance_name(extractor: FeatureExtractor) -> str:
-    return "fid" if extractor.name == "inception" else f"fd_{extractor.name}"
 
 
 def _thinned(features: Tensor, most: int) -> Tensor:

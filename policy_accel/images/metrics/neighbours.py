@@ -30,18 +30,11 @@ def neighbour_radii(features: Tensor, neighbours: int) -> Tensor:
         nearest = rows.new_empty(len(rows), 0)
         for start in range(0, len(features), COLUMNS):
             block = squared_distances(rows, features[start : start + COLUMNS])
-            _mask_self(block, first, start)
+            block.diagonal(first - start).fill_(torch.inf)  # where row and column are the same vector
             nearest = torch.cat([nearest, block], 1)
             nearest = nearest.topk(min(neighbours, nearest.shape[1]), dim=1, largest=False).values
         radii.append(nearest[:, -1])
     return torch.cat(radii)
-
-
-def _mask_self(block: Tensor, first: int, start: int) -> None:
-    """Put infinity where row first + i and column start + j of a block are the same vector."""
-    rows = torch.arange(first, first + block.shape[0], device=block.device)
-    columns = torch.arange(start, start + block.shape[1], device=block.device)
-    block.masked_fill_(rows[:, None] == columns[None, :], torch.inf)
 
 
 def manifold_measures(samples: Tensor, reference: Tensor, neighbours: int) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -115,25 +114,6 @@ class ResidualBlock(nn.Module):
         return a + b if self.gain == 1.0 else (a + b) * self.gain
 
 
-def level_resolutions(resolution: int, multipliers: Sequence[int]) -> list[int]:
-    """Side lengths of a U-Net's levels, finest first; each halves the one before.
-
-    Raises:
-        UserError: no level, or a resolution that cannot be halved often enough.
-    """
-    if not multipliers:
-        raise UserError("model.multipliers is empty; give one factor for each resolution, for example [1,2,2].")
-    reduction = 2 ** (len(multipliers) - 1)
-    if resolution % reduction:
-        fitting = 1 + int(math.log2(resolution & -resolution))
-        raise UserError(
-            f"model.multipliers={list(multipliers)} halves the image {len(multipliers) - 1} times, and a side of "
-            f"{resolution} pixels can be halved {fitting - 1} times; give at most {fitting} multipliers or change the "
-            "resolution."
-        )
-    return [resolution >> level for level in range(len(multipliers))]
-
-
 @dataclass
 class ImageUnetConfig(ModelConfig):
     """Sizes that the image U-Nets have in common."""
@@ -163,7 +143,16 @@ class ImageUnetConfig(ModelConfig):
             raise UserError(
                 f"model.channels={channels} cannot be normalised in groups; choose a multiple of 4 up to 128, or of 32."
             )
-        sides = level_resolutions(resolution, multipliers)
+        if not multipliers:
+            raise UserError("model.multipliers is empty; give one factor for each resolution, for example [1,2,2].")
+        if resolution % 2 ** (len(multipliers) - 1):
+            fitting = 1 + int(math.log2(resolution & -resolution))
+            raise UserError(
+                f"model.multipliers={multipliers} halves the image {len(multipliers) - 1} times, and a side of "
+                f"{resolution} pixels can be halved {fitting - 1} times; give at most {fitting} multipliers or change "
+                "the resolution."
+            )
+        sides = [resolution >> level for level in range(len(multipliers))]
         idle = [side for side in self.attention_resolutions if side not in sides]
         if idle:
             raise UserError(

@@ -6,7 +6,9 @@ from torch import nn
 from torchvision.models import resnet18
 
 from policy_accel.errors import UserError
-from policy_accel.models.encoders import EncoderConfig, ResNet18, ResNetConfig, ResNetEncoder, SpatialSoftmax
+from policy_accel.models.encoders import EncoderConfig, ResNetConfig
+from policy_accel.models.encoders.resnet import ResNet18, ResNetEncoder
+from policy_accel.models.encoders.spatial_softmax import SpatialSoftmax
 
 
 def randomise(model: nn.Module) -> None:

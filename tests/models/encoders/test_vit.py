@@ -3,7 +3,8 @@ from __future__ import annotations
 import torch
 from torchvision.models import VisionTransformer
 
-from policy_accel.models.encoders import EncoderConfig, ViTConfig, ViTEncoder
+from policy_accel.models.encoders import EncoderConfig, ViTConfig
+from policy_accel.models.encoders.vit import ViTEncoder
 
 
 def reference(config: EncoderConfig, side: int) -> VisionTransformer:
