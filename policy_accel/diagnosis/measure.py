@@ -72,9 +72,7 @@ class _Recorder(NoiseChoice):
     """Stands in an objective for its choice of noise and keeps what it is given and what it gives."""
 
     choice: NoiseChoice
-    x0: list[Tensor] = field(default_factory=list)
-    before: list[Tensor] = field(default_factory=list)
-    noise: list[Tensor] = field(default_factory=list)
+    rows: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)  # x0, noise before and after the choice
     moved: list[Tensor] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
@@ -90,9 +88,7 @@ class _Recorder(NoiseChoice):
         chosen = self.choice.begin(batch, drawn, generator, step).result()
         chosen.noise.flatten()[0].item()  # waits for the device
         self.seconds.append(time.perf_counter() - started)
-        self.x0.append(batch.x0)
-        self.noise.append(chosen.noise)
-        self.before.append(pools[0] if pools else draw())
+        self.rows.append((batch.x0, pools[0] if pools else draw(), chosen.noise))
         permutation = chosen.permutation
         if permutation is not None:
             self.moved.append(permutation != torch.arange(len(permutation), device=permutation.device))
@@ -245,10 +241,11 @@ def _draw(task: ChunkTask, config: RobotConfig, rows: int, device: torch.device)
     use = torch.cat(whole)
     if int(use.sum()) < FEWEST_ROWS:
         raise UserError(f"{int(use.sum())} of {len(use)} windows are without padding; set task.mask_padding=false.")
+    x0, before, noise = (torch.cat(parts)[use] for parts in zip(*recorder.rows, strict=True))
     return _Drawn(
-        torch.cat(recorder.x0)[use],
-        torch.cat(recorder.before)[use],
-        torch.cat(recorder.noise)[use],
+        x0,
+        before,
+        noise,
         torch.cat(conditions)[use],
         float(torch.cat(recorder.moved).double().mean()) if recorder.moved else None,
         1000.0 * float(np.median(recorder.seconds)),

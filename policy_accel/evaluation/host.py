@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -92,20 +92,6 @@ class Reply:
     error: str | None = None
 
 
-class Host(Protocol):
-    """Whoever holds the environments: this process or a group of workers."""
-
-    def perform(self, requests: Sequence[Request]) -> dict[int, Reply]:
-        """Carry out at most one request a slot; the replies by slot, also of slots that were lost on the way.
-
-        Raises:
-            UserError: the environment cannot be made, or a video cannot be written.
-        """
-
-    def close(self, *, at_once: bool = False) -> None:
-        """Release environments and processes; `at_once` does not wait for work in progress."""
-
-
 class LocalHost:
     """Hosts the slots that it is given requests for.
 
@@ -124,7 +110,11 @@ class LocalHost:
         self._episodes: dict[int, Episode] = {}
 
     def perform(self, requests: Sequence[Request]) -> dict[int, Reply]:
-        """See `Host`."""
+        """Carry out at most one request a slot; the replies by slot.
+
+        Raises:
+            UserError: the environment cannot be made, or a video cannot be written.
+        """
         return {request.slot: self.perform_one(request) for request in requests}
 
     def perform_one(self, request: Request) -> Reply:
@@ -150,7 +140,7 @@ class LocalHost:
             return Reply(slot, error=" ".join(f"{type(error).__name__}: {error}".split()))
 
     def close(self, *, at_once: bool = False) -> None:
-        """See `Host`."""
+        """Release the environments."""
         for slot in {*self._episodes, *(slot for slot, _ in self._environments)}:
             self._drop(slot)
 

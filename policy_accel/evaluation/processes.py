@@ -117,7 +117,7 @@ class WorkerGroup:
             raise
 
     def perform(self, requests: Sequence[Request]) -> dict[int, Reply]:
-        """See `host.Host`.
+        """Carry out at most one request a slot; the replies by slot, also of slots that were lost on the way.
 
         A worker carries out its requests in order and answers each when it is done. One that dies or hangs is replaced;
         the first request without an answer is the one that failed, the other episodes of that worker are lost.
@@ -157,7 +157,7 @@ class WorkerGroup:
         return replies
 
     def close(self, *, at_once: bool = False) -> None:
-        """See `host.Host`."""
+        """End the processes; `at_once` does not wait for work in progress."""
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.connection.close()

@@ -12,10 +12,11 @@ import numpy as np
 
 from policy_accel.errors import UserError
 from policy_accel.evaluation.environments import EnvironmentSpec
-from policy_accel.evaluation.host import Advance, EpisodeResult, Host, LocalHost, Observation, Reply, Reset, stack
+from policy_accel.evaluation.host import Advance, EpisodeResult, LocalHost, Observation, Reply, Reset, stack
 from policy_accel.evaluation.processes import WorkerGroup
 from policy_accel.evaluation.video import remove_partial
 
+Host = LocalHost | WorkerGroup
 ATTEMPTS = 2
 """An episode that failed is run again once: its environment may have crashed by chance."""
 HOPELESS = 2

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from scipy.ndimage import correlate1d
 from torch import Tensor
 from torch.nn import functional
 
@@ -169,10 +170,9 @@ def resampling_tables(height: int, width: int, device: torch.device) -> Resampli
     finer, coarser = (np.array([*half[:0:-1], *half]) for half in (FINER, COARSER))
     sides = []
     for size in (height, width):
-        up = np.zeros((2 * size - 1, size))
-        for row in range(2 * size - 1):
-            for tap in range((row + 1) % 2, 7, 2):
-                up[row, _reflected((row + 3 - tap) // 2, size)] += finer[tap]
+        spread = np.zeros((2 * size - 1, size))
+        spread[::2] = np.eye(size)
+        up = correlate1d(spread, finer, axis=0, mode="mirror")
         down = np.zeros((size, 2 * size + 7))
         for row in range(size):
             down[row, 2 * row : 2 * row + 9] = coarser
@@ -180,12 +180,6 @@ def resampling_tables(height: int, width: int, device: torch.device) -> Resampli
         sides.append([torch.from_numpy(table).float().to(device) for table in (up, down, places)])
     rows, columns = sides
     return ResamplingTables((rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2]))
-
-
-def _reflected(index: int, size: int) -> int:
-    """Index in [0, size) of the pixel that stands at `index` when the image is reflected at its outermost pixels."""
-    last = size - 1
-    return last - abs(index % (2 * last) - last)
 
 
 def transform(images: Tensor, transforms: Transforms, tables: ResamplingTables) -> Tensor:

@@ -155,14 +155,13 @@ def forming_video(
     films: list[list[Tensor]] = []
 
     def watch(evaluation: int, x: Tensor) -> None:
+        if evaluation == 0:
+            films.append([])  # of the next batch
         if evaluation % every == 0:
             films[-1].append(x / x.square().mean().sqrt().clamp(min=1.0))
 
-    for begin in range(0, len(indices), generator.batch_size):
-        rows = slice(begin, begin + generator.batch_size)
-        films.append([])
-        films[-1].append(generator.draw(indices[rows], None if labels is None else labels[rows], watch=watch))
-    frames = [torch.cat(parts).float().cpu() for parts in zip(*films, strict=True)]
+    images = torch.cat(list(generator.batches(indices, labels, watch=watch)))
+    frames = [*(torch.cat(parts).float().cpu() for parts in zip(*films, strict=True)), images]
     writer = VideoWriter(path, fps)
     try:
         for i, frame in enumerate(frames):

@@ -138,8 +138,3 @@ def _hold_out(images: ImageSet, config: ImageTaskConfig) -> tuple[ImageSet, Imag
         raise UserError(f"{config.data} has {count} images, too few to train on and to hold some out; give more.")
     order = np.random.default_rng(derive_seed(config.split_seed, "held-out images")).permutation(count)
     return take(images, np.sort(order[held:])), take(images, np.sort(order[:held]))
-
-
-def fits(images: ImageSet, free: int) -> bool:
-    """Whether the images take at most half of `free` bytes."""
-    return images.images.nbytes <= free // 2

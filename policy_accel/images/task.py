@@ -17,7 +17,7 @@ from policy_accel.diffusion.host_work import to_device
 from policy_accel.errors import UserError
 from policy_accel.images.augment import PARAMETERS, EdmAugmentation, horizontal_flip
 from policy_accel.images.representation import Representation
-from policy_accel.images.sets import ImageSplit, ImageTaskConfig, fits
+from policy_accel.images.sets import ImageSplit, ImageTaskConfig
 from policy_accel.memory import free_memory
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.flops import training_flops
@@ -65,11 +65,16 @@ class ImageTask(Task):
         self.samples = len(split.train)
         self.validation_samples = min(config.validation_images, len(split.held_out))
         self.fingerprint = f"{split.train.fingerprint()}/{self.samples}"
+        self.train, self.validation = _Images(split.train), _Images(split.held_out, self.validation_samples)
         if isinstance(noise, GroupedAssignmentConfig):
-            self.groups, self.group_run = _labels(split.train, noise.name), noise.group_run
+            if self.train.labels is None:
+                raise UserError(
+                    f"acceleration.noise.name={noise.name} assigns noise inside the classes, and {split.train.source} "
+                    "has no class labels; choose acceleration/noise=assignment."
+                )
+            self.groups, self.group_run = self.train.labels, noise.group_run
         if isinstance(noise, ConditionalAssignmentConfig):
             self._check_conditions(noise.name)
-        self.train, self.validation = _Images(split.train), _Images(split.held_out, self.validation_samples)
         self.one_hot = torch.eye(self.classes)
         self.augmentation = EdmAugmentation(config.augmentation_probability) if config.augmentation == "edm" else None
         self.description = {
@@ -135,15 +140,6 @@ class ImageTask(Task):
         return None if self.evaluator is None else self.evaluator(model, report, step=step)
 
 
-def _labels(images: ImageSet, choice: str) -> Tensor:
-    if images.labels is None:
-        raise UserError(
-            f"acceleration.noise.name={choice} assigns noise inside the classes, and {images.source} has no class "
-            "labels; choose acceleration/noise=assignment."
-        )
-    return torch.from_numpy(np.asarray(images.labels, dtype=np.int64))
-
-
 class _Images:
     """The images and labels of a set, on the device or memory-mapped; the first `count` of them."""
 
@@ -158,7 +154,8 @@ class _Images:
         """Go to `device`: the labels always, the images when `residence` says so or they fit."""
         self.device = device
         self.labels = None if self.labels is None else self.labels.to(device)
-        if residence == "device" or (residence == "auto" and fits(self.images, free_memory(device))):
+        fits = residence == "auto" and self.images.images.nbytes <= free_memory(device) // 2
+        if residence == "device" or fits:
             self.resident = torch.from_numpy(np.array(self.images.images[: self.count])).to(device)
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -74,17 +74,10 @@ class ImageTrack(Track[ImageConfig]):
         device: torch.device | str = "cpu",
         average: str | None = None,
     ) -> LoadedImageRun:
-        """See `Track.load`.
+        """See `Track.load`; also with another average of the weights than the run's main one, "ema".
 
-        Args:
-            run_dir: made by `train`.
-            checkpoint: "last", "best" (highest score during training) or a step.
-            device: where the model goes.
-            average: which average of the weights, one of `averages`, or "ema_LENGTH" of another length, which is made
-                from the checkpoints of the run (post-hoc EMA); None for the run's main one, "ema".
-
-        Raises:
-            UserError: not a run directory of images, no such checkpoint or average, a damaged file.
+        `average` is one of `averages`, or "ema_LENGTH" of another length, which is made from the checkpoints of the run
+        (post-hoc EMA).
         """
         config = self.read(run_dir)
         path = checkpoint_path(run_dir, checkpoint)

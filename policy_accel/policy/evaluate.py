@@ -102,7 +102,7 @@ class PolicyEvaluator:
                 "task.environment_options agree."
             )
         if isinstance(actions, gymnasium.spaces.Box) and recorded.action_range is not None:
-            (lowest, highest), low, high = recorded.action_range, *_bounds(actions)
+            (lowest, highest), low, high = recorded.action_range, actions.low.astype(float), actions.high.astype(float)
             margin = OUTSIDE * np.where(np.isfinite(high - low), high - low, 0.0)
             for column in np.flatnonzero((lowest < low - margin) | (highest > high + margin)):
                 raise UserError(
@@ -195,7 +195,3 @@ def environment_spec(task: TaskConfig, n_obs_steps: int, camera: str | None, rec
         film_kwargs={} if camera is None else {"render_camera": camera},
         plugins=imported_plugins(),
     )
-
-
-def _bounds(actions: gymnasium.spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    return actions.low.astype(np.float64), actions.high.astype(np.float64)

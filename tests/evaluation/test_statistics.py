@@ -5,8 +5,15 @@ import numpy as np
 import pytest
 
 from policy_accel.errors import UserError
-from policy_accel.evaluation import EpisodeResult, bootstrap_interval, statistics, wilson_interval
-from policy_accel.evaluation.statistics import bootstrap_difference, missing_seeds, selection_bias, summarize
+from policy_accel.evaluation import EpisodeResult, statistics
+from policy_accel.evaluation.statistics import (
+    bootstrap_difference,
+    bootstrap_interval,
+    missing_seeds,
+    selection_bias,
+    summarize,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (7, 10), (50, 50), (93, 100), (1, 1)])

@@ -103,8 +103,7 @@ class RandomConvFeatures:
         """
         if tuple(images.shape[1:]) != (self.channels, self.resolution, self.resolution):
             raise ValueError(f"images of shape {tuple(images.shape[1:])} for the features {self.fingerprint}")
-        if self._weights[0].device != images.device:
-            self._weights = [weight.to(images.device) for weight in self._weights]
+        self._weights = [weight.to(images.device) for weight in self._weights]
         with full_precision(images.device):
             hidden = images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images.float()
             found = []

@@ -50,13 +50,8 @@ class MomentsAccumulator:
         self.count += len(rows)
 
     def moments(self) -> Moments:
-        """Moments of all rows so far.
-
-        Raises:
-            ValueError: fewer than 2 rows; a covariance needs two.
-        """
-        if self._origin is None or self.count < 2:
-            raise ValueError(f"{self.count} feature vectors: a covariance needs at least 2")
+        """Moments of all rows so far, at least 2."""
+        assert self._origin is not None
         offset = self._sum / self.count
         scatter = self._products - torch.outer(offset, offset) * self.count
         return Moments(self.count, self._origin + offset, (scatter + scatter.T) / (2 * (self.count - 1)))
@@ -73,12 +68,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     With any factors A = F F^T and B = G G^T the last trace is the sum of the singular values of F^T G, whose squares
     are the eigenvalues of the symmetric matrix under the root. Taken directly they keep twice the digits, which is
     what rank-deficient covariances (fewer vectors than features) need.
-
-    Raises:
-        ValueError: different numbers of features, or moments that are not finite.
     """
-    if a.mean.shape != b.mean.shape:
-        raise ValueError(f"moments of {len(a.mean)} and {len(b.mean)} features cannot be compared")
     shift = a.mean - b.mean
     singular = torch.linalg.svdvals(_factor(a.covariance).T @ _factor(b.covariance))
     trace = a.covariance.trace() + b.covariance.trace() - 2 * singular.sum()
@@ -87,8 +77,6 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 def _factor(covariance: Tensor) -> Tensor:
     """F [D, D] with F F^T = covariance; eigenvalues below 0 are rounding and count as 0."""
-    if not bool(torch.isfinite(covariance).all()):
-        raise ValueError("the covariance holds NaN or infinite values")
     values, vectors = torch.linalg.eigh(covariance)
     factor: Tensor = vectors * values.clamp_min(0).sqrt()
     return factor

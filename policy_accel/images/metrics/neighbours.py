@@ -17,13 +17,7 @@ def squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def neighbour_radii(features: Tensor, neighbours: int) -> Tensor:
-    """Squared distance [N] of each row of `features` [N, D] to its k-th nearest other row, k = `neighbours`.
-
-    Raises:
-        ValueError: k is not between 1 and N - 1.
-    """
-    if not 1 <= neighbours < len(features):
-        raise ValueError(f"{len(features)} feature vectors have no {neighbours}-th neighbour")
+    """Squared distance [N] of each row of `features` [N, D] to its k-th nearest other row, k = `neighbours` < N."""
     radii = []
     for first in range(0, len(features), ROWS):
         rows = features[first : first + ROWS]

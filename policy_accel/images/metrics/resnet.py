@@ -48,14 +48,8 @@ class ResNetFeatures:
         self._tensors["deviation"] = torch.tensor(DEVIATION).view(3, 1, 1)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features [B, 64] float32 of `images` [B, 1 or 3, 32, 32] uint8, on their device.
-
-        Raises:
-            ValueError: images of another size.
-        """
-        if tuple(images.shape[2:]) != (32, 32) or images.shape[1] not in (1, 3):
-            raise ValueError(f"images of shape {tuple(images.shape[1:])}; the CIFAR ResNets take (3, 32, 32)")
-        tensors = self._on(images.device)
+        """Features [B, 64] float32 of `images` [B, 1 or 3, 32, 32] uint8, on their device."""
+        tensors = self._tensors = {name: tensor.to(images.device) for name, tensor in self._tensors.items()}
         with full_precision(images.device):
             hidden = (images.expand(-1, 3, -1, -1).float() / 255 - tensors["mean"]) / tensors["deviation"]
             hidden = F.relu(self._convolve(hidden, "conv1", 1))
@@ -73,11 +67,6 @@ class ResNetFeatures:
     def _convolve(self, hidden: Tensor, name: str, stride: int) -> Tensor:
         weight, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
         return F.conv2d(hidden, weight, bias, stride=stride, padding=1)
-
-    def _on(self, device: torch.device) -> dict[str, Tensor]:
-        if self._tensors["mean"].device != device:
-            self._tensors = {name: tensor.to(device) for name, tensor in self._tensors.items()}
-        return self._tensors
 
 
 def resnet_features(path: str | Path) -> ResNetFeatures:

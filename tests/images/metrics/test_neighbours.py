@@ -63,9 +63,3 @@ def test_a_collapsed_and_a_scattered_set_lose_recall_and_precision() -> None:
     assert collapsed["coverage"] < 0.2
     assert scattered["precision"] < 0.2
     assert scattered["recall"] > 0.9
-
-
-@pytest.mark.parametrize("k", [0, 4])
-def test_a_neighbour_that_is_not_there_is_refused(k: int) -> None:
-    with pytest.raises(ValueError, match=f"no {k}-th neighbour"):
-        neighbour_radii(_normal(4, 1), k)
