@@ -96,7 +96,7 @@ def run_one(options: argparse.Namespace, method: str) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    from policy_accel.policy.evaluate import PolicyEvaluator, Recorded
+    from policy_accel.policy.evaluate import PolicyEvaluator
     from policy_accel.policy.track import ROBOT
     from policy_accel.training.metrics import read_metrics
 
@@ -113,7 +113,7 @@ def run_one(options: argparse.Namespace, method: str) -> dict[str, Any]:
         plans = [("ddim", n) for n in options.evaluations] + ([("ddpm", 100)] if discrete else [])
         for sampler, steps in plans:
             config.sampling = dataclasses.replace(config.sampling, sampler=sampler, steps=steps, spacing="trailing")
-            evaluator = PolicyEvaluator(config, loaded.policy, run_dir, Recorded(loaded.env_args))
+            evaluator = PolicyEvaluator(config, loaded.policy, run_dir, loaded.env_args)
             began = time.perf_counter()
             result = evaluator(loaded.policy, print)
             evaluator.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -156,7 +155,8 @@ class ImageGenerator:
                 watch(next(evaluations), x)
             return denoise(x, t)
 
-        with torch.no_grad(), self._autocast():
+        kind = torch.device(self.device).type
+        with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16"):
             return self.sampler(
                 watched,
                 itertools.chain([first], draws),
@@ -185,8 +185,3 @@ class ImageGenerator:
             own_keep = keep if keep is None or len(keep) == 1 else keep[rows]
             own_image, own_labels = (None if all_of is None else all_of[rows] for all_of in (image, labels))
             yield self.draw(indices[rows], own_labels, image=own_image, keep=own_keep, **how).float().cpu()
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.precision == "bf16":
-            return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,6 @@ OUTSIDE = 0.25
 """Share of an action's range by which demonstrations may leave it; environments clip what people's hands overdo."""
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What the demonstrations say of the environment.
-
-    env_args: the data's description of the environment that they were recorded in, if any. action_range: smallest and
-    largest value [A] of their actions, to compare with the environment's; None when only a trained policy is at hand.
-    """
-
-    env_args: dict[str, Any] | None = None
-    action_range: tuple[np.ndarray, np.ndarray] | None = None
-
-
 class PolicyEvaluator:
     """Rolls a policy out in its task's environment; the workers stay alive between calls.
 
@@ -52,7 +40,9 @@ class PolicyEvaluator:
         config: of a run that is scored.
         policy: that the environment must fit, by its sizes.
         run_dir: the films go to its folder videos.
-        recorded: what the demonstrations say of the environment.
+        env_args: the data's description of the environment that they were recorded in, if any.
+        action_range: smallest and largest value [A] of the data's actions, to compare with the environment's; None when
+            only a trained policy is at hand.
         start: whether the workers start at once, and not at the first call.
 
     Raises:
@@ -65,8 +55,9 @@ class PolicyEvaluator:
         config: RobotConfig,
         policy: DiffusionPolicy,
         run_dir: Path,
-        recorded: Recorded,
+        env_args: dict[str, Any] | None = None,
         *,
+        action_range: tuple[np.ndarray, np.ndarray] | None = None,
         start: bool = False,
     ) -> None:
         config.evaluation.check()
@@ -74,19 +65,21 @@ class PolicyEvaluator:
         self.layout = observation_layout(config.task)
         self.latency = LatencyMeter()
         self.pool = RolloutPool(
-            environment_spec(config.task, policy.config.n_obs_steps, self.config.camera, recorded),
+            environment_spec(config.task, policy.config.n_obs_steps, self.config.camera, env_args),
             slots=max(1, min(self.config.slots, self.config.episodes)),
             workers=available_cores() if self.config.workers < 0 else self.config.workers,
         )
         try:
             if start:
                 self.pool.start()
-            self._check_fits(config.task, policy, recorded)
+            self._check_fits(config.task, policy, action_range)
         except BaseException:
             self.pool.close()
             raise
 
-    def _check_fits(self, task: TaskConfig, policy: DiffusionPolicy, recorded: Recorded) -> None:
+    def _check_fits(
+        self, task: TaskConfig, policy: DiffusionPolicy, action_range: tuple[np.ndarray, np.ndarray] | None
+    ) -> None:
         environment = self.pool.spec
         try:
             observations, actions = environment_spaces(environment)
@@ -101,8 +94,8 @@ class PolicyEvaluator:
                 f"{policy.executed_dim} numbers a step; make task.action, task.environment and "
                 "task.environment_options agree."
             )
-        if isinstance(actions, gymnasium.spaces.Box) and recorded.action_range is not None:
-            (lowest, highest), low, high = recorded.action_range, actions.low.astype(float), actions.high.astype(float)
+        if isinstance(actions, gymnasium.spaces.Box) and action_range is not None:
+            (lowest, highest), low, high = action_range, actions.low.astype(float), actions.high.astype(float)
             margin = OUTSIDE * np.where(np.isfinite(high - low), high - low, 0.0)
             for column in np.flatnonzero((lowest < low - margin) | (highest > high + margin)):
                 raise UserError(
@@ -168,7 +161,9 @@ class PolicyEvaluator:
         return act
 
 
-def environment_spec(task: TaskConfig, n_obs_steps: int, camera: str | None, recorded: Recorded) -> EnvironmentSpec:
+def environment_spec(
+    task: TaskConfig, n_obs_steps: int, camera: str | None, env_args: dict[str, Any] | None
+) -> EnvironmentSpec:
     """The task's environment, with the data's description of it where the task says so and names none itself.
 
     Raises:
@@ -180,12 +175,12 @@ def environment_spec(task: TaskConfig, n_obs_steps: int, camera: str | None, rec
         search_current_folder()
     kwargs = dict(task.environment_options)
     if task.environment_from_data and "env_args" not in kwargs:
-        if recorded.env_args is None:
+        if env_args is None:
             raise UserError(
                 f"task '{task.name}' has environment_from_data=true, and its data does not say in which "
                 "environment it was recorded (env_args); set task.environment_from_data=false."
             )
-        kwargs["env_args"] = recorded.env_args
+        kwargs["env_args"] = env_args
     return EnvironmentSpec(
         task.environment,
         kwargs,

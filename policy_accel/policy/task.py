@@ -88,7 +88,10 @@ class ChunkTask(Task):
         if isinstance(noise, GroupedAssignmentConfig):
             self.groups, self.group_run = self._groups(noise, demonstrations, seed), noise.group_run
         self.mean = self._mean() if noise.center == "ridge" else None
-        self.fingerprint = _fingerprint(demonstrations.observations, demonstrations.actions, self.train.indices)
+        digest = hashlib.sha256()
+        for tensor in (demonstrations.observations, demonstrations.actions, self.train.indices):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        self.fingerprint = digest.hexdigest()
         if self.store is not None:
             self.fingerprint += self.store.fingerprint()
 
@@ -180,10 +183,3 @@ class ChunkTask(Task):
         """End the processes of the environments."""
         if self.evaluator is not None:
             self.evaluator.close()
-
-
-def _fingerprint(*tensors: Tensor) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

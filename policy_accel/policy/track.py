@@ -15,7 +15,7 @@ from policy_accel.errors import UserError
 from policy_accel.evaluation.statistics import EXPLANATION, missing_seeds, selection_bias
 from policy_accel.policy.config import EvaluationConfig, RobotConfig
 from policy_accel.policy.demonstrations import TaskConfig, load_demonstrations
-from policy_accel.policy.evaluate import PolicyEvaluator, Recorded
+from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config
 from policy_accel.policy.task import ChunkTask
 from policy_accel.track import Report, Track, replaced
@@ -43,10 +43,11 @@ class RobotTrack(Track[RobotConfig]):
             images=None if demonstrations.images is None else demonstrations.images.shapes,
             goal_columns=demonstrations.goal_columns,
         )
-        recorded = Recorded(demonstrations.metadata.get("env_args"), demonstrations.action_range)
+        env_args = demonstrations.metadata.get("env_args")
         evaluator = None
         if scored and config.is_scored():
-            evaluator = PolicyEvaluator(config, policy, Path(config.run_dir), recorded)
+            run_dir, action_range = Path(config.run_dir), demonstrations.action_range
+            evaluator = PolicyEvaluator(config, policy, run_dir, env_args, action_range=action_range)
         return ChunkTask(
             policy,
             objective,
@@ -99,7 +100,7 @@ class RobotTrack(Track[RobotConfig]):
         )
         if not config.is_scored():
             raise UserError(f"{run_dir} cannot be scored: its task has no environment, or --episodes is 0.")
-        evaluator = PolicyEvaluator(config, loaded.policy, run_dir, Recorded(loaded.env_args), start=True)
+        evaluator = PolicyEvaluator(config, loaded.policy, run_dir, loaded.env_args, start=True)
         try:
             result = {"task": config.task.name, "step": loaded.step, **evaluator(loaded.policy, report)}
             report(self.describe(result))

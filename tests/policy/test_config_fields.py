@@ -18,7 +18,7 @@ from policy_accel.groups import flatten
 from policy_accel.models import denoiser_configs
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import observation_layout
-from policy_accel.policy.evaluate import PolicyEvaluator, Recorded, environment_spec
+from policy_accel.policy.evaluate import PolicyEvaluator, environment_spec
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.run import build_policy
 from policy_accel.policy.track import ROBOT
@@ -64,14 +64,14 @@ def environment_probe(look: Callable[[EnvironmentSpec], Any]) -> Probe:
     """Looks at the environment of a task whose data describe the one that they were recorded in."""
 
     def probe(config: RobotConfig) -> Any:
-        return look(environment_spec(config.task, 2, config.evaluation.camera, Recorded({"env_name": "Lift"})))
+        return look(environment_spec(config.task, 2, config.evaluation.camera, {"env_name": "Lift"}))
 
     return probe
 
 
 def evaluator_of(config: RobotConfig) -> tuple[PolicyEvaluator, DiffusionPolicy]:
     policy = build_policy(config, 5, 2)
-    evaluator = PolicyEvaluator(config, policy, Path(config.run_dir), Recorded())
+    evaluator = PolicyEvaluator(config, policy, Path(config.run_dir))
     return evaluator, policy
 
 

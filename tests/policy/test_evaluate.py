@@ -9,7 +9,7 @@ import torch
 
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.evaluate import PolicyEvaluator, Recorded
+from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.run import build_policy
 from policy_accel.training.randomness import named_generator
 
@@ -19,7 +19,7 @@ SHORT = ["task.max_steps=24", "evaluation.videos=0", "sampling.steps=2"]
 
 def score(config: RobotConfig, tmp_path: Path) -> dict[str, object]:
     policy = build_policy(config, 5, 2)
-    evaluator = PolicyEvaluator(config, policy, tmp_path, Recorded())
+    evaluator = PolicyEvaluator(config, policy, tmp_path)
     try:
         policy.action_normalizer.scale.fill_(1 / 256)
         policy.action_normalizer.offset.fill_(-1)
@@ -50,7 +50,7 @@ def test_every_chunk_of_every_episode_begins_with_noise_of_its_own(tiny_config: 
     def first_inputs(*overrides: str) -> list[torch.Tensor]:
         config = tiny_config("evaluation.episodes=2", "evaluation.slots=2", "evaluation.workers=0", *SHORT, *overrides)
         policy, inputs = build_policy(config, 5, 2), []
-        evaluator = PolicyEvaluator(config, policy, tmp_path, Recorded())
+        evaluator = PolicyEvaluator(config, policy, tmp_path)
         policy.denoiser.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
         evaluator(policy, print)
         evaluator.close()
@@ -72,13 +72,13 @@ def test_demonstrations_of_another_size_are_refused(
 ) -> None:
     config = tiny_config("evaluation.episodes=1", *SHORT)
     with pytest.raises(UserError, match=rf"the {what} of environment .* the demonstrations have {max(dims)} numbers"):
-        PolicyEvaluator(config, build_policy(config, *dims), tmp_path, Recorded())
+        PolicyEvaluator(config, build_policy(config, *dims), tmp_path)
 
 
 def test_damaged_weights_are_named(tiny_config: Build, tmp_path: Path) -> None:
     config = tiny_config("evaluation.episodes=1", "evaluation.workers=0", *SHORT)
     policy = build_policy(config, 5, 2)
-    evaluator = PolicyEvaluator(config, policy, tmp_path, Recorded())
+    evaluator = PolicyEvaluator(config, policy, tmp_path)
     with torch.no_grad():
         next(policy.parameters()).fill_(float("nan"))
     with pytest.raises(UserError, match="seed 100000, chunk 0"):

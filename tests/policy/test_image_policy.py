@@ -13,7 +13,7 @@ from policy_accel import Policy
 from policy_accel.data import Episodes
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.evaluate import PolicyEvaluator, Recorded
+from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.randomness import named_generator
@@ -199,7 +199,7 @@ def test_what_an_environment_cannot_show_is_named(build: Build, tmp_path: Path) 
         ("task.environment_options={observation: state}", "no picture 'img'"),
     ):
         with pytest.raises(UserError, match=said):
-            PolicyEvaluator(build(override, "evaluation.episodes=1"), task.policy, tmp_path, Recorded())
+            PolicyEvaluator(build(override, "evaluation.episodes=1"), task.policy, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from policy_accel.envs.maze_expert import generate as generate_maze
 from policy_accel.envs.robosuite_demonstrations import generate as generate_robosuite
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.evaluate import PolicyEvaluator, Recorded, environment_spec
+from policy_accel.policy.evaluate import PolicyEvaluator, environment_spec
 from policy_accel.policy.track import ROBOT
 
 Configure = Callable[..., RobotConfig]
@@ -69,9 +69,9 @@ def test_lift_is_trained_and_scored_in_the_environment_of_its_file(
     run = ROBOT.load(Path(config.run_dir))
     assert run.env_args == lift.metadata["env_args"]
     assert (run.policy.input_dim, run.policy.executed_dim) == (19, executed)
-    assert environment_spec(config.task, 2, None, Recorded(run.env_args)).kwargs["env_args"] == run.env_args
+    assert environment_spec(config.task, 2, None, run.env_args).kwargs["env_args"] == run.env_args
     with pytest.raises(UserError, match="does not say in which environment it was recorded"):
-        PolicyEvaluator(config, run.policy, Path(config.run_dir), Recorded())
+        PolicyEvaluator(config, run.policy, Path(config.run_dir))
 
 
 def test_absolute_actions_are_learnt_with_six_numbers_of_rotation(configure: Configure, lift: Episodes) -> None:

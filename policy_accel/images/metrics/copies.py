@@ -9,8 +9,9 @@ from torch import Tensor
 
 from policy_accel.images.metrics.features import full_precision
 from policy_accel.images.metrics.image_batches import image_batch
-from policy_accel.images.metrics.neighbours import COLUMNS, ROWS, squared_distances
+from policy_accel.images.metrics.neighbours import ROWS, squared_distances
 
+COLUMNS = 8192
 LARGEST = 32
 """Larger images are averaged down to this height and width first: a copy stays a copy, and time and memory bounded."""
 

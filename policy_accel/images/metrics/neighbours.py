@@ -7,7 +7,7 @@ from torch import Tensor
 
 from policy_accel.images.metrics.features import full_precision
 
-ROWS, COLUMNS = 2048, 8192
+ROWS = 2048
 
 
 def squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
@@ -20,14 +20,9 @@ def neighbour_radii(features: Tensor, neighbours: int) -> Tensor:
     """Squared distance [N] of each row of `features` [N, D] to its k-th nearest other row, k = `neighbours` < N."""
     radii = []
     for first in range(0, len(features), ROWS):
-        rows = features[first : first + ROWS]
-        nearest = rows.new_empty(len(rows), 0)
-        for start in range(0, len(features), COLUMNS):
-            block = squared_distances(rows, features[start : start + COLUMNS])
-            block.diagonal(first - start).fill_(torch.inf)  # where row and column are the same vector
-            nearest = torch.cat([nearest, block], 1)
-            nearest = nearest.topk(min(neighbours, nearest.shape[1]), dim=1, largest=False).values
-        radii.append(nearest[:, -1])
+        distances = squared_distances(features[first : first + ROWS], features)
+        distances.diagonal(first).fill_(torch.inf)  # where row and column are the same vector
+        radii.append(distances.topk(neighbours, dim=1, largest=False).values[:, -1])
     return torch.cat(radii)
 
 
@@ -35,7 +30,7 @@ def manifold_measures(samples: Tensor, reference: Tensor, neighbours: int) -> di
     """Precision and recall (Kynkäänniemi et al. 2019, equations 1 to 3) and density and coverage (Naeem et al. 2020,
     equations 3 and 4). A ball includes its surface.
 
-    Only blocks of `ROWS` x `COLUMNS` distances are in memory at once.
+    Only the distances of `ROWS` vectors to all others are in memory at once.
 
     Args:
         samples: [n, D] features.
@@ -56,13 +51,11 @@ def manifold_measures(samples: Tensor, reference: Tensor, neighbours: int) -> di
         covered = torch.zeros_like(inside_fake)
         for first in range(0, len(samples), ROWS):
             rows = slice(first, first + ROWS)
-            for start in range(0, len(reference), COLUMNS):
-                columns = slice(start, start + COLUMNS)
-                distances = squared_distances(samples[rows], reference[columns])
-                within = distances <= reference_radii[columns]
-                inside_real[rows] += within.sum(1)
-                covered[columns] |= within.any(0)
-                inside_fake[columns] |= (distances <= sample_radii[rows, None]).any(0)
+            distances = squared_distances(samples[rows], reference)
+            within = distances <= reference_radii
+            inside_real[rows] = within.sum(1)
+            covered |= within.any(0)
+            inside_fake |= (distances <= sample_radii[rows, None]).any(0)
     return {
         "precision": float((inside_real > 0).double().mean()),
         "recall": float(inside_fake.double().mean()),

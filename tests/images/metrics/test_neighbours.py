@@ -32,7 +32,6 @@ def test_all_four_agree_with_their_definitions_over_several_blocks(
     monkeypatch: pytest.MonkeyPatch, k: int, n: int, m: int
 ) -> None:
     monkeypatch.setattr(neighbours, "ROWS", 7)
-    monkeypatch.setattr(neighbours, "COLUMNS", 11)
     samples, reference = _normal(n, 1, shift=0.5, scale=0.8) + 100, _normal(m, 2) + 100
     found = manifold_measures(samples, reference, k)
     expected = _brute_force(samples, reference, k)
@@ -41,7 +40,6 @@ def test_all_four_agree_with_their_definitions_over_several_blocks(
 
 def test_radii_leave_out_the_vector_itself_but_not_its_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "ROWS", 2)
-    monkeypatch.setattr(neighbours, "COLUMNS", 2)
     points = torch.tensor([[0.0], [0.0], [3.0], [7.0]])
     assert neighbour_radii(points, 1).tolist() == [0, 0, 9, 16]
     assert neighbour_radii(points, 2).tolist() == [9, 9, 9, 49]
