@@ -37,6 +37,7 @@ from policy_accel.errors import UserError, naming
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.task import ChunkTask
 from policy_accel.policy.track import ROBOT
+from policy_accel.track import Report
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.randomness import DataOrder, named_generator
 
@@ -63,8 +64,6 @@ CHOICES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 PROFILED = (INDEPENDENT, "whole batch", "nearest of 2")
 CONFIGURED = "as configured"
-
-Report = Callable[[str], None]
 
 
 @dataclass

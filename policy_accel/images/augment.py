@@ -97,6 +97,7 @@ def _rotation(angle: Tensor) -> Tensor:
     return torch.stack([torch.stack([cosine, sine], dim=1), torch.stack([-sine, cosine], dim=1)], dim=1)
 
 
+@dataclass(frozen=True)
 class EdmAugmentation:
     """The non-leaking augmentation of Karras et al. 2022 (appendix F.2, table 6): geometric transformations that the
     model is told, so that it can be asked for images without any.
@@ -112,8 +113,7 @@ class EdmAugmentation:
             is, without the exchange of left and right.
     """
 
-    def __init__(self, probability: float = 0.12) -> None:
-        self.probability = probability
+    probability: float = 0.12
 
     def draw(self, count: int, generator: torch.Generator, device: torch.device) -> Transforms:
         """Random transformations of `count` images."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -80,27 +81,24 @@ class DdpmUnet(Denoiser):
         self.embed = nn.Sequential(nn.Linear(config.channels, width), nn.SiLU(), nn.Linear(width, width))
         self.condition = condition_layer(condition_dim, width)
 
-        def block(in_channels: int, out_channels: int, attention: bool) -> ResidualBlock:
-            heads = config.heads if attention else 0
-            return ResidualBlock(in_channels, out_channels, width, groups=groups, dropout=config.dropout, heads=heads)
-
+        block = partial(ResidualBlock, width=width, groups=groups, dropout=config.dropout)
         self.input = nn.Conv2d(channels, config.channels, 3, padding=1)
         current = config.channels
         skips = [current]
         self.down = nn.ModuleList()
-        for level, (outputs, attention) in enumerate(levels):
+        for level, (outputs, heads) in enumerate(levels):
             for _ in range(config.blocks):
-                self.down.append(block(current, outputs, attention))
+                self.down.append(block(current, outputs, heads=heads))
                 current = outputs
                 skips.append(current)
             if level < len(levels) - 1:
                 self.down.append(Downsample(current))
                 skips.append(current)
-        self.middle = nn.ModuleList([block(current, current, True), block(current, current, False)])
+        self.middle = nn.ModuleList([block(current, current, heads=config.heads), block(current, current)])
         self.up = nn.ModuleList()
-        for level, (outputs, attention) in reversed(list(enumerate(levels))):
+        for level, (outputs, heads) in reversed(list(enumerate(levels))):
             for _ in range(config.blocks + 1):
-                self.up.append(block(current + skips.pop(), outputs, attention))
+                self.up.append(block(current + skips.pop(), outputs, heads=heads))
                 current = outputs
             if level > 0:
                 self.up.append(Upsample(current))

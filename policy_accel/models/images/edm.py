@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -116,26 +117,12 @@ class EdmUnet(Denoiser):
         self.time = (SinusoidalEmbedding if config.embedding == "positional" else FourierEmbedding)(time_width)
         self.condition = condition_layer(condition_dim, time_width)
         self.embed = nn.Sequential(nn.Linear(time_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-
-        def block(
-            in_channels: int, out_channels: int, attention: bool = False, resample: Resample | None = None
-        ) -> ResidualBlock:
-            heads = config.heads if attention else 0
-            return ResidualBlock(
-                in_channels,
-                out_channels,
-                width,
-                dropout=config.dropout,
-                heads=heads,
-                resample=resample,
-                gain=math.sqrt(0.5),
-            )
-
+        block = partial(ResidualBlock, width=width, dropout=config.dropout, gain=math.sqrt(0.5))
         self.input = nn.Conv2d(channels, config.channels, 3, padding=1)
         current, image = config.channels, channels
         skips = [current]
         self.down = nn.ModuleList()
-        for level, (outputs, attention) in enumerate(levels):
+        for level, (outputs, heads) in enumerate(levels):
             if level > 0:
                 self.down.append(block(current, current, resample=Resample("down", taps)))
                 if residual:
@@ -143,16 +130,16 @@ class EdmUnet(Denoiser):
                     image = current
                 skips.append(current)
             for _ in range(config.blocks):
-                self.down.append(block(current, outputs, attention))
+                self.down.append(block(current, outputs, heads=heads))
                 current = outputs
                 skips.append(current)
-        self.middle = nn.ModuleList([block(current, current, True), block(current, current)])
+        self.middle = nn.ModuleList([block(current, current, heads=config.heads), block(current, current)])
         self.up = nn.ModuleList()
-        for level, (outputs, attention) in reversed(list(enumerate(levels))):
+        for level, (outputs, heads) in reversed(list(enumerate(levels))):
             if level < len(levels) - 1:
                 self.up.append(block(current, current, resample=Resample("up", taps)))
             for index in range(config.blocks + 1):
-                self.up.append(block(current + skips.pop(), outputs, attention and index == config.blocks))
+                self.up.append(block(current + skips.pop(), outputs, heads=heads if index == config.blocks else 0))
                 current = outputs
         self.norm = GroupNorm(norm_groups(current), current, eps=EPS)
         self.output = nn.Conv2d(current, channels, 3, padding=1)

@@ -79,8 +79,8 @@ class ResidualBlock(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        width: int,
         *,
+        width: int,
         dropout: float,
         heads: int = 0,
         groups: int | None = None,
@@ -130,8 +130,9 @@ class ImageUnetConfig(ModelConfig):
     channels_last: bool = False
     """Keep activations as [B, H, W, C] in memory, which tensor cores prefer; weights stay as they are."""
 
-    def levels(self, resolution: int) -> list[tuple[int, bool]]:
-        """Channels of each resolution, finest first, and whether it has attention, for images of side `resolution`.
+    def levels(self, resolution: int) -> list[tuple[int, int]]:
+        """Channels of each resolution, finest first, and heads of its attention (0: none), for images of side
+        `resolution`.
 
         Raises:
             UserError: sizes that are not positive, do not divide one another, or have no effect on such images.
@@ -160,9 +161,9 @@ class ImageUnetConfig(ModelConfig):
                 f"{', '.join(map(str, sides))}; choose among these, or [] for attention in the middle alone."
             )
         levels = [
-            (channels * multiplier, side in self.attention_resolutions)
+            (channels * multiplier, self.heads if side in self.attention_resolutions else 0)
             for multiplier, side in zip(multipliers, sides, strict=True)
         ]
-        if any(width % self.heads for width, attention in [*levels, (levels[-1][0], True)] if attention):
+        if any(width % heads for width, heads in [*levels, (levels[-1][0], self.heads)] if heads):
             raise UserError(f"model.heads={self.heads} does not divide the channels of an attention layer; change one.")
         return levels
