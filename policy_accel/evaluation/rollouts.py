@@ -58,12 +58,6 @@ class RolloutPool:
         self.workers = min(workers, slots)
         self._host: Host | None = None
 
-    def __enter__(self) -> RolloutPool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def start(self) -> None:
         """Start the workers, if there are any, without waiting for them: they import the environment meanwhile.
 

@@ -1,5 +1,7 @@
 """Dictionaries of arrays from real simulators: what a policy sees through the pipe is what the environment gave."""
 
+from contextlib import closing
+
 import gymnasium
 import numpy as np
 import pytest
@@ -51,7 +53,7 @@ def test_dictionaries_arrive_as_they_were_made(spec):
                     actions[slot] = chosen_actions(environment.action_space, seed, chunk_index[slot])
             return actions
 
-        with RolloutPool(spec, slots=2, workers=workers) as pool:
+        with closing(RolloutPool(spec, slots=2, workers=workers)) as pool:
             results = pool.run(policy, SEEDS)
         for result, (chunks, score, success, length) in zip(results, expected, strict=True):
             assert (result.score, result.success, result.length, result.error) == (score, success, length, None)

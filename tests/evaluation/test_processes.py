@@ -3,7 +3,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ def limits(timeout, first_timeout):
 
 def run(folder, trouble, *, workers=2, timeout=60.0, first_timeout=60.0, slots=4, **options):
     spec = EnvironmentSpec("toy/Walk-v0", {"trouble": trouble, "folder": str(folder)}, 20, 2, "toy_environments")
-    with limits(timeout, first_timeout), RolloutPool(spec, slots=slots, workers=workers) as pool:
+    with limits(timeout, first_timeout), closing(RolloutPool(spec, slots=slots, workers=workers)) as pool:
         return pool.run(act, SEEDS, **options)
 
 
@@ -84,7 +84,7 @@ def test_an_episode_is_repeated_before_new_ones_start(tmp_path):
         rounds.append(list(zip(seeds.tolist(), chunk_index.tolist(), strict=True)))
         return act(observations, seeds, chunk_index)
 
-    with RolloutPool(spec, slots=4, workers=0) as pool:
+    with closing(RolloutPool(spec, slots=4, workers=0)) as pool:
         pool.run(recorded, SEEDS)
     assert rounds[:2] == [[(5, 0), (3, 0), (11, 0), (0, 0)], [(5, 1), (3, 0), (11, 1), (0, 1)]]
 
@@ -147,7 +147,7 @@ def test_a_hanging_episode(tmp_path, untroubled):
 def test_the_first_chunk_of_a_process_may_take_longer():
     spec = EnvironmentSpec("toy/Slow-v0", {}, 3, 1, "toy_environments")
     for patience, errors in ((60.0, [None, None]), (0.5, ["no answer within 1 s"] * 2)):
-        with limits(1.0, patience), RolloutPool(spec, slots=1, workers=1) as pool:
+        with limits(1.0, patience), closing(RolloutPool(spec, slots=1, workers=1)) as pool:
             results = pool.run(lambda *_: np.zeros((1, 1, 2)), [1, 2])
         assert [result.error for result in results] == errors
 
@@ -164,7 +164,7 @@ def test_a_worker_killed_between_rounds(tmp_path, untroubled):
             wait_until(lambda: not alive(victim))
         return act(observations, seeds, chunk_index)
 
-    with RolloutPool(spec, slots=4, workers=2) as pool:
+    with closing(RolloutPool(spec, slots=4, workers=2)) as pool:
         assert pool.run(killing, SEEDS) == untroubled
     assert len(worker_ids(tmp_path)) == 3
 
@@ -186,7 +186,7 @@ def test_an_error_of_the_policy_ends_the_workers(tmp_path, untroubled):
     def broken(observations, seeds, chunk_index):
         raise ArithmeticError("no")
 
-    with RolloutPool(spec, slots=2, workers=2) as pool:
+    with closing(RolloutPool(spec, slots=2, workers=2)) as pool:
         with pytest.raises(ArithmeticError):
             pool.run(broken, SEEDS)
         assert len(worker_ids(tmp_path)) == 2
@@ -196,13 +196,14 @@ def test_an_error_of_the_policy_ends_the_workers(tmp_path, untroubled):
 
 SCRIPT = """
 import signal, sys
+from contextlib import closing
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background, which ignores Ctrl-C
 sys.path.insert(0, {tests!r})
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
 spec = EnvironmentSpec("toy/Walk-v0", {kwargs!r}, 10**9, 2, "toy_environments")
 import numpy as np
 open({folder!r} + "/started", "a").write("x")
-with RolloutPool(spec, slots=2, workers=2) as pool:
+with closing(RolloutPool(spec, slots=2, workers=2)) as pool:
     pool.run(lambda *_: np.zeros((2, 4, 2)), [1, 2])
 """
 

@@ -1,3 +1,4 @@
+from contextlib import closing
 from dataclasses import replace
 
 import imageio_ffmpeg
@@ -24,7 +25,7 @@ def push(observations, seeds, chunk_index):
 
 @pytest.fixture(scope="module")
 def one_process():
-    with RolloutPool(SPEC, slots=3, workers=0) as pool:
+    with closing(RolloutPool(SPEC, slots=3, workers=0)) as pool:
         return recorded_run(pool)
 
 
@@ -52,7 +53,7 @@ def test_pushing_moves_the_block(one_process):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_and_cameras_change_nothing(tmp_path, one_process, workers):
     expected, expected_observations = one_process
-    with RolloutPool(SPEC, slots=3, workers=workers) as pool:
+    with closing(RolloutPool(SPEC, slots=3, workers=workers)) as pool:
         results, observations = recorded_run(pool, video_dir=tmp_path, videos=1)
     assert (observations == expected_observations).all()
     assert [replace(result, video=None) for result in results] == expected

@@ -1,3 +1,5 @@
+from contextlib import closing
+
 import gymnasium
 import numpy as np
 import pytest
@@ -50,7 +52,7 @@ def plain_episode(seed, max_steps=14, n_obs_steps=3, **kwargs):
 
 @pytest.fixture(scope="module", params=[0, 1, 2, 3])
 def pool(request):
-    with RolloutPool(spec(), slots=4, workers=request.param) as pool:
+    with closing(RolloutPool(spec(), slots=4, workers=request.param)) as pool:
         yield pool
 
 
@@ -115,7 +117,7 @@ def test_dictionary_observations(workers):
         seen.append(observations)
         return np.zeros((2, CHUNK, 2))
 
-    with RolloutPool(spec(n_obs_steps=2, as_dict=True, lasts=6), slots=2, workers=workers) as pool:
+    with closing(RolloutPool(spec(n_obs_steps=2, as_dict=True, lasts=6), slots=2, workers=workers)) as pool:
         results = pool.run(policy, [4])
     assert [result.length for result in results] == [6]
     assert [batch["state"].shape for batch in seen] == [(2, 2, 4)] * 2
@@ -131,13 +133,13 @@ def test_success_without_is_success():
         return -observations[:, -1:, 2:] / 0.3
 
     environment = spec(is_success=False)
-    with RolloutPool(environment, slots=2, workers=0) as pool:
+    with closing(RolloutPool(environment, slots=2, workers=0)) as pool:
         results = pool.run(act, [3, 5])
         assert results == [plain_episode(seed, is_success=False) for seed in (3, 5)]
         assert not any(result.success for result in results)
     still = EnvironmentSpec("toy/Still-v0", {}, 3, 1, module="toy_environments")
     gymnasium.register("toy/Still-v0", entry_point=Still)
-    with RolloutPool(still, slots=1, workers=0) as pool:
+    with closing(RolloutPool(still, slots=1, workers=0)) as pool:
         assert pool.run(home, [0]) == [EpisodeResult(0, 1.0, True, 3)]
 
 
@@ -150,7 +152,7 @@ class Still(toy_environments.Walk):
 def test_truncation_ends_an_episode():
     gymnasium.register("toy/Truncated-v0", entry_point=Truncated)
     environment = EnvironmentSpec("toy/Truncated-v0", {}, 50, 1, module="toy_environments")
-    with RolloutPool(environment, slots=1, workers=0) as pool:
+    with closing(RolloutPool(environment, slots=1, workers=0)) as pool:
         assert pool.run(act, [0])[0].length == 6
 
 
@@ -169,7 +171,7 @@ def test_bad_actions_name_seed_and_chunk(workers, bad):
         actions[seeds == -1] = np.nan
         return actions
 
-    with RolloutPool(spec(), slots=3, workers=workers) as pool:
+    with closing(RolloutPool(spec(), slots=3, workers=workers)) as pool:
         with pytest.raises(UserError, match="seed 3, chunk 1"):
             pool.run(policy, [5, 3])
         assert pool.run(act, [5, 3]) == [plain_episode(5), plain_episode(3)], "the pool is good for another run"
@@ -178,7 +180,7 @@ def test_bad_actions_name_seed_and_chunk(workers, bad):
 @pytest.mark.parametrize("shape", [(3, CHUNK, 2), (2,), (2, 0, 2)])
 def test_actions_of_a_wrong_shape(shape):
     with (
-        RolloutPool(spec(), slots=2, workers=0) as pool,
+        closing(RolloutPool(spec(), slots=2, workers=0)) as pool,
         pytest.raises(UserError, match=r"\[2, n_action_steps, \*action\]"),
     ):
         pool.run(lambda *_: np.zeros(shape), [1])
@@ -191,7 +193,7 @@ def test_workers_import_little_and_use_one_thread():
         seen.append(observations[:, -1])
         return np.zeros((4, 1, 2))
 
-    with RolloutPool(spec(id="toy/Inspect-v0", max_steps=1), slots=4, workers=2) as pool:
+    with closing(RolloutPool(spec(id="toy/Inspect-v0", max_steps=1), slots=4, workers=2)) as pool:
         pool.run(policy, [0, 1, 2, 3])
         pool.run(policy, [0, 1, 2, 3])
     first, second = seen
@@ -212,7 +214,7 @@ def test_workers_import_little_and_use_one_thread():
     ],
 )
 def test_environments_that_cannot_be_made(workers, environment, words):
-    with RolloutPool(environment, slots=2, workers=workers) as pool, pytest.raises(UserError, match=words):
+    with closing(RolloutPool(environment, slots=2, workers=workers)) as pool, pytest.raises(UserError, match=words):
         pool.run(act, [1])
 
 
@@ -220,7 +222,7 @@ def test_environments_that_cannot_be_made(workers, environment, words):
 def test_where_no_episode_can_begin_it_is_said_once(tmp_path, workers, slots):
     environment = spec(id="toy/Lost-v0", folder=str(tmp_path))
     with (
-        RolloutPool(environment, slots=slots, workers=workers) as pool,
+        closing(RolloutPool(environment, slots=slots, workers=workers)) as pool,
         pytest.raises(
             UserError, match="no episode of environment 'toy/Lost-v0' can begin: RuntimeError: no display found"
         ),
@@ -231,18 +233,18 @@ def test_where_no_episode_can_begin_it_is_said_once(tmp_path, workers, slots):
 
 def test_environments_are_made_in_all_workers_at_once(tmp_path):
     environment = spec(id="toy/Together-v0", max_steps=1, folder=str(tmp_path), count=3)
-    with RolloutPool(environment, slots=3, workers=3) as pool:
+    with closing(RolloutPool(environment, slots=3, workers=3)) as pool:
         results = pool.run(lambda *_: np.zeros((3, 1, 2)), [0, 1, 2])
     assert [result.error for result in results] == [None] * 3
 
 
 def test_workers_can_be_started_before_the_first_run(tmp_path):
-    with RolloutPool(spec(), slots=2, workers=2) as pool:
+    with closing(RolloutPool(spec(), slots=2, workers=2)) as pool:
         pool.start()
         host = pool._host
         assert pool.run(act, [5, 3]) == [plain_episode(5), plain_episode(3)]
         assert pool._host is host
-    with RolloutPool(spec(id="toy/Homeless-v0"), slots=2, workers=2) as pool:
+    with closing(RolloutPool(spec(id="toy/Homeless-v0"), slots=2, workers=2)) as pool:
         pool.start()
         with pytest.raises(UserError, match="'a_simulator'"):
             pool.run(act, [5, 3])
@@ -251,7 +253,7 @@ def test_workers_can_be_started_before_the_first_run(tmp_path):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_metrics_of_the_last_step(workers, tmp_path):
     environment = spec(id="toy/Counting-v0", trouble={42: ("nan-metric", 0, 0)}, folder=str(tmp_path))
-    with RolloutPool(environment, slots=2, workers=workers) as pool:
+    with closing(RolloutPool(environment, slots=2, workers=workers)) as pool:
         results = pool.run(act, [*SEEDS[:4], 42])
     expected = [plain_episode(seed) for seed in SEEDS[:4]]
     for result, plain in zip(results[:4], expected, strict=True):

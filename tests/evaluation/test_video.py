@@ -1,4 +1,5 @@
 import os
+from contextlib import closing
 
 import imageio_ffmpeg
 import numpy as np
@@ -82,7 +83,7 @@ def test_a_full_disk(tmp_path, frames):
 def test_the_first_episodes_are_filmed(tmp_path, workers):
     folder = tmp_path / "new" / "videos"
     seeds = [5, 3, 11, 0]
-    with RolloutPool(spec(), slots=2, workers=workers) as pool:
+    with closing(RolloutPool(spec(), slots=2, workers=workers)) as pool:
         plain = pool.run(act, seeds)
         filmed = pool.run(act, seeds, video_dir=folder, videos=3)
     assert [result.video for result in filmed] == ["5.mp4", "3.mp4", "11.mp4", None]
@@ -100,7 +101,7 @@ def test_the_first_episodes_are_filmed(tmp_path, workers):
 
 def test_a_crash_while_filming(tmp_path):
     trouble = {5: ("exit", 2, 1), 3: ("exit", 2, 99)}
-    with RolloutPool(spec(trouble=trouble, folder=str(tmp_path)), slots=2, workers=1) as pool:
+    with closing(RolloutPool(spec(trouble=trouble, folder=str(tmp_path)), slots=2, workers=1)) as pool:
         results = pool.run(act, [5, 3], video_dir=tmp_path / "videos", videos=2)
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["5.mp4"]
     assert results[0].video == "5.mp4"
@@ -120,7 +121,7 @@ def test_an_exception_while_filming_ends_the_encoder(tmp_path, monkeypatch):
         return act(observations, seeds, chunk_index)
 
     environment = spec(trouble={3: ("raise", 2, 99)}, folder=str(tmp_path))
-    with RolloutPool(environment, slots=2, workers=0) as pool:
+    with closing(RolloutPool(environment, slots=2, workers=0)) as pool:
         results = pool.run(policy, [11, 3], video_dir=tmp_path / "videos", videos=2)
     assert running[:4] == [2, 2, 1, 1]
     assert [result.video for result in results] == ["11.mp4", None]
@@ -133,7 +134,7 @@ def test_an_exception_while_filming_ends_the_encoder(tmp_path, monkeypatch):
 def test_an_environment_that_cannot_render(tmp_path, workers, name, words):
     blind = EnvironmentSpec(f"toy/{name}-v0", {}, 2, 1, "toy_environments")
     with (
-        RolloutPool(blind, slots=1, workers=workers) as pool,
+        closing(RolloutPool(blind, slots=1, workers=workers)) as pool,
         pytest.raises(UserError, match=words),
     ):
         pool.run(act, [1], video_dir=tmp_path, videos=1)
@@ -141,7 +142,7 @@ def test_an_environment_that_cannot_render(tmp_path, workers, name, words):
 
 def test_a_video_folder_that_is_a_file(tmp_path):
     (tmp_path / "taken").touch()
-    with RolloutPool(spec(), slots=1, workers=0) as pool, pytest.raises(UserError, match="taken"):
+    with closing(RolloutPool(spec(), slots=1, workers=0)) as pool, pytest.raises(UserError, match="taken"):
         pool.run(act, [1], video_dir=tmp_path / "taken", videos=1)
 
 
@@ -150,7 +151,7 @@ def test_films_from_a_camera(tmp_path, workers):
     """Only the environments that are filmed know of the camera."""
     for camera, channel in (("front", 0), ("side", 2)):
         filmed = EnvironmentSpec("toy/Filmed-v0", {}, 6, 2, "toy_environments", film_kwargs={"render_camera": camera})
-        with RolloutPool(filmed, slots=2, workers=workers) as pool:
+        with closing(RolloutPool(filmed, slots=2, workers=workers)) as pool:
             pool.run(act, [5, 3], video_dir=tmp_path / camera, videos=1)
         colour = read(tmp_path / camera / "5.mp4")[0].mean((0, 1, 2))
         assert colour[channel] > 150
@@ -167,7 +168,7 @@ def test_films_from_a_camera(tmp_path, workers):
 )
 def test_cameras_that_are_not_there(tmp_path, workers, name, camera, words):
     filmed = EnvironmentSpec(f"toy/{name}-v0", {}, 6, 2, "toy_environments", film_kwargs={"render_camera": camera})
-    with RolloutPool(filmed, slots=1, workers=workers) as pool:
+    with closing(RolloutPool(filmed, slots=1, workers=workers)) as pool:
         with pytest.raises(UserError, match=words):
             pool.run(act, [1], video_dir=tmp_path, videos=1)
         assert pool.run(act, [1])[0].error is None, "without a film nobody asks"

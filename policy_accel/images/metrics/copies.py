@@ -17,11 +17,7 @@ LARGEST = 32
 
 
 def nearest_distances(
-    samples: np.ndarray,
-    training: np.ndarray,
-    *,
-    device: torch.device | str,
-    own_indices: np.ndarray | None = None,
+    samples: np.ndarray, training: np.ndarray, *, device: torch.device | str, own_indices: np.ndarray | None = None
 ) -> Tensor:
     """Distance [n] float64 of each sample, as it is or mirrored left to right, to its nearest training image.
 

@@ -67,7 +67,12 @@ class Quality:
                 f"the held-out images are {_kind(held_out)}, those of the training set {_kind(reference)}; "
                 "both must be of one kind, so check the test split of task.data."
             )
-        self._check_counts()
+        for count, what in ((len(reference), "training set"), (len(held_out), "held-out set")):
+            if count <= config.neighbours:
+                raise UserError(
+                    f"evaluation.metrics.neighbours={config.neighbours}: the {what} has {count} images and must have "
+                    "more than that; lower it or use a larger set."
+                )
         self.extractors = _extractors(reference, config)
         self._statistics: dict[str, Statistics] = {}
         self._floors: dict[tuple[int, bool], dict[str, dict[str, Any]]] = {}
@@ -200,15 +205,6 @@ class Quality:
                 cache_dir=self.cache_dir,
             )
         return self._statistics[extractor.name]
-
-    def _check_counts(self) -> None:
-        least = self.config.neighbours + 1
-        for count, what in ((len(self.reference), "training set"), (len(self.held_out), "held-out set")):
-            if count < least:
-                raise UserError(
-                    f"evaluation.metrics.neighbours={self.config.neighbours}: the {what} has {count} images and must "
-                    "have more than that; lower it or use a larger set."
-                )
 
 
 def _extractors(reference: np.ndarray, config: MetricsConfig) -> list[FeatureExtractor]:
