@@ -134,8 +134,7 @@ def _generator(options: argparse.Namespace, loaded: LoadedImageRun, device: Any,
         spacing=options.spacing,
         guidance=options.guidance,
     )
-    check_guidance(dataclasses.replace(loaded.config, sampling=sampling))
-    return ImageGenerator(
+    generator = ImageGenerator(
         loaded.model,
         shape=loaded.shape,
         sampler=dataclasses.replace(loaded.sampler, config=sampling),
@@ -146,6 +145,8 @@ def _generator(options: argparse.Namespace, loaded: LoadedImageRun, device: Any,
         device=device,
         precision=precision,
     )
+    check_guidance(dataclasses.replace(loaded.config, sampling=sampling))
+    return generator
 
 
 def _given(options: argparse.Namespace, loaded: LoadedImageRun) -> tuple[Tensor | None, Tensor | None]:
