@@ -9,11 +9,16 @@ from policy_accel.acceleration.momentum_decay import (
     MatchedCosineDecay,
     MomentumDecay,
     decay_at,
+    momentum_decay,
 )
 from policy_accel.acceleration.nearest_noise import nearest_noise
 from policy_accel.acceleration.noise_assignment import assign_noise, start_assignment
 from policy_accel.acceleration.noise_statistics import assignment_statistics
-from policy_accel.acceleration.timestep_curriculum import CurriculumTimes, noise_matched_positions
+from policy_accel.acceleration.timestep_curriculum import (
+    CurriculumTimes,
+    noise_matched_positions,
+    timestep_probabilities,
+)
 from policy_accel.acceleration.timestep_distributions import LossSecondMoment, TableTimes
 
 __all__ = [
@@ -32,8 +37,10 @@ __all__ = [
     "decay_at",
     "kmeans_groups",
     "loss_weights",
+    "momentum_decay",
     "nearest_noise",
     "noise_matched_positions",
     "ridge_mean",
     "start_assignment",
+    "timestep_probabilities",
 ]

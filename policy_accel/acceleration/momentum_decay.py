@@ -145,6 +145,31 @@ MOMENTUM_DECAY_CONFIGS: tuple[type[MomentumDecayConfig], ...] = (
 )
 
 
+def momentum_decay(
+    progress: float,
+    beta_0: float,
+    *,
+    law: str = DemonDecay.name,
+    compensate: bool = True,
+    step: int = 0,
+    **settings: Any,
+) -> tuple[float, float]:
+    """Momentum and learning-rate factor at `progress` of the schedule called `law`: see `DecaySchedule.at`.
+
+    Args:
+        progress, beta_0, step: as there.
+        law: demon, linear, exponential or matched_cosine.
+        compensate: as of `DecaySchedule`.
+        settings: the others of that schedule.
+
+    Raises:
+        ValueError: an unknown schedule, or a number out of range.
+    """
+    schedules = {config.name: config for config in MOMENTUM_DECAY_CONFIGS if issubclass(config, DecaySchedule)}
+    schedule = schedules[check_choice("law", law, schedules)]
+    return schedule(compensate=compensate, **settings).at(progress, beta_0, step)
+
+
 def decay_at(
     step: int, steps: int, beta_0: float, schedule: DecaySchedule | None = None, *, start_step: int = 0
 ) -> tuple[float, float]:

@@ -104,6 +104,17 @@ class CurriculumTimes(TimestepDistribution):
         return 1.0 / ((1.0 - share) + share * self.timesteps * self.bump[t])
 
 
+def timestep_probabilities(
+    progress: float, timesteps: int, *, positions: Tensor | None = None, **settings: float
+) -> Tensor:
+    """Probabilities of the times 0 .. timesteps - 1 at `progress` of the training, [T] float64.
+
+    The curriculum as a function; `positions` and `settings` (center, width, start, end, strength) are those of
+    `CurriculumTimes`.
+    """
+    return CurriculumTimes(timesteps, positions=positions, **settings).probabilities(progress)
+
+
 def noise_matched_positions(log_snr: Tensor) -> Tensor:
     """Position t / 1000 of the linear schedule of 1000 steps that is as noisy as each time, [T] float64 in [0, 0.999].
 

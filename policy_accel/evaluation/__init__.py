@@ -3,5 +3,6 @@
 from policy_accel.evaluation.environments import EnvironmentSpec
 from policy_accel.evaluation.host import EpisodeResult
 from policy_accel.evaluation.rollouts import RolloutPool
+from policy_accel.evaluation.statistics import bootstrap_interval, wilson_interval
 
-__all__ = ["EnvironmentSpec", "EpisodeResult", "RolloutPool"]
+__all__ = ["EnvironmentSpec", "EpisodeResult", "RolloutPool", "bootstrap_interval", "wilson_interval"]
