@@ -22,7 +22,7 @@ from policy_accel.acceleration import DemonDecay, LinearDecay, momentum_decay, t
         (diffusion.momentum_input_scale, "sigma family multiplier"),
         (acceleration.assign_noise, "data noise metric block_size groups mask"),
         (acceleration.nearest_noise, "data candidates metric generator"),
-        (acceleration.timestep_probabilities, "progress timesteps positions"),
+        (acceleration.timestep_probabilities, "progress timesteps center width start end strength positions"),
         (acceleration.momentum_decay, "progress beta_0 law compensate"),
         (evaluation.wilson_interval, "successes trials confidence"),
     ],

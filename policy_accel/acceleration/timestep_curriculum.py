@@ -105,14 +105,20 @@ class CurriculumTimes(TimestepDistribution):
 
 
 def timestep_probabilities(
-    progress: float, timesteps: int, *, positions: Tensor | None = None, **settings: float
+    progress: float,
+    timesteps: int,
+    *,
+    center: float = CurriculumTimes.center,
+    width: float = CurriculumTimes.width,
+    start: float = CurriculumTimes.start,
+    end: float = CurriculumTimes.end,
+    strength: float = CurriculumTimes.strength,
+    positions: Tensor | None = None,
 ) -> Tensor:
-    """Probabilities of the times 0 .. timesteps - 1 at `progress` of the training, [T] float64.
-
-    The curriculum as a function; `positions` and `settings` (center, width, start, end, strength) are those of
-    `CurriculumTimes`.
+    """Probabilities of the times 0 .. timesteps - 1 at `progress` of the training, [T] float64: the curriculum as a
+    function, with the settings of `CurriculumTimes`.
     """
-    return CurriculumTimes(timesteps, positions=positions, **settings).probabilities(progress)
+    return CurriculumTimes(timesteps, center, width, start, end, strength, positions).probabilities(progress)
 
 
 def noise_matched_positions(log_snr: Tensor) -> Tensor:
