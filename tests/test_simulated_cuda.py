@@ -203,6 +203,15 @@ def test_other_threads_disturb_a_capture_that_is_not_of_its_thread_alone(cuda: S
     assert torch.equal(y.cpu(), torch.full((3,), 2.0))
 
 
+def test_a_generator_of_a_capture_is_for_nobody_else(cuda: SimulatedCuda) -> None:
+    generator, graph = torch.Generator("cuda"), torch.cuda.CUDAGraph()
+    graph.register_generator_state(generator)
+    with ThreadPoolExecutor(1) as pool, torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        torch.randn(3, device="cuda", generator=generator)
+        other = pool.submit(lambda: torch.randn(3, device="cuda", generator=generator))
+        assert isinstance(other.exception(), CaptureError)
+
+
 def test_memory_that_is_freed_before_a_replay_is_found(cuda: SimulatedCuda) -> None:
     x, graph = torch.ones(3, device="cuda"), torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

@@ -90,8 +90,10 @@ class CapturedFeed(Feed, Generic[T]):
         self._stream, self._pool = torch.cuda.Stream(generators.device), torch.cuda.graph_pool_handle()
 
     def replayed(self, work: Callable[[], Any]) -> Replayed[Any]:
-        """`work`, to be captured with the generators of this run."""
-        generators = (self.generators.time, self.generators.noise, self.generators.batch)
+        """`work`, to be captured with the generators that it draws from."""
+        generators = [self.generators.time, self.generators.noise]
+        if self.task.resident:  # else the thread that reads draws from it, also during a capture
+            generators.append(self.generators.batch)
         return Replayed(work, generators, stream=self._stream, pool=self._pool)
 
     def update(self, step: int) -> T:

@@ -16,7 +16,7 @@ import torch
 from support.simulated_cuda import autocast  # noqa: F401  registers the casts of autocast
 from support.simulated_cuda.graphs import CaptureError, SimulatedGraph
 from support.simulated_cuda.patches import patched
-from support.simulated_cuda.rules import INDEXED, MIXED, SHAPED_BY_DATA, VIEWS, waits
+from support.simulated_cuda.rules import INDEXED, MIXED, RANDOM, SHAPED_BY_DATA, VIEWS, waits
 from support.simulated_cuda.tensors import CUDA, SimulatedTensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map_only
@@ -153,6 +153,7 @@ class SimulatedCuda:
         here = [x for x in flat if isinstance(x, torch.Tensor) and not isinstance(x, SimulatedTensor)]
         self._check_devices(name, func, args, there, here)
         self._check_waits(name, func, args, kwargs, there)
+        self._check_generators(name, flat)
         if name == "is_pinned":
             return bool(getattr(args[0], "_pinned", False))
         device = CUDA if there else CPU
@@ -228,6 +229,14 @@ class SimulatedCuda:
             self.host_waits(f"aten.{name}", "boolean index: reads how many")
             if name == "index":
                 self.shapes[self._phase][f"boolean index @ {self._where()}"] += 1
+
+    def _check_generators(self, name: str, flat: list[Any]) -> None:
+        """A generator of a graph that is being captured belongs to the capture: nobody else may draw from it."""
+        if self._capture is None or name not in RANDOM or self.capturing is not None:
+            return
+        graph = self._capture[0]
+        if any(isinstance(x, torch._C.Generator) and graph.draws_from(x) for x in flat):
+            raise CaptureError(f"{name} in another thread draws from a generator of the capture, at {self._where()}")
 
     # ---- copies ----------------------------------------------------------------------------------------------------
     def _to_copy(self, func: Any, source: torch.Tensor, device: torch.device, kwargs: dict[str, Any]) -> torch.Tensor:

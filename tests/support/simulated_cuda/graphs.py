@@ -54,6 +54,9 @@ class SimulatedGraph:
     def register_generator_state(self, generator: torch.Generator) -> None:
         self.generators.append(generator)
 
+    def draws_from(self, generator: torch._C.Generator) -> bool:
+        return generator._cdata in {known._cdata for known in self.generators}
+
     def pool(self) -> tuple[int, int]:
         return (0, 0)
 
@@ -78,11 +81,7 @@ class SimulatedGraph:
         name = func._schema.name.split("::")[1]
         flat = tree_flatten((args, kwargs))[0]
         generator = next((x for x in flat if isinstance(x, torch._C.Generator)), None)
-        if (
-            name in RANDOM
-            and generator is not None
-            and generator._cdata not in {known._cdata for known in self.generators}
-        ):
+        if name in RANDOM and generator is not None and not self.draws_from(generator):
             raise CaptureError(f"{name} draws from a generator that was not registered with the graph at {where}")
         given = {x.untyped_storage()._cdata for x in flat if isinstance(x, torch.Tensor)}
         for tensor in tree_flatten(out)[0]:
