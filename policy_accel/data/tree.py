@@ -96,8 +96,14 @@ def folder_tree(path: Path, *, hidden: bool = False) -> Tree:
         OSError: the folder, or one in it, cannot be listed.
     """
     names = []
+    visited: set[tuple[int, int]] = set()  # links may lead back
     for folder, folders, files in os.walk(path, followlinks=True, onerror=_stop):
         folders[:] = [name for name in folders if hidden or not name.startswith(".")]
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
         inside = Path(folder).relative_to(path)
         names += [(inside / name).as_posix() for name in files]
 
