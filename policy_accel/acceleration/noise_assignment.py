@@ -11,8 +11,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy  # scipy.optimize is loaded at its first use: it takes a second, and few runs assign
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from policy_accel.acceleration.noise_statistics import (
@@ -289,5 +289,5 @@ def _solve(problems: list[np.ndarray], costs: list[Tensor]) -> np.ndarray:
                     f"data or noise: the cost of sample {sample} and noise row {column} is not finite; "
                     "look for nan, infinite or huge values."
                 )
-            permutation[rows] = rows[linear_sum_assignment(cost)[1]]
+            permutation[rows] = rows[scipy.optimize.linear_sum_assignment(cost)[1]]
     return permutation

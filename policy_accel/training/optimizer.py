@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
 from policy_accel.acceleration.momentum_decay import COMPOSITIONS, DecaySchedule, MomentumDecayConfig, decay_at
-from policy_accel.diffusion.timesteps import Number
 from policy_accel.errors import UserError, naming, one_of
 from policy_accel.models.denoiser import Denoiser
+from policy_accel.training.adamw import AdamW, Group
 from policy_accel.training.decaying_adamw import DecayingAdamW
 
 SCHEDULES = ("cosine", "constant")
@@ -33,8 +30,8 @@ class OptimizerConfig:
     momentum_decay: MomentumDecayConfig = field(default_factory=MomentumDecayConfig)
 
 
-def build_optimizer(config: OptimizerConfig, model: Denoiser, *, captured: bool = False) -> torch.optim.AdamW:
-    """Fused AdamW over the parameters of `model`; those it names in `no_weight_decay()` are not decayed.
+def build_optimizer(config: OptimizerConfig, model: Denoiser, *, captured: bool = False) -> AdamW:
+    """AdamW over the parameters of `model`; those it names in `no_weight_decay()` are not decayed.
 
     captured: for CUDA graphs, which read learning rate and beta from the device.
 
@@ -56,27 +53,11 @@ def build_optimizer(config: OptimizerConfig, model: Denoiser, *, captured: bool 
     exempt = model.no_weight_decay()
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for name, p in named if name not in exempt], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in named if name in exempt], "weight_decay": 0.0},
+        Group([p for name, p in named if name not in exempt], config.weight_decay),
+        Group([p for name, p in named if name in exempt], 0.0),
     ]
-    # torch's fused kernel reads the learning rate from the device, but takes beta as a number of the host.
     decaying = captured and isinstance(config.momentum_decay, DecaySchedule)
-    return (DecayingAdamW if decaying else torch.optim.AdamW)(
-        [group for group in groups if group["params"]],
-        lr=config.lr,
-        betas=(config.betas[0], config.betas[1]),
-        eps=config.eps,
-        fused=not decaying,
-        capturable=captured,
-    )
-
-
-def set_step(optimizer: torch.optim.AdamW, lr: Number, beta: Number) -> None:
-    """Give the next step its learning rate and first beta."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr.float() if isinstance(lr, Tensor) and group["fused"] else lr
-        if isinstance(optimizer, DecayingAdamW) or not isinstance(beta, Tensor):
-            group["betas"] = (beta, group["betas"][1])
+    return (DecayingAdamW if decaying else AdamW)(groups, betas=config.betas, eps=config.eps)
 
 
 def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:

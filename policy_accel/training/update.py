@@ -26,7 +26,6 @@ from policy_accel.training.optimizer import (
     OptimizerConfig,
     build_optimizer,
     check_momentum_decay,
-    set_step,
     step_values,
 )
 from policy_accel.training.randomness import DataOrder, Generators, validation_generators
@@ -96,7 +95,7 @@ class Update:
         self.device = generators.device
         self.optimizer = build_optimizer(optimizer, task.model, captured=captured)
         check_momentum_decay(optimizer, steps)
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.parameters = self.optimizer.parameters
         self.ema = EMA(task.model, ema)
         self.precision = precision
         self.batch_size = order.batch_size
@@ -153,9 +152,8 @@ class Update:
         norm = None
         if self.config.clip_grad_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_grad_norm, foreach=True)
-        set_step(self.optimizer, lr, beta)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(lr, beta)
+        self.optimizer.zero_grad()
         self.ema.follow(weights)
         loss = loss.detach()
         self.log.add(loss, norm)
@@ -185,13 +183,8 @@ class Update:
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Tensors of a checkpoint, by file name: model, optimizer, ema, one for each further average (ema_0.05), and
         times where the distribution of timesteps learns."""
-        moments = {
-            f"{index}.{name}": value
-            for index, state in self.optimizer.state_dict()["state"].items()
-            for name, value in state.items()
-        }
         averages = {name: model.state_dict() for name, model in self.ema.models().items()}
-        tensors = {"model": self.task.model.state_dict(), **averages, "optimizer": moments}
+        tensors = {"model": self.task.model.state_dict(), **averages, "optimizer": self.optimizer.state_dict()}
         times = self.times.state_dict()
         return {**tensors, "times": times} if times else tensors
 
@@ -204,11 +197,7 @@ class Update:
         self.task.model.load_state_dict(tensors["model"])
         for name, model in self.ema.models().items():
             model.load_state_dict(tensors[name])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors["optimizer"].items():
-            index, name = key.split(".", 1)
-            moments.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.optimizer.load_state_dict(tensors["optimizer"])
         self.ema.updates, self.ema.samples = int(state["ema_updates"]), int(state.get("ema_samples", 0))
         if "times" in tensors:
             with naming("acceleration.timesteps"):
