@@ -17,7 +17,8 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 try:
     import pymunk
-    from gym_pusht.envs.pusht import PushTEnv, pymunk_to_shapely
+    import shapely
+    from gym_pusht.envs.pusht import PushTEnv
 
     from .pusht_drawing import WINDOW, draw_window, small_picture
 except ImportError as error:
@@ -34,6 +35,8 @@ if int(pymunk.version.split(".")[0]) >= 7:
 OBSERVATIONS = ("state", "keypoints", "image")
 SUCCESS_COVERAGE = 0.95
 IMAGE_SIZE = 96
+GOAL_POSE = np.array([256.0, 256.0, np.pi / 4])  # x, y, angle
+WALLS = (((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506)))
 MARGIN = 64  # a block may start through a wall, and is then seen outside the window
 
 
@@ -95,6 +98,20 @@ class PushT(PushTEnv):  # type: ignore[misc]  # gym-pusht has no types
         self.observation_space = space
         self.frames_wanted = True
         self._image: np.ndarray | None = None
+        self._last_action: np.ndarray | None = None
+        self.goal = self.get_goal_pose_body(GOAL_POSE)
+
+    def _setup(self) -> None:
+        """gym-pusht's bodies, without its count of contacts: a collision handler of pymunk holds itself and its space
+        (200 KB) until the garbage collector finds them, so that every episode left one behind."""
+        self.space = pymunk.Space()
+        self.space.damping = 0.0
+        self.space.add(*(self.add_segment(self.space, start, end, 2) for start, end in WALLS))
+        self.agent = self.add_circle(self.space, (256, 400), 15)
+        self.block, shapes = self.add_tee(self.space, (256, 300), 0)
+        self._corners = [shape.get_vertices() for shape in shapes]
+        self._goal_outline = self._outline(self.goal)
+        self._covered: tuple[Any, float] = None, 0.0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode: from `options["state"]` ([5], exactly as observed), else from `draw_start(seed)`.
@@ -129,8 +146,18 @@ class PushT(PushTEnv):  # type: ignore[misc]  # gym-pusht has no types
         target = np.asarray(action, dtype=np.float64)
         if target.shape != (2,) or not np.isfinite(target).all():
             raise UserError(f"a Push-T action is two finite numbers (target x, y in px), got {action!r}")
-        observation, reward, terminated, truncated, _ = super().step(target)
-        return observation, float(reward), bool(terminated), truncated, self._info()
+        self._last_action = target
+        (x, y), agent, dt = target.tolist(), self.agent, self.dt
+        for _ in range(int(1 / (dt * self.control_hz))):
+            (px, py), (vx, vy) = agent.position, agent.velocity
+            agent.velocity = (
+                vx + (self.k_p * (x - px) - self.k_v * vx) * dt,
+                vy + (self.k_p * (y - py) - self.k_v * vy) * dt,
+            )
+            self.space.step(dt)
+        info = self._info()
+        reward = min(info["coverage"] / SUCCESS_COVERAGE, 1.0)
+        return self.get_obs(), reward, info["is_success"], False, info
 
     def render(self) -> np.ndarray | None:
         """The window as [680, 680, 3] uint8 with the last action marked; None without a render mode."""
@@ -147,16 +174,21 @@ class PushT(PushTEnv):  # type: ignore[misc]  # gym-pusht has no types
 
     def _draw(self) -> Any:
         """The window, drawn as in the demonstrations."""
-        goal = self.get_goal_pose_body(self.goal_pose)
-        shapes = (shape for shape in self.space.shapes if shape.body is self.block)
-        return draw_window(self.space, [[goal.local_to_world(v) for v in shape.get_vertices()] for shape in shapes])
+        return draw_window(self.space, [[self.goal.local_to_world(v) for v in part] for part in self._corners])
+
+    def _outline(self, body: pymunk.Body) -> Any:
+        """The two parts of a block that is where `body` is, for shapely."""
+        parts = [[body.local_to_world(corner) for corner in part] for part in self._corners]
+        return shapely.multipolygons(shapely.polygons(parts))
 
     def _get_coverage(self) -> float:
         """Share of the goal that the block covers. gym-pusht unites the block's two shapes in the order of a set, that
         is of their memory addresses, so that its last bit changes from run to run; here the order is fixed."""
-        shapes = [shape for shape in self.space.shapes if shape.body is self.block]
-        goal = pymunk_to_shapely(self.get_goal_pose_body(self.goal_pose), shapes)
-        return float(goal.intersection(pymunk_to_shapely(self.block, shapes)).area / goal.area)
+        pose = self.block.position, self.block.angle
+        if pose != self._covered[0]:
+            goal = self._goal_outline
+            self._covered = pose, float(goal.intersection(self._outline(self.block)).area / goal.area)
+        return self._covered[1]
 
     def _info(self) -> dict[str, Any]:
         coverage = self._get_coverage()

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
 import gymnasium
 import numpy as np
 import pytest
+from gym_pusht.envs.pusht import PushTEnv, pymunk_to_shapely
 from gymnasium.utils.env_checker import check_env
 
 import policy_accel.envs  # noqa: F401  registers the environment
@@ -68,8 +70,6 @@ def test_starts_are_those_of_the_recorded_demonstrations(env, replay):
 
 
 def test_a_start_is_what_gym_pusht_makes_of_the_same_draw(env):
-    from gym_pusht.envs.pusht import PushTEnv
-
     reference = PushTEnv()
     for seed in (100000, 100001, 100049):
         expected, _ = reference.reset(options={"reset_to_state": draw_start(seed)})
@@ -156,6 +156,67 @@ def test_reward_is_the_clipped_share_of_the_goal_that_is_covered(env, shift):
     assert reward == pytest.approx(min(info["coverage"] / 0.95, 1))
     assert terminated == info["is_success"] == (info["coverage"] > 0.95)
     assert not truncated
+
+
+class Plain(PushT):
+    """Steps as gym-pusht does, with its own bodies, and all geometry anew at every call."""
+
+    _setup = PushTEnv._setup
+
+    def step(self, action):
+        observation, reward, terminated, truncated, _ = PushTEnv.step(self, np.asarray(action, np.float64))
+        return observation, float(reward), bool(terminated), truncated, self._info()
+
+    def _get_coverage(self):
+        shapes = [shape for shape in self.space.shapes if shape.body is self.block]
+        goal = pymunk_to_shapely(self.get_goal_pose_body(self.goal_pose), shapes)
+        return float(goal.intersection(pymunk_to_shapely(self.block, shapes)).area / goal.area)
+
+
+@pytest.mark.parametrize("observation", ["state", "keypoints"])
+def test_steps_are_those_of_gym_pusht_to_the_last_bit(observation):
+    """The agent goes through the block again and again, which is at the goal, on its way there, or at a wall."""
+    pushed, covered = 0, set()
+    ours, plain = PushT(observation=observation), Plain(observation=observation)
+    for seed, start in enumerate((None, None, [40, 40, *GOAL], [300, 100, 240, 250, 0.9], [200, 40, 60, 40, 2.0])):
+        options = None if start is None else {"state": start}
+        draws = np.random.default_rng(seed)
+        first, other = ours.reset(seed=seed, options=options), plain.reset(seed=seed, options=options)
+        assert (first[0] == other[0]).all()
+        assert first[1] == other[1]
+        for _ in range(60):
+            before = ours.block.position
+            action = np.array(before) + draws.normal(scale=60, size=2)
+            (seen, *told), (expected, *facts) = ours.step(action), plain.step(action)
+            assert told == facts
+            assert (seen == expected).all()
+            assert (*ours.agent.position, *ours.block.position) == (*plain.agent.position, *plain.block.position)
+            pushed += ours.block.position != before
+            covered.add(told[0])
+    assert pushed > 60
+    assert len(covered) > 30
+    assert {0.0, 1.0} < covered
+
+
+def test_episodes_leave_no_physics_behind():
+    """A space that the garbage collector must find (one held by its collision handler) stays for hundreds of them."""
+    import pymunk
+
+    def spaces():
+        return sum(type(thing) is pymunk.Space for thing in gc.get_objects())
+
+    env = PushT(observation="keypoints")
+    env.reset(seed=0)
+    gc.collect()
+    gc.disable()
+    try:
+        before = spaces()
+        for seed in range(5):
+            env.reset(seed=seed)
+            env.step(np.array(env.block.position))
+        assert spaces() == before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
