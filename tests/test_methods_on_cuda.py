@@ -145,3 +145,30 @@ def test_other_ways_of_the_robot_track(way: str) -> None:
 @pytest.mark.parametrize("way", IMAGE_WAYS)
 def test_ways_of_the_image_track(way: str) -> None:
     check(IMAGES, [*IMAGE_COMMON, *IMAGE_WAYS[way]])
+
+
+@pytest.mark.parametrize(
+    ("track", "overrides"),
+    [
+        (ROBOT, [*COMMON, *SMALL, "evaluation.episodes=0", "task.mask_padding=true", "task.val_ratio=0.02"]),
+        (IMAGES, [*IMAGE_COMMON, "task.validation_images=12"]),
+        (IMAGES, [*IMAGE_COMMON, "task.validation_images=12", "task.residence=disk"]),
+    ],
+)
+def test_validation_does_not_wait(track: Any, overrides: list[str]) -> None:
+    def losses(update: Update) -> list[torch.Tensor]:
+        """Two, the first of which makes whatever is made at a first call."""
+        task, place = update.task, update.feed.order.device
+        parts = torch.arange(min(task.validation_samples, 12), device=place).split(8)
+        found = []
+        for phase in ("first", "validation"):
+            with cuda.phase(phase):
+                found.append(update.validation_loss((task.validation_batch(part) for part in parts), seed=3))
+        return [loss.cpu() for loss in found]
+
+    with SimulatedCuda() as cuda:
+        found = losses(updates(track, overrides, CUDA, captured=True))
+        assert not cuda.waits["validation"]
+        assert not cuda.hazards
+        expected = losses(updates(track, overrides, torch.device("cpu"), captured=False))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

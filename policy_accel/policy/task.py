@@ -154,7 +154,7 @@ class ChunkTask(Task):
     def validation_batch(self, indices: Tensor) -> Batch:
         """Validation windows `indices` [B], pictures whole."""
         assert self.validation is not None
-        return self._gather(self.validation, indices, None, None)
+        return self._gather(self.validation, to_device(indices, self.actions.device), None, None)
 
     def _gather(self, windows: Windows, indices: Tensor, crop: int | None, generator: torch.Generator | None) -> Batch:
         steps = windows.indices[indices]

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,12 +184,16 @@ def best_checkpoint(folder: Path) -> Path | None:
     return folder / f"{scored[-1]:08d}" if scored else None
 
 
-def prune_checkpoints(folder: Path, config: CheckpointConfig) -> None:
-    """Remove all checkpoints but the newest `keep_last`, the `keep_best` with the highest scores and those of every
-    `keep_every` updates.
+def prune_checkpoints(folder: Path, config: CheckpointConfig, unscored: Iterable[int] = ()) -> None:
+    """Remove all checkpoints but the newest `keep_last`, the `keep_best` with the highest scores, those of every
+    `keep_every` updates and the `unscored` ones, whose score is to come.
     """
     steps = checkpoint_steps(folder)
-    keep = {*steps[-config.keep_last :], *(_scored_steps(folder)[-config.keep_best :] if config.keep_best else [])}
+    keep = {
+        *unscored,
+        *steps[-config.keep_last :],
+        *(_scored_steps(folder)[-config.keep_best :] if config.keep_best else []),
+    }
     if config.keep_every:
         keep.update(step for step in steps if step % config.keep_every == 0)
     for step in steps:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,14 +12,8 @@ import torch
 from policy_accel.diffusion import Batch
 from policy_accel.errors import UserError
 from policy_accel.progress import Progress
-from policy_accel.training.checkpoint import (
-    checkpoint_steps,
-    evaluation_of,
-    load_newest,
-    prune_checkpoints,
-    record_evaluation,
-    save_checkpoint,
-)
+from policy_accel.training.checkpoint import checkpoint_steps, evaluation_of, load_newest
+from policy_accel.training.clock import TrainingClock
 from policy_accel.training.config import TrainingConfig
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.interrupt import Interruption
@@ -28,6 +21,7 @@ from policy_accel.training.metrics import MetricsLog
 from policy_accel.training.optimizer import step_values
 from policy_accel.training.randomness import DataOrder, Generators
 from policy_accel.training.run_directory import open_run_directory
+from policy_accel.training.snapshots import Snapshots
 from policy_accel.training.task import Task
 from policy_accel.training.update import Update
 
@@ -66,6 +60,7 @@ class Run:
         use_device(device, threads=config.threads, matmul_precision=config.matmul_precision)
         self.task, self.config, self.seed, self.run_dir = task, config, seed, run_dir
         self.checkpoints = run_dir / "checkpoints"
+        self.snapshots = Snapshots(self.checkpoints, config.checkpoint, device)
         task.to(device)
         self.order = order_of(task, config, seed, device)
         self.update = Update(
@@ -87,7 +82,7 @@ class Run:
         self._resume()
         self.progress = Progress("train", config.steps, self.step)
         self.metrics = MetricsLog(run_dir, config.logging, start_step=self.step, run_config=run_config)
-        self._timed_from = time.perf_counter()
+        self.clock = TrainingClock(device)
 
     def _resume(self) -> None:
         newest = load_newest(self.checkpoints)
@@ -110,7 +105,7 @@ class Run:
         if self.evaluation is None and path.is_dir() and self._due(self.config.evaluate_every):
             with interruption.abandonable():  # a killed run left its last checkpoint without a score
                 self.evaluate(path)
-        self._timed_from = time.perf_counter()
+        self.clock.restart()
         while self.step < self.config.steps and not interruption.requested:
             self.advance()
             if after_update is not None:
@@ -119,6 +114,7 @@ class Run:
         if self.saved != self.step:
             self.flush()
             self.save()
+        self.snapshots.wait()
 
     def _due(self, every: int) -> bool:
         """Whether what happens `every` updates (0: never before the end) happens after this one."""
@@ -130,17 +126,17 @@ class Run:
         validating = config.validate_every > 0 and self._due(config.validate_every)
         evaluating = self._due(config.evaluate_every)
         saving = evaluating or self._due(config.checkpoint.every)
-        if validating or saving or self.update.log.full:
-            self.flush()
         if validating:
-            self.validate()
+            with self.clock.aside():
+                self.validate()
+        if saving or self.update.log.full or (validating and self.update.device.type == "cpu"):
+            self.flush()  # on CUDA a validation loss waits for the next log point
         if saving:
-            path = self.save()
-        if evaluating:
-            with interruption.abandonable():
-                self.evaluate(path)
-        if validating or saving:
-            self._timed_from = time.perf_counter()  # only updates count as training time
+            with self.clock.aside():
+                path = self.save()
+                if evaluating:
+                    with interruption.abandonable():
+                        self.evaluate(path)
 
     def advance(self) -> None:
         """Make one update; its loss stays on the device."""
@@ -152,20 +148,21 @@ class Run:
         """Read the losses since the last call (the only place that waits for the device) and log their mean.
 
         Raises:
-            UserError: a loss is NaN or infinite; checkpoints written before stay.
+            UserError: a loss is NaN or infinite, or a checkpoint could not be written; those written before stay.
         """
         updates = self.update.log.count
         if not updates:
             return
         config = self.config
-        losses, norm = self.update.log.read()
+        logged = self.update.log.read()
+        losses = logged.losses
         finite = torch.isfinite(losses)
         if not bool(finite.all()):
             first = int((~finite).nonzero()[0, 0])
             update = self.step - updates + first + 1
+            self.snapshots.wait()
             raise UserError(self._diverged(f"The loss of update {update} is {float(losses[first])}"))
-        now = time.perf_counter()
-        spent, self._timed_from = now - self._timed_from, now
+        spent = self.clock.lap()
         self.training_seconds += spent
         samples = self.step * self.order.batch_size
         row = {
@@ -179,11 +176,14 @@ class Run:
         }
         if self.task.flops_per_sample is not None:
             row["training_flops"] = samples * self.task.objective.repetition.repeats * self.task.flops_per_sample
-        if norm is not None:
-            row["grad_norm"] = norm
+        if logged.grad_norm is not None:
+            row["grad_norm"] = logged.grad_norm
         row.update(self.task.objective.noise.statistics())
-        self.metrics.write(row)
+        validations = [{"step": step, "validation_loss": loss} for step, loss in logged.validations.items()]
+        for logged_row in sorted([row, *validations], key=lambda row: row["step"]):
+            self.metrics.write(logged_row)
         self.progress.to(self.step, f"loss {row['loss']:.4f}")
+        self.snapshots.check()
 
     def _diverged(self, what: str) -> str:
         steps = checkpoint_steps(self.checkpoints)
@@ -194,24 +194,22 @@ class Run:
         )
 
     def validate(self) -> None:
-        """Log the validation loss of the EMA model."""
-        if not self.task.validation_samples:
-            return
-        loss = float(self.update.validation_loss(self._validation_batches(), self.seed))
-        self.metrics.write({"step": self.step, "validation_loss": loss})
+        """Take the validation loss of the EMA model for the log; nothing waits for the device."""
+        if self.task.validation_samples:
+            loss = self.update.validation_loss(self._validation_batches(), self.seed)
+            self.update.log.validated(self.step, loss)
 
     def _validation_batches(self) -> Iterator[Batch]:
-        indices = torch.arange(self.task.validation_samples, device=self.update.device)
+        indices = torch.arange(self.task.validation_samples, device=self.order.device)
         return (self.task.validation_batch(part) for part in indices.split(self.config.batch_size))
 
     def save(self) -> Path:
-        """Write a checkpoint of this step and drop those that are no longer kept.
+        """Write a checkpoint of this step and drop those that are no longer kept; see `Snapshots.save`.
 
         Raises:
             UserError: a weight is NaN or infinite (the loss of the next update would be); the disk is full.
         """
-        if not self.update.is_finite():
-            raise UserError(self._diverged(f"The weights after update {self.step} are not finite"))
+        self.snapshots.wait()
         state = {
             **self.update.state(),
             "training_seconds": self.training_seconds,
@@ -219,21 +217,26 @@ class Run:
             "data": self.task.fingerprint,
             "task": dict(self.task.description),
         }
-        path = save_checkpoint(self.checkpoints, self.step, self.update.tensors(), state)
+        self.snapshots.save(
+            self.step,
+            self.update.tensors(),
+            state,
+            finite=self.update.finite(),
+            otherwise=self._diverged(f"The weights after update {self.step} are not finite"),
+        )
         self.saved = self.step
-        prune_checkpoints(self.checkpoints, self.config.checkpoint)
-        return path
+        return self.checkpoints / f"{self.step:08d}"
 
     def evaluate(self, path: Path) -> None:
         """Score the EMA model and put the result beside the checkpoint `path` of this step."""
+        self.snapshots.wait()
         result = self.task.evaluate(self.update.ema.model, self.progress.say, step=self.step)
         self.evaluation = result
         if result is None:
             return
         self.metrics.write({"step": self.step, **{key: value for key, value in result.items() if key != "episodes"}})
-        record_evaluation(path, result)
+        self.snapshots.record(self.step, result)
         self._observe_score()
-        prune_checkpoints(self.checkpoints, self.config.checkpoint)
 
     def _observe_score(self) -> None:
         """Give the newest score to the choice of noise, which may begin at one."""
@@ -244,7 +247,10 @@ class Run:
         """End the progress bar and the logs, and let go of the directory."""
         self.progress.close()
         self.metrics.close()
-        self.lock.close()
+        try:
+            self.snapshots.close()
+        finally:
+            self.lock.close()
 
 
 def train(

@@ -29,8 +29,21 @@ class LoggingConfig:
     wandb_project: str = "policy_accel"
 
 
+@dataclass(frozen=True)
+class Logged:
+    """What was read at a log point."""
+
+    losses: Tensor
+    """Of the updates since the last one, [count] on the CPU."""
+    grad_norm: float | None
+    """Their mean, or None without clipping."""
+    validations: dict[int, float]
+    """Validation losses by step."""
+
+
 class LossBuffer:
-    """Losses and gradient norms of the updates since the last row of the log, on the device until they are read.
+    """Losses and gradient norms of the updates since the last row of the log, and the validation losses between them:
+    on the device until they are read.
 
     Where the next goes is a number on the device too, so that `add` can be captured with the update.
 
@@ -43,6 +56,7 @@ class LossBuffer:
     def __init__(self, size: int, device: torch.device, *, clipped: bool) -> None:
         self._rows = torch.zeros(2 if clipped else 1, size, device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
+        self._validations: list[tuple[int, Tensor]] = []
         self.count = 0
 
     @property
@@ -56,12 +70,24 @@ class LossBuffer:
         self._rows.index_copy_(1, self._place, values)
         self._place.add_(1).remainder_(self._rows.shape[1])
 
-    def read(self) -> tuple[Tensor, float | None]:
-        """Losses [count] on the CPU and the mean gradient norm, or None; waits for the device and starts anew."""
-        rows = self._rows[:, : self.count].cpu()
+    def validated(self, step: int, loss: Tensor) -> None:
+        """Take the validation loss after `step` updates, a scalar on the device."""
+        self._validations.append((step, loss))
+
+    def read(self) -> Logged:
+        """All of it; waits once for the device, and starts anew."""
+        parts = [self._rows[:, : self.count].flatten(), *(loss.reshape(1) for _, loss in self._validations)]
+        numbers = torch.cat(parts).cpu()
+        rows, validations = numbers.split([len(self._rows) * self.count, len(self._validations)])
+        losses, *norms = rows.view(-1, self.count)
+        steps = [step for step, _ in self._validations]
         self._place.zero_()
-        self.count = 0
-        return rows[0], float(rows[1].mean()) if len(rows) > 1 else None
+        self._validations, self.count = [], 0
+        return Logged(
+            losses,
+            float(norms[0].mean()) if norms else None,
+            dict(zip(steps, validations.tolist(), strict=True)),
+        )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -176,9 +176,9 @@ class Update:
             samples += batch.x0.shape[0]
         return total / max(1, samples)
 
-    def is_finite(self) -> bool:
-        """Whether every weight is a finite number; waits for the device."""
-        return bool(torch.stack([parameter.isfinite().all() for parameter in self.parameters]).all())
+    def finite(self) -> Tensor:
+        """Whether every weight is a finite number: a bool on the device."""
+        return torch.stack([parameter.isfinite().all() for parameter in self.parameters]).all()
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Tensors of a checkpoint, by file name: model, optimizer, ema, one for each further average (ema_0.05), and

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.simulated_cuda import SimulatedCuda
 from torch import Tensor, nn
 
 from policy_accel.diffusion import Objective, vp_process
@@ -66,18 +68,34 @@ class ToyTask(Task):
         return self.score(model) if self.score else None
 
 
+class DeviceTask(ToyTask):
+    """The toy task where the data lie on the device, and no list of the batches is kept."""
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self.data = self.data.to(device)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        x0 = self.data[indices]
+        return Batch(x0 + 0.1 * torch.randn(x0.shape, device=x0.device, generator=generator))
+
+
 @pytest.fixture
 def toy_task() -> type[ToyTask]:
     return ToyTask
 
 
-@pytest.fixture
-def config() -> TrainingConfig:
+def config_of(device: str = "cpu") -> TrainingConfig:
     """Twelve updates with everything due now and then."""
-    config = TrainingConfig(steps=12, batch_size=8, device="cpu", validate_every=4)
+    config = TrainingConfig(steps=12, batch_size=8, device=device, validate_every=4)
     config.optimizer.lr, config.optimizer.warmup_steps = 1e-2, 2
     config.checkpoint.every, config.logging.every = 3, 2
     return config
+
+
+@pytest.fixture
+def config() -> TrainingConfig:
+    return config_of()
 
 
 @pytest.fixture
@@ -87,3 +105,28 @@ def run(tmp_path: Path) -> Callable[..., Trained]:
         return train(task, config, run_dir=tmp_path / name, **options)
 
     return run
+
+
+@pytest.fixture
+def quick_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policy_accel.training.graphs.WARM_UP", 1)
+
+
+@pytest.fixture
+def cuda() -> Iterator[SimulatedCuda]:
+    with SimulatedCuda() as device:
+        yield device
+
+
+def device_task_of(noise: Any = None, times: Any = None) -> DeviceTask:
+    """The toy task for any device, with a choice of noise and times."""
+    task = DeviceTask()
+    given = {name: part for name, part in (("noise", noise), ("times", times)) if part is not None}
+    task.objective = replace(task.objective, **given)
+    task.model.layers[3].p = 0.0  # torch's own generator is no part of a comparison with the CPU
+    return task
+
+
+@pytest.fixture
+def device_task() -> Callable[..., DeviceTask]:
+    return device_task_of

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,38 +30,7 @@ CPU = torch.device("cpu")
 STEPS = 14
 
 
-@pytest.fixture(autouse=True)
-def quick_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("policy_accel.training.graphs.WARM_UP", 1)
-
-
-@pytest.fixture
-def cuda() -> Iterator[SimulatedCuda]:
-    with SimulatedCuda() as device:
-        yield device
-
-
-@pytest.fixture
-def device_task(toy_task: Any) -> Callable[..., Any]:
-    """The toy task, which keeps no list of its batches, with a choice of noise and times."""
-
-    class DeviceTask(toy_task):
-        def to(self, device: torch.device) -> None:
-            super().to(device)
-            self.data = self.data.to(device)
-
-        def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
-            x0 = self.data[indices]
-            return Batch(x0 + 0.1 * torch.randn(x0.shape, device=x0.device, generator=generator))
-
-    def make(noise: Any = None, times: Any = None) -> Any:
-        task = DeviceTask()
-        given = {name: part for name, part in (("noise", noise), ("times", times)) if part is not None}
-        task.objective = replace(task.objective, **given)
-        task.model.layers[3].p = 0.0  # torch's own generator is no part of a comparison with the CPU
-        return task
-
-    return make
+pytestmark = pytest.mark.usefixtures("quick_warm_up")
 
 
 def update_of(task: Any, device: torch.device, *, captured: bool, **optimizer: Any) -> Update:
@@ -133,10 +101,10 @@ def test_graphs_give_the_updates_of_the_cpu_without_a_wait(
         on_host = NOISES[noise]() is not None and NOISES[noise]().on_host
         assert cuda.launches["update"]["graph"] == (6 if on_host else 3)
         assert sum(cuda.launches["update"].values()) <= (20 if on_host else 14), "the rest is copies of numbers"
-        losses, mean_norm = update.log.read()
-    torch.testing.assert_close(losses, torch.stack([loss for loss, _ in expected]), rtol=1e-5, atol=1e-6)
+        logged = update.log.read()
+    torch.testing.assert_close(logged.losses, torch.stack([loss for loss, _ in expected]), rtol=1e-5, atol=1e-6)
     if OPTIMIZERS[optimizer].get("clip_grad_norm"):
-        assert mean_norm == pytest.approx(float(torch.stack([norm for _, norm in expected]).mean()), rel=1e-4)
+        assert logged.grad_norm == pytest.approx(float(torch.stack([norm for _, norm in expected]).mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize("noise", ["independent", "assigned", "assigned around the average", "assigned later"])
