@@ -44,6 +44,7 @@ class Listed:
     """Batches in a given order."""
 
     batches: list[list[int]]
+    batch_size: int = 4
 
     def batch(self, step: int) -> torch.Tensor:
         return torch.tensor(self.batches[step])
