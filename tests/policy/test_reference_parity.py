@@ -13,6 +13,7 @@ import torch
 from policy_accel.diffusion import Sampler
 from policy_accel.policy.task import ChunkTask
 from policy_accel.policy.track import ROBOT
+from policy_accel.training.optimizer import step_values
 from policy_accel.training.randomness import Generators
 from policy_accel.training.update import Update
 
@@ -71,7 +72,7 @@ def train(data_file: Path, batches: list[list[int]], overrides: list[str]) -> tu
     losses, rates = [], []
     for step in range(len(batches)):
         losses.append(update(step)[0].item())
-        rates.append(update.optimizer.param_groups[0]["lr"])
+        rates.append(step_values(update.config, step, update.steps)[0])
     return initial, Trace(losses, rates, denoiser_weights(task.policy), denoiser_weights(update.ema.model))
 
 
