@@ -1,17 +1,14 @@
 """A straightforward training loop for diffusion policies, built the way real-stanford/diffusion_policy builds its own.
 
-It is what the training core is measured against, and shares nothing with it but the network class. Its habits: a torch
-DataLoader whose worker slices and pads one window at a time and is started anew each epoch; raw batches, normalised in
-every step; a loss that is read back (`.item()`) in every step, with a row of JSON; an AdamW that is not fused; the
-schedulers of diffusers for noise and learning rate; an EMA that walks over the parameters, two operations for each. The
-reference's progress bar and Weights & Biases call of every step are left out, in the baseline's favour.
+It is what the training core is measured against, and shares nothing with it but the network class. Its habits are those
+of `policy_accel.benchmark.eager`, which makes the updates, and: a torch DataLoader whose worker slices and pads one
+window at a time and is started anew each epoch; raw batches, normalised in every step; the scheduler of diffusers for
+the noise. The reference's progress bar and Weights & Biases call of every step are left out, in the baseline's
+favour.
 """
 
 from __future__ import annotations
 
-import copy
-import json
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,11 +17,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
-from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from policy_accel.benchmark.eager import EagerLoop
 from policy_accel.models import ConditionalUnet1d, UnetConfig
+from policy_accel.training.optimizer import OptimizerConfig
 
 
 @dataclass(frozen=True)
@@ -138,31 +136,9 @@ class EagerPolicy(nn.Module):
         return loss.flatten(1).mean(1).mean()
 
 
-class LoopingEMA:
-    """The average of the weights, parameter by parameter."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.steps = 0
-
-    @torch.no_grad()
-    def step(self, model: nn.Module) -> None:
-        count = max(0, self.steps - 1)
-        decay = 0.0 if count == 0 else min(0.9999, 1.0 - (1.0 + count) ** -0.75)
-        for module, average in zip(model.modules(), self.model.modules(), strict=True):
-            parameters = zip(module.parameters(recurse=False), average.parameters(recurse=False), strict=True)
-            for parameter, averaged in parameters:
-                averaged.mul_(decay)
-                averaged.add_(parameter.data.to(averaged.dtype), alpha=1.0 - decay)
-        self.steps += 1
-
-
-def _batches(loader: DataLoader) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    epoch = 0
+def _batches(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
     while True:
-        for batch in loader:
-            yield epoch, batch
-        epoch += 1
+        yield from loader
 
 
 def run(steps: Steps, config: BaselineConfig, *, updates: int, warmup_updates: int) -> float:
@@ -179,30 +155,18 @@ def run(steps: Steps, config: BaselineConfig, *, updates: int, warmup_updates: i
         persistent_workers=False,
     )
     policy = EagerPolicy(steps, config).to(device)
-    ema = LoopingEMA(policy)
-    optimizer = torch.optim.AdamW(
-        policy.parameters(), lr=config.lr, betas=config.betas, eps=1e-8, weight_decay=config.weight_decay
+    settings = OptimizerConfig(
+        lr=config.lr, betas=list(config.betas), weight_decay=config.weight_decay, warmup_steps=config.warmup_steps
     )
-    rate = get_scheduler(
-        "cosine", optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.total_steps
-    )
+    loop = EagerLoop(policy, settings, config.total_steps)
     batches = _batches(loader)
     began = 0.0
-    with tempfile.TemporaryFile("w", buffering=1) as log:
-        for update in range(warmup_updates + updates):
-            if update == warmup_updates:
-                began = _now(device)
-            epoch, batch = next(batches)
-            batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-            loss = policy.loss(batch)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            rate.step()
-            ema.step(policy)
-            row = {"train_loss": loss.item(), "global_step": update, "epoch": epoch, "lr": rate.get_last_lr()[0]}
-            log.write(json.dumps(row) + "\n")
-        seconds = _now(device) - began
+    for update in range(warmup_updates + updates):
+        if update == warmup_updates:
+            began = _now(device)
+        batch = {key: value.to(device, non_blocking=True) for key, value in next(batches).items()}
+        loop.update(policy.loss(batch))
+    seconds = _now(device) - began
     batches.close()
     return seconds / updates
 

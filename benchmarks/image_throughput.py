@@ -34,6 +34,7 @@ from image_throughput_sides import BASELINE, NETS, SEED, Side, baseline_updates,
 from results import RESULTS, write_result
 from torch import Tensor
 
+from policy_accel.benchmark.rates import matmul_rate, wait_for
 from policy_accel.models.flops import training_flops
 from policy_accel.training.devices import choose_device, use_device
 
@@ -51,11 +52,11 @@ def timed_updates(side: Side, updates: int) -> tuple[float, float]:
         _running[side.name] = (baseline_updates if side.name == BASELINE else core_updates)(side, device)
     losses = _running[side.name]
     next(losses)  # takes back the memory that was handed to the others
-    _wait(device)
+    wait_for(device)
     began = time.perf_counter()
     for _ in range(updates):
         loss = next(losses)
-    _wait(device)
+    wait_for(device)
     seconds = time.perf_counter() - began
     if device.type == "cuda":
         torch.cuda.empty_cache()  # the others need the memory
@@ -64,27 +65,9 @@ def timed_updates(side: Side, updates: int) -> tuple[float, float]:
 
 def measured_peak(device_name: str, precision: str, threads: int) -> float:
     """TFLOP/s of the best of some large matrix products."""
-    torch.set_num_threads(threads)
     device = choose_device(device_name)
     use_device(device, threads=threads, matmul_precision="high")
-    size = 8192 if device.type == "cuda" else 1536
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = math.inf
-    repeats = 20 if device.type == "cuda" else 1
-    for _ in range(8):
-        _wait(device)
-        began = time.perf_counter()
-        for _ in range(repeats):
-            a @ b
-        _wait(device)
-        best = min(best, (time.perf_counter() - began) / repeats)
-    return 2.0 * size**3 / best / 1e12
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return matmul_rate(device, precision) / 1e12
 
 
 def peak_in_own_process(arguments: argparse.Namespace) -> float:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from policy_accel.commands.benchmark_arguments import add_benchmark_arguments
 from policy_accel.written_formats import WRITTEN_FORMATS
 
 COUNT = 64
@@ -87,6 +88,10 @@ def build_parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--output", type=Path, metavar="DIR", help="folder (default: diagnosis/NAME of the data)")
     diagnose.add_argument("--rows", type=int, help="windows to look at (default: 4096)")
     diagnose.set_defaults(run="diagnose:run_diagnose")
+
+    add_benchmark_arguments(
+        commands.add_parser("benchmark", help="measure updates, samples or rollouts beside what the hardware allows")
+    )
 
     lists = commands.add_parser("list", help="name the tasks, recipes, methods or models")
     lists.add_argument("kind", metavar="KIND", help="tasks, recipes, methods, models, or a group as acceleration/noise")

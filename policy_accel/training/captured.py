@@ -89,6 +89,11 @@ class CapturedFeed(Feed, Generic[T]):
         self._slots: dict[tuple[Hashable, int], _Slot[T]] = {}
         self._stream, self._pool = torch.cuda.Stream(generators.device), torch.cuda.graph_pool_handle()
 
+    @property
+    def graphs(self) -> int:
+        """CUDA graphs that are replayed for an update: where the host chooses the noise, one before and one after."""
+        return 2 if self.task.objective.noise.on_host else 1
+
     def replayed(self, work: Callable[[], Any]) -> Replayed[Any]:
         """`work`, to be captured with the generators that it draws from."""
         generators = [self.generators.time, self.generators.noise]

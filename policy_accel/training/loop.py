@@ -39,6 +39,26 @@ def order_of(task: Task, config: TrainingConfig, seed: int, device: torch.device
     )
 
 
+def build_update(task: Task, config: TrainingConfig, seed: int) -> Update:
+    """The update of a run on the device that `config` names, where `task` goes."""
+    config.check()
+    device = choose_device(config.device)
+    use_device(device, threads=config.threads, matmul_precision=config.matmul_precision)
+    task.to(device)
+    return Update(
+        task,
+        order_of(task, config, seed, device),
+        config.optimizer,
+        config.ema,
+        steps=config.steps,
+        generators=Generators(seed, device),
+        precision=config.precision,
+        compiled=config.compile,
+        captured=config.captures(device),
+        log_every=config.logging.every,
+    )
+
+
 @dataclass(frozen=True)
 class Trained:
     """How a run stands: updates saved, whether all of them, seconds spent on updates, evaluation of the last one."""
@@ -55,26 +75,11 @@ class Run:
     def __init__(
         self, task: Task, config: TrainingConfig, seed: int, run_dir: Path, run_config: dict[str, Any]
     ) -> None:
-        config.check()
-        device = choose_device(config.device)
-        use_device(device, threads=config.threads, matmul_precision=config.matmul_precision)
         self.task, self.config, self.seed, self.run_dir = task, config, seed, run_dir
         self.checkpoints = run_dir / "checkpoints"
+        self.update = build_update(task, config, seed)
+        self.order, device = self.update.feed.order, self.update.device
         self.snapshots = Snapshots(self.checkpoints, config.checkpoint, device)
-        task.to(device)
-        self.order = order_of(task, config, seed, device)
-        self.update = Update(
-            task,
-            self.order,
-            config.optimizer,
-            config.ema,
-            steps=config.steps,
-            generators=Generators(seed, device),
-            precision=config.precision,
-            compiled=config.compile,
-            captured=config.captures(device),
-            log_every=config.logging.every,
-        )
         self.lock = open_run_directory(run_dir, run_config, {"training": asdict(TrainingConfig())})
         self.step, self.training_seconds = 0, 0.0
         self.evaluation: dict[str, Any] | None = None

@@ -1,0 +1,102 @@
+"""`policy-accel benchmark`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from policy_accel.benchmark.report import rollouts_table, sample_table, step_table
+from policy_accel.benchmark.rollouts import benchmark_rollouts
+from policy_accel.benchmark.sample import benchmark_sample
+from policy_accel.benchmark.step import benchmark_step
+from policy_accel.configuration import source_of
+from policy_accel.errors import UserError
+from policy_accel.files import replace_json
+from policy_accel.track import track, track_of_run
+from policy_accel.training.config import RunConfig
+from policy_accel.training.devices import choose_device
+
+
+def run_step(options: argparse.Namespace) -> int:
+    """Count and measure an update of a run that `train` would make."""
+    chosen = track(source_of(options.overrides, options.config_dir).track)
+    config = chosen.config(options.overrides, options.config_dir)
+    result = benchmark_step(
+        chosen, config, rounds=options.rounds, seconds=options.seconds, updates=options.updates, report=_say
+    )
+    print(step_table(result))
+    _keep(options, {**_run(config, options.overrides), **result})
+    return 0
+
+
+def run_sample(options: argparse.Namespace) -> int:
+    """Time calls of a sampler."""
+    first, *rest = options.overrides
+    run_dir = None if "=" in first else Path(first)
+    if run_dir is None:
+        chosen = track(source_of(options.overrides, options.config_dir).track)
+        config = chosen.config(options.overrides, options.config_dir)
+    elif rest:
+        raise UserError(f"{' '.join(rest)}: a run has its settings already; give the run alone, or settings alone.")
+    else:
+        chosen = track_of_run(run_dir)
+        config = chosen.read(run_dir)
+    result = benchmark_sample(
+        chosen, config, run_dir, device_name=options.device, calls=options.calls, seconds=options.seconds
+    )
+    print(sample_table(result))
+    what = {"overrides": options.overrides} if run_dir is None else {"run": run_dir.name}
+    _keep(options, {**what, **_place(choose_device(options.device)), **result})
+    return 0
+
+
+def run_rollouts(options: argparse.Namespace) -> int:
+    """Play episodes many at once and one after the other."""
+    result = benchmark_rollouts(
+        options.run_dir,
+        episodes=options.episodes,
+        sequential=options.sequential,
+        workers=options.workers,
+        device_name=options.device,
+        report=_say,
+    )
+    print(rollouts_table(result))
+    _keep(options, {"run": options.run_dir.name, **_place(choose_device(options.device)), **result})
+    return 0
+
+
+def _run(config: RunConfig, overrides: list[str]) -> dict[str, Any]:
+    """Of what the figures are."""
+    training: Any = config.training
+    device = choose_device(training.device)
+    return {
+        "overrides": [override for override in overrides if not override.startswith("run_dir=")],
+        "batch_size": training.batch_size,
+        "precision": training.precision,
+        "compile": training.compile,
+        **_place(device),
+    }
+
+
+def _place(device: torch.device) -> dict[str, Any]:
+    return {
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _keep(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    path: Path | None = options.json
+    if path is not None:
+        replace_json(path, result)
+        _say(f"All numbers: {path}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,58 @@
+"""The arguments of `policy-accel benchmark`. It imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+ROUNDS, SECONDS, CALLS, EPISODES, SEQUENTIAL = 3, 30.0, 50, 50, 5
+
+
+def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
+    """Arguments of its three measurements."""
+    kinds = benchmark.add_subparsers(dest="kind", required=True, metavar="WHAT")
+    step = kinds.add_parser(
+        "step",
+        help="an update of `train`: counted, measured, beside its floor and an eager loop",
+        epilog="examples:\n"
+        "  policy-accel benchmark step recipe=small\n"
+        "  policy-accel benchmark step recipe=diffusion_policy training.precision=bf16 --json step.json\n"
+        "  policy-accel benchmark step recipe=edm_cifar10 task=shapes task.resolution=32 --rounds 0",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    step.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
+    step.add_argument("--config-dir", type=Path, metavar="DIR", help="as for train")
+    step.add_argument("--updates", type=int, metavar="N", help="timed in a round (default: as --seconds allows)")
+    step.add_argument("--rounds", type=int, default=ROUNDS, help=f"0 only counts (default: {ROUNDS})")
+    step.add_argument("--seconds", type=float, default=SECONDS, help=f"for all rounds, about (default: {SECONDS:.0f})")
+    _add_json(step, "step")
+
+    sample = kinds.add_parser(
+        "sample",
+        help="one call of a sampler, for 1 and 50 samples",
+        epilog="examples:\n"
+        "  policy-accel benchmark sample runs/demo\n"
+        "  policy-accel benchmark sample recipe=diffusion_policy sampling.sampler=ddim sampling.steps=2",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sample.add_argument("overrides", nargs="+", metavar="RUN|KEY=VALUE", help="a run_dir, or settings as for train")
+    sample.add_argument("--config-dir", type=Path, metavar="DIR", help="as for train")
+    sample.add_argument("--calls", type=int, default=CALLS, help=f"of each size, at most (default: {CALLS})")
+    sample.add_argument("--seconds", type=float, default=SECONDS, help=f"for each, about (default: {SECONDS:.0f})")
+    sample.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    _add_json(sample, "sample")
+
+    rollouts = kinds.add_parser("rollouts", help="episodes many at once, beside a loop over Policy.act")
+    rollouts.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of a trained policy")
+    rollouts.add_argument("--episodes", type=int, default=EPISODES, help=f"many at once (default: {EPISODES})")
+    rollouts.add_argument(
+        "--sequential", type=int, default=SEQUENTIAL, help=f"of them one after the other too (default: {SEQUENTIAL})"
+    )
+    rollouts.add_argument("--workers", type=int, default=0, help="processes of the environments (default: 0)")
+    rollouts.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    _add_json(rollouts, "rollouts")
+
+
+def _add_json(parser: argparse.ArgumentParser, function: str) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
+    parser.set_defaults(run=f"benchmark:run_{function}")
