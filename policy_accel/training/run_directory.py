@@ -18,12 +18,13 @@ from policy_accel.training.metrics import read_metrics
 LOCK = ".lock"
 CONFIG = "config.yaml"
 
-# These may change between the parts of a run; device, threads and compile change the last bits of what is learnt.
+# These may change between the parts of a run; device, threads, compile and capture change the last bits of what is learnt.
 FREE_KEYS = (
     "training.device",
     "training.threads",
     "training.logging",
     "training.compile",
+    "training.capture",
     "evaluation.workers",
     "evaluation.camera",
     "run_dir",
