@@ -18,7 +18,7 @@ from policy_accel.training.metrics import read_metrics
 LOCK = ".lock"
 CONFIG = "config.yaml"
 
-# These may change between the parts of a run; device, threads, compile and capture change the last bits of what is learnt.
+# These may change between the parts of a run; those of the device change the last bits of what is learnt.
 FREE_KEYS = (
     "training.device",
     "training.threads",

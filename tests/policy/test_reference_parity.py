@@ -47,10 +47,6 @@ class Listed:
     batches: list[list[int]]
     batch_size: int = 4
 
-    @property
-    def batch_size(self) -> int:
-        return len(self.batches[0])
-
     def batch(self, step: int) -> torch.Tensor:
         return torch.tensor(self.batches[step])
 
