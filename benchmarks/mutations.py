@@ -399,6 +399,22 @@ MUTATIONS = [
         ),
     ),
     *of(
+        "training/scoring.py",
+        "training/test_scoring.py",
+        (
+            "        self.take(wait=True)\n        self.snapshots.unscored.add(step)",
+            "        self.snapshots.unscored.add(step)",
+        ),
+        ("        self.snapshots.unscored.add(step)\n", ""),
+        ("written.result()", "pass"),
+        (
+            "if self.scorer is not None else checkpoint_steps(folder)[-1:]",
+            "if False else checkpoint_steps(folder)[-1:]",
+        ),
+        ("self._keep(step, result)", "self._keep(step + 1, result)"),
+        ("self.snapshots.unscored.discard(step)", "pass"),
+    ),
+    *of(
         "training/clock.py",
         "training/test_clock.py",
         ("/ 1000", "/ 100"),

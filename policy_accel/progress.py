@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import ClassVar
 
 from tqdm import tqdm
 
@@ -20,13 +21,18 @@ class Progress:
         unit: name of a unit.
     """
 
+    silent: ClassVar[bool] = False
+    """Whether nothing is shown: in a process beside another one, which shows its own."""
+
     def __init__(self, what: str, total: int, done: int = 0, unit: str = "step") -> None:
         self.what, self.total, self.done, self.unit = what, total, done, unit
         self._started = self._shown = time.monotonic()
         self._first = done
         self._note = ""
         self._bar = (
-            tqdm(total=total, initial=done, desc=what, unit=unit, dynamic_ncols=True) if sys.stderr.isatty() else None
+            tqdm(total=total, initial=done, desc=what, unit=unit, dynamic_ncols=True)
+            if sys.stderr.isatty() and not self.silent
+            else None
         )
 
     def advance(self, units: int = 1, note: str = "") -> None:
@@ -42,6 +48,8 @@ class Progress:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done - self.done)
         self.done = done
+        if self.silent:
+            return
         now = time.monotonic()
         if self._bar is None and (now - self._shown >= SECONDS_BETWEEN_LINES or (done == self.total and not ended)):
             self._shown = now

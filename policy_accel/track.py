@@ -16,10 +16,12 @@ from omegaconf import OmegaConf
 
 from policy_accel.configuration import Source, choices, compose_config, plain
 from policy_accel.errors import UserError, one_of
-from policy_accel.groups import register_group
+from policy_accel.groups import register_group, typed
 from policy_accel.models import ModelConfig, denoiser_configs
 from policy_accel.plugins import import_plugins, named_plugins
+from policy_accel.scoring import Order, Score, ScoringProcess, serve
 from policy_accel.training.config import RunConfig
+from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.loop import Trained, train
 from policy_accel.training.run_directory import read_config, read_typed_config
 from policy_accel.training.task import Task
@@ -83,6 +85,20 @@ class Track(ABC, Generic[C]):
         assert isinstance(config, self.schema)
         return config
 
+    def typed(self, values: dict[str, Any]) -> C:
+        """The configuration that `record` made plain values of.
+
+        Raises:
+            UserError: a choice that nobody has registered in this process.
+        """
+        self._register()
+        try:
+            config = typed(self.schema, values, self.name)
+        except ValueError as error:
+            raise UserError(f"{error}; name the module that registers it with plugins=[my_module].") from error
+        assert isinstance(config, self.schema)
+        return config
+
     def _register(self) -> None:
         ConfigStore.instance().store(name=self.name, node=self.schema, provider="policy_accel")
         register_group("model", ModelConfig, denoiser_configs(self.name).values(), track=self.name)
@@ -94,15 +110,20 @@ class Track(ABC, Generic[C]):
             config: of the run.
             after_update: called with the number of updates made after each one.
         """
-        task = self.build(config, scored=True)
+        task, record = self.build(config, scored=True), self.record(config)
+        scorer = None
+        if record["evaluation"]["overlap"]:
+            threads = config.training.threads or torch.get_num_threads()
+            scorer = ScoringProcess(self.name, record, choose_device(config.training.device), threads)
         try:
             return train(
                 task,
                 config.training,
                 seed=config.seed,
                 run_dir=Path(config.run_dir),
-                run_config=self.record(config),
+                run_config=record,
                 after_update=after_update,
+                scorer=scorer,
             )
         finally:
             task.close()
@@ -126,6 +147,13 @@ class Track(ABC, Generic[C]):
 
         Raises:
             UserError: not a run directory of this track, no such checkpoint, a damaged file.
+        """
+
+    @abstractmethod
+    def scorer(self, config: C, device: torch.device) -> Score:
+        """What scores checkpoints of the run of `config`, by step, with the settings and the results of the training.
+
+        It gives what `Task.evaluate` of the same weights gives, which are read from the run directory.
         """
 
     @abstractmethod
@@ -164,6 +192,19 @@ def track_of_run(run_dir: Path) -> Track[Any]:
     if "track" not in values:
         raise UserError(f"{run_dir / 'config.yaml'} names no track: it is of an earlier version; train the run again.")
     return track(str(values["track"]))
+
+
+def run_scorer() -> None:
+    """The process of a `ScoringProcess`."""
+    serve(_scorer)
+
+
+def _scorer(order: Order) -> Score:
+    import_plugins(order.plugins)
+    chosen, device = track(order.track), torch.device(order.device)
+    config = chosen.typed(order.config)
+    use_device(device, threads=order.threads, matmul_precision=config.training.matmul_precision)
+    return chosen.scorer(config, device)
 
 
 def replaced(settings: T, **given: Any) -> T:

@@ -27,6 +27,11 @@ class NoiseConfig:
         """Whose prediction `Batch.center` must hold: none; ridge (whoever makes the batches gives it); denoiser."""
         return "none"
 
+    @property
+    def waits_for_score(self) -> bool:
+        """Whether a score during training changes what the choice does from then on."""
+        return False
+
     def check_run(self, *, steps: int, batch_size: int, evaluated: bool, remedy: str) -> None:
         """Raise ValueError when the choice could never begin, or never move a noise, in a run of `steps` updates.
 
@@ -46,6 +51,11 @@ class ChosenNoiseConfig(NoiseConfig):
     """Updates before the choice begins."""
     start_score: float | None = None
     """The choice begins after the first evaluation during training with at least this score; null for at once."""
+
+    @property
+    def waits_for_score(self) -> bool:
+        """See the base class."""
+        return self.start_score is not None
 
     def check_run(self, *, steps: int, batch_size: int, evaluated: bool, remedy: str) -> None:
         """See the base class."""

@@ -275,7 +275,7 @@ def run_worker() -> None:
     where an environment hangs.
     """
     connection = Connection(int(sys.argv[1]))
-    threading.Thread(target=_end_with_parent, args=(int(sys.argv[2]),), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(int(sys.argv[2]),), daemon=True).start()
     with contextlib.suppress(EOFError, ConnectionError), contextlib.ExitStack() as stack:
         try:
             host = LocalHost(connection.recv())
@@ -293,7 +293,8 @@ def run_worker() -> None:
                     break
 
 
-def _end_with_parent(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
+    """End this process soon after its parent's death; never returns."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_SECONDS)
     os._exit(0)

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from multiprocessing import Pipe
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 
 from policy_accel.errors import UserError
 from policy_accel.evaluation.environments import EnvironmentSpec
@@ -26,10 +26,28 @@ POLL_SECONDS = 0.5
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"}
 
 
-class WorkerProcess:
-    """One process, started anew (no fork, and the caller's main script is not imported), and its connection.
+def start_python(code: str, environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], Connection]:
+    """Run `code` in a new process (no fork, and the caller's main script is not imported); it and its connection.
 
-    It is in a process group of its own: Ctrl-C in a terminal reaches only the parent.
+    Its arguments are the file descriptor of the other end and the process id of this one. It is in a process group of
+    its own: Ctrl-C in a terminal reaches only the parent. What it prints goes to the standard error.
+    """
+    connection, theirs = Pipe()
+    search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code, str(theirs.fileno()), str(os.getpid())],
+            pass_fds=[theirs.fileno()],
+            env=os.environ | environment | {"PYTHONPATH": search_path},
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            process_group=0,
+        )
+    return process, connection
+
+
+class WorkerProcess:
+    """One process and its connection.
 
     Attributes:
         started: it imported the environment.
@@ -41,18 +59,8 @@ class WorkerProcess:
         self.started = False
         self.warm = False
         self.deadline = math.inf
-        self.connection, theirs = Pipe()
-        search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         start = "from policy_accel.evaluation.host import run_worker; run_worker()"
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", start, str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()],
-                env=os.environ | WORKER_ENVIRONMENT | {"PYTHONPATH": search_path},
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                process_group=0,
-            )
+        self._process, self.connection = start_python(start, WORKER_ENVIRONMENT)
         self.send(spec)
 
     def send(self, message: EnvironmentSpec | list[Request]) -> None:

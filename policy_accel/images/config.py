@@ -31,6 +31,8 @@ class ImageEvaluationConfig:
     video: bool = True
     """Film at the end how the grid forms from noise."""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    overlap: bool = False
+    """Score in another process while the training goes on. Does not change results."""
 
     def check(self) -> None:
         """Raise UserError unless the numbers make sense."""

@@ -38,7 +38,10 @@ def check_config(config: ImageConfig) -> Objective:
             f"acceleration.noise.center={config.acceleration.noise.center} predicts the sample from a policy's "
             "observation; for images choose none."
         )
-    config.check_noise(scored=config.evaluation.curve_samples > 0, to_score="evaluation.curve_samples")
+    evaluation = config.evaluation
+    config.check_scores(
+        scored=evaluation.curve_samples > 0, overlap=evaluation.overlap, to_score="evaluation.curve_samples"
+    )
     return objective
 
 

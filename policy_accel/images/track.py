@@ -27,6 +27,7 @@ from policy_accel.images.run import (
 )
 from policy_accel.images.sets import load_split
 from policy_accel.images.task import ImageTask, condition_size
+from policy_accel.scoring import Score
 from policy_accel.track import Report, Track, replaced
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.devices import choose_device, use_device
@@ -105,6 +106,12 @@ class ImageTrack(Track[ImageConfig]):
             condition_size(config.task, len(classes)),
             Representation(bool(image_format["latents"]), float(image_format["latent_scale"])),
         )
+
+    def scorer(self, config: ImageConfig, device: torch.device) -> Score:
+        """See `Track.scorer`."""
+        run_dir = Path(config.run_dir)
+        evaluator = ImageEvaluator(config, load_split(config.task), run_dir, device)
+        return lambda step, report: evaluator(self.load(run_dir, str(step), device).model, report, step=step)
 
     def evaluate(self, run_dir: Path, options: argparse.Namespace, report: Report) -> dict[str, Any]:
         """See `Track.evaluate`; one average of the weights is scored, or all of them, and the best is the result."""

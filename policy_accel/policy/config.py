@@ -33,6 +33,8 @@ class EvaluationConfig:
     camera: str | None = None
     """Camera that films, where the environment has several; null for its own choice."""
     confidence: float = 0.95
+    overlap: bool = False
+    """Roll out in another process while the training goes on. Does not change results."""
 
     def check(self) -> None:
         """Raise UserError unless the numbers make sense."""

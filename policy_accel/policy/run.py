@@ -63,7 +63,11 @@ def check_config(config: RobotConfig) -> Objective:
             f"(policy.conditioning={config.policy.conditioning}) at that many deviations; use "
             "task.observation_normalization=limits, or sampling.clip_sample=null."
         )
-    config.check_noise(scored=config.is_scored(), to_score="task.environment and evaluation.episodes")
+    config.check_scores(
+        scored=config.is_scored(),
+        overlap=config.evaluation.overlap,
+        to_score="task.environment and evaluation.episodes",
+    )
     return objective
 
 

@@ -18,6 +18,7 @@ from policy_accel.policy.demonstrations import TaskConfig, load_demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config
 from policy_accel.policy.task import ChunkTask
+from policy_accel.scoring import Score
 from policy_accel.track import Report, Track, replaced
 from policy_accel.training.checkpoint import best_checkpoint, evaluation_of, load_checkpoint
 from policy_accel.training.devices import choose_device, use_device
@@ -76,6 +77,18 @@ class RobotTrack(Track[RobotConfig]):
         policy.load_state_dict(tensors)
         policy.to(device).eval().requires_grad_(False)
         return LoadedRun(policy, config, saved.step, build_sampler(config), data.get("env_args"))
+
+    def scorer(self, config: RobotConfig, device: torch.device) -> Score:
+        """See `Track.scorer`."""
+        run_dir, evaluators = Path(config.run_dir), list[PolicyEvaluator]()
+
+        def score(step: int, report: Report) -> dict[str, Any]:
+            loaded = self.load(run_dir, str(step), device)
+            if not evaluators:
+                evaluators.append(PolicyEvaluator(config, loaded.policy, run_dir, loaded.env_args))
+            return evaluators[0](loaded.policy, report)
+
+        return score
 
     def evaluate(self, run_dir: Path, options: argparse.Namespace, report: Report) -> dict[str, Any]:
         """See `Track.evaluate`."""

@@ -116,18 +116,30 @@ class RunConfig:
     seed: int = 42
     run_dir: str = "runs/${task.name}-${label}-${method}-${model.name}-seed${seed}"
 
-    def check_noise(self, *, scored: bool, to_score: str) -> None:
-        """Raise UserError when the choice of noise could never begin, or never move a noise, in this run.
+    def check_scores(self, *, scored: bool, overlap: bool, to_score: str) -> None:
+        """Raise UserError when the choice of noise could never begin, or never move a noise, in this run, or when there
+        is no score that could be made while it trains.
 
         Args:
             scored: whether the task has a score.
+            overlap: whether scores are made while the training goes on.
             to_score: settings that give it one.
         """
-        training = self.training
+        training, noise = self.training, self.acceleration.noise
+        evaluated = scored and 0 < training.evaluate_every < training.steps
+        remedy = f"give training.evaluate_every (below training.steps), {to_score}"
         with naming("acceleration.noise"):
-            self.acceleration.noise.check_run(
+            noise.check_run(
                 steps=training.steps,
                 batch_size=training.batch_size,
-                evaluated=scored and 0 < training.evaluate_every < training.steps,
-                remedy=f"give training.evaluate_every (below training.steps), {to_score}",
+                evaluated=evaluated,
+                remedy=remedy,
+            )
+        if overlap and not evaluated:
+            raise UserError(f"evaluation.overlap=true has no score to make while this run trains; {remedy}.")
+        if overlap and noise.waits_for_score:
+            raise UserError(
+                f"evaluation.overlap=true lets the training go on before its score is there, and "
+                f"acceleration.noise.name={noise.name} waits for one (start_score); set evaluation.overlap=false, or "
+                "acceleration.noise.start_score=null with a start_step."
             )

@@ -12,7 +12,7 @@ import torch
 from policy_accel.diffusion import Batch
 from policy_accel.errors import UserError
 from policy_accel.progress import Progress
-from policy_accel.training.checkpoint import checkpoint_steps, evaluation_of, load_newest
+from policy_accel.training.checkpoint import checkpoint_steps, load_newest
 from policy_accel.training.clock import TrainingClock
 from policy_accel.training.config import TrainingConfig
 from policy_accel.training.devices import choose_device, use_device
@@ -21,6 +21,7 @@ from policy_accel.training.metrics import MetricsLog
 from policy_accel.training.optimizer import step_values
 from policy_accel.training.randomness import DataOrder, Generators
 from policy_accel.training.run_directory import open_run_directory
+from policy_accel.training.scoring import Scorer, Scores
 from policy_accel.training.snapshots import Snapshots
 from policy_accel.training.task import Task
 from policy_accel.training.update import Update
@@ -73,7 +74,13 @@ class Run:
     """One run: the update, where it stands, and where it leaves its traces."""
 
     def __init__(
-        self, task: Task, config: TrainingConfig, seed: int, run_dir: Path, run_config: dict[str, Any]
+        self,
+        task: Task,
+        config: TrainingConfig,
+        seed: int,
+        run_dir: Path,
+        run_config: dict[str, Any],
+        scorer: Scorer | None = None,
     ) -> None:
         self.task, self.config, self.seed, self.run_dir = task, config, seed, run_dir
         self.checkpoints = run_dir / "checkpoints"
@@ -82,12 +89,13 @@ class Run:
         self.snapshots = Snapshots(self.checkpoints, config.checkpoint, device)
         self.lock = open_run_directory(run_dir, run_config, {"training": asdict(TrainingConfig())})
         self.step, self.training_seconds = 0, 0.0
-        self.evaluation: dict[str, Any] | None = None
         self.saved: int | None = None
         self._resume()
         self.progress = Progress("train", config.steps, self.step)
         self.metrics = MetricsLog(run_dir, config.logging, start_step=self.step, run_config=run_config)
         self.clock = TrainingClock(device)
+        self.scores = Scores(task, self.update.ema.model, self.snapshots, self.metrics, self.progress, scorer)
+        self.scores.restore(self.step)
 
     def _resume(self) -> None:
         newest = load_newest(self.checkpoints)
@@ -101,15 +109,12 @@ class Run:
         self.update.restore(newest.tensors, newest.state)
         self.step = self.saved = newest.step
         self.training_seconds = float(newest.state["training_seconds"])
-        self.evaluation = evaluation_of(newest.path)
-        self._observe_score()
 
     def train(self, interruption: Interruption, after_update: Callable[[int], None] | None = None) -> None:
         """Make all updates that are left, and whatever is due between them; return early when interrupted."""
-        path = self.checkpoints / f"{self.step:08d}"
-        if self.evaluation is None and path.is_dir() and self._due(self.config.evaluate_every):
-            with interruption.abandonable():  # a killed run left its last checkpoint without a score
-                self.evaluate(path)
+        for step in self.scores.lost(lambda step: self._due(self.config.evaluate_every, step)):
+            with interruption.abandonable():
+                self.scores.make(step)
         self.clock.restart()
         while self.step < self.config.steps and not interruption.requested:
             self.advance()
@@ -120,10 +125,15 @@ class Run:
             self.flush()
             self.save()
         self.snapshots.wait()
+        if not interruption.requested:
+            with interruption.abandonable():
+                self.scores.take(wait=True)
+            self.snapshots.wait()
 
-    def _due(self, every: int) -> bool:
-        """Whether what happens `every` updates (0: never before the end) happens after this one."""
-        return self.step == self.config.steps or (every > 0 and self.step % every == 0)
+    def _due(self, every: int, step: int | None = None) -> bool:
+        """Whether what happens `every` updates (0: never before the end) happens after this one, or after `step`."""
+        step = self.step if step is None else step
+        return step == self.config.steps or (every > 0 and step % every == 0)
 
     def _after_update(self, interruption: Interruption) -> None:
         """Log, validate, save and score what is due."""
@@ -138,10 +148,10 @@ class Run:
             self.flush()  # on CUDA a validation loss waits for the next log point
         if saving:
             with self.clock.aside():
-                path = self.save()
+                self.save()
                 if evaluating:
                     with interruption.abandonable():
-                        self.evaluate(path)
+                        self.scores.make(self.step)
 
     def advance(self) -> None:
         """Make one update; its loss stays on the device."""
@@ -189,6 +199,7 @@ class Run:
             self.metrics.write(logged_row)
         self.progress.to(self.step, f"loss {row['loss']:.4f}")
         self.snapshots.check()
+        self.scores.take(wait=False)
 
     def _diverged(self, what: str) -> str:
         steps = checkpoint_steps(self.checkpoints)
@@ -208,7 +219,7 @@ class Run:
         indices = torch.arange(self.task.validation_samples, device=self.order.device)
         return (self.task.validation_batch(part) for part in indices.split(self.config.batch_size))
 
-    def save(self) -> Path:
+    def save(self) -> None:
         """Write a checkpoint of this step and drop those that are no longer kept; see `Snapshots.save`.
 
         Raises:
@@ -230,28 +241,12 @@ class Run:
             otherwise=self._diverged(f"The weights after update {self.step} are not finite"),
         )
         self.saved = self.step
-        return self.checkpoints / f"{self.step:08d}"
-
-    def evaluate(self, path: Path) -> None:
-        """Score the EMA model and put the result beside the checkpoint `path` of this step."""
-        self.snapshots.wait()
-        result = self.task.evaluate(self.update.ema.model, self.progress.say, step=self.step)
-        self.evaluation = result
-        if result is None:
-            return
-        self.metrics.write({"step": self.step, **{key: value for key, value in result.items() if key != "episodes"}})
-        self.snapshots.record(self.step, result)
-        self._observe_score()
-
-    def _observe_score(self) -> None:
-        """Give the newest score to the choice of noise, which may begin at one."""
-        if self.evaluation is not None and "score" in self.evaluation:
-            self.task.objective.noise.observe_score(self.step, float(self.evaluation["score"]))
 
     def close(self) -> None:
         """End the progress bar and the logs, and let go of the directory."""
         self.progress.close()
         self.metrics.close()
+        self.scores.close()
         try:
             self.snapshots.close()
         finally:
@@ -266,6 +261,7 @@ def train(
     run_dir: Path,
     run_config: dict[str, Any],
     after_update: Callable[[int], None] | None = None,
+    scorer: Scorer | None = None,
 ) -> Trained:
     """Train `task.model` in `run_dir`, or continue the run that is there.
 
@@ -278,11 +274,12 @@ def train(
         run_dir: made when missing.
         run_config: the whole configuration, kept in the run directory and compared with it.
         after_update: called with the number of updates made after each one.
+        scorer: makes the scores while the training goes on; None to make them in between, by `task.evaluate`.
 
     Raises:
         UserError: impossible settings, another configuration in `run_dir`, a loss that is not finite, a full disk.
     """
-    run = Run(task, config, seed, run_dir, run_config)
+    run = Run(task, config, seed, run_dir, run_config, scorer)
     interruption = Interruption()
     try:
         with interruption.watch():
@@ -292,4 +289,4 @@ def train(
     finally:
         run.close()
     finished = run.saved == config.steps and not interruption.requested
-    return Trained(run.saved or 0, finished, run.training_seconds, run.evaluation)
+    return Trained(run.saved or 0, finished, run.training_seconds, run.scores.latest)

@@ -121,13 +121,22 @@ class MetricsLog:
         self.path = run_dir / "metrics.jsonl"
         rows = [row for row in read_metrics(self.path) if row.get("step", 0) <= start_step]
         replace_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        self._newest = start_step
         self._wandb = _start_wandb(run_dir, config, run_config) if config.wandb != "off" else None
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append one row; it has a "step"."""
+        """Append one row; it has a "step".
+
+        Weights & Biases takes no row of an earlier step than the last one: a late row comes under the newest step there
+        and has its own as "of_step".
+        """
         append_text(self.path, json.dumps(row) + "\n")
+        self._newest = max(self._newest, row["step"])
         if self._wandb is not None:
-            self._wandb.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])
+            values = {key: value for key, value in row.items() if key != "step"}
+            if row["step"] < self._newest:
+                values["of_step"] = row["step"]
+            self._wandb.log(values, step=self._newest)
 
     def close(self) -> None:
         """Finish the Weights & Biases run."""

@@ -27,6 +27,7 @@ FREE_KEYS = (
     "training.capture",
     "evaluation.workers",
     "evaluation.camera",
+    "evaluation.overlap",
     "run_dir",
 )
 

@@ -73,13 +73,17 @@ class Snapshots:
 
     def record(self, step: int, result: dict[str, Any]) -> None:
         """Put the evaluation of a checkpoint beside it, which may be kept for its score from now on."""
-        self.unscored.discard(step)
 
         def write() -> None:
             record_evaluation(self.folder / f"{step:08d}", result)
             self._prune()
 
         self._do(write)
+
+    @property
+    def written(self) -> Future[None] | None:
+        """Done when everything is written that was given so far; None when it is."""
+        return self._jobs[-1] if self._jobs else None
 
     def check(self) -> None:
         """Raise the UserError of a checkpoint that could not be written."""

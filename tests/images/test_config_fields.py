@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.overlap import scored_beside
 
 from policy_accel.data.images import ImageSet, write_images_npz
 from policy_accel.images.config import ImageConfig
@@ -152,6 +153,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "evaluation.batch_size": ("5", at_a_time, []),
     "evaluation.grid": ("9", drawn, []),
     "evaluation.video": ("true", drawn, []),
+    "evaluation.overlap": ("true", scored_beside, ["training.evaluate_every=2"]),
     "evaluation.metrics.inception": ("nowhere.pth", named_weights, []),
     "evaluation.metrics.resnet": ("nowhere.npz", named_weights, ["task.data=LARGER", "evaluation.samples=2"]),
     "evaluation.metrics.neighbours": ("4", measured(), []),

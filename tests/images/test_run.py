@@ -19,6 +19,7 @@ from policy_accel.images.config import ImageConfig
 from policy_accel.images.run import averages
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
+from policy_accel.training.checkpoint import evaluation_of
 from policy_accel.training.metrics import read_metrics
 
 Build = Callable[..., ImageConfig]
@@ -116,6 +117,19 @@ def test_a_resumed_run_scores_the_same(tiny_images: Build, tmp_path: Path) -> No
     parts = json.loads(next((tmp_path / "parts/checkpoints/00000004").glob("evaluation.json")).read_text())
     assert whole is not None
     assert whole["measures"] == parts["measures"]
+
+
+def test_a_checkpoint_scores_as_it_did_in_training(tiny_images: Build) -> None:
+    """What `evaluation.overlap=true` runs in its process gives what the training gave, in both forms."""
+    config = tiny_images("training.evaluate_every=2", "evaluation.curve_samples=16")
+    IMAGES.train(config)
+    score = IMAGES.scorer(config, torch.device("cpu"))
+    for step in (2, 4):
+        recorded = evaluation_of(Path(config.run_dir) / "checkpoints" / f"{step:08d}")
+        again = score(step, print)
+        assert recorded is not None
+        assert again is not None
+        assert {**again, "seconds": 0} == {**recorded, "seconds": 0}
 
 
 def test_a_run_loads_without_its_data(tiny_images: Build, shapes: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.overlap import scored_beside
 
 from policy_accel.acceleration.config import GROUPS
 from policy_accel.evaluation import EnvironmentSpec, EpisodeResult, RolloutPool
@@ -292,6 +293,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "evaluation.videos": ("1", asked_of_the_pool, SCORED),
     "evaluation.camera": ("side", environment_probe(lambda e: str(e.film_kwargs)), []),
     "evaluation.confidence": ("0.5", asked_of_the_pool, SCORED),
+    "evaluation.overlap": ("true", scored_beside, [*SCORED, "training.evaluate_every=2"]),
     "method": ("clts", lambda config: Path(config.run_dir).name, ["run_dir=x/${method}"]),
     "label": ("mine", lambda config: Path(config.run_dir).name, ["run_dir=x/${label}"]),
     "seed": ("1", lambda config: next(build_policy(config, 5, 2).parameters()), []),
