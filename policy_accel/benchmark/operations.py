@@ -19,6 +19,9 @@ NO_WORK = frozenset(
 READ_ONLY = {"_fused_adamw_": frozenset(("grads",)), "_fused_adam_": frozenset(("grads",))}
 """Marked as written by the schema, for a gradient scaler that is not used here."""
 
+GATHERS = frozenset("index index_select gather embedding".split())  # noqa: SIM905
+"""Read of their first operand as much as they write."""
+
 
 def tensor_bytes(values: Any) -> int:
     """Bytes of all tensors in nested lists and dictionaries."""
@@ -52,6 +55,7 @@ class Operations(TorchDispatchMode):
         for argument, value in zip(func._schema.arguments, given, strict=True):
             written = argument.alias_info is not None and argument.alias_info.is_write
             once = not written or argument.name in READ_ONLY.get(name, ())
-            touched += tensor_bytes(value) * (1 if once else 2)
+            read = result if name in GATHERS and argument is func._schema.arguments[0] else value
+            touched += tensor_bytes(read) * (1 if once else 2)
         self.bytes[name] += touched
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ def run_sample(options: argparse.Namespace) -> int:
         chosen, config, run_dir, device_name=options.device, calls=options.calls, seconds=options.seconds
     )
     print(sample_table(result))
-    what = {"overrides": options.overrides} if run_dir is None else {"run": run_dir.name}
-    _keep(options, {**what, **_place(choose_device(options.device)), **result})
+    command = shlex.join(["policy-accel", "benchmark", "sample", *options.overrides])
+    _keep(options, {"command": command, **_place(choose_device(options.device)), **result})
     return 0
 
 
@@ -65,7 +66,9 @@ def run_rollouts(options: argparse.Namespace) -> int:
         report=_say,
     )
     print(rollouts_table(result))
-    _keep(options, {"run": options.run_dir.name, **_place(choose_device(options.device)), **result})
+    words = ["--episodes", options.episodes, "--sequential", options.sequential, "--workers", options.workers]
+    command = shlex.join(["policy-accel", "benchmark", "rollouts", *map(str, [options.run_dir, *words])])
+    _keep(options, {"command": command, **_place(choose_device(options.device)), **result})
     return 0
 
 
@@ -74,7 +77,7 @@ def _run(config: RunConfig, overrides: list[str]) -> dict[str, Any]:
     training: Any = config.training
     device = choose_device(training.device)
     return {
-        "overrides": [override for override in overrides if not override.startswith("run_dir=")],
+        "command": shlex.join(["policy-accel", "benchmark", "step", *overrides]),
         "batch_size": training.batch_size,
         "precision": training.precision,
         "compile": training.compile,

@@ -24,6 +24,12 @@ def test_the_optimiser_reads_a_gradient_and_leaves_it():
     assert operations.bytes["_fused_adamw_"] == 4 * 7 * 10 + 4
 
 
+def test_a_gather_reads_what_it_takes():
+    with Operations() as operations:
+        torch.ones(1000, 3)[torch.tensor([5, 7])]
+    assert operations.bytes["index"] == 4 * 6 + 4 * 6 + 8 * 2
+
+
 def test_averaging_reads_both_and_writes_one():
     with Operations() as operations:
         torch.zeros(10).lerp_(torch.ones(10), 0.1)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from policy_accel.data.formats.recognise import is_hdf5
 from policy_accel.errors import UserError
 from policy_accel.files import explain_os_error
+
+if TYPE_CHECKING:
+    import h5py  # NPZ has the functions on values in common, and needs no HDF5
 
 _METADATA_CACHE = 2 * 2**20  # bytes
 
@@ -23,6 +25,8 @@ def open_hdf5(path: Path) -> h5py.File:
     Raises:
         UserError: missing, no permission, truncated, damaged.
     """
+    import h5py
+
     try:
         with path.open("rb"):
             pass
@@ -54,6 +58,8 @@ def _reason(error: Exception) -> str:
 
 def datasets(group: h5py.Group, prefix: str = "") -> dict[str, h5py.Dataset]:
     """Every array below a group: its path -> itself, in the order of the file."""
+    import h5py
+
     found: dict[str, h5py.Dataset] = {}
     for name, item in group.items():
         if isinstance(item, h5py.Dataset):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from policy_accel.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image  # loaded where a file of an image is met: most sets are arrays
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"))
 _GREY = frozenset(("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"))
@@ -57,6 +59,8 @@ def resize(images: np.ndarray, resolution: int) -> np.ndarray:
     """
     if images.shape[2:] == (resolution, resolution):
         return images
+    from PIL import Image
+
     result = np.empty((*images.shape[:2], resolution, resolution), np.uint8)
     for image, target in zip(images, result, strict=True):
         for plane, to in zip(image, target, strict=True):
@@ -65,14 +69,18 @@ def resize(images: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def _square(image: Image.Image, resolution: int) -> Image.Image:
+    from PIL.Image import Resampling
+
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     if (side, side) != image.size:
         image = image.crop((left, top, left + side, top + side))
-    return image if side == resolution else image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return image if side == resolution else image.resize((resolution, resolution), Resampling.LANCZOS)
 
 
 def _opened(file: BinaryIO, where: str) -> Image.Image:
+    from PIL import Image, UnidentifiedImageError
+
     try:
         image = Image.open(file)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

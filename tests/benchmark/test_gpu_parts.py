@@ -1,0 +1,95 @@
+"""The parts of benchmarks/gpu/run.sh at toy size, on the simulated CUDA device."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.simulated_cuda import SimulatedCuda
+
+TOY = [
+    "model=mlp",
+    "model.hidden_dims=[16]",
+    "training.precision=fp32",
+    "training.batch_size=8",
+    "training.optimizer.warmup_steps=0",
+]
+
+
+@pytest.fixture
+def parts(repository: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("parts", repository / "benchmarks" / "gpu" / "parts.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The simulated device; what torch was told to do where the host waits."""
+    modes: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.setattr("policy_accel.training.graphs.WARM_UP", 1)
+    with SimulatedCuda():
+        yield modes
+
+
+def test_check_compares_graphs_with_eager_updates(parts: Any, watched: list[str], tmp_path: Path) -> None:
+    methods = ("baseline", "immiscible")
+    assert parts.check(tmp_path, None, methods=methods, updates=10, overrides=TOY)
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert [row["method"] for row in found["methods"]] == list(methods)
+    assert all(row["good"] and row["largest_difference"] < 1e-5 for row in found["methods"])
+    assert found["updates"] == 10
+    assert watched == ["error", "default"] * 6
+
+
+def test_check_says_what_is_not_the_same(parts: Any, watched: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+    rows = iter([[1.0, 2.0], [1.0, 2.001], [1.0, 2.0]])
+    monkeypatch.setattr(parts, "losses", lambda *_, **__: next(rows))
+    assert not parts.check(tmp_path, None, methods=["baseline"])
+    (row,) = json.loads((tmp_path / "check.json").read_text())["methods"]
+    assert row == {"method": "baseline", "largest_difference": pytest.approx(5e-4), "of_eager_twice": 0, "good": False}
+
+
+def test_step_measures_a_net(parts: Any, watched: list[str], tmp_path: Path) -> None:
+    parts.step(tmp_path, None, only=["small"], overrides=TOY, seconds=0.01)
+    core = json.loads((tmp_path / "step.json").read_text())["nets"]["small"]["core"]
+    assert core["captured"]
+    assert core["graphs"] == 1
+
+
+def test_train_says_why_it_did_not_score(parts: Any, watched: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(parts, "SIMULATOR", ("no_such_simulator",))
+    parts.train(
+        tmp_path, None, overrides=[*TOY, "training.steps=4", "training.validate_every=2", "task.val_ratio=0.01"]
+    )
+    found = json.loads((tmp_path / "train.json").read_text())
+    assert found["updates"] == 4
+    assert found["score"] is None
+    assert "no_such_simulator not installed" in found["left_out"]
+    assert found["validation_loss"] > 0
+
+
+def test_nothing_new_begins_when_time_is_up(parts: Any, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    clock = iter([0.0, 1.0, 1000.0])
+    monkeypatch.setattr(parts.time, "monotonic", lambda: next(clock))
+    assert list(parts._in_time(["a", "b", "c"])) == ["a"]
+    assert capsys.readouterr().out == "left out for lack of time: b, c\n"
+
+
+def test_the_script_refuses_another_part(repository: Path) -> None:
+    done = subprocess.run(
+        ["bash", str(repository / "benchmarks" / "gpu" / "run.sh"), "all"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "run.sh: say carry, check, step or train\n"
