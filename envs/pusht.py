@@ -148,12 +148,12 @@ class PushT(PushTEnv):  # type: ignore[misc]  # gym-pusht has no types
             raise UserError(f"a Push-T action is two finite numbers (target x, y in px), got {action!r}")
         self._last_action = target
         (x, y), agent, dt = target.tolist(), self.agent, self.dt
+        vx, vy = agent.velocity  # a kinematic body: nothing but this loop changes it
         for _ in range(int(1 / (dt * self.control_hz))):
-            (px, py), (vx, vy) = agent.position, agent.velocity
-            agent.velocity = (
-                vx + (self.k_p * (x - px) - self.k_v * vx) * dt,
-                vy + (self.k_p * (y - py) - self.k_v * vy) * dt,
-            )
+            px, py = agent.position
+            vx += (self.k_p * (x - px) - self.k_v * vx) * dt
+            vy += (self.k_p * (y - py) - self.k_v * vy) * dt
+            agent.velocity = vx, vy
             self.space.step(dt)
         info = self._info()
         reward = min(info["coverage"] / SUCCESS_COVERAGE, 1.0)
