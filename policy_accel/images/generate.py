@@ -13,11 +13,13 @@ from torch import Tensor
 
 from policy_accel.diffusion import Sampler
 from policy_accel.diffusion.config import SamplingConfig
+from policy_accel.diffusion.counter_noise import normal_by_counter
+from policy_accel.diffusion.host_work import to_device
 from policy_accel.diffusion.processes import Level
 from policy_accel.diffusion.samplers import unchanged
 from policy_accel.errors import UserError
 from policy_accel.images.guidance import Model, class_condition, evaluations_per_step, guided
-from policy_accel.training.randomness import named_generator
+from policy_accel.training.randomness import derive_seed
 
 BATCH_SIZE = 256
 Watch = Callable[[int, Tensor], None]
@@ -89,15 +91,11 @@ class ImageGenerator:
     def noise(self, indices: Sequence[int]) -> Iterator[Tensor]:
         """Standard normal draws [n, C, H, W] of the images `indices`, on the device: x_T, then one for each step.
 
-        Every image has a CPU generator of its own, so that all devices draw the same. No draw waits for the device.
+        They are drawn there, by counter: all devices draw the same up to rounding, and nothing waits.
         """
-        generators = [named_generator(self.seed, "image", int(index)) for index in indices]
-        pinned = torch.device(self.device).type == "cuda"
-        while True:
-            drawn = torch.empty(len(generators), *self.shape, pin_memory=pinned)
-            for row, generator in zip(drawn, generators, strict=True):
-                torch.randn(self.shape, generator=generator, out=row)
-            yield drawn.to(self.device, non_blocking=True)
+        rows = to_device(torch.tensor(list(indices)), torch.device(self.device))
+        for number in itertools.count():
+            yield normal_by_counter(derive_seed(self.seed, "image"), rows, number, self.shape)
 
     def draw(
         self,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support.images import generate
+from support.simulated_cuda import CUDA, SimulatedCuda
 from torch import Tensor, nn
 
 from policy_accel.diffusion import FlowProcess, Objective, SigmaProcess, vp_process
@@ -89,6 +90,18 @@ def test_noise_is_standard_normal_and_new_at_every_draw() -> None:
     assert float(first.std()) == pytest.approx(1.0, abs=0.02)
     pairs = torch.stack([first.flatten(), second.flatten(), first.roll(1, 0).flatten()])
     np.testing.assert_allclose(torch.corrcoef(pairs).numpy(), np.eye(3), atol=0.02)
+
+
+def test_a_device_draws_the_noise_of_the_cpu_and_is_not_waited_for() -> None:
+    expected = ImageGenerator(Net(), **options()).noise([3, 1, 8])
+    with SimulatedCuda() as cuda:
+        with cuda.phase("noise"):
+            noise = ImageGenerator(Net(), device=CUDA, **options()).noise([3, 1, 8])
+            draws = [next(noise) for _ in range(3)]
+        assert not cuda.waits["noise"]
+        assert all(draw.device == CUDA for draw in draws)
+        for draw in draws:
+            torch.testing.assert_close(draw.cpu(), next(expected))
 
 
 class ExactGaussian:
