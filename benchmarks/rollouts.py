@@ -8,7 +8,7 @@ Sides, which take turns in every round, in one process with one torch thread:
     evaluator             `PolicyEvaluator` with all episodes side by side, environments in this process
     evaluator, workers    the same with processes for the environments; their start counts
     AsyncVectorEnv        all episodes side by side, a process for each and one step of all at a time
-    plain loop            one episode after the other, `LoadedRun.act` for each chunk; `--plain` of the episodes
+    plain loop            one episode after the other over `Policy.act`; `--plain` of the episodes
 
 CPU time (user and system, of children too) and not the clock: machines are shared. Every side gives an episode the same
 noise, and their scores are compared.
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 from collections import deque
 from collections.abc import Callable
@@ -31,7 +30,9 @@ import numpy as np
 import torch
 from results import RESULTS, write_result
 
+from policy_accel.benchmark.rollouts import cpu_seconds, play
 from policy_accel.evaluation.environments import EnvironmentSpec, make_environment
+from policy_accel.policy.controller import Policy
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.run import LoadedRun
 from policy_accel.policy.track import ROBOT
@@ -39,12 +40,6 @@ from policy_accel.training.randomness import named_generator
 
 TOLERANCE = 0.05
 """By which mean scores may differ: sums of a batch are rounded in another order than those of one row."""
-
-
-def cpu_seconds() -> float:
-    """Of this process and of the children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def evaluated(run: LoadedRun, seeds: range, workers: int) -> list[float]:
@@ -58,29 +53,6 @@ def evaluated(run: LoadedRun, seeds: range, workers: int) -> list[float]:
     finally:
         evaluator.close()
     return [row["score"] for row in result["episodes"]]
-
-
-def looped(run: LoadedRun, seeds: range, spec: EnvironmentSpec) -> list[float]:
-    """Scores of one episode after the other."""
-    environment, scores = make_environment(spec, filmed=False), []
-    for seed in seeds:
-        observation, _ = environment.reset(seed=seed)
-        history = deque([observation] * spec.n_obs_steps, maxlen=spec.n_obs_steps)
-        rewards: list[float] = []
-        ended, chunk = False, 0
-        while not ended:
-            generator = named_generator(run.config.evaluation.noise_seed, "rollout", seed, chunk)
-            actions = run.act(torch.from_numpy(np.stack(history))[None], generator)[0].numpy()
-            for action in actions:
-                observation, reward, terminated, _, _ = environment.step(action)
-                history.append(observation)
-                rewards.append(float(reward))
-                ended = terminated or len(rewards) == spec.max_steps
-                if ended:
-                    break
-            chunk += 1
-        scores.append(max(rewards))
-    return scores
 
 
 def vectorised(run: LoadedRun, seeds: range, spec: EnvironmentSpec) -> list[float]:
@@ -128,15 +100,18 @@ def main() -> None:
         "evaluator": (seeds, lambda own: evaluated(run, own, 0)),
         f"evaluator, {arguments.workers} workers": (seeds, lambda own: evaluated(run, own, arguments.workers)),
         "AsyncVectorEnv": (seeds, lambda own: vectorised(run, own, spec)),
-        "plain loop": (seeds[: arguments.plain], lambda own: looped(run, own, spec)),
+        "plain loop": (
+            seeds[: arguments.plain],
+            lambda own: play(Policy(run, noise_seed=evaluation.noise_seed), spec, own),
+        ),
     }
     load = os.getloadavg()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     scores: dict[str, list[float]] = {}
     for _ in range(arguments.rounds):
-        for name, (own, play) in sides.items():
+        for name, (own, side) in sides.items():
             before = cpu_seconds()
-            scores[name] = play(own)
+            scores[name] = side(own)
             seconds[name].append((cpu_seconds() - before) / len(own))
             print(f"{name}: {seconds[name][-1]:.4f} CPU-seconds an episode", flush=True)
     figures: dict[str, Any] = {}

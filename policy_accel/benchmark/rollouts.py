@@ -100,13 +100,14 @@ def play(policy: Policy, spec: EnvironmentSpec, seeds: Sequence[int]) -> list[fl
 
 def _cost(work: Callable[[], None], episodes: int, then: Callable[[], None] = lambda: None) -> dict[str, float]:
     """Episodes a second of `work`, and CPU seconds of an episode; `then` ends processes, whose time counts only so."""
-    clock, cpu = time.perf_counter(), _cpu_seconds()
+    clock, cpu = time.perf_counter(), cpu_seconds()
     work()
     seconds = time.perf_counter() - clock
     then()
-    return {"episodes_per_second": episodes / seconds, "cpu_seconds": (_cpu_seconds() - cpu) / episodes}
+    return {"episodes_per_second": episodes / seconds, "cpu_seconds": (cpu_seconds() - cpu) / episodes}
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
+    """User and system time of this process and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)

@@ -42,7 +42,7 @@ def test_both_ways_play_the_same_episodes(trained: Path, monkeypatch: pytest.Mon
 def test_cpu_seconds_of_processes_count_when_they_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, used = iter([1.0, 3.0]), [5.0]
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(module, "_cpu_seconds", lambda: sum(used))
+    monkeypatch.setattr(module, "cpu_seconds", lambda: sum(used))
     found = module._cost(lambda: used.append(4.0), 8, then=lambda: used.append(12.0))
     assert found == {"episodes_per_second": 4.0, "cpu_seconds": 2.0}
 
