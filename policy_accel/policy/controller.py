@@ -16,6 +16,7 @@ from policy_accel.evaluation.latency import LatencyMeter
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.demonstrations import observation_layout
 from policy_accel.policy.observations import Observations
+from policy_accel.policy.planner import Planner
 from policy_accel.policy.run import LoadedRun
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.devices import choose_device
@@ -47,6 +48,7 @@ class Policy:
         self.device = next(run.policy.parameters()).device
         self.layout = observation_layout(run.config.task)
         self.latency = LatencyMeter(self.device)
+        self._planner = Planner(run.policy, run.sampler, run.config.training)
         self.reset()
 
     @classmethod
@@ -118,9 +120,7 @@ class Policy:
         start, strength = None, 1.0
         if self.warm_start is not None and self._plan is not None:
             start, strength = self._shifted(self._plan), self.warm_start
-        trajectory = policy.plan(
-            self._observed(), noise.to(self.device), sampler=sampler, start=start, strength=strength
-        )
+        trajectory = self._planner(self._observed(), noise, start=start, strength=strength)
         self._plan = trajectory
         self._chunk += 1
         return policy.executed(trajectory)[0].cpu().numpy()

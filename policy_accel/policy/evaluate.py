@@ -23,6 +23,7 @@ from policy_accel.evaluation.statistics import summarize
 from policy_accel.plugins import imported_plugins, search_current_folder
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import TaskConfig, observation_layout
+from policy_accel.policy.planner import Planner
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.run import build_sampler
 from policy_accel.progress import Progress
@@ -62,6 +63,7 @@ class PolicyEvaluator:
     ) -> None:
         config.evaluation.check()
         self.sampler, self.config, self.video_dir = build_sampler(config), config.evaluation, run_dir / "videos"
+        self.training = config.training
         self.layout = observation_layout(config.task)
         self.latency = LatencyMeter()
         self.pool = RolloutPool(
@@ -147,6 +149,7 @@ class PolicyEvaluator:
         device = next(policy.parameters()).device
         meter = self.latency = LatencyMeter(device)
         shape = policy.noise_shape(self.sampler)
+        plan = Planner(policy, self.sampler, self.training)
 
         def act(observations: Observation, seeds: np.ndarray, chunk_index: np.ndarray) -> np.ndarray:
             noise = torch.zeros(len(seeds), *shape)
@@ -156,7 +159,7 @@ class PolicyEvaluator:
                     torch.randn(shape, generator=generator, out=noise[row])
             with meter.call():
                 tensors = self.layout.tensors(observations, device)
-                return policy.predict(tensors, noise.to(device), sampler=self.sampler).cpu().numpy()
+                return policy.executed(plan(tensors, noise)).cpu().numpy()
 
         return act
 

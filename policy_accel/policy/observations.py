@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from policy_accel.data.normalization import MODES, Normalizer, fit_normalizer
+from policy_accel.diffusion.host_work import to_device
 from policy_accel.errors import UserError, did_you_mean, one_of
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.fields import parse_field
@@ -74,11 +75,11 @@ class ObservationLayout:
 
     def tensors(self, observation: Any, device: torch.device) -> Observations:
         """Observations [B, T, ...] as the policy takes them, on `device`; pictures stay uint8."""
-        numbers = torch.from_numpy(self.numbers(observation)).to(device)
+        numbers = to_device(torch.from_numpy(self.numbers(observation)), device)
         if not self.images:
             return numbers
         pictures = {
-            name: torch.from_numpy(np.ascontiguousarray(observation[self.entry(name)[0]])).to(device)
+            name: to_device(torch.from_numpy(np.ascontiguousarray(observation[self.entry(name)[0]])), device)
             for name in self.images
         }
         return {STATE: numbers, **pictures}

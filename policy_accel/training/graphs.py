@@ -72,7 +72,7 @@ class Replayed(Generic[T]):
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
-                f"This update cannot be captured as a CUDA graph ({reason}); set training.capture=false, or mend what "
-                "waits for the device or draws from a generator of its own."
+                f"Work of the device cannot be captured as a CUDA graph ({reason}); set training.capture=false, or "
+                "mend what waits for the device or draws from a generator of its own."
             ) from error
         return graph
