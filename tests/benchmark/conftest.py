@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.data import write_zarr
 
+from policy_accel.benchmark.counting import Counted, count_update
 from policy_accel.data import Episodes
 from policy_accel.policy.track import ROBOT
 
@@ -36,6 +39,18 @@ def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def counted_recipe() -> Callable[[str], Counted]:
+    """What an update of a recipe in bf16 costs; each is counted once."""
+
+    @cache
+    def counted(recipe: str) -> Counted:
+        config = ROBOT.config([f"recipe={recipe}", "training.precision=bf16"])
+        return count_update(ROBOT.build(config), config.training, config.seed)
+
+    return counted
+
+
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy for Push-T after two updates on made-up demonstrations."""
     folder = tmp_path_factory.mktemp("benchmark")
@@ -45,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = [
         "task=pusht_state",
         f"task.data={folder / 'data.zarr.zip'}",
-        "task.max_steps=24",
+        "task.max_steps=16",
         "training.steps=2",
         "sampling.sampler=ddim",
         "sampling.steps=2",

@@ -13,9 +13,9 @@ def counted(overrides):
     return count_update(ROBOT.build(config), config.training, config.seed)
 
 
-def test_the_reference_net_costs_what_was_worked_out_for_it():
+def test_the_reference_net_costs_what_was_worked_out_for_it(counted_recipe):
     """65.78 M weights: 7 numbers each for AdamW, 3 for the average, 1 gradient."""
-    found = counted(["recipe=diffusion_policy", "training.precision=bf16"])
+    found = counted_recipe("diffusion_policy")
     assert found.parameters == 65_783_298
     assert found.rows == 256
     assert round(found.flops / 1e12, 3) == 0.453

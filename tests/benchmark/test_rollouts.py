@@ -12,7 +12,7 @@ from policy_accel.errors import UserError
 
 
 def measured(run: Path, **asked: object) -> dict:
-    options = {"episodes": 3, "sequential": 2, "workers": 0, "device_name": "cpu", "report": lambda line: None}
+    options = {"episodes": 2, "sequential": 1, "workers": 0, "device_name": "cpu", "report": lambda line: None}
     return benchmark_rollouts(run, **{**options, **asked})
 
 
@@ -28,13 +28,13 @@ def test_both_ways_play_the_same_episodes(trained: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(module, "_cost", cost)
     result = measured(trained)
-    assert played == [3, 2]
-    assert result["vectorised"] == {"episodes": 3, "episodes_per_second": 2.0, "cpu_seconds": 1.0}
-    assert result["sequential"] == {"episodes": 2, "episodes_per_second": 0.5, "cpu_seconds": 3.0}
+    assert played == [2, 1]
+    assert result["vectorised"] == {"episodes": 2, "episodes_per_second": 2.0, "cpu_seconds": 1.0}
+    assert result["sequential"] == {"episodes": 1, "episodes_per_second": 0.5, "cpu_seconds": 3.0}
     assert result["times_the_sequential_loop"] == 4.0
     assert result["times_the_sequential_loop_in_cpu_seconds"] == 3.0
     assert result["largest_score_difference"] < 1e-3
-    assert result["slots"] == 3
+    assert result["slots"] == 2
     assert result["network_evaluations"] == 2
     assert "times the loop" in rollouts_table(result)
 
@@ -48,5 +48,5 @@ def test_cpu_seconds_of_processes_count_when_they_have_ended(monkeypatch: pytest
 
 
 def test_more_one_after_the_other_than_at_once(trained: Path) -> None:
-    with pytest.raises(UserError, match="--sequential 4 must be at least 1 and at most --episodes 3"):
+    with pytest.raises(UserError, match="--sequential 4 must be at least 1 and at most --episodes 2"):
         measured(trained, sequential=4)

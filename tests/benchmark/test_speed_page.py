@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from policy_accel.benchmark.counting import count_update
+from policy_accel.benchmark.counting import Counted
 from policy_accel.benchmark.step import floor_of
-from policy_accel.policy.track import ROBOT
 
 PAGE = (Path(__file__).parents[2] / "docs" / "speed.md").read_text()
 H200 = (989e12, 4.8e12)
@@ -24,9 +24,8 @@ def three(*values: float) -> list[str]:
 
 
 @pytest.mark.parametrize("recipe", ["small", "diffusion_policy"])
-def test_a_row_is_what_is_counted(recipe: str) -> None:
-    config = ROBOT.config([f"recipe={recipe}", "training.precision=bf16"])
-    counted = count_update(ROBOT.build(config), config.training, config.seed)
+def test_a_row_is_what_is_counted(recipe: str, counted_recipe: Callable[[str], Counted]) -> None:
+    counted = counted_recipe(recipe)
     floor = floor_of(counted, *H200)
     assert ROWS[f"recipe={recipe}"] == [
         str(counted.rows),
