@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.simulated_cuda import SimulatedCuda
 
 from policy_accel.benchmark import sample as module
 from policy_accel.benchmark.report import sample_table
@@ -54,6 +55,13 @@ def test_a_call_of_a_policy(trained: Path) -> None:
 def test_three_calls_are_made_when_time_is_up(tiny: list[str]) -> None:
     config = ROBOT.config([*tiny, "sampling.steps=1"])
     assert [row["timed"] for row in measured(ROBOT, config, seconds=1e-6, calls=50)["calls"]] == [2, 2]
+
+
+def test_a_policy_on_cuda_replays_a_graph(trained: Path) -> None:
+    with SimulatedCuda() as cuda:
+        result = measured(ROBOT, ROBOT.read(trained), trained, device_name="cuda", batches=(2,))
+        assert cuda.launches["setup"]["graph"] == 1 + 4, "the last of the calls that warm up, and all that are timed"
+    assert result["flops_of_a_sample"] > 0
 
 
 def test_images_with_classes() -> None:
