@@ -55,14 +55,16 @@ def cpu_seconds(python: str, code: str, arguments: list[str]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--beside", help="python of another checkout")
+    parser.add_argument("--only", choices=WHAT, nargs="+", default=list(WHAT), help="which of the commands")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--output", type=Path, default=RESULTS / "start_up_cpu.json")
     arguments = parser.parse_args()
     sides = {"here": sys.executable, **({"beside": arguments.beside} if arguments.beside else {})}
     load = os.getloadavg()
-    seconds: dict[str, dict[str, list[float]]] = {name: {side: [] for side in sides} for name in WHAT}
+    seconds: dict[str, dict[str, list[float]]] = {name: {side: [] for side in sides} for name in arguments.only}
     for number in range(arguments.rounds):
-        for name, (code, own) in WHAT.items():
+        for name in arguments.only:
+            code, own = WHAT[name]
             for side, python in sides.items() if number % 2 == 0 else reversed(sides.items()):
                 seconds[name][side].append(cpu_seconds(python, code, own))
         print(f"round {number + 1} of {arguments.rounds}", flush=True)
