@@ -1,10 +1,10 @@
 """A straightforward training loop for diffusion policies, built the way real-stanford/diffusion_policy builds its own.
 
-It is what the training core is measured against, and shares nothing with it but the network class. Its habits are those
-of `policy_accel.benchmark.eager`, which makes the updates, and: a torch DataLoader whose worker slices and pads one
-window at a time and is started anew each epoch; raw batches, normalised in every step; the scheduler of diffusers for
-the noise. The reference's progress bar and Weights & Biases call of every step are left out, in the baseline's
-favour.
+It is what the training core is measured against, and shares nothing with it but the network class, whose convolutions
+and layout are torch's plain ones here. Its habits are those of `policy_accel.benchmark.eager`, which makes the updates,
+and: a torch DataLoader whose worker slices and pads one window at a time and is started anew each epoch; raw batches,
+normalised in every step; the scheduler of diffusers for the noise. The reference's progress bar and Weights & Biases
+call of every step are left out, in the baseline's favour. `reference_loop.py` runs the reference's own code instead.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,8 +22,27 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from policy_accel.benchmark.eager import EagerLoop
-from policy_accel.models import ConditionalUnet1d, UnetConfig
+from policy_accel.models import ConditionalUnet1d, UnetConfig, unet
 from policy_accel.training.optimizer import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Seconds: of the wall, and of CPU time of this process (a DataLoader's worker is another)."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls, device: torch.device) -> Self:
+        """When the device is idle."""
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, began: Clock, updates: int) -> Clock:
+        """What one of `updates` took."""
+        return Clock((self.wall - began.wall) / updates, (self.cpu - began.cpu) / updates)
 
 
 @dataclass(frozen=True)
@@ -136,16 +156,9 @@ class EagerPolicy(nn.Module):
         return loss.flatten(1).mean(1).mean()
 
 
-def _batches(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
-    while True:
-        yield from loader
-
-
-def run(steps: Steps, config: BaselineConfig, *, updates: int, warmup_updates: int) -> float:
-    """Train from scratch and return the mean seconds of an update, over `updates` after `warmup_updates`."""
-    torch.manual_seed(config.seed)
+def batches_of(dataset: Dataset, config: BaselineConfig) -> Iterator[dict[str, Tensor]]:
+    """Batches of one epoch after the other, on the device."""
     device = torch.device(config.device)
-    dataset = WindowDataset(steps, config)
     loader = DataLoader(
         dataset,
         batch_size=config.batch_size,
@@ -154,24 +167,35 @@ def run(steps: Steps, config: BaselineConfig, *, updates: int, warmup_updates: i
         pin_memory=device.type == "cuda",
         persistent_workers=False,
     )
+    while True:
+        for batch in loader:
+            yield {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+
+
+def with_plain_convolutions() -> None:
+    """Let the network class of this process convolve as the reference's does: over one axis, as torch lays it out."""
+    plain: Any = unet
+    plain.layout = lambda device: torch.contiguous_format
+    for ours, torchs in ((plain.TimeConv, nn.Conv1d), (plain.TimeConvTranspose, nn.ConvTranspose1d)):
+        ours.forward = lambda conv, x, torchs=torchs: torchs.forward(conv, x[:, :, 0])[:, :, None]
+
+
+def run(steps: Steps, config: BaselineConfig, *, updates: int, warmup_updates: int) -> Clock:
+    """Train from scratch in a process of its own; returns what one of `updates` after `warmup_updates` took."""
+    with_plain_convolutions()
+    torch.manual_seed(config.seed)
+    device = torch.device(config.device)
     policy = EagerPolicy(steps, config).to(device)
     settings = OptimizerConfig(
         lr=config.lr, betas=list(config.betas), weight_decay=config.weight_decay, warmup_steps=config.warmup_steps
     )
     loop = EagerLoop(policy, settings, config.total_steps)
-    batches = _batches(loader)
-    began = 0.0
+    batches = batches_of(WindowDataset(steps, config), config)
+    began = Clock.now(device)
     for update in range(warmup_updates + updates):
         if update == warmup_updates:
-            began = _now(device)
-        batch = {key: value.to(device, non_blocking=True) for key, value in next(batches).items()}
-        loop.update(policy.loss(batch))
-    seconds = _now(device) - began
+            began = Clock.now(device)
+        loop.update(policy.loss(next(batches)))
+    spent = Clock.now(device).since(began, updates)
     batches.close()
-    return seconds / updates
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return spent

@@ -4,9 +4,12 @@
     python benchmarks/steps_per_second.py --net reference --batch-size 256 --steps 20
     python benchmarks/steps_per_second.py --net reference --device cuda --compile --precision bf16
 
+`--diffusion-policy FOLDER` measures a clone of real-stanford/diffusion_policy beside them (`reference_loop.py`).
+
 Every measurement has a process of its own (so that neither side's allocator settings reach the other); within a round
 the sides take turns, in reverse order in every other round. The core runs through `train`, with its data order, EMA and
-log rows; neither side validates, evaluates or saves while it is timed.
+log rows; no side validates, evaluates or saves while it is timed. Ratios are of the CPU time of the training process:
+on a machine with other jobs the wall clock says little. The DataLoader's worker is not counted.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -25,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from eager_baseline import BaselineConfig, Steps
+from eager_baseline import BaselineConfig, Clock, Steps
 from eager_baseline import run as run_baseline
+from reference_loop import run as run_reference
 from results import RESULTS, write_result
 
 from policy_accel.data.images import image_path
@@ -38,7 +41,7 @@ from policy_accel.training.devices import choose_device
 from policy_accel.training.loop import train
 
 RECIPES = {"small": "small", "reference": "diffusion_policy"}
-BASELINE = "baseline"
+BASELINE, REFERENCE = "baseline", "diffusion_policy"
 
 
 @dataclass(frozen=True)
@@ -49,26 +52,25 @@ class Measurement:
     updates: int
     warmup_updates: int
     threads: int
+    diffusion_policy: Path | None = None
 
 
 class _Enough(Exception):
     """Ends a run of the core when its updates are timed."""
 
 
-def seconds_of_core(measurement: Measurement) -> float:
-    """Mean seconds of an update of `policy_accel.training.loop.train`."""
+def seconds_of_core(measurement: Measurement) -> Clock:
+    """What an update of `policy_accel.training.loop.train` takes."""
     torch.set_num_threads(measurement.threads)
     config = ROBOT.config(list(measurement.overrides))
     device = choose_device(config.training.device)
     first, last = measurement.warmup_updates, measurement.warmup_updates + measurement.updates
     config.training.steps = max(config.training.steps, last + 1)
-    marks: list[float] = []
+    marks: list[Clock] = []
 
     def after_update(step: int) -> None:
         if step in (first, last):
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            marks.append(time.perf_counter())
+            marks.append(Clock.now(device))
         if step == last:
             raise _Enough
 
@@ -81,31 +83,44 @@ def seconds_of_core(measurement: Measurement) -> float:
             run_config=ROBOT.record(config),
             after_update=after_update,
         )
-    return (marks[1] - marks[0]) / measurement.updates
+    return marks[1].since(marks[0], measurement.updates)
 
 
-def seconds_of_baseline(measurement: Measurement) -> float:
-    """Mean seconds of an update of the eager loop."""
+def seconds_of_baseline(measurement: Measurement) -> Clock:
+    """What an update of the eager loop takes."""
+    steps, config = _of_baseline(measurement)
+    return run_baseline(steps, config, updates=measurement.updates, warmup_updates=measurement.warmup_updates)
+
+
+def seconds_of_reference(measurement: Measurement) -> Clock:
+    """What an update of Diffusion Policy's own code takes."""
+    assert measurement.diffusion_policy is not None
+    steps, config = _of_baseline(measurement)
+    return run_reference(
+        steps,
+        config,
+        updates=measurement.updates,
+        warmup_updates=measurement.warmup_updates,
+        folder=measurement.diffusion_policy,
+    )
+
+
+def _of_baseline(measurement: Measurement) -> tuple[Steps, BaselineConfig]:
     torch.set_num_threads(measurement.threads)
     config = ROBOT.config(list(measurement.overrides))
     assert isinstance(config.model, UnetConfig)
     optimizer = config.training.optimizer
-    return run_baseline(
-        replay_buffer(config),
-        BaselineConfig(
-            net=config.model,
-            batch_size=config.training.batch_size,
-            lr=optimizer.lr,
-            warmup_steps=optimizer.warmup_steps,
-            total_steps=config.training.steps,
-            prediction=config.diffusion.target,
-            betas=(optimizer.betas[0], optimizer.betas[1]),
-            weight_decay=optimizer.weight_decay,
-            seed=config.seed,
-            device=str(choose_device(config.training.device)),
-        ),
-        updates=measurement.updates,
-        warmup_updates=measurement.warmup_updates,
+    return replay_buffer(config), BaselineConfig(
+        net=config.model,
+        batch_size=config.training.batch_size,
+        lr=optimizer.lr,
+        warmup_steps=optimizer.warmup_steps,
+        total_steps=config.training.steps,
+        prediction=config.diffusion.target,
+        betas=(optimizer.betas[0], optimizer.betas[1]),
+        weight_decay=optimizer.weight_decay,
+        seed=config.seed,
+        device=str(choose_device(config.training.device)),
     )
 
 
@@ -118,7 +133,7 @@ def replay_buffer(config: RobotConfig) -> Steps:
     )
 
 
-def in_own_process(side: Callable[[Measurement], float], measurement: Measurement) -> float:
+def in_own_process(side: Callable[[Measurement], Clock], measurement: Measurement) -> Clock:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(side, measurement).result()
 
@@ -133,30 +148,42 @@ def variants(arguments: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def measure(arguments: argparse.Namespace, overrides: tuple[str, ...]) -> dict[str, list[float]]:
-    """Updates per second of every side, one figure a round."""
-    sides = {BASELINE: (), **variants(arguments)}
-    rates: dict[str, list[float]] = {name: [] for name in sides}
+def measure(arguments: argparse.Namespace, overrides: tuple[str, ...]) -> dict[str, list[Clock]]:
+    """Seconds of an update of every side, one measurement a round."""
+    reference = {REFERENCE: ()} if arguments.diffusion_policy else {}
+    sides = {BASELINE: (), **reference, **variants(arguments)}
+    programs = {BASELINE: seconds_of_baseline, REFERENCE: seconds_of_reference}
+    spent: dict[str, list[Clock]] = {name: [] for name in sides}
     for number in range(arguments.rounds):
         for name in sides if number % 2 == 0 else reversed(sides):
             measurement = Measurement(
-                (*overrides, *sides[name]), arguments.steps, arguments.warmup_steps, arguments.threads
+                (*overrides, *sides[name]),
+                arguments.steps,
+                arguments.warmup_steps,
+                arguments.threads,
+                arguments.diffusion_policy,
             )
-            seconds = in_own_process(seconds_of_baseline if name == BASELINE else seconds_of_core, measurement)
-            rates[name].append(1.0 / seconds)
-            print(f"round {number + 1}: {name}: {1.0 / seconds:.3f} updates/s", flush=True)
-    return rates
+            spent[name].append(in_own_process(programs.get(name, seconds_of_core), measurement))
+            print(f"round {number + 1}: {name}: {spent[name][-1]}", flush=True)
+    return spent
 
 
-def summary(rates: dict[str, list[float]]) -> dict[str, Any]:
-    """Median rate of every side; ratio to the baseline of the same round: median, smallest and largest."""
+def summary(spent: dict[str, list[Clock]]) -> dict[str, Any]:
+    """Median CPU seconds and rate of every side, and how many times as fast as each loop of the same round it is, in
+    CPU time: median, smallest and largest."""
     sides: dict[str, Any] = {}
-    for name, values in rates.items():
-        sides[name] = {"updates_per_second": rounded(statistics.median(values)), "rounds": [*map(rounded, values)]}
-        if name != BASELINE:
-            ratios = [value / base for value, base in zip(values, rates[BASELINE], strict=True)]
-            figures = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
-            sides[name]["times_the_baseline"] = {key: rounded(value) for key, value in figures.items()}
+    loops = [name for name in (BASELINE, REFERENCE) if name in spent]
+    for name, clocks in spent.items():
+        sides[name] = {
+            "cpu_seconds_per_update": rounded(statistics.median(clock.cpu for clock in clocks)),
+            "updates_per_second": rounded(statistics.median(1.0 / clock.wall for clock in clocks)),
+            "rounds": [{"cpu_seconds": rounded(clock.cpu), "wall_seconds": rounded(clock.wall)} for clock in clocks],
+        }
+        for loop in loops:
+            if name != loop:
+                ratios = [base.cpu / clock.cpu for clock, base in zip(clocks, spent[loop], strict=True)]
+                figures = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+                sides[name][f"times_the_{loop}"] = {key: rounded(value) for key, value in figures.items()}
     return sides
 
 
@@ -168,6 +195,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", choices=RECIPES, default="small", help="net and settings of which recipe")
     parser.add_argument("--data", type=Path, help="replay buffer; default: the demonstrations that ship")
+    parser.add_argument("--diffusion-policy", type=Path, help="a clone of real-stanford/diffusion_policy")
     parser.add_argument("--batch-size", type=int, help="default: the recipe's")
     parser.add_argument("--steps", type=int, default=300, help="timed updates of a side in a round")
     parser.add_argument("--warmup-steps", type=int, default=20, help="untimed updates before them")
@@ -203,9 +231,12 @@ def main() -> None:
     load = os.getloadavg()
     sides = summary(measure(arguments, tuple(overrides)))
     for name, side in sides.items():
-        ratio = side.get("times_the_baseline")
-        times = f", {ratio['median']} times the baseline ({ratio['min']} to {ratio['max']})" if ratio else ""
-        print(f"{name}: {side['updates_per_second']} updates/s{times}")
+        times = "".join(
+            f", {value['median']} {key.replace('_', ' ')} ({value['min']} to {value['max']})"
+            for key, value in side.items()
+            if key.startswith("times_the_")
+        )
+        print(f"{name}: {side['cpu_seconds_per_update']} CPU seconds an update{times}")
     write_result(
         arguments.output or RESULTS / f"steps_per_second_{arguments.net}_{device.type}.json",
         {
