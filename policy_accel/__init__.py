@@ -1,11 +1,16 @@
 """Accelerated training of robot diffusion policies and image diffusion models on one training core."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from policy_accel.policy.controller import Policy
 
 __all__ = ["Policy"]
+
+# OpenMP reads it when torch is loaded. Threads that spin while they wait take the core from the one that they wait for
+# as soon as another process wants it too: an update then takes 10 to 20 times as long (benchmarks/waiting_threads.py).
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def __getattr__(name: str) -> Any:

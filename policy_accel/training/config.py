@@ -34,8 +34,8 @@ class TrainingConfig:
     device: str = "auto"
     """auto (CUDA when there is one), cpu, cuda or cuda:N."""
     threads: int = 0
-    """CPU threads of torch; 0 for its own choice, one each core. Another number changes the last bits of the weights.
-    On a machine that other jobs keep busy, 1 is several times faster for a small network."""
+    """CPU threads of torch; 0 for its own choice, one each core, which checkpoints record and a resumed run keeps.
+    Another number changes the last bits of the weights."""
     precision: str = "fp32"
     """fp32, or bf16 autocast (slow on most CPUs)."""
     matmul_precision: str = "highest"

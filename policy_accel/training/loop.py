@@ -92,6 +92,7 @@ class Run:
         self.saved: int | None = None
         self._resume()
         self.progress = Progress("train", config.steps, self.step)
+        self.progress.say(f"train: on {device}, with {torch.get_num_threads()} CPU threads")
         self.metrics = MetricsLog(run_dir, config.logging, start_step=self.step, run_config=run_config)
         self.clock = TrainingClock(device)
         self.scores = Scores(task, self.update.ema.model, self.snapshots, self.metrics, self.progress, scorer)
@@ -106,6 +107,8 @@ class Run:
                 f"{self.run_dir} was trained on other data than the task has now (another file, or a changed one); put "
                 "the data back, or choose another run_dir."
             )
+        if not self.config.threads and self.update.device.type == "cpu":
+            torch.set_num_threads(int(newest.state.get("threads", torch.get_num_threads())))
         self.update.restore(newest.tensors, newest.state)
         self.step = self.saved = newest.step
         self.training_seconds = float(newest.state["training_seconds"])
@@ -231,6 +234,7 @@ class Run:
             "training_seconds": self.training_seconds,
             "seed": self.seed,
             "data": self.task.fingerprint,
+            "threads": torch.get_num_threads(),
             "task": dict(self.task.description),
         }
         self.snapshots.save(
