@@ -99,8 +99,7 @@ def read_once() -> Iterator[None]:
         yield
 
 
-def updates(track: Any, overrides: list[str], device: torch.device, *, captured: bool) -> Update:
-    config = track.config(overrides)
+def updates(track: Any, config: Any, device: torch.device, *, captured: bool) -> Update:
     task = track.build(config)
     task.to(device)
     return Update(
@@ -116,11 +115,12 @@ def updates(track: Any, overrides: list[str], device: torch.device, *, captured:
 
 
 def check(track: Any, overrides: list[str], tolerance: float = 1e-5) -> None:
-    plain = updates(track, overrides, torch.device("cpu"), captured=False)
+    config = track.config(overrides)
+    plain = updates(track, config, torch.device("cpu"), captured=False)
     steps = 6 if plain.feed.ahead else 4
     expected = [float(plain(step)[0]) for step in range(steps)]
     with SimulatedCuda() as cuda:
-        update = updates(track, overrides, CUDA, captured=True)
+        update = updates(track, config, CUDA, captured=True)
         found = []
         for step in range(steps):
             with cuda.phase("update" if step == steps - 1 else "before"):
@@ -167,8 +167,8 @@ def test_validation_does_not_wait(track: Any, overrides: list[str]) -> None:
         return [loss.cpu() for loss in found]
 
     with SimulatedCuda() as cuda:
-        found = losses(updates(track, overrides, CUDA, captured=True))
+        found = losses(updates(track, track.config(overrides), CUDA, captured=True))
         assert not cuda.waits["validation"]
         assert not cuda.hazards
-        expected = losses(updates(track, overrides, torch.device("cpu"), captured=False))
+        expected = losses(updates(track, track.config(overrides), torch.device("cpu"), captured=False))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
