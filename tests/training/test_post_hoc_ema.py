@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from scipy.integrate import quad
 
 from policy_accel.errors import UserError
 from policy_accel.training import TrainingConfig
-from policy_accel.training.checkpoint import load_checkpoint
+from policy_accel.training.checkpoint import checkpoint_steps, load_checkpoint
 from policy_accel.training.ema import profile_exponent
 from policy_accel.training.post_hoc_ema import inner_products, solve_coefficients, stored_averages, synthesize
 
@@ -109,6 +110,12 @@ def test_synthesis_of_an_earlier_step(trained: Path) -> None:
     made = synthesize(trained / "stored", 0.05, 40)
     stored = load_checkpoint(trained / "stored" / "checkpoints" / "00000040").tensors["ema_0.05"]
     torch.testing.assert_close(made["layers.0.weight"], stored["layers.0.weight"])
+    between = synthesize(trained / "stored", 0.07, 40)
+    for later in checkpoint_steps(trained / "stored" / "checkpoints"):
+        if later > 40:
+            shutil.rmtree(trained / "stored" / "checkpoints" / f"{later:08d}")
+    again = synthesize(trained / "stored", 0.07, 40)
+    assert all(torch.equal(between[key], again[key]) for key in again), "what came later takes no part"
     assert stored_averages(trained / "stored")[:3] == [(4, 0.05), (4, 0.1), (8, 0.05)]
 
 
