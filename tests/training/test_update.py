@@ -14,7 +14,10 @@ from policy_accel.acceleration.momentum_decay import DemonDecay, decay_at
 from policy_accel.diffusion.timesteps import UniformTimes
 from policy_accel.training import Trained, TrainingConfig
 from policy_accel.training.adamw import AdamW
-from policy_accel.training.randomness import named_generator
+from policy_accel.training.ema import EMAConfig, profile_exponent
+from policy_accel.training.optimizer import OptimizerConfig
+from policy_accel.training.randomness import DataOrder, Generators, named_generator
+from policy_accel.training.update import Update
 
 Run = Callable[..., Trained]
 
@@ -76,3 +79,28 @@ def test_the_denoiser_predicts_from_the_noise_of_the_last_time(toy_task: Any, co
     last = task.objective.process.level(99)
     expected = last.input_scale * last.sigma * torch.randn(8, 3, generator=named_generator(7, "noise"))
     torch.testing.assert_close(given[0], expected)
+
+
+def test_every_average_follows_by_a_weight_of_its_own(toy_task: Any) -> None:
+    """The warmed-up average and two profiles, against their formulas on the weights after each update."""
+    task, steps, lengths = toy_task(), 6, (0.05, 0.2)
+    update = Update(
+        task,
+        DataOrder(task.samples, 8, 3, torch.device("cpu")),
+        OptimizerConfig(lr=1e-2, warmup_steps=0),
+        EMAConfig(lengths=list(lengths)),
+        steps=steps,
+        generators=Generators(3, torch.device("cpu")),
+    )
+    live = task.model.layers[4].weight
+    expected = {name: live.detach().clone() for name in ("ema", "ema_0.05", "ema_0.2")}
+    for step in range(steps):
+        update(step)
+        decays = {"ema": 0.0 if step < 2 else 1 - (1 + (step - 1) / 1.0) ** -0.75}
+        for length in lengths:
+            decays[f"ema_{length}"] = (1 - 1 / (step + 1)) ** (profile_exponent(length) + 1)
+        for name, decay in decays.items():
+            expected[name] = decay * expected[name] + (1 - decay) * live.detach()
+    for name, model in update.ema.models().items():
+        torch.testing.assert_close(model.layers[4].weight, expected[name])  # type: ignore[union-attr,index]
+    assert len({float(value.sum()) for value in expected.values()}) == 3
