@@ -295,7 +295,7 @@ MUTATIONS = [
     ),
     *of(
         "training/feed.py",
-        "training/test_feed.py training/test_captured.py",
+        "training/test_feed.py training/test_update.py training/test_captured.py",
         ("self._before_next = self._draws()", "self._before_next = None, 0  #"),
         ("noisiest.sigma * noise", "noise * 0.5"),
         ("noisiest, objective.target) / objective.data_scale", "noisiest, objective.target)"),
