@@ -359,7 +359,7 @@ MUTATIONS = [
     ),
     *of(
         "training/loop.py",
-        "training/test_metrics.py training/test_loop.py",
+        "training/test_metrics.py training/test_loop.py training/test_snapshots.py",
         ('"loss": float(losses.mean())', '"loss": float(losses[-1])'),
         ('self.training_seconds = float(newest.state["training_seconds"])', "pass"),
         ("with self.clock.aside():\n                self.validate()", "if True:\n                self.validate()"),

@@ -152,6 +152,19 @@ def test_samples_that_lie_on_the_host_are_read_ahead(device_task: Callable[..., 
     assert run(False) == run(True)
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_the_thread_that_reads_has_the_generator_of_batches_for_itself(
+    resident: bool, device_task: Callable[..., Any], cuda: SimulatedCuda
+) -> None:
+    task = device_task()
+    task.resident = resident
+    update = update_of(task, CUDA, captured=True)
+    assert update.captured is not None
+    registered = update.captured.replayed(lambda: None).generators
+    assert (update.feed.generators.batch in registered) == resident
+    assert update.feed.generators.noise in registered
+
+
 class Impatient(NearestChoice):
     """A choice of noise from outside that reads a number of the device."""
 
