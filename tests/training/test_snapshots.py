@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,32 @@ def test_a_full_disk_is_said_and_what_was_there_stays(
     folder = tmp_path / "run" / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["00000005", "last"]
     assert load_checkpoint(folder / "last").step == 5
+
+
+def test_a_failed_write_ends_the_run_at_the_next_log_point(
+    device_task: Callable[..., Any],
+    config: TrainingConfig,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    cuda: SimulatedCuda,
+) -> None:
+    config.device, config.logging.every, config.validate_every, config.checkpoint.every = "cuda", 2, 0, 6
+    failed, seen = threading.Event(), []
+
+    def full(*_: Any) -> None:
+        failed.set()
+        raise UserError("the disk is full")
+
+    def wait(step: int) -> None:
+        seen.append(step)
+        if step == 7:
+            assert failed.wait(10)
+            time.sleep(0.1)  # until the thread has handed the error on
+
+    monkeypatch.setattr("policy_accel.training.snapshots.save_checkpoint", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        run(device_task(), config, after_update=wait)
+    assert seen[-1] == 8
 
 
 def test_a_run_that_is_killed_in_the_middle_of_a_write_goes_on_bit_for_bit(
