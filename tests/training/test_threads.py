@@ -52,11 +52,11 @@ def test_a_resumed_run_takes_the_threads_that_it_had_unless_told_otherwise(
     assert f"train: on cpu, with {number} CPU threads" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("given", "policy"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
-def test_threads_wait_without_spinning_unless_the_environment_says_otherwise(
+@pytest.mark.parametrize(("given", "policy"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_spin_briefly_unless_the_environment_says_otherwise(
     given: dict[str, str], policy: str
 ) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | given
-    code = "import os, sys, policy_accel; assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"} | given
+    code = "import os, sys, policy_accel; assert 'torch' not in sys.modules; print(os.environ['GOMP_SPINCOUNT'])"
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == policy
