@@ -53,9 +53,7 @@ def test_a_resumed_run_takes_the_threads_that_it_had_unless_told_otherwise(
 
 
 @pytest.mark.parametrize(("given", "policy"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
-def test_threads_spin_briefly_unless_the_environment_says_otherwise(
-    given: dict[str, str], policy: str
-) -> None:
+def test_threads_spin_briefly_unless_the_environment_says_otherwise(given: dict[str, str], policy: str) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"} | given
     code = "import os, sys, policy_accel; assert 'torch' not in sys.modules; print(os.environ['GOMP_SPINCOUNT'])"
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
