@@ -24,7 +24,7 @@ from policy_accel.training.update import Update
 METHODS = [path.stem for path in sorted((Path(__file__).parents[1] / "configs" / "method").glob("*.yaml"))]
 GROUPS = ["acceleration.noise.groups=4"]
 LATER = ["acceleration.noise.start_score=null", "acceleration.noise.start_step=1"]
-COMMON = ["training.steps=20", "training.batch_size=8", "training.optimizer.warmup_steps=2"]
+COMMON = ["training.precision=fp32", "training.steps=20", "training.batch_size=8", "training.optimizer.warmup_steps=2"]
 SMALL = ["model=mlp", "model.hidden_dims=[16,16]", "model.step_embedding_dim=8"]
 TINY_UNET = ["model.down_dims=[8,16]", "model.step_embedding_dim=8", "model.groups=4"]
 ROBOT_NEEDS = {
@@ -109,7 +109,7 @@ def updates(track: Any, config: Any, device: torch.device, *, captured: bool) ->
         config.training.ema,
         steps=config.training.steps,
         generators=Generators(config.seed, device),
-        precision=config.training.precision,
+        precision=config.training.precision_on(device),
         captured=captured,
     )
 

@@ -14,6 +14,7 @@ from policy_accel.benchmark.operations import Operations
 from policy_accel.diffusion import Batch, Noised
 from policy_accel.diffusion.deferred import Deferred
 from policy_accel.training.config import TrainingConfig
+from policy_accel.training.devices import choose_device
 from policy_accel.training.feed import Begun, Feed
 from policy_accel.training.loop import order_of
 from policy_accel.training.randomness import Generators
@@ -22,7 +23,7 @@ from policy_accel.training.update import Update
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 CAST_BYTES = 6
-"""Of a weight that is read as float32 and written as bfloat16."""
+"""Of a weight that is read as float32 and written in half as many bytes."""
 D = TypeVar("D", Batch, Noised)
 
 
@@ -34,8 +35,8 @@ class Counted:
     parameters: of the network. rows: noised samples of the batch. flops: of matrix products, convolutions and
     attention, a multiplication and an addition being two. adamw_bytes, averages_bytes: read and written by the
     optimiser and by the averages of the weights. gradient_bytes: written by the backward pass. cast_bytes: weights read
-    as float32 and written as bfloat16, where training is in bf16. activation_bytes: kept from the forward pass for the
-    backward pass, in float32.
+    as float32 and written in half as many bytes, where training is in bf16 or fp16. activation_bytes: kept from the
+    forward pass for the backward pass, in float32.
     """
 
     parameters: int
@@ -77,7 +78,7 @@ def count_update(task: Task, config: TrainingConfig, seed: int) -> Counted:
         adamw_bytes=operations.bytes["_fused_adamw_"],
         averages_bytes=operations.bytes["lerp_"],
         gradient_bytes=4 * trained,
-        cast_bytes=CAST_BYTES * trained if config.precision == "bf16" else 0,
+        cast_bytes=CAST_BYTES * trained if config.precision_on(choose_device(config.device)) != "fp32" else 0,
         activation_bytes=kept.bytes,
     )
 

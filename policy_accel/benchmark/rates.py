@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+from policy_accel.training.precision import HALVES
+
 MATMUL_SIZES = {"cuda": 8192, "cpu": 1536}
 COPY_BYTES = {"cuda": 2**30, "cpu": 2**27}
 REPEATS = {"cuda": 20, "cpu": 1}
@@ -36,10 +38,10 @@ def best_seconds(work: Callable[[], object], device: torch.device) -> float:
 def matmul_rate(device: torch.device, precision: str) -> float:
     """FLOP/s of the best of some large square matrix products of random numbers.
 
-    precision: "bf16" or "fp32"; the latter in TF32 where `torch.set_float32_matmul_precision` allows it.
+    precision: "bf16", "fp16" or "fp32"; the last in TF32 where `torch.set_float32_matmul_precision` allows it.
     """
     size = MATMUL_SIZES[device.type]
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = HALVES.get(precision, torch.float32)
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2.0 * size**3 / best_seconds(lambda: a @ b, device)
 

@@ -41,7 +41,7 @@ def step_table(result: dict[str, Any]) -> str:
         ("gradients", number(counted["gradient_bytes"], "B"), "written"),
     ]
     if counted["cast_bytes"]:
-        rows.append(("weights as bf16", number(counted["cast_bytes"], "B"), "read and written"))
+        rows.append(("weights in half precision", number(counted["cast_bytes"], "B"), "read and written"))
     rows.append(
         ("kept for the backward pass", number(counted["activation_bytes"], "B"), "in float32; not in the floor")
     )

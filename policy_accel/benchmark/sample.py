@@ -139,7 +139,7 @@ def _policy(run: LoadedRun, device: torch.device) -> Sampling:
 
 
 def _images(run: LoadedImageRun, device: torch.device) -> Sampling:
-    precision = run.config.training.precision if device.type == "cuda" else "fp32"
+    precision = run.config.training.precision_on(device)
     generator = ImageGenerator(
         run.model,
         shape=run.shape,

@@ -181,8 +181,8 @@ def _measured(
     updates: int | None,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    device, training = update.device, config.training
-    eager, core = EagerSide(update, training, config.seed), CoreSide(update)
+    device = update.device
+    eager, core = EagerSide(update, config.training, config.seed), CoreSide(update)
     report("warming up")
     operations, outside = _launches(core)
     sides: dict[str, Callable[[], None]] = {"core": core, "eager": eager}
@@ -194,7 +194,7 @@ def _measured(
     host = []
     for number in range(rounds):
         report(f"round {number + 1} of {rounds}: {each} updates of each side")
-        rates.append((matmul_rate(device, training.precision), copy_rate(device)))
+        rates.append((matmul_rate(device, update.precision), copy_rate(device)))
         if number == 0 and device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         for name in sides if number % 2 == 0 else reversed(sides):

@@ -79,7 +79,7 @@ def _run(config: RunConfig, overrides: list[str]) -> dict[str, Any]:
     return {
         "command": shlex.join(["policy-accel", "benchmark", "step", *overrides]),
         "batch_size": training.batch_size,
-        "precision": training.precision,
+        "precision": training.precision_on(device),
         "compile": training.compile,
         **_place(device),
     }

@@ -47,7 +47,7 @@ def run_sample(options: argparse.Namespace) -> int:
     loaded = IMAGES.load(options.run_dir, options.checkpoint, device, options.average)
     training = loaded.config.training
     use_device(device, threads=training.threads, matmul_precision=training.matmul_precision)
-    generator = _generator(options, loaded, device, training.precision if device.type == "cuda" else "fp32")
+    generator = _generator(options, loaded, device, training.precision_on(device))
     sampler = generator.sampler.config.sampler
     if options.resamplings != 1 and sampler != "ddpm":
         raise UserError(

@@ -49,7 +49,7 @@ class ImageEvaluator:
         config.sampling.check_classes(self.classes)
         self.condition_dim = condition_size(config.task, len(split.classes))
         self.sampler, self.representation = build_sampler(config), representation_of(config, split)
-        self.precision, self.last_step = config.training.precision, config.training.steps
+        self.training, self.last_step = config.training, config.training.steps
         for name in ("samples", "curve_samples"):
             count = getattr(self.config, name)
             if count > len(split.train):
@@ -77,6 +77,7 @@ class ImageEvaluator:
 
     def generator(self, model: nn.Module) -> ImageGenerator:
         """What draws images with `model`."""
+        device = next(model.parameters()).device
         return ImageGenerator(
             model,
             shape=self.split.train.shape,
@@ -85,8 +86,8 @@ class ImageEvaluator:
             classes=self.classes,
             condition_dim=self.condition_dim,
             batch_size=self.config.batch_size,
-            device=next(model.parameters()).device,
-            precision=self.precision,
+            device=device,
+            precision=self.training.precision_on(device),
         )
 
     def samples(self, model: nn.Module, count: int) -> Tensor:

@@ -19,6 +19,7 @@ from policy_accel.diffusion.processes import Level
 from policy_accel.diffusion.samplers import unchanged
 from policy_accel.errors import UserError
 from policy_accel.images.guidance import Model, class_condition, evaluations_per_step, guided
+from policy_accel.training.precision import autocast
 from policy_accel.training.randomness import derive_seed
 
 BATCH_SIZE = 256
@@ -67,7 +68,7 @@ class ImageGenerator:
         condition_dim: D; 0 for none.
         batch_size: images at a time. It changes an image by no more than the rounding of the network.
         device: of the model.
-        precision: fp32, or bf16 autocast.
+        precision: fp32, or bf16 or fp16 autocast of the network; the state stays float32.
 
     Raises:
         UserError: guidance that does not go with the classes.
@@ -153,8 +154,7 @@ class ImageGenerator:
                 watch(next(evaluations), x)
             return denoise(x, t)
 
-        kind = torch.device(self.device).type
-        with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.no_grad(), autocast(torch.device(self.device), self.precision):
             return self.sampler(
                 watched,
                 itertools.chain([first], draws),

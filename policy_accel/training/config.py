@@ -15,10 +15,9 @@ from policy_accel.training.checkpoint import CheckpointConfig
 from policy_accel.training.ema import EMAConfig
 from policy_accel.training.metrics import WANDB_MODES, LoggingConfig
 from policy_accel.training.optimizer import OptimizerConfig
+from policy_accel.training.precision import MATMUL_PRECISIONS, PRECISIONS, precision_on
 
-PRECISIONS = ("fp32", "bf16")
 CAPTURES = ("auto", "true", "false")
-MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 for name, choices in GROUPS.items():
     register_group(name, choices[0], choices)
@@ -36,10 +35,15 @@ class TrainingConfig:
     threads: int = 0
     """CPU threads of torch; 0 for its own choice, one each core, which checkpoints record and a resumed run keeps.
     Another number changes the last bits of the weights."""
-    precision: str = "fp32"
-    """fp32, or bf16 autocast (slow on most CPUs)."""
-    matmul_precision: str = "highest"
-    """float32 matrix products on CUDA: highest (true float32), high or medium (TF32)."""
+    precision: str = "auto"
+    """fp32, or bf16 or fp16 autocast (slow on most CPUs), where weights, coefficients and loss stay float32; auto: on
+    CUDA bf16, or fp16 where the card has no bf16, and fp32 on the CPU."""
+    matmul_precision: str = "auto"
+    """float32 matrix products and convolutions on CUDA: highest (true float32), high or medium (TF32); auto: high on
+    CUDA, highest on the CPU."""
+    deterministic: bool = False
+    """On CUDA, kernels that give the same bits each time, so that a resumed run makes those of one that never stopped;
+    slower. A warning names what torch has no such kernel for. The CPU's always do."""
     compile: bool = False
     """Compile the loss and its gradient with torch.compile."""
     capture: str = "auto"
@@ -62,6 +66,10 @@ class TrainingConfig:
                 f"training.capture=true needs a CUDA device, and this run is on the {device.type}; use auto."
             )
         return device.type == "cuda" and choice != "false"
+
+    def precision_on(self, device: torch.device) -> str:
+        """In what the network computes on `device`, the current one: fp32, bf16 or fp16."""
+        return precision_on(device, self.precision)
 
     def check(self) -> None:
         """Raise UserError unless the numbers make sense."""

@@ -9,6 +9,7 @@ import sys
 import torch
 
 from policy_accel.errors import UserError
+from policy_accel.training.precision import matmul_precision_on
 
 
 def choose_device(name: str, field: str = "training.device") -> torch.device:
@@ -37,19 +38,26 @@ def choose_device(name: str, field: str = "training.device") -> torch.device:
     return torch.device("cuda", index)
 
 
-def use_device(device: torch.device, *, threads: int, matmul_precision: str) -> None:
-    """Set what torch keeps for the whole process: CPU threads (0 leaves them), TF32, and memory on the CPU.
+def use_device(device: torch.device, *, threads: int, matmul_precision: str, deterministic: bool = False) -> None:
+    """Set what torch keeps for the whole process: CPU threads (0 leaves them), TF32, memory on the CPU, and how kernels
+    are chosen on CUDA.
 
-    cuDNN's convolutions have a TF32 switch of their own, on by default; here they follow `matmul_precision`.
+    cuDNN's convolutions have a TF32 switch of their own, on by default; here they follow `matmul_precision`. cuDNN
+    measures its kernels for each shape and takes the fastest, unless `deterministic` wants the same ones each time.
     """
     if threads:
         torch.set_num_threads(threads)
+    matmul_precision = matmul_precision_on(device, matmul_precision)
     torch.set_float32_matmul_precision(matmul_precision)
     torch.backends.cudnn.allow_tf32 = matmul_precision != "highest"
     if device.type == "cpu":
         keep_freed_memory()
     elif device.type == "cuda":
         torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = not deterministic
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+            torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def available_cores() -> int:

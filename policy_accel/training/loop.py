@@ -44,7 +44,12 @@ def build_update(task: Task, config: TrainingConfig, seed: int) -> Update:
     """The update of a run on the device that `config` names, where `task` goes."""
     config.check()
     device = choose_device(config.device)
-    use_device(device, threads=config.threads, matmul_precision=config.matmul_precision)
+    use_device(
+        device,
+        threads=config.threads,
+        matmul_precision=config.matmul_precision,
+        deterministic=config.deterministic,
+    )
     task.to(device)
     return Update(
         task,
@@ -53,7 +58,7 @@ def build_update(task: Task, config: TrainingConfig, seed: int) -> Update:
         config.ema,
         steps=config.steps,
         generators=Generators(seed, device),
-        precision=config.precision,
+        precision=config.precision_on(device),
         compiled=config.compile,
         captured=config.captures(device),
         log_every=config.logging.every,
@@ -92,7 +97,10 @@ class Run:
         self.saved: int | None = None
         self._resume()
         self.progress = Progress("train", config.steps, self.step)
-        self.progress.say(f"train: on {device}, with {torch.get_num_threads()} CPU threads")
+        self.progress.say(
+            f"train: on {device}, with {torch.get_num_threads()} CPU threads, in {self.update.precision} (float32 "
+            f"products: {torch.get_float32_matmul_precision()})"
+        )
         self.metrics = MetricsLog(run_dir, config.logging, start_step=self.step, run_config=run_config)
         self.clock = TrainingClock(device)
         self.scores = Scores(task, self.update.ema.model, self.snapshots, self.metrics, self.progress, scorer)
@@ -235,6 +243,8 @@ class Run:
             "seed": self.seed,
             "data": self.task.fingerprint,
             "threads": torch.get_num_threads(),
+            "precision": self.update.precision,
+            "matmul_precision": torch.get_float32_matmul_precision(),
             "task": dict(self.task.description),
         }
         self.snapshots.save(

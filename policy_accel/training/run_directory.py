@@ -25,6 +25,7 @@ FREE_KEYS = (
     "training.logging",
     "training.compile",
     "training.capture",
+    "training.deterministic",
     "evaluation.workers",
     "evaluation.camera",
     "evaluation.overlap",

@@ -28,6 +28,7 @@ from policy_accel.training.optimizer import (
     check_momentum_decay,
     step_values,
 )
+from policy_accel.training.precision import autocast
 from policy_accel.training.randomness import DataOrder, Generators, validation_generators
 from policy_accel.training.step_numbers import StepNumbers
 from policy_accel.training.task import Task
@@ -69,7 +70,7 @@ class Update:
         optimizer: optimiser settings.
         ema: averaging settings.
         steps: length of the whole run, for the learning-rate schedule.
-        precision: "fp32" or "bf16" (autocast; weights, loss and coefficients stay float32).
+        precision: "fp32", "bf16" or "fp16" (autocast; weights, loss and coefficients stay float32).
         compiled: compile loss and gradient with torch.compile.
         captured: run as CUDA graphs.
         log_every: losses that are kept for the log until it reads them.
@@ -111,10 +112,8 @@ class Update:
         self.feed = self.captured or Feed(task, order, generators, **shared)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """bf16 autocast when asked for; else nothing."""
-        if self.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+        """Within it the network computes in the run's precision."""
+        return autocast(self.device, self.precision)
 
     def __call__(self, step: int) -> Losses:
         """Make the update with number `step` (from 0).

@@ -14,7 +14,9 @@ def half_a_second(monkeypatch):
     return done
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_a_matrix_product_is_two_operations_for_each_multiplication(half_a_second, precision, dtype):
     assert rates.matmul_rate(CPU, precision) == 2 * 32**3 / 0.5
     assert half_a_second[0].shape == (32, 32)

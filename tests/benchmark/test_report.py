@@ -45,7 +45,7 @@ def test_every_figure_of_an_update_is_in_its_table():
         "AdamW": "1.84 GB read and written",
         "averages": "790 MB read and written",
         "gradients": "263 MB written",
-        "weights as bf16": "395 MB read and written",
+        "weights in half precision": "395 MB read and written",
         "kept for the backward pass": "1 GB in float32; not in the floor",
         "matrix products here": "989 TFLOP/s",
         "copies here": "4.8 TB/s read and written",

@@ -44,5 +44,17 @@ def test_every_floor_follows_from_its_row() -> None:
         assert memory == pytest.approx(1e3 * (float(adamw) + float(averages) + float(others)) * 1e9 / H200[1], rel=0.01)
 
 
+def test_the_cost_of_float32_follows_from_the_reference_net() -> None:
+    """Milliseconds of its arithmetic at 67 (float32), 494.5 (TF32) and 989 TFLOP/s (bf16)."""
+    tera = float(ROWS["recipe=diffusion_policy"][2])
+    exact, tf32, half = three(*(1e3 * tera / rate for rate in (67, 494.5, 989)))
+    assert f"counted {tera:g} TFLOP" in PAGE
+    text = " ".join(PAGE.split())
+    expected = (
+        f"{float(exact):.1f} ms of arithmetic an update in float32 (67 TFLOP/s) against {float(tf32):.2f} in TF32"
+    )
+    assert f"{expected} and {float(half):.2f} in bf16" in text
+
+
 def test_the_page_says_what_is_not_measured() -> None:
     assert "**No figure of a GPU has been measured.**" in PAGE

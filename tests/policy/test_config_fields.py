@@ -7,11 +7,13 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from support.overlap import scored_beside
+from support.simulated_cuda import SimulatedCuda
 
 from policy_accel.acceleration.config import GROUPS
 from policy_accel.evaluation import EnvironmentSpec, EpisodeResult, RolloutPool
@@ -25,7 +27,7 @@ from policy_accel.policy.run import build_policy
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.checkpoint import checkpoint_steps
 from policy_accel.training.ema import EMA
-from policy_accel.training.loop import Run
+from policy_accel.training.loop import Run, build_update
 from policy_accel.training.metrics import read_metrics
 from policy_accel.training.optimizer import lr_factor
 
@@ -128,6 +130,13 @@ def wandb_project(config: RobotConfig) -> Any:
     finally:
         wandb.init = original
     return seen
+
+
+def determinism(config: RobotConfig) -> list[Any]:
+    config.training.device = "cuda"
+    with SimulatedCuda(), mock.patch("torch.use_deterministic_algorithms") as wanted:
+        build_update(ROBOT.build(config), config.training, config.seed)
+    return wanted.call_args_list
 
 
 def decays(run: Run) -> list[float]:
@@ -251,6 +260,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "training.threads": ("3", run_probe(lambda run: torch.get_num_threads()), []),
     "training.precision": ("bf16", run_probe(lambda run: type(run.update.autocast()).__name__), []),
     "training.matmul_precision": ("high", run_probe(lambda run: torch.get_float32_matmul_precision()), []),
+    "training.deterministic": ("true", determinism, []),
     "training.compile": ("true", run_probe(lambda run: hasattr(run.update.loss, "_torchdynamo_orig_callable")), []),
     "training.capture": ("false", lambda config: config.training.captures(torch.device("cuda", 0)), []),
     "training.validate_every": ("1", trace, []),

@@ -86,8 +86,8 @@ def toy_task() -> type[ToyTask]:
 
 
 def config_of(device: str = "cpu") -> TrainingConfig:
-    """Twelve updates with everything due now and then."""
-    config = TrainingConfig(steps=12, batch_size=8, device=device, validate_every=4)
+    """Twelve updates in float32 with everything due now and then."""
+    config = TrainingConfig(steps=12, batch_size=8, device=device, precision="fp32", validate_every=4)
     config.optimizer.lr, config.optimizer.warmup_steps = 1e-2, 2
     config.checkpoint.every, config.logging.every = 3, 2
     return config

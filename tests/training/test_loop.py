@@ -376,7 +376,7 @@ def test_a_file_in_the_way_of_the_run_directory(
         ("steps", 0, r"training\.steps=0 must be at least 1"),
         ("batch_size", 0, r"training\.batch_size=0"),
         ("validate_every", -1, r"training\.validate_every=-1 must be at least 0"),
-        ("precision", "fp16", r"training\.precision 'fp16' is unknown"),
+        ("precision", "fp8", r"training\.precision 'fp8' is unknown"),
         ("matmul_precision", "hi", r"did you mean 'high'"),
         ("device", "gpu", r"training\.device 'gpu' is not a device"),
         ("device", "cuda:99", r"training\.device 'cuda:99' is not here"),
