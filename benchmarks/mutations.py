@@ -304,7 +304,7 @@ MUTATIONS = [
     ),
     *of(
         "training/captured.py",
-        "training/test_captured.py test_methods_on_cuda.py",
+        "training/test_captured.py cuda/test_methods.py",
         ("step % 2 if self.ahead else 0", "0"),
         ("self.task.objective.phase(step), step", "None, step"),
         ("noise.last = slot.last", "pass"),

@@ -137,12 +137,13 @@ class ImageGenerator:
         if labels is None and evaluations_per_step(guidance) > 1:
             raise UserError(f"sampling.guidance={guidance} has no effect without labels; give some.")
         condition = class_condition(labels, len(indices), classes=self.classes, condition_dim=self.condition_dim)
-        condition = None if condition is None else condition.to(self.device)
+        device = torch.device(self.device)
+        condition, image, mask = (
+            None if given is None else to_device(given, device) for given in (condition, image, keep)
+        )
         denoise = guided(self.model, condition, guidance)
         draws = self.noise(indices)
         first = next(draws)
-        image = None if image is None else image.to(self.device)
-        mask = None if keep is None else keep.to(self.device)
 
         def known(x: Tensor, level: Level) -> Tensor:
             return torch.where(mask, level.alpha * image + level.sigma * first, x)  # type: ignore[operator,arg-type]
@@ -154,7 +155,7 @@ class ImageGenerator:
                 watch(next(evaluations), x)
             return denoise(x, t)
 
-        with torch.no_grad(), autocast(torch.device(self.device), self.precision):
+        with torch.no_grad(), autocast(device, self.precision):
             return self.sampler(
                 watched,
                 itertools.chain([first], draws),

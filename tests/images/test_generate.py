@@ -104,6 +104,32 @@ def test_a_device_draws_the_noise_of_the_cpu_and_is_not_waited_for() -> None:
             torch.testing.assert_close(draw.cpu(), next(expected))
 
 
+@pytest.mark.parametrize(
+    ("process", "sampler"),
+    [("ddpm", "ddpm"), ("ddpm", "ddim"), ("edm", "heun"), ("flow", "euler"), ("ve", "dpm_solver++")],
+)
+def test_a_device_draws_the_images_of_the_cpu_and_is_not_waited_for(process: str, sampler: str) -> None:
+    settings = options(sampler=sampler_of(process, sampler=sampler, steps=4, guidance=2.0), classes=3, condition_dim=3)
+    kept = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    kept[..., :2] = True
+    cases: list[dict[str, Any]] = [{}, {"image": torch.ones(2, *SHAPE), "keep": kept}]
+
+    def drawn(net: Net, **where: Any) -> list[Tensor]:
+        generator = ImageGenerator(net, **settings, **where)
+        return [generator.draw([3, 1], torch.tensor([0, 2]), **case) for case in cases]
+
+    expected = drawn(Net(3))
+    with SimulatedCuda() as cuda:
+        net = Net(3).to(CUDA)
+        drawn(net, device=CUDA)  # tables that are made at a first call
+        with cuda.phase("images"):
+            found = drawn(net, device=CUDA)
+        assert not cuda.waits["images"]
+        assert not cuda.hazards
+        for images, same in zip(found, expected, strict=True):
+            torch.testing.assert_close(images.cpu(), same, rtol=1e-4, atol=1e-5)
+
+
 class ExactGaussian:
     """The best denoiser of data N(mean, deviation^2) of every pixel, for the time told by EDM."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.simulated_cuda import CUDA, SimulatedCuda
 from torch_fidelity import feature_extractor_inceptionv3 as theirs
 
 from policy_accel.errors import UserError
@@ -47,6 +48,8 @@ def test_features_are_torch_fidelitys_and_grey_is_repeated(weights: Path, monkey
     assert _digest(weights) in extractor.fingerprint
     grey = images[:1, :1]
     torch.testing.assert_close(extractor(grey), extractor(grey.repeat(1, 3, 1, 1)))
+    with SimulatedCuda():
+        torch.testing.assert_close(extractor(images.to(CUDA)).cpu(), expected)
 
 
 def test_another_file_than_the_published_one_is_refused(weights: Path) -> None:

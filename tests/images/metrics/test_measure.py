@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.moments import moments_of
+from support.simulated_cuda import CUDA, SimulatedCuda
 
 from policy_accel.errors import UserError
 from policy_accel.images.metrics import MetricsConfig, Quality, score, table
@@ -38,13 +39,20 @@ def _discs(count: int, seed: int, size: int = 12, channels: int = 1) -> np.ndarr
     return np.repeat(images[:, None], channels, axis=1)
 
 
-def _quality(cache: Path, held_out: np.ndarray, reference: np.ndarray | None = None, **config: Any) -> Quality:
+def _quality(
+    cache: Path,
+    held_out: np.ndarray,
+    reference: np.ndarray | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    **config: Any,
+) -> Quality:
     return Quality(
         _discs(400, 1) if reference is None else reference,
         held_out,
         MetricsConfig(**{"neighbour_samples": 150, **config}),
         data_fingerprint=f"discs {None if reference is None else reference.shape}",
-        device="cpu",
+        device=device,
         cache_dir=cache,
     )
 
@@ -173,6 +181,27 @@ def test_a_resnet_adds_its_distance_and_judges_precision(
     assert "fd_resnet8" not in quality.measure(_discs(30, 3, size=32), full=False)
     with pytest.raises(UserError, match=r"metrics\.resnet=.*32x32 pixels, not 12x12"):
         _quality(cache, _discs(200, 2), resnet=str(tmp_path / "w.npz"))
+
+
+def test_a_device_measures_what_the_cpu_does(
+    cache: Path, tmp_path: Path, resnet_weights: Callable[[int], dict[str, np.ndarray]]
+) -> None:
+    np.savez(tmp_path / "w.npz", **resnet_weights(1))
+
+    def measured(place: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+        reference, held_out = _discs(60, 1, size=32), _discs(40, 2, size=32)
+        quality = _quality(place, held_out, reference, device=device, resnet=str(tmp_path / "w.npz"))
+        return quality.measure(_discs(30, 3, size=32), full=True)
+
+    expected = measured(cache)
+    with SimulatedCuda() as cuda:
+        found = measured(tmp_path / "another cache", CUDA)
+        assert cuda.launches["setup"]["convolution"] > 20
+        assert not cuda.hazards
+    assert found.keys() == expected.keys()
+    for name, one in expected.items():
+        for figure in ("value", "floor"):
+            assert found[name][figure] == pytest.approx(one[figure], rel=1e-4), f"{figure} of {name}"
 
 
 def test_inception_is_asked_for_by_setting_or_environment(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

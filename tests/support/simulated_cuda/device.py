@@ -46,7 +46,7 @@ class SimulatedCuda:
         shapes: operations whose result has a shape that depends on data.
         launches: operations that launch at least one kernel.
         hazards: (not by phase) copies that are read or overwritten too early.
-        trace: a list to fill with (operation, numbers on the host, shapes, place), or None.
+        trace: a list to fill with (operation, numbers on the host, shapes, place) of the main thread, or None.
     """
 
     def __init__(self) -> None:
@@ -166,7 +166,7 @@ class SimulatedCuda:
         if name == "copy_":
             return self._copy(args[0], args[1], bool(args[2] if len(args) > 2 else kwargs.get("non_blocking", False)))
         pinned = bool(kwargs.pop("pin_memory", False))
-        if device == CUDA and self.trace is not None:
+        if device == CUDA and self.trace is not None and threading.current_thread() is threading.main_thread():
             numbers = [repr(x) for x in flat if isinstance(x, (int, float)) and not isinstance(x, bool)]
             numbers += [f"on the host: {x.item()!r}" for x in here if x.dim() == 0]
             self.trace.append((name, tuple(numbers), tuple(tuple(x.shape) for x in there + here), self._where()))
