@@ -45,13 +45,14 @@ class AdamW:
         return [parameter for group in self.groups for parameter in group.parameters]
 
     @torch.no_grad()
-    def step(self, lr: Number, beta: Number) -> None:
+    def step(self, lr: Number, beta: Number, left_out: Tensor | None = None) -> None:
         """Move every parameter that has a gradient.
 
         Args:
             lr: learning rate.
             beta: the first of the betas. torch's kernel takes it as a number of the host alone, so that of the device
                 is not read: see `DecayingAdamW`.
+            left_out: 0-dim float32 on the device; where it is 1, parameters, averages and steps stay as they are.
         """
         for group in self.groups:
             parameters = [parameter for parameter in group.parameters if parameter.grad is not None]
@@ -64,6 +65,7 @@ class AdamW:
                     lr=lr,
                     beta=beta,
                     weight_decay=group.weight_decay,
+                    left_out=left_out,
                 )
 
     def zero_grad(self) -> None:
@@ -108,6 +110,7 @@ class AdamW:
         lr: Number,
         beta: Number,
         weight_decay: float,
+        left_out: Tensor | None,
     ) -> None:
         adamw(
             parameters,
@@ -117,6 +120,7 @@ class AdamW:
             [],
             steps,
             fused=True,
+            found_inf=left_out,
             amsgrad=False,
             maximize=False,
             lr=lr.float() if isinstance(lr, Tensor) else lr,

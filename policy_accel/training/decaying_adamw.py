@@ -28,9 +28,12 @@ class DecayingAdamW(AdamW):
         lr: Any,
         beta: Any,
         weight_decay: float,
+        left_out: Tensor | None,
     ) -> None:
         """Loshchilov & Hutter 2019, algorithm 2, as in torch."""
         beta_2 = self.betas[1]
+        state = [*parameters, *means, *squares, *steps]
+        before = [] if left_out is None else [tensor.clone() for tensor in state]
         torch._foreach_add_(steps, 1)
         done = steps[0].double()
         torch._foreach_mul_(parameters, (1.0 - lr * weight_decay).float())
@@ -45,3 +48,6 @@ class DecayingAdamW(AdamW):
         moves = torch._foreach_div(means, denominator)
         torch._foreach_mul_(moves, (-lr / (1.0 - beta**done)).float())
         torch._foreach_add_(parameters, moves)
+        if left_out is not None:
+            kept = [torch.where(left_out > 0, old, new) for old, new in zip(before, state, strict=True)]
+            torch._foreach_copy_(state, kept)

@@ -204,6 +204,8 @@ class Run:
             row["training_flops"] = samples * self.task.objective.repetition.repeats * self.task.flops_per_sample
         if logged.grad_norm is not None:
             row["grad_norm"] = logged.grad_norm
+        if self.update.scale is not None:
+            row["loss_scale"] = float(self.update.scale.factor)
         row.update(self.task.objective.noise.statistics())
         validations = [{"step": step, "validation_loss": loss} for step, loss in logged.validations.items()]
         for logged_row in sorted([row, *validations], key=lambda row: row["step"]):

@@ -36,7 +36,7 @@ class Logged:
     losses: Tensor
     """Of the updates since the last one, [count] on the CPU."""
     grad_norm: float | None
-    """Their mean, or None without clipping."""
+    """Mean of those that are finite, which those of updates that fp16 leaves out are not; None if there is none."""
     validations: dict[int, float]
     """Validation losses by step."""
 
@@ -85,9 +85,14 @@ class LossBuffer:
         self._validations, self.count = [], 0
         return Logged(
             losses,
-            float(norms[0].mean()) if norms else None,
+            _finite_mean(norms[0]) if norms else None,
             dict(zip(steps, validations.tolist(), strict=True)),
         )
+
+
+def _finite_mean(values: Tensor) -> float | None:
+    finite = values[values.isfinite()]
+    return float(finite.mean()) if len(finite) else None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

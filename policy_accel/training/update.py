@@ -21,6 +21,7 @@ from policy_accel.models.denoiser import Denoiser
 from policy_accel.training.captured import CapturedFeed
 from policy_accel.training.ema import EMA, EMAConfig
 from policy_accel.training.feed import Begun, Feed
+from policy_accel.training.loss_scale import LossScale
 from policy_accel.training.metrics import LossBuffer
 from policy_accel.training.optimizer import (
     OptimizerConfig,
@@ -99,6 +100,7 @@ class Update:
         self.parameters = self.optimizer.parameters
         self.ema = EMA(task.model, ema)
         self.precision = precision
+        self.scale = LossScale(self.device) if precision == "fp16" else None
         self.batch_size = order.batch_size
         self.log = LossBuffer(log_every, self.device, clipped=optimizer.clip_grad_norm is not None)
         self.times = task.objective.times
@@ -147,16 +149,26 @@ class Update:
         if self.times.learns:
             loss, errors = loss
             self.times.update(noised.t, errors)
-        loss.backward()
+        self._differentiate(loss)
         norm = None
         if self.config.clip_grad_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_grad_norm, foreach=True)
-        self.optimizer.step(lr, beta)
+        self.optimizer.step(lr, beta, None if self.scale is None else self.scale.left_out)
+        if self.scale is not None:
+            self.scale.follow()
         self.optimizer.zero_grad()
         self.ema.follow(weights)
         loss = loss.detach()
         self.log.add(loss, norm)
         return loss, norm
+
+    def _differentiate(self, loss: Tensor) -> None:
+        """Give every parameter its gradient."""
+        if self.scale is None:
+            loss.backward()
+            return
+        (self.scale.factor * loss).backward()
+        self.scale.unscale([parameter.grad for parameter in self.parameters if parameter.grad is not None])
 
     @torch.no_grad()
     def validation_loss(self, batches: Iterable[Batch], seed: int) -> Tensor:
@@ -180,12 +192,16 @@ class Update:
         return torch.stack([parameter.isfinite().all() for parameter in self.parameters]).all()
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Tensors of a checkpoint, by file name: model, optimizer, ema, one for each further average (ema_0.05), and
-        times where the distribution of timesteps learns."""
+        """Tensors of a checkpoint, by file name: model, optimizer, ema, one for each further average (ema_0.05), times
+        where the distribution of timesteps learns, and loss_scale in fp16."""
         averages = {name: model.state_dict() for name, model in self.ema.models().items()}
         tensors = {"model": self.task.model.state_dict(), **averages, "optimizer": self.optimizer.state_dict()}
         times = self.times.state_dict()
-        return {**tensors, "times": times} if times else tensors
+        if times:
+            tensors["times"] = times
+        if self.scale is not None:
+            tensors["loss_scale"] = self.scale.state_dict()
+        return tensors
 
     def state(self) -> dict[str, Any]:
         """The JSON part of a checkpoint."""
@@ -201,4 +217,6 @@ class Update:
         if "times" in tensors:
             with naming("acceleration.timesteps"):
                 self.times.load_state_dict(tensors["times"])
+        if self.scale is not None and "loss_scale" in tensors:
+            self.scale.load_state_dict(tensors["loss_scale"])
         self.feed.restore(state)

@@ -20,6 +20,7 @@ POLICIES = {
     "masked": [*MLP, "task.mask_padding=true", "method=immiscible"],
     "masked, several times": [*MLP, "task.mask_padding=true", "method=kl"],
     "bf16": [*UNET, "training.precision=bf16"],
+    "fp16": [*UNET, "training.precision=fp16"],
     "clipped, averages": [
         *MLP,
         "method=consistency",
@@ -72,7 +73,7 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("way", POLICIES)
 def test_policies(way: str) -> None:
-    tolerance = 1e-2 if way == "bf16" else 1e-5
+    tolerance = 1e-2 if way in ("bf16", "fp16") else 1e-5
     check_captured(ROBOT, ROBOT.config([*ROBOT_COMMON, *POLICIES[way]]), tolerance=tolerance)
 
 

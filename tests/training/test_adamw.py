@@ -116,6 +116,24 @@ def test_the_decaying_one_equals_torchs_own(weight_decay: float) -> None:
         torch.testing.assert_close(value, state[name], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("kind", [AdamW, DecayingAdamW])
+def test_a_step_that_is_left_out_changes_nothing(kind: type[AdamW]) -> None:
+    """Of three steps the one in the middle, whose gradients are not finite."""
+    results = []
+    for steps in ((0, None, 2), (0, 2)):
+        parts = parameters()
+        optimizer = kind(groups_of(parts, (0.1, 0.0)), betas=(0.9, BETA_2), eps=EPS)
+        for step in steps:
+            give_gradients(parts, step or 0)
+            if step is None:
+                parts[0].grad[0, 0] = float("nan")  # type: ignore[index]
+            lr, beta = (torch.tensor(number, dtype=torch.float64) for number in (0.1, 0.9))
+            optimizer.step(lr, beta if kind is DecayingAdamW else 0.9, torch.tensor(float(step is None)))  # type: ignore[arg-type]
+        results.append([*parts, *optimizer.state_dict().values()])
+    for mine, other in zip(*results, strict=True):
+        assert torch.equal(mine, other)
+
+
 def test_moving_parameters_does_not_load_torchs_compiler() -> None:
     """It takes seconds of every start."""
     code = """

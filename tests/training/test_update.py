@@ -49,9 +49,9 @@ def test_every_update_has_the_momentum_of_its_step(
     betas: list[Any] = []
     step = AdamW.step
 
-    def note(self: AdamW, lr: Any, beta: Any) -> None:
+    def note(self: AdamW, lr: Any, beta: Any, left_out: Any) -> None:
         betas.append(beta)
-        step(self, lr, beta)
+        step(self, lr, beta, left_out)
 
     monkeypatch.setattr(AdamW, "step", note)
     run(toy_task(), config)

@@ -19,13 +19,14 @@ _rest = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
 _key = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
 
 
-def _register(full: str, dtype: torch.dtype) -> None:
+def _register(full: str, dtype: torch.dtype | None) -> None:
+    """dtype: what operands become; None for that of the autocast."""
     packet, _, overload = full.partition(".")
     operation = getattr(getattr(torch.ops.aten, packet), overload or "default")
 
     def cast(x: torch.Tensor) -> torch.Tensor:
         fits = isinstance(x, SimulatedTensor) and x.is_floating_point() and x.dtype != torch.float64
-        return x.to(dtype) if fits else x
+        return x.to(dtype or torch.get_autocast_dtype("simulated")) if fits else x
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
         with torch._C._ExcludeDispatchKeyGuard(_key):
@@ -36,7 +37,7 @@ def _register(full: str, dtype: torch.dtype) -> None:
 
 _rest.fallback(torch.library.fallthrough_kernel)
 for _name in LOW.split():
-    _register(_name, torch.bfloat16)
+    _register(_name, None)
 for _name in FLOAT32.split():
     with contextlib.suppress(Exception):  # some releases register a few of them elsewhere
         _register(_name, torch.float32)
