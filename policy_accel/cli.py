@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 
 from policy_accel.commands.arguments import build_parser
 from policy_accel.errors import UserError
+from policy_accel.launched import speaks
 
 INTERRUPTED = 130
 
@@ -24,10 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(resolve_name(f"policy_accel.commands.{options.run}")(options))
     except UserError as error:
-        print(f"policy-accel: {error}", file=sys.stderr)
+        if speaks():
+            print(f"policy-accel: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("policy-accel: stopped.", file=sys.stderr)
+        if speaks():
+            print("policy-accel: stopped.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends

@@ -66,7 +66,7 @@ class Progress:
         """Print a line without tearing the bar."""
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
-        else:
+        elif not self.silent:
             print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from policy_accel.scoring import Order, Score, ScoringProcess, serve
 from policy_accel.training.config import RunConfig
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.loop import Trained, train
+from policy_accel.training.ranks import ALONE, Ranks, joined
 from policy_accel.training.run_directory import read_config, read_typed_config
 from policy_accel.training.task import Task
 from policy_accel.user_files import chosen, user_files
@@ -110,27 +111,31 @@ class Track(ABC, Generic[C]):
             config: of the run.
             after_update: called with the number of updates made after each one.
         """
-        task, record = self.build(config, scored=True), self.record(config)
-        scorer = None
-        if record["evaluation"]["overlap"]:
-            threads = config.training.threads or torch.get_num_threads()
-            scorer = ScoringProcess(self.name, record, choose_device(config.training.device), threads)
-        try:
-            return train(
-                task,
-                config.training,
-                seed=config.seed,
-                run_dir=Path(config.run_dir),
-                run_config=record,
-                after_update=after_update,
-                scorer=scorer,
-            )
-        finally:
-            task.close()
+        record, device, scorer = self.record(config), choose_device(config.training.device), None
+        with joined(device) as ranks:
+            task = ranks.together(lambda: self.build(config, scored=True, ranks=ranks))
+            if record["evaluation"]["overlap"]:
+                threads = config.training.threads or torch.get_num_threads()
+                scorer = ScoringProcess(self.name, record, device, threads)
+            try:
+                return train(
+                    task,
+                    config.training,
+                    seed=config.seed,
+                    run_dir=Path(config.run_dir),
+                    run_config=record,
+                    after_update=after_update,
+                    scorer=scorer,
+                    ranks=ranks,
+                )
+            finally:
+                task.close()
 
     @abstractmethod
-    def build(self, config: C, *, scored: bool = False) -> Task:
+    def build(self, config: C, *, scored: bool = False, ranks: Ranks = ALONE) -> Task:
         """Data, model and, where it is to be scored, the evaluator, in this order, for the training core.
+
+        `ranks` share the work of the evaluator.
 
         Raises:
             UserError: settings that do not go together, or do not fit the data.
@@ -157,13 +162,16 @@ class Track(ABC, Generic[C]):
         """
 
     @abstractmethod
-    def evaluate(self, run_dir: Path, options: argparse.Namespace, report: Report) -> dict[str, Any]:
+    def evaluate(
+        self, run_dir: Path, options: argparse.Namespace, report: Report, ranks: Ranks = ALONE
+    ) -> dict[str, Any]:
         """Score a checkpoint of a run as `policy-accel evaluate` does: a JSON-able result.
 
         Args:
             run_dir: made by `train`.
             options: the arguments of the command.
             report: takes a line for the user.
+            ranks: the processes that do it together.
         """
 
     @abstractmethod

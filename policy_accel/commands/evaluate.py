@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 from policy_accel.commands.output import keep_evaluation, score_table
 from policy_accel.configuration import SOURCES
 from policy_accel.errors import UserError
 from policy_accel.files import check_writable
 from policy_accel.plugins import import_plugins
-from policy_accel.track import track_of_run
+from policy_accel.track import Track, track_of_run
+from policy_accel.training.devices import choose_device
+from policy_accel.training.ranks import Ranks, joined
 
 OPTIONS = {
     "robot": ("episodes", "noise_seed", "workers", "videos", "camera", "fresh"),
@@ -40,11 +44,20 @@ def run_evaluate(options: argparse.Namespace) -> int:
                     raise UserError(f"{option} is for {asked}, and {run_dir} is a run of {given}; drop it.")
     for run_dir, _ in runs:
         check_writable(run_dir)
+    with joined(choose_device(options.device, "--device")) as ranks:
+        return _evaluate(runs, options, ranks)
+
+
+def _evaluate(runs: list[tuple[Path, Track[Any]]], options: argparse.Namespace, ranks: Ranks) -> int:
+    if not ranks.first:  # which speaks and writes
+        for run_dir, track in runs:
+            track.evaluate(run_dir, options, lambda line: None, ranks)
+        return 0
     results, unkept = [], []
     for run_dir, track in runs:
         if len(runs) > 1:
             _say(f"{run_dir}:")
-        result = track.evaluate(run_dir, options, _say)
+        result = track.evaluate(run_dir, options, _say, ranks)
         try:
             keep_evaluation(run_dir, result)
         except UserError as error:  # after the result is printed

@@ -13,6 +13,7 @@ import yaml
 from policy_accel.commands.output import keep_evaluation
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError, did_you_mean
+from policy_accel.launched import speaks
 from policy_accel.track import track
 from policy_accel.training.plot import plot_learning_curve
 
@@ -47,8 +48,11 @@ def _train(overrides: Sequence[str], options: argparse.Namespace) -> int:
     chosen = track(source_of(overrides, options.config_dir).track)
     config = chosen.config(overrides, options.config_dir)
     run_dir = Path(config.run_dir)
-    print(f"Training {config.task.name} with {config.model.name} in {run_dir}", file=sys.stderr)
+    if speaks():
+        print(f"Training {config.task.name} with {config.model.name} in {run_dir}", file=sys.stderr)
     trained = chosen.train(config)
+    if not speaks():
+        return 0
     if not trained.finished:
         stopped = f"Stopped after {trained.step} of {config.training.steps} updates"
         if trained.step == config.training.steps:

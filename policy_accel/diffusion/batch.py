@@ -28,11 +28,33 @@ class Batch:
     groups: Tensor | None = None
     center: Tensor | None = None
 
+    def rows(self, rows: slice) -> Batch:
+        """The samples `rows` alone."""
+        samples = len(self.x0)
+
+        def part(values: Tensor | None) -> Tensor | None:
+            return None if values is None else _rows(values, rows, samples, self.x0.ndim)
+
+        counted, known, groups, center = (part(x) for x in (self.counted, self.known, self.groups, self.center))
+        return Batch(self.x0[rows], condition_rows(self.condition, rows), counted, known, groups, center)
+
     def copy_(self, other: Batch) -> Batch:
         """Take the contents of a batch of the same shapes into this one's memory; returns itself."""
         for field in fields(self):
             _copy(getattr(self, field.name), getattr(other, field.name))
         return self
+
+
+def condition_rows(condition: Condition | None, rows: slice) -> Condition | None:
+    """The condition of the samples `rows`."""
+    if isinstance(condition, dict):
+        return {name: value[rows] for name, value in condition.items()}
+    return None if condition is None else condition[rows]
+
+
+def _rows(values: Tensor, rows: slice, of: int, ndim: int) -> Tensor:
+    """Rows of what has one for each of `of` samples of `ndim` dimensions; what is the same for all of them stays."""
+    return values[rows] if len(values) == of and values.ndim in (1, ndim) else values
 
 
 def _copy(into: Condition | None, source: Condition | None) -> None:
@@ -59,6 +81,23 @@ class Noised:
     model_input: Tensor
     counted: Tensor | None = None
     repeats: int = 1
+
+    def of_samples(self, samples: slice) -> Noised:
+        """The examples of the clean samples `samples` alone."""
+        rows = slice(samples.start * self.repeats, samples.stop * self.repeats)
+
+        def part(values: Tensor | None) -> Tensor | None:
+            return None if values is None else _rows(values, rows, len(self.x_t), self.x_t.ndim)
+
+        return Noised(
+            self.x_t[rows],
+            self.t[rows],
+            self.target[rows],
+            part(self.weight),
+            self.model_input[rows],
+            part(self.counted),
+            self.repeats,
+        )
 
 
 def repeat_rows(batch: Batch, repeats: int) -> Batch:

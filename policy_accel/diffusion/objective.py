@@ -255,17 +255,23 @@ def squared_errors(prediction: Tensor, target: Tensor, mask: Tensor | None = Non
 
 
 def weighted_squared_error(
-    prediction: Tensor, target: Tensor, *, weight: Tensor | None = None, mask: Tensor | None = None
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    of: Tensor | None = None,
 ) -> Tensor:
     """Mean of weight * (prediction - target)^2 over the masked part, a float32 scalar.
 
     prediction, target [R, *S]; weight [R]; mask broadcastable to [R, *S], True where the error counts. With no mask
-    every element counts alike; with one the mean runs over the counted elements only.
+    every element counts alike; with one the mean runs over the counted elements only. `of`: the number of elements to
+    divide the sum by instead, 0-dim, where these rows are a part of a batch.
     """
     error = (prediction.float() - target.float()).square()
     if weight is not None:
         error = per_sample(weight, error) * error
     if mask is None:
-        return error.mean()
+        return error.mean() if of is None else error.sum() / of
     counted = mask.to(error.dtype).expand_as(error)
-    return (error * counted).sum() / counted.sum().clamp(min=1.0)
+    return (error * counted).sum() / (counted.sum().clamp(min=1.0) if of is None else of)

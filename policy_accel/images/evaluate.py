@@ -25,6 +25,7 @@ from policy_accel.images.sets import ImageSplit
 from policy_accel.images.task import condition_size
 from policy_accel.progress import Progress
 from policy_accel.training.randomness import named_generator
+from policy_accel.training.ranks import ALONE, Ranks
 
 
 class ImageEvaluator:
@@ -35,15 +36,23 @@ class ImageEvaluator:
         split: real images: the training ones are the reference, the held-out ones the floor.
         run_dir: sample grids go to its folder samples.
         device: where images are measured.
+        ranks: the processes that draw the images together; the first measures them.
 
     Raises:
         UserError: settings that make no sense, weights of a feature network that cannot be read.
     """
 
     def __init__(
-        self, config: ImageConfig, split: ImageSplit, run_dir: Path, device: torch.device | str = "cpu"
+        self,
+        config: ImageConfig,
+        split: ImageSplit,
+        run_dir: Path,
+        device: torch.device | str = "cpu",
+        *,
+        ranks: Ranks = ALONE,
     ) -> None:
         config.evaluation.check()
+        self.ranks = ranks
         self.config, self.split, self.run_dir = config.evaluation, split, run_dir
         self.classes = len(split.classes) if config.task.conditional else 0
         config.sampling.check_classes(self.classes)
@@ -88,10 +97,12 @@ class ImageEvaluator:
             batch_size=self.config.batch_size,
             device=device,
             precision=self.training.precision_on(device),
+            ranks=self.ranks,
         )
 
     def samples(self, model: nn.Module, count: int) -> Tensor:
-        """Generate images 0 to count - 1: uint8 [count, C, H, W] on the CPU (latents float32)."""
+        """Generate images 0 to count - 1: uint8 [count, C, H, W] on the CPU (latents float32); none on other ranks
+        than the first."""
         if not count:
             return torch.empty(0, *self.split.train.shape)
         parts = []
@@ -99,7 +110,7 @@ class ImageEvaluator:
             for x0 in self.generator(model).batches(range(count), self.labels(count)):
                 parts.append(self.representation.decode(x0))
                 progress.advance(len(x0))
-        return torch.cat(parts)
+        return torch.cat(parts) if parts else torch.empty(0, *self.split.train.shape)
 
     def __call__(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         """Score `model` after `step` updates, in the full form after the last one, else in the cheap form, and draw
@@ -132,11 +143,18 @@ class ImageEvaluator:
         began = time.perf_counter()
         count = self.config.samples if full else self.config.curve_samples
         images = self.samples(model, max(count, self.config.grid if picture else 0))
-        if picture and self.config.grid:
-            self.draw(model, images[: self.config.grid], picture, film=film)
-        if count == 0:
-            return None
-        measures = self.quality.measure(images[:count].numpy(), full=full)
+
+        def measured() -> dict[str, Any] | None:
+            if picture and self.config.grid:
+                self.draw(model, images[: self.config.grid], picture, film=film)
+            return self._measures(images[:count], report, full=full) if count else None
+
+        result = self.ranks.share(self.ranks.together(lambda: measured() if self.ranks.first else None))
+        return None if result is None else {**result, "seconds": time.perf_counter() - began}
+
+    def _measures(self, images: Tensor, report: Callable[[str], None], *, full: bool) -> dict[str, Any]:
+        count = len(images)
+        measures = self.quality.measure(images.numpy(), full=full)
         # One count for all evaluations of a run: distances shrink with it, and checkpoints are compared by the score.
         few = self.config.curve_samples
         short = full and 2 <= few < count
@@ -153,7 +171,6 @@ class ImageEvaluator:
             "guidance": self.sampler.config.guidance,
             "network_evaluations": self.sampler.network_evaluations(),
             "seed": self.config.seed,
-            "seconds": time.perf_counter() - began,
         }
 
     def draw(self, model: nn.Module, images: Tensor, name: str, *, film: bool) -> None:

@@ -21,6 +21,7 @@ from policy_accel.errors import UserError
 from policy_accel.images.guidance import Model, class_condition, evaluations_per_step, guided
 from policy_accel.training.precision import autocast
 from policy_accel.training.randomness import derive_seed
+from policy_accel.training.ranks import ALONE, Ranks
 
 BATCH_SIZE = 256
 Watch = Callable[[int, Tensor], None]
@@ -69,6 +70,7 @@ class ImageGenerator:
         batch_size: images at a time. It changes an image by no more than the rounding of the network.
         device: of the model.
         precision: fp32, or bf16 or fp16 autocast of the network; the state stays float32.
+        ranks: the processes that share the images of `batches`.
 
     Raises:
         UserError: guidance that does not go with the classes.
@@ -83,6 +85,7 @@ class ImageGenerator:
     batch_size: int = BATCH_SIZE
     device: torch.device | str = "cpu"
     precision: str = "fp32"
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         if getattr(self.model, "training", False):
@@ -175,12 +178,15 @@ class ImageGenerator:
         **how: Any,
     ) -> Iterator[Tensor]:
         """The images `indices` batch by batch, float32 [<= batch_size, C, H, W] on the CPU, in the data's units ([-1,
-        1] for pixels) and not clamped.
+        1] for pixels) and not clamped; of several ranks the first gets them all.
 
         Arguments are those of `draw` for all images; `keep` is [1 or n, 1 or C, H, W].
         """
-        for begin in range(0, len(indices), self.batch_size):
-            rows = slice(begin, begin + self.batch_size)
+
+        def drawn(rows: slice) -> Tensor:
             own_keep = keep if keep is None or len(keep) == 1 else keep[rows]
             own_image, own_labels = (None if all_of is None else all_of[rows] for all_of in (image, labels))
-            yield self.draw(indices[rows], own_labels, image=own_image, keep=own_keep, **how).float().cpu()
+            return self.draw(indices[rows], own_labels, image=own_image, keep=own_keep, **how).float().cpu()
+
+        begins = range(0, len(indices), self.batch_size)
+        yield from self.ranks.spread([slice(begin, begin + self.batch_size) for begin in begins], drawn)

@@ -32,6 +32,7 @@ from policy_accel.track import Report, Track, replaced
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.post_hoc_ema import synthesize
+from policy_accel.training.ranks import ALONE, Ranks
 from policy_accel.training.run_directory import checkpoint_path
 
 
@@ -52,7 +53,7 @@ class ImageTrack(Track[ImageConfig]):
             )
         return config
 
-    def build(self, config: ImageConfig, *, scored: bool = False) -> ImageTask:
+    def build(self, config: ImageConfig, *, scored: bool = False, ranks: Ranks = ALONE) -> ImageTask:
         """See `Track.build`."""
         objective = check_config(config)
         split = load_split(config.task)
@@ -65,7 +66,7 @@ class ImageTrack(Track[ImageConfig]):
             config.task,
             representation=representation_of(config, split),
             noise=config.acceleration.noise,
-            evaluator=ImageEvaluator(config, split, Path(config.run_dir), device) if scored else None,
+            evaluator=ImageEvaluator(config, split, Path(config.run_dir), device, ranks=ranks) if scored else None,
         )
 
     def load(
@@ -113,7 +114,9 @@ class ImageTrack(Track[ImageConfig]):
         evaluator = ImageEvaluator(config, load_split(config.task), run_dir, device)
         return lambda step, report: evaluator(self.load(run_dir, str(step), device).model, report, step=step)
 
-    def evaluate(self, run_dir: Path, options: argparse.Namespace, report: Report) -> dict[str, Any]:
+    def evaluate(
+        self, run_dir: Path, options: argparse.Namespace, report: Report, ranks: Ranks = ALONE
+    ) -> dict[str, Any]:
         """See `Track.evaluate`; one average of the weights is scored, or all of them, and the best is the result."""
         device = choose_device(options.device, "--device")
         config = self.read(run_dir)
@@ -121,7 +124,7 @@ class ImageTrack(Track[ImageConfig]):
         use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
         names = averages(run_dir, options.checkpoint) if options.average == "all" else [options.average or "ema"]
         split = load_split(config.task)
-        evaluator = ImageEvaluator(config, split, run_dir, device)
+        evaluator = ImageEvaluator(config, split, run_dir, device, ranks=ranks)
         results = []
         for name in names:
             loaded = self.load(run_dir, options.checkpoint, device, name)

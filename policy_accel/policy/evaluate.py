@@ -29,6 +29,7 @@ from policy_accel.policy.run import build_sampler
 from policy_accel.progress import Progress
 from policy_accel.training.devices import available_cores
 from policy_accel.training.randomness import named_generator
+from policy_accel.training.ranks import ALONE, Ranks
 
 OUTSIDE = 0.25
 """Share of an action's range by which demonstrations may leave it; environments clip what people's hands overdo."""
@@ -45,6 +46,7 @@ class PolicyEvaluator:
         action_range: smallest and largest value [A] of the data's actions, to compare with the environment's; None when
             only a trained policy is at hand.
         start: whether the workers start at once, and not at the first call.
+        ranks: the processes that run the episodes together.
 
     Raises:
         UserError: settings that make no sense; an environment that cannot be made, that does not give what the policy
@@ -60,8 +62,10 @@ class PolicyEvaluator:
         *,
         action_range: tuple[np.ndarray, np.ndarray] | None = None,
         start: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         config.evaluation.check()
+        self.ranks = ranks
         self.sampler, self.config, self.video_dir = build_sampler(config), config.evaluation, run_dir / "videos"
         self.training = config.training
         self.layout = observation_layout(config.task)
@@ -120,14 +124,19 @@ class PolicyEvaluator:
         began = time.perf_counter()
         config = self.config
         seeds = range(config.start_seed, config.start_seed + config.episodes)
-        with closing(Progress("score", config.episodes, unit="episode")) as progress:
-            results = self.pool.run(
-                self._act(policy),
-                seeds,
-                video_dir=self.video_dir,
-                videos=config.videos,
-                progress=lambda done, _: progress.to(done),
+        ranks = self.ranks
+        own = seeds[ranks.rank :: ranks.count]
+        with closing(Progress("score", len(own), unit="episode")) as progress:
+            done = ranks.together(
+                lambda: self.pool.run(
+                    self._act(policy),
+                    own,
+                    video_dir=self.video_dir,
+                    videos=len(range(ranks.rank, config.videos, ranks.count)),
+                    progress=lambda done, _: progress.to(done),
+                )
             )
+        results = sorted((result for part in ranks.collect(done) for result in part), key=lambda result: result.seed)
         for failed in (result for result in results if result.error):
             report(f"The episode of seed {failed.seed} failed twice and counts as score 0: {failed.error}")
         return {

@@ -23,6 +23,7 @@ from policy_accel.track import Report, Track, replaced
 from policy_accel.training.checkpoint import best_checkpoint, evaluation_of, load_checkpoint
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.metrics import read_metrics
+from policy_accel.training.ranks import ALONE, Ranks
 from policy_accel.training.run_directory import checkpoint_path
 
 
@@ -33,7 +34,7 @@ class RobotTrack(Track[RobotConfig]):
     demo = "demo"
     schema = RobotConfig
 
-    def build(self, config: RobotConfig, *, scored: bool = False) -> ChunkTask:
+    def build(self, config: RobotConfig, *, scored: bool = False, ranks: Ranks = ALONE) -> ChunkTask:
         """See `Track.build`."""
         objective = check_config(config)
         demonstrations = load_demonstrations(config.task, config.policy)
@@ -48,7 +49,7 @@ class RobotTrack(Track[RobotConfig]):
         evaluator = None
         if scored and config.is_scored():
             run_dir, action_range = Path(config.run_dir), demonstrations.action_range
-            evaluator = PolicyEvaluator(config, policy, run_dir, env_args, action_range=action_range)
+            evaluator = PolicyEvaluator(config, policy, run_dir, env_args, action_range=action_range, ranks=ranks)
         return ChunkTask(
             policy,
             objective,
@@ -90,7 +91,9 @@ class RobotTrack(Track[RobotConfig]):
 
         return score
 
-    def evaluate(self, run_dir: Path, options: argparse.Namespace, report: Report) -> dict[str, Any]:
+    def evaluate(
+        self, run_dir: Path, options: argparse.Namespace, report: Report, ranks: Ranks = ALONE
+    ) -> dict[str, Any]:
         """See `Track.evaluate`."""
         check_trusted(self.read(run_dir).task, run_dir)
         loaded = self.load(run_dir, options.checkpoint, choose_device(options.device, "--device"))
@@ -113,7 +116,7 @@ class RobotTrack(Track[RobotConfig]):
         )
         if not config.is_scored():
             raise UserError(f"{run_dir} cannot be scored: its task has no environment, or --episodes is 0.")
-        evaluator = PolicyEvaluator(config, loaded.policy, run_dir, loaded.env_args, start=True)
+        evaluator = PolicyEvaluator(config, loaded.policy, run_dir, loaded.env_args, start=True, ranks=ranks)
         try:
             result = {"task": config.task.name, "step": loaded.step, **evaluator(loaded.policy, report)}
             report(self.describe(result))

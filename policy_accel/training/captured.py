@@ -13,6 +13,7 @@ from policy_accel.models.denoiser import Denoiser
 from policy_accel.training.feed import Begun, Feed
 from policy_accel.training.graphs import Replayed
 from policy_accel.training.randomness import DataOrder, Generators
+from policy_accel.training.ranks import ALONE, Ranks
 from policy_accel.training.step_numbers import StepNumbers
 from policy_accel.training.task import Task
 
@@ -83,8 +84,9 @@ class CapturedFeed(Feed, Generic[T]):
         steps: int,
         average: Denoiser,
         learner: Callable[[Begun], T],
+        ranks: Ranks = ALONE,
     ) -> None:
-        super().__init__(task, order, generators, steps=steps, average=average)
+        super().__init__(task, order, generators, steps=steps, average=average, ranks=ranks)
         self.learner = learner
         self._slots: dict[tuple[Hashable, int], _Slot[T]] = {}
         self._stream, self._pool = torch.cuda.Stream(generators.device), torch.cuda.graph_pool_handle()

@@ -16,7 +16,9 @@ from policy_accel.training.ema import EMAConfig
 from policy_accel.training.metrics import WANDB_MODES, LoggingConfig
 from policy_accel.training.optimizer import OptimizerConfig
 from policy_accel.training.precision import MATMUL_PRECISIONS, PRECISIONS, precision_on
+from policy_accel.training.ranks import Ranks
 
+REDUCE_PRECISIONS = ("fp32", "bf16")
 CAPTURES = ("auto", "true", "false")
 
 for name, choices in GROUPS.items():
@@ -30,6 +32,12 @@ class TrainingConfig:
     steps: int = 10_000
     """Optimiser updates of the whole run."""
     batch_size: int = 256
+    """Samples of an update, whatever shares it: several processes (torchrun) and `accumulate`."""
+    accumulate: int = 1
+    """Pieces in which a process takes its samples through the network, one after the other, before it updates: for
+    batches that do not fit. The same update, up to the order of sums."""
+    reduce_precision: str = "fp32"
+    """In which several processes sum their gradients: fp32, or bf16 (half of what goes over the wire; it rounds)."""
     device: str = "auto"
     """auto (CUDA when there is one), cpu, cuda or cuda:N."""
     threads: int = 0
@@ -71,12 +79,23 @@ class TrainingConfig:
         """In what the network computes on `device`, the current one: fp32, bf16 or fp16."""
         return precision_on(device, self.precision)
 
+    def pieces(self, ranks: Ranks) -> int:
+        """`accumulate`, when the batch divides so among `ranks`. Raises UserError when it does not."""
+        parts = ranks.count * self.accumulate
+        if self.batch_size % parts:
+            raise UserError(
+                f"training.batch_size={self.batch_size} does not divide into {parts} equal parts ({ranks.count} "
+                f"processes times training.accumulate={self.accumulate}); choose a multiple of {parts}."
+            )
+        return self.accumulate
+
     def check(self) -> None:
         """Raise UserError unless the numbers make sense."""
         checkpoint = self.checkpoint
         for name, value, least in (
             ("steps", self.steps, 1),
             ("batch_size", self.batch_size, 1),
+            ("accumulate", self.accumulate, 1),
             ("logging.every", self.logging.every, 1),
             ("threads", self.threads, 0),
             ("validate_every", self.validate_every, 0),
@@ -101,6 +120,7 @@ class TrainingConfig:
                 "written at each of those steps."
             )
         one_of("training.precision", self.precision, PRECISIONS)
+        one_of("training.reduce_precision", self.reduce_precision, REDUCE_PRECISIONS)
         one_of("training.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
         one_of("training.capture", self.capture.lower(), CAPTURES)
         one_of("training.logging.wandb", self.logging.wandb, WANDB_MODES)

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion import Batch, Noised, predicted_sample
+from policy_accel.diffusion.batch import condition_rows
 from policy_accel.diffusion.deferred import Deferred
 from policy_accel.diffusion.objective import At
 from policy_accel.errors import naming
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.training.randomness import DataOrder, Generators
+from policy_accel.training.ranks import ALONE, Ranks
 from policy_accel.training.task import Task
 
 
@@ -45,10 +47,21 @@ class Feed:
         generators: of timesteps, noise and batches.
         steps: length of the run.
         average: the EMA model, for noise that is assigned around its prediction.
+        ranks: the processes that share the batch.
     """
 
-    def __init__(self, task: Task, order: DataOrder, generators: Generators, *, steps: int, average: Denoiser) -> None:
+    def __init__(
+        self,
+        task: Task,
+        order: DataOrder,
+        generators: Generators,
+        *,
+        steps: int,
+        average: Denoiser,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.task, self.order, self.generators, self.steps, self.average = task, order, generators, steps, average
+        self.ranks = ranks
         self.ahead = task.objective.noise.ahead and not task.objective.times.learns
         self._next: Begun | None = None
         self._before_next: tuple[dict[str, Tensor], dict[str, Any]] | None = None
@@ -107,9 +120,11 @@ class Feed:
         if batch.known is not None:
             clean = objective.data_scale * batch.x0
             x_t, model_input = (torch.where(batch.known, clean, part) for part in (x_t, model_input))
+        own = self.ranks.own(x_t.shape[0])
+        x_t, model_input = x_t[own], model_input[own]
         time = torch.full((x_t.shape[0],), noisiest.time, device=x_t.device, dtype=torch.int64)
-        prediction = self.average(model_input, time, self.average.encode(batch.condition))
-        return predicted_sample(prediction, x_t, noisiest, objective.target) / objective.data_scale
+        prediction = self.average(model_input, time, self.average.encode(condition_rows(batch.condition, own)))
+        return self.ranks.gather(predicted_sample(prediction, x_t, noisiest, objective.target) / objective.data_scale)
 
     def _draws(self) -> dict[str, Tensor]:
         """State of the generators as of the next batch to be drawn for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -20,6 +20,7 @@ from policy_accel.training.interrupt import Interruption
 from policy_accel.training.metrics import MetricsLog
 from policy_accel.training.optimizer import step_values
 from policy_accel.training.randomness import DataOrder, Generators
+from policy_accel.training.ranks import ALONE, Ranks
 from policy_accel.training.run_directory import open_run_directory
 from policy_accel.training.scoring import Scorer, Scores
 from policy_accel.training.snapshots import Snapshots
@@ -40,9 +41,10 @@ def order_of(task: Task, config: TrainingConfig, seed: int, device: torch.device
     )
 
 
-def build_update(task: Task, config: TrainingConfig, seed: int) -> Update:
-    """The update of a run on the device that `config` names, where `task` goes."""
+def build_update(task: Task, config: TrainingConfig, seed: int, ranks: Ranks = ALONE) -> Update:
+    """The update of a run on the device that `config` names, where `task` goes; `ranks` share its batches."""
     config.check()
+    pieces = config.pieces(ranks)
     device = choose_device(config.device)
     use_device(
         device,
@@ -62,6 +64,9 @@ def build_update(task: Task, config: TrainingConfig, seed: int) -> Update:
         compiled=config.compile,
         captured=config.captures(device),
         log_every=config.logging.every,
+        ranks=ranks,
+        pieces=pieces,
+        reduced=torch.bfloat16 if config.reduce_precision == "bf16" else torch.float32,
     )
 
 
@@ -86,28 +91,44 @@ class Run:
         run_dir: Path,
         run_config: dict[str, Any],
         scorer: Scorer | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.task, self.config, self.seed, self.run_dir = task, config, seed, run_dir
+        self.task, self.config, self.seed, self.run_dir, self.ranks = task, config, seed, run_dir, ranks
         self.checkpoints = run_dir / "checkpoints"
-        self.update = build_update(task, config, seed)
+        self.update = build_update(task, config, seed, ranks)
         self.order, device = self.update.feed.order, self.update.device
-        self.snapshots = Snapshots(self.checkpoints, config.checkpoint, device)
-        self.lock = open_run_directory(run_dir, run_config, {"training": asdict(TrainingConfig())})
+        self.snapshots = Snapshots(self.checkpoints, config.checkpoint, device, writes=ranks.first)
+        self.lock = ranks.together(lambda: self._open(run_config))
         self.step, self.training_seconds = 0, 0.0
         self.saved: int | None = None
+        self.stopping = False
         self._resume()
         self.progress = Progress("train", config.steps, self.step)
         self.progress.say(
-            f"train: on {device}, with {torch.get_num_threads()} CPU threads, in {self.update.precision} (float32 "
+            f"train: on {described(device, ranks)}, with {torch.get_num_threads()} CPU threads, in {self.update.precision} (float32 "
             f"products: {torch.get_float32_matmul_precision()})"
         )
-        self.metrics = MetricsLog(run_dir, config.logging, start_step=self.step, run_config=run_config)
+        self.metrics = MetricsLog(
+            run_dir, config.logging, start_step=self.step, run_config=run_config, writes=ranks.first
+        )
         self.clock = TrainingClock(device)
-        self.scores = Scores(task, self.update.ema.model, self.snapshots, self.metrics, self.progress, scorer)
+        self.scores = Scores(task, self.update.ema.model, self.snapshots, self.metrics, self.progress, scorer, ranks)
         self.scores.restore(self.step)
 
+    def _open(self, run_config: dict[str, Any]) -> TextIO | None:
+        """The lock of the run directory, which the first rank holds."""
+        if not self.ranks.first:
+            return None
+        return open_run_directory(self.run_dir, run_config, {"training": asdict(TrainingConfig())})
+
     def _resume(self) -> None:
-        newest = load_newest(self.checkpoints)
+        newest = self.ranks.together(lambda: load_newest(self.checkpoints))
+        steps = self.ranks.collect(None if newest is None else newest.step)
+        if len(set(steps)) > 1:
+            raise UserError(
+                f"run_dir={self.run_dir} does not hold the same checkpoints for all processes of this run (the newest "
+                f"are {steps}); put it on a file system that they share."
+            )
         if newest is None:
             return
         if newest.state["data"] != self.task.fingerprint:
@@ -127,7 +148,7 @@ class Run:
             with interruption.abandonable():
                 self.scores.make(step)
         self.clock.restart()
-        while self.step < self.config.steps and not interruption.requested:
+        while self.step < self.config.steps and not self._stops(interruption):
             self.advance()
             if after_update is not None:
                 after_update(self.step)
@@ -135,11 +156,15 @@ class Run:
         if self.saved != self.step:
             self.flush()
             self.save()
-        self.snapshots.wait()
-        if not interruption.requested:
+        self.ranks.together(self.snapshots.wait)
+        if not self.ranks.any(interruption.requested):
             with interruption.abandonable():
                 self.scores.take(wait=True)
             self.snapshots.wait()
+
+    def _stops(self, interruption: Interruption) -> bool:
+        """Whether to stop here; several ranks, which a signal reaches at different updates, agree at log points."""
+        return interruption.requested if self.ranks.count == 1 else self.stopping
 
     def _due(self, every: int, step: int | None = None) -> bool:
         """Whether what happens `every` updates (0: never before the end) happens after this one, or after `step`."""
@@ -157,6 +182,7 @@ class Run:
                 self.validate()
         if saving or self.update.log.full or (validating and self.update.device.type == "cpu"):
             self.flush()  # on CUDA a validation loss waits for the next log point
+            self.stopping = self.ranks.any(interruption.requested)
         if saving:
             with self.clock.aside():
                 self.save()
@@ -211,6 +237,10 @@ class Run:
         for logged_row in sorted([row, *validations], key=lambda row: row["step"]):
             self.metrics.write(logged_row)
         self.progress.to(self.step, f"loss {row['loss']:.4f}")
+        self.ranks.together(self._check)
+
+    def _check(self) -> None:
+        """Take what was made beside the updates; raises what went wrong there."""
         self.snapshots.check()
         self.scores.take(wait=False)
 
@@ -238,6 +268,10 @@ class Run:
         Raises:
             UserError: a weight is NaN or infinite (the loss of the next update would be); the disk is full.
         """
+        self.ranks.together(self._save)
+        self.saved = self.step
+
+    def _save(self) -> None:
         self.snapshots.wait()
         state = {
             **self.update.state(),
@@ -256,7 +290,6 @@ class Run:
             finite=self.update.finite(),
             otherwise=self._diverged(f"The weights after update {self.step} are not finite"),
         )
-        self.saved = self.step
 
     def close(self) -> None:
         """End the progress bar and the logs, and let go of the directory."""
@@ -266,7 +299,13 @@ class Run:
         try:
             self.snapshots.close()
         finally:
-            self.lock.close()
+            if self.lock is not None:
+                self.lock.close()
+
+
+def described(device: torch.device, ranks: Ranks) -> str:
+    """Where a run trains."""
+    return f"{device}" if ranks.count == 1 else f"{ranks.count} processes ({device.type})"
 
 
 def train(
@@ -278,6 +317,7 @@ def train(
     run_config: dict[str, Any],
     after_update: Callable[[int], None] | None = None,
     scorer: Scorer | None = None,
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Train `task.model` in `run_dir`, or continue the run that is there.
 
@@ -291,11 +331,12 @@ def train(
         run_config: the whole configuration, kept in the run directory and compared with it.
         after_update: called with the number of updates made after each one.
         scorer: makes the scores while the training goes on; None to make them in between, by `task.evaluate`.
+        ranks: the processes of the run, which all call this.
 
     Raises:
         UserError: impossible settings, another configuration in `run_dir`, a loss that is not finite, a full disk.
     """
-    run = Run(task, config, seed, run_dir, run_config, scorer)
+    run = Run(task, config, seed, run_dir, run_config, scorer, ranks)
     interruption = Interruption()
     try:
         with interruption.watch():

@@ -120,10 +120,22 @@ class MetricsLog:
         config: where rows go.
         start_step: rows beyond this step, left by a run that was killed after its last checkpoint, are dropped.
         run_config: what Weights & Biases shows as the run's configuration.
+        writes: whether anything is written: by one process of a run.
     """
 
-    def __init__(self, run_dir: Path, config: LoggingConfig, *, start_step: int, run_config: dict[str, Any]) -> None:
-        self.path = run_dir / "metrics.jsonl"
+    def __init__(
+        self,
+        run_dir: Path,
+        config: LoggingConfig,
+        *,
+        start_step: int,
+        run_config: dict[str, Any],
+        writes: bool = True,
+    ) -> None:
+        self.path, self.writes = run_dir / "metrics.jsonl", writes
+        self._wandb = None
+        if not writes:
+            return
         rows = [row for row in read_metrics(self.path) if row.get("step", 0) <= start_step]
         replace_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         self._newest = start_step
@@ -135,6 +147,8 @@ class MetricsLog:
         Weights & Biases takes no row of an earlier step than the last one: a late row comes under the newest step there
         and has its own as "of_step".
         """
+        if not self.writes:
+            return
         append_text(self.path, json.dumps(row) + "\n")
         self._newest = max(self._newest, row["step"])
         if self._wandb is not None:

@@ -46,11 +46,18 @@ class Generators:
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
+        self.seed = seed
         self.time = named_generator(seed, "time", device=device)
         self.noise = named_generator(seed, "noise", device=device)
         self.batch = named_generator(seed, "batch", device=device)
         self.device = device
         torch.manual_seed(derive_seed(seed, "torch"))
+
+    def set_apart(self, rank: int, step: int) -> None:
+        """Begin torch's own stream for the update of `step` on another rank than the first, whose stream goes on and is
+        the one in checkpoints: rows of several ranks must not share their dropout."""
+        if rank:
+            torch.manual_seed(derive_seed(self.seed, "torch", rank, step))
 
     def draws(self) -> dict[str, Tensor]:
         """State of the generators of times, noise and batches; cheap enough for every update."""

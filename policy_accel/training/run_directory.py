@@ -26,6 +26,8 @@ FREE_KEYS = (
     "training.compile",
     "training.capture",
     "training.deterministic",
+    "training.accumulate",
+    "training.reduce_precision",
     "evaluation.workers",
     "evaluation.camera",
     "evaluation.overlap",

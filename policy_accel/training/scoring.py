@@ -11,6 +11,7 @@ from policy_accel.models.denoiser import Denoiser
 from policy_accel.progress import Progress
 from policy_accel.training.checkpoint import checkpoint_steps, evaluation_of
 from policy_accel.training.metrics import MetricsLog
+from policy_accel.training.ranks import ALONE, Ranks
 from policy_accel.training.snapshots import Snapshots
 from policy_accel.training.task import Task
 
@@ -49,6 +50,7 @@ class Scores:
         metrics: takes the rows.
         progress: takes lines for the user.
         scorer: scores checkpoints while the training goes on, or None.
+        ranks: the processes of the run, which score together; a scorer works for the first alone.
 
     Attributes:
         latest: the newest result; None before the first.
@@ -62,8 +64,9 @@ class Scores:
         metrics: MetricsLog,
         progress: Progress,
         scorer: Scorer | None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.task, self.model, self.scorer = task, model, scorer
+        self.task, self.model, self.scorer, self.ranks = task, model, scorer, ranks
         self.snapshots, self.metrics, self.progress = snapshots, metrics, progress
         self.latest: Result = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scores")
@@ -82,14 +85,17 @@ class Scores:
         folder = self.snapshots.folder
         steps = checkpoint_steps(folder) if self.scorer is not None else checkpoint_steps(folder)[-1:]
         steps = [step for step in steps if due(step) and evaluation_of(folder / f"{step:08d}") is None]
+        steps = self.ranks.share(steps)
         self.snapshots.unscored.update(steps)
         return steps
 
     def make(self, step: int) -> None:
         """Score the newest checkpoint, that of `step`, or begin to; waits for the file and for a score under way."""
         if self.scorer is None:
-            self.snapshots.wait()
-            self._keep(step, self.task.evaluate(self.model, self.progress.say, step=step))
+            self.ranks.together(self.snapshots.wait)
+            self._keep(step, self.ranks.share(self.task.evaluate(self.model, self.progress.say, step=step)))
+            return
+        if not self.ranks.first:
             return
         self.take(wait=True)
         self.snapshots.unscored.add(step)

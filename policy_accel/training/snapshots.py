@@ -27,13 +27,14 @@ class Snapshots:
         folder: of the checkpoints.
         config: which are kept.
         device: that trains.
+        writes: whether anything is written: by one process of a run.
 
     Attributes:
         unscored: steps of checkpoints that are kept until they have their score.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, device: torch.device) -> None:
-        self.folder, self.config = folder, config
+    def __init__(self, folder: Path, config: CheckpointConfig, device: torch.device, *, writes: bool = True) -> None:
+        self.folder, self.config, self.writes = folder, config, writes
         self.unscored: set[int] = set()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints") if device.type == "cuda" else None
         self._jobs: list[Future[None]] = []
@@ -52,6 +53,8 @@ class Snapshots:
         Raises:
             UserError: what `check` raises; on the CPU also that the weights may not be saved, or cannot.
         """
+        if not self.writes:
+            return
         self.wait()
         arrived = None
         if self._writer is not None:
@@ -104,6 +107,8 @@ class Snapshots:
         self.wait()
 
     def _do(self, work: Callable[[], None]) -> None:
+        if not self.writes:
+            return
         if self._writer is None:
             work()
         else:

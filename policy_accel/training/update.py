@@ -21,6 +21,7 @@ from policy_accel.models.denoiser import Denoiser
 from policy_accel.training.captured import CapturedFeed
 from policy_accel.training.ema import EMA, EMAConfig
 from policy_accel.training.feed import Begun, Feed
+from policy_accel.training.gradients import SummedGradients
 from policy_accel.training.loss_scale import LossScale
 from policy_accel.training.metrics import LossBuffer
 from policy_accel.training.optimizer import (
@@ -31,6 +32,8 @@ from policy_accel.training.optimizer import (
 )
 from policy_accel.training.precision import autocast
 from policy_accel.training.randomness import DataOrder, Generators, validation_generators
+from policy_accel.training.ranks import ALONE, Ranks
+from policy_accel.training.shares import shares_of
 from policy_accel.training.step_numbers import StepNumbers
 from policy_accel.training.task import Task
 
@@ -49,16 +52,19 @@ def predict(model: Denoiser, batch: Batch, noised: Noised) -> Tensor:
     return model(noised.model_input, noised.t, condition)
 
 
-def denoising_loss(model: Denoiser, batch: Batch, noised: Noised) -> Tensor:
-    """Weighted squared error of the model's prediction on one noised batch, a float32 scalar."""
+def denoising_loss(model: Denoiser, batch: Batch, noised: Noised, of: Tensor | None = None) -> Tensor:
+    """Weighted squared error of the model's prediction on one noised batch, a float32 scalar; `of`: see
+    `weighted_squared_error`."""
     prediction = predict(model, batch, noised)
-    return weighted_squared_error(prediction, noised.target, weight=noised.weight, mask=noised.counted)
+    return weighted_squared_error(prediction, noised.target, weight=noised.weight, mask=noised.counted, of=of)
 
 
-def denoising_loss_and_errors(model: Denoiser, batch: Batch, noised: Noised) -> tuple[Tensor, Tensor]:
+def denoising_loss_and_errors(
+    model: Denoiser, batch: Batch, noised: Noised, of: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The same, with the unweighted error of each row [R], for distributions of timesteps that learn from it."""
     prediction = predict(model, batch, noised)
-    loss = weighted_squared_error(prediction, noised.target, weight=noised.weight, mask=noised.counted)
+    loss = weighted_squared_error(prediction, noised.target, weight=noised.weight, mask=noised.counted, of=of)
     return loss, squared_errors(prediction.detach(), noised.target, noised.counted)
 
 
@@ -75,6 +81,9 @@ class Update:
         compiled: compile loss and gradient with torch.compile.
         captured: run as CUDA graphs.
         log_every: losses that are kept for the log until it reads them.
+        ranks: the processes that share the batch.
+        pieces: that the own rows go through the network in, one after the other.
+        reduced: dtype in which the ranks exchange gradients.
     """
 
     def __init__(
@@ -90,14 +99,19 @@ class Update:
         compiled: bool = False,
         captured: bool = False,
         log_every: int = 100,
+        ranks: Ranks = ALONE,
+        pieces: int = 1,
+        reduced: torch.dtype = torch.float32,
     ) -> None:
         self.task = task
+        self.ranks, self.pieces = ranks, pieces
         self.config = optimizer
         self.steps = steps
         self.device = generators.device
         self.optimizer = build_optimizer(optimizer, task.model, captured=captured)
         check_momentum_decay(optimizer, steps)
         self.parameters = self.optimizer.parameters
+        self.gradients = SummedGradients(self.parameters, ranks, reduced)
         self.ema = EMA(task.model, ema)
         self.precision = precision
         self.scale = LossScale(self.device) if precision == "fp16" else None
@@ -106,7 +120,7 @@ class Update:
         self.times = task.objective.times
         loss: Any = denoising_loss_and_errors if self.times.learns else denoising_loss
         self.loss = torch.compile(loss) if compiled else loss
-        shared: dict[str, Any] = {"steps": steps, "average": self.ema.model}
+        shared: dict[str, Any] = {"steps": steps, "average": self.ema.model, "ranks": ranks}
         self.captured: CapturedFeed[Losses] | None = None
         if captured:
             self.numbers = StepNumbers(2 + len(self.ema.models()), self.device)
@@ -125,6 +139,7 @@ class Update:
         """
         lr, beta = step_values(self.config, step, self.steps)
         weights = self.ema.advance(self.batch_size)
+        self.feed.generators.set_apart(self.ranks.rank, step)
         self.log.count += 1
         if self.captured is not None:
             self.numbers.write(lr, beta, *weights)
@@ -143,13 +158,7 @@ class Update:
             lr, beta: learning rate and first beta of the optimiser.
             weights: of the model in each average.
         """
-        batch, noised = begun.examples()
-        with self.autocast():
-            loss = self.loss(self.task.model, batch, noised)
-        if self.times.learns:
-            loss, errors = loss
-            self.times.update(noised.t, errors)
-        self._differentiate(loss)
+        loss = self._differentiate(*begun.examples())
         norm = None
         if self.config.clip_grad_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_grad_norm, foreach=True)
@@ -158,17 +167,26 @@ class Update:
             self.scale.follow()
         self.optimizer.zero_grad()
         self.ema.follow(weights)
-        loss = loss.detach()
         self.log.add(loss, norm)
         return loss, norm
 
-    def _differentiate(self, loss: Tensor) -> None:
-        """Give every parameter its gradient."""
-        if self.scale is None:
-            loss.backward()
-            return
-        (self.scale.factor * loss).backward()
-        self.scale.unscale([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+    def _differentiate(self, batch: Batch, noised: Noised) -> Tensor:
+        """Give every parameter its gradient; returns the loss of the whole batch."""
+        loss, errors = torch.zeros((), device=self.device), list[Tensor]()
+        for share in shares_of(batch, noised, self.ranks, self.pieces):
+            with self.autocast():
+                part = self.loss(self.task.model, share.batch, share.noised, share.of)
+            if self.times.learns:
+                part, error = part
+                errors.append(error)
+            (part if self.scale is None else self.scale.factor * part).backward()
+            loss += part.detach()
+        if errors:
+            self.times.update(noised.t, self.ranks.gather(torch.cat(errors)))
+        self.gradients.sum_()
+        if self.scale is not None:
+            self.scale.unscale([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        return self.ranks.sum_(loss)
 
     @torch.no_grad()
     def validation_loss(self, batches: Iterable[Batch], seed: int) -> Tensor:
@@ -178,14 +196,15 @@ class Update:
         alone, whatever accelerates the training.
         """
         time, noise = validation_generators(seed, self.device)
-        objective = self.task.objective.plain()
+        objective, ranks = self.task.objective.plain(), self.ranks
         total, samples = torch.zeros((), device=self.device), 0
-        for batch in batches:
+        for number, batch in enumerate(batches):
             noised = objective.draw(batch, time, noise)
-            with self.autocast():
-                total += denoising_loss(self.ema.model, batch, noised) * batch.x0.shape[0]
+            if number % ranks.count == ranks.rank:
+                with self.autocast():
+                    total += denoising_loss(self.ema.model, batch, noised) * batch.x0.shape[0]
             samples += batch.x0.shape[0]
-        return total / max(1, samples)
+        return ranks.sum_(total) / max(1, samples)
 
     def finite(self) -> Tensor:
         """Whether every weight is a finite number: a bool on the device."""

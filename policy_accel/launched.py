@@ -1,0 +1,15 @@
+"""What torchrun tells the processes that it starts, by the environment; read without torch."""
+
+from __future__ import annotations
+
+import os
+
+
+def processes() -> int:
+    """Processes of this run; 1 for one that was not started by torchrun."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def speaks() -> bool:
+    """Whether this process tells the user what they all do: the first one."""
+    return processes() == 1 or int(os.environ.get("RANK") or 0) == 0

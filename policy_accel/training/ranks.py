@@ -1,0 +1,146 @@
+"""The processes of one run, as torchrun starts them: each trains on its own rows of every batch.
+
+All of them have the same seed and the same streams, and draw for the whole batch: the batch does not depend on their
+number, and a checkpoint has no rank in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from policy_accel.errors import UserError
+from policy_accel.launched import processes
+from policy_accel.progress import Progress
+
+T = TypeVar("T")
+P = TypeVar("P")
+
+PATIENCE = timedelta(days=1)
+"""How long one rank waits for another, which may be writing or scoring; one that ended is noticed at once."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of how many processes this is. Alone, everything below does nothing.
+
+    Tensors may lie on the CPU (gloo) or on the device (NCCL there, and nothing waits).
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def own(self, rows: int) -> slice:
+        """The own ones of `rows` rows, a multiple of `count`."""
+        share = rows // self.count
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Put the sum over the ranks, the same bits on all of them, into `tensor`, which is returned."""
+        if self.count > 1:
+            with _noticed():
+                distributed.all_reduce(tensor)
+        return tensor
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The rows of all ranks, [count * B, ...] of [B, ...], in their order."""
+        if self.count == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.count)]
+        with _noticed():
+            distributed.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on any rank."""
+        return bool(self.sum_(torch.tensor(int(flag))))
+
+    def collect(self, value: T) -> list[T]:
+        """The values of all ranks, in their order."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        with _noticed():
+            distributed.all_gather_object(values, value)
+        return values
+
+    def share(self, value: T) -> T:
+        """The value of the first rank."""
+        return self.collect(value if self.first else None)[0]  # type: ignore[return-value]
+
+    def spread(self, parts: Sequence[P], work: Callable[[P], T]) -> Iterator[T]:
+        """`work` of every part, in their order, as many at a time as there are ranks. On other ranks than the first
+        nothing comes out, and the work is done while it is asked for."""
+        for begin in range(0, len(parts), self.count):
+            own = begin + self.rank
+            done = self._to_first([work(parts[own])] if own < len(parts) else [])
+            yield from (result for results in done for result in results)
+
+    def _to_first(self, value: T) -> list[T]:
+        if self.count == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.count if self.first else None
+        with _noticed():
+            distributed.gather_object(value, values)
+        return values or []
+
+    def together(self, work: Callable[[], T]) -> T:
+        """What `work` returns, once it went well on every rank.
+
+        Raises:
+            UserError: it went wrong on one of them, which is said by all.
+        """
+        if self.count == 1:
+            return work()
+        result, wrong = None, None
+        try:
+            result = work()
+        except UserError as error:
+            wrong = error
+        if self.any(wrong is not None):
+            told = [str(error) for error in self.collect(wrong) if error is not None]
+            raise wrong or UserError(told[0])
+        return result  # type: ignore[return-value]
+
+
+ALONE = Ranks()
+
+
+class RankLost(UserError):
+    """Another rank has ended; it has said why."""
+
+
+@contextmanager
+def _noticed() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise RankLost(f"another process of this run has ended ({str(error).splitlines()[0]}).") from error
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """The ranks that torchrun started, connected while the block runs; `ALONE` in a process that it did not start."""
+    if processes() == 1:
+        yield ALONE
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
+    ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
+    shown, Progress.silent = Progress.silent, Progress.silent or not ranks.first
+    try:
+        yield ranks
+    finally:
+        Progress.silent = shown
+        distributed.destroy_process_group()
