@@ -69,8 +69,8 @@ def test_validation_rows_keep_their_step_and_come_in_order(
 class InPlace(Snapshots):
     """Writes while the training waits, as on the CPU."""
 
-    def __init__(self, folder: Path, config: CheckpointConfig, device: torch.device) -> None:
-        super().__init__(folder, config, torch.device("cpu"))
+    def __init__(self, folder: Path, config: CheckpointConfig, device: torch.device, **options: Any) -> None:
+        super().__init__(folder, config, torch.device("cpu"), **options)
 
 
 def contents(folder: Path) -> dict[str, Any]:

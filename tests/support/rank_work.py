@@ -1,0 +1,47 @@
+"""What the processes of `two_ranks` are asked to do."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from policy_accel.errors import UserError
+from policy_accel.training.ranks import RankLost, Ranks
+
+
+def facts(ranks: Ranks) -> dict[str, Any]:
+    number = torch.tensor([1.0 + ranks.rank, 10.0])
+    return {
+        "first": ranks.first,
+        "own": [ranks.own(8), ranks.own(2)],
+        "sum": ranks.sum_(number).tolist(),
+        "gathered": ranks.gather(torch.tensor([[ranks.rank, 7]])).tolist(),
+        "any": [ranks.any(False), ranks.any(ranks.rank == 1)],
+        "collected": ranks.collect(f"of {ranks.rank}"),
+        "shared": ranks.share(f"of {ranks.rank}"),
+        "spread": list(ranks.spread(["a", "b", "c"], lambda part: part + str(ranks.rank))),
+    }
+
+
+def fails_on(ranks: Ranks, rank: int) -> str:
+    def work() -> int:
+        if ranks.rank == rank:
+            raise UserError(f"no room on {rank}.")
+        return ranks.rank
+
+    try:
+        return f"went well: {ranks.together(work)}"
+    except UserError as error:
+        return str(error)
+
+
+def loses_the_other(ranks: Ranks) -> str:
+    if ranks.rank == 1:
+        os._exit(3)
+    try:
+        ranks.any(True)
+    except RankLost as error:
+        return str(error)
+    return "nothing was noticed"
