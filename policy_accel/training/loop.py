@@ -104,16 +104,22 @@ class Run:
         self.stopping = False
         self._resume()
         self.progress = Progress("train", config.steps, self.step)
-        self.progress.say(
-            f"train: on {described(device, ranks)}, with {torch.get_num_threads()} CPU threads, in {self.update.precision} (float32 "
-            f"products: {torch.get_float32_matmul_precision()})"
-        )
+        self.progress.say(self._heading())
         self.metrics = MetricsLog(
             run_dir, config.logging, start_step=self.step, run_config=run_config, writes=ranks.first
         )
         self.clock = TrainingClock(device)
         self.scores = Scores(task, self.update.ema.model, self.snapshots, self.metrics, self.progress, scorer, ranks)
         self.scores.restore(self.step)
+
+    def _heading(self) -> str:
+        """Where and in what numbers the run trains."""
+        device, count = self.update.device, self.ranks.count
+        place = f"{device}" if count == 1 else f"{count} processes ({device.type})"
+        return (
+            f"train: on {place}, with {torch.get_num_threads()} CPU threads, in {self.update.precision} (float32 "
+            f"products: {torch.get_float32_matmul_precision()})"
+        )
 
     def _open(self, run_config: dict[str, Any]) -> TextIO | None:
         """The lock of the run directory, which the first rank holds."""
@@ -301,11 +307,6 @@ class Run:
         finally:
             if self.lock is not None:
                 self.lock.close()
-
-
-def described(device: torch.device, ranks: Ranks) -> str:
-    """Where a run trains."""
-    return f"{device}" if ranks.count == 1 else f"{ranks.count} processes ({device.type})"
 
 
 def train(

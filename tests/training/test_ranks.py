@@ -35,8 +35,12 @@ def test_what_ranks_tell_one_another(two: TwoRanks) -> None:
 def test_alone_everything_stays() -> None:
     found = facts(ALONE)
     assert found["own"] == [slice(0, 8), slice(0, 2)]
-    assert found["sum"] == [1.0, 10.0] and found["gathered"] == [[0, 7]] and found["any"] == [False, False]
-    assert found["collected"] == ["of 0"] and found["shared"] == "of 0" and found["spread"] == ["a0", "b0", "c0"]
+    assert found["sum"] == [1.0, 10.0]
+    assert found["gathered"] == [[0, 7]]
+    assert found["any"] == [False, False]
+    assert found["collected"] == ["of 0"]
+    assert found["shared"] == "of 0"
+    assert found["spread"] == ["a0", "b0", "c0"]
 
 
 def test_what_goes_wrong_on_one_rank_is_said_by_all(two: TwoRanks) -> None:
