@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from support.captured import check_captured, check_resumed
+import torch
+from support.captured import CPU, check_captured, check_resumed, losses_of
 from support.methods import METHODS, NOT_FOR_IMAGES, images, robot
+from support.simulated_cuda import CUDA, SimulatedCuda
 
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
@@ -23,3 +25,14 @@ def test_of_images(method: str) -> None:
 @pytest.mark.parametrize("method", ["everything", "loss_second_moment", "fdm_cap", "immiscible_denoiser"])
 def test_a_policy_goes_on_where_it_was(method: str) -> None:
     check_resumed(ROBOT, ROBOT.config(robot(method)))
+
+
+@pytest.mark.parametrize("method", ["momentum_decay", "fdm_cap_only"])
+def test_two_hundred_losses_are_the_cpus(method: str) -> None:
+    """Of every method in benchmarks/captured_losses.py."""
+    config = ROBOT.config([*robot(method), "training.steps=200", "training.logging.every=200"])
+    expected = losses_of(ROBOT, config, CPU, captured=False)
+    with SimulatedCuda():
+        found = losses_of(ROBOT, config, CUDA, captured=True)
+    assert found.shape == (200,)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0.0)

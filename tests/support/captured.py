@@ -37,6 +37,14 @@ def update_of(track: Any, config: Any, device: torch.device, *, captured: bool) 
     )
 
 
+def losses_of(track: Any, config: Any, device: torch.device, *, captured: bool) -> torch.Tensor:
+    """Of every update of the run [updates], which are logged at once: training.logging.every is training.steps."""
+    update = update_of(track, config, device, captured=captured)
+    for step in range(config.training.steps):
+        update(step)
+    return update.log.read().losses
+
+
 @contextmanager
 def bodies_traced(cuda: SimulatedCuda) -> Iterator[dict[str, list[Trace]]]:
     """What each call of the work that is captured does, by its name: operations, numbers of the host, shapes, place."""
