@@ -56,7 +56,13 @@ def interrupted(tiny_images: Build, *options: str) -> None:
 
 
 def options_of(method: str) -> list[str]:
-    options = [f"method={method}", "evaluation.samples=0", "training.validate_every=0", "task.augmentation=edm"]
+    options = [
+        "model=dit",
+        f"method={method}",
+        "evaluation.samples=0",
+        "training.validate_every=0",
+        "task.augmentation=edm",
+    ]
     return [*options, "task.label_dropout=0.2", "training.ema.lengths=[0.1]", *NEEDS.get(method, [])]
 
 
