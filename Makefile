@@ -27,10 +27,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt overrides.txt
 demo: setup
 	$(VENV)/bin/policy-accel demo
 
-# Each folder of tests has a process of its own, which loads what its tests need and gives its memory back at the end.
-# The long ones come first. What loads MuJoCo takes most memory: the two that do are apart, and one of them has no torch.
-PARTS  := $(filter-out support __pycache__,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
-FIRST  := tests-simulators tests-images tests-policy tests-top tests-robots
+# Each folder of tests has a process of its own, which loads what its tests need and gives its memory back at the end;
+# folders that load the same share one, since loading takes seconds. The long ones come first. What loads MuJoCo takes most memory: the two that do are apart, and one of them has no torch.
+CORE   := acceleration diffusion training
+TOOLS  := benchmark commands diagnosis
+PARTS  := core tools $(filter-out support __pycache__ $(CORE) $(TOOLS),$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
+FIRST  := tests-policy tests-simulators tests-core tests-images tests-cuda tests-top tests-robots
 CHECKS := style $(FIRST) $(filter-out $(FIRST),$(PARTS:%=tests-%)) types
 ROBOTS := tests/envs/test_robomimic_interop.py tests/envs/test_robosuite_tasks.py tests/policy/test_robot_tasks.py
 SIMULATORS := $(filter-out $(ROBOTS),$(wildcard tests/envs/test_robosuite_*.py))
@@ -46,6 +48,8 @@ test: setup
 tests-simulators: SELECTED = $(SIMULATORS)
 tests-robots: SELECTED = $(ROBOTS)
 tests-top: SELECTED = $(wildcard tests/test_*.py)
+tests-core: SELECTED = $(CORE:%=tests/%)
+tests-tools: SELECTED = $(TOOLS:%=tests/%)
 tests-envs tests-policy: SELECTED = tests/$* $(addprefix --ignore=,$(ROBOTS) $(SIMULATORS))
 tests-%: setup
 	@echo "$@"
