@@ -154,7 +154,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of all sides")
     parser.add_argument("--compile", action="store_true", help="also the core with torch.compile")
-    parser.add_argument("--channels-last", action="store_true", help="also the core with NHWC activations")
+    parser.add_argument("--channels-last", action="store_true", help="also the core with images channels last")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--workers", type=int, default=4, help="of the baseline's DataLoader")

@@ -6,7 +6,7 @@ Both are endless iterators over the losses of updates, on random bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from policy_accel.diffusion import Batch, Objective
 from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.models import Denoiser, ModelConfig, build_denoiser
 from policy_accel.models.images import DdpmConfig, DitConfig, EdmConfig
+from policy_accel.models.layout import lay_out
 from policy_accel.training.devices import use_device
 from policy_accel.training.ema import EMAConfig
 from policy_accel.training.optimizer import OptimizerConfig
@@ -70,9 +71,8 @@ class Side:
     def build(self) -> Denoiser:
         """The network, with its first weights always the same."""
         net = NETS[self.net, self.size]
-        config = replace(net.config, channels_last=True) if self.channels_last else net.config  # type: ignore[call-arg]
         torch.manual_seed(SEED)
-        return build_denoiser(config, channels=net.shape[0], resolution=net.shape[1], condition_dim=net.classes)
+        return build_denoiser(net.config, channels=net.shape[0], resolution=net.shape[1], condition_dim=net.classes)
 
     def data(self) -> tuple[Tensor, Tensor]:
         """Random images uint8 [N, C, H, W] and classes [N]."""
@@ -124,6 +124,7 @@ def core_updates(side: Side, device: torch.device) -> Iterator[Tensor]:
     use_device(device, threads=side.threads, matmul_precision="high")
     task = ResidentImages(side)
     task.to(device)
+    lay_out(task.model, device, str(side.channels_last).lower())
     update = Update(
         task,
         DataOrder(task.samples, side.batch, SEED, device),

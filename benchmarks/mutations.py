@@ -302,6 +302,26 @@ MUTATIONS = [
         ('self.scale.load_state_dict(tensors["loss_scale"])', "pass"),
     ),
     *of(
+        "models/group_norm.py",
+        "models/test_group_norm.py",
+        ("correction=0", "correction=1"),
+        ("rows.float()", "rows"),
+        ("- mean * plain", ""),
+        ("pull * mean - inverse", "pull * mean + inverse"),
+    ),
+    *of(
+        "models/layout.py",
+        "models/test_layout.py",
+        ("if weight.stride(1) == 1", "if False"),
+        ("if x.is_cuda else x", "if False else x"),
+    ),
+    *of(
+        "models/layers.py",
+        "models/test_group_norm.py",
+        ("x.is_cuda and x.stride(1) == 1", "x.is_cuda"),
+        ("x.is_cuda and x.stride(1) == 1", "False"),
+    ),
+    *of(
         "training/loss_scale.py",
         "training/test_loss_scale.py",
         ("self.left_out.zero_()", "pass"),
@@ -354,7 +374,7 @@ MUTATIONS = [
         ("if parameter.grad is not None]", "]"),
         ("weight_decay=group.weight_decay", "weight_decay=0.0"),
         ("beta1=self.betas[0] if isinstance(beta, Tensor) else beta", "beta1=beta"),
-        (", copy=True", ""),
+        ('value if name == "step" else parameter', "value"),
         ("parameter.grad = None", "pass"),
     ),
     *of(

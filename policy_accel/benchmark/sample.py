@@ -110,7 +110,8 @@ def _timed(
 
 def _untrained(track: Track[Any], config: Any, device: torch.device) -> LoadedRun | LoadedImageRun:
     task = track.build(config)
-    model = task.model.to(device).eval().requires_grad_(False)
+    config.training.lay_out(task.model, device)
+    model = task.model.eval().requires_grad_(False)
     if isinstance(task, ChunkTask):
         return LoadedRun(task.policy, config, 0, build_sampler(config))
     assert isinstance(task, ImageTask)

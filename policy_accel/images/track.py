@@ -96,7 +96,8 @@ class ImageTrack(Track[ImageConfig]):
         shape, classes = tuple(image_format["shape"]), tuple(image_format["classes"])
         model = build_model(config, shape, len(classes))
         model.load_state_dict(tensors)
-        model.to(device).eval().requires_grad_(False)
+        config.training.lay_out(model, device)
+        model.eval().requires_grad_(False)
         return LoadedImageRun(
             model,
             config,

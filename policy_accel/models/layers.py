@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from policy_accel.models.group_norm import group_norm_channels_last
+
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation [B, C, H, W] that keeps the input's precision under autocast.
+    """Group normalisation [B, C, H, W] that keeps the input's precision under autocast, and its layout.
 
     Autocast would turn bf16 activations into float32 here, and so double the traffic of all that follows up to the next
     convolution; the kernels take mean and variance in float32 in any case.
@@ -16,6 +18,8 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x [B, C, H, W]."""
+        if x.is_cuda and x.stride(1) == 1:
+            return group_norm_channels_last(x, self.num_groups, self.weight, self.bias, self.eps)
         if x.dtype == torch.float32:
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):

@@ -76,7 +76,8 @@ class RobotTrack(Track[RobotConfig]):
             goal_columns=data.get("goal_columns", ()),
         )
         policy.load_state_dict(tensors)
-        policy.to(device).eval().requires_grad_(False)
+        config.training.lay_out(policy, device)
+        policy.eval().requires_grad_(False)
         return LoadedRun(policy, config, saved.step, build_sampler(config), data.get("env_args"))
 
     def scorer(self, config: RobotConfig, device: torch.device) -> Score:

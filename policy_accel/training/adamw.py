@@ -88,7 +88,9 @@ class AdamW:
         for key, value in tensors.items():
             number, name = key.split(".", 1)
             parameter = parameters[int(number)]
-            self._state.setdefault(parameter, {})[name] = value.to(parameter.device, copy=True)
+            like = value if name == "step" else parameter  # which may lie in another order here
+            own = torch.empty_like(like, device=parameter.device, requires_grad=False)
+            self._state.setdefault(parameter, {})[name] = own.copy_(value)
 
     def _state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         if parameter not in self._state:

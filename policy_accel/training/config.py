@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 import torch
 from omegaconf import MISSING
+from torch import nn
 
 from policy_accel.acceleration.config import GROUPS, AccelerationConfig
 from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.errors import UserError, naming, one_of
 from policy_accel.groups import register_group
+from policy_accel.models.layout import LAYOUTS, lay_out
 from policy_accel.training.checkpoint import CheckpointConfig
 from policy_accel.training.ema import EMAConfig
 from policy_accel.training.metrics import WANDB_MODES, LoggingConfig
@@ -52,6 +54,9 @@ class TrainingConfig:
     deterministic: bool = False
     """On CUDA, kernels that give the same bits each time, so that a resumed run makes those of one that never stopped;
     slower. A warning names what torch has no such kernel for. The CPU's always do."""
+    channels_last: str = "auto"
+    """Order of images in memory, weights and activations: true is [B, H, W, C], false [B, C, H, W], auto true on CUDA
+    alone. It changes the last bits."""
     compile: bool = False
     """Compile the loss and its gradient with torch.compile."""
     capture: str = "auto"
@@ -74,6 +79,10 @@ class TrainingConfig:
                 f"training.capture=true needs a CUDA device, and this run is on the {device.type}; use auto."
             )
         return device.type == "cuda" and choice != "false"
+
+    def lay_out(self, model: nn.Module, device: torch.device | str) -> None:
+        """Move a model to `device`, its images in the order that is chosen for it."""
+        lay_out(model, device, self.channels_last.lower())
 
     def precision_on(self, device: torch.device) -> str:
         """In what the network computes on `device`, the current one: fp32, bf16 or fp16."""
@@ -122,6 +131,7 @@ class TrainingConfig:
         one_of("training.precision", self.precision, PRECISIONS)
         one_of("training.reduce_precision", self.reduce_precision, REDUCE_PRECISIONS)
         one_of("training.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
+        one_of("training.channels_last", self.channels_last.lower(), LAYOUTS)
         one_of("training.capture", self.capture.lower(), CAPTURES)
         one_of("training.logging.wandb", self.logging.wandb, WANDB_MODES)
 

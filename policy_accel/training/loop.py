@@ -53,6 +53,7 @@ def build_update(task: Task, config: TrainingConfig, seed: int, ranks: Ranks = A
         deterministic=config.deterministic,
     )
     task.to(device)
+    config.lay_out(task.model, device)
     return Update(
         task,
         order_of(task, config, seed, device),

@@ -26,6 +26,7 @@ FREE_KEYS = (
     "training.compile",
     "training.capture",
     "training.deterministic",
+    "training.channels_last",
     "training.accumulate",
     "training.reduce_precision",
     "evaluation.workers",

@@ -45,7 +45,8 @@ IMAGE_NETS = {
     "ddpm": ["model=ddpm", *IMAGE_UNET],
     "edm": ["model=edm", *IMAGE_UNET],
     "ncsnpp": ["model=ncsnpp", *IMAGE_UNET],
-    "bf16, channels last": ["model=ddpm", *IMAGE_UNET, "model.channels_last=true", "training.precision=bf16"],
+    "bf16": ["model=ddpm", *IMAGE_UNET, "training.precision=bf16"],
+    "channels first": ["model=ddpm", *IMAGE_UNET, "training.channels_last=false"],
 }
 IMAGE_WAYS = {
     "augmented, averages": [*DIT, "task.augmentation=edm", "task.label_dropout=0.2", "training.ema.lengths=[0.05,0.1]"],

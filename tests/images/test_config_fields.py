@@ -209,7 +209,6 @@ U_NET = {
     "attention_resolutions": ("[16]", attentions),
     "heads": ("2", heads),
     "dropout": ("0.3", dropouts),
-    "channels_last": ("true", lambda net: net.channels_last),
 }
 MODEL_FIELDS: dict[str, tuple[str, Callable[[torch.nn.Module], Any]]] = {
     **{f"ddpm.{name}": look for name, look in U_NET.items()},

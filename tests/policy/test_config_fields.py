@@ -261,6 +261,11 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "training.precision": ("bf16", run_probe(lambda run: type(run.update.autocast()).__name__), []),
     "training.matmul_precision": ("high", run_probe(lambda run: torch.get_float32_matmul_precision()), []),
     "training.deterministic": ("true", determinism, []),
+    "training.channels_last": (
+        "true",
+        run_probe(lambda run: next(p.stride(1) for p in run.update.parameters if p.dim() == 4)),
+        FILMED,
+    ),
     "training.compile": ("true", run_probe(lambda run: hasattr(run.update.loss, "_torchdynamo_orig_callable")), []),
     "training.capture": ("false", lambda config: config.training.captures(torch.device("cuda", 0)), []),
     "training.validate_every": ("1", trace, []),

@@ -85,6 +85,23 @@ def test_a_restart_does_not_share_its_memory_with_the_checkpoint() -> None:
     assert optimizer.state_dict()["0.exp_avg"].tolist() == pytest.approx([1.2, 1.2])
 
 
+def test_the_averages_of_a_checkpoint_lie_as_the_weights_do() -> None:
+    """The fused kernel goes through both in the order of the memory."""
+    draws, results = torch.Generator().manual_seed(0), []
+    start, *gradients = torch.randn(3, 2, 3, 2, 2, generator=draws)
+    for order in (torch.contiguous_format, torch.channels_last):
+        part, saved = nn.Parameter(start.clone().contiguous(memory_format=order)), dict[str, Tensor]()
+        for gradient in gradients:
+            optimizer = AdamW([Group([part], 0.0)], betas=(0.9, BETA_2), eps=EPS)
+            optimizer.load_state_dict({name: value.contiguous() for name, value in saved.items()})
+            part.grad = gradient.contiguous(memory_format=order)
+            optimizer.step(0.1, 0.9)
+            saved = optimizer.state_dict()
+        results.append(part.detach())
+    assert results[1].stride(1) == 1
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 def test_a_first_beta_of_the_device_is_left_to_the_decaying_one() -> None:
     """The fused kernel would wait for it; the configured one is used."""
     results = []

@@ -94,7 +94,4 @@ def _network_input(frames: Tensor, size: tuple[int, int]) -> Tensor:
     if top < 0 or left < 0:
         raise ValueError(f"frames of {tuple(frames.shape[1:3])} px are smaller than the {size} that the encoder sees")
     frames = frames[:, top : top + size[0], left : left + size[1]]
-    images = (frames.float() / 127.5 - 1).permute(0, 3, 1, 2)
-    # Stored frames have their channels last, which is the quicker layout on a CPU; CUDA's group normalisation takes
-    # contiguous input only and would copy before every layer.
-    return images.contiguous() if images.is_cuda else images
+    return (frames.float() / 127.5 - 1).permute(0, 3, 1, 2)  # stored frames have their channels last

@@ -9,6 +9,7 @@ from policy_accel.errors import UserError
 from policy_accel.models.encoders.config import EncoderConfig
 from policy_accel.models.encoders.spatial_softmax import SpatialSoftmax
 from policy_accel.models.layers import GroupNorm
+from policy_accel.models.layout import laid_as
 
 REDUCTION = 32  # the stem, its pooling and three stages halve the frame each, rounding up
 STAGES = 4
@@ -68,7 +69,7 @@ class ResNet18(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature maps of x [B, C, H, W]."""
-        x = F.max_pool2d(F.relu(self.norm1(self.conv1(x))), 3, stride=2, padding=1)
+        x = F.max_pool2d(F.relu(self.norm1(self.conv1(laid_as(x, self.conv1.weight)))), 3, stride=2, padding=1)
         maps: Tensor = self.blocks(x)
         return maps
 

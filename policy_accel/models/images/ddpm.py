@@ -23,6 +23,7 @@ from policy_accel.models.images.layers import (
     upsample,
 )
 from policy_accel.models.layers import GroupNorm, SelfAttention
+from policy_accel.models.layout import laid_as
 
 
 @dataclass
@@ -75,7 +76,6 @@ class DdpmUnet(Denoiser):
     def __init__(self, config: DdpmConfig, *, channels: int, resolution: int, condition_dim: int = 0) -> None:
         super().__init__()
         levels = config.levels(resolution)
-        self.channels_last = config.channels_last
         groups, width = norm_groups(config.channels), 4 * config.channels
         self.time = SinusoidalEmbedding(config.channels)
         self.embed = nn.Sequential(nn.Linear(config.channels, width), nn.SiLU(), nn.Linear(width, width))
@@ -125,8 +125,7 @@ class DdpmUnet(Denoiser):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Predict [B, C, H, W] float32 from x of that shape, t [B] and condition [B, condition_dim] (None: zeros)."""
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = laid_as(x, self.input.weight)
         embedding = F.silu(add_condition(self.embed(self.time(t)), self.condition, condition))
         x = self.input(x)
         skips = [x]

@@ -26,6 +26,7 @@ from policy_accel.models.images.layers import (
 )
 from policy_accel.models.images.resampling import Resample, check_filter
 from policy_accel.models.layers import GroupNorm, SelfAttention
+from policy_accel.models.layout import laid_as
 
 SILENT = 1e-5
 """Factor on the first weights of the layers that end a residual branch, and of the output."""
@@ -112,7 +113,6 @@ class EdmUnet(Denoiser):
         residual = config.encoder == "residual"
         if residual and len(config.multipliers) == 1:
             raise UserError("model.encoder=residual has no effect with one resolution; give two or more multipliers.")
-        self.channels_last = config.channels_last
         width, time_width = 4 * config.channels, config.channels * config.time_multiplier
         self.time = (SinusoidalEmbedding if config.embedding == "positional" else FourierEmbedding)(time_width)
         self.condition = condition_layer(condition_dim, time_width)
@@ -162,8 +162,7 @@ class EdmUnet(Denoiser):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Predict [B, C, H, W] float32 from x of that shape, t [B] and condition [B, condition_dim] (None: zeros)."""
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = laid_as(x, self.input.weight)
         embedding = self.embed(add_condition(self.time(t), self.condition, condition))
         image = x
         x = self.input(x)

@@ -127,8 +127,6 @@ class ImageUnetConfig(ModelConfig):
     """Side lengths, in pixels, of the resolutions with attention; the middle always has it."""
     heads: int = 1
     dropout: float = 0.1
-    channels_last: bool = False
-    """Keep activations as [B, H, W, C] in memory, which tensor cores prefer; weights stay as they are."""
 
     def levels(self, resolution: int) -> list[tuple[int, int]]:
         """Channels of each resolution, finest first, and heads of its attention (0: none), for images of side
