@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from policy_accel.errors import UserError
+from policy_accel.track import track
+from policy_accel.training.loop import build_update
 from policy_accel.training.ranks import RankLost, Ranks
 
 
@@ -45,3 +47,18 @@ def loses_the_other(ranks: Ranks) -> str:
     except RankLost as error:
         return str(error)
     return "nothing was noticed"
+
+
+def trained(ranks: Ranks, track_name: str, config: Any, updates: int) -> dict[str, Any]:
+    """Losses of the first updates of a run, and its weights after them; the other ranks' weights are the same bits."""
+    chosen = track(track_name)
+    update = build_update(chosen.build(chosen.typed(config)), chosen.typed(config).training, config["seed"], ranks)
+    losses = [float(update(step)[0]) for step in range(updates)]
+    weights = {
+        f"{part}/{name}": value.detach().clone()
+        for part, tensors in update.tensors().items()
+        for name, value in tensors.items()
+    }
+    flat = torch.cat([value.flatten().float() for value in weights.values()])
+    assert all(torch.equal(flat, row) for row in ranks.gather(flat[None]))
+    return {"losses": losses, "weights": weights}

@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support.two_ranks import TwoRanks, two_ranks
+
+
+@pytest.fixture(scope="package")
+def two() -> Iterator[TwoRanks]:
+    with two_ranks() as ranks:
+        yield ranks

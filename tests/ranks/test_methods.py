@@ -1,0 +1,122 @@
+"""Two processes that share every batch, against one that has it all: every kind of method, both tracks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from support.methods import DIT, IMAGES_COMMON, MLP, ROBOT_COMMON, images, robot
+from support.rank_work import trained
+from support.two_ranks import TwoRanks
+
+from policy_accel.images.track import IMAGES
+from policy_accel.policy.track import ROBOT
+from policy_accel.training.ranks import ALONE
+
+UPDATES = 5
+KINDS = [
+    "baseline",
+    "immiscible",
+    "immiscible_knn",
+    "immiscible_c2ot",
+    "immiscible_policy",
+    "immiscible_residual",
+    "immiscible_denoiser",
+    "immiscible_groups",
+    "immiscible_scaling",
+    "kl",
+    "kl_partial",
+    "kl_fresh",
+    "fdm",
+    "fdm_cap",
+    "fdm_edm",
+    "clts_unbiased",
+    "momentum_decay",
+    "everything",
+    "flow",
+    "stratified",
+    "speed",
+    "loss_second_moment",
+    "min_snr",
+]
+ROBOT_WAYS = {
+    "masked": [*MLP, "task.mask_padding=true"],
+    "masked, assigned": [*MLP, "task.mask_padding=true", "method=immiscible"],
+    "masked, several times, clipped": [
+        *MLP,
+        "task.mask_padding=true",
+        "method=kl",
+        "training.optimizer.clip_grad_norm=0.1",
+    ],
+    "in-painting": [*MLP, "policy.conditioning=inpainting"],
+    "averages": [*MLP, "training.ema.half_life=100", "training.ema.lengths=[0.05]"],
+    "unet": ["model.down_dims=[8,16]", "model.step_embedding_dim=8", "model.groups=4"],
+}
+IMAGE_KINDS = ["baseline", "immiscible", "immiscible_classes", "immiscible_knn", "kl", "fdm_vp", "edm", "flow"]
+IMAGE_WAYS = {
+    "augmented, labels dropped": [*DIT, "task.augmentation=edm", "task.label_dropout=0.2"],
+    "on disk": [*DIT, "task.residence=disk", "task.label_dropout=0.2"],
+    "on disk, augmented": [*DIT, "task.residence=disk", "task.augmentation=edm"],
+    "on disk, several times": [*DIT, "task.residence=disk", "method=kl"],
+    "on disk, assigned": [*DIT, "task.residence=disk", "method=immiscible"],
+    "on disk, assigned in blocks": [
+        *DIT,
+        "task.residence=disk",
+        "method=immiscible",
+        "acceleration.noise.block_size=2",
+    ],
+    "on disk, learning times": [*DIT, "task.residence=disk", "method=loss_second_moment"],
+}
+
+
+def check(two: TwoRanks, track: Any, overrides: list[str], *, tolerance: float = 1e-5) -> None:
+    config = track.record(track.config([*overrides, "training.threads=1"]))
+    expected = trained(ALONE, track.name, config, UPDATES)
+    for found in two(trained, track.name, config, UPDATES):
+        if isinstance(found, Exception):
+            raise found
+        assert found["losses"] == pytest.approx(expected["losses"], rel=tolerance)
+        for name, value in expected["weights"].items():
+            torch.testing.assert_close(found["weights"][name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("method", KINDS)
+def test_every_kind_of_method_of_the_robot_track(two: TwoRanks, method: str) -> None:
+    check(two, ROBOT, robot(method))
+
+
+@pytest.mark.parametrize("way", ROBOT_WAYS)
+def test_other_ways_of_the_robot_track(two: TwoRanks, way: str) -> None:
+    check(two, ROBOT, [*ROBOT_COMMON, *ROBOT_WAYS[way]])
+
+
+@pytest.mark.parametrize("method", IMAGE_KINDS)
+def test_every_kind_of_method_of_the_image_track(two: TwoRanks, method: str) -> None:
+    check(two, IMAGES, images(method))
+
+
+@pytest.mark.parametrize("way", IMAGE_WAYS)
+def test_other_ways_of_the_image_track(two: TwoRanks, way: str) -> None:
+    check(two, IMAGES, [*IMAGES_COMMON, *IMAGE_WAYS[way]])
+
+
+@pytest.mark.parametrize("pieces", [2, 4])
+@pytest.mark.parametrize(
+    ("track", "overrides"),
+    [
+        (ROBOT, [*robot("kl"), "task.mask_padding=true"]),
+        (ROBOT, [*robot("loss_second_moment"), "training.optimizer.clip_grad_norm=0.1"]),
+        (IMAGES, images("immiscible_classes")),
+    ],
+)
+def test_pieces_of_a_batch_are_the_batch(two: TwoRanks, track: Any, overrides: list[str], pieces: int) -> None:
+    expected = trained(ALONE, track.name, track.record(track.config(overrides)), UPDATES)
+    config = track.record(track.config([*overrides, f"training.accumulate={pieces}"]))
+    found = trained(ALONE, track.name, config, UPDATES)
+    assert found["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+    for name, value in expected["weights"].items():
+        torch.testing.assert_close(found["weights"][name], value, rtol=1e-3, atol=1e-5, msg=name)
+    if pieces == 2:
+        for shared in two(trained, track.name, config, UPDATES):
+            assert shared["losses"] == pytest.approx(expected["losses"], rel=1e-5)
