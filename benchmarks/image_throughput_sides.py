@@ -23,6 +23,7 @@ from policy_accel.training.devices import use_device
 from policy_accel.training.ema import EMAConfig
 from policy_accel.training.optimizer import OptimizerConfig
 from policy_accel.training.randomness import DataOrder, Generators
+from policy_accel.training.task import Draws
 from policy_accel.training.update import Update
 
 BASELINE = "baseline"
@@ -105,7 +106,7 @@ class ResidentImages:
         self.images, self.labels = self.images.to(device), self.labels.to(device)
         self.one_hot = None if self.one_hot is None else self.one_hot.to(device)
 
-    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+    def batch(self, indices: Tensor, drawn: Draws) -> Batch:
         """Images `indices` [B] as x0 in [-1, 1] with their classes, one-hot."""
         condition = None if self.one_hot is None else self.one_hot[self.labels[indices]]
         return Batch(self.images[indices].float() / 127.5 - 1.0, condition=condition)

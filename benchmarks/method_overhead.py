@@ -51,6 +51,7 @@ from policy_accel.policy.track import ROBOT
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.optimizer import step_values
 from policy_accel.training.randomness import DataOrder, Generators, named_generator
+from policy_accel.training.task import NOTHING, Draws
 from policy_accel.training.update import Update
 
 SAMPLES, RUN_STEPS = 8192, 100_000
@@ -165,7 +166,7 @@ class RandomTask:
         self.x0, self.condition = self.x0.to(device), self.condition.to(device)
         self.clusters = self.clusters.to(device)
 
-    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
+    def batch(self, indices: Tensor, drawn: Draws = NOTHING) -> Batch:
         groups = None if self.groups is None else self.groups[indices]
         return Batch(self.x0[indices], condition=self.condition[indices], groups=groups)
 

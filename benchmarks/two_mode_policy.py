@@ -55,7 +55,7 @@ from policy_accel.training.devices import choose_device
 from policy_accel.training.ema import EMAConfig
 from policy_accel.training.optimizer import OptimizerConfig
 from policy_accel.training.randomness import DataOrder, Generators, named_generator
-from policy_accel.training.task import Task
+from policy_accel.training.task import NOTHING, Draws, Task
 from policy_accel.training.update import Update
 
 HORIZON, ACTION_DIM, NOISE = 16, 2, 0.05
@@ -150,7 +150,7 @@ class ToyTask(Task):
         self.observations, self.chunks = self.observations.to(device), self.chunks.to(device)
         self.groups = None if self.groups is None else self.groups.to(device)
 
-    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
+    def batch(self, indices: Tensor, drawn: Draws = NOTHING) -> Batch:
         groups = None if self.groups is None else self.groups[indices]
         return Batch(self.chunks[indices], condition=self.observations[indices].unsqueeze(1), groups=groups)
 

@@ -90,7 +90,7 @@ def test_the_shapes_of_the_tour_are_those_of_the_default_run() -> None:
     task = ROBOT.build(ROBOT.config(["training.device=cpu"]))
     task.to(torch.device("cpu"))
     generators = Generators(0, torch.device("cpu"))
-    batch = task.batch(DataOrder(task.samples, 128, 0, torch.device("cpu")).batch(0), generators.batch)
+    batch = task.batch(DataOrder(task.samples, 128, 0, torch.device("cpu")).batch(0))
     noised = task.objective.draw(batch, generators.time, generators.noise)
     assert isinstance(batch.condition, torch.Tensor)
     shapes = [

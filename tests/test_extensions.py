@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from support.batches import batch_of
 from support.user_modules import forgotten_afterwards
 
 from policy_accel import Policy, groups, plugins
@@ -272,7 +273,7 @@ def test_a_choice_of_noise_and_a_distribution_of_timesteps_of_ones_own_are_used(
     task = ROBOT.build(config)
     task.to(torch.device("cpu"))
     generators = [torch.Generator().manual_seed(seed) for seed in (0, 1, 2)]
-    batch = task.batch(torch.arange(50).repeat(20) % task.samples, generators[0])
+    batch = batch_of(task, torch.arange(50).repeat(20) % task.samples, generators[0])
     noised = task.objective.draw(batch, generators[1], generators[2])
     assert sys.modules["own_acceleration"].LOUDNESS == [3.0]
     assert noised.t.double().mean() == pytest.approx(66, abs=3)  # t in proportion to its number; 49.5 when uniform

@@ -138,6 +138,11 @@ class AssignedNoise(ChosenNoise):
         # The denoiser's prediction for the next batch needs the weights of after this one.
         self.ahead = self.center != "denoiser"
 
+    def goes_by_rows(self, rows: int) -> bool:
+        """In whole blocks, where nothing but the block enters their cost."""
+        alone = not self.standardize and not self.grouped and self.condition_weight is None and self.center == "none"
+        return alone and self.block_size is not None and rows % self.block_size == 0
+
     def wants_prediction(self, step: int) -> bool:
         """From the start on, where the denoiser's prediction is the center."""
         return self.center == "denoiser" and self.chooses(step)

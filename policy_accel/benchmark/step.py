@@ -95,7 +95,8 @@ class EagerSide:
 
     def __call__(self) -> None:
         """Make the next update."""
-        batch = self.task.batch(self.order.batch(self.step), self.generators.batch)
+        indices = self.order.batch(self.step)
+        batch = self.task.batch(indices, self.task.draw(len(indices), self.generators.batch))
         noised = self.objective.draw(batch, self.generators.time, self.generators.noise)
         with self.update.autocast():
             loss = denoising_loss(self.model, batch, noised)

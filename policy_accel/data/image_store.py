@@ -75,36 +75,53 @@ class ImageStore:
             self.frames = {camera: values.to(device) for camera, values in self.frames.items()}
         self.device = device
 
-    def gather(self, rows: Tensor, *, crop: int | None, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """Frames of some rows, cut out at random places.
+    def places(self, shape: Sequence[int], crop: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Places at which frames of `shape` are cut out: camera -> [*shape, 2] int64, rows and columns above and left.
 
-        As in robomimic, every frame of every camera has a place of its own, uniform over all that fit. Resident frames
-        are gathered without waiting for the device.
+        As in robomimic, every frame of every camera has a place of its own, uniform over all that fit.
 
         Args:
-            rows: [B, T] (or any shape) int64 in [0, N), on `device`.
-            crop: side in px of the squares to cut out; None for whole frames.
-            generator: draws the places, on `device`; None for whole frames, whose centre the encoder takes.
-
-        Returns:
-            camera -> uint8 [B, T, crop, crop, C], or [B, T, H, W, C] for whole frames; all on `device`.
+            shape: [B, T], or any.
+            crop: side in px of the squares to cut out.
+            generator: draws the places, on `device`.
 
         Raises:
             UserError: a crop larger than the frames of a camera.
         """
-        if crop is None or generator is None:
-            return {camera: self._copy(values, rows) for camera, values in self.frames.items()}
-        return {camera: self._crops(camera, rows, crop, generator) for camera in self.frames}
+        found = {}
+        for camera, (height, width, _) in self.shapes.items():
+            if crop > min(height, width):
+                raise UserError(
+                    f"a crop of {crop} px is larger than the frames of {camera}, which are {height} x {width} px; "
+                    f"use at most {min(height, width)}."
+                )
+            sides = [
+                torch.randint(side - crop + 1, tuple(shape), generator=generator, device=generator.device)
+                for side in (height, width)
+            ]
+            found[camera] = torch.stack(sides, dim=-1)
+        return found
 
-    def _crops(self, camera: str, rows: Tensor, crop: int, generator: torch.Generator) -> Tensor:
+    def gather(
+        self, rows: Tensor, *, crop: int | None = None, places: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Frames of some rows, whole or cut out. Resident frames are gathered without waiting for the device.
+
+        Args:
+            rows: [B, T] (or any shape) int64 in [0, N), on `device`.
+            crop: side in px of the squares to cut out; None for whole frames.
+            places: where, from `places`; None for whole frames, whose centre the encoder takes.
+
+        Returns:
+            camera -> uint8 [B, T, crop, crop, C], or [B, T, H, W, C] for whole frames; all on `device`.
+        """
+        if crop is None or places is None:
+            return {camera: self._copy(values, rows) for camera, values in self.frames.items()}
+        return {camera: self._crops(camera, rows, crop, places[camera]) for camera in self.frames}
+
+    def _crops(self, camera: str, rows: Tensor, crop: int, places: Tensor) -> Tensor:
         height, width, channels = self.shapes[camera]
-        if crop > min(height, width):
-            raise UserError(
-                f"a crop of {crop} px is larger than the frames of {camera}, which are {height} x {width} px; "
-                f"use at most {min(height, width)}."
-            )
-        top = torch.randint(height - crop + 1, rows.shape, generator=generator, device=rows.device)
-        left = torch.randint(width - crop + 1, rows.shape, generator=generator, device=rows.device)
+        top, left = places.unbind(-1)
         line, frame = width * channels, height * width * channels
         flat = self.frames[camera].view(-1)
         # Element s of this overlapping view is the window whose first byte is s, so that one gather cuts out windows at

@@ -11,6 +11,14 @@ Condition = Tensor | dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Which samples of a batch are at hand, where others have the rest: `own` of `whole`."""
+
+    own: slice
+    whole: int
+
+
+@dataclass(frozen=True)
 class Batch:
     """Clean samples x0 [B, *S] with what the denoiser is told about them.
 

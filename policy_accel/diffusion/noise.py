@@ -40,6 +40,10 @@ class NoiseChoice(ABC):
     def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Deferred[Noise]:
         """Start choosing for the rows of `batch`; `draw` gives an independent pool [R, *S] from `generator`."""
 
+    def goes_by_rows(self, rows: int) -> bool:
+        """Whether the noise of each `rows` rows in a row follows from these rows and their part of the pool alone."""
+        return False
+
     def wants_prediction(self, step: int) -> bool:
         """Whether `Batch.center` of the batch of `step` must be the EMA model's prediction from pure noise."""
         return False
@@ -66,6 +70,10 @@ class NoiseChoice(ABC):
 @dataclass(frozen=True)
 class IndependentNoise(NoiseChoice):
     """epsilon ~ N(0, I), whatever the sample: the baseline."""
+
+    def goes_by_rows(self, rows: int) -> bool:
+        """Always."""
+        return True
 
     def begin(self, batch: Batch, draw: Callable[[], Tensor], generator: torch.Generator, step: int) -> Deferred[Noise]:
         """Take the pool as it is."""

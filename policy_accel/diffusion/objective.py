@@ -10,7 +10,7 @@ from functools import cached_property, reduce
 import torch
 from torch import Tensor
 
-from policy_accel.diffusion.batch import Batch, Noised, repeat_rows
+from policy_accel.diffusion.batch import Batch, Noised, Rows, repeat_rows
 from policy_accel.diffusion.deferred import Deferred
 from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess
 from policy_accel.diffusion.momentum import weight_cap
@@ -182,7 +182,12 @@ class Objective:
         return self.begin(batch, time_generator, noise_generator, at).result()
 
     def begin(
-        self, batch: Batch, time_generator: torch.Generator, noise_generator: torch.Generator, at: At
+        self,
+        batch: Batch,
+        time_generator: torch.Generator,
+        noise_generator: torch.Generator,
+        at: At,
+        rows: Rows | None = None,
     ) -> Deferred[Noised]:
         """Do all the drawing for a batch now; the result waits for the choice of noise.
 
@@ -190,26 +195,32 @@ class Objective:
             batch: clean samples.
             time_generator, noise_generator: on the samples' device.
             at: where in the run.
+            rows: which samples of the whole batch these are; times and noise are drawn for all of it. The noise must go
+                by rows then (`NoiseChoice.goes_by_rows`).
         """
         if self.data_scale != 1.0:
             center = None if batch.center is None else self.data_scale * batch.center
             batch = replace(batch, x0=self.data_scale * batch.x0, center=center)
-        t = self._draw_times(len(batch.x0), time_generator, at.progress)
-        repeated = repeat_rows(batch, self.repetition.repeats)
+        rows = rows or Rows(slice(None), len(batch.x0))
+        times, repeats = self._draw_times(rows.whole, time_generator, at.progress), self.repetition.repeats
+        t, repeated = times[rows.own], repeat_rows(batch, repeats)
         process = self.process
         if self.repetition.shares_path and isinstance(process, KarhunenLoeveProcess):
-            epsilon = process.draw_path_noise(tuple(batch.x0.shape), t, noise_generator, dtype=batch.x0.dtype)
+            shape = (rows.whole, *batch.x0.shape[1:])
+            epsilon = process.draw_path_noise(shape, times, noise_generator, dtype=batch.x0.dtype)[rows.own]
 
             # A path belongs to its times: rows of the pool (times and noises together) are what is assigned.
             def moved(chosen: Noise) -> Noised:
-                rows = slice(None) if chosen.permutation is None else chosen.permutation
-                return self._noised(repeated, epsilon[rows].flatten(0, 1), t[rows].flatten(), at)
+                order = slice(None) if chosen.permutation is None else chosen.permutation
+                return self._noised(repeated, epsilon[order].flatten(0, 1), t[order].flatten(), at)
 
             return self.noise.begin(batch, lambda: epsilon[:, 0], noise_generator, at.step).then(moved)
 
         def pool() -> Tensor:
             x0 = repeated.x0
-            return torch.randn(x0.shape, device=x0.device, dtype=x0.dtype, generator=noise_generator)
+            shape = (rows.whole, repeats, *x0.shape[1:])
+            drawn = torch.randn(shape, device=x0.device, dtype=x0.dtype, generator=noise_generator)
+            return drawn[rows.own].flatten(0, 1)
 
         chosen = self.noise.begin(repeated, pool, noise_generator, at.step)
         return chosen.then(lambda chosen: self._noised(repeated, chosen.noise, t.flatten(), at))

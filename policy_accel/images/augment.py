@@ -29,9 +29,13 @@ COARSER = (0.6029490182363579, 0.2668641184428723, -0.07822326652898785, -0.0168
 sides (Cohen, Daubechies & Feauveau 1992; JPEG 2000's), for twice the resolution and back."""
 
 
-def horizontal_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image [B, C, H, W] left to right with probability 1/2."""
-    mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+def half(count: int, generator: torch.Generator) -> Tensor:
+    """Which of `count` images are mirrored, each with probability 1/2: bool [B]."""
+    return torch.rand(count, generator=generator, device=generator.device) < 0.5
+
+
+def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror images [B, C, H, W] left to right where `mirrored` [B] is true."""
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
@@ -115,10 +119,10 @@ class EdmAugmentation:
 
     probability: float = 0.12
 
-    def draw(self, count: int, generator: torch.Generator, device: torch.device) -> Transforms:
-        """Random transformations of `count` images."""
-        uniform = torch.rand(9, count, generator=generator, device=device)
-        normal = torch.randn(4, count, generator=generator, device=device)
+    def draw(self, count: int, generator: torch.Generator) -> Transforms:
+        """Random transformations of `count` images, on the generator's device."""
+        uniform = torch.rand(9, count, generator=generator, device=generator.device)
+        normal = torch.randn(4, count, generator=generator, device=generator.device)
         done = (uniform[:5] < self.probability).float()
         circle = (2 * uniform[5:7] - 1) * math.pi
         bits = (uniform[7:9] < 0.5).float()
@@ -134,16 +138,16 @@ class EdmAugmentation:
             moved=done[1:].any(dim=0),
         )
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Augment `images` [B, C, H, W] float32 in [-1, 1].
 
-        Returns:
-            Images [B, C, H, W] float32 in [-1, 1], bit for bit those given where nothing was done, and parameters
-            [B, 9] float32.
-        """
-        transforms = self.draw(len(images), generator, images.device)
-        tables = resampling_tables(images.shape[2], images.shape[3], images.device)
-        return transform(images, transforms, tables), transforms.parameters()
+def augment(images: Tensor, transforms: Transforms) -> tuple[Tensor, Tensor]:
+    """Do `transforms` to `images` [B, C, H, W] float32 in [-1, 1].
+
+    Returns:
+        Images [B, C, H, W] float32 in [-1, 1], bit for bit those given where nothing was done, and parameters [B, 9]
+        float32.
+    """
+    tables = resampling_tables(images.shape[2], images.shape[3], images.device)
+    return transform(images, transforms, tables), transforms.parameters()
 
 
 @dataclass(frozen=True)

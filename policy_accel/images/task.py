@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,14 +16,15 @@ from policy_accel.data.images import ImageSet
 from policy_accel.diffusion import Batch, Objective
 from policy_accel.diffusion.host_work import to_device
 from policy_accel.errors import UserError
-from policy_accel.images.augment import PARAMETERS, EdmAugmentation, horizontal_flip
+from policy_accel.images.augment import PARAMETERS, EdmAugmentation, Transforms, augment, half, mirror
 from policy_accel.images.representation import Representation
 from policy_accel.images.sets import ImageSplit, ImageTaskConfig
 from policy_accel.memory import free_memory
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.flops import training_flops
-from policy_accel.training.task import Task
+from policy_accel.training.task import Draws, Task
 
+TRANSFORMS = tuple(field.name for field in dataclasses.fields(Transforms))
 Evaluator = Callable[..., dict[str, Any] | None]
 
 
@@ -108,18 +110,28 @@ class ImageTask(Task):
             images.to(device, self.config.residence)
         self.resident = self.train.resident is not None
 
-    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+    def draw(self, count: int, generator: torch.Generator) -> Draws:
+        """Which of `count` images are mirrored or keep their class, and EDM's transformations: [B] each."""
+        drawn = {}
+        if self.config.augmentation == "flip":
+            drawn["flip"] = half(count, generator)
+        if self.classes and self.config.label_dropout:
+            drawn["kept"] = torch.rand(count, generator=generator, device=generator.device) >= self.config.label_dropout
+        if self.augmentation is not None:
+            drawn.update(vars(self.augmentation.draw(count, generator)))
+        return drawn
+
+    def batch(self, indices: Tensor, drawn: Draws) -> Batch:
         """Training images `indices` [B], augmented: x0 [B, C, H, W] in [-1, 1], condition [B, D] or None."""
         images, labels = self.train.take(indices)
         x0 = self.representation.encode(images)
-        if self.config.augmentation == "flip":
-            x0 = horizontal_flip(x0, generator)
+        if "flip" in drawn:
+            x0 = mirror(x0, drawn["flip"])
         parts = self._classes(labels)
-        if parts and self.config.label_dropout:
-            kept = torch.rand(len(x0), generator=generator, device=x0.device) >= self.config.label_dropout
-            parts = [parts[0] * kept[:, None]]
+        if "kept" in drawn:
+            parts = [parts[0] * drawn["kept"][:, None]]
         if self.augmentation is not None:
-            x0, parameters = self.augmentation(x0, generator)
+            x0, parameters = augment(x0, Transforms(**{name: drawn[name] for name in TRANSFORMS}))
             parts.append(parameters)
         groups = None if self.groups is None else self.groups[to_device(indices, self.groups.device)]
         return Batch(x0, condition=torch.cat(parts, dim=1) if parts else None, groups=groups)

@@ -25,7 +25,7 @@ from policy_accel.policy.demonstrations import Demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.observations import fit_observation_normalizer
 from policy_accel.policy.policy import DiffusionPolicy
-from policy_accel.training.task import Task
+from policy_accel.training.task import NOTHING, Draws, Task
 
 
 class ChunkTask(Task):
@@ -140,12 +140,18 @@ class ChunkTask(Task):
         self.groups = None if self.groups is None else self.groups.to(device)
         self.mean = None if self.mean is None else self.mean.to(device)
 
-    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
+    def draw(self, count: int, generator: torch.Generator) -> Draws:
+        """Where the pictures of `count` windows are cropped: camera -> [B, n_obs_steps, 2]."""
+        if self.store is None or self.crop is None or not self.policy.conditioned:
+            return {}
+        return self.store.places((count, self.policy.config.n_obs_steps), self.crop, generator)
+
+    def batch(self, indices: Tensor, drawn: Draws = NOTHING) -> Batch:
         """Training windows `indices` [B]: x0 [B, horizon, channels]; condition [B, n_obs_steps, O], None, or a
-        dictionary with these as "state" and the pictures, whose crops are drawn from `generator`.
+        dictionary with these as "state" and the pictures, cropped where `drawn` says, or whole.
         """
         indices = to_device(indices, self.actions.device)
-        batch = self._gather(self.train, indices, self.crop, generator)
+        batch = self._gather(self.train, indices, drawn)
         if self.groups is None and self.mean is None:
             return batch
         center = None if self.mean is None else self.mean.predict(self._conditions(self.train.indices[indices]))
@@ -154,22 +160,22 @@ class ChunkTask(Task):
     def validation_batch(self, indices: Tensor) -> Batch:
         """Validation windows `indices` [B], pictures whole."""
         assert self.validation is not None
-        return self._gather(self.validation, to_device(indices, self.actions.device), None, None)
+        return self._gather(self.validation, to_device(indices, self.actions.device), NOTHING)
 
-    def _gather(self, windows: Windows, indices: Tensor, crop: int | None, generator: torch.Generator | None) -> Batch:
+    def _gather(self, windows: Windows, indices: Tensor, drawn: Draws) -> Batch:
         steps = windows.indices[indices]
         counted = windows.valid[indices][:, :, None] if self.mask_padding else None
-        condition = self._condition(steps, crop, generator) if self.policy.conditioned else None
+        condition = self._condition(steps, drawn) if self.policy.conditioned else None
         if self.known is not None:
             counted = ~self.known if counted is None else ~self.known & counted
         return Batch(self._trajectory(steps), condition=condition, counted=counted, known=self.known)
 
-    def _condition(self, steps: Tensor, crop: int | None, generator: torch.Generator | None) -> Condition:
+    def _condition(self, steps: Tensor, drawn: Draws) -> Condition:
         """What the denoiser is told of windows `steps` [B, horizon]."""
         observed = steps[:, : self.policy.config.n_obs_steps]
         numbers = self.observations[observed]
         if self.store is not None:
-            return {STATE: numbers, **self.store.gather(observed, crop=crop, generator=generator)}
+            return {STATE: numbers, **self.store.gather(observed, crop=self.crop, places=drawn or None)}
         if len(self.goal_columns):  # where the window ends is a goal that its actions reach
             return self.policy.with_goal(numbers, self.observations[steps[:, -1]].index_select(1, self.goal_columns))
         return numbers

@@ -50,7 +50,9 @@ class _Slot(Generic[T]):
 
     def _draw(self) -> Begun:
         feed = self.feed
-        batch = feed.task.batch(self.indices, feed.generators.batch) if self.samples is None else self.samples
+        batch = self.samples
+        if batch is None:
+            batch = feed.task.batch(self.indices, feed.task.draw(len(self.indices), feed.generators.batch))
         self.begun = feed.drawn(batch, self.at)
         return self.begun
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion import Batch, Noised, predicted_sample
-from policy_accel.diffusion.batch import condition_rows
+from policy_accel.diffusion.batch import Rows, condition_rows
 from policy_accel.diffusion.deferred import Deferred
 from policy_accel.diffusion.objective import At
 from policy_accel.errors import naming
@@ -48,6 +48,10 @@ class Feed:
         steps: length of the run.
         average: the EMA model, for noise that is assigned around its prediction.
         ranks: the processes that share the batch.
+
+    Attributes:
+        rows: the only samples of each batch that are read, where they are not resident and the noise goes by rows; None
+            for all.
     """
 
     def __init__(
@@ -62,6 +66,10 @@ class Feed:
     ) -> None:
         self.task, self.order, self.generators, self.steps, self.average = task, order, generators, steps, average
         self.ranks = ranks
+        own, objective = ranks.own(order.batch_size), task.objective
+        examples = (own.stop - own.start) * (1 if objective.repetition.shares_path else objective.repetition.repeats)
+        by_rows = ranks.count > 1 and not task.resident and objective.noise.goes_by_rows(examples)
+        self.rows = Rows(own, order.batch_size) if by_rows else None
         self.ahead = task.objective.noise.ahead and not task.objective.times.learns
         self._next: Begun | None = None
         self._before_next: tuple[dict[str, Tensor], dict[str, Any]] | None = None
@@ -98,7 +106,11 @@ class Feed:
         return batch
 
     def _read(self, step: int) -> Batch:
-        return self.task.batch(self.order.batch(step), self.generators.batch)
+        indices = self.order.batch(step)
+        drawn = self.task.draw(len(indices), self.generators.batch)
+        if self.rows is not None:
+            indices, drawn = indices[self.rows.own], {name: part[self.rows.own] for name, part in drawn.items()}
+        return self.task.batch(indices, drawn)
 
     def drawn(self, batch: Batch, at: At) -> Begun:
         """Draw times and noise for a batch: work of the device alone."""
@@ -106,7 +118,7 @@ class Feed:
         if objective.noise.wants_prediction(at.step):
             batch = replace(batch, center=self._predicted_from_noise(batch))
         with naming("acceleration.noise"):
-            noised = objective.begin(batch, generators.time, generators.noise, at)
+            noised = objective.begin(batch, generators.time, generators.noise, at, self.rows)
         return Begun(at.step, batch, noised)
 
     @torch.no_grad()

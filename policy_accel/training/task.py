@@ -13,6 +13,10 @@ from torch import Tensor
 from policy_accel.diffusion import Batch, Objective
 from policy_accel.models.denoiser import Denoiser
 
+Draws = Mapping[str, Tensor]
+"""Random numbers of a batch by name, each with a row for every sample."""
+NOTHING: Draws = MappingProxyType({})
+
 
 class Task(ABC):
     """A data set with the model that is trained on it and a way to score that model.
@@ -48,13 +52,17 @@ class Task(ABC):
     def to(self, device: torch.device) -> None:
         """Move model, objective, data and tables to `device`."""
 
-    @abstractmethod
-    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
-        """Training samples `indices` [B] int64 in [0, samples).
+    def draw(self, count: int, generator: torch.Generator) -> Draws:
+        """What is random about a batch of `count` samples beside their choice: augmentation, dropped labels.
 
-        What is random about them (augmentation, dropped labels) is drawn from `generator`, on the task's device: a
-        stream of its own that checkpoints restore, also where batches are made ahead.
+        It is drawn from `generator`, on the task's device: a stream of its own that checkpoints restore, also where
+        batches are made ahead. Some rows of it may be all that a process needs.
         """
+        return NOTHING
+
+    @abstractmethod
+    def batch(self, indices: Tensor, drawn: Draws) -> Batch:
+        """Training samples `indices` [B] int64 in [0, samples), with what `draw` gave for them."""
 
     @abstractmethod
     def validation_batch(self, indices: Tensor) -> Batch:

@@ -173,7 +173,8 @@ class Update:
     def _differentiate(self, batch: Batch, noised: Noised) -> Tensor:
         """Give every parameter its gradient; returns the loss of the whole batch."""
         loss, errors = torch.zeros((), device=self.device), list[Tensor]()
-        for share in shares_of(batch, noised, self.ranks, self.pieces):
+        only_own = self.feed.rows is not None
+        for share in shares_of(batch, noised, self.ranks, self.pieces, only_own=only_own):
             with self.autocast():
                 part = self.loss(self.task.model, share.batch, share.noised, share.of)
             if self.times.learns:
@@ -182,7 +183,8 @@ class Update:
             (part if self.scale is None else self.scale.factor * part).backward()
             loss += part.detach()
         if errors:
-            self.times.update(noised.t, self.ranks.gather(torch.cat(errors)))
+            times = self.ranks.gather(noised.t) if only_own else noised.t
+            self.times.update(times, self.ranks.gather(torch.cat(errors)))
         self.gradients.sum_()
         if self.scale is not None:
             self.scale.unscale([parameter.grad for parameter in self.parameters if parameter.grad is not None])

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from support.batches import cut_out
 
 from policy_accel.data.episodes import Episodes
 from policy_accel.data.formats.base import MemoryReader
@@ -44,8 +45,8 @@ def test_whole_frames_of_some_rows(arrays):
     rows = torch.tensor([[0, 3], [10, 10], [7, 2]])
     assert store.shapes == {"top": (12, 15, 3), "wrist": (9, 9, 1)}
     for found in (
-        store.gather(rows, crop=None, generator=torch.Generator()),
-        store.gather(rows, crop=5, generator=None),
+        store.gather(rows),
+        store.gather(rows, crop=5),
     ):
         for camera, values in arrays.items():
             assert found[camera].dtype == torch.uint8
@@ -55,7 +56,7 @@ def test_whole_frames_of_some_rows(arrays):
 def test_every_frame_is_cropped_at_a_place_of_its_own(arrays):
     store = ImageStore(arrays)
     rows = torch.arange(STEPS).repeat(60).view(-1, 2)
-    found = store.gather(rows, crop=8, generator=torch.Generator().manual_seed(3))
+    found = cut_out(store, rows, 8, torch.Generator().manual_seed(3))
     seen = {}
     for camera, values in arrays.items():
         assert found[camera].shape == (*rows.shape, 8, 8, values.shape[3])
@@ -73,7 +74,7 @@ def test_every_frame_is_cropped_at_a_place_of_its_own(arrays):
 
 def test_the_places_follow_from_the_generator(arrays):
     store, rows = ImageStore(arrays), torch.arange(10).view(5, 2)
-    first, again, other = (store.gather(rows, crop=7, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    first, again, other = (cut_out(store, rows, 7, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     for camera in arrays:
         assert torch.equal(first[camera], again[camera])
         assert not torch.equal(first[camera], other[camera])
@@ -82,7 +83,7 @@ def test_the_places_follow_from_the_generator(arrays):
 @pytest.mark.parametrize("crop", [9, 1])
 def test_the_largest_and_the_smallest_crop_touch_every_edge(arrays, crop):
     store, rows = ImageStore(arrays), torch.full((2000,), STEPS - 1)
-    found = store.gather(rows, crop=crop, generator=torch.Generator().manual_seed(0))["wrist"].numpy()
+    found = cut_out(store, rows, crop, torch.Generator().manual_seed(0))["wrist"].numpy()
     expected = {
         arrays["wrist"][-1, i : i + crop, j : j + crop].tobytes() for i in range(10 - crop) for j in range(10 - crop)
     }
@@ -91,14 +92,14 @@ def test_the_largest_and_the_smallest_crop_touch_every_edge(arrays, crop):
 
 def test_a_crop_larger_than_a_camera_is_one_sentence(arrays):
     with pytest.raises(UserError, match=r"crop of 10 px is larger than the frames of wrist, which are 9 x 9 px"):
-        ImageStore(arrays).gather(torch.zeros(1, 1, dtype=torch.int64), crop=10, generator=torch.Generator())
+        cut_out(ImageStore(arrays), torch.zeros(1, 1, dtype=torch.int64), 10, torch.Generator())
 
 
 @pytest.mark.parametrize("row", [-1, STEPS])
 @pytest.mark.parametrize("crop", [None, 8])
 def test_a_row_outside_raises(arrays, row, crop):
     with pytest.raises((IndexError, RuntimeError)):
-        ImageStore(arrays).gather(torch.tensor([row]), crop=crop, generator=torch.Generator())
+        cut_out(ImageStore(arrays), torch.tensor([row]), crop, torch.Generator())
 
 
 def test_frames_that_are_no_frames_raise(arrays):
@@ -122,9 +123,7 @@ def test_reading_into_memory_and_onto_the_disk(arrays, tmp_path, monkeypatch, sh
     rows, generators = torch.arange(10).view(5, 2), [torch.Generator().manual_seed(0) for _ in range(2)]
     expected = ImageStore({key: arrays[key] for key in ("wrist", "top")})
     for crop in (None, 6):
-        found, wanted = (
-            s.gather(rows, crop=crop, generator=g) for s, g in zip((store, expected), generators, strict=True)
-        )
+        found, wanted = (cut_out(s, rows, crop, g) for s, g in zip((store, expected), generators, strict=True))
         assert all(torch.equal(found[camera], wanted[camera]) for camera in arrays)
 
 
@@ -167,7 +166,7 @@ class Watched(Generated):
 store = read_image_store(Watched(), ["cam"], folder=pathlib.Path(sys.argv[1]), share=0.0)
 rows = torch.arange(0, 900, 7)
 for piece in rows.split(16):
-    found = store.gather(piece, crop=200, generator=torch.Generator())["cam"]
+    found = store.gather(piece, crop=200, places=store.places(piece.shape, 200, torch.Generator()))["cam"]
     assert (found == (piece % 251).to(torch.uint8)[:, None, None, None]).all()
     peak = max(peak, own_memory())
 print(peak - before)
@@ -206,10 +205,10 @@ def test_frames_move_only_where_they_fit(arrays):
     assert store.bytes == sum(values.nbytes for values in arrays.values())
     store.to(torch.device("meta"))
     assert store.resident
-    found = store.gather(torch.zeros(3, 2, dtype=torch.int64, device="meta"), crop=5, generator=None)
+    found = store.gather(torch.zeros(3, 2, dtype=torch.int64, device="meta"), crop=5)
     assert found["top"].shape == (3, 2, 12, 15, 3)
     kept = ImageStore(arrays)
     kept.to(torch.device("meta"), share=0.0)
     assert not kept.resident
     assert kept.frames["top"].device.type == "cpu"
-    assert kept.gather(torch.zeros(3, 2, dtype=torch.int64), crop=None, generator=None)["top"].device.type == "meta"
+    assert kept.gather(torch.zeros(3, 2, dtype=torch.int64))["top"].device.type == "meta"

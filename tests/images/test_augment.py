@@ -17,7 +17,9 @@ from policy_accel.images.augment import (
     PARAMETERS,
     EdmAugmentation,
     Transforms,
-    horizontal_flip,
+    augment,
+    half,
+    mirror,
     resampling_tables,
     transform,
 )
@@ -60,12 +62,12 @@ def where(image: Tensor, near: tuple[float, float] | None = None) -> tuple[float
 
 def test_horizontal_flip_is_exact_and_in_half_of_the_images() -> None:
     images = torch.randn(2000, 3, 4, 5, generator=generator(1))
-    flipped = horizontal_flip(images, generator())
+    flipped = mirror(images, half(len(images), generator()))
     turned = (flipped == images.flip(3)).flatten(1).all(1)
     assert torch.equal(flipped[~turned], images[~turned])
     assert 0.45 < float(turned.float().mean()) < 0.55
-    assert torch.equal(flipped, horizontal_flip(images, generator()))
-    assert not torch.equal(flipped, horizontal_flip(images, generator(1)))
+    assert torch.equal(flipped, mirror(images, half(len(images), generator())))
+    assert not torch.equal(flipped, mirror(images, half(len(images), generator(1))))
 
 
 def test_filters_are_biorthogonal_with_four_vanishing_moments() -> None:
@@ -163,7 +165,7 @@ def test_the_parameters_say_what_was_done(seed: int) -> None:
     The told stretch leaves its sign open, so it is left out.
     """
     augmentation = EdmAugmentation(1.0)
-    done = augmentation.draw(64, generator(seed), CPU)
+    done = augmentation.draw(64, generator(seed))
     done = replace(done, stretch=torch.zeros(64), axis=torch.zeros(64), right=0.3 * done.right, down=0.3 * done.down)
     image = blob(5, -3, size=48).expand(64, 1, 48, 48).contiguous()
     moved = apply(image, done)
@@ -178,7 +180,7 @@ def test_the_parameters_say_what_was_done(seed: int) -> None:
 
 def test_distribution_of_every_parameter() -> None:
     probability, count = 0.3, 200_000
-    done = EdmAugmentation(probability).draw(count, generator(), CPU)
+    done = EdmAugmentation(probability).draw(count, generator())
     told = done.parameters().double()
     assert told.shape == (count, PARAMETERS)
     p = probability
@@ -198,7 +200,7 @@ def test_distribution_of_every_parameter() -> None:
 
 def test_images_to_which_nothing_was_done_are_untouched_and_told_as_zeros() -> None:
     images = torch.rand(512, 3, 16, 16, generator=generator(5)) * 2 - 1
-    moved, told = EdmAugmentation(0.12)(images, generator())
+    moved, told = augment(images, EdmAugmentation(0.12).draw(len(images), generator()))
     assert moved.dtype == told.dtype == torch.float32
     untouched = (told == 0).all(dim=1)
     assert 0.2 < float(untouched.float().mean()) < 0.4  # half of 0.88 ** 5 or so
@@ -211,23 +213,23 @@ def test_images_to_which_nothing_was_done_are_untouched_and_told_as_zeros() -> N
 
 def test_probability_zero_is_the_identity() -> None:
     images = torch.rand(64, 1, 12, 12, generator=generator()) * 2 - 1
-    moved, told = EdmAugmentation(0.0)(images, generator())
+    moved, told = augment(images, EdmAugmentation(0.0).draw(len(images), generator()))
     assert torch.equal(moved, images)
     assert not bool(told.any())
 
 
 def test_the_generator_decides() -> None:
     images, augmentation = photo()[0].expand(16, 3, 32, 32).contiguous(), EdmAugmentation(1.0)
-    first, second = augmentation(images, generator(3)), augmentation(images, generator(3))
+    first, second = (augment(images, augmentation.draw(len(images), generator(3))) for _ in range(2))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     torch.rand(5)
-    assert not torch.equal(first[1], augmentation(images, generator(4))[1])
+    assert not torch.equal(first[1], augment(images, augmentation.draw(len(images), generator(4)))[1])
 
 
 def test_transform_compiles_whole_and_reads_nothing_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     images, tables = photo()[0].expand(8, 1, 32, 32).contiguous(), resampling_tables(32, 32, CPU)
-    done = EdmAugmentation(0.5).draw(8, generator(), CPU)
+    done = EdmAugmentation(0.5).draw(8, generator())
     expected = transform(images, done, tables)
     torch._dynamo.reset()
     compiled = torch.compile(transform, backend="aot_eager", fullgraph=True)
@@ -239,14 +241,14 @@ def test_transform_compiles_whole_and_reads_nothing_on_the_host(monkeypatch: pyt
     augmentation = EdmAugmentation(0.5)
     for name in ("item", "__float__", "__int__", "__bool__", "cpu", "numpy", "tolist"):
         monkeypatch.setattr(Tensor, name, refuse)
-    augmentation(images, generator())
+    augment(images, augmentation.draw(len(images), generator()))
 
 
 def test_augmenting_is_cheap() -> None:
     """Processor time of less than a millisecond an image of 32 x 32; a training step of a small net takes many."""
     images, augmentation = torch.zeros(128, 3, 32, 32), EdmAugmentation()
-    augmentation(images, generator())
+    augment(images, augmentation.draw(len(images), generator()))
     began = time.process_time()
     for _ in range(3):
-        augmentation(images, generator())
+        augment(images, augmentation.draw(len(images), generator()))
     assert (time.process_time() - began) / 3 / 128 < 1e-3

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.batches import batch_of
 from support.overlap import scored_beside
 
 from policy_accel.data.images import ImageSet, write_images_npz
@@ -47,7 +48,7 @@ def freeze(value: Any) -> Any:
 def batch(config: ImageConfig) -> Batch:
     task = IMAGES.build(config)
     task.to(torch.device("cpu"))
-    return task.batch(torch.arange(32), named_generator(0, "batch"))
+    return batch_of(task, torch.arange(32), named_generator(0, "batch"))
 
 
 def inputs(config: ImageConfig) -> Any:

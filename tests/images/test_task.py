@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.batches import batch_of
 
 from policy_accel.data.images import ImageSet, make_shapes, read_images, write_images_npz
 from policy_accel.diffusion import Batch
@@ -26,12 +27,12 @@ def task_of(config: ImageConfig) -> ImageTask:
     return task
 
 
-def batch_of(config: ImageConfig, seed: int = 0) -> Batch:
-    return task_of(config).batch(ROWS, named_generator(seed, "batch"))
+def first_batch(config: ImageConfig, seed: int = 0) -> Batch:
+    return batch_of(task_of(config), ROWS, named_generator(seed, "batch"))
 
 
 def test_a_batch_holds_the_images_and_their_classes(tiny_images: Build, shapes: Path) -> None:
-    batch = batch_of(tiny_images())
+    batch = first_batch(tiny_images())
     real = read_images(shapes, "train")
     assert real is not None
     assert real.labels is not None
@@ -48,7 +49,7 @@ def test_images_keep_their_classes_in_any_order(tiny_images: Build, shapes: Path
     assert real is not None
     assert real.labels is not None
     task = task_of(tiny_images(f"task.residence={residence}"))
-    batch = task.batch(rows, named_generator(0, "batch")) if part == "train" else task.validation_batch(rows)
+    batch = batch_of(task, rows, named_generator(0, "batch")) if part == "train" else task.validation_batch(rows)
     assert torch.equal(batch.x0, torch.from_numpy(real.images[rows.numpy()]).float() / 127.5 - 1)
     assert batch.condition is not None
     assert torch.equal(batch.condition, torch.eye(8)[torch.from_numpy(real.labels[rows.numpy()])])
@@ -67,11 +68,11 @@ def test_validation_images_are_the_first_held_out_ones(tiny_images: Build, shape
 
 
 def test_an_unconditional_model_gets_no_condition(tiny_images: Build) -> None:
-    assert batch_of(tiny_images("task.conditional=false")).condition is None
+    assert first_batch(tiny_images("task.conditional=false")).condition is None
 
 
 def test_a_flip_mirrors_about_half_of_the_images(tiny_images: Build) -> None:
-    plain, flipped = batch_of(tiny_images()).x0, batch_of(tiny_images("task.augmentation=flip")).x0
+    plain, flipped = first_batch(tiny_images()).x0, first_batch(tiny_images("task.augmentation=flip")).x0
     same = (plain == flipped).flatten(1).all(1)
     mirrored = (plain.flip(3) == flipped).flatten(1).all(1)
     assert (same | mirrored).all()
@@ -81,8 +82,8 @@ def test_a_flip_mirrors_about_half_of_the_images(tiny_images: Build) -> None:
 @pytest.mark.parametrize("dropout", [0.1, 0.5, 0.8])
 def test_dropped_labels_are_the_null_class(tiny_images: Build, dropout: float) -> None:
     task, rows = task_of(tiny_images(f"task.label_dropout={dropout}")), ROWS.repeat(100)
-    condition = task.batch(rows, named_generator(0, "batch")).condition
-    whole = batch_of(tiny_images()).condition
+    condition = batch_of(task, rows, named_generator(0, "batch")).condition
+    whole = first_batch(tiny_images()).condition
     assert condition is not None
     assert whole is not None
     kept = condition.sum(1)
@@ -94,7 +95,7 @@ def test_dropped_labels_are_the_null_class(tiny_images: Build, dropout: float) -
 def test_the_model_is_told_how_an_image_was_augmented(tiny_images: Build) -> None:
     config = tiny_images("task.augmentation=edm", "task.augmentation_probability=0.5")
     task = task_of(config)
-    batch = task.batch(ROWS, named_generator(0, "batch"))
+    batch = batch_of(task, ROWS, named_generator(0, "batch"))
     assert batch.condition is not None
     assert batch.condition.shape == (48, 8 + 9)
     assert (batch.condition[:, 8:] != 0).any()
@@ -105,7 +106,7 @@ def test_the_model_is_told_how_an_image_was_augmented(tiny_images: Build) -> Non
 
 def test_the_same_stream_gives_the_same_batch(tiny_images: Build) -> None:
     config = tiny_images("task.augmentation=edm", "task.label_dropout=0.3")
-    one, again, other = (batch_of(config, seed) for seed in (0, 0, 1))
+    one, again, other = (first_batch(config, seed) for seed in (0, 0, 1))
     assert torch.equal(one.x0, again.x0)
     assert torch.equal(one.condition, again.condition)
     assert not torch.equal(one.x0, other.x0)
@@ -116,7 +117,7 @@ def test_images_on_the_disk_give_the_same_batches(tiny_images: Build) -> None:
     assert near.train.resident is not None
     assert far.train.resident is None
     rows = torch.tensor([5, 0, 47, 5])
-    one, other = (task.batch(rows, named_generator(0, "batch")) for task in (near, far))
+    one, other = (batch_of(task, rows, named_generator(0, "batch")) for task in (near, far))
     assert torch.equal(one.x0, other.x0)
     assert torch.equal(one.condition, other.condition)
 
@@ -134,8 +135,8 @@ def test_labels_and_noise_stay_with_their_images(tiny_images: Build) -> None:
     for method in ("immiscible", "immiscible_classes", "immiscible_knn:acceleration.noise.candidates=8"):
         name, *own = method.split(":")
         task = task_of(tiny_images(f"method={name}", *own))
-        batch = task.batch(ROWS, named_generator(0, "batch"))
-        plain = task_of(tiny_images()).batch(ROWS, named_generator(0, "batch"))
+        batch = batch_of(task, ROWS, named_generator(0, "batch"))
+        plain = batch_of(task_of(tiny_images()), ROWS, named_generator(0, "batch"))
         assert torch.equal(batch.x0, plain.x0)
         assert torch.equal(batch.condition, plain.condition)
         noised = task.objective.draw(batch, named_generator(0, "t"), named_generator(0, "n"))
@@ -157,7 +158,7 @@ def test_noise_is_assigned_inside_the_classes(tiny_images: Build, monkeypatch: p
 
     monkeypatch.setattr(choices, "prepare_assignment", watch)
     task = task_of(tiny_images("method=immiscible_classes"))
-    batch = task.batch(ROWS, named_generator(0, "batch"))
+    batch = batch_of(task, ROWS, named_generator(0, "batch"))
     task.objective.draw(batch, named_generator(0, "t"), named_generator(0, "n"))
     assert batch.condition is not None
     assert torch.equal(asked[0], batch.condition.argmax(1))

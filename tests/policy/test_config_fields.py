@@ -12,6 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from support.batches import batch_of
 from support.overlap import scored_beside
 from support.simulated_cuda import SimulatedCuda
 
@@ -151,7 +152,7 @@ def decays(run: Run) -> list[float]:
 def seen_frames(config: RobotConfig) -> Any:
     """What the encoder makes of the first training frames, with weights that do not depend on the settings."""
     task = ROBOT.build(config)
-    batch = task.batch(BATCH, torch.Generator().manual_seed(0))
+    batch = batch_of(task, BATCH, torch.Generator().manual_seed(0))
     assert isinstance(batch.condition, dict)
     return batch.condition["img"].shape, task.policy.encode(batch.condition).shape
 
@@ -171,7 +172,7 @@ def norm_groups(config: RobotConfig) -> list[int]:
 def encoded_frames(config: RobotConfig) -> Any:
     """Features of the first training frames, from the weights that the seed gives."""
     task = ROBOT.build(config)
-    batch = task.batch(BATCH, torch.Generator().manual_seed(0))
+    batch = batch_of(task, BATCH, torch.Generator().manual_seed(0))
     assert isinstance(batch.condition, dict)
     return task.policy.eval().encode(batch.condition)
 
@@ -256,6 +257,8 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "sampling.spacing": ("leading", predicted, SCORED),
     "training.steps": ("6", trace, []),
     "training.batch_size": ("4", run_probe(lambda run: run.order.batch(0)), []),
+    "training.accumulate": ("4", run_probe(lambda run: run.update.pieces), []),
+    "training.reduce_precision": ("bf16", run_probe(lambda run: run.update.gradients.dtype), []),
     "training.device": ("meta", lambda config: str(config.training.device), []),
     "training.threads": ("3", run_probe(lambda run: torch.get_num_threads()), []),
     "training.precision": ("bf16", run_probe(lambda run: type(run.update.autocast()).__name__), []),

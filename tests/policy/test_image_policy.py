@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.batches import batch_of
 from support.data import write_zarr
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -78,8 +79,8 @@ def windows_of(picture: np.ndarray, cut: np.ndarray) -> bool:
 def test_training_frames_are_random_windows_of_the_observed_steps(build: Build) -> None:
     task = ROBOT.build(build())
     indices = torch.tensor([3, 11, 3])
-    batch = task.batch(indices, named_generator(0, "batch"))
-    again = task.batch(indices, named_generator(0, "batch"))
+    batch = batch_of(task, indices, named_generator(0, "batch"))
+    again = batch_of(task, indices, named_generator(0, "batch"))
     condition = batch.condition
     assert isinstance(condition, dict)
     assert isinstance(again.condition, dict)
@@ -114,7 +115,7 @@ def test_frames_are_encoded_once_however_many_noise_levels_train(build: Build) -
         calls: list[tuple[int, ...]] = []
         task.policy.encoder.register_forward_hook(lambda *seen, calls=calls: calls.append(tuple(seen[2].shape)))
         generators = [named_generator(0, name) for name in ("batch", "time", "noise")]
-        batch = task.batch(torch.arange(4), generators[0])
+        batch = batch_of(task, torch.arange(4), generators[0])
         noised = task.objective.draw(batch, *generators[1:])
         assert len(noised.x_t) == 4 * repeats
         with FlopCounterMode(display=False) as counter:

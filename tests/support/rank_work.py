@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pytest
 import torch
 
 from policy_accel.errors import UserError
@@ -62,3 +63,21 @@ def trained(ranks: Ranks, track_name: str, config: Any, updates: int) -> dict[st
     flat = torch.cat([value.flatten().float() for value in weights.values()])
     assert all(torch.equal(flat, row) for row in ranks.gather(flat[None]))
     return {"losses": losses, "weights": weights}
+
+
+def rows_read(ranks: Ranks, track_name: str, config: Any) -> list[list[int]]:
+    """The samples that the own process reads for each of two updates."""
+    chosen = track(track_name)
+    task = chosen.build(chosen.typed(config))
+    update = build_update(task, chosen.typed(config).training, config["seed"], ranks)
+    read, batch = list[list[int]](), type(task).batch
+
+    def noted(self: Any, indices: torch.Tensor, drawn: Any) -> Any:
+        read.append(indices.tolist())
+        return batch(self, indices, drawn)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(task), "batch", noted)
+        update(0)
+        update.feed.samples(1)
+    return read[:2]

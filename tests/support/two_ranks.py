@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
+from support.quick import quick_runs
 
 from policy_accel.training.ranks import joined
 
@@ -24,7 +25,7 @@ def _serve(rank: int, port: int, connection: Connection) -> None:
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(COUNT), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     torch.set_num_threads(1)
-    with joined(torch.device("cpu")) as ranks:
+    with joined(torch.device("cpu")) as ranks, quick_runs():
         while True:
             asked: tuple[Work, tuple[Any, ...]] | None = connection.recv()
             if asked is None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from policy_accel.diffusion import Objective, vp_process
 from policy_accel.models import Denoiser
 from policy_accel.training import Batch, Task, Trained, TrainingConfig, train
+from policy_accel.training.task import NOTHING, Draws
 
 
 class ToyDenoiser(Denoiser):
@@ -52,12 +53,13 @@ class ToyTask(Task):
         self.model.to(device)
         self.objective = self.objective.to(device)
 
-    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+    def draw(self, count: int, generator: torch.Generator) -> Draws:
+        return {"moved": torch.randn(count, 3, generator=generator)} if self.jitter else NOTHING
+
+    def batch(self, indices: Tensor, drawn: Draws) -> Batch:
         self.batches.append(indices.tolist())
         x0 = self.data[indices]
-        if self.jitter:
-            x0 = x0 + self.jitter * torch.randn(x0.shape, generator=generator)
-        return Batch(x0)
+        return Batch(x0 + self.jitter * drawn["moved"] if self.jitter else x0)
 
     def validation_batch(self, indices: Tensor) -> Batch:
         return Batch(self.data[40 + indices])
@@ -75,9 +77,11 @@ class DeviceTask(ToyTask):
         super().to(device)
         self.data = self.data.to(device)
 
-    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
-        x0 = self.data[indices]
-        return Batch(x0 + 0.1 * torch.randn(x0.shape, device=x0.device, generator=generator))
+    def draw(self, count: int, generator: torch.Generator) -> Draws:
+        return {"moved": torch.randn(count, 3, device=generator.device, generator=generator)}
+
+    def batch(self, indices: Tensor, drawn: Draws) -> Batch:
+        return Batch(self.data[indices] + 0.1 * drawn["moved"])
 
 
 @pytest.fixture
