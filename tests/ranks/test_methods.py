@@ -62,7 +62,7 @@ IMAGE_WAYS = {
 
 
 def check(two: TwoRanks, track: Any, overrides: list[str], *, tolerance: float = 1e-5) -> None:
-    config = track.record(track.config([*overrides, "training.threads=1"]))
+    config = track.config([*overrides, "training.threads=1"])
     expected = trained(ALONE, track.name, config, UPDATES)
     for found in two(trained, track.name, config, UPDATES):
         if isinstance(found, Exception):
@@ -101,8 +101,8 @@ def test_other_ways_of_the_image_track(two: TwoRanks, way: str) -> None:
     ],
 )
 def test_pieces_of_a_batch_are_the_batch(two: TwoRanks, track: Any, overrides: list[str]) -> None:
-    expected = trained(ALONE, track.name, track.record(track.config(overrides)), UPDATES)
-    config = track.record(track.config([*overrides, "training.accumulate=2"]))
+    expected = trained(ALONE, track.name, track.config(overrides), UPDATES)
+    config = track.config([*overrides, "training.accumulate=2"])
     found = trained(ALONE, track.name, config, UPDATES)
     assert found["losses"] == pytest.approx(expected["losses"], rel=1e-5)
     for name, value in expected["weights"].items():
@@ -123,7 +123,7 @@ def test_pieces_of_a_batch_are_the_batch(two: TwoRanks, track: Any, overrides: l
 def test_images_on_the_disk_are_read_by_whoever_trains_on_them(
     two: TwoRanks, noise: list[str], own_alone: bool
 ) -> None:
-    config = IMAGES.record(IMAGES.config([*IMAGES_COMMON, *DIT, "task.residence=disk", *noise]))
+    config = IMAGES.config([*IMAGES_COMMON, *DIT, "task.residence=disk", *noise])
     whole = rows_read(ALONE, "images", config)
     assert [len(rows) for rows in whole] == [8, 8]
     first, second = two(rows_read, "images", config)

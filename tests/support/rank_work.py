@@ -53,7 +53,7 @@ def loses_the_other(ranks: Ranks) -> str:
 def trained(ranks: Ranks, track_name: str, config: Any, updates: int) -> dict[str, Any]:
     """Losses of the first updates of a run, and its weights after them; the other ranks' weights are the same bits."""
     chosen = track(track_name)
-    update = build_update(chosen.build(chosen.typed(config)), chosen.typed(config).training, config["seed"], ranks)
+    update = build_update(chosen.build(config), config.training, config.seed, ranks)
     losses = [float(update(step)[0]) for step in range(updates)]
     weights = {
         f"{part}/{name}": value.detach().clone()
@@ -68,8 +68,8 @@ def trained(ranks: Ranks, track_name: str, config: Any, updates: int) -> dict[st
 def rows_read(ranks: Ranks, track_name: str, config: Any) -> list[list[int]]:
     """The samples that the own process reads for each of two updates."""
     chosen = track(track_name)
-    task = chosen.build(chosen.typed(config))
-    update = build_update(task, chosen.typed(config).training, config["seed"], ranks)
+    task = chosen.build(config)
+    update = build_update(task, config.training, config.seed, ranks)
     read, batch = list[list[int]](), type(task).batch
 
     def noted(self: Any, indices: torch.Tensor, drawn: Any) -> Any:
