@@ -24,6 +24,23 @@ METHODS = (
 )  # fmt: skip
 MINUTES = 8.0
 """A part begins nothing new after so long; run.sh stops it at nine."""
+EXACT = ["training.precision=fp32", "training.matmul_precision=highest"]
+WAYS = {
+    "bf16": [],
+    "TF32": ["training.precision=fp32"],
+    "float32": EXACT,
+    "channels first": ["training.channels_last=false"],
+    "compiled": ["training.compile=true"],
+    "compiled, channels first": ["training.compile=true", "training.channels_last=false"],
+}
+"""Settings that a GPU decides about, each beside the defaults there."""
+COMPARED = {
+    "small": ("bf16", "TF32", "float32", "compiled"),
+    "reference": ("bf16", "TF32", "float32", "compiled"),
+    "DDPM, CIFAR-10": tuple(WAYS),
+    "image policy": ("bf16", "TF32", "float32", "channels first", "compiled"),
+}
+"""Ways by net."""
 TRAINING = ["recipe=small", "training.evaluate_every=0", "training.checkpoint.every=1000"]
 
 
@@ -95,10 +112,12 @@ def largest_difference(one: Sequence[float], other: Sequence[float]) -> float:
 def check(output: Path, data: Path | None, *, methods: Sequence[str] = METHODS, updates: int = UPDATES,
           overrides: Sequence[str] = (), device: str = "cuda") -> bool:  # fmt: skip
     """Captured against eager updates of every method. A second eager run says what the device itself leaves open."""
-    import torch
-
-    torch.backends.cudnn.deterministic = True
-    common = [f"task.data={demonstrations(data)}", f"training.device={device}", "evaluation.episodes=0"]
+    common = [
+        f"task.data={demonstrations(data)}",
+        f"training.device={device}",
+        "training.deterministic=true",
+        "evaluation.episodes=0",
+    ]
     rows: list[dict[str, Any]] = []
     for method in _in_time(methods):
         settings = ["recipe=small", *common, f"method={method}", *overrides]
@@ -126,11 +145,11 @@ def nets(data: str, made_up: Path) -> dict[str, list[str]]:
     bytes_of_images = generator.integers(0, 256, (8192, 3, 32, 32), dtype="u1")
     np.savez(images, images=bytes_of_images, labels=np.arange(8192) % 10)
     robot, cifar = [f"task.data={data}"], ["task=cifar10", f"task.data={images}"]
-    bf16 = ["training.precision=bf16"]
+    bf16 = ["training.precision=bf16", "training.matmul_precision=high"]
     return {
         "small": ["recipe=small", *robot, *bf16],
         "reference": ["recipe=diffusion_policy", *robot, *bf16],
-        "reference, float32": ["recipe=diffusion_policy", *robot],
+        "reference, float32": ["recipe=diffusion_policy", *robot, *EXACT],
         "image policy": ["recipe=diffusion_policy_image", f"task.data={pictures}", *bf16],
         "DDPM, CIFAR-10": ["recipe=ddpm_cifar10", *cifar, *bf16],
         "DDPM++, CIFAR-10": ["recipe=edm_cifar10", *cifar, *bf16],
@@ -142,19 +161,38 @@ def step(output: Path, data: Path | None, *, only: Sequence[str] = (), overrides
          device: str = "cuda", seconds: float = 20.0) -> None:  # fmt: skip
     """`policy-accel benchmark step` for each net."""
     from policy_accel.benchmark.report import step_table
-    from policy_accel.benchmark.step import benchmark_step
-    from policy_accel.configuration import source_of
-    from policy_accel.track import track
 
     found: dict[str, Any] = {}
     chosen = nets(demonstrations(data), output / "made_up")
     for name in _in_time(only or list(chosen)):
-        settings = [*chosen[name], f"training.device={device}", *overrides]
-        which = track(source_of(settings).track)
-        config = which.config(settings)
-        found[name] = benchmark_step(which, config, rounds=3, seconds=seconds, report=lambda line: None)
+        found[name] = _measured([*chosen[name], f"training.device={device}", *overrides], seconds)
         print(f"\n{name}\n{step_table(found[name])}", flush=True)
         _write(output / "step.json", {"nets": found})
+
+
+def ways(output: Path, data: Path | None, *, only: Sequence[str] = (), overrides: Sequence[str] = (),
+         device: str = "cuda", seconds: float = 8.0) -> None:  # fmt: skip
+    """The same nets in other precisions, compiled, and in the other order of images: updates a second."""
+    chosen = nets(demonstrations(data), output / "made_up")
+    asked = [f"{net}: {way}" for net in only or COMPARED for way in COMPARED[net]]
+    # Compiling takes minutes, so that it comes last.
+    asked.sort(key=lambda name: "compiled" in name)
+    found: dict[str, Any] = {}
+    for name in _in_time(asked):
+        net, way = name.split(": ")
+        found[name] = _measured([*chosen[net], f"training.device={device}", *overrides, *WAYS[way]], seconds)
+        core = found[name]["core"]
+        print(f"{name}: {core['updates_per_second']:.4g} updates/s, {core['peak_bytes'] / 1e9:.3g} GB", flush=True)
+        _write(output / "ways.json", {"ways": found})
+
+
+def _measured(settings: list[str], seconds: float) -> dict[str, Any]:
+    from policy_accel.benchmark.step import benchmark_step
+    from policy_accel.configuration import source_of
+    from policy_accel.track import track
+
+    which = track(source_of(settings).track)
+    return benchmark_step(which, which.config(settings), rounds=3, seconds=seconds, report=lambda line: None)
 
 
 def train(output: Path, data: Path | None, *, overrides: Sequence[str] = (), device: str = "cuda") -> None:
@@ -204,7 +242,7 @@ def _write(path: Path, figures: dict[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("carry", "check", "step", "train"))
+    parser.add_argument("part", choices=("carry", "check", "step", "ways", "train"))
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--data", type=Path)
     arguments = parser.parse_args()
@@ -221,7 +259,7 @@ def main() -> int:
         print("run.sh: torch finds no CUDA device here", file=sys.stderr)
         return 2
     with contextlib.suppress(KeyboardInterrupt):
-        part = {"check": check, "step": step, "train": train}[arguments.part]
+        part = {"check": check, "step": step, "ways": ways, "train": train}[arguments.part]
         return 1 if part(arguments.output, arguments.data) is False else 0
     print("run.sh: stopped; what was measured before is written", file=sys.stderr)
     return 1

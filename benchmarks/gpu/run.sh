@@ -3,6 +3,7 @@
 #
 #   benchmarks/gpu/run.sh check    updates as CUDA graphs against the same ones run eagerly, over 200 updates
 #   benchmarks/gpu/run.sh step     `policy-accel benchmark step` for the nets of docs/speed.md
+#   benchmarks/gpu/run.sh ways     some of them in float32, TF32 and bf16, compiled or not, images channels first or last
 #   benchmarks/gpu/run.sh train    Push-T trained on demonstrations (DATA=PATH for your own), and scored
 #
 # The machine needs Python with torch (CUDA), numpy, scipy and safetensors, and no installation of policy_accel. What else
@@ -14,8 +15,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 python=${PYTHON:-python3}
 [ "$part" = carry ] && [ -z "${PYTHON:-}" ] && [ -x "$root/.venv/bin/python" ] && python=$root/.venv/bin/python
 case $part in
-    carry | check | step | train) ;;
-    *) echo "run.sh: say carry, check, step or train" >&2; exit 2 ;;
+    carry | check | step | ways | train) ;;
+    *) echo "run.sh: say carry, check, step, ways or train" >&2; exit 2 ;;
 esac
 # The package as an installation would lay it out.
 packages=$(mktemp -d)

@@ -13,6 +13,8 @@ import pytest
 import torch
 from support.simulated_cuda import SimulatedCuda
 
+from policy_accel.policy.track import ROBOT
+
 TOY = [
     "model=mlp",
     "model.hidden_dims=[16]",
@@ -37,10 +39,11 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The simulated device; what torch was told to do where the host waits."""
     modes: list[str] = []
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     monkeypatch.setattr("policy_accel.training.graphs.WARM_UP", 1)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with SimulatedCuda():
         yield modes
+    torch.use_deterministic_algorithms(False)
 
 
 def test_check_compares_graphs_with_eager_updates(parts: Any, watched: list[str], tmp_path: Path) -> None:
@@ -69,6 +72,41 @@ def test_step_measures_a_net(parts: Any, watched: list[str], tmp_path: Path) -> 
     assert core["graphs"] == 1
 
 
+def test_ways_measures_a_net_in_each(
+    parts: Any, watched: list[str], tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = iter([4.0, 2.0, 1.0, 8.0])
+    seen: dict[str, str] = {}
+
+    def measured(settings: list[str], _: float) -> Any:
+        training = ROBOT.config(settings).training
+        rate = next(rates)
+        seen[f"{rate:g}"] = f"{training.precision}, {training.matmul_precision}, {training.compile}"
+        return {"core": {"updates_per_second": rate, "peak_bytes": 2e9}}
+
+    monkeypatch.setattr(parts, "_measured", measured)
+    parts.ways(tmp_path, None, only=["small"])
+    found = json.loads((tmp_path / "ways.json").read_text())["ways"]
+    assert {name: way["core"]["updates_per_second"] for name, way in found.items()} == {
+        "small: bf16": 4.0,
+        "small: TF32": 2.0,
+        "small: float32": 1.0,
+        "small: compiled": 8.0,
+    }
+    assert seen == {
+        "4": "bf16, high, False",
+        "2": "fp32, high, False",
+        "1": "fp32, highest, False",
+        "8": "bf16, high, True",
+    }
+    assert capsys.readouterr().out.splitlines()[0] == "small: bf16: 4 updates/s, 2 GB"
+
+
+def test_every_way_is_one_of_a_net(parts: Any, tmp_path: Path) -> None:
+    assert {way for ways in parts.COMPARED.values() for way in ways} == set(parts.WAYS)
+    assert set(parts.COMPARED) < set(parts.nets("data", tmp_path))
+
+
 def test_train_says_why_it_did_not_score(parts: Any, watched: list[str], tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(parts, "SIMULATOR", ("no_such_simulator",))
     parts.train(
@@ -93,4 +131,4 @@ def test_the_script_refuses_another_part(repository: Path) -> None:
         ["bash", str(repository / "benchmarks" / "gpu" / "run.sh"), "all"], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr == "run.sh: say carry, check, step or train\n"
+    assert done.stderr == "run.sh: say carry, check, step, ways or train\n"
