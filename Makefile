@@ -32,7 +32,7 @@ demo: setup
 CORE   := acceleration diffusion training
 TOOLS  := benchmark commands diagnosis
 PARTS  := core tools $(filter-out support __pycache__ $(CORE) $(TOOLS),$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
-FIRST  := tests-policy tests-simulators tests-core tests-images tests-cuda tests-top tests-robots
+FIRST  := tests-policy tests-simulators tests-sweep tests-core tests-images tests-cuda tests-top tests-robots
 CHECKS := style $(FIRST) $(filter-out $(FIRST),$(PARTS:%=tests-%)) types
 ROBOTS := tests/envs/test_robomimic_interop.py tests/envs/test_robosuite_tasks.py tests/policy/test_robot_tasks.py
 SIMULATORS := $(filter-out $(ROBOTS),$(wildcard tests/envs/test_robosuite_*.py))

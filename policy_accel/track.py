@@ -132,6 +132,14 @@ class Track(ABC, Generic[C]):
                 task.close()
 
     @abstractmethod
+    def check(self, config: C) -> None:
+        """Raise UserError for everything that can be refused without the data."""
+
+    @abstractmethod
+    def check_data(self, config: C) -> None:
+        """Raise UserError when the data of `config.task` are not there, or lack what the task names; reads little."""
+
+    @abstractmethod
     def build(self, config: C, *, scored: bool = False, ranks: Ranks = ALONE) -> Task:
         """Data, model and, where it is to be scored, the evaluator, in this order, for the training core.
 

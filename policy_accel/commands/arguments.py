@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.commands.benchmark_arguments import add_benchmark_arguments
+from policy_accel.commands.sweep_arguments import add_sweep_arguments
 from policy_accel.written_formats import WRITTEN_FORMATS
 
 COUNT = 64
@@ -64,6 +65,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_config_dir(train)
     train.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
     train.set_defaults(run="train:run_train")
+
+    add_sweep_arguments(
+        commands.add_parser("sweep", help="train many runs: every combination of settings, here or on a cluster")
+    )
 
     add_evaluate_arguments(commands.add_parser("evaluate", help="score a trained policy or image model"))
     sample = commands.add_parser("sample", help="generate, edit or in-paint images with a trained image model")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,3 +70,10 @@ def keep_evaluation(run_dir: Path, result: dict[str, Any]) -> None:
     """Write the newest result to evaluation.json and append it to evaluations.jsonl, which keeps them all."""
     replace_json(run_dir / "evaluation.json", result)
     append_text(run_dir / "evaluations.jsonl", json.dumps(result) + "\n")
+
+
+def again(options: argparse.Namespace) -> str:
+    """The command line that was started, as the user can start it again."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "policy-accel" else "policy-accel"
+    folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
+    return shlex.join([program, options.command, *options.overrides, *folder])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-from policy_accel.commands.output import keep_evaluation
+from policy_accel.commands.output import again, keep_evaluation
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.launched import speaks
@@ -57,7 +56,7 @@ def _train(overrides: Sequence[str], options: argparse.Namespace) -> int:
         stopped = f"Stopped after {trained.step} of {config.training.steps} updates"
         if trained.step == config.training.steps:
             stopped = "Trained, and stopped before the score was complete"
-        print(f"{stopped}, saved in {run_dir}. To go on: {_again(options)}", file=sys.stderr)
+        print(f"{stopped}, saved in {run_dir}. To go on: {again(options)}", file=sys.stderr)
         raise KeyboardInterrupt
     rate = trained.step / max(trained.training_seconds, 1e-9)
     print(f"Trained {trained.step} updates in {trained.training_seconds:.0f} s ({rate:.1f} updates/s).")
@@ -71,10 +70,3 @@ def _train(overrides: Sequence[str], options: argparse.Namespace) -> int:
         print(f"All numbers of the score: {run_dir / 'evaluation.json'}")
     print(f"Learning curve: {plot_learning_curve(run_dir)}")
     return 0
-
-
-def _again(options: argparse.Namespace) -> str:
-    """The command line that was started, as the user can start it again."""
-    program = sys.argv[0] if Path(sys.argv[0]).name == "policy-accel" else "policy-accel"
-    folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
-    return shlex.join([program, options.command, *options.overrides, *folder])

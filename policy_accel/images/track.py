@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from policy_accel.configuration import SOURCES
+from policy_accel.data.images import image_form, read_images
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.evaluate import ImageEvaluator
@@ -52,6 +53,16 @@ class ImageTrack(Track[ImageConfig]):
                 "baselines are recipe=ddpm_cifar10 and recipe=edm_cifar10."
             )
         return config
+
+    def check(self, config: ImageConfig) -> None:
+        """See `Track.check`."""
+        config.training.check()
+        check_config(config)
+
+    def check_data(self, config: ImageConfig) -> None:
+        """See `Track.check_data`."""
+        if image_form(config.task.data) is None:
+            read_images(config.task.data, "train")  # which says what is there instead
 
     def build(self, config: ImageConfig, *, scored: bool = False, ranks: Ranks = ALONE) -> ImageTask:
         """See `Track.build`."""

@@ -12,6 +12,7 @@ from omegaconf import MISSING
 from torch import Tensor
 
 from policy_accel.data import Episodes
+from policy_accel.data.formats.base import check_keys
 from policy_accel.data.image_store import ImageStore, read_image_store
 from policy_accel.data.images import image_path
 from policy_accel.data.readers import open_episodes, read_episodes
@@ -117,8 +118,7 @@ def read_task_episodes(config: TaskConfig) -> tuple[Episodes, EpisodeSplit]:
     """
     if not config.observation and not config.images:
         raise UserError("task.observation is empty; name at least one key of the demonstrations.")
-    fields = [*config.observation, *config.goal, config.action, *([] if config.group is None else [config.group])]
-    episodes = read_episodes(image_path(config.data), keys=keys_of(fields), filter_key=config.filter_key)
+    episodes = read_episodes(image_path(config.data), keys=_keys(config), filter_key=config.filter_key)
     split = split_episodes(
         len(episodes),
         val_ratio=config.val_ratio,
@@ -126,6 +126,17 @@ def read_task_episodes(config: TaskConfig) -> tuple[Episodes, EpisodeSplit]:
         max_train_episodes=config.max_train_episodes,
     )
     return episodes, split
+
+
+def check_task_data(config: TaskConfig) -> None:
+    """Raise UserError unless the task's demonstrations are there and have its keys; their steps are not read."""
+    with open_episodes(image_path(config.data), filter_key=config.filter_key) as reader:
+        check_keys(reader, [*_keys(config), *config.images])
+
+
+def _keys(config: TaskConfig) -> list[str]:
+    group = [] if config.group is None else [config.group]
+    return keys_of([*config.observation, *config.goal, config.action, *group])
 
 
 def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrations:

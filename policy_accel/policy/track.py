@@ -14,7 +14,7 @@ from policy_accel.configuration import SOURCES
 from policy_accel.errors import UserError
 from policy_accel.evaluation.statistics import EXPLANATION, missing_seeds, selection_bias
 from policy_accel.policy.config import EvaluationConfig, RobotConfig
-from policy_accel.policy.demonstrations import TaskConfig, load_demonstrations
+from policy_accel.policy.demonstrations import TaskConfig, check_task_data, load_demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config
 from policy_accel.policy.task import ChunkTask
@@ -33,6 +33,15 @@ class RobotTrack(Track[RobotConfig]):
     source = SOURCES["robot"]
     demo = "demo"
     schema = RobotConfig
+
+    def check(self, config: RobotConfig) -> None:
+        """See `Track.check`."""
+        config.training.check()
+        check_config(config)
+
+    def check_data(self, config: RobotConfig) -> None:
+        """See `Track.check_data`."""
+        check_task_data(config.task)
 
     def build(self, config: RobotConfig, *, scored: bool = False, ranks: Ranks = ALONE) -> ChunkTask:
         """See `Track.build`."""

@@ -1,0 +1,55 @@
+"""`policy-accel sweep`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from contextlib import closing
+
+from policy_accel.commands.output import again
+from policy_accel.errors import UserError
+from policy_accel.sweep.folder import FAILED, Sweep, open_folder, read_sweep
+from policy_accel.sweep.screen import Screen, summary, table
+from policy_accel.sweep.standing import standings
+
+SOME_FAILED = 1
+
+
+def run_sweep(options: argparse.Namespace) -> int:
+    """Train the runs of a sweep, or go on with it; or show how one stands. The status is 1 when a run failed."""
+    if options.status is not None:
+        if options.overrides:
+            raise UserError(f"--status shows a sweep and takes no settings; drop {options.overrides[0]}.")
+        print(_shown(read_sweep(options.status)))
+        return 0
+    from policy_accel.sweep.prepare import check, read_order, sweep_of
+    from policy_accel.sweep.work import launcher_of, machine_of, threads_of, work
+
+    order = read_order(options.overrides, options.config_dir)
+    print(f"Checking the configurations of {len(order.runs)} runs", file=sys.stderr)
+    configs = check(order)
+    if options.dry_run:
+        print("\n".join(f"{name}: {shlex.join(overrides)}" for name, overrides in order.runs.items()))
+        return 0
+    machine = machine_of(order.launcher, (config.training.device for config in configs.values()))
+    threads = threads_of(order.launcher, machine, len(configs))
+    sweep, lock = open_folder(order.folder, lambda old: sweep_of(order, configs, old, threads))
+    with lock:
+        print(f"Training {len(sweep.runs)} runs in {sweep.folder} (launcher={order.launcher.name})", file=sys.stderr)
+        with closing(launcher_of(sweep, order.launcher, machine)) as launcher, closing(Screen(sweep)) as screen:
+            stopped = work(sweep, launcher, screen)
+    print(_shown(sweep))
+    failed = [name for name in sweep.runs if sweep.job(name).state == FAILED]
+    if stopped:
+        print(f"Stopped. To go on: {again(options)}", file=sys.stderr)
+        raise KeyboardInterrupt
+    if failed:
+        print(f"{len(failed)} failed ({sweep.log(failed[0])}). To try again: {again(options)}", file=sys.stderr)
+        return SOME_FAILED
+    return 0
+
+
+def _shown(sweep: Sweep) -> str:
+    runs = standings(sweep)
+    return "\n".join([f"{sweep.folder}: {summary(runs)}", *table(runs)])

@@ -1,0 +1,155 @@
+"""From settings with several values to runs: the product of the choices, and a name for each run."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, QuotedString, RangeSweep, Transformer
+from hydra.errors import HydraException
+
+from policy_accel.errors import UserError, did_you_mean
+from policy_accel.user_files import GROUPS, SUFFIXES
+
+ChoicesOf = Callable[[str], Sequence[str]]
+"""What a group of the configuration offers; nothing for a key that is no group."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key and what it takes in turn.
+
+    Attributes:
+        key: of the configuration.
+        values: as they stand behind `key=`.
+        varies: whether several were asked for, though it be one that is left.
+    """
+
+    key: str
+    values: tuple[str, ...]
+    varies: bool
+
+
+def read_settings(overrides: Sequence[str], choices_of: ChoicesOf) -> list[Setting]:
+    """The settings of overrides in Hydra's grammar: `key=a,b`, `choice(a,b)`, `range(1,4)`, `glob(immiscible*)`.
+
+    A quoted value, a list `[a,b]` and a dictionary `{a: 1}` are one value each.
+
+    Raises:
+        UserError: a value that cannot be read, a key that is given twice, a glob that matches nothing.
+    """
+    settings = [_read(override, choices_of) for override in overrides]
+    keys = [setting.key for setting in settings]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UserError(f"{key} is given {keys.count(key)} times; give all of its values at once: {key}=a,b.")
+    return settings
+
+
+def _read(override: str, choices_of: ChoicesOf) -> Setting:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"'{override}' is not of the form key=value or key=a,b, for example seed=1,2,3.")
+    if override[0] in "+~":
+        raise UserError(f"'{override}': keys cannot be added or removed; write key=value with a key that exists.")
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([override])
+        if not parsed.is_sweep_override():
+            return Setting(key, (value,), varies=False)
+        values = _values(key, parsed, choices_of)
+    except HydraException as error:
+        if not re.search(r"[,()]", value):
+            return Setting(key, (value,), varies=False)  # what `train` takes and the grammar does not, as ~/mine.yaml
+        message = str(error).splitlines()[0].removesuffix(".")
+        raise UserError(
+            f"{override} cannot be read as values ({message}); write {key}=a,b without spaces, {key}=range(1,4), or "
+            f"quotes around a value that has a comma or brackets: \"{key}='a,b'\"."
+        ) from error
+    return Setting(key, values, varies=True)
+
+
+def _values(key: str, parsed: Override, choices_of: ChoicesOf) -> tuple[str, ...]:
+    if parsed.is_interval_sweep():
+        raise UserError(f"{parsed.input_line}: an interval has no number of values; give {key}=range(START,STOP,STEP).")
+    known = choices_of(key)
+    given: Any = parsed.value()
+    if isinstance(given, Glob):
+        if not known:
+            raise UserError(f"{parsed.input_line}: glob() chooses from a group such as method, and {key} is none.")
+        found = tuple(given.filter(list(known)))
+        if not found:
+            raise UserError(
+                f"{parsed.input_line} matches nothing; {did_you_mean(re.sub(r'[*?]', '', given.include[0]), known)}"
+            )
+        return found
+    as_text = _bare if known or key in GROUPS else _rounded if isinstance(given, RangeSweep) else Transformer.str
+    values = tuple(map(str, parsed.sweep_iterator(transformer=as_text)))
+    if not values:
+        raise UserError(f"{parsed.input_line} has no values; range(START,STOP) ends before STOP.")
+    return values
+
+
+def _bare(value: Any) -> str:
+    """The name of a choice, without quotes."""
+    return value.text if isinstance(value, QuotedString) else str(value)
+
+
+def _rounded(value: Any) -> str:
+    """A number of a range of decimals, without the rounding errors of its sum."""
+    return format(value, ".12g") if isinstance(value, float) else str(value)
+
+
+def product(settings: Sequence[Setting], choices_of: ChoicesOf) -> dict[str, list[str]]:
+    """The runs of a sweep: name -> overrides; the key that was given last varies fastest.
+
+    The name is made of the keys that vary; a run that has no other beside it is called "run".
+
+    Raises:
+        UserError: two runs would have one name, and so one directory.
+    """
+    varying = [setting for setting in settings if setting.varies]
+    labels = short_keys([setting.key for setting in varying])
+    runs: dict[str, list[str]] = {}
+    for values in itertools.product(*(setting.values for setting in settings)):
+        chosen = {setting.key: value for setting, value in zip(settings, values, strict=True)}
+        parts = [
+            _label("" if setting.key in GROUPS or choices_of(setting.key) else label, chosen[setting.key])
+            for setting, label in zip(varying, labels, strict=True)
+        ]
+        name, overrides = "-".join(parts) or "run", [f"{key}={value}" for key, value in chosen.items()]
+        if name in runs:
+            pair = " and ".join(" ".join(run[i] for i in _places(settings)) for run in (runs[name], overrides))
+            raise UserError(
+                f"two runs would have the directory {name}: {pair}; drop one, or start a sweep of its own for it."
+            )
+        runs[name] = overrides
+    return runs
+
+
+def _places(settings: Sequence[Setting]) -> list[int]:
+    return [place for place, setting in enumerate(settings) if setting.varies]
+
+
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """The last part of each dotted key, and as many parts before it as tell it from the others."""
+    found = []
+    for key in keys:
+        parts = re.split(r"[./]", key)
+        others = [re.split(r"[./]", other) for other in keys if other != key]
+        count = next(
+            n for n in range(1, len(parts) + 1) if n == len(parts) or all(o[-n:] != parts[-n:] for o in others)
+        )
+        found.append(".".join(parts[-count:]))
+    return found
+
+
+def _label(key: str, value: str) -> str:
+    """A part of a directory's name: "kl" of a group, "seed1", "precision_bf16"."""
+    text = Path(value).stem if value.endswith(SUFFIXES) else value
+    shown = re.sub(r"[^\w.+-]+", "_", text).strip("_") or "empty"
+    return shown if not key else f"{key}{shown}" if shown[0].isdigit() else f"{key}_{shown}"

@@ -1,0 +1,235 @@
+"""From a command line, or a YAML file, to a sweep all of whose configurations have been checked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from policy_accel.configuration import SOURCES, source_of
+from policy_accel.errors import UserError, did_you_mean, one_of
+from policy_accel.plugins import import_plugins, named_plugins
+from policy_accel.sweep.folder import Run, Sweep
+from policy_accel.sweep.grid import ChoicesOf, Setting, product, read_settings, short_keys
+from policy_accel.sweep.launcher import LAUNCHERS, LauncherConfig
+from policy_accel.track import track
+from policy_accel.training.run_directory import FREE_KEYS
+from policy_accel.user_files import SUFFIXES, user_files
+
+SWEEPS = Path("runs", "sweeps")
+OWN = ("sweep_dir", "launcher")
+
+
+@dataclass(frozen=True)
+class Order:
+    """A sweep that is asked for: its folder, its runs (name -> overrides), and who is to train them."""
+
+    folder: Path
+    runs: dict[str, list[str]]
+    launcher: LauncherConfig
+    config_dir: Path | None
+
+
+def read_order(arguments: Sequence[str], config_dir: Path | None = None) -> Order:
+    """Read the arguments of `policy-accel sweep`: settings, behind the path of a YAML file if there is one.
+
+    Raises:
+        UserError: something that cannot be read, an unknown setting of the sweep, two runs of one name.
+    """
+    file = Path(arguments[0]) if arguments and "=" not in arguments[0] and arguments[0].endswith(SUFFIXES) else None
+    given = list(arguments[1:] if file else arguments)
+    if file is not None:
+        keys = {argument.partition("=")[0] for argument in given}
+        given = [line for line in read_file(file) if line.partition("=")[0] not in keys] + given
+    own = [argument for argument in given if _key(argument) in OWN]
+    choices_of = _choices_of([argument for argument in given if argument not in own], config_dir)
+    settings = read_settings([argument for argument in given if argument not in own], choices_of)
+    for setting in settings:
+        if setting.key == "run_dir":
+            raise UserError(f"run_dir={setting.values[0]}: each run of a sweep has its own; give sweep_dir=FOLDER.")
+    launcher, folder = _own_settings(own)
+    name = file.stem if file is not None else _name(settings)
+    return Order(folder or SWEEPS / name, product(settings, choices_of), launcher, config_dir)
+
+
+def _key(argument: str) -> str:
+    key = argument.partition("=")[0]
+    return "launcher" if key.startswith("launcher.") else key
+
+
+def read_file(path: Path) -> list[str]:
+    """The settings of a YAML file: a line `key: value` is what `key=value` is on the command line.
+
+    Raises:
+        UserError: no such file, or it holds no settings.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file.")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no settings; write key: value, for example `seed: 1,2,3`.")
+    return [f"{key}={value if isinstance(value, str) else _text(value)}" for key, value in values.items()]
+
+
+def _text(value: Any) -> str:
+    """A value of YAML as an override has it."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_text(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_text, value)) + "]"
+    if isinstance(value, str):
+        return QuotedString(value, Quote.single).with_quotes()
+    return json.dumps(value)
+
+
+def _name(settings: Sequence[Setting]) -> str:
+    """Of a sweep that has none: its task, if it has one, and the keys that vary."""
+    tasks = [Path(setting.values[0]).stem for setting in settings if setting.key == "task" and not setting.varies]
+    keys = short_keys([setting.key for setting in settings if setting.varies])
+    return "-".join([*tasks, *keys]) or "sweep"
+
+
+def _own_settings(given: Sequence[str]) -> tuple[LauncherConfig, Path | None]:
+    """Launcher and folder."""
+    values = dict(argument.partition("=")[::2] for argument in given)
+    folder = values.pop("sweep_dir", None)
+    if folder == "":
+        raise UserError("sweep_dir= is empty; give the folder of the sweep.")
+    schema = LAUNCHERS[one_of("launcher", values.pop("launcher", "local"), LAUNCHERS)]
+    known = {f"launcher.{field.name}" for field in fields(schema)} - {"launcher.name"}
+    for key in values:
+        if key not in known:
+            others = [name for name, other in LAUNCHERS.items() if key[9:] in {field.name for field in fields(other)}]
+            if others and key != "launcher.name":
+                raise UserError(f"{key} is a setting of launcher={others[0]}; this sweep has launcher={schema.name}.")
+            raise UserError(f"the sweep has no setting '{key}'; {did_you_mean(key, known)}")
+    config: Any = OmegaConf.structured(schema)
+    for key, value in values.items():
+        try:
+            config.merge_with_dotlist([f"{key.removeprefix('launcher.')}={value}"])
+        except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+            raise UserError(f"{key}={value}: {str(error).splitlines()[0].removesuffix('.')}.") from error
+    launcher = OmegaConf.to_object(config)
+    assert isinstance(launcher, LauncherConfig)
+    launcher.check()
+    return launcher, None if folder is None else Path(folder).expanduser()
+
+
+def _choices_of(overrides: Sequence[str], config_dir: Path | None) -> ChoicesOf:
+    """What a key's group offers, of all tracks, with what the user's own files and plugins add."""
+    named, files = user_files(overrides, config_dir)
+
+    @cache
+    def choices() -> dict[str, set[str]]:
+        import_plugins(named_plugins(named, (file.settings for file in files)))
+        found: dict[str, set[str]] = {}
+        for name in SOURCES:
+            for group, names in track(name).choices().items():
+                found.setdefault(group, set()).update(names)
+        for file in files:
+            found[file.group].add(file.name)
+        return found
+
+    return lambda key: sorted(choices().get(key, ()))
+
+
+def check(order: Order) -> dict[str, Any]:
+    """Compose every configuration and refuse whatever can be refused before a run starts.
+
+    Returns:
+        The configuration of each run.
+
+    Raises:
+        UserError: names the run and the key.
+    """
+    configs, seen = {}, set()
+    for name, overrides in order.runs.items():
+        try:
+            chosen = track(source_of(overrides, order.config_dir).track)
+            config = chosen.config(overrides, order.config_dir)
+            chosen.check(config)
+            data = json.dumps(chosen.record(config)["task"], sort_keys=True)
+            if data not in seen:
+                _check_data(lambda: chosen.check_data(config), str(config.task.data))  # noqa: B023 (called at once)
+                seen.add(data)
+        except UserError as error:
+            listed = [override for override in overrides if "=[" in override and str(error).startswith(override)]
+            hint = f" Several values are written {listed[0].partition('=')[0]}=a,b." if listed else ""
+            raise UserError(f"run {name}: {error}{hint} Nothing was started.") from error
+        configs[name] = config
+    return configs
+
+
+def _check_data(read: Callable[[], None], path: str) -> None:
+    try:
+        read()
+    except UserError as error:
+        message = str(error)
+        raise UserError(f"task.data={message if message.startswith(path) else f'{path}: {message}'}") from error
+
+
+def sweep_of(order: Order, configs: dict[str, Any], old: Sweep | None, threads: int) -> Sweep:
+    """The sweep to work on: the one that is there, perhaps with more runs, or a new one.
+
+    Args:
+        order: what is asked for.
+        configs: of its runs.
+        old: the sweep of the folder, if there is one.
+        threads: of each run of a new sweep where the settings do not say; an old one keeps its own, and so its bits.
+
+    Raises:
+        UserError: the folder has another sweep.
+    """
+    threads = max(config.training.threads for config in configs.values()) or (old.threads if old else threads)
+    runs = {}
+    for name, overrides in order.runs.items():
+        config, added = configs[name], []
+        if config.training.threads == 0:
+            added.append(f"training.threads={threads}")
+        if getattr(config.evaluation, "workers", 0) < 0:  # one for each core, in every run
+            added.append(f"evaluation.workers={threads}")
+        runs[name] = Run([*overrides, *added], config.training.steps)
+    config_dir = None if order.config_dir is None else str(order.config_dir.resolve())
+    sweep = Sweep(order.folder, runs, threads, config_dir, os.getcwd())
+    if old is not None and (difference := _difference(old, sweep)):
+        raise UserError(
+            f"sweep_dir={order.folder} holds another sweep ({difference}); choose another sweep_dir, or give the same "
+            "settings to go on with it."
+        )
+    return sweep
+
+
+def _difference(old: Sweep, new: Sweep) -> str:
+    """What keeps the runs of `old` from being those of `new`, which may have more."""
+    if old.config_dir != new.config_dir:
+        return f"--config-dir {old.config_dir} -> {new.config_dir}"
+    for name, run in old.runs.items():
+        if name not in new.runs:
+            return f"its run {name} is missing here"
+        before, after = _settings(run), _settings(new.runs[name])
+        for key in sorted({*before, *after}):
+            if before.get(key) != after.get(key):
+                return f"{name}: {key}: {before.get(key)} -> {after.get(key)}"
+    return ""
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """Its overrides, but for those that may change between the parts of a run."""
+    pairs = dict(override.partition("=")[::2] for override in run.overrides)
+    return {
+        key: value
+        for key, value in pairs.items()
+        if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+    }

@@ -1,0 +1,102 @@
+"""What is shown of a sweep, worked out by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from policy_accel.sweep.folder import Job, Run, Sweep
+from policy_accel.sweep.screen import Screen, summary, table
+from policy_accel.sweep.standing import Logged, Standing, logged, rate_of, seconds_left, standings
+
+
+def standing(name: str, job: Job, step: int = 0, rate: float = 0.0, score: float | None = None) -> Standing:
+    return Standing(name, job, Logged(step, rate), 100, score)
+
+
+RUNS = [
+    standing("kl-seed1", Job("done", started=100.0, ended=150.0), 100, 9.0, 0.9123),
+    standing("kl-seed2", Job("running", started=150.0, first_step=20), 60, 2.5),
+    standing("clts", Job("running", started=180.0), 100, 4.0),
+    standing("kl-seed3", Job("failed", "lr=9 is wrong.", 100.0, 101.0)),
+    standing("flow", Job()),
+]
+
+
+def test_time_left_and_rate() -> None:
+    """At 200: 50 + 50 + 20 busy seconds made 100 + 40 + 100 updates, 0.5 s each; 40 + 100 are left for two places."""
+    assert seconds_left(RUNS, now=200.0) == pytest.approx(140 * 0.5 / 2)
+    assert rate_of(RUNS) == 2.5  # the one at its end is being scored
+    assert seconds_left(RUNS[3:]) is None
+    assert seconds_left([standing("a", Job("running", started=1.0))]) is None
+
+
+def test_the_table_says_how_each_run_stands() -> None:
+    assert summary(RUNS, now=200.0) == "5 runs: 1 done, 2 running, 1 waiting, 1 failed, 2.5 updates/s, 0:35 left"
+    assert table(RUNS) == [
+        "  kl-seed1  done     100 updates, score 0.912",
+        "  kl-seed2  running  60/100, 2.5 updates/s",
+        "  clts      running  100/100, scoring",
+        "  kl-seed3  failed   lr=9 is wrong.",
+        "  flow      waiting",
+    ]
+    assert table(RUNS, lines=4) == [*table(RUNS)[1:4], "  and 2 more"]
+    assert table([standing("a", Job("running"))]) == ["  a  running  starting"]
+    assert table([standing("a", Job("stopped"), 40)]) == ["  a  stopped  40/100"]
+    assert summary([standing("a", Job("running"))]) == "1 run: 1 running, 0.0 updates/s, time left unknown"
+    hours = [standing("a", Job("running", started=1.0), 1, 0.1)]
+    assert summary(hours, now=101.0).endswith("0.1 updates/s, 2:45:00 left")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    sweep = Sweep(tmp_path, {"a": Run([], 100), "b": Run([], 100)})
+    sweep.write()
+    return sweep
+
+
+def test_progress_is_read_from_the_files_of_the_runs(sweep: Sweep) -> None:
+    row = {"step": 30, "steps_per_second": 4.5, "loss": 1.0}
+    sweep.run_dir("a").mkdir()
+    text = "".join(json.dumps(each) + "\n" for each in ({**row, "step": 10}, row, {"step": 40, "score": 0.5}))
+    (sweep.run_dir("a") / "metrics.jsonl").write_text(text + '{"step": 50, "steps_per')
+    (sweep.run_dir("a") / "evaluation.json").write_text('{"score": 0.25}')
+    assert logged(sweep.run_dir("a")) == Logged(30, 4.5)
+    (a, b) = standings(sweep)
+    assert (a.logged, a.score, a.updates) == (Logged(30, 4.5), 0.25, 100)
+    assert (b.logged, b.score) == (Logged(), None)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_drawn_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    output = Terminal()
+    screen = Screen(sweep, output)
+    screen.show()
+    screen.say("Stopping.")
+    screen.show()
+    sweep.note("b", Job("failed", "a long sentence that does not fit", 1.0, 2.0))
+    screen.show()
+    drawn = "2 runs: 2 waiting\n  a  waiting\n  b  waiting\n"
+    again = "2 runs: 1 waiting, 1 failed\n  a  waiting\n  b  failed   a long sentence\n"
+    assert output.getvalue() == f"{drawn}\x1b[3F\x1b[JStopping.\n{drawn}\x1b[3F\x1b[J{again}"
+
+
+def test_elsewhere_a_line_says_what_has_changed(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    screen = Screen(sweep, output)
+    screen.show()
+    sweep.note("b", Job("failed", "no.", 1.0, 2.0))
+    screen.show()
+    screen.show()
+    assert output.getvalue() == "sweep: b failed: no.\n"
+    monkeypatch.setattr(screen, "_next", 0.0)
+    screen.show()
+    assert output.getvalue().splitlines()[1:] == ["sweep: 2 runs: 1 waiting, 1 failed"]
