@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support.simulated_cuda import CUDA, SimulatedCuda
 from support.tensors import same
 
 from policy_accel.cli import main
@@ -147,6 +148,11 @@ def test_a_run_loads_without_its_data(tiny_images: Build, shapes: Path) -> None:
         assert same(expected, {key: value for key, value in run.model.state_dict().items() if key in expected})
         assert (run.shape, len(run.classes), run.condition_dim, run.step) == ((3, 16, 16), 8, 17, 4)
         assert not run.model.training
+    with SimulatedCuda():
+        weight = IMAGES.load(Path(config.run_dir), device=CUDA).model.input.weight
+        assert weight.is_cuda
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        assert not weight.is_contiguous()
     with pytest.raises(UserError, match="has no average 'best' of the weights; it has ema, ema_0"):
         IMAGES.load(Path(config.run_dir), average="best")
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.batches import batch_of
 from support.data import write_zarr
+from support.simulated_cuda import CUDA, SimulatedCuda
 from torch.utils.flop_counter import FlopCounterMode
 
 from policy_accel import Policy
@@ -163,6 +164,11 @@ def test_a_run_resumes_with_the_same_bits_and_predicts_from_frames(build: Build)
 def test_a_policy_in_use_takes_frames_as_the_environment_gives_them(build: Build) -> None:
     config = build()
     ROBOT.train(config)
+    with SimulatedCuda():
+        weight = ROBOT.load(Path(config.run_dir), device=CUDA).policy.encoder.networks[0].trunk.conv1.weight
+        assert weight.is_cuda
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        assert not weight.is_contiguous()
     policy = Policy.load(config.run_dir, device="cpu")
     generator = np.random.default_rng(0)
     frame = generator.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
