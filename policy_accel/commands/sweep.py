@@ -9,15 +9,15 @@ from contextlib import closing
 
 from policy_accel.commands.output import again
 from policy_accel.errors import UserError
-from policy_accel.sweep.folder import FAILED, Sweep, open_folder, read_sweep
+from policy_accel.sweep.folder import DONE, Sweep, open_folder, read_sweep
 from policy_accel.sweep.screen import Screen, summary, table
 from policy_accel.sweep.standing import standings
 
-SOME_FAILED = 1
+SOME_LEFT = 1
 
 
 def run_sweep(options: argparse.Namespace) -> int:
-    """Train the runs of a sweep, or go on with it; or show how one stands. The status is 1 when a run failed."""
+    """Train the runs of a sweep, or go on with it; or show how one stands; 1 when a run is not done at the end."""
     if options.status is not None:
         if options.overrides:
             raise UserError(f"--status shows a sweep and takes no settings; drop {options.overrides[0]}.")
@@ -40,13 +40,13 @@ def run_sweep(options: argparse.Namespace) -> int:
         with closing(launcher_of(sweep, order.launcher, machine)) as launcher, closing(Screen(sweep)) as screen:
             stopped = work(sweep, launcher, screen)
     print(_shown(sweep))
-    failed = [name for name in sweep.runs if sweep.job(name).state == FAILED]
     if stopped:
         print(f"Stopped. To go on: {again(options)}", file=sys.stderr)
         raise KeyboardInterrupt
-    if failed:
-        print(f"{len(failed)} failed ({sweep.log(failed[0])}). To try again: {again(options)}", file=sys.stderr)
-        return SOME_FAILED
+    left = [name for name in sweep.runs if sweep.job(name).state != DONE]
+    if left:
+        print(f"{len(left)} not done ({sweep.log(left[0])}). To try again: {again(options)}", file=sys.stderr)
+        return SOME_LEFT
     return 0
 
 

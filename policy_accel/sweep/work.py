@@ -84,14 +84,19 @@ def work(sweep: Sweep, launcher: Launcher, screen: Screen) -> bool:
     sweep.go_on()
     launcher.start([name for name in sweep.runs if sweep.job(name).state != DONE])
     asked = 0
-    with _counted_signals() as signals:
-        while launcher.under_way():
-            if len(signals) > asked:
-                asked = len(signals)
-                _stop(sweep, launcher, screen, at_once=asked > 1)
-            screen.show()
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-    screen.show()
+    try:
+        with _counted_signals() as signals:
+            while launcher.under_way():
+                if len(signals) > asked:
+                    asked = len(signals)
+                    _stop(sweep, launcher, screen, at_once=asked > 1)
+                screen.show()
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        screen.show()
+    except BaseException:  # nobody would look after them
+        sweep.ask_to_stop()
+        launcher.withdraw()
+        raise
     return asked > 0
 
 

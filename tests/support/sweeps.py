@@ -14,7 +14,7 @@ from support.data import write_zarr
 
 from policy_accel.data import Episodes
 from policy_accel.policy.track import ROBOT
-from policy_accel.sweep.folder import Sweep, open_folder, read_sweep
+from policy_accel.sweep.folder import Sweep, open_folder
 from policy_accel.sweep.job import START
 from policy_accel.sweep.prepare import check, read_order, sweep_of
 
@@ -120,9 +120,8 @@ def digests(run_dir: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def assert_equal_to_undisturbed(folder: Path) -> None:
-    """All runs of a sweep have the bits of runs that nobody disturbed."""
-    sweep = read_sweep(folder)
-    for name in sweep.runs:
+def assert_equal_to_undisturbed(sweep: Sweep, *names: str) -> None:
+    """Runs of a sweep, or all of them, have the bits of runs that nobody disturbed."""
+    for name in names or sweep.runs:
         assert sweep.job(name).state == "done", sweep.job(name)
         assert digests(sweep.run_dir(name)) == undisturbed(sweep, name), name

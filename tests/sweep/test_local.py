@@ -14,7 +14,7 @@ from support.sweeps import assert_equal_to_undisturbed, examples, prepared, tiny
 from policy_accel.cli import main
 from policy_accel.errors import UserError
 from policy_accel.sweep.launcher import LocalConfig
-from policy_accel.sweep.local import free_gpus, places, threads_of
+from policy_accel.sweep.local import LocalLauncher, free_gpus, places, threads_of
 
 WORK = """
 import sys, time
@@ -50,14 +50,23 @@ def test_a_sweep_that_was_killed_goes_on_with_the_same_bits_beside_a_failing_run
     printed = capfd.readouterr()
     assert f"  {first}  done     8 updates" in printed.out
     assert f"  {second}  failed   the cable is out; put it back." in printed.out
-    assert "1 failed" in printed.err
+    assert f"1 not done ({sweep.log(second)})" in printed.err
     assert "To try again: policy-accel sweep lr.yaml" in printed.err
     assert "Stopped after 6 of 8 updates" in sweep.log(first).read_text()  # not beginning again
+    assert_equal_to_undisturbed(sweep, first)
 
-    (place / f"fail-{second}").unlink()
-    assert main(["sweep", *words]) == 0
-    assert sweep.log(first).read_text().count("$ policy-accel") == 2  # left alone, as it was done
-    assert_equal_to_undisturbed(sweep.folder)
+
+def test_each_place_has_its_gpu(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "policy_accel.sweep.job.START",
+        "import os, sys, time; time.sleep(0.5); open('gpus', 'a').write(os.environ['CUDA_VISIBLE_DEVICES'])",
+    )
+    sweep = prepared([*tiny(examples()[0]), "sweep_dir=gpus_of"])
+    launcher = LocalLauncher(sweep, ["4", "7"])
+    launcher.start(list(sweep.runs))
+    launcher.close()
+    assert not launcher.under_way()
+    assert sorted((place / "gpus").read_text()) == ["4", "7"]
 
 
 def test_as_many_side_by_side_as_there_are_cores_each_with_its_share_of_the_threads() -> None:

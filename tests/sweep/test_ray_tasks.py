@@ -7,14 +7,17 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.sweeps import assert_equal_to_undisturbed, examples, tiny, wait_for, worker_of
 
 from policy_accel.cli import main
 from policy_accel.errors import UserError
-from policy_accel.sweep.folder import read_sweep
-from policy_accel.sweep.ray_tasks import import_ray
+from policy_accel.sweep.folder import Run, Sweep, read_sweep
+from policy_accel.sweep.launcher import RayConfig
+from policy_accel.sweep.ray_tasks import RayLauncher, import_ray
 
 
 def test_a_run_whose_worker_is_killed_goes_on_with_the_same_bits(
@@ -40,7 +43,61 @@ def test_a_run_whose_worker_is_killed_goes_on_with_the_same_bits(
     log = read_sweep(folder).log("baseline").read_text()
     assert log.count("$ policy-accel") == 2
     assert "Stopped after 6 of 8 updates" in log
-    assert_equal_to_undisturbed(folder)
+    assert_equal_to_undisturbed(read_sweep(folder))
+
+
+class FakeRay:
+    """Takes down what it is asked for, on a cluster of two cores and a GPU."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0, "GPU": 1.0}
+
+    def remote(self, *_: Any, **options: Any) -> Any:
+        self.options |= options
+        return lambda function: SimpleNamespace(options=lambda **more: self.remote_of(more))
+
+    def remote_of(self, options: dict[str, Any]) -> Any:
+        self.options |= options
+        return SimpleNamespace(remote=lambda *arguments: arguments)
+
+    def init(self, **options: Any) -> None:
+        self.options |= options
+
+    def shutdown(self) -> None:
+        self.options["shut"] = True
+
+
+@pytest.mark.parametrize(
+    ("config", "on_gpu", "asked"),
+    [
+        (RayConfig(), True, {"num_cpus": 1, "num_gpus": 1.0, "max_retries": 3, "max_calls": 1, "address": "local"}),
+        (RayConfig(), False, {"num_gpus": 0.0}),
+        (RayConfig(gpus=0.25, cpus=2, retries=7), True, {"num_cpus": 2, "num_gpus": 0.25, "max_retries": 7}),
+        (RayConfig(address="head:6379"), False, {"address": "head:6379"}),
+    ],
+)
+def test_what_a_run_asks_ray_for(
+    config: RayConfig, on_gpu: bool, asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay()
+    monkeypatch.setattr("policy_accel.sweep.ray_tasks.import_ray", lambda: ray)
+    RayLauncher(Sweep(tmp_path, {"a": Run([], 5)}), config, cores=2, on_gpu=on_gpu).start(["a"])
+    assert asked.items() <= ray.options.items()
+    assert "shut" not in ray.options
+
+
+def test_what_no_cluster_could_ever_give_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay()
+    monkeypatch.setattr("policy_accel.sweep.ray_tasks.import_ray", lambda: ray)
+    with pytest.raises(UserError, match=r"launcher\.gpus=2 is more than the 1 that the Ray cluster has"):
+        RayLauncher(Sweep(tmp_path), RayConfig(gpus=2), cores=2, on_gpu=True)
+    assert ray.options["shut"]
+    monkeypatch.setattr(ray, "init", lambda **_: [][0])
+    with pytest.raises(UserError, match=r"launcher\.address=null: no Ray cluster .*\(list index out of range\)"):
+        RayLauncher(Sweep(tmp_path), RayConfig(), cores=2, on_gpu=True)
 
 
 def test_a_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def test_a_job_that_has_to_make_room_saves_is_queued_again_and_goes_on_with_the_
     log = read_sweep(folder).log("run").read_text()
     assert log.count("$ policy-accel") == 2
     assert "of 8 updates, saved in" in log
-    assert_equal_to_undisturbed(folder)
+    assert_equal_to_undisturbed(read_sweep(folder))
 
 
 SBATCH = """#!/bin/sh
