@@ -27,7 +27,7 @@ def run_sweep(options: argparse.Namespace) -> int:
     from policy_accel.sweep.work import launcher_of, machine_of, threads_of, work
 
     order = read_order(options.overrides, options.config_dir)
-    print(f"Checking the configurations of {len(order.runs)} runs", file=sys.stderr)
+    print(f"Checking configurations: {len(order.runs)}", file=sys.stderr)
     configs = check(order)
     if options.dry_run:
         print("\n".join(f"{name}: {shlex.join(overrides)}" for name, overrides in order.runs.items()))
@@ -36,7 +36,7 @@ def run_sweep(options: argparse.Namespace) -> int:
     threads = threads_of(order.launcher, machine, len(configs))
     sweep, lock = open_folder(order.folder, lambda old: sweep_of(order, configs, old, threads))
     with lock:
-        print(f"Training {len(sweep.runs)} runs in {sweep.folder} (launcher={order.launcher.name})", file=sys.stderr)
+        print(f"Training in {sweep.folder} (launcher={order.launcher.name})", file=sys.stderr)
         with closing(launcher_of(sweep, order.launcher, machine)) as launcher, closing(Screen(sweep)) as screen:
             stopped = work(sweep, launcher, screen)
     print(_shown(sweep))

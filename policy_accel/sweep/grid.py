@@ -65,10 +65,9 @@ def _read(override: str, choices_of: ChoicesOf) -> Setting:
     except HydraException as error:
         if not re.search(r"[,()]", value):
             return Setting(key, (value,), varies=False)  # what `train` takes and the grammar does not, as ~/mine.yaml
-        message = str(error).splitlines()[0].removesuffix(".")
         raise UserError(
-            f"{override} cannot be read as values ({message}); write {key}=a,b without spaces, {key}=range(1,4), or "
-            f"quotes around a value that has a comma or brackets: \"{key}='a,b'\"."
+            f"{override} cannot be read as values; write {key}=a,b without spaces and with closed brackets, or quotes "
+            f"around a value that has a comma: \"{key}='a,b'\"."
         ) from error
     return Setting(key, values, varies=True)
 

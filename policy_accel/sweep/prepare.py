@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -54,6 +55,8 @@ def read_order(arguments: Sequence[str], config_dir: Path | None = None) -> Orde
     choices_of = _choices_of([argument for argument in given if argument not in own], config_dir)
     settings = read_settings([argument for argument in given if argument not in own], choices_of)
     for setting in settings:
+        if near := difflib.get_close_matches(setting.key, OWN, n=1, cutoff=0.8):
+            raise UserError(f"neither a run nor the sweep has a setting '{setting.key}'; did you mean '{near[0]}'?")
         if setting.key == "run_dir":
             raise UserError(f"run_dir={setting.values[0]}: each run of a sweep has its own; give sweep_dir=FOLDER.")
     launcher, folder = _own_settings(own)
@@ -167,7 +170,8 @@ def check(order: Order) -> dict[str, Any]:
         except UserError as error:
             listed = [override for override in overrides if "=[" in override and str(error).startswith(override)]
             hint = f" Several values are written {listed[0].partition('=')[0]}=a,b." if listed else ""
-            raise UserError(f"run {name}: {error}{hint} Nothing was started.") from error
+            where = f"run {name}: " if len(order.runs) > 1 else ""
+            raise UserError(f"{where}{error}{hint} Nothing was started.") from error
         configs[name] = config
     return configs
 
