@@ -78,11 +78,11 @@ def furnish(folder: Path) -> None:
         (folder / name).write_text(text)
 
 
-def prepared(words: list[str]) -> Sweep:
-    """The sweep of these arguments, on the disk and not begun."""
+def prepared(words: list[str], threads: int = 1) -> Sweep:
+    """The sweep of these arguments, on the disk and not begun; `threads` if it is a new one."""
     order = read_order(words)
     configs = check(order)
-    sweep, lock = open_folder(order.folder, lambda old: sweep_of(order, configs, old, threads=1))
+    sweep, lock = open_folder(order.folder, lambda old: sweep_of(order, configs, old, threads))
     lock.close()
     return sweep
 

@@ -120,8 +120,9 @@ def test_a_sweep_grows_and_is_not_mistaken_for_another(place: Path) -> None:
     sweep = prepared([*words, "seed=1,2"])
     assert sweep.runs["seed2"].overrides[-2:] == ["training.threads=1", "evaluation.workers=1"]
     assert read_sweep(sweep.folder) == sweep
-    grown = prepared([*words, "seed=range(1,5)", "evaluation.workers=0"])  # one that may change
+    grown = prepared([*words, "seed=range(1,5)", "evaluation.workers=0"], threads=2)  # which may change
     assert grown.folder == sweep.folder
+    assert grown.runs["seed4"].overrides[-1] == "training.threads=1"  # as those before, whose bits depend on it
     assert list(read_sweep(sweep.folder).runs) == ["seed1", "seed2", "seed3", "seed4"]
     for other, difference in (
         (["seed=1,2"], "its run seed3 is missing here"),
