@@ -122,7 +122,9 @@ def test_arrows_between_the_rooms_point_down() -> None:
 def commands(page: Path) -> list[list[str]]:
     """The command lines of `policy-accel` in the code blocks of a page, without their comments."""
     text = page.read_text().replace("\\\n", " ")
-    lines = re.findall(r"^(?: {4})?policy-accel (.*)$", text, flags=re.MULTILINE)
+    lines = re.findall(
+        r"^(?: {4})?(?:policy-accel|(?:srun )?torchrun .* -m policy_accel) (.*)$", text, flags=re.MULTILINE
+    )
     return [shlex.split(line, comments=True) for line in lines]
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from policy_accel.cli import main
 from policy_accel.errors import UserError
 from policy_accel.track import track
 from policy_accel.training.loop import build_update
@@ -81,3 +84,12 @@ def rows_read(ranks: Ranks, track_name: str, config: Any) -> list[list[int]]:
         update(0)
         update.feed.samples(1)
     return read[:2]
+
+
+def commanded(ranks: Ranks, folder: Path, words: list[str]) -> int:
+    """The exit status of a command in a folder, run by both processes as if torchrun had just started them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for module in ("track", "commands.evaluate"):
+            patch.setattr(f"policy_accel.{module}.joined", lambda device: nullcontext(ranks))
+        return main(words)
