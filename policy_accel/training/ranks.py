@@ -6,14 +6,18 @@ number, and a checkpoint has no rank in it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from policy_accel.errors import UserError
 from policy_accel.launched import processes
@@ -22,6 +26,7 @@ from policy_accel.progress import Progress
 T = TypeVar("T")
 P = TypeVar("P")
 
+POLL_SECONDS = 0.02
 PATIENCE = timedelta(days=1)
 """How long one rank waits for another, which may be writing or scoring; one that ended is noticed at once."""
 
@@ -126,7 +131,29 @@ def _noticed() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise RankLost(f"another process of this run has ended ({str(error).splitlines()[0]}).") from error
+        raise RankLost("another process of this run has ended; see what it said, and start the run again.") from error
+
+
+def _of_this_start(store: Store, rank: int, count: int) -> Store:
+    """A part of `store` that no earlier start of the same ranks has written to.
+
+    torchrun keeps one store over restarts, and torch would read there where the ranks of the last start listened. So
+    the first rank asks for answers to a name that it has just made up, and each other one waits until its own answer,
+    also a new name, is confirmed: both sides then know that the other one is alive.
+    """
+    if rank == 0:
+        name = uuid4().hex
+        store.set("name", name)
+        answers = [store.get(f"{name}/{other}").decode() for other in range(1, count)]
+        for answer in answers:
+            store.set(answer, name)
+        return PrefixStore(name, store)
+    answer = uuid4().hex
+    while not store.check([answer]):
+        name = store.get("name").decode()
+        store.set(f"{name}/{rank}", answer)
+        time.sleep(POLL_SECONDS)
+    return PrefixStore(store.get(answer).decode(), store)
 
 
 @contextmanager
@@ -136,8 +163,11 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         yield ALONE
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=PATIENCE)
-    ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
+    store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
+    distributed.init_process_group(
+        backend, store=_of_this_start(store, rank, count), rank=rank, world_size=count, timeout=PATIENCE
+    )
+    ranks = Ranks(rank, count)
     shown, Progress.silent = Progress.silent, Progress.silent or not ranks.first
     try:
         yield ranks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import torch
 
 from policy_accel.cli import main
 from policy_accel.errors import UserError
+from policy_accel.images.evaluate import ImageEvaluator
+from policy_accel.images.track import IMAGES
+from policy_accel.policy.track import ROBOT
 from policy_accel.track import track
-from policy_accel.training.loop import build_update
+from policy_accel.training.loop import build_update, train
 from policy_accel.training.ranks import RankLost, Ranks
 
 
@@ -93,3 +97,38 @@ def commanded(ranks: Ranks, folder: Path, words: list[str]) -> int:
         for module in ("track", "commands.evaluate"):
             patch.setattr(f"policy_accel.{module}.joined", lambda device: nullcontext(ranks))
         return main(words)
+
+
+def run(ranks: Ranks, config: Any, stop: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Train a run of the robot track; `stop` (rank, step): a signal reaches that rank after that update."""
+
+    def signalled(step: int) -> None:
+        if stop == (ranks.rank, step):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trained = train(
+        ROBOT.build(config, scored=True, ranks=ranks),
+        config.training,
+        seed=config.seed,
+        run_dir=Path(config.run_dir),
+        run_config=ROBOT.record(config),
+        after_update=signalled,
+        ranks=ranks,
+    )
+    return {"step": trained.step, "finished": trained.finished, "evaluation": trained.evaluation}
+
+
+def error_of(ranks: Ranks, config: Any) -> str:
+    """What a run says that cannot be."""
+    try:
+        run(ranks, config)
+    except UserError as error:
+        return str(error)
+    return "nothing"
+
+
+def drawn_images(ranks: Ranks, config: Any) -> torch.Tensor:
+    """Images of an untrained model, three batches."""
+    task = IMAGES.build(config, scored=True, ranks=ranks)
+    assert isinstance(task.evaluator, ImageEvaluator)
+    return task.evaluator.samples(task.model.eval(), 5)

@@ -1,0 +1,142 @@
+"""Runs of several processes: one directory, one log, one stop, and any number of processes in the next part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.methods import DIT, IMAGES_COMMON, MLP, ROBOT_COMMON
+from support.rank_work import drawn_images, error_of, run
+from support.two_ranks import TwoRanks
+
+from policy_accel.images.track import IMAGES
+from policy_accel.policy.config import RobotConfig
+from policy_accel.policy.track import ROBOT
+from policy_accel.training.ranks import ALONE
+
+STEPS = 12
+
+
+def config_of(run_dir: Path, *overrides: str, network: Sequence[str] = MLP) -> RobotConfig:
+    return ROBOT.config(
+        [
+            *ROBOT_COMMON,
+            "method=kl",
+            *network,
+            f"training.steps={STEPS}",
+            "training.logging.every=2",
+            "training.checkpoint.every=4",
+            "training.validate_every=4",
+            "training.threads=1",
+            "task.mask_padding=true",
+            "task.val_ratio=0.1",
+            f"run_dir={run_dir}",
+            *overrides,
+        ]
+    )
+
+
+def rows(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def check_equal(run_dir: Path, other: Path) -> None:
+    """The same weights and averages at the end, and the same losses, up to the order of sums."""
+    for name in ("model", "ema"):
+        found, expected = (
+            load_file(folder / "checkpoints" / f"{STEPS:08d}" / f"{name}.safetensors") for folder in (run_dir, other)
+        )
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6, msg=f"{name}/{key}")
+    validation_losses = [
+        {row["step"]: row["validation_loss"] for row in rows(folder) if "validation_loss" in row}
+        for folder in (run_dir, other)
+    ]
+    assert validation_losses[0] == pytest.approx(validation_losses[1], rel=1e-5)
+    assert rows(run_dir)[-2]["loss"] == pytest.approx(rows(other)[-2]["loss"], rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "alone"
+    assert run(ALONE, config_of(run_dir))["finished"]
+    return run_dir
+
+
+def test_a_run_of_two_is_the_run_of_one(two: TwoRanks, alone: Path, tmp_path: Path) -> None:
+    assert two(run, config_of(tmp_path / "run")) == [{"step": STEPS, "finished": True, "evaluation": None}] * 2
+    check_equal(tmp_path / "run", alone)
+    assert [row["step"] for row in rows(tmp_path / "run")] == [row["step"] for row in rows(alone)]
+
+
+@pytest.mark.parametrize("signalled", [0, 1])
+def test_a_signal_to_one_stops_both_at_the_next_log_point_and_others_go_on(
+    two: TwoRanks, alone: Path, tmp_path: Path, signalled: int
+) -> None:
+    run_dir = tmp_path / "run"
+    stopped = two(run, config_of(run_dir), (signalled, 3))
+    assert [part["step"] for part in stopped] == [4, 4]
+    assert not any(part["finished"] for part in stopped)
+    assert run(ALONE, config_of(run_dir, "training.accumulate=2"), (0, 7)) == {
+        "step": 7,
+        "finished": False,
+        "evaluation": None,
+    }
+    assert all(part["finished"] for part in two(run, config_of(run_dir)))
+    check_equal(run_dir, alone)
+
+
+def test_dropout_goes_on_as_it_would_have(two: TwoRanks, tmp_path: Path) -> None:
+    network = ["model=transformer", "model.layers=1", "model.embedding_dim=16", "model.heads=2"]
+    dropout = [*network, "model.attention_dropout=0.3"]
+    configs = {name: config_of(tmp_path / name, *dropout, network=[]) for name in ("whole", "parts")}
+    two(run, configs["whole"])
+    two(run, configs["parts"], (1, 5))
+    two(run, configs["parts"])
+    found, expected = (
+        load_file(tmp_path / name / "checkpoints" / f"{STEPS:08d}" / "model.safetensors") for name in ("parts", "whole")
+    )
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def test_a_batch_that_cannot_be_shared(two: TwoRanks, tmp_path: Path) -> None:
+    sentence = (
+        "training.batch_size=9 does not divide into 2 equal parts (2 processes times training.accumulate=1); choose a "
+        "multiple of 2."
+    )
+    assert two(error_of, config_of(tmp_path / "run", "training.batch_size=9")) == [sentence] * 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_first_cannot_write_is_said_by_both(two: TwoRanks, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file\n")
+    first, second = two(error_of, config_of(tmp_path / "run"))
+    assert "run" in first
+    assert first == second != "nothing"
+    assert (tmp_path / "run").read_text() == "a file\n"
+
+
+def test_episodes_are_shared_and_their_results_stay(two: TwoRanks, tmp_path: Path) -> None:
+    scored = ["evaluation.episodes=3", "evaluation.workers=0", "evaluation.videos=2", "task.max_steps=16"]
+    expected = run(ALONE, config_of(tmp_path / "alone", *scored))["evaluation"]
+    first, second = (part["evaluation"] for part in two(run, config_of(tmp_path / "run", *scored)))
+    assert first == second
+    assert [row["seed"] for row in first["episodes"]] == [100000, 100001, 100002]
+    for found, row in zip(first["episodes"], expected["episodes"], strict=True):
+        assert found == {**row, "score": pytest.approx(row["score"], rel=1e-3, abs=1e-6)}
+    names = [sorted(path.name for path in (tmp_path / name / "videos").iterdir()) for name in ("alone", "run")]
+    assert names[0] == names[1] == ["100000.mp4", "100001.mp4"]
+
+
+def test_images_are_shared_and_stay_as_they_are(two: TwoRanks, tmp_path: Path) -> None:
+    settings = ["evaluation.samples=5", "evaluation.batch_size=2", "sampling.steps=2", f"run_dir={tmp_path}"]
+    config = IMAGES.config([*IMAGES_COMMON, *DIT, *settings])
+    expected = drawn_images(ALONE, config)
+    first, second = two(drawn_images, config)
+    assert torch.equal(first, expected)
+    assert len(second) == 0
