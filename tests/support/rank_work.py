@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +20,7 @@ from policy_accel.policy.track import ROBOT
 from policy_accel.track import track
 from policy_accel.training.loop import build_update, train
 from policy_accel.training.ranks import RankLost, Ranks
+from policy_accel.training.update import Update
 
 
 def facts(ranks: Ranks) -> dict[str, Any]:
@@ -132,3 +134,17 @@ def drawn_images(ranks: Ranks, config: Any) -> torch.Tensor:
     task = IMAGES.build(config, scored=True, ranks=ranks)
     assert isinstance(task.evaluator, ImageEvaluator)
     return task.evaluator.samples(task.model.eval(), 5)
+
+
+def benchmarked(ranks: Ranks, script: Path, overrides: list[str], updates: int, warm_up: int) -> list[Any]:
+    """What benchmarks/ranks.py measures in a process: seconds, CPU seconds, loss; and how many shared each update."""
+    shared, call = list[int](), Update.__call__
+
+    def counted(update: Update, step: int) -> Any:
+        shared.append(update.ranks.count)
+        return call(update, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Update, "__call__", counted)
+        measured = runpy.run_path(str(script))["timed_updates"](ranks, overrides, updates, warm_up)
+    return [measured.seconds, measured.cpu_seconds, measured.last_loss, shared]
