@@ -98,13 +98,13 @@ def typed(schema: type, values: dict[str, Any], track: str) -> Any:
         ValueError: a choice that nobody registered.
         omegaconf.errors.OmegaConfBaseException: values that do not fit.
     """
-    config = OmegaConf.structured(schema)
+    config, given = OmegaConf.structured(schema), OmegaConf.create(values)
     for group in groups_of(track):
-        name = OmegaConf.select(OmegaConf.create(values), f"{group.path}.name")
+        name = OmegaConf.select(given, f"{group.path}.name")
         if name not in group.choices:
             raise ValueError(f"{group.name}={name} is unknown; {did_you_mean(str(name), group.choices)}")
         OmegaConf.update(config, group.path, OmegaConf.structured(group.choices[name]), merge=False)
-    return OmegaConf.to_object(OmegaConf.merge(config, values))
+    return OmegaConf.to_object(OmegaConf.merge(config, given))
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
