@@ -3,7 +3,6 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
-from typing import Any
 
 # Before torch is loaded: for the tiny networks of the tests, threads cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,7 +11,7 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 from pathlib import Path
 
 import pytest
-from hydra.core.config_store import ConfigStore
+from support.compositions import quick_compositions
 from support.memory import release_much_memory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -32,20 +31,8 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def choices_told_once() -> Iterator[None]:
-    """Every composition tells Hydra of every choice; for those that it knows, that is a quarter of the time."""
-    store, told = ConfigStore.store, dict[Any, tuple[Any, Any]]()
-
-    def store_new(
-        self: ConfigStore, name: str, node: Any, group: str | None = None, *args: Any, **options: Any
-    ) -> None:
-        known, repository = told.get((group, name), (None, None))
-        if known is not node or repository is not self.repo:
-            store(self, name, node, group, *args, **options)
-            told[group, name] = node, self.repo
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConfigStore, "store", store_new)
+def compositions() -> Iterator[None]:
+    with quick_compositions():
         yield
 
 
