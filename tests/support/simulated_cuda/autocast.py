@@ -6,8 +6,8 @@ import contextlib
 from typing import Any
 
 import torch
+from support.simulated_cuda.nested import replaced
 from support.simulated_cuda.tensors import SimulatedTensor
-from torch.utils._pytree import tree_map_only
 
 LOW = """
     linear matmul mm addmm bmm baddbmm conv1d conv2d conv_transpose1d conv_transpose2d.input einsum
@@ -30,7 +30,7 @@ def _register(full: str, dtype: torch.dtype | None) -> None:
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
         with torch._C._ExcludeDispatchKeyGuard(_key):
-            return operation(*tree_map_only(torch.Tensor, cast, args), **tree_map_only(torch.Tensor, cast, kwargs))
+            return operation(*replaced(torch.Tensor, cast, args), **replaced(torch.Tensor, cast, kwargs))
 
     _library.impl(full, kernel, "AutocastPrivateUse1")
 

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from support.simulated_cuda import autocast  # noqa: F401  registers the casts of autocast
 from support.simulated_cuda.graphs import CaptureError, SimulatedGraph
+from support.simulated_cuda.nested import leaves, replaced
 from support.simulated_cuda.patches import patched
 from support.simulated_cuda.rules import INDEXED, MIXED, RANDOM, SHAPED_BY_DATA, VIEWS, waits
 from support.simulated_cuda.tensors import CUDA, SimulatedTensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 HERE = str(Path(__file__).parent)
 CPU = torch.device("cpu")
@@ -148,7 +148,7 @@ class SimulatedCuda:
     # ---- operations ------------------------------------------------------------------------------------------------
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         name = func._schema.name.split("::")[1]
-        flat = tree_flatten((args, kwargs))[0]
+        flat = leaves((args, kwargs))
         there = [x for x in flat if isinstance(x, SimulatedTensor)]
         here = [x for x in flat if isinstance(x, torch.Tensor) and not isinstance(x, SimulatedTensor)]
         self._check_devices(name, func, args, there, here)
@@ -170,7 +170,7 @@ class SimulatedCuda:
             numbers = [repr(x) for x in flat if isinstance(x, (int, float)) and not isinstance(x, bool)]
             numbers += [f"on the host: {x.item()!r}" for x in here if x.dim() == 0]
             self.trace.append((name, tuple(numbers), tuple(tuple(x.shape) for x in there + here), self._where()))
-        inner_args, inner_kwargs = tree_map_only(SimulatedTensor, lambda x: x.inner, (args, kwargs))
+        inner_args, inner_kwargs = replaced(SimulatedTensor, lambda x: x.inner, (args, kwargs))
         if self.capturing is not None and device == CUDA:
             self.capturing.before(func, inner_args, inner_kwargs)
         with torch._C.DisableTorchFunctionSubclass():
@@ -188,7 +188,7 @@ class SimulatedCuda:
 
     def _wrapped(self, func: Any, args: Any, kwargs: Any, inner_args: Any, out: Any) -> Any:
         """Results as tensors of the device, with torch's rules of aliasing."""
-        wrapped = tree_map_only(torch.Tensor, SimulatedTensor, out)
+        wrapped = replaced(torch.Tensor, SimulatedTensor, out)
         if not any(result.alias_info is not None for result in func._schema.returns):
             return wrapped
         if func._schema.is_mutable:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from support.simulated_cuda.nested import leaves, replaced
 from support.simulated_cuda.rules import RANDOM, VIEWS
 from support.simulated_cuda.tensors import SimulatedTensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 
 class CaptureError(RuntimeError):
@@ -66,7 +66,7 @@ class SimulatedGraph:
     def before(self, func: Any, args: Any, kwargs: Any) -> None:
         """Keep what an operation on inner tensors may change: a capture computes nothing."""
         if func._schema.is_mutable or "batch_norm" in func._schema.name:  # whose schema does not say so
-            for tensor in tree_flatten((args, kwargs))[0]:
+            for tensor in leaves((args, kwargs)):
                 if isinstance(tensor, torch.Tensor):
                     self.keep(tensor)
 
@@ -79,21 +79,19 @@ class SimulatedGraph:
     def record(self, func: Any, args: Any, kwargs: Any, out: Any, where: str) -> None:
         """Take one operation on inner tensors, which has run already."""
         name = func._schema.name.split("::")[1]
-        flat = tree_flatten((args, kwargs))[0]
+        flat = leaves((args, kwargs))
         generator = next((x for x in flat if isinstance(x, torch._C.Generator)), None)
         if name in RANDOM and generator is not None and not self.draws_from(generator):
             raise CaptureError(f"{name} draws from a generator that was not registered with the graph at {where}")
         given = {x.untyped_storage()._cdata for x in flat if isinstance(x, torch.Tensor)}
-        for tensor in tree_flatten(out)[0]:
+        for tensor in leaves(out):
             if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in given:
                 self.own.append(tensor.untyped_storage())  # the graph's own pool keeps it
                 self._own_addresses.add(tensor.untyped_storage()._cdata)
         if name in VIEWS:
             return
         held = self._holder(f"{name} at {where}")
-        self.nodes.append(
-            (func, *tree_map_only(torch.Tensor, held, (args, kwargs)), tree_map_only(torch.Tensor, held, out))
-        )
+        self.nodes.append((func, *replaced(torch.Tensor, held, (args, kwargs)), replaced(torch.Tensor, held, out)))
 
     def _holder(self, where: str) -> Callable[[torch.Tensor], Any]:
         def held(tensor: torch.Tensor) -> Any:
@@ -105,7 +103,7 @@ class SimulatedGraph:
         self, copy: Callable[[torch.Tensor, torch.Tensor], None], to: torch.Tensor, source: torch.Tensor, where: str
     ) -> None:
         """Take a copy between the device and pinned memory: `copy(to, source)` at every replay."""
-        self.nodes.append((copy, *tree_map_only(torch.Tensor, self._holder(where), ((to, source), {})), None))
+        self.nodes.append((copy, *replaced(torch.Tensor, self._holder(where), ((to, source), {})), None))
 
     def end(self) -> None:
         """What the capture changed is as before; what it computed does not exist until the first replay."""
@@ -121,9 +119,9 @@ class SimulatedGraph:
         device.launched("graph")
         with torch.utils._python_dispatch._disable_current_modes(), torch.no_grad():
             for func, args, kwargs, out in self.nodes:
-                args, kwargs, out = tree_map_only(Memory, Memory.tensor, (args, kwargs, out))
+                args, kwargs, out = replaced(Memory, Memory.tensor, (args, kwargs, out))
                 again = func(*args, **kwargs)
-                for old, new in zip(tree_flatten(out)[0], tree_flatten(again)[0], strict=True):
+                for old, new in zip(leaves(out), leaves(again), strict=True):
                     if isinstance(old, torch.Tensor) and old.untyped_storage()._cdata != new.untyped_storage()._cdata:
                         old.copy_(new)
 
