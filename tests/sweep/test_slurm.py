@@ -13,7 +13,7 @@ from support.sweeps import assert_equal_to_undisturbed, examples, prepared, tiny
 
 from policy_accel.cli import main
 from policy_accel.errors import UserError
-from policy_accel.sweep.folder import DONE, Job, read_sweep
+from policy_accel.sweep.folder import Job, read_sweep
 from policy_accel.sweep.launcher import SlurmConfig
 from policy_accel.sweep.slurm import SlurmLauncher, import_submitit
 
@@ -54,12 +54,14 @@ def test_jobs_are_handed_in_with_their_options_and_found_again(place: Path, monk
     ):
         (place / "bin" / name).write_text(text)
         (place / "bin" / name).chmod(0o755)
-    sacct = '#!/bin/sh\necho "JobID|State|NodeList"\necho "17_0|RUNNING|a"\necho "17_1|PENDING|a"\n'
+    sacct = (
+        '#!/bin/sh\necho "JobID|State|NodeList"\necho "17_0|RUNNING|a"\necho "17_1|RUNNING|a"\necho "17_2|PENDING|a"\n'
+    )
     (place / "bin" / "sacct").write_text(sacct)
     (place / "bin" / "sacct").chmod(0o755)
     monkeypatch.setenv("PLACE", str(place))
     monkeypatch.setenv("PATH", f"{place / 'bin'}:{os.environ['PATH']}")
-    sweep = prepared(tiny(examples()[2]))
+    sweep = prepared(tiny(examples()[2], seed="range(3)"))
     config = SlurmConfig(
         partition="gpu", timeout=240, gpus=1, cpus=4, memory=8.0, slots=1, options={"qos": "high"}, requeues=7
     )
@@ -71,7 +73,7 @@ def test_jobs_are_handed_in_with_their_options_and_found_again(place: Path, monk
         "--gpus-per-node=1",
         "--cpus-per-task=4",
         "--mem=8GB",
-        "--array=0-1%1",
+        "--array=0-2%1",
         "--qos=high",
         "--signal=USR2@",
     ):
@@ -81,10 +83,12 @@ def test_jobs_are_handed_in_with_their_options_and_found_again(place: Path, monk
     later = SlurmLauncher(sweep, config)
     later.start(list(sweep.runs))
     assert not (place / "handed-in").exists()
-    sweep.note(next(iter(sweep.runs)), Job(DONE, started=1.0))
-    assert later.under_way()
+    sweep.note("seed0", Job("done", started=1.0))
+    sweep.note("seed1", Job("running", started=1.0))
     later.withdraw()
-    assert (place / "cancelled").read_text() == "17_1\n"
+    assert (place / "cancelled").read_text() == "17_2\n"
+    assert later.under_way()
+    sweep.note("seed1", Job("failed", "no.", started=1.0))
     assert not later.under_way()
 
 
