@@ -83,6 +83,6 @@ def seconds_left(runs: Sequence[Standing], now: float | None = None) -> float | 
     made = sum(max(0, run.logged.step - run.job.first_step) for run in tried)
     left = sum(max(0, run.updates - run.logged.step) for run in runs if run.job.state not in (DONE, FAILED))
     running = sum(run.job.state == RUNNING for run in runs)
-    if not made or not running:
+    if not made or not running or not left:  # the last ones are being scored
         return None
     return left * busy / made / running

@@ -31,6 +31,7 @@ def test_time_left_and_rate() -> None:
     assert seconds_left(RUNS, now=200.0) == pytest.approx(140 * 0.5 / 2)
     assert rate_of(RUNS) == 2.5  # the one at its end is being scored
     assert seconds_left(RUNS[3:]) is None
+    assert seconds_left(RUNS[2:4]) is None
     assert seconds_left([standing("a", Job("running", started=1.0))]) is None
 
 
