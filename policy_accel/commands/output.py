@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.files import append_text, replace_json
+from policy_accel.launched import processes
 
 
 def score_table(results: Sequence[dict[str, Any]]) -> str:
@@ -74,6 +75,9 @@ def keep_evaluation(run_dir: Path, result: dict[str, Any]) -> None:
 
 def again(options: argparse.Namespace) -> str:
     """The command line that was started, as the user can start it again."""
-    program = sys.argv[0] if Path(sys.argv[0]).name == "policy-accel" else "policy-accel"
     folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
-    return shlex.join([program, options.command, *options.overrides, *folder])
+    words = shlex.join([options.command, *options.overrides, *folder])
+    if processes() > 1:
+        return f"torchrun ... -m policy_accel {words}"
+    program = sys.argv[0] if Path(sys.argv[0]).name == "policy-accel" else "policy-accel"
+    return f"{shlex.quote(program)} {words}"
