@@ -17,6 +17,8 @@ from policy_accel.training.ranks import joined
 
 COUNT = 2
 PATIENCE = 60.0
+LOADED_ONCE = ["pytest", "policy_accel.policy.track", "policy_accel.images.track"]
+"""By the server that these processes are forked from: each of them would take seconds."""
 Work = Callable[..., Any]
 
 
@@ -68,9 +70,10 @@ def two_ranks() -> Iterator[TwoRanks]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    spawn = multiprocessing.get_context("spawn")
-    ends = [spawn.Pipe() for _ in range(COUNT)]
-    processes = [spawn.Process(target=_serve, args=(rank, port, ends[rank][1]), daemon=True) for rank in range(COUNT)]
+    forked = multiprocessing.get_context("forkserver")
+    forked.set_forkserver_preload(LOADED_ONCE)
+    ends = [forked.Pipe() for _ in range(COUNT)]
+    processes = [forked.Process(target=_serve, args=(rank, port, ends[rank][1]), daemon=True) for rank in range(COUNT)]
     for process, (_, other) in zip(processes, ends, strict=True):
         process.start()
         other.close()  # or the end of a process would not be noticed
