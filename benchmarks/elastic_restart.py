@@ -75,6 +75,15 @@ def wait_for(run_dir: Path, step: int, *agents: subprocess.Popen[bytes]) -> None
         time.sleep(0.02)
 
 
+def wait_until_open(port: int) -> None:
+    """Until somebody listens there."""
+    deadline = time.monotonic() + LONGEST_WAIT
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+
+
 def ranks_of(agent: subprocess.Popen[bytes]) -> list[int]:
     """Process numbers of the ranks that an agent has started."""
     children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
@@ -114,11 +123,12 @@ def members(run_dir: Path) -> list[int]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     agent = [*TORCHRUN, "--nnodes=1:2", "--nproc_per_node=1", "--max-restarts=5", "--rdzv_backend=c10d"]
-    agent += [f"--rdzv_endpoint=127.0.0.1:{port}", "--rdzv_id=run", "--rdzv_conf=last_call_timeout=3"]
+    agent += [f"--rdzv_endpoint=127.0.0.1:{port}", "--rdzv_id=run", "--rdzv_conf=last_call_timeout=15"]
     agent += ["--local_addr=127.0.0.1"]
     command, log = [*agent, *ARGUMENTS, f"run_dir={run_dir}"], run_dir.with_suffix(".log")
     changed: list[int] = []
     with started(command, log) as first:
+        wait_until_open(port)  # the agent that comes first keeps the store, and must stay
         with started(command, log) as second:
             wait_for(run_dir, STEPS // 4, first, second)
         changed.append(newest(run_dir))

@@ -23,6 +23,37 @@ def of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutation]:
 
 MUTATIONS = [
     *of(
+        "training/ranks.py",
+        "ranks/test_runs.py training/test_ranks.py",
+        ("self.rank * share, (self.rank + 1)", "0 * share, (0 + 1)"),
+        ("distributed.all_reduce(tensor)", "tensor"),
+        ("if self.any(wrong is not None):", "if wrong is not None:"),
+        ("return self.collect(value if self.first else None)[0]", "return value"),
+        ("own = begin + self.rank", "own = begin"),
+        ("raise wrong or UserError(told[0])", "raise UserError(told[-1])"),
+    ),
+    *of(
+        "training/shares.py",
+        "ranks/test_methods.py",
+        ("        ranks.sum_(of)", "        of"),
+        ("target.numel() / counted.numel()", "1"),
+        ("own = ranks.own(len(batch.x0))", "own = slice(0, len(batch.x0))"),
+        ("(own.stop - own.start) // pieces", "(own.stop - own.start)"),
+    ),
+    *of(
+        "training/gradients.py",
+        "ranks/test_methods.py",
+        ("self.ranks.sum_(self._buffer)", "self._buffer"),
+        ("torch._foreach_copy_(gradients, self._views)", "gradients"),
+    ),
+    *of(
+        "training/threads.py",
+        "training/test_threads.py",
+        ("if turn else 0.0", "if True else 0.0"),
+        ("return min(choices", "return max(choices"),
+        ("update.steps < WORTH_IT", "update.steps < 0"),
+    ),
+    *of(
         "diffusion/schedules.py",
         "diffusion/test_schedules.py",
         ("MAX_BETA = 0.999", "MAX_BETA = 0.9999"),

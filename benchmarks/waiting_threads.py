@@ -17,10 +17,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-SETTINGS = {
-    "one thread": (1, None),
-    "two threads, OpenMP's default": (2, None),
-    "two threads that wait passively": (2, "passive"),
+SETTINGS: dict[str, tuple[int, dict[str, str]]] = {
+    "one thread": (1, {}),
+    "two threads, OpenMP's default": (2, {}),
+    "two threads that wait passively": (2, {"OMP_WAIT_POLICY": "passive"}),
+    "two threads that spin briefly (the package's choice)": (2, {"GOMP_SPINCOUNT": "2000"}),
 }
 
 
@@ -50,11 +51,10 @@ def passes_per_second(threads: int, seconds: float) -> tuple[float, float]:
     return passes / (time.perf_counter() - began), (time.process_time() - used) / passes
 
 
-def measure(threads: int, policy: str | None, seconds: float) -> tuple[float, float]:
-    os.environ.pop("OMP_WAIT_POLICY", None)
-    os.environ.pop("OMP_NUM_THREADS", None)
-    if policy is not None:
-        os.environ["OMP_WAIT_POLICY"] = policy
+def measure(threads: int, environment: dict[str, str], seconds: float) -> tuple[float, float]:
+    for name in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT"):
+        os.environ.pop(name, None)
+    os.environ.update(environment)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(passes_per_second, threads, seconds).result()
 
@@ -63,7 +63,7 @@ def main() -> None:
     from results import RESULTS, write_result
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--busy", type=int, default=1, help="processes that count meanwhile")
+    parser.add_argument("--busy", type=int, default=1, help="processes that count meanwhile; 0 for a quiet machine")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--output", type=Path, default=RESULTS / "waiting_threads_cpu.json")
@@ -73,8 +73,8 @@ def main() -> None:
         other.start()
     load, found = os.getloadavg(), {name: [] for name in SETTINGS}
     for _ in range(arguments.rounds):
-        for name, (threads, policy) in SETTINGS.items():
-            found[name].append(measure(threads, policy, arguments.seconds))
+        for name, (threads, environment) in SETTINGS.items():
+            found[name].append(measure(threads, environment, arguments.seconds))
             print(name, found[name][-1], flush=True)
     for other in others:
         other.terminate()

@@ -43,8 +43,9 @@ class TrainingConfig:
     device: str = "auto"
     """auto (CUDA when there is one), cpu, cuda or cuda:N."""
     threads: int = 0
-    """CPU threads of torch; 0 for its own choice, one each core, which checkpoints record and a resumed run keeps.
-    Another number changes the last bits of the weights."""
+    """CPU threads of torch; 0 for the faster of one and one each core, measured on a batch at the start, unless
+    OMP_NUM_THREADS says how many. Checkpoints record them and a resumed run keeps them: another number changes the last
+    bits of the weights."""
     precision: str = "auto"
     """fp32, or bf16 or fp16 autocast (slow on most CPUs), where weights, coefficients and loss stay float32; auto: on
     CUDA bf16, or fp16 where the card has no bf16, and fp32 on the CPU."""

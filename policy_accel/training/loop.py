@@ -25,6 +25,7 @@ from policy_accel.training.run_directory import open_run_directory
 from policy_accel.training.scoring import Scorer, Scores
 from policy_accel.training.snapshots import Snapshots
 from policy_accel.training.task import Task
+from policy_accel.training.threads import choose_threads
 from policy_accel.training.update import Update
 
 
@@ -137,6 +138,8 @@ class Run:
                 f"are {steps}); put it on a file system that they share."
             )
         if newest is None:
+            if not self.config.threads:
+                choose_threads(self.update, self.seed)
             return
         if newest.state["data"] != self.task.fingerprint:
             raise UserError(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from policy_accel.training import Trained, TrainingConfig
+from policy_accel.training.threads import PASSES, fastest
 
 Run = Callable[..., Trained]
 
@@ -58,3 +60,70 @@ def test_threads_spin_briefly_unless_the_environment_says_otherwise(given: dict[
     code = "import os, sys, policy_accel; assert 'torch' not in sys.modules; print(os.environ['GOMP_SPINCOUNT'])"
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == policy
+
+
+def slow_with(threads: int) -> Callable[[], None]:
+    def work() -> None:
+        time.sleep(0.02 if torch.get_num_threads() == threads else 0.0)
+
+    return work
+
+
+@pytest.mark.parametrize(("slow", "chosen"), [(1, 3), (3, 1)])
+def test_the_faster_number_is_taken(slow: int, chosen: int) -> None:
+    assert fastest(slow_with(slow), (1, 3)) == chosen
+
+
+def test_the_first_turn_does_not_count() -> None:
+    calls: list[int] = []
+
+    def work() -> None:
+        calls.append(torch.get_num_threads())
+        time.sleep({1: 0.05, 2: 0.01}.get(len(calls), 0.0 if calls[-1] == 1 else 0.01))
+
+    assert fastest(work, (1, 2)) == 1
+    assert calls == [1, 2] * (1 + PASSES)
+
+
+@pytest.mark.parametrize("chosen", [1, 3])
+def test_a_long_run_begins_with_a_measurement_that_changes_nothing(
+    toy_task: Any,
+    config: TrainingConfig,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: int,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("policy_accel.training.threads.WORTH_IT", config.steps)
+    measured: list[tuple[int, ...]] = []
+
+    def fastest(work: Callable[[], None], choices: tuple[int, ...]) -> int:
+        work()
+        measured.append(choices)
+        return chosen
+
+    monkeypatch.setattr("policy_accel.training.threads.fastest", fastest)
+    torch.set_num_threads(3)
+    run(toy_task(), config, "measured")
+    assert measured == [(1, 3)]
+    assert recorded(tmp_path / "measured") == chosen
+    config.threads = chosen
+    run(toy_task(), config, "told")
+    assert len(measured) == 1
+    states = [
+        (tmp_path / name / "checkpoints" / "last" / "model.safetensors").read_bytes() for name in ("measured", "told")
+    ]
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("why", ["OMP_NUM_THREADS", "one thread", "short"])
+def test_nothing_is_measured_where_there_is_no_choice(
+    toy_task: Any, config: TrainingConfig, run: Run, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr("policy_accel.training.threads.WORTH_IT", config.steps + (why == "short"))
+    monkeypatch.setattr("policy_accel.training.threads.fastest", lambda *_: pytest.fail("measured"))
+    if why != "OMP_NUM_THREADS":
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    torch.set_num_threads(1 if why == "one thread" else 3)
+    run(toy_task(), config)
