@@ -157,7 +157,7 @@ MUTATIONS = [
         ("model_input = torch.where(known, x0, model_input)", "pass"),
         ("x_t = torch.where(known, x0, x_t)", "pass"),
         ("data_scale=self.data_scale)\n", "weights=self.weights, data_scale=self.data_scale)\n"),
-        ("(error * counted).sum() / counted.sum().clamp(min=1.0)", "(error * counted).mean()"),
+        ("return (error * counted).sum() / (counted", "return (error * counted).mean() + 0 * (counted"),
         ("counted.sum(1).clamp(min=1.0)", "counted.shape[1]"),
         ("self.process.loss_weight(t, self.target, at.cap),", "self.process.loss_weight(t, self.target, None),"),
     ),
@@ -312,8 +312,8 @@ MUTATIONS = [
         "training/update.py",
         "training/test_update.py training/test_validation.py training/test_feed.py training/test_metrics.py "
         "training/test_ema.py",
-        ("objective = self.task.objective.plain()", "objective = self.task.objective"),
-        ("return total / max(1, samples)", "return total / max(1, samples + 1)"),
+        ("self.task.objective.plain(), self.ranks", "self.task.objective, self.ranks"),
+        ("ranks.sum_(total) / max(1, samples)", "ranks.sum_(total) / max(1, samples + 1)"),
         ("batch, noised) * batch.x0.shape[0]", "batch, noised) * 5"),
         ("denoising_loss(self.ema.model, batch", "denoising_loss(self.task.model, batch"),
         ("self.ema.advance(self.batch_size)", "self.ema.advance(1)"),
@@ -573,7 +573,7 @@ MUTATIONS = [
     *of(
         "images/task.py",
         "images/test_task.py",
-        ("device=x0.device) >= self", "device=x0.device) < self"),
+        ("device=generator.device) >= self", "device=generator.device) < self"),
         ("images, labels = self.validation.take(indices)", "images, labels = self.validation.take(indices.flip(0))"),
         ("self.one_hot[labels]", "self.one_hot[labels.flip(0)]"),
     ),

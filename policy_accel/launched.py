@@ -10,6 +10,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
+def processes_here() -> int:
+    """Those of them on this machine, who share its cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+
+
 def speaks() -> bool:
     """Whether this process tells the user what they all do: the first one."""
     return processes() == 1 or int(os.environ.get("RANK") or 0) == 0

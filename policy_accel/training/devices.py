@@ -9,6 +9,7 @@ import sys
 import torch
 
 from policy_accel.errors import UserError
+from policy_accel.launched import processes_here
 from policy_accel.training.precision import matmul_precision_on
 
 
@@ -61,10 +62,9 @@ def use_device(device: torch.device, *, threads: int, matmul_precision: str, det
 
 
 def available_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """CPU cores that this process may use: its share of them, where torchrun started several on this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes_here())
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt

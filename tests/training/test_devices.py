@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from policy_accel.errors import UserError
-from policy_accel.training.devices import choose_device, use_device
+from policy_accel.training.devices import available_cores, choose_device, use_device
 
 
 class Machine:
@@ -73,3 +73,10 @@ def test_the_setting_is_named_where_the_device_stood(monkeypatch: pytest.MonkeyP
     Machine(monkeypatch, 0)
     with pytest.raises(UserError, match=r"--device 'cuda' is not here"):
         choose_device("cuda", "--device")
+
+
+@pytest.mark.parametrize(("here", "cores"), [("", 8), ("1", 8), ("3", 2), ("16", 1)])
+def test_processes_of_torchrun_share_the_cores(monkeypatch: pytest.MonkeyPatch, here: str, cores: int) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+    assert available_cores() == cores
