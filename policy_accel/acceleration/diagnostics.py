@@ -105,10 +105,10 @@ class _Kernel:
         """Take `kernel` apart; its diagonal is set to 0."""
         trace = float(kernel.diagonal().double().sum())
         rest = kernel.fill_diagonal_(0.0)
-        return _Kernel(trace, rest, float(rest.square().sum(dtype=torch.float64)))
+        return _Kernel(trace, rest, _sum(rest.square()))
 
     def covariance(self, other: _Kernel) -> float:
-        return float((self.rest * other.rest).sum(dtype=torch.float64))
+        return _sum(self.rest * other.rest)
 
     def alignment(self, other: _Kernel) -> float:
         """Centred kernel alignment (Cortes et al. 2012) off the diagonal."""
@@ -122,6 +122,11 @@ class _Kernel:
         mean = diagonal + self.trace * other.trace / pairs
         variance = 2.0 * self.square_sum * other.square_sum / pairs
         return float(stats.gamma.sf(self.covariance(other) + diagonal, mean**2 / variance, scale=variance / mean))
+
+
+def _sum(kernel: Tensor) -> float:
+    """Of all entries, in float64 from row to row, which takes less than half the time of float64 throughout."""
+    return float(kernel.sum(1).sum(dtype=torch.float64))
 
 
 def _centred(kernel: Tensor) -> Tensor:
