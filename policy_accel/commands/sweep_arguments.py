@@ -5,6 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+DESCRIPTION = """\
+Train every combination of the given values, each as a run of `train` in a directory of its own.
+All configurations are checked before anything starts. A sweep that was stopped goes on when the same command is
+started again: finished runs are left, others go on, failed ones are tried again. The exit status is 1 when a run is
+not done at the end.
+"""
 EPILOG = """\
 several values: seed=1,2,3 or seed=range(1,4) or method=glob(immiscible*)
 one value: model.down_dims=[32,64], {a: 1}, 'a,b'
@@ -23,18 +29,13 @@ examples:
   policy-accel sweep task=mnist task.data=PATH method=baseline,clts 'seed=range(5)' launcher.gpu_memory=4
   policy-accel sweep mine.yaml launcher=ray launcher.gpus=0.25
   policy-accel sweep --status runs/sweeps/pusht_keypoints-method-seed
-A line `key: value` of a YAML file is key=value on the command line, which comes before it.
+A line `key: value` of a YAML file is key=value on the command line, which wins over the file.
 """
 
 
 def add_sweep_arguments(sweep: argparse.ArgumentParser) -> None:
     """Arguments of `policy-accel sweep`."""
-    sweep.description = (
-        "Train every combination of the given values, each as a run of `train` in a directory of its own. All "
-        "configurations are checked before anything starts. A sweep that was stopped goes on when the same command is "
-        "started again: finished runs are left, others go on, failed ones are tried again. The exit status is 1 when a "
-        "run failed."
-    )
+    sweep.description = DESCRIPTION
     sweep.epilog = EPILOG
     sweep.formatter_class = argparse.RawDescriptionHelpFormatter
     sweep.add_argument(
