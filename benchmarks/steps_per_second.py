@@ -6,6 +6,8 @@
 
 `--diffusion-policy FOLDER` measures a clone of real-stanford/diffusion_policy beside them (`reference_loop.py`).
 
+`--beside FOLDER` measures the core of another checkout, for a comparison of before and after.
+
 Every measurement has a process of its own (so that neither side's allocator settings reach the other); within a round
 the sides take turns, in reverse order in every other round. The core runs through `train`, with its data order, EMA and
 log rows; no side validates, evaluates or saves while it is timed. Ratios are of the CPU time of the training process:
@@ -16,9 +18,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -41,7 +46,7 @@ from policy_accel.training.devices import choose_device
 from policy_accel.training.loop import train
 
 RECIPES = {"small": "small", "reference": "diffusion_policy"}
-BASELINE, REFERENCE = "baseline", "diffusion_policy"
+BASELINE, REFERENCE, BESIDE = "baseline", "diffusion_policy", "core beside"
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Measurement:
     warmup_updates: int
     threads: int
     diffusion_policy: Path | None = None
+    beside: Path | None = None
 
 
 class _Enough(Exception):
@@ -84,6 +90,19 @@ def seconds_of_core(measurement: Measurement) -> Clock:
             after_update=after_update,
         )
     return marks[1].since(marks[0], measurement.updates)
+
+
+def seconds_of_core_beside(measurement: Measurement) -> Clock:
+    """The same of another checkout, whose package and configurations are those of its folder."""
+    code = "import json, sys; from core_beside import cost; print(json.dumps(cost(*json.loads(sys.argv[1]))))"
+    asked = [list(measurement.overrides), measurement.updates, measurement.warmup_updates, measurement.threads]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", str(Path(__file__).parent)])}
+    command = [sys.executable, "-c", code, json.dumps(asked)]
+    done = subprocess.run(
+        command, cwd=measurement.beside, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    wall, cpu = json.loads(done.stdout.splitlines()[-1])
+    return Clock(wall, cpu)
 
 
 def seconds_of_baseline(measurement: Measurement) -> Clock:
@@ -151,8 +170,9 @@ def variants(arguments: argparse.Namespace) -> dict[str, tuple[str, ...]]:
 def measure(arguments: argparse.Namespace, overrides: tuple[str, ...]) -> dict[str, list[Clock]]:
     """Seconds of an update of every side, one measurement a round."""
     reference = {REFERENCE: ()} if arguments.diffusion_policy else {}
-    sides = {BASELINE: (), **reference, **variants(arguments)}
-    programs = {BASELINE: seconds_of_baseline, REFERENCE: seconds_of_reference}
+    beside = {BESIDE: ()} if arguments.beside else {}
+    sides = {BASELINE: (), **reference, **beside, **variants(arguments)}
+    programs = {BASELINE: seconds_of_baseline, REFERENCE: seconds_of_reference, BESIDE: seconds_of_core_beside}
     spent: dict[str, list[Clock]] = {name: [] for name in sides}
     for number in range(arguments.rounds):
         for name in sides if number % 2 == 0 else reversed(sides):
@@ -162,6 +182,7 @@ def measure(arguments: argparse.Namespace, overrides: tuple[str, ...]) -> dict[s
                 arguments.warmup_steps,
                 arguments.threads,
                 arguments.diffusion_policy,
+                arguments.beside,
             )
             spent[name].append(in_own_process(programs.get(name, seconds_of_core), measurement))
             print(f"round {number + 1}: {name}: {spent[name][-1]}", flush=True)
@@ -172,7 +193,7 @@ def summary(spent: dict[str, list[Clock]]) -> dict[str, Any]:
     """Median CPU seconds and rate of every side, and how many times as fast as each loop of the same round it is, in
     CPU time: median, smallest and largest."""
     sides: dict[str, Any] = {}
-    loops = [name for name in (BASELINE, REFERENCE) if name in spent]
+    loops = [name for name in (BASELINE, REFERENCE, BESIDE) if name in spent]
     for name, clocks in spent.items():
         sides[name] = {
             "cpu_seconds_per_update": rounded(statistics.median(clock.cpu for clock in clocks)),
@@ -183,7 +204,9 @@ def summary(spent: dict[str, list[Clock]]) -> dict[str, Any]:
             if name != loop:
                 ratios = [base.cpu / clock.cpu for clock, base in zip(clocks, spent[loop], strict=True)]
                 figures = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
-                sides[name][f"times_the_{loop}"] = {key: rounded(value) for key, value in figures.items()}
+                sides[name][f"times_the_{loop.replace(' ', '_')}"] = {
+                    key: rounded(value) for key, value in figures.items()
+                }
     return sides
 
 
@@ -196,6 +219,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--net", choices=RECIPES, default="small", help="net and settings of which recipe")
     parser.add_argument("--data", type=Path, help="replay buffer; default: the demonstrations that ship")
     parser.add_argument("--diffusion-policy", type=Path, help="a clone of real-stanford/diffusion_policy")
+    parser.add_argument("--beside", type=Path, help="another checkout, whose core is measured too")
     parser.add_argument("--batch-size", type=int, help="default: the recipe's")
     parser.add_argument("--steps", type=int, default=300, help="timed updates of a side in a round")
     parser.add_argument("--warmup-steps", type=int, default=20, help="untimed updates before them")

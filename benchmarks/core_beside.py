@@ -1,0 +1,44 @@
+"""What an update of the training core costs that is imported here: of this checkout, or of an older one beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from policy_accel.policy.track import ROBOT
+from policy_accel.training.loop import train
+
+
+class _Enough(Exception):
+    """Ends a run when its updates are timed."""
+
+
+def cost(overrides: list[str], updates: int, warmup_updates: int, threads: int) -> tuple[float, float]:
+    """Wall and CPU seconds of one of `updates` on the CPU, after `warmup_updates`; only names that are old are used."""
+    torch.set_num_threads(threads)
+    config = ROBOT.config(overrides)
+    last = warmup_updates + updates
+    config.training.steps = max(config.training.steps, last + 1)
+    marks: list[tuple[float, float]] = []
+
+    def after_update(step: int) -> None:
+        if step in (warmup_updates, last):
+            marks.append((time.perf_counter(), time.process_time()))
+        if step == last:
+            raise _Enough
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
+        train(
+            ROBOT.build(config),
+            config.training,
+            seed=config.seed,
+            run_dir=Path(folder),
+            run_config=ROBOT.record(config),
+            after_update=after_update,
+        )
+    wall, cpu = ((end - begin) / updates for begin, end in zip(marks[0], marks[1], strict=True))
+    return wall, cpu
