@@ -28,7 +28,8 @@ demo: setup
 	$(VENV)/bin/policy-accel demo
 
 # Each folder of tests has a process of its own, which loads what its tests need and gives its memory back at the end;
-# folders that load the same share one, since loading takes seconds. The long ones come first. What loads MuJoCo takes most memory: the two that do are apart, and one of them has no torch.
+# folders that load the same share one, since loading takes seconds. The long ones come first. What loads MuJoCo takes
+# most memory: the two that do are apart, and one of them has no torch.
 CORE   := acceleration diffusion training
 TOOLS  := benchmark commands diagnosis
 PARTS  := core tools $(filter-out support __pycache__ $(CORE) $(TOOLS),$(notdir $(patsubst %/,%,$(wildcard tests/*/))))

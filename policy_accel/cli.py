@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 
 from policy_accel.commands.arguments import build_parser
 from policy_accel.errors import UserError
-from policy_accel.launched import speaks
+from policy_accel.launched import rank, speaks
 
 INTERRUPTED = 130
 
@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         if speaks():
             print(f"policy-accel: {error}", file=sys.stderr)
+        elif not error.told:
+            print(f"policy-accel: process {rank()}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if speaks():

@@ -14,7 +14,12 @@ class UserError(Exception):
     """Something the user can put right: one sentence with the file or field, its value and the remedy.
 
     The command line prints the sentence and exits with status 2, without a traceback.
+
+    Attributes:
+        told: whether another process of the run says it.
     """
+
+    told = False
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

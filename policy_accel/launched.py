@@ -7,7 +7,7 @@ import os
 
 def processes() -> int:
     """Processes of this run; 1 for one that was not started by torchrun."""
-    return int(os.environ.get("WORLD_SIZE") or 1)
+    return int(os.environ.get("WORLD_SIZE") or 1) if "RANK" in os.environ else 1
 
 
 def processes_here() -> int:
@@ -15,6 +15,11 @@ def processes_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
 
 
+def rank() -> int:
+    """The number of this one."""
+    return int(os.environ["RANK"]) if processes() > 1 else 0
+
+
 def speaks() -> bool:
     """Whether this process tells the user what they all do: the first one."""
-    return processes() == 1 or int(os.environ.get("RANK") or 0) == 0
+    return rank() == 0

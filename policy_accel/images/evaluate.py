@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -147,10 +148,12 @@ class ImageEvaluator:
         def measured() -> dict[str, Any] | None:
             if picture and self.config.grid:
                 self.draw(model, images[: self.config.grid], picture, film=film)
-            return self._measures(images[:count], report, full=full) if count else None
+            if not count:
+                return None
+            measures = self._measures(images[:count], report, full=full)
+            return {**measures, "seconds": time.perf_counter() - began}
 
-        result = self.ranks.share(self.ranks.together(lambda: measured() if self.ranks.first else None))
-        return None if result is None else {**result, "seconds": time.perf_counter() - began}
+        return self.ranks.share(self.ranks.together(lambda: measured() if self.ranks.first else None))
 
     def _measures(self, images: Tensor, report: Callable[[str], None], *, full: bool) -> dict[str, Any]:
         count = len(images)
@@ -181,7 +184,7 @@ class ImageEvaluator:
         if film:
             forming_video(
                 folder / "forming.mp4",
-                self.generator(model),
+                dataclasses.replace(self.generator(model), ranks=ALONE),
                 indices=range(len(images)),
                 labels=self.labels(len(images)),
                 decode=self.representation.decode,

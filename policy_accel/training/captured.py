@@ -127,6 +127,14 @@ class CapturedFeed(Feed, Generic[T]):
         begun.noised.start()
         return Begun(step, begun.batch, begun.noised)
 
+    def close(self) -> None:
+        """Let go of the graphs: NCCL does not end while a graph holds its sums."""
+        super().close()
+        for slot in self._slots.values():
+            for work in (slot.draw, slot.learn, slot.whole):
+                work.close()
+        self._slots = {}
+
     def _slot(self, step: int) -> _Slot[T]:
         key = self.task.objective.phase(step), step % 2 if self.ahead else 0
         if key not in self._slots:

@@ -32,6 +32,10 @@ def choose_device(name: str, field: str = "training.device") -> torch.device:
     if device.type == "cpu":
         return device
     index, count = device.index, torch.cuda.device_count()
+    if index is not None and processes_here() > 1:
+        raise UserError(
+            f"{field} '{name}' would put the {processes_here()} processes of this machine on one GPU; use auto or cuda."
+        )
     if index is None and count:  # `torch.cuda.set_device` needs a number
         index = int(os.environ.get("LOCAL_RANK") or torch.cuda.current_device())
     if index is None or index >= count:

@@ -138,6 +138,11 @@ class Feed:
         prediction = self.average(model_input, time, self.average.encode(condition_rows(batch.condition, own)))
         return self.ranks.gather(predicted_sample(prediction, x_t, noisiest, objective.target) / objective.data_scale)
 
+    def close(self) -> None:
+        """Let go of what is under way."""
+        if self._reader is not None:
+            self._reader.shutdown(wait=False, cancel_futures=True)
+
     def _draws(self) -> dict[str, Tensor]:
         """State of the generators as of the next batch to be drawn for."""
         draws = self.generators.draws()

@@ -59,6 +59,12 @@ class Replayed(Generic[T]):
         self._graph.replay()
         return self.result
 
+    def close(self) -> None:
+        """Let go of the graph, and of what it holds."""
+        if self._graph is not None:
+            self._graph.reset()
+        self._graph = None
+
     def _captured(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         for generator in self.generators:

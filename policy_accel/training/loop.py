@@ -12,7 +12,13 @@ import torch
 from policy_accel.diffusion import Batch
 from policy_accel.errors import UserError
 from policy_accel.progress import Progress
-from policy_accel.training.checkpoint import checkpoint_steps, load_newest
+from policy_accel.training.checkpoint import (
+    Checkpoint,
+    DamagedError,
+    checkpoint_steps,
+    load_checkpoint,
+    load_newest,
+)
 from policy_accel.training.clock import TrainingClock
 from policy_accel.training.config import TrainingConfig
 from policy_accel.training.devices import choose_device, use_device
@@ -130,13 +136,9 @@ class Run:
         return open_run_directory(self.run_dir, run_config, {"training": asdict(TrainingConfig())})
 
     def _resume(self) -> None:
-        newest = self.ranks.together(lambda: load_newest(self.checkpoints))
-        steps = self.ranks.collect(None if newest is None else newest.step)
-        if len(set(steps)) > 1:
-            raise UserError(
-                f"run_dir={self.run_dir} does not hold the same checkpoints for all processes of this run (the newest "
-                f"are {steps}); put it on a file system that they share."
-            )
+        if len(set(self.ranks.collect((self.task.fingerprint, self.task.samples)))) > 1:
+            raise UserError("the processes of this run read different data; give all machines the same files.")
+        newest = self._newest()
         if newest is None:
             if not self.config.threads:
                 choose_threads(self.update, self.seed)
@@ -151,6 +153,25 @@ class Run:
         self.update.restore(newest.tensors, newest.state)
         self.step = self.saved = newest.step
         self.training_seconds = float(newest.state["training_seconds"])
+
+    def _newest(self) -> Checkpoint | None:
+        """The newest checkpoint, which the first rank looks for, and sets damaged ones aside."""
+        ranks = self.ranks
+        newest = ranks.together(lambda: load_newest(self.checkpoints) if ranks.first else None)
+        step = ranks.share(None if newest is None else newest.step)
+
+        def same() -> Checkpoint | None:
+            if ranks.first or step is None:
+                return newest
+            try:
+                return load_checkpoint(self.checkpoints / f"{step:08d}")
+            except DamagedError as error:
+                raise UserError(
+                    f"run_dir={self.run_dir} does not hold the checkpoint {step} for all processes of this run "
+                    f"({error}) Put it on a file system that they share."
+                ) from error
+
+        return ranks.together(same)
 
     def train(self, interruption: Interruption, after_update: Callable[[int], None] | None = None) -> None:
         """Make all updates that are left, and whatever is due between them; return early when interrupted."""
@@ -196,7 +217,7 @@ class Run:
         if saving:
             with self.clock.aside():
                 self.save()
-                if evaluating:
+                if evaluating and not (self.ranks.count > 1 and self.stopping):
                     with interruption.abandonable():
                         self.scores.make(self.step)
 
@@ -302,7 +323,8 @@ class Run:
         )
 
     def close(self) -> None:
-        """End the progress bar and the logs, and let go of the directory."""
+        """End the progress bar and the logs, and let go of the device and the directory."""
+        self.update.feed.close()
         self.progress.close()
         self.metrics.close()
         self.scores.close()

@@ -115,15 +115,21 @@ class Ranks:
             wrong = error
         if self.any(wrong is not None):
             told = [str(error) for error in self.collect(wrong) if error is not None]
-            raise wrong or UserError(told[0])
+            raise wrong or UserError(told[0]) if self.first else Told(told[0])
         return result  # type: ignore[return-value]
 
 
 ALONE = Ranks()
 
 
-class RankLost(UserError):
-    """Another rank has ended; it has said why."""
+class Told(UserError):
+    """What went wrong, on a rank that need not say it: the first one does."""
+
+    told = True
+
+
+class RankLost(Told):
+    """Another rank has ended, or cannot be reached."""
 
 
 @contextmanager
@@ -131,7 +137,13 @@ def _noticed() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise RankLost("another process of this run has ended; see what it said, and start the run again.") from error
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            raise  # whoever captures says what is wrong
+        reason = str(error).strip().splitlines()[0]
+        raise RankLost(
+            "another process of this run has ended or cannot be reached; see what it said, and start the run again "
+            f"({reason})."
+        ) from error
 
 
 def _of_this_start(store: Store, rank: int, count: int) -> Store:
@@ -173,4 +185,5 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         yield ranks
     finally:
         Progress.silent = shown
-        distributed.destroy_process_group()
+    # Not after an error: to let go of NCCL is to wait for the others.
+    distributed.destroy_process_group()

@@ -43,10 +43,10 @@ def fastest(work: Callable[[], None], choices: tuple[int, ...]) -> int:
 
 
 def _rehearsal(update: Update, seed: int) -> Callable[[], None]:
-    """Loss and gradient of one batch, of a copy of the model and with streams of its own."""
+    """Loss and gradient of what goes through the network at once, of a copy of it and with streams of its own."""
     task, generators = update.task, Generators(seed, update.device)
     model, objective = copy.deepcopy(task.model), task.objective.plain()
-    indices = torch.arange(update.batch_size) % task.samples
+    indices = torch.arange(update.batch_size // (update.ranks.count * update.pieces)) % task.samples
     batch = task.batch(indices, task.draw(len(indices), generators.batch))
 
     def work() -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from support.data import write_zarr
 
 from policy_accel.cli import main
 from policy_accel.data import Episodes, read_episodes
+from policy_accel.errors import UserError
+from policy_accel.training.ranks import Told
 
 Train = Callable[..., list[str]]
 
@@ -235,3 +238,18 @@ def test_fetch_of_an_unknown_set(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["data", "fetch", "pushed", "--to", str(tmp_path)]) == 2
     assert "did you mean 'pusht'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_processes_of_a_run_say_what_they_alone_met(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "4"), ("LOCAL_RANK", "3")):
+        monkeypatch.setenv(name, value)
+
+    def fail(error: UserError) -> str:
+        monkeypatch.setattr("policy_accel.commands.list.run_list", mock.Mock(side_effect=error))
+        assert main(["list", "tasks"]) == 2
+        return capsys.readouterr().err
+
+    assert fail(UserError("no GPU here.")) == "policy-accel: process 3: no GPU here.\n"
+    assert fail(Told("said by the first.")) == ""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.methods import DIT, IMAGES_COMMON, MLP, ROBOT_COMMON
-from support.rank_work import drawn_images, error_of, run
+from support.rank_work import drawn_images, error_of, run, scored_images
 from support.two_ranks import TwoRanks
 
 from policy_accel.images.track import IMAGES
@@ -140,3 +140,28 @@ def test_images_are_shared_and_stay_as_they_are(two: TwoRanks, tmp_path: Path) -
     first, second = two(drawn_images, config)
     assert torch.equal(first, expected)
     assert len(second) == 0
+
+
+def test_one_draws_the_grid_and_the_film_of_what_both_made(two: TwoRanks, tmp_path: Path) -> None:
+    settings = ["evaluation.samples=6", "evaluation.curve_samples=0", "evaluation.grid=4", "evaluation.batch_size=4"]
+    overrides = [*IMAGES_COMMON, *DIT, *settings, "sampling.steps=2"]
+    expected = scored_images(ALONE, IMAGES.config([*overrides, f"run_dir={tmp_path / 'alone'}"]))
+    first, second = two(scored_images, IMAGES.config([*overrides, f"run_dir={tmp_path / 'two'}"]))
+    assert first == second
+    assert {**first, "seconds": 0} == {**(expected or {}), "seconds": 0}
+    for name in ("alone", "two"):
+        assert {path.name for path in (tmp_path / name / "samples").iterdir()} == {"00000020.png", "forming.mp4"}
+
+
+def test_a_damaged_checkpoint_is_set_aside_once(two: TwoRanks, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    two(run, config_of(run_dir), (0, 7))
+    newest = run_dir / "checkpoints" / "00000008"
+    (newest / "model.safetensors").write_bytes(b"cut")
+    assert all(part["finished"] for part in two(run, config_of(run_dir)))
+    assert (newest.with_name("00000008.damaged") / "model.safetensors").read_bytes() == b"cut"
+
+
+def test_other_data_on_one_machine(two: TwoRanks, tmp_path: Path) -> None:
+    sentence = "the processes of this run read different data; give all machines the same files."
+    assert two(error_of, config_of(tmp_path / "run"), 1) == [sentence] * 2

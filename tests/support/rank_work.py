@@ -16,6 +16,7 @@ from policy_accel.cli import main
 from policy_accel.errors import UserError
 from policy_accel.images.evaluate import ImageEvaluator
 from policy_accel.images.track import IMAGES
+from policy_accel.policy.task import ChunkTask
 from policy_accel.policy.track import ROBOT
 from policy_accel.track import track
 from policy_accel.training.loop import build_update, train
@@ -101,7 +102,9 @@ def commanded(ranks: Ranks, folder: Path, words: list[str]) -> int:
         return main(words)
 
 
-def run(ranks: Ranks, config: Any, stop: tuple[int, int] | None = None) -> dict[str, Any]:
+def run(
+    ranks: Ranks, config: Any, stop: tuple[int, int] | None = None, task: ChunkTask | None = None
+) -> dict[str, Any]:
     """Train a run of the robot track; `stop` (rank, step): a signal reaches that rank after that update."""
 
     def signalled(step: int) -> None:
@@ -109,7 +112,7 @@ def run(ranks: Ranks, config: Any, stop: tuple[int, int] | None = None) -> dict[
             os.kill(os.getpid(), signal.SIGTERM)
 
     trained = train(
-        ROBOT.build(config, scored=True, ranks=ranks),
+        task or ROBOT.build(config, scored=True, ranks=ranks),
         config.training,
         seed=config.seed,
         run_dir=Path(config.run_dir),
@@ -120,13 +123,22 @@ def run(ranks: Ranks, config: Any, stop: tuple[int, int] | None = None) -> dict[
     return {"step": trained.step, "finished": trained.finished, "evaluation": trained.evaluation}
 
 
-def error_of(ranks: Ranks, config: Any) -> str:
-    """What a run says that cannot be."""
+def error_of(ranks: Ranks, config: Any, other_data: int | None = None) -> str:
+    """What a run says that cannot be; the data are others on the rank `other_data`."""
+    task = ROBOT.build(config)
+    if ranks.rank == other_data:
+        task.fingerprint = "other"
     try:
-        run(ranks, config)
+        run(ranks, config, task=task)
     except UserError as error:
         return str(error)
     return "nothing"
+
+
+def scored_images(ranks: Ranks, config: Any) -> dict[str, Any] | None:
+    """The whole score of an untrained model, with its grid and its film."""
+    task = IMAGES.build(config, scored=True, ranks=ranks)
+    return task.evaluate(task.model.eval(), lambda line: None, step=config.training.steps)
 
 
 def drawn_images(ranks: Ranks, config: Any) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from support.simulated_cuda import CUDA, SimulatedCuda
+from support.simulated_cuda.graphs import SimulatedGraph
 from torch import Tensor
 
 from policy_accel.acceleration.assigned_noise import AssignedNoise
@@ -184,7 +185,12 @@ def test_what_cannot_be_captured_is_said(device_task: Callable[..., Any], cuda: 
 
 @pytest.mark.parametrize("capture", ["auto", "false", "True"])
 def test_a_whole_run_on_the_device(
-    capture: str, device_task: Callable[..., Any], config: TrainingConfig, tmp_path: Path, cuda: SimulatedCuda
+    capture: str,
+    device_task: Callable[..., Any],
+    config: TrainingConfig,
+    tmp_path: Path,
+    cuda: SimulatedCuda,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`device=auto` finds it; a run in two parts ends with the weights of one."""
     config.device, config.capture = "auto", capture
@@ -204,7 +210,15 @@ def test_a_whole_run_on_the_device(
         )
         return read_metrics(tmp_path / name / "metrics.jsonl")
 
+    reset = 0
+
+    def count(graph: SimulatedGraph) -> None:
+        nonlocal reset
+        reset += 1
+
+    monkeypatch.setattr(SimulatedGraph, "reset", count)
     whole = run("whole")
+    assert reset == (0 if capture == "false" else 4), "graphs are let go of: NCCL would wait for them"
     run("parts", steps_now=6)
     parts = run("parts")
     assert cuda.launches["setup"]["graph"] == (0 if capture == "false" else cuda.launches["setup"]["graph"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.simulated_cuda import SimulatedCuda
 
 from policy_accel.errors import UserError
 from policy_accel.training.devices import available_cores, choose_device, use_device
@@ -80,3 +81,12 @@ def test_processes_of_torchrun_share_the_cores(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
     assert available_cores() == cores
+
+
+def test_one_gpu_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with (
+        SimulatedCuda(),
+        pytest.raises(UserError, match="would put the 2 processes of this machine on one"),
+    ):
+        choose_device("cuda:0")
