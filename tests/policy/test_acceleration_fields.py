@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from support.quick import quick_runs
 
 from policy_accel.acceleration.config import GROUPS
 from policy_accel.policy.config import RobotConfig
@@ -17,6 +18,12 @@ from policy_accel.training.randomness import DataOrder
 
 Build = Callable[..., RobotConfig]
 Probe = Callable[[RobotConfig], Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with quick_runs():
+        yield
 
 
 def drawn(config: RobotConfig) -> Any:

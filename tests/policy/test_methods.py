@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.quick import quick_runs
 from support.tensors import same
 
 from policy_accel.acceleration.assigned_noise import AssignedNoise
@@ -45,6 +46,12 @@ def overrides(method: str) -> list[str]:
 
 def averaged(run_dir: str) -> dict[str, torch.Tensor]:
     return load_file(Path(run_dir) / "checkpoints" / "00000004" / "ema.safetensors")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with quick_runs():
+        yield
 
 
 @pytest.fixture(scope="module")
