@@ -17,7 +17,7 @@ from policy_accel.data.readers import open_episodes, write_episodes
 
 class Made(EpisodeReader):
     source = format = layout = "made"
-    features = {"action": Feature((7,), np.dtype("f8")), "image": Feature((64, 64, 3), np.dtype("u1")),
+    features = {"action": Feature((7,), np.dtype("f8")), "image": Feature((128, 128, 3), np.dtype("u1")),
                 "state": Feature((93,), np.dtype("f8"))}
     episode_ends = np.cumsum(np.full(STEPS // 500, 500))
     metadata = {}
@@ -40,7 +40,7 @@ write_episodes(first, Made(), to)
 with open_episodes(first) as reader:
     write_episodes(second, reader, then)
 print(peak() - before)
-""".replace("STEPS", str(SET_MEGABYTES * 1_000_000 // (8 * 100 + 64 * 64 * 3) // 500 * 500))
+""".replace("STEPS", str(SET_MEGABYTES * 1_000_000 // (8 * 100 + 128 * 128 * 3) // 500 * 500))
 
 
 @pytest.mark.parametrize(
