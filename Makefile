@@ -30,13 +30,14 @@ demo: setup
 # Each folder of tests has a process of its own, which loads what its tests need and gives its memory back at the end;
 # folders that load the same share one, since loading takes seconds. The long ones come first. What loads MuJoCo takes
 # most memory: the two that do are apart, and one of them has no torch.
-CORE   := acceleration diffusion training
+CORE   := acceleration diffusion training ranks
+NETS   := models cuda
 TOOLS  := benchmark commands diagnosis
-PARTS  := core tools $(filter-out support __pycache__ $(CORE) $(TOOLS),$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
-FIRST  := tests-policy tests-simulators tests-sweep tests-core tests-images tests-cuda tests-top tests-robots
-CHECKS := style $(FIRST) $(filter-out $(FIRST),$(PARTS:%=tests-%)) types
+PARTS  := core nets tools $(filter-out support __pycache__ $(CORE) $(NETS) $(TOOLS),$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
+FIRST  := core simulators tools policy nets images data robots
+CHECKS := style $(patsubst %,tests-%,$(FIRST) $(filter-out $(FIRST),$(PARTS))) types
 ROBOTS := tests/envs/test_robomimic_interop.py tests/envs/test_robosuite_tasks.py tests/policy/test_robot_tasks.py
-SIMULATORS := $(filter-out $(ROBOTS),$(wildcard tests/envs/test_robosuite_*.py))
+SIMULATORS := $(filter-out $(ROBOTS),$(wildcard tests/envs/test_robosuite_*.py)) tests/evaluation/test_frames_wanted.py
 
 # Tests start many processes, each of which would compile every module again where this is set.
 test: export PYTHONDONTWRITEBYTECODE =
@@ -48,10 +49,10 @@ test: setup
 
 tests-simulators: SELECTED = $(SIMULATORS)
 tests-robots: SELECTED = $(ROBOTS)
-tests-top: SELECTED = $(wildcard tests/test_*.py)
 tests-core: SELECTED = $(CORE:%=tests/%)
-tests-tools: SELECTED = $(TOOLS:%=tests/%)
-tests-envs tests-policy: SELECTED = tests/$* $(addprefix --ignore=,$(ROBOTS) $(SIMULATORS))
+tests-nets: SELECTED = $(NETS:%=tests/%)
+tests-tools: SELECTED = $(TOOLS:%=tests/%) $(wildcard tests/test_*.py)
+tests-envs tests-evaluation tests-policy: SELECTED = tests/$* $(addprefix --ignore=,$(ROBOTS) $(SIMULATORS))
 tests-%: setup
 	@echo "$@"
 	@$(RUN) pytest --quiet $(or $(SELECTED),tests/$*)

@@ -6,7 +6,7 @@ import pytest
 from support.quick import quick_runs
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def quick() -> Iterator[None]:
     with quick_runs():
         yield

@@ -7,7 +7,7 @@ from support.quick import quick_runs
 from support.two_ranks import TwoRanks, two_ranks
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def quick() -> Iterator[None]:
     with quick_runs():
         yield
