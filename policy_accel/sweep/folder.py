@@ -17,7 +17,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -96,13 +96,17 @@ class Sweep:
 
     def job(self, name: str) -> Job:
         """How a run stands. One that was left running by a process that has gone is stopped."""
+        job = self._noted(name)
+        if job.state == RUNNING and not _is_held(self._lock_file(name)):
+            now = self._noted(name)  # who had the lock may have noted the end before letting go
+            return replace(job, state=STOPPED) if now == job else now
+        return job
+
+    def _noted(self, name: str) -> Job:
         try:
-            job = Job(**json.loads(self._job_file(name).read_text()))
+            return Job(**json.loads(self._job_file(name).read_text()))
         except (OSError, ValueError, TypeError):
             return Job()
-        if job.state == RUNNING and not _is_held(self._lock_file(name)):
-            return Job(**{**asdict(job), "state": STOPPED})
-        return job
 
     def note(self, name: str, job: Job) -> None:
         """Record how a run stands."""
@@ -112,7 +116,7 @@ class Sweep:
         """Record that a run failed, and why, where it is not known yet how it ended."""
         job = self.job(name)
         if job.state not in (DONE, FAILED):
-            self.note(name, Job(**{**asdict(job), "state": FAILED, "said": said, "ended": time.time()}))
+            self.note(name, replace(job, state=FAILED, said=said, ended=time.time()))
 
     def hold(self, name: str) -> TextIO:
         """The lock of a run, once whoever has it lets go; closing it lets go."""

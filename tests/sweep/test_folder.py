@@ -50,6 +50,19 @@ def test_a_run_that_nobody_looks_after_is_stopped(sweep: Sweep) -> None:
     assert sweep.job("a") == Job("stopped", started=3.0, first_step=2)
 
 
+def test_a_run_that_ends_while_one_looks_is_not_called_stopped(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read as running, then notes how it ended and lets go of its lock, which is then found free."""
+    sweep.note("a", Job("running", started=3.0))
+    ended = Job("done", started=3.0, ended=4.0)
+
+    def let_go(_: Path) -> bool:
+        sweep.note("a", ended)
+        return False
+
+    monkeypatch.setattr("policy_accel.sweep.folder._is_held", let_go)
+    assert sweep.job("a") == ended
+
+
 def test_going_on_forgets_failures_and_the_wish_to_stop(sweep: Sweep) -> None:
     sweep.note("a", Job("done", started=1.0))
     sweep.note("b", Job("running", started=1.0))
