@@ -162,6 +162,11 @@ def check(order: Order) -> dict[str, Any]:
         try:
             chosen = track(source_of(overrides, order.config_dir).track)
             config = chosen.config(overrides, order.config_dir)
+            if config.training.device.startswith("cuda:"):
+                raise UserError(
+                    f"training.device={config.training.device}: a sweep chooses the GPU of each run; use "
+                    "training.device=cuda, and CUDA_VISIBLE_DEVICES for the GPUs that it may choose from."
+                )
             chosen.check(config)
             data = json.dumps(chosen.record(config)["task"], sort_keys=True)
             if data not in seen:

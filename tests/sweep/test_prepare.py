@@ -38,6 +38,12 @@ BASE = ["task=pusht_state", "model=mlp"]
         (["launcher=ray", "launcher.cpus=0"], r"launcher\.cpus=0 must be at least 1"),
         (["launcher=slurm", "launcher.cluster=big"], r"launcher\.cluster 'big' is unknown"),
         (["sweep_dir="], r"sweep_dir= is empty"),
+        (["training.device=cuda:0,cpu"], r"run device_cuda_0: training\.device=cuda:0: a sweep chooses"),
+        (
+            ["launcher=ray", "training.device=cuda:1"],
+            r"^training\.device=cuda:1: .* use training\.device=cuda, and CUDA_V",
+        ),
+        (["launcher=slurm", "training.device=cuda:1"], r"^training\.device=cuda:1: a sweep chooses the GPU of"),
     ],
 )
 def test_a_mistake_is_found_before_anything_starts(words: list[str], sentence: str, place: Path) -> None:
