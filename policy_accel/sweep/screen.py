@@ -63,6 +63,7 @@ class Screen:
 
     def __init__(self, sweep: Sweep, output: TextIO | None = None) -> None:
         self._sweep, self._output = sweep, output or sys.stderr
+        self._runs: list[Standing] = []
         self._drawn = 0
         self._terminal = self._output.isatty()
         self._said: dict[str, str] = {}
@@ -70,7 +71,7 @@ class Screen:
 
     def show(self) -> None:
         """Draw how it stands now."""
-        runs = standings(self._sweep)
+        runs = self._runs = standings(self._sweep, self._runs)
         if self._terminal:
             size = shutil.get_terminal_size()
             lines = [summary(runs), *table(runs, lines=max(LEAST_LINES, size.lines - 3))]

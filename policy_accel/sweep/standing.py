@@ -49,12 +49,20 @@ def logged(run_dir: Path) -> Logged:
     return Logged()
 
 
-def standings(sweep: Sweep) -> list[Standing]:
-    """Of all runs, in the order of the sweep."""
-    return [
-        Standing(name, sweep.job(name), logged(sweep.run_dir(name)), run.updates, _score(sweep.run_dir(name)))
-        for name, run in sweep.runs.items()
-    ]
+def standings(sweep: Sweep, before: Sequence[Standing] = ()) -> list[Standing]:
+    """Of all runs, in the order of the sweep.
+
+    Args:
+        sweep: whose runs they are.
+        before: those of an earlier look; the files of runs that were done are not read again.
+    """
+    done = {run.name: run for run in before if run.job.state == DONE}
+    return [done.get(name) or _standing(sweep, name) for name in sweep.runs]
+
+
+def _standing(sweep: Sweep, name: str) -> Standing:
+    job, run_dir = sweep.job(name), sweep.run_dir(name)  # the job first: what a run that is done wrote stays so
+    return Standing(name, job, logged(run_dir), sweep.runs[name].updates, _score(run_dir))
 
 
 def _score(run_dir: Path) -> float | None:

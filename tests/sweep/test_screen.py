@@ -71,6 +71,22 @@ def test_progress_is_read_from_the_files_of_the_runs(sweep: Sweep) -> None:
     assert (b.logged, b.score) == (Logged(), None)
 
 
+def test_runs_that_are_done_are_not_read_again(sweep: Sweep) -> None:
+    sweep.note("a", Job("done", started=1.0))
+    sweep.note("b", Job("stopped", started=1.0))
+    output = io.StringIO()
+    screen = Screen(sweep, output)
+    screen.show()
+    sweep.note("a", Job("failed", "nobody sees it."))
+    sweep.note("b", Job("failed", "no."))
+    screen.show()
+    assert output.getvalue().splitlines() == [
+        "sweep: a done: 100 updates",
+        "sweep: b stopped: ",
+        "sweep: b failed: no.",
+    ]
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
