@@ -633,12 +633,14 @@ MUTATIONS = [
         ('if getattr(config.evaluation, "workers", 0) < 0:', "if False:"),
         ('if line.partition("=")[0] not in keys', "if True"),
         ("    launcher.check()\n", ""),
+        ('.startswith("cuda:")', '.startswith("cudas:")'),
     ),
     *of(
         "sweep/folder.py",
         "sweep/test_folder.py",
         ("if job.state == RUNNING and not _is_held(self._lock_file(name)):", "if False:"),
         ("if job.state not in (DONE, FAILED):", "if True:"),
+        ("if now == job else now", "if True else now"),
         ("if self.job(name).state in (FAILED, STOPPED):", "if self.job(name).state in (STOPPED,):"),
         ("(self.folder / STOP).unlink(missing_ok=True)", "pass"),
         ("fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),
@@ -672,6 +674,17 @@ MUTATIONS = [
         ("and run.logged.step < run.updates)", ")"),
         ("if run.job.state not in (DONE, FAILED))", "if run.job.state not in (DONE,))"),
         ("for line in reversed(lines):", "for line in lines:"),
+        ("for run in before if run.job.state == DONE", "for run in before"),
+    ),
+    *of("sweep/screen.py", "sweep/test_screen.py", ("standings(self._sweep, self._runs)", "standings(self._sweep)")),
+    *of("sweep/work.py", "sweep/test_work.py", (" and time.monotonic() < give_up", "")),
+    *of(
+        "sweep/ray_tasks.py",
+        "sweep/test_ray_tasks.py::test_runs_that_wait_for_a_node_in_place_of_a_lost_one_are_withdrawn "
+        "sweep/test_ray_tasks.py::test_what_no_cluster_could_ever_give_is_refused",
+        ("if self.sweep.job(name).state != RUNNING:", "if self.sweep.job(name).started == 0:"),
+        ("any(self._cpus <= cpus and self._gpus <= gpus", "any(self._gpus <= gpus"),
+        (' if node["Alive"]]', "]"),
     ),
     *of(
         "sweep/slurm.py",

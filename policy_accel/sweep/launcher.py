@@ -130,7 +130,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def withdraw(self) -> None:
-        """Give up those that have not begun; the others see the wish to stop themselves."""
+        """Give up those that nobody trains; the others see the wish to stop themselves."""
 
     @abstractmethod
     def close(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from policy_accel.errors import UserError
-from policy_accel.sweep.folder import Sweep
+from policy_accel.sweep.folder import RUNNING, Sweep
 from policy_accel.sweep.job import perform
 from policy_accel.sweep.launcher import Launcher, RayConfig
 
@@ -53,14 +53,15 @@ class RayLauncher(Launcher):
         self._cpus, self._gpus = max(config.cpus, sweep.threads), config.gpus
         if self._gpus is None:
             self._gpus = 1.0 if on_gpu and self._ray.cluster_resources().get("GPU") else 0.0
-        has = self._ray.cluster_resources()
-        for what, wanted in (("CPU", self._cpus), ("GPU", self._gpus)):
-            if wanted > has.get(what, 0):
-                self.close()
-                raise UserError(
-                    f"launcher.{what.lower()}s={wanted:g} is more than the {has.get(what, 0):g} that the Ray cluster "
-                    "has; lower it, or no run could ever start."
-                )
+        resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        nodes = sorted({(node.get("CPU", 0), node.get("GPU", 0)) for node in resources})
+        if not any(self._cpus <= cpus and self._gpus <= gpus for cpus, gpus in nodes):
+            self.close()
+            raise UserError(
+                f"launcher.cpus={self._cpus} and launcher.gpus={self._gpus:g} are more than any node of the Ray "
+                f"cluster has ({', '.join(f'{cpus:g} and {gpus:g}' for cpus, gpus in nodes)}); lower them, or no run "
+                "could ever start."
+            )
 
     def _connect(self, cores: int) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
@@ -118,7 +119,7 @@ class RayLauncher(Launcher):
     def withdraw(self) -> None:
         """See `Launcher`."""
         for name, task in self._tasks.items():
-            if self.sweep.job(name).started == 0:
+            if self.sweep.job(name).state != RUNNING:  # also where it waits for a node in place of one that was lost
                 self._ray.cancel(task)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,8 @@ from policy_accel.sweep.slurm import SlurmLauncher
 from policy_accel.training.devices import available_cores
 
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_TO_END = 10.0
+"""That runs which are to end at once are waited for; one whose machine died never says that it did."""
 ON_GPU = ("auto", "cuda")
 """Settings of training.device with which a run takes the GPU that it is given, if any."""
 
@@ -76,20 +79,23 @@ def launcher_of(sweep: Sweep, config: LauncherConfig, machine: Machine) -> Launc
 def work(sweep: Sweep, launcher: Launcher, screen: Screen) -> bool:
     """Have the runs trained that are not done yet, and show how they stand.
 
-    The first Ctrl-C (or SIGTERM) lets every run save, the second ends them at once.
+    The first Ctrl-C (or SIGTERM) lets every run save, the second ends them at once: whoever looks after a run has
+    `SECONDS_TO_END` for that, then the launcher lets go.
 
     Returns:
         Whether the user stopped it.
     """
     sweep.go_on()
     launcher.start([name for name in sweep.runs if sweep.job(name).state != DONE])
-    asked = 0
+    asked, give_up = 0, math.inf
     try:
         with _counted_signals() as signals:
-            while launcher.under_way():
+            while launcher.under_way() and time.monotonic() < give_up:
                 if len(signals) > asked:
                     asked = len(signals)
                     _stop(sweep, launcher, screen, at_once=asked > 1)
+                    if asked > 1:
+                        give_up = min(give_up, time.monotonic() + SECONDS_TO_END)
                 screen.show()
                 time.sleep(SECONDS_BETWEEN_LOOKS)
         screen.show()

@@ -15,7 +15,7 @@ from support.sweeps import assert_equal_to_undisturbed, examples, tiny, wait_for
 
 from policy_accel.cli import main
 from policy_accel.errors import UserError
-from policy_accel.sweep.folder import Run, Sweep, read_sweep
+from policy_accel.sweep.folder import Job, Run, Sweep, read_sweep
 from policy_accel.sweep.launcher import RayConfig
 from policy_accel.sweep.ray_tasks import RayLauncher, import_ray
 
@@ -47,13 +47,21 @@ def test_a_run_whose_worker_is_killed_goes_on_with_the_same_bits(
 
 
 class FakeRay:
-    """Takes down what it is asked for, on a cluster of two cores and a GPU."""
+    """Takes down what it is asked for, on a cluster of a node with two cores and a GPU, and one with four cores."""
 
     def __init__(self) -> None:
         self.options: dict[str, Any] = {}
+        self.cancelled: list[str] = []
 
     def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": 2.0, "GPU": 1.0}
+        return {"CPU": 6.0, "GPU": 1.0}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        has = ({"CPU": 2.0, "GPU": 1.0}, {"CPU": 4.0}, {"CPU": 64.0, "GPU": 8.0})
+        return [{"Alive": each["CPU"] < 64, "Resources": each} for each in has]
+
+    def cancel(self, task: Any) -> None:
+        self.cancelled.append(task[1])
 
     def remote(self, *_: Any, **options: Any) -> Any:
         self.options |= options
@@ -89,12 +97,31 @@ def test_what_a_run_asks_ray_for(
     assert "shut" not in ray.options
 
 
+def test_runs_that_wait_for_a_node_in_place_of_a_lost_one_are_withdrawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay()
+    monkeypatch.setattr("policy_accel.sweep.ray_tasks.import_ray", lambda: ray)
+    sweep = Sweep(tmp_path, {name: Run([], 5) for name in ("trained", "lost", "waiting")})
+    sweep.write()
+    launcher = RayLauncher(sweep, RayConfig(), cores=2, on_gpu=False)
+    launcher.start(list(sweep.runs))
+    for name in ("trained", "lost"):
+        sweep.note(name, Job("running", started=1.0))
+    with sweep.hold("trained"):
+        launcher.withdraw()
+    assert ray.cancelled == ["lost", "waiting"]
+
+
 def test_what_no_cluster_could_ever_give_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = FakeRay()
     monkeypatch.setattr("policy_accel.sweep.ray_tasks.import_ray", lambda: ray)
-    with pytest.raises(UserError, match=r"launcher\.gpus=2 is more than the 1 that the Ray cluster has"):
-        RayLauncher(Sweep(tmp_path), RayConfig(gpus=2), cores=2, on_gpu=True)
-    assert ray.options["shut"]
+    for config in (RayConfig(gpus=2), RayConfig(cpus=5, gpus=0), RayConfig(cpus=3)):  # six cores, but of two nodes
+        with pytest.raises(UserError, match=r"than any node of the Ray cluster has \(2 and 1, 4 and 0\); lower them"):
+            RayLauncher(Sweep(tmp_path), config, cores=2, on_gpu=True)
+        assert ray.options.pop("shut")
+    RayLauncher(Sweep(tmp_path), RayConfig(cpus=4), cores=2, on_gpu=False)
+    assert "shut" not in ray.options
     monkeypatch.setattr(ray, "init", lambda **_: [][0])
     with pytest.raises(UserError, match=r"launcher\.address=null: no Ray cluster .*\(list index out of range\)"):
         RayLauncher(Sweep(tmp_path), RayConfig(), cores=2, on_gpu=True)
