@@ -57,6 +57,9 @@ def started(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
+        for rank in ranks_of(process):  # each has a session of its own, and would go on without its agent
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rank, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -86,6 +89,8 @@ def wait_until_open(port: int) -> None:
 
 def ranks_of(agent: subprocess.Popen[bytes]) -> list[int]:
     """Process numbers of the ranks that an agent has started."""
+    if agent.poll() is not None:
+        return []
     children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
     return [int(child) for child in children if b"policy_accel" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
@@ -155,14 +160,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=("restarts", "members"), nargs="+", default=["restarts", "members"])
     parser.add_argument("--output", type=Path, default=RESULTS / "elastic_restart_cpu.json")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
+    # Without it an agent that comes back waits in vain: the first one (torch 2.15) tells its address in the first round
+    # alone.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     results: dict[str, Any] = {"steps": STEPS, "seed": options.seed}
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole"
         subprocess.run([sys.executable, *ARGUMENTS, f"run_dir={whole}"], check=True, capture_output=True)
-        for name in ("restarts", "members"):
+        for name in options.only:
             run_dir = Path(scratch) / name
             if name == "restarts":
                 changed = restarts(run_dir, options.kills, random.Random(options.seed))
