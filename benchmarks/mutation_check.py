@@ -84,6 +84,7 @@ def mutated(base: Path, tree: Path, mutation: Mutation | None) -> None:
 def run_tests(task: tuple[Path, Mutation | None, tuple[str, ...]]) -> tuple[int, str, float]:
     """Run `tests` on the checkout with a mutation: pytest's exit status, the first failure, seconds."""
     base, mutation, tests = task
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # tests start processes
     began, first = time.perf_counter(), FirstFailure()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder).resolve()

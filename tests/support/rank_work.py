@@ -47,7 +47,7 @@ def fails_on(ranks: Ranks, rank: int) -> str:
     try:
         return f"went well: {ranks.together(work)}"
     except UserError as error:
-        return str(error)
+        return f"{error} {'The other says it.' if error.told else ''}"
 
 
 def loses_the_other(ranks: Ranks) -> str:

@@ -44,8 +44,8 @@ def test_alone_everything_stays() -> None:
 
 
 def test_what_goes_wrong_on_one_rank_is_said_by_all(two: TwoRanks) -> None:
-    assert two(fails_on, 1) == ["no room on 1."] * 2
-    assert two(fails_on, 0) == ["no room on 0."] * 2
+    assert two(fails_on, 1) == ["no room on 1. ", "no room on 1. The other says it."]
+    assert two(fails_on, 0) == ["no room on 0. ", "no room on 0. The other says it."]
     assert two(fails_on, 2) == ["went well: 0", "went well: 1"]
 
 
