@@ -1,7 +1,7 @@
 """Where the time of an update goes on the CPU, by kinds of operations: of this checkout, or of another one.
 
     python benchmarks/profile_update.py --net small
-    python benchmarks/profile_update.py --net small --beside FOLDER    # the core of another checkout, for before and after
+    python benchmarks/profile_update.py --net small --beside FOLDER    # another checkout too
 
 One thread, torch's profiler over all updates; shares are of the time within operations (self CPU time).
 """
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     overrides = [f"recipe={RECIPES[options.net]}", "training.device=cpu", "evaluation.episodes=0"]
-    overrides += ["training.validate_every=0", "training.evaluate_every=0", "training.checkpoint.every=0"]
+    overrides += [f"training.{name}=0" for name in ("validate_every", "evaluate_every", "checkpoint.every")]
     code = "import json, sys; from profile_update import shares; print(json.dumps(shares(*json.loads(sys.argv[1]))))"
     here = Path(__file__).resolve().parent
     sides = {}
