@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,8 +18,13 @@ class _Enough(Exception):
     """Ends a run when its updates are timed."""
 
 
-def cost(overrides: list[str], updates: int, warmup_updates: int, threads: int) -> tuple[float, float]:
-    """Wall and CPU seconds of one of `updates` on the CPU, after `warmup_updates`; only names that are old are used."""
+def cost(
+    overrides: list[str], updates: int, warmup_updates: int, threads: int, wait: Callable[[], None] = lambda: None
+) -> tuple[float, float]:
+    """Wall and CPU seconds of one of `updates`, after `warmup_updates`; `wait` waits for the device.
+
+    Only names that older checkouts have too are used.
+    """
     torch.set_num_threads(threads)
     config = ROBOT.config(overrides)
     last = warmup_updates + updates
@@ -27,6 +33,7 @@ def cost(overrides: list[str], updates: int, warmup_updates: int, threads: int) 
 
     def after_update(step: int) -> None:
         if step in (warmup_updates, last):
+            wait()
             marks.append((time.perf_counter(), time.process_time()))
         if step == last:
             raise _Enough

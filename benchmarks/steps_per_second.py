@@ -17,14 +17,12 @@ on a machine with other jobs the wall clock says little. The DataLoader's worker
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -32,18 +30,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from core_beside import cost
 from eager_baseline import BaselineConfig, Clock, Steps
 from eager_baseline import run as run_baseline
 from reference_loop import run as run_reference
 from results import RESULTS, write_result
 
+from policy_accel.benchmark.rates import wait_for
 from policy_accel.data.images import image_path
 from policy_accel.models import UnetConfig
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import columns, read_task_episodes
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.devices import choose_device
-from policy_accel.training.loop import train
 
 RECIPES = {"small": "small", "reference": "diffusion_policy"}
 BASELINE, REFERENCE, BESIDE = "baseline", "diffusion_policy", "core beside"
@@ -61,35 +60,12 @@ class Measurement:
     beside: Path | None = None
 
 
-class _Enough(Exception):
-    """Ends a run of the core when its updates are timed."""
-
-
 def seconds_of_core(measurement: Measurement) -> Clock:
     """What an update of `policy_accel.training.loop.train` takes."""
-    torch.set_num_threads(measurement.threads)
-    config = ROBOT.config(list(measurement.overrides))
-    device = choose_device(config.training.device)
-    first, last = measurement.warmup_updates, measurement.warmup_updates + measurement.updates
-    config.training.steps = max(config.training.steps, last + 1)
-    marks: list[Clock] = []
-
-    def after_update(step: int) -> None:
-        if step in (first, last):
-            marks.append(Clock.now(device))
-        if step == last:
-            raise _Enough
-
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
-        train(
-            ROBOT.build(config),
-            config.training,
-            seed=config.seed,
-            run_dir=Path(folder),
-            run_config=ROBOT.record(config),
-            after_update=after_update,
-        )
-    return marks[1].since(marks[0], measurement.updates)
+    overrides = list(measurement.overrides)
+    device = choose_device(ROBOT.config(overrides).training.device)
+    asked = overrides, measurement.updates, measurement.warmup_updates, measurement.threads
+    return Clock(*cost(*asked, wait=lambda: wait_for(device)))
 
 
 def seconds_of_core_beside(measurement: Measurement) -> Clock:
