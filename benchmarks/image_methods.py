@@ -54,8 +54,8 @@ def run_one(options: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
     from policy_accel.images.run import averages
     from policy_accel.images.sets import load_split
     from policy_accel.images.track import IMAGES
+    from policy_accel.run_files import read_metrics
     from policy_accel.training.devices import choose_device
-    from policy_accel.training.metrics import read_metrics
 
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = Path(scratch) / "run"

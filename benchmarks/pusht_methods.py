@@ -98,7 +98,7 @@ def run_one(options: argparse.Namespace, method: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     from policy_accel.policy.evaluate import PolicyEvaluator
     from policy_accel.policy.track import ROBOT
-    from policy_accel.training.metrics import read_metrics
+    from policy_accel.run_files import read_metrics
 
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = Path(scratch) / "run"

@@ -14,7 +14,7 @@ from typing import Any
 
 from results import write_result
 
-from policy_accel.training.run_directory import read_config
+from policy_accel.run_files import read_config
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

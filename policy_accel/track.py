@@ -19,12 +19,13 @@ from policy_accel.errors import UserError, one_of
 from policy_accel.groups import register_group, typed
 from policy_accel.models import ModelConfig, denoiser_configs
 from policy_accel.plugins import import_plugins, named_plugins
+from policy_accel.run_files import read_config
 from policy_accel.scoring import Order, Score, ScoringProcess, serve
 from policy_accel.training.config import RunConfig
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.loop import Trained, train
 from policy_accel.training.ranks import ALONE, Ranks, joined
-from policy_accel.training.run_directory import read_config, read_typed_config
+from policy_accel.training.run_directory import read_typed_config
 from policy_accel.training.task import Task
 from policy_accel.user_files import chosen, user_files
 

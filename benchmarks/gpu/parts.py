@@ -198,7 +198,7 @@ def _measured(settings: list[str], seconds: float) -> dict[str, Any]:
 def train(output: Path, data: Path | None, *, overrides: Sequence[str] = (), device: str = "cuda") -> None:
     """Train Push-T and score it, or say why it is not scored."""
     from policy_accel.policy.track import ROBOT
-    from policy_accel.training.metrics import read_metrics
+    from policy_accel.run_files import read_metrics
 
     missing = [name for name in SIMULATOR if importlib.util.find_spec(name) is None]
     run = output / "pusht"

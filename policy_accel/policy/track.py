@@ -18,11 +18,11 @@ from policy_accel.policy.demonstrations import TaskConfig, check_task_data, load
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config
 from policy_accel.policy.task import ChunkTask
+from policy_accel.run_files import read_metrics
 from policy_accel.scoring import Score
 from policy_accel.track import Report, Track, replaced
 from policy_accel.training.checkpoint import best_checkpoint, evaluation_of, load_checkpoint
 from policy_accel.training.devices import choose_device, use_device
-from policy_accel.training.metrics import read_metrics
 from policy_accel.training.ranks import ALONE, Ranks
 from policy_accel.training.run_directory import checkpoint_path
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from policy_accel.errors import UserError
 from policy_accel.files import append_text, replace_text
+from policy_accel.run_files import read_metrics
 
 WANDB_MODES = ("off", "offline", "online")
 
@@ -93,23 +94,6 @@ class LossBuffer:
 def _finite_mean(values: Tensor) -> float | None:
     finite = values[values.isfinite()]
     return float(finite.mean()) if len(finite) else None
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics file; a last line that a crash cut short is left out.
-
-    Raises:
-        UserError: another line is damaged.
-    """
-    lines = path.read_text().splitlines() if path.is_file() else []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise UserError(f"{path}: line {number} is damaged ({error}); remove that line.") from error
-    return rows
 
 
 class MetricsLog:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from policy_accel.files import replacing
-from policy_accel.training.metrics import read_metrics
+from policy_accel.run_files import read_metrics
 
 
 def plot_learning_curve(run_dir: Path) -> Path:

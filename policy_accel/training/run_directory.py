@@ -12,11 +12,10 @@ from omegaconf.errors import OmegaConfBaseException
 from policy_accel.errors import UserError
 from policy_accel.files import explained, no_link, replace_text
 from policy_accel.groups import flatten, typed
+from policy_accel.run_files import CONFIG, read_config, read_metrics
 from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps
-from policy_accel.training.metrics import read_metrics
 
 LOCK = ".lock"
-CONFIG = "config.yaml"
 
 # These may change between the parts of a run; those of the device change the last bits of what is learnt.
 FREE_KEYS = (
@@ -89,27 +88,6 @@ def _foreign(path: Path) -> bool:
 
 def _has_learnt(run_dir: Path) -> bool:
     return any((run_dir / "checkpoints").glob("*")) or bool(read_metrics(run_dir / "metrics.jsonl"))
-
-
-def read_config(run_dir: Path) -> dict[str, Any]:
-    """The configuration of a run.
-
-    Raises:
-        UserError: not a run directory, a damaged file, no permission.
-    """
-    record = run_dir / CONFIG
-    with explained(record, "read"):
-        if not record.is_file():
-            raise UserError(
-                f"{run_dir} is not a run directory: it has no {CONFIG}; give the run_dir of a training run."
-            )
-        try:
-            config = yaml.safe_load(record.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{record} is damaged ({type(error).__name__}); choose another run_dir.") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{record} is damaged (it holds no settings); choose another run_dir.")
-    return config
 
 
 def _lock(run_dir: Path) -> TextIO:

@@ -20,8 +20,8 @@ from policy_accel.images.config import ImageConfig
 from policy_accel.images.run import averages
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
+from policy_accel.run_files import read_metrics
 from policy_accel.training.checkpoint import evaluation_of
-from policy_accel.training.metrics import read_metrics
 
 Build = Callable[..., ImageConfig]
 # Not for images, or told apart from the recipe only by it.

@@ -26,10 +26,10 @@ from policy_accel.policy.evaluate import PolicyEvaluator, environment_spec
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.run import build_policy
 from policy_accel.policy.track import ROBOT
+from policy_accel.run_files import read_metrics
 from policy_accel.training.checkpoint import checkpoint_steps
 from policy_accel.training.ema import EMA
 from policy_accel.training.loop import Run, build_update
-from policy_accel.training.metrics import read_metrics
 from policy_accel.training.optimizer import lr_factor
 
 from .conftest import write_demonstrations

@@ -10,8 +10,8 @@ from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.run import check_config
 from policy_accel.policy.track import ROBOT
+from policy_accel.run_files import read_metrics
 from policy_accel.training.checkpoint import load_checkpoint, record_evaluation
-from policy_accel.training.metrics import read_metrics
 
 Build = Callable[..., RobotConfig]
 

@@ -16,7 +16,7 @@ from support.two_ranks import TwoRanks
 from torch.distributed.run import get_args_parser
 
 from policy_accel.cli import main
-from policy_accel.training.metrics import read_metrics
+from policy_accel.run_files import read_metrics
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "several_gpus.md").read_text()

@@ -20,9 +20,9 @@ from policy_accel.acceleration.timestep_curriculum import CurriculumTimes
 from policy_accel.acceleration.timestep_distributions import LossSecondMoment
 from policy_accel.diffusion.timesteps import UniformTimes
 from policy_accel.errors import UserError
+from policy_accel.run_files import read_metrics
 from policy_accel.training import Batch, TrainingConfig, train
 from policy_accel.training.ema import EMAConfig
-from policy_accel.training.metrics import read_metrics
 from policy_accel.training.optimizer import OptimizerConfig
 from policy_accel.training.randomness import DataOrder, Generators
 from policy_accel.training.update import Update

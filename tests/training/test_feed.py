@@ -19,9 +19,9 @@ from policy_accel.diffusion import Batch, Objective, Repetition, karhunen_loeve_
 from policy_accel.diffusion.batch import Condition
 from policy_accel.diffusion.noise import IndependentNoise
 from policy_accel.models import Denoiser
+from policy_accel.run_files import read_metrics
 from policy_accel.training import TrainingConfig
 from policy_accel.training.feed import Feed
-from policy_accel.training.metrics import read_metrics
 from policy_accel.training.randomness import DataOrder, Generators
 from policy_accel.training.update import denoising_loss, denoising_loss_and_errors
 

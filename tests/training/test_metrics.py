@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError
+from policy_accel.run_files import read_metrics
 from policy_accel.training import Trained, TrainingConfig
 from policy_accel.training.checkpoint import load_checkpoint
-from policy_accel.training.metrics import read_metrics
 
 Run = Callable[..., Trained]
 

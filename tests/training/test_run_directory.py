@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from policy_accel.errors import UserError
+from policy_accel.run_files import read_metrics
 from policy_accel.training import Trained, TrainingConfig
-from policy_accel.training.metrics import read_metrics
 
 Run = Callable[..., Trained]
 

@@ -16,9 +16,9 @@ from policy_accel.acceleration.assigned_noise import AssignedNoise
 from policy_accel.acceleration.nearest_noise import NearestChoice
 from policy_accel.acceleration.timestep_distributions import LossSecondMoment
 from policy_accel.diffusion import Batch, Objective, Repetition, karhunen_loeve_process
+from policy_accel.run_files import read_metrics
 from policy_accel.training import Trained, TrainingConfig
 from policy_accel.training.checkpoint import load_checkpoint
-from policy_accel.training.metrics import read_metrics
 from policy_accel.training.randomness import named_generator
 
 Run = Callable[..., Trained]

@@ -1,0 +1,52 @@
+"""What a run directory says, read as data: without torch, and without running anything of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from policy_accel.errors import UserError
+from policy_accel.files import explained
+
+CONFIG = "config.yaml"
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """The configuration of a run.
+
+    Raises:
+        UserError: not a run directory, a damaged file, no permission.
+    """
+    record = run_dir / CONFIG
+    with explained(record, "read"):
+        if not record.is_file():
+            raise UserError(
+                f"{run_dir} is not a run directory: it has no {CONFIG}; give the run_dir of a training run."
+            )
+        try:
+            config = yaml.safe_load(record.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{record} is damaged ({type(error).__name__}); choose another run_dir.") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{record} is damaged (it holds no settings); choose another run_dir.")
+    return config
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics file; a last line that a crash cut short is left out.
+
+    Raises:
+        UserError: another line is damaged.
+    """
+    lines = path.read_text().splitlines() if path.is_file() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise UserError(f"{path}: line {number} is damaged ({error}); remove that line.") from error
+    return rows
