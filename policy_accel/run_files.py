@@ -13,6 +13,23 @@ from policy_accel.files import explained
 
 CONFIG = "config.yaml"
 
+# These may change between the parts of a run; those of the device change the last bits of what is learnt.
+FREE_KEYS = (
+    "training.device",
+    "training.threads",
+    "training.logging",
+    "training.compile",
+    "training.capture",
+    "training.deterministic",
+    "training.channels_last",
+    "training.accumulate",
+    "training.reduce_precision",
+    "evaluation.workers",
+    "evaluation.camera",
+    "evaluation.overlap",
+    "run_dir",
+)
+
 
 def read_config(run_dir: Path) -> dict[str, Any]:
     """The configuration of a run.

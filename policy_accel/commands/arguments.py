@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.commands.benchmark_arguments import add_benchmark_arguments
+from policy_accel.commands.compare_arguments import add_compare_arguments
 from policy_accel.commands.sweep_arguments import add_sweep_arguments
 from policy_accel.written_formats import WRITTEN_FORMATS
 
@@ -68,6 +69,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_sweep_arguments(
         commands.add_parser("sweep", help="train many runs: every combination of settings, here or on a cluster")
+    )
+
+    add_compare_arguments(
+        commands.add_parser("compare", help="tell which of several ways to train is better, from runs")
     )
 
     add_evaluate_arguments(commands.add_parser("evaluate", help="score a trained policy or image model"))

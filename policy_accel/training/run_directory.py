@@ -12,27 +12,10 @@ from omegaconf.errors import OmegaConfBaseException
 from policy_accel.errors import UserError
 from policy_accel.files import explained, no_link, replace_text
 from policy_accel.groups import flatten, typed
-from policy_accel.run_files import CONFIG, read_config, read_metrics
+from policy_accel.run_files import CONFIG, FREE_KEYS, read_config, read_metrics
 from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps
 
 LOCK = ".lock"
-
-# These may change between the parts of a run; those of the device change the last bits of what is learnt.
-FREE_KEYS = (
-    "training.device",
-    "training.threads",
-    "training.logging",
-    "training.compile",
-    "training.capture",
-    "training.deterministic",
-    "training.channels_last",
-    "training.accumulate",
-    "training.reduce_precision",
-    "evaluation.workers",
-    "evaluation.camera",
-    "evaluation.overlap",
-    "run_dir",
-)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any] | None = None) -> list[str]:

@@ -1,0 +1,72 @@
+"""`policy-accel compare`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from policy_accel.comparison.compare import DIFFERENCE, compare
+from policy_accel.comparison.result import Comparison
+from policy_accel.comparison.scores import ScoredRun, scored_runs
+from policy_accel.comparison.table import csv_table, text_table
+from policy_accel.errors import UserError, did_you_mean
+from policy_accel.files import check_writable, explained, replace_json, replace_text
+
+UNIT = ("score", "success")
+"""Measures that lie between 0 and 1, of which the same difference is worth seeing everywhere."""
+
+
+def run_compare(options: argparse.Namespace) -> int:
+    """Print a comparison of runs, and write it where asked."""
+    if not 0 < options.confidence < 1:
+        raise UserError(f"--confidence {options.confidence} must lie between 0 and 1, for example 0.95.")
+    if options.difference is not None and not 0 < options.difference < float("inf"):
+        raise UserError(f"--difference {options.difference} must be above 0, for example 0.03.")
+    for path in filter(None, (options.json, options.csv, options.png)):
+        _check_output(path)
+    runs = scored_runs(options.runs, measure=options.measure, checkpoint=options.checkpoint)
+    if options.task is not None:
+        runs = _of_task(runs, options.task)
+    difference = options.difference or (DIFFERENCE if options.measure in UNIT else None)
+    comparison = compare(
+        runs,
+        options.baseline,
+        measure=options.measure,
+        confidence=options.confidence,
+        difference=difference,
+        pooled=options.pooled,
+    )
+    print(_shown(comparison))
+    if options.json is not None:
+        replace_json(options.json, comparison.to_json())
+    if options.csv is not None:
+        replace_text(options.csv, csv_table(comparison))
+    if options.png is not None:
+        from policy_accel.comparison.figure import draw
+
+        draw(comparison, options.png)
+    return 0
+
+
+def _check_output(path: Path) -> None:
+    """That a file can be written there, before anything is worked out."""
+    with explained(path):
+        if path.is_symlink():
+            raise UserError(f"{path}: is a symbolic link, which is not followed; remove it or choose another path.")
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; give the path of a file in it.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path.parent)
+
+
+def _of_task(runs: list[ScoredRun], task: str) -> list[ScoredRun]:
+    known = sorted({run.task for run in runs if run.task})
+    if task not in known:
+        raise UserError(f"--task '{task}' is no task of these runs; {did_you_mean(task, known)}")
+    return [run for run in runs if run.task == task]
+
+
+def _shown(comparison: Comparison) -> str:
+    sentences = [one.sentence for one in comparison.differences]
+    parts = ["\n".join(text_table(comparison)), "\n".join(sentences), *comparison.notes, comparison.summary]
+    return "\n\n".join([parts[0], parts[1], *(["\n".join(comparison.notes)] if comparison.notes else []), parts[-1]])

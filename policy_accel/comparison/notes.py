@@ -1,0 +1,80 @@
+"""What a reader of a comparison should know beside its figures, a sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from policy_accel.comparison.arms import printable
+from policy_accel.comparison.scores import ScoredRun
+
+OF_METHODS = ("acceleration.", "diffusion.", "training.optimizer.momentum_decay.")
+"""Settings that methods consist of: that these differ needs no word."""
+SHOWN = 4
+
+
+def notes_of(
+    runs: Sequence[ScoredRun], scored: Sequence[ScoredRun], shared: Sequence[int], *, asked: str | None, baseline: str
+) -> list[str]:
+    """Sentences on runs that are left out, episodes that are not shared, other settings that differ.
+
+    Args:
+        runs: all that were given.
+        scored: those with a score, of which there is one at least.
+        shared: evaluation seeds that all of them have.
+        asked: the baseline that was asked for.
+        baseline: the one that was taken.
+    """
+    notes = []
+    left = [run for run in runs if run.score is None]
+    if left:
+        shown = ", ".join(f"{run.run_dir.name} ({run.missing})" for run in left[:SHOWN])
+        more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+        notes.append(f"Left out, without a score: {shown}{more}.")
+    if asked is None and baseline != "baseline":
+        notes.append(f"No arm is called baseline, so {baseline} is taken for it; --baseline names another.")
+    most = max(len(run.scores or {}) for run in scored)
+    if most > len(shared):
+        notes.append(f"Only the {len(shared)} evaluation seeds that all runs share count; some runs have {most}.")
+    failed = sum(len((run.evaluation or {}).get("failed_seeds", [])) for run in scored)
+    if failed:
+        notes.append(f"{failed} episodes failed twice and count as score 0.")
+    seeds = {
+        arm: sorted(int(run.seed or 0) for run in scored if run.arm == arm) for arm in dict.fromkeys(_arms(scored))
+    }
+    alone = [arm for arm, found in seeds.items() if len(found) == 1]
+    if len(alone) == len(seeds):
+        notes.append(
+            "One training seed each: intervals and p-values are of these very networks, and know nothing of the luck "
+            "of training; another seed may turn them over."
+        )
+    elif alone:
+        notes.append(
+            f"One training seed alone: {', '.join(alone)}. Its interval knows nothing of the luck of training; in a "
+            "difference it is taken to vary as the other arm does."
+        )
+    return [*notes, *_other_settings(scored)]
+
+
+def _arms(scored: Sequence[ScoredRun]) -> list[str]:
+    return [run.arm for run in scored]
+
+
+def _other_settings(scored: Sequence[ScoredRun]) -> list[str]:
+    """Settings that differ between methods though they are no part of one, and are in no arm's name."""
+    named = {key for run in scored for key in run.named}
+    keys = dict.fromkeys(key for run in scored for key in run.settings or {})
+    found = []
+    for key in keys:
+        values = {run.arm: _shown((run.settings or {}).get(key)) for run in scored}
+        if len(set(values.values())) > 1 and key not in named and not key.startswith(OF_METHODS):
+            first = {value: arm for arm, value in reversed(values.items())}
+            found.append(f"{key} ({', '.join(f'{value} of {arm}' for value, arm in reversed(first.items()))})")
+    if not found:
+        return []
+    more = f" and {len(found) - SHOWN} more settings" if len(found) > SHOWN else ""
+    return [f"The arms also differ in {', '.join(found[:SHOWN])}{more}."]
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else printable(value)

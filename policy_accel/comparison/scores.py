@@ -1,0 +1,206 @@
+"""The scores of runs, read from their directories as data: nothing of a run is executed, and torch is not imported."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from policy_accel.comparison.arms import arm_names, printable
+from policy_accel.errors import UserError, did_you_mean
+from policy_accel.files import explained
+from policy_accel.groups import flatten
+from policy_accel.run_files import CONFIG, FREE_KEYS, read_config
+from policy_accel.sweep.folder import RECORD, read_sweep
+
+NO_ARM = (
+    *FREE_KEYS,
+    *("seed", "label", "method", "plugins", "evaluation"),
+    *("training.checkpoint", "training.validate_every", "training.evaluate_every", "training.ema.lengths"),
+)
+"""Settings, and sections of them, in which runs of one arm may differ: what is learnt does not follow from them, or
+only by chance. How a run was scored is read from its evaluation, since `evaluate` may have changed it."""
+SAMPLING = {
+    "sampler": "sampling.sampler",
+    "sampling_steps": "sampling.steps",
+    "sampling_spacing": "sampling.spacing",
+    "sampling_clip_sample": "sampling.clip_sample",
+    "guidance": "sampling.guidance",
+}
+"""Key of an evaluation -> the setting that it took the place of."""
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run and how it was scored.
+
+    Attributes:
+        run_dir: its directory.
+        track: robot or images.
+        task: name of its task.
+        method: as `method=NAME` chose it.
+        arm: the method, and what else tells the run from others beside the training seed: "kl", "kl lr=0.001".
+        seed: of the training; None where the run has not begun.
+        settings: what makes the arm, by dotted key; sampling as in the evaluation.
+        named: keys of the settings that the arm's name has.
+        score: of the measure that was asked for; None where there is none.
+        scores: the same for each episode, by evaluation seed; None for images.
+        better: "higher" or "lower".
+        evaluation: the whole record; empty where there is none.
+        config: the whole configuration, flat.
+        missing: why there is no score, in words; empty where there is one.
+    """
+
+    run_dir: Path
+    track: str = ""
+    task: str = ""
+    method: str = ""
+    arm: str = ""
+    seed: int | None = None
+    settings: dict[str, Any] | None = None
+    named: tuple[str, ...] = ()
+    score: float | None = None
+    scores: dict[int, float] | None = None
+    better: str = "higher"
+    evaluation: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+    missing: str = ""
+
+
+def scored_runs(paths: Sequence[Path], *, measure: str = "score", checkpoint: int | None = None) -> list[ScoredRun]:
+    """The runs of run directories and sweeps, in the order that they are given; one that comes twice, once.
+
+    Args:
+        paths: run directories and folders of sweeps.
+        measure: "score"; of policies also "success" or a metric of the episodes; of images also one of the measures.
+        checkpoint: take the score of this step; None takes the newest evaluation.
+
+    Raises:
+        UserError: a path that is neither; a damaged file; a measure that a scored run does not have.
+    """
+    found: dict[Path, ScoredRun] = {}
+    for path in paths:
+        for run_dir in _run_dirs(path):
+            found.setdefault(run_dir.resolve(), _read(run_dir, measure, checkpoint))
+    runs = list(found.values())
+    names = arm_names([(run.method, run.settings) for run in runs if run.settings is not None])
+    named = iter(names)
+    return [run if run.settings is None else replace(run, **next(named)._asdict()) for run in runs]
+
+
+def _run_dirs(path: Path) -> list[Path]:
+    with explained(path, "read"):
+        if (path / RECORD).is_file():
+            sweep = read_sweep(path)
+            return [sweep.run_dir(name) for name in sweep.runs]
+        if not (path / CONFIG).is_file():
+            raise UserError(
+                f"{path} is neither a run directory (no {CONFIG}) nor the folder of a sweep (no {RECORD}); "
+                "give the run_dir of runs, or the sweep_dir of a sweep."
+            )
+    return [path]
+
+
+def _read(run_dir: Path, measure: str, checkpoint: int | None) -> ScoredRun:
+    if not (run_dir / CONFIG).is_file():
+        return ScoredRun(run_dir, missing="not begun")
+    config = flatten(read_config(run_dir))
+    settings = {key: value for key, value in config.items() if not _under(key, NO_ARM)}
+    evaluation = _evaluation(run_dir, checkpoint)
+    settings |= {key: evaluation[name] for name, key in SAMPLING.items() if name in evaluation and key in config}
+    try:
+        seed, track, task = int(config["seed"]), printable(config["track"]), printable(config["task.name"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{run_dir / CONFIG} is no configuration of a run ({type(error).__name__}: {error}); give another run."
+        ) from error
+    run = ScoredRun(
+        run_dir,
+        track,
+        task,
+        printable(config.get("method")),
+        seed=seed,
+        settings=settings,
+        evaluation=evaluation,
+        config=config,
+    )
+    if not evaluation:
+        return replace(run, missing="no score yet" if checkpoint is None else f"no score of step {checkpoint}")
+    try:
+        return _with_score(run, evaluation, measure)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"the evaluation of {run_dir} is damaged ({type(error).__name__}: {error}); score the run again with "
+            "`policy-accel evaluate`."
+        ) from error
+
+
+def _under(key: str, sections: Sequence[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
+def _evaluation(run_dir: Path, checkpoint: int | None) -> dict[str, Any]:
+    """The newest record of a run, or the one of a step: beside the checkpoint, or the latest that `evaluate` made."""
+    if checkpoint is None:
+        return _json(run_dir / "evaluation.json")
+    history = run_dir / "evaluations.jsonl"
+    with explained(history, "read"):
+        lines = history.read_text().splitlines() if history.is_file() else []
+    for number in reversed(range(len(lines))):
+        try:
+            row = json.loads(lines[number])
+            if row.get("step") == checkpoint:
+                return dict(row)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{history}: line {number + 1} is damaged ({type(error).__name__}); remove that line."
+            ) from error
+    return _json(run_dir / "checkpoints" / f"{checkpoint:08d}" / "evaluation.json")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    with explained(path, "read"):
+        if not path.is_file():
+            return {}
+        try:
+            value = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({type(error).__name__}); score the run again.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged (it holds no record); score the run again.")
+    return value
+
+
+def _with_score(run: ScoredRun, evaluation: dict[str, Any], measure: str) -> ScoredRun:
+    if "episodes" not in evaluation:
+        measures = evaluation.get("measures", {})
+        if measure == "score":
+            return replace(run, score=_finite(evaluation["score"]))
+        if measure not in measures:
+            _refuse_measure(run, measure, ["score", *measures])
+        found = measures[measure]
+        return replace(run, score=_finite(found["value"]), better=str(found["better"]))
+    rows = evaluation["episodes"]
+    scores: dict[int, float] = {}
+    for row in rows:
+        known = {"score": row["score"], "success": row["success"], **row.get("metrics", {})}
+        if measure not in known:
+            _refuse_measure(run, measure, list(known))
+        scores[int(row["seed"])] = _finite(known[measure])
+    if len(scores) < len(rows):
+        raise ValueError("an evaluation seed comes twice")
+    return replace(run, score=sum(scores.values()) / len(scores), scores=scores) if scores else run
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"a score is {number}")
+    return number
+
+
+def _refuse_measure(run: ScoredRun, measure: str, known: Sequence[str]) -> None:
+    raise UserError(f"{run.run_dir} has no measure '{measure}'; {did_you_mean(measure, known)}")

@@ -1,0 +1,103 @@
+"""What is read of run directories, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.scored_runs import config_of, evaluation_of, write_arms, write_run, write_sweep
+
+from policy_accel.comparison.scores import scored_runs
+from policy_accel.errors import UserError
+
+
+def test_runs_and_sweeps_in_their_order_each_once(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "s", {"baseline": np.array([[0.5, 1.0], [0.25, 0.75]])}, waiting=["baseline-seed9"])
+    alone = write_run(tmp_path / "kl", config_of("kl", 3), evaluation_of([0.0, 1.0]))
+    begun = write_run(tmp_path / "begun", config_of("kl", 4))
+    runs = scored_runs([alone, sweep, sweep / "baseline-seed2", begun])
+    assert [run.run_dir.name for run in runs] == ["kl", "baseline-seed1", "baseline-seed2", "baseline-seed9", "begun"]
+    assert [(run.arm, run.seed, run.score) for run in runs] == [
+        ("kl", 3, 0.5),
+        ("baseline", 1, 0.75),
+        ("baseline", 2, 0.5),
+        ("", None, None),
+        ("kl", 4, None),
+    ]
+    assert runs[1].scores == {100: 0.5, 101: 1.0}
+    assert [run.missing for run in runs[3:]] == ["not begun", "no score yet"]
+
+
+def test_a_measure_of_episodes(tmp_path: Path) -> None:
+    made = evaluation_of([1.0, 0.5, 1.0])
+    for row, distance in zip(made["episodes"], (1.0, 2.0, 6.0), strict=True):
+        row["metrics"] = {"distance": distance}
+    run = write_run(tmp_path / "a", config_of(), made)
+    assert scored_runs([run], measure="success")[0].score == pytest.approx(2 / 3)
+    assert scored_runs([run], measure="distance")[0].scores == {100: 1.0, 101: 2.0, 102: 6.0}
+    with pytest.raises(UserError, match=r"a has no measure 'sucess'; did you mean 'success'\?"):
+        scored_runs([run], measure="sucess")
+
+
+def test_measures_of_images(tmp_path: Path) -> None:
+    measures = {"fid": {"value": 7.5, "floor": 2.0, "better": "lower"}}
+    made = {"step": 1000, "score": 0.4, "images": 100, "score_images": 100, "measures": measures, "sampler": "ddim"}
+    run = write_run(tmp_path / "a", config_of(track="images"), made)
+    (by_score,), (by_fid,) = scored_runs([run]), scored_runs([run], measure="fid")
+    assert (by_score.score, by_score.scores, by_score.better) == (0.4, None, "higher")
+    assert (by_fid.score, by_fid.better) == (7.5, "lower")
+
+
+def test_the_score_of_a_step(tmp_path: Path) -> None:
+    """The newest that `evaluate` made of it, else what lies beside the checkpoint."""
+    run = write_run(tmp_path / "a", config_of(), evaluation_of([0.9]))
+    rows = [evaluation_of([score], step=step) for score, step in ((0.1, 500), (0.2, 500), (0.9, 1000))]
+    (run / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for step, score in ((250, 0.3), (500, 0.4)):
+        (run / f"checkpoints/{step:08d}").mkdir(parents=True)
+        (run / f"checkpoints/{step:08d}/evaluation.json").write_text(json.dumps(evaluation_of([score], step=step)))
+    assert [scored_runs([run], checkpoint=step)[0].score for step in (250, 500, 1000)] == [0.3, 0.2, 0.9]
+    assert scored_runs([run], checkpoint=750)[0].missing == "no score of step 750"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda made: made["episodes"][0].pop("seed"), r"damaged \(KeyError: 'seed'\)"),
+        (lambda made: made["episodes"][0].update(score=float("nan")), "a score is nan"),
+        (lambda made: made["episodes"][0].update(score="high"), "damaged"),
+        (lambda made: made["episodes"].append(made["episodes"][0]), "an evaluation seed comes twice"),
+        (lambda made: made.update(episodes=[1]), "damaged"),
+    ],
+)
+def test_a_damaged_evaluation_is_one_sentence(damage: object, said: str, tmp_path: Path) -> None:
+    made = evaluation_of([0.5, 0.6])
+    damage(made)  # type: ignore[operator]
+    run = write_run(tmp_path / "a", config_of(), made)
+    with pytest.raises(UserError, match=said):
+        scored_runs([run])
+    (run / "evaluation.json").write_text("[1")
+    with pytest.raises(UserError, match=r"evaluation\.json is damaged"):
+        scored_runs([run])
+
+
+def test_a_path_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is neither a run directory .* nor the folder of a sweep"):
+        scored_runs([tmp_path])
+    run = write_run(tmp_path / "a", {"seed": 1})
+    with pytest.raises(UserError, match=r"config\.yaml is no configuration of a run"):
+        scored_runs([run])
+
+
+def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
+    runs = write_arms(tmp_path, {"a": np.ones((1, 2)), "b": np.zeros((1, 2))})
+    code = (
+        "import sys; from policy_accel.cli import main; assert main(sys.argv[1:]) == 0\n"
+        "assert not {'torch', 'matplotlib', 'h5py'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "compare", *map(str, runs)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
