@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(she
 JOBS   ?= 2
 RUN    := $(VENV)/bin/python -m
 
-.PHONY: setup demo test lint style types constraints clean
+.PHONY: setup demo test lint style types chromium constraints clean
 
 setup: $(VENV)/.ready
 
@@ -56,6 +56,13 @@ tests-envs tests-evaluation tests-policy: SELECTED = tests/$* $(addprefix --igno
 tests-%: setup
 	@echo "$@"
 	@$(RUN) pytest --quiet $(or $(SELECTED),tests/$*)
+
+# The tests of reports look at them in a real browser.
+tests-report: chromium
+chromium:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq >/dev/null && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+		{ echo "tests: no chromium was found; install Debian's package chromium, or Google Chrome" >&2; exit 2; }
 
 lint: style types
 

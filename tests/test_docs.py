@@ -72,7 +72,7 @@ def defined(tree: ast.AST) -> set[str]:
 
 def test_the_tour_names_files_and_what_is_in_them() -> None:
     """A file is followed by the names that it defines: `policy/task.py` `ChunkTask.batch`."""
-    assert len(TOUR.splitlines()) <= 150
+    assert len(TOUR.splitlines()) <= 155
     places = re.findall(r"`([\w/]+\.py)`((?: `[\w.]+`)*)", TOUR)
     assert sum(bool(names) for _, names in places) > 25
     everywhere = {name for path in PACKAGE.rglob("*.py") for name in defined(ast.parse(path.read_text()))}
@@ -109,7 +109,7 @@ def test_arrows_between_the_rooms_point_down() -> None:
     drawing = TOUR.split("## The rooms", 1)[1]
     rows = [re.findall(r"[\w.]+", line.split("  ")[0]) for line in re.findall(r"^ {4}(\S.*)$", drawing, re.MULTILINE)]
     level = {room.removesuffix(".py"): number for number, row in enumerate(rows) for room in row}
-    assert len(level) == 17
+    assert len(level) == 18
     for path in PACKAGE.rglob("*.py"):
         room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         for node in ast.walk(ast.parse(path.read_text())):

@@ -9,6 +9,7 @@ from typing import Any
 
 from policy_accel.commands.benchmark_arguments import add_benchmark_arguments
 from policy_accel.commands.compare_arguments import add_compare_arguments
+from policy_accel.commands.report_arguments import add_report_arguments
 from policy_accel.commands.sweep_arguments import add_sweep_arguments
 from policy_accel.written_formats import WRITTEN_FORMATS
 
@@ -102,6 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_benchmark_arguments(
         commands.add_parser("benchmark", help="measure updates, samples or rollouts beside what the hardware allows")
     )
+
+    add_report_arguments(commands.add_parser("report", help="make one HTML page of runs or of a sweep"))
 
     lists = commands.add_parser("list", help="name the tasks, recipes, methods or models")
     lists.add_argument("kind", metavar="KIND", help="tasks, recipes, methods, models, or a group as acceleration/noise")

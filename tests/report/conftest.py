@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+from support.reported import HOSTILE, write_film, write_lines, write_run, write_sweep
+
+from policy_accel.cli import main
+
+
+@pytest.fixture(scope="session")
+def robots_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two methods and three seeds, with films."""
+    sweep = write_sweep(tmp_path_factory.mktemp("robots") / "sweep")
+    for run in ("baseline-seed1", "kl-seed1"):
+        write_film(sweep / run / "videos" / "100.mp4")
+    assert main(["report", str(sweep), "--target", "0.425"]) == 0
+    return sweep / "report.html"
+
+
+@pytest.fixture(scope="session")
+def images_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two image runs with grids, one of a method with a hostile name."""
+    folder = tmp_path_factory.mktemp("images")
+    runs = [folder / "a", folder / "b"]
+    for number, (run, method) in enumerate(zip(runs, ("clts", HOSTILE), strict=True)):
+        write_run(run, method, losses={10: 0.5, 20: 0.25}, scores={20: 0.5}, track="images", settings={"note": HOSTILE})
+        (run / "samples").mkdir()
+        for step in (10, 20):
+            pixels = np.full((40, 40, 3), 5 * step, dtype=np.uint8)
+            Image.fromarray(pixels).save(run / "samples" / f"{step:08d}.png")
+        values = [
+            {"step": step, "measures": {"fid": {"value": 100.0 * (number + 1) / step, "floor": 1.0}}}
+            for step in (10, 20)
+        ]
+        with open(run / "metrics.jsonl") as file:
+            rows = file.read()
+        write_lines(run / "metrics.jsonl", values)
+        with open(run / "metrics.jsonl", "a") as file:
+            file.write(rows)
+    page = folder / "report.html"
+    assert main(["report", *map(str, runs), "--output", str(page)]) == 0
+    return page
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real browser without a window: Debian's chromium."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    assert program, "no chromium: `make test` as root installs it; otherwise: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+class Opened:
+    """A page in the browser, and what it said and asked for."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.said, self.asked = page, list[str](), list[str]()
+        page.on("console", lambda message: self.said.append(message.text))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+
+    def trace(self, chart: str, role: str, arm: str | None = None, seed: str | None = None) -> dict[str, Any]:
+        """What Plotly drew of a trace: its numbers, colour and whether it is seen."""
+        found = self.page.evaluate(
+            """([chart, role, arm, seed]) => document.getElementById(`chart-${chart}`).data
+                .filter((t) => t.meta.role === role && t.meta.arm === arm && t.meta.seed === seed)
+                .map((t) => ({x: [...t.x], y: [...t.y], visible: t.visible, text: t.text, line: t.line}))""",
+            [chart, role, arm, seed],
+        )
+        assert len(found) == 1
+        return dict(found[0])
+
+    def wait_for(self, condition: str) -> None:
+        """Until a JavaScript expression is true; the page forbids what Playwright's own waiting does."""
+        deadline = time.monotonic() + 20
+        while not self.page.evaluate(condition):
+            assert time.monotonic() < deadline, condition
+            self.page.wait_for_timeout(50)
+
+
+@contextmanager
+def opened(browser: Browser, file: Path) -> Iterator[Opened]:
+    """A page, opened as a file; at the end it must have said nothing and asked for nothing but itself."""
+    page = browser.new_page(color_scheme="light", viewport={"width": 1200, "height": 800})
+    found = Opened(page)
+    page.goto(file.as_uri())
+    found.wait_for("document.querySelectorAll('.chart .main-svg').length > 0")
+    yield found
+    assert found.said == []
+    assert [url for url in found.asked if not url.startswith(("data:", "blob:"))] == [file.as_uri()]
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def robots(browser: Browser, robots_file: Path) -> Iterator[Opened]:
+    with opened(browser, robots_file) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def images(browser: Browser, images_file: Path) -> Iterator[Opened]:
+    with opened(browser, images_file) as found:
+        yield found
