@@ -58,6 +58,7 @@ def leak(settings: list[str], trained: Any = None) -> dict[str, Any]:
     from policy_accel.training.ema import EMA, EMAConfig
     from policy_accel.training.feed import Feed
     from policy_accel.training.randomness import DataOrder, Generators
+    from policy_accel.training.weights import Weights
 
     config = ROBOT.config(list(settings))
     if isinstance(config.acceleration.noise, ChosenNoiseConfig):
@@ -69,7 +70,7 @@ def leak(settings: list[str], trained: Any = None) -> dict[str, Any]:
     task.to(cpu)
     batch_size = config.training.batch_size
     order = DataOrder(task.samples, batch_size, config.seed, cpu, groups=task.groups, run=task.group_run)
-    average = EMA(task.model, EMAConfig()).model if trained is None else trained
+    average = EMA(Weights(task.model), EMAConfig()).model if trained is None else trained
     feed = Feed(task, order, Generators(config.seed, cpu), steps=config.training.steps, average=average)
     conditions, noises = [], []
     for step in range(LEAK_ROWS // batch_size):

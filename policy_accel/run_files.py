@@ -24,6 +24,7 @@ FREE_KEYS = (
     "training.channels_last",
     "training.accumulate",
     "training.reduce_precision",
+    "training.shard",
     "evaluation.workers",
     "evaluation.camera",
     "evaluation.overlap",

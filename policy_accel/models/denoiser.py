@@ -31,6 +31,11 @@ class Denoiser(nn.Module):
         assert not isinstance(condition, dict), "a denoiser of named conditions overrides encode()"
         return condition
 
+    def units(self) -> list[nn.Module]:
+        """Modules, called as modules, whose weights are gathered one after the other where each process keeps a share
+        (training.shard); the rest, here everything, is gathered as one."""
+        return []
+
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay leaves alone; none here."""
         return set()

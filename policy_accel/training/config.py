@@ -40,6 +40,9 @@ class TrainingConfig:
     batches that do not fit. The same update, up to the order of sums."""
     reduce_precision: str = "fp32"
     """In which several processes sum their gradients: fp32, or bf16 (half of what goes over the wire; it rounds)."""
+    shard: bool = False
+    """Each of several processes keeps its share of weights, gradients, moments and averages alone (FSDP2), for networks
+    that do not fit one GPU beside their batch; slower. The averages that score stay whole."""
     device: str = "auto"
     """auto (CUDA when there is one), cpu, cuda or cuda:N."""
     threads: int = 0
@@ -71,6 +74,15 @@ class TrainingConfig:
     ema: EMAConfig = field(default_factory=EMAConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def shards(self, ranks: Ranks, device: torch.device) -> bool:
+        """Whether each of `ranks` keeps a share of the weights. Raises UserError when it cannot."""
+        if self.shard and self.precision_on(device) == "fp16":
+            raise UserError(
+                "training.shard=true does not go together with fp16, whose loss scale wants all gradients in one "
+                "place; set training.precision=bf16 or fp32."
+            )
+        return self.shard and ranks.count > 1
 
     def captures(self, device: torch.device) -> bool:
         """Whether updates on `device` run as CUDA graphs. Raises UserError when they cannot."""
@@ -129,6 +141,9 @@ class TrainingConfig:
                 f"{checkpoint.every} (or of training.evaluate_every={self.evaluate_every}), so that a checkpoint is "
                 "written at each of those steps."
             )
+        for name, asked in (("compile=true", self.compile), ("capture=true", self.capture.lower() == "true")):
+            if self.shard and asked:
+                raise UserError(f"training.shard=true and training.{name} do not go together; drop one of them.")
         one_of("training.precision", self.precision, PRECISIONS)
         one_of("training.reduce_precision", self.reduce_precision, REDUCE_PRECISIONS)
         one_of("training.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
@@ -173,6 +188,11 @@ class RunConfig:
                 batch_size=training.batch_size,
                 evaluated=evaluated,
                 remedy=remedy,
+            )
+        if training.shard and noise.center == "denoiser":
+            raise UserError(
+                "acceleration.noise.center=denoiser asks the average for a prediction at every update, and with "
+                "training.shard=true no process has the whole of it; set training.shard=false."
             )
         if overlap and not evaluated:
             raise UserError(f"evaluation.overlap=true has no score to make while this run trains; {remedy}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from torch import Tensor
 from policy_accel.diffusion.timesteps import Number
 from policy_accel.errors import UserError, refuse_idle
 from policy_accel.models.denoiser import Denoiser
-from policy_accel.training.flat import flatten_parameters
+from policy_accel.training.weights import Weights
 
 LONGEST = 12**-0.5
 
@@ -93,20 +92,19 @@ def _check(config: EMAConfig) -> None:
 
 
 class Average:
-    """A second copy of `model`, in eval mode and without gradients, that follows it.
+    """A second copy of a model, in eval mode and without gradients, that follows its `weights`."""
 
-    weights: the buffer that the parameters of `model` are views of (`flatten_parameters`).
-    """
-
-    def __init__(self, model: Denoiser, weights: Tensor) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self._averaged, self._live = flatten_parameters(self.model), weights
-        self._buffers, self._live_buffers = list(self.model.buffers()), list(model.buffers())
+    def __init__(self, weights: Weights) -> None:
+        self.model, self._averaged = weights.copied()
+        self._live = weights.live
+        self._buffers, self._live_buffers = list(self.model.buffers()), list(weights.model.buffers())
 
     @torch.no_grad()
     def follow(self, weight: Number) -> None:
-        """Move by `weight`, 1 - decay, towards the model: one kernel; buffers are copied."""
-        self._averaged.lerp_(self._live, weight.float() if isinstance(weight, Tensor) else weight)
+        """Move by `weight`, 1 - decay, towards the model: one kernel for each tensor; buffers are copied."""
+        weight = weight.float() if isinstance(weight, Tensor) else weight
+        for averaged, live in zip(self._averaged, self._live, strict=True):
+            averaged.lerp_(live, weight)
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._live_buffers)
 
@@ -119,22 +117,23 @@ class EMA:
     live weights after a resume).
 
     Args:
-        model: what is averaged; its parameters become views of one buffer.
+        weights: what is averaged.
         config: how.
+
+    Where a process has a part of the weights alone, it moves its part of the averages, and `refresh` makes them whole.
 
     Raises:
         UserError: settings out of range, or without effect.
     """
 
-    def __init__(self, model: Denoiser, config: EMAConfig) -> None:
+    def __init__(self, weights: Weights, config: EMAConfig) -> None:
         _check(config)
-        weights = flatten_parameters(model)
-        self.config = config
+        self.config, self._weights = config, weights
         self.updates = self.samples = 0
-        self._average = Average(model, weights)
+        self._average = Average(weights)
         self.model = self._average.model
         self._profiles = {
-            average_name(length): (profile_exponent(length), Average(model, weights)) for length in config.lengths
+            average_name(length): (profile_exponent(length), Average(weights)) for length in config.lengths
         }
 
     def decay(self, samples: int = 1) -> float:
@@ -171,6 +170,11 @@ class EMA:
         averages = [self._average, *(average for _, average in self._profiles.values())]
         for average, weight in zip(averages, weights, strict=True):
             average.follow(weight)
+
+    def refresh(self) -> None:
+        """Make the averages whole; all processes call it together."""
+        for model in self.models().values():
+            self._weights.refresh(model)
 
     def models(self) -> dict[str, Denoiser]:
         """Every average by the name of its file in a checkpoint: "ema", then as "ema_0.05"."""

@@ -61,6 +61,7 @@ def build_update(task: Task, config: TrainingConfig, seed: int, ranks: Ranks = A
     )
     task.to(device)
     config.lay_out(task.model, device)
+    sharded = config.shards(ranks, device)
     return Update(
         task,
         order_of(task, config, seed, device),
@@ -70,11 +71,12 @@ def build_update(task: Task, config: TrainingConfig, seed: int, ranks: Ranks = A
         generators=Generators(seed, device),
         precision=config.precision_on(device),
         compiled=config.compile,
-        captured=config.captures(device),
+        captured=config.captures(device) and not sharded,
         log_every=config.logging.every,
         ranks=ranks,
         pieces=pieces,
         reduced=torch.bfloat16 if config.reduce_precision == "bf16" else torch.float32,
+        sharded=sharded,
     )
 
 

@@ -54,7 +54,7 @@ class Ranks:
     def sum_(self, tensor: Tensor) -> Tensor:
         """Put the sum over the ranks, the same bits on all of them, into `tensor`, which is returned."""
         if self.count > 1:
-            with _noticed():
+            with noticed():
                 distributed.all_reduce(tensor)
         return tensor
 
@@ -63,7 +63,7 @@ class Ranks:
         if self.count == 1:
             return tensor
         parts = [torch.empty_like(tensor) for _ in range(self.count)]
-        with _noticed():
+        with noticed():
             distributed.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
@@ -76,7 +76,7 @@ class Ranks:
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
-        with _noticed():
+        with noticed():
             distributed.all_gather_object(values, value)
         return values
 
@@ -96,7 +96,7 @@ class Ranks:
         if self.count == 1:
             return [value]
         values: list[Any] | None = [None] * self.count if self.first else None
-        with _noticed():
+        with noticed():
             distributed.gather_object(value, values)
         return values or []
 
@@ -133,10 +133,17 @@ class RankLost(Told):
 
 
 @contextmanager
-def _noticed() -> Iterator[None]:
+def noticed(*, whatever: bool = True) -> Iterator[None]:
+    """Say in a sentence that another rank has ended.
+
+    Args:
+        whatever: whether every RuntimeError within means that; else those of the exchange itself.
+    """
     try:
         yield
     except RuntimeError as error:
+        if not (whatever or isinstance(error, distributed.DistError) or "gloo" in str(error)):
+            raise
         if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             raise  # whoever captures says what is wrong
         reason = str(error).strip().splitlines()[0]

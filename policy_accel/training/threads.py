@@ -45,7 +45,8 @@ def fastest(work: Callable[[], None], choices: tuple[int, ...]) -> int:
 def _rehearsal(update: Update, seed: int) -> Callable[[], None]:
     """Loss and gradient of what goes through the network at once, of a copy of it and with streams of its own."""
     task, generators = update.task, Generators(seed, update.device)
-    model, objective = copy.deepcopy(task.model), task.objective.plain()
+    model = copy.deepcopy(update.ema.model).train().requires_grad_(True)
+    objective = task.objective.plain()
     indices = torch.arange(update.batch_size // (update.ranks.count * update.pieces)) % task.samples
     batch = task.batch(indices, task.draw(len(indices), generators.batch))
 

@@ -21,7 +21,6 @@ from policy_accel.models.denoiser import Denoiser
 from policy_accel.training.captured import CapturedFeed
 from policy_accel.training.ema import EMA, EMAConfig
 from policy_accel.training.feed import Begun, Feed
-from policy_accel.training.gradients import SummedGradients
 from policy_accel.training.loss_scale import LossScale
 from policy_accel.training.metrics import LossBuffer
 from policy_accel.training.optimizer import (
@@ -36,6 +35,7 @@ from policy_accel.training.ranks import ALONE, Ranks
 from policy_accel.training.shares import shares_of
 from policy_accel.training.step_numbers import StepNumbers
 from policy_accel.training.task import Task
+from policy_accel.training.weights import Weights
 
 Losses = tuple[Tensor, Tensor | None]
 """The loss and, when clipping, the gradient norm."""
@@ -68,11 +68,19 @@ def denoising_loss_and_errors(
     return loss, squared_errors(prediction.detach(), noised.target, noised.counted)
 
 
+def _weights(model: Denoiser, ranks: Ranks, reduced: torch.dtype, *, sharded: bool) -> Weights:
+    if not sharded:
+        return Weights(model, ranks, reduced)
+    from policy_accel.training.sharded_weights import ShardedWeights  # which loads seconds of torch
+
+    return ShardedWeights(model, ranks, reduced)
+
+
 class Update:
     """The state that training moves (model, optimiser, EMA, generators) and the step that moves it.
 
     Args:
-        task: already on the device of `generators`; its model's parameters become views of one buffer.
+        task: already on the device of `generators`.
         order: which samples make up the batch of a step.
         optimizer: optimiser settings.
         ema: averaging settings.
@@ -84,6 +92,7 @@ class Update:
         ranks: the processes that share the batch.
         pieces: that the own rows go through the network in, one after the other.
         reduced: dtype in which the ranks exchange gradients.
+        sharded: each rank keeps a share of the weights alone.
     """
 
     def __init__(
@@ -102,17 +111,18 @@ class Update:
         ranks: Ranks = ALONE,
         pieces: int = 1,
         reduced: torch.dtype = torch.float32,
+        sharded: bool = False,
     ) -> None:
         self.task = task
         self.ranks, self.pieces = ranks, pieces
         self.config = optimizer
         self.steps = steps
         self.device = generators.device
+        self.weights = _weights(task.model, ranks, reduced, sharded=sharded)
         self.optimizer = build_optimizer(optimizer, task.model, captured=captured)
         check_momentum_decay(optimizer, steps)
         self.parameters = self.optimizer.parameters
-        self.gradients = SummedGradients(self.parameters, ranks, reduced)
-        self.ema = EMA(task.model, ema)
+        self.ema = EMA(self.weights, ema)
         self.precision = precision
         self.scale = LossScale(self.device) if precision == "fp16" else None
         self.batch_size = order.batch_size
@@ -161,7 +171,7 @@ class Update:
         loss = self._differentiate(*begun.examples())
         norm = None
         if self.config.clip_grad_norm is not None:
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_grad_norm, foreach=True)
+            norm = self.weights.clip_gradients_(self.config.clip_grad_norm)
         self.optimizer.step(lr, beta, None if self.scale is None else self.scale.left_out)
         if self.scale is not None:
             self.scale.follow()
@@ -175,17 +185,18 @@ class Update:
         loss, errors = torch.zeros((), device=self.device), list[Tensor]()
         only_own = self.feed.rows is not None
         for share in shares_of(batch, noised, self.ranks, self.pieces, only_own=only_own):
-            with self.autocast():
-                part = self.loss(self.task.model, share.batch, share.noised, share.of)
-            if self.times.learns:
-                part, error = part
-                errors.append(error)
-            (part if self.scale is None else self.scale.factor * part).backward()
+            with self.weights.exchanged():
+                with self.autocast():
+                    part = self.loss(self.task.model, share.batch, share.noised, share.of)
+                if self.times.learns:
+                    part, error = part
+                    errors.append(error)
+                (part if self.scale is None else self.scale.factor * part).backward()
             loss += part.detach()
         if errors:
             times = self.ranks.gather(noised.t) if only_own else noised.t
             self.times.update(times, self.ranks.gather(torch.cat(errors)))
-        self.gradients.sum_()
+        self.weights.sum_gradients_()
         if self.scale is not None:
             self.scale.unscale([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         return self.ranks.sum_(loss)
@@ -198,6 +209,7 @@ class Update:
         alone, whatever accelerates the training.
         """
         time, noise = validation_generators(seed, self.device)
+        self.ema.refresh()
         objective, ranks = self.task.objective.plain(), self.ranks
         total, samples = torch.zeros((), device=self.device), 0
         for number, batch in enumerate(batches):
@@ -209,14 +221,16 @@ class Update:
         return ranks.sum_(total) / max(1, samples)
 
     def finite(self) -> Tensor:
-        """Whether every weight is a finite number: a bool on the device."""
-        return torch.stack([parameter.isfinite().all() for parameter in self.parameters]).all()
+        """Whether every weight is a finite number: a bool on the device. All ranks call it together."""
+        return self.weights.finite()
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Tensors of a checkpoint, by file name: model, optimizer, ema, one for each further average (ema_0.05), times
-        where the distribution of timesteps learns, and loss_scale in fp16."""
+        where the distribution of timesteps learns, and loss_scale in fp16. All ranks call it together."""
+        self.ema.refresh()
         averages = {name: model.state_dict() for name, model in self.ema.models().items()}
-        tensors = {"model": self.task.model.state_dict(), **averages, "optimizer": self.optimizer.state_dict()}
+        model, moments = (self.weights.whole(own.state_dict()) for own in (self.task.model, self.optimizer))
+        tensors = {"model": model, **averages, "optimizer": moments}
         times = self.times.state_dict()
         if times:
             tensors["times"] = times
@@ -230,10 +244,10 @@ class Update:
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         """Continue from what `tensors` and `state` gave."""
-        self.task.model.load_state_dict(tensors["model"])
+        self.task.model.load_state_dict(self.weights.own(tensors["model"]))
         for name, model in self.ema.models().items():
             model.load_state_dict(tensors[name])
-        self.optimizer.load_state_dict(tensors["optimizer"])
+        self.optimizer.load_state_dict(self.weights.own(tensors["optimizer"]))
         self.ema.updates, self.ema.samples = int(state["ema_updates"]), int(state.get("ema_samples", 0))
         if "times" in tensors:
             with naming("acceleration.timesteps"):

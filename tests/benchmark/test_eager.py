@@ -13,6 +13,7 @@ from policy_accel.benchmark.eager import EagerLoop, LoopingEMA
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.training.ema import EMA, EMAConfig
 from policy_accel.training.optimizer import OptimizerConfig, build_optimizer, step_values
+from policy_accel.training.weights import Weights
 
 
 class Line(Denoiser):
@@ -30,7 +31,7 @@ def test_its_updates_are_those_of_the_core(clip):
     config = OptimizerConfig(lr=0.1, warmup_steps=2, weight_decay=0.1, clip_grad_norm=clip)
     plain = Line()
     model = copy.deepcopy(plain)
-    average, optimizer = EMA(model, EMAConfig()), build_optimizer(config, model)
+    average, optimizer = EMA(Weights(model), EMAConfig()), build_optimizer(config, model)
     loop = EagerLoop(plain, config, steps=8)
     x = torch.randn(5, 3)
     for step in range(6):

@@ -31,6 +31,7 @@ from policy_accel.training.checkpoint import checkpoint_steps
 from policy_accel.training.ema import EMA
 from policy_accel.training.loop import Run, build_update
 from policy_accel.training.optimizer import lr_factor
+from policy_accel.training.ranks import Ranks
 
 from .conftest import write_demonstrations
 
@@ -258,7 +259,8 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "training.steps": ("6", trace, []),
     "training.batch_size": ("4", run_probe(lambda run: run.order.batch(0)), []),
     "training.accumulate": ("4", run_probe(lambda run: run.update.pieces), []),
-    "training.reduce_precision": ("bf16", run_probe(lambda run: run.update.gradients.dtype), []),
+    "training.reduce_precision": ("bf16", run_probe(lambda run: run.update.weights.gradients.dtype), []),
+    "training.shard": ("true", lambda config: config.training.shards(Ranks(0, 2), torch.device("cpu")), []),
     "training.device": ("meta", lambda config: str(config.training.device), []),
     "training.threads": ("3", run_probe(lambda run: torch.get_num_threads()), []),
     "training.precision": ("bf16", run_probe(lambda run: type(run.update.autocast()).__name__), []),

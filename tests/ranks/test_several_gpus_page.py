@@ -34,6 +34,21 @@ SMALL = {
         "evaluation.videos=0",
         "task.max_steps=8",
     ],
+    "images": [
+        "task=shapes",
+        "task.limit=64",
+        "training.steps=2",
+        "training.batch_size=16",
+        "training.device=cpu",
+        "training.threads=1",
+        "model.width=16",
+        "model.depth=1",
+        "model.heads=2",
+        "model.patch=8",
+        "evaluation.samples=0",
+        "evaluation.curve_samples=0",
+        "evaluation.grid=0",
+    ],
     "evaluate": ["--workers", "0", "--episodes", "2"],
 }
 
@@ -48,12 +63,14 @@ def launched(words: list[str]) -> tuple[Namespace, list[str]]:
 
 
 def test_the_commands_for_one_machine_run_in_two_processes(two: TwoRanks, tmp_path: Path) -> None:
-    assert len(HERE) == 3
+    assert len(HERE) == 4
     for words in HERE:
         options, command = launched(words)
         assert options.nproc_per_node == "gpu"
-        assert two(commanded, tmp_path, [*command, *SMALL[command[0]]]) == [0, 0]
-    for name in ("shared", "pieces"):
+        small = SMALL["images" if "model=dit_xl" in command else command[0]]
+        kept = [word for word in command if word not in ("task=imagenet256_latents", "task.data=PATH")]
+        assert two(commanded, tmp_path, [*kept, *small]) == [0, 0]
+    for name in ("shared", "pieces", "shared_xl"):
         assert [row["step"] for row in read_metrics(tmp_path / "runs" / name / "metrics.jsonl") if "loss" in row] == [2]
     first, second = map(json.loads, (tmp_path / "runs" / "shared" / "evaluations.jsonl").read_text().splitlines())
     assert second["episodes"] == first["episodes"]

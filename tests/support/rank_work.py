@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from policy_accel.cli import main
 from policy_accel.errors import UserError
@@ -160,3 +162,27 @@ def benchmarked(ranks: Ranks, script: Path, overrides: list[str], updates: int, 
         patch.setattr(Update, "__call__", counted)
         measured = runpy.run_path(str(script))["timed_updates"](ranks, overrides, updates, warm_up)
     return [measured.seconds, measured.cpu_seconds, measured.last_loss, shared]
+
+
+def bytes_kept(ranks: Ranks, config: Any) -> dict[str, int]:
+    """Bytes of weights, gradients and moments that this process keeps between the parts of an update."""
+    update = build_update(IMAGES.build(config), config.training, config.seed, ranks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(update.optimizer, "zero_grad", lambda: None)
+        update(0)
+    gradients = [parameter.grad for parameter in update.parameters if parameter.grad is not None]
+    moments = [value for name, value in update.optimizer.state_dict().items() if not name.endswith("step")]
+    return {
+        name: sum(own_part(tensor).numel() * tensor.element_size() for tensor in tensors)
+        for name, tensors in (("weights", update.parameters), ("gradients", gradients), ("moments", moments))
+    }
+
+
+def own_part(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered_parts(ranks: Ranks, config: Any) -> list[str]:
+    """Names of the modules that are gathered as one."""
+    model = build_update(IMAGES.build(config), config.training, config.seed, ranks).task.model
+    return [name for name, part in model.named_modules() if isinstance(part, FSDPModule)]

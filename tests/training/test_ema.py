@@ -17,11 +17,12 @@ from policy_accel.errors import UserError
 from policy_accel.training import Trained, TrainingConfig
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.ema import EMA, EMAConfig, profile_exponent
+from policy_accel.training.weights import Weights
 
 
 def test_decay_warms_up_as_in_the_reference() -> None:
     """The reference: n = max(0, updates - update_after - 1), 0 for n = 0, else 1 - (1 + n) ** -0.75, at most 0.9999."""
-    ema = EMA(nn.Linear(1, 1), EMAConfig())
+    ema = EMA(Weights(nn.Linear(1, 1)), EMAConfig())
     decays = []
     for updates in (0, 1, 2, 3, 10, 1000, 10**6):
         ema.updates = updates
@@ -32,7 +33,7 @@ def test_decay_warms_up_as_in_the_reference() -> None:
 
 def test_settings_reach_the_decay() -> None:
     def decay(updates: int, **settings: float) -> float:
-        ema = EMA(nn.Linear(1, 1), EMAConfig(**settings))  # type: ignore[arg-type]
+        ema = EMA(Weights(nn.Linear(1, 1)), EMAConfig(**settings))  # type: ignore[arg-type]
         ema.updates = updates
         return ema.decay()
 
@@ -46,7 +47,7 @@ def test_settings_reach_the_decay() -> None:
 def test_update_equals_a_loop_over_parameters() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    ema = EMA(model, EMAConfig())
+    ema = EMA(Weights(model), EMAConfig())
     expected = copy.deepcopy(model)
     for update in range(6):
         with torch.no_grad():
@@ -65,7 +66,7 @@ def test_update_equals_a_loop_over_parameters() -> None:
 
 
 def test_the_copy_is_in_eval_mode_and_needs_no_gradient() -> None:
-    ema = EMA(nn.Sequential(nn.Dropout(), nn.Linear(1, 1)), EMAConfig())
+    ema = EMA(Weights(nn.Sequential(nn.Dropout(), nn.Linear(1, 1))), EMAConfig())
     assert not ema.model.training
     assert not any(parameter.requires_grad for parameter in ema.model.parameters())
 
@@ -76,7 +77,7 @@ def shares_of_updates(config: EMAConfig, updates: int, batch: int, name: str = "
     """
     model = nn.Linear(1, updates, bias=False)
     nn.init.zeros_(model.weight)
-    ema = EMA(model, config)
+    ema = EMA(Weights(model), config)
     units = torch.eye(updates)
     for update in range(updates):
         with torch.no_grad():
@@ -93,7 +94,7 @@ def test_half_life_is_counted_in_samples() -> None:
 
 def test_half_life_is_ramped_as_published() -> None:
     """Karras et al. 2022: half-life = min(half_life, ramp * samples so far), the samples before this batch."""
-    ema = EMA(nn.Linear(1, 1), EMAConfig(half_life=500.0, half_life_ramp=0.1))
+    ema = EMA(Weights(nn.Linear(1, 1)), EMAConfig(half_life=500.0, half_life_ramp=0.1))
     for update in range(100):
         half_life = min(500.0, 0.1 * 64 * update)
         assert ema.decay(64) == pytest.approx(0.0 if update == 0 else 0.5 ** (64 / half_life))
@@ -120,7 +121,7 @@ def test_profile_equals_ema_pytorch() -> None:
     """An implementation of the same paper by others; it counts the weights it starts with as an update of their own."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    ours = EMA(model, EMAConfig(lengths=[0.05, 0.2]))
+    ours = EMA(Weights(model), EMAConfig(lengths=[0.05, 0.2]))
     theirs = [KarrasEMA(model, sigma_rel=length, update_every=1) for length in (0.05, 0.2)]
     for update in range(30):
         with torch.no_grad():
@@ -167,10 +168,10 @@ def test_a_run_averages_over_clean_samples_however_many_rows_they_make(
 
 
 def test_averages_by_name() -> None:
-    ema = EMA(nn.Linear(1, 1), EMAConfig(lengths=[0.05, 0.1]))
+    ema = EMA(Weights(nn.Linear(1, 1)), EMAConfig(lengths=[0.05, 0.1]))
     assert list(ema.models()) == ["ema", "ema_0.05", "ema_0.1"]
     assert ema.models()["ema"] is ema.model
-    assert list(EMA(nn.Linear(1, 1), EMAConfig()).models()) == ["ema"]
+    assert list(EMA(Weights(nn.Linear(1, 1)), EMAConfig()).models()) == ["ema"]
 
 
 @pytest.mark.parametrize(
@@ -194,4 +195,4 @@ def test_averages_by_name() -> None:
 )
 def test_errors(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        EMA(nn.Linear(1, 1), EMAConfig(**settings))
+        EMA(Weights(nn.Linear(1, 1)), EMAConfig(**settings))

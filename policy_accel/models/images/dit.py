@@ -128,6 +128,10 @@ class ImageTransformer(Denoiser):
         self.output = nn.Linear(width, patch * patch * channels)
         self._initialise()
 
+    def units(self) -> list[nn.Module]:
+        """The blocks."""
+        return list(self.blocks)
+
     def _initialise(self) -> None:
         """As published: Glorot's weights, deviation 0.02 in the embeddings, zero modulation and output."""
         self.apply(initialise_uniform)
