@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from support.methods import DIT, IMAGES_COMMON, MLP, ROBOT_COMMON, images, robot
+from support.rank_checks import UPDATES, check
 from support.rank_work import rows_read, trained
 from support.two_ranks import TwoRanks
 
@@ -14,7 +15,6 @@ from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.ranks import ALONE
 
-UPDATES = 4
 KINDS = [
     "baseline",
     "immiscible",
@@ -59,17 +59,6 @@ IMAGE_WAYS = {
     ],
     "on disk, learning times": [*DIT, "task.residence=disk", "method=loss_second_moment"],
 }
-
-
-def check(two: TwoRanks, track: Any, overrides: list[str], *, tolerance: float = 1e-5) -> None:
-    config = track.config([*overrides, "training.threads=1"])
-    expected = trained(ALONE, track.name, config, UPDATES)
-    for found in two(trained, track.name, config, UPDATES):
-        if isinstance(found, Exception):
-            raise found
-        assert found["losses"] == pytest.approx(expected["losses"], rel=tolerance)
-        for name, value in expected["weights"].items():
-            torch.testing.assert_close(found["weights"][name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("method", KINDS)

@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.methods import DIT, IMAGES_COMMON, MLP, ROBOT_COMMON
+from support.methods import DIT, IMAGES_COMMON
+from support.rank_checks import STEPS, check_equal, config_of, rows
 from support.rank_work import drawn_images, error_of, run, scored_images
 from support.two_ranks import TwoRanks
 
 from policy_accel.images.track import IMAGES
-from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.track import ROBOT
 from policy_accel.training.ranks import ALONE
-
-STEPS = 12
-
-
-def config_of(run_dir: Path, *overrides: str, network: Sequence[str] = MLP) -> RobotConfig:
-    return ROBOT.config(
-        [
-            *ROBOT_COMMON,
-            "method=kl",
-            *network,
-            f"training.steps={STEPS}",
-            "training.logging.every=2",
-            "training.checkpoint.every=4",
-            "training.validate_every=4",
-            "training.threads=1",
-            "task.mask_padding=true",
-            "task.val_ratio=0.1",
-            f"run_dir={run_dir}",
-            *overrides,
-        ]
-    )
-
-
-def rows(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-def check_equal(run_dir: Path, other: Path) -> None:
-    """The same weights and averages at the end, and the same losses, up to the order of sums."""
-    for name in ("model", "ema"):
-        found, expected = (
-            load_file(folder / "checkpoints" / f"{STEPS:08d}" / f"{name}.safetensors") for folder in (run_dir, other)
-        )
-        for key, value in expected.items():
-            torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6, msg=f"{name}/{key}")
-    validation_losses = [
-        {row["step"]: row["validation_loss"] for row in rows(folder) if "validation_loss" in row}
-        for folder in (run_dir, other)
-    ]
-    assert validation_losses[0] == pytest.approx(validation_losses[1], rel=1e-5)
-    losses = [[row["loss"] for row in rows(folder) if "loss" in row] for folder in (run_dir, other)]
-    assert losses[0][-1] == pytest.approx(losses[1][-1], rel=1e-5)
 
 
 @pytest.fixture(scope="module")

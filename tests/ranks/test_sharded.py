@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ranks.test_methods import check
-from ranks.test_runs import check_equal, config_of
 from support.data import write_zarr
 from support.methods import DIT, IMAGES_COMMON, MLP, ROBOT_COMMON, images
-from support.rank_work import bytes_kept, error_of, gathered_parts, run, trained
+from support.rank_checks import check, check_equal, config_of
+from support.rank_work import bytes_kept, finite_with_a_nan, gathered_parts, run, trained
 from support.two_ranks import TwoRanks
 
 from policy_accel.data import Episodes
@@ -109,11 +108,10 @@ def test_a_run_goes_on_with_shares_and_without(two: TwoRanks, tmp_path: Path) ->
         assert episode == {**other, "score": pytest.approx(other["score"], rel=1e-3, abs=1e-6)}
 
 
-def test_weights_that_are_not_finite_in_one_share_are_not_saved(two: TwoRanks, tmp_path: Path) -> None:
-    config = config_of(tmp_path / "run", SHARD, "training.optimizer.lr=1e30", "training.optimizer.warmup_steps=0")
-    first, second = two(error_of, config)
-    assert first == second
-    assert "lower training.optimizer.lr" in first
+def test_a_weight_that_is_not_finite_in_one_share_is_told_to_all(two: TwoRanks) -> None:
+    config = IMAGES.config([*IMAGES_COMMON, *BLOCKS, SHARD])
+    assert two(finite_with_a_nan, config, None) == [True, True]
+    assert two(finite_with_a_nan, config, 1) == [False, False]
 
 
 def test_gradients_may_be_rounded_on_the_wire(two: TwoRanks) -> None:

@@ -63,10 +63,11 @@ def loses_the_other(ranks: Ranks) -> str:
 
 
 def trained(ranks: Ranks, track_name: str, config: Any, updates: int) -> dict[str, Any]:
-    """Losses of the first updates of a run, and its weights after them; the other ranks' weights are the same bits."""
+    """Losses and gradient norms of the first updates of a run, and its weights after them; the other ranks' weights are
+    the same bits."""
     chosen = track(track_name)
     update = build_update(chosen.build(config), config.training, config.seed, ranks)
-    losses = [float(update(step)[0]) for step in range(updates)]
+    figures = [[float(figure) for figure in update(step) if figure is not None] for step in range(updates)]
     weights = {
         f"{part}/{name}": value.detach().clone()
         for part, tensors in update.tensors().items()
@@ -74,7 +75,7 @@ def trained(ranks: Ranks, track_name: str, config: Any, updates: int) -> dict[st
     }
     flat = torch.cat([value.flatten().float() for value in weights.values()])
     assert all(torch.equal(flat, row) for row in ranks.gather(flat[None]))
-    return {"losses": losses, "weights": weights}
+    return {"losses": [row[0] for row in figures], "norms": [row[1:] for row in figures], "weights": weights}
 
 
 def rows_read(ranks: Ranks, track_name: str, config: Any) -> list[list[int]]:
@@ -180,6 +181,14 @@ def bytes_kept(ranks: Ranks, config: Any) -> dict[str, int]:
 
 def own_part(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def finite_with_a_nan(ranks: Ranks, config: Any, rank: int | None) -> bool:
+    """Whether all weights are finite, where a share of `rank` has one that is not."""
+    update = build_update(IMAGES.build(config), config.training, config.seed, ranks)
+    if ranks.rank == rank:
+        update.weights.live[0].view(-1)[0] = torch.nan
+    return bool(update.finite())
 
 
 def gathered_parts(ranks: Ranks, config: Any) -> list[str]:
