@@ -55,7 +55,6 @@ MUTATIONS = [
         ('register_fsdp_forward_method(model, "encode")', "pass"),
         ("begin = min(len(whole), self.ranks.rank * size)", "begin = 0"),
         ("parameter.copy_(self._share(", "(lambda _: 0)(self._share("),
-        ("return norm.full_tensor()", "return norm.to_local()"),
         ("self.ranks.sum_((~super().finite()).int())", "(~super().finite()).int()"),
         ("copy.deepcopy(self._plain) if self._given else self._plain", "self._plain"),
     ),
