@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from policy_accel.errors import UserError, did_you_mean
+from policy_accel.evaluation.scene import ActionsOnScene
 
 from .pusht_keypoints import keypoint_observation
 
@@ -68,7 +69,7 @@ def observation_space(observation: str) -> spaces.Space[Any]:
     )
 
 
-class PushT(PushTEnv):  # type: ignore[misc]  # gym-pusht has no types
+class PushT(PushTEnv, ActionsOnScene):  # type: ignore[misc]  # gym-pusht has no types
     """Push the T onto the goal pose (256, 256, pi / 4) with a round agent; 10 actions a second.
 
     observation
@@ -162,6 +163,11 @@ class PushT(PushTEnv):  # type: ignore[misc]  # gym-pusht has no types
     def render(self) -> np.ndarray | None:
         """The window as [680, 680, 3] uint8 with the last action marked; None without a render mode."""
         return None if self.render_mode is None else super().render()
+
+    def action_pixels(self, actions: np.ndarray, height: int, width: int) -> np.ndarray:
+        """See `ActionsOnScene`: an action is a place in the window of 512 px."""
+        places: np.ndarray = actions * np.array([width, height]) / WINDOW
+        return places
 
     def get_obs(self) -> Any:
         """The present observation, see the class."""

@@ -104,7 +104,9 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser("benchmark", help="measure updates, samples or rollouts beside what the hardware allows")
     )
 
-    add_report_arguments(commands.add_parser("report", help="make one HTML page of runs or of a sweep"))
+    report = commands.add_parser("report", help="make one HTML page of runs or of a sweep")
+    add_report_arguments(report)
+    _add_plugins(report)
 
     lists = commands.add_parser("list", help="name the tasks, recipes, methods or models")
     lists.add_argument("kind", metavar="KIND", help="tasks, recipes, methods, models, or a group as acceleration/noise")

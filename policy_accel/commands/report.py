@@ -20,7 +20,8 @@ def run_report(options: argparse.Namespace) -> int:
         raise UserError(f"--baseline '{baseline}' is no arm of these runs; {did_you_mean(baseline, arms)}")
     output = options.output or options.paths[0] / "report.html"
     title = ", ".join(path.resolve().name for path in options.paths[:3]) + (" and more" * (len(options.paths) > 3))
-    page = render(runs, sections(runs, baseline, options.target), title)
+    chunks = None if options.no_chunks else options.plugins
+    page = render(runs, sections(runs, baseline, options.target, chunks=chunks), title)
     write_page(output, page)
     print(f"{output}: {len(runs)} runs, {_size(output)}")
     return 0

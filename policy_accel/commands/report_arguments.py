@@ -33,4 +33,9 @@ def add_report_arguments(report: argparse.ArgumentParser) -> None:
     report.add_argument(
         "--target", type=float, metavar="SCORE", help="whose cost is shown (default: 0.9 of the baseline's best score)"
     )
+    report.add_argument(
+        "--no-chunks",
+        action="store_true",
+        help="draw no action chunk being denoised, which takes the environment and seconds for each arm",
+    )
     report.set_defaults(run="report:run_report")

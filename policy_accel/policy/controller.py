@@ -89,6 +89,11 @@ class Policy:
         self._actions: deque[np.ndarray] = deque()
         self._plan: Tensor | None = None
 
+    @property
+    def plan(self) -> Tensor | None:
+        """The newest prediction, normalised, [1, horizon, channels]; None before the first."""
+        return self._plan
+
     def act(self, observation: Any) -> np.ndarray:
         """The action [A] to execute now, in the data's units, float32.
 

@@ -14,6 +14,7 @@ from typing import Any
 from policy_accel.errors import UserError
 from policy_accel.files import explained, replacing
 from policy_accel.report.charts import Chart, Table
+from policy_accel.report.chunks import chunks_of
 from policy_accel.report.curves import curve_chart
 from policy_accel.report.differences import comparison_of, difference_chart
 from policy_accel.report.facts import machine_table, report_facts, runs_table, settings_table
@@ -41,8 +42,17 @@ class Section:
     chunks: list[dict[str, Any]] = field(default_factory=list)
 
 
-def sections(runs: Sequence[ReportedRun], baseline: str, target: float | None = None) -> list[Section]:
-    """What the page shows of the runs; parts that have nothing to show are left out."""
+def sections(
+    runs: Sequence[ReportedRun], baseline: str, target: float | None = None, *, chunks: Sequence[str] | None = None
+) -> list[Section]:
+    """What the page shows of the runs; parts that have nothing to show are left out.
+
+    Args:
+        runs: of one task.
+        baseline: the arm with which others are compared.
+        target: the score whose cost is shown; None for `default_target`.
+        chunks: plugins that may be imported to draw action chunks; None draws none.
+    """
     target = default_target(runs, baseline) if target is None else target
     curves = [
         curve_chart(runs, "loss", "Training loss", lambda run: run.points("loss"), axis="loss", mean=True, log=True),
@@ -82,10 +92,16 @@ def sections(runs: Sequence[ReportedRun], baseline: str, target: float | None = 
         Section("samples", "Samples over training", gallery=sample_grids(runs)),
         Section("forming", "How samples form", gallery=forming_films(runs)),
         Section("rollouts", "Rollouts", gallery=rollouts(runs)),
+        _chunk_section(runs, chunks),
         Section("runs", "Runs", table=runs_table(runs)),
         Section("settings", "Settings that differ", table=settings_table(runs)),
     ]
     return [section for section in found if _says_something(section)]
+
+
+def _chunk_section(runs: Sequence[ReportedRun], plugins: Sequence[str] | None) -> Section:
+    drawn, notes = ([], []) if plugins is None or runs[0].track != "robot" else chunks_of(runs, plugins)
+    return Section("chunks", "Action chunks, from noise to the result", notes=notes, chunks=drawn)
 
 
 def _there(charts: Sequence[Chart | None]) -> list[Chart]:
@@ -95,7 +111,7 @@ def _there(charts: Sequence[Chart | None]) -> list[Chart]:
 def _says_something(section: Section) -> bool:
     gallery = section.gallery
     shows = gallery is not None and bool(gallery.groups or gallery.left_out)
-    return bool(section.charts or shows or section.chunks or (section.table and section.table.rows))
+    return bool(section.charts or shows or section.chunks or section.notes or (section.table and section.table.rows))
 
 
 def render(runs: Sequence[ReportedRun], parts: Sequence[Section], title: str) -> str:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,19 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from support.reported import HOSTILE, write_film, write_lines, write_run, write_sweep
 
 from policy_accel.cli import main
+from policy_accel.report.runs import ReportedRun
+from policy_accel.run_files import read_metrics
+
+
+def watched(run: ReportedRun) -> SimpleNamespace:
+    """A chunk of 4 actions, two samples, two evaluations: over a scene of 80 x 60 px, and of kl as curves alone.
+
+    At state k action i lies at x = 10 i + k, y = 5 k + sample.
+    """
+    k, sample, i = np.indices((3, 2, 4))
+    pixels = np.stack([10.0 * i + k, 5.0 * k + sample], axis=-1)
+    scene = None if run.arm == "kl" else np.full((60, 80, 3), 200, dtype=np.uint8)
+    return SimpleNamespace(normalized=pixels / 10, executed=(1, 3), pixels=pixels, scene=scene)
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +36,10 @@ def robots_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sweep = write_sweep(tmp_path_factory.mktemp("robots") / "sweep")
     for run in ("baseline-seed1", "kl-seed1"):
         write_film(sweep / run / "videos" / "100.mp4")
-    assert main(["report", str(sweep), "--target", "0.425"]) == 0
+        (sweep / run / "checkpoints" / "last" / "ema.safetensors").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("policy_accel.report.chunks._watched", watched)
+        assert main(["report", str(sweep), "--target", "0.425"]) == 0
     return sweep / "report.html"
 
 
@@ -37,15 +54,10 @@ def images_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for step in (10, 20):
             pixels = np.full((40, 40, 3), 5 * step, dtype=np.uint8)
             Image.fromarray(pixels).save(run / "samples" / f"{step:08d}.png")
-        values = [
-            {"step": step, "measures": {"fid": {"value": 100.0 * (number + 1) / step, "floor": 1.0}}}
-            for step in (10, 20)
-        ]
-        with open(run / "metrics.jsonl") as file:
-            rows = file.read()
-        write_lines(run / "metrics.jsonl", values)
-        with open(run / "metrics.jsonl", "a") as file:
-            file.write(rows)
+        fid = {step: {"value": 100.0 * (number + 1) / step, "floor": 1.0} for step in (10, 20)}
+        rows = read_metrics(run / "metrics.jsonl")
+        measured = [{"step": step, "measures": {"fid": found}} for step, found in fid.items()]
+        write_lines(run / "metrics.jsonl", [*rows, *measured])
     page = folder / "report.html"
     assert main(["report", *map(str, runs), "--output", str(page)]) == 0
     return page

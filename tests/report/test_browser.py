@@ -13,9 +13,9 @@ BLUE, LIGHT_BLUE = "#0072b2", "#56b4e9"
 
 def test_charts_hold_the_numbers(robots: Any) -> None:
     found = robots
-    charts = found.page.eval_on_selector_all(".chart", "boxes => boxes.map((box) => box.id)")
+    charts = found.page.eval_on_selector_all(".card .chart", "boxes => boxes.map((box) => box.id)")
     assert charts == [f"chart-{name}" for name in CHARTS]
-    drawn = found.page.eval_on_selector_all(".chart .main-svg:first-child", "boxes => boxes.length")
+    drawn = found.page.eval_on_selector_all(".card .chart .main-svg:first-child", "boxes => boxes.length")
     assert drawn == len(charts)
     mean = found.trace("score", "mean", "kl")
     assert mean["x"] == list(STEPS)
@@ -66,11 +66,38 @@ def test_films_play(robots: Any) -> None:
     assert page.eval_on_selector_all("video", "films => films.every((film) => film.paused)")
 
 
+def test_an_action_chunk_is_denoised(robots: Any) -> None:
+    """The slider moves it over the scene; the button plays from the noise to the result."""
+    page = robots.page
+    chunk = page.locator("#chunk-0")
+    lines = "lines => lines.map((line) => line.getAttribute('points'))"
+    whole, other, executed = chunk.locator("polyline").evaluate_all(lines)
+    assert whole == "2,10 12,10 22,10 32,10"
+    assert other == "2,11 12,11 22,11 32,11"
+    assert executed == "12,10 22,10"
+    assert chunk.locator("output").inner_text() == "the result"
+    slider = chunk.get_by_role("slider", name="Evaluations of the network, baseline, seed 1")
+    slider.fill("0")
+    assert chunk.locator("polyline").evaluate_all(lines)[2] == "10,0 20,0"
+    assert chunk.locator("output").inner_text() == "noise"
+    slider.press("ArrowRight")
+    assert chunk.locator("output").inner_text() == "1 of 2 evaluations"
+    chunk.get_by_role("button", name="Play").click()
+    robots.wait_for("document.querySelector('#chunk-0 input').value === '2'")
+    assert chunk.locator("polyline").evaluate_all(lines)[2] == executed
+    assert chunk.get_by_role("button", name="Play").is_visible()
+    page.locator("#chunk-1").get_by_role("slider").fill("1")
+    drawn = page.evaluate("document.getElementById('chunk-chart-1').data.map((line) => [...line.y])")
+    assert drawn == [[0.1, 1.1, 2.1, 3.1], [0.5, 0.5, 0.5, 0.5]]
+    page.locator("#chunk-1").get_by_role("slider").fill("2")
+
+
 def test_both_colour_schemes(robots: Any) -> None:
     """The system's is taken; the button changes it; text stands out from its ground (WCAG AA: 4.5)."""
     found = robots
     for scheme, hue in (("light", BLUE), ("dark", LIGHT_BLUE)):
         found.page.emulate_media(color_scheme=scheme)
+        found.wait_for(f"document.documentElement.dataset.theme === '{scheme}'")
         assert found.trace("loss", "mean", "baseline")["line"]["color"] == hue
         contrasts = found.page.evaluate(CONTRASTS)
         assert len(contrasts) > 20
@@ -150,7 +177,7 @@ COMPLAINTS = """() => {
   none("input", (e) => !e.labels.length && !e.getAttribute("aria-label"));
   none("button, summary, a", (e) => !e.textContent.trim());
   none("table", (e) => !e.caption || e.querySelectorAll("th[scope=col]").length < 2);
-  none(".chart", (e) => !e.closest("article").querySelector("table"));
+  none(".card .chart", (e) => !e.closest("article").querySelector("table"));
   none("nav a", (e) => !document.querySelector(e.getAttribute("href")));
   none("fieldset", (e) => !e.querySelector("legend"));
   return found;

@@ -76,7 +76,8 @@
       gridcolor: variable("--line"), zerolinecolor: variable("--line"), linecolor: variable("--line"), automargin: true,
       ...given, title: { text: given.title || "", standoff: 12 },
     });
-    const arms = data.arms.filter((arm) => chosen.arm.has(arm));
+    const used = new Set((chart.traces || []).map((trace) => trace.meta.arm));
+    const arms = data.arms.filter((arm) => chosen.arm.has(arm) && used.has(arm));
     const y = axis(chart.layout.yaxis || {});
     if (y.type === "category") Object.assign(y, { categoryorder: "array", categoryarray: arms.slice().reverse(), autorange: true });
     return {
@@ -100,8 +101,8 @@
   // An action chunk, as it is after some evaluations of the network, over the picture of the scene.
   function drawChunk(chunk) {
     const box = document.getElementById(`chunk-${chunk.name}`), step = Number(box.querySelector("input").value);
-    const samples = chunk.steps[step], last = chunk.steps.length - 1;
-    box.querySelector("output").textContent = step === last ? "the result" : step ? `${step} of ${last} evaluations` : "noise";
+    const samples = chunk.steps[step], made = chunk.evaluations[step], all = chunk.evaluations[chunk.steps.length - 1];
+    box.querySelector("output").textContent = made === all ? "the result" : made ? `${made} of ${all} evaluations` : "noise";
     if (chunk.kind === "lines") return drawActions(chunk, step);
     box.querySelectorAll("polyline").forEach((line, i) => {
       const from = line.dataset.part === "executed" ? chunk.executed : [0, samples[0].length];
