@@ -6,6 +6,7 @@ import gymnasium
 
 for _name, _entry_point in {
     "PushT": "pusht:PushT",
+    "TwoModes": "two_modes:TwoModes",
     "Robosuite": "robosuite_env:Robosuite",
     "PointMaze": "mazes:PointMaze",
     "AntMaze": "mazes:AntMaze",

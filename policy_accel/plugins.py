@@ -68,8 +68,9 @@ def register_sampler(name: str, solve: Callable[..., Tensor]) -> None:
     register_sampler(name, solve)
 
 
-def register_rollout_metric(name: str, metric: Callable[[Sequence[EpisodeResult]], float]) -> None:
-    """Report a number of the episodes of every evaluation of a policy, under "metrics" of evaluation.json."""
+def register_rollout_metric(name: str, metric: Callable[[Sequence[EpisodeResult]], float | None]) -> None:
+    """Report a number of the episodes of every evaluation of a policy, under "metrics" of evaluation.json; None where
+    it means nothing for these episodes."""
     from policy_accel.evaluation.statistics import METRICS
 
     METRICS[name] = metric

@@ -18,6 +18,7 @@ EDIT_STRENGTH = 0.5
 MAZES = ("umaze", "medium", "large")
 EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
     "pusht": ("pusht_demonstrations", {}),
+    "two_modes": ("two_modes", {}),
     "lift": ("robosuite_demonstrations", {"task": "lift"}),
     "can": ("robosuite_demonstrations", {"task": "can"}),
     "square": ("robosuite_demonstrations", {"task": "square"}),

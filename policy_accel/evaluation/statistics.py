@@ -24,8 +24,8 @@ EXPLANATION = (
 )
 
 
-METRICS: dict[str, Callable[[Sequence[EpisodeResult]], float]] = {}
-"""Numbers of the episodes of an evaluation that others registered, by name."""
+METRICS: dict[str, Callable[[Sequence[EpisodeResult]], float | None]] = {}
+"""Numbers of the episodes of an evaluation that others registered, by name; None where one means nothing for them."""
 
 
 def summarize(results: Sequence[EpisodeResult], *, confidence: float = CONFIDENCE) -> dict[str, Any]:
@@ -49,7 +49,8 @@ def summarize(results: Sequence[EpisodeResult], *, confidence: float = CONFIDENC
         for name, value in (result.metrics or {}).items():
             metrics.setdefault(name, []).append(value)
     means = {name: sum(values) / len(values) for name, values in metrics.items()}
-    means |= {name: float(metric(results)) for name, metric in METRICS.items()}
+    registered = {name: metric(results) for name, metric in METRICS.items()}
+    means |= {name: float(value) for name, value in registered.items() if value is not None}
     return {
         **_score([result.score for result in results], confidence),
         "success_rate": successes / len(results),

@@ -58,6 +58,9 @@ class TaskConfig:
     split_seed: int = 42
     group: str | None = None
     """Key that numbers the groups among which noise may be assigned (a task or class of each step); null for none."""
+    padding: bool = True
+    """Let windows begin before and end behind their episode, whose first and last steps are then repeated; false for
+    windows inside of it alone."""
     mask_padding: bool = False
     """Leave the repeated steps at the ends of episodes out of the loss (the reference counts them)."""
     environment: str | None = None
@@ -143,7 +146,8 @@ def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrati
     """Read and window the demonstrations of a task, padded and split as in Diffusion Policy.
 
     A plan may end before its last step: it then stays where it is, so windows of conditioning=planning repeat the last
-    step of an episode up to horizon - n_obs_steps times; others n_action_steps - 1 times.
+    step of an episode up to horizon - n_obs_steps times; others n_action_steps - 1 times. With task.padding=false none
+    repeats any.
 
     Raises:
         UserError: as the reader, the windows and the split do; a field of the task that the data does not have; images
@@ -154,6 +158,8 @@ def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrati
     episodes, split = read_task_episodes(config)
     pad_before = policy.n_obs_steps - 1
     pad_after = policy.horizon - policy.n_obs_steps if planning else policy.n_action_steps - 1
+    if not config.padding:
+        pad_before = pad_after = 0
     ends = torch.from_numpy(episodes.episode_ends)
     long_enough = episodes.lengths > policy.horizon - 1 - pad_before - pad_after
     if not (split.train & long_enough).any():

@@ -223,6 +223,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.val_ratio": ("0.4", task_probe(lambda task: task.validation_samples), []),
     "task.max_train_episodes": ("2", task_probe(lambda task: task.samples), []),
     "task.split_seed": ("7", task_probe(lambda task: task.train.indices), []),
+    "task.padding": ("false", task_probe(lambda task: task.samples), []),
     "task.mask_padding": ("true", task_probe(lambda task: task.batch(BATCH).counted), []),
     "task.environment": ("policy_accel/Other-v0", environment_probe(lambda e: e.id), []),
     "task.environment_module": ("mine.envs", environment_probe(lambda e: e.module), []),

@@ -50,6 +50,18 @@ def test_batches_equal_windows_cut_by_hand(tiny_config: Build, demonstrations: P
     assert batch.known is None
 
 
+def test_windows_without_padding_lie_inside_of_their_episode(tiny_config: Build, demonstrations: Path) -> None:
+    data = read_episodes(demonstrations)
+    task = ROBOT.build(tiny_config("task.val_ratio=0", "task.padding=false"))
+    inside = [
+        list(range(first, first + 16))
+        for start, end in zip(data.starts, data.episode_ends, strict=True)
+        for first in range(start, end - 15)
+    ]
+    assert task.train.indices.tolist() == inside
+    assert task.train.valid.all()
+
+
 def test_inpainting_batch(tiny_config: Build, demonstrations: Path) -> None:
     task = ROBOT.build(tiny_config("task.val_ratio=0", "policy.conditioning=inpainting", "task.mask_padding=true"))
     observations, actions, real = by_hand(demonstrations, 0)
