@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 
 from policy_accel.comparison.compare import DIFFERENCE, compare
-from policy_accel.comparison.result import Comparison
+from policy_accel.comparison.result import MADE_BY, Comparison
 from policy_accel.comparison.scores import ScoredRun, scored_runs
-from policy_accel.comparison.table import csv_table, text_table
+from policy_accel.comparison.table import COLUMNS, csv_table, text_table
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.files import check_writable, explained, replace_json, replace_text
 
+HEAD_BYTES = 1000
 UNIT = ("score", "success")
 """Measures that lie between 0 and 1, of which the same difference is worth seeing everywhere."""
 
@@ -22,7 +23,10 @@ def run_compare(options: argparse.Namespace) -> int:
         raise UserError(f"--confidence {options.confidence} must lie between 0 and 1, for example 0.95.")
     if options.difference is not None and not 0 < options.difference < float("inf"):
         raise UserError(f"--difference {options.difference} must be above 0, for example 0.03.")
-    for path in filter(None, (options.json, options.csv, options.png)):
+    outputs = [path for path in (options.json, options.csv, options.png) if path is not None]
+    for place, path in enumerate(outputs):
+        if path.resolve() in (other.resolve() for other in outputs[:place]):
+            raise UserError(f"{path} is given for two files; choose another name for one of them.")
         _check_output(path)
     runs = scored_runs(options.runs, measure=options.measure, checkpoint=options.checkpoint)
     if options.task is not None:
@@ -55,8 +59,17 @@ def _check_output(path: Path) -> None:
             raise UserError(f"{path}: is a symbolic link, which is not followed; remove it or choose another path.")
         if path.is_dir():
             raise UserError(f"{path}: is a folder; give the path of a file in it.")
+        if path.exists() and not _is_ours(path):
+            raise UserError(f"{path}: exists, was not made by compare and is not overwritten; choose another name.")
         path.parent.mkdir(parents=True, exist_ok=True)
     check_writable(path.parent)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is of an earlier comparison, or empty."""
+    with open(path, "rb") as file:
+        beginning = file.read(HEAD_BYTES)
+    return not beginning or MADE_BY.encode() in beginning or beginning.startswith(",".join(COLUMNS).encode())
 
 
 def _of_task(runs: list[ScoredRun], task: str) -> list[ScoredRun]:
@@ -68,5 +81,5 @@ def _of_task(runs: list[ScoredRun], task: str) -> list[ScoredRun]:
 
 def _shown(comparison: Comparison) -> str:
     sentences = [one.sentence for one in comparison.differences]
-    parts = ["\n".join(text_table(comparison)), "\n".join(sentences), *comparison.notes, comparison.summary]
-    return "\n\n".join([parts[0], parts[1], *(["\n".join(comparison.notes)] if comparison.notes else []), parts[-1]])
+    parts = [text_table(comparison), sentences, comparison.notes, [comparison.summary]]
+    return "\n\n".join("\n".join(lines) for lines in parts if lines)

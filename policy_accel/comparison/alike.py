@@ -14,7 +14,7 @@ FOLLOWING = {**SAMPLING, "step": "training.steps"}
 """Keys of an evaluation that may differ where these settings do: then they are what is compared."""
 
 
-def check_alike(runs: Sequence[ScoredRun]) -> None:
+def check_alike(runs: Sequence[ScoredRun], measure: str = "score") -> None:
     """Raise UserError when runs, all with a score, are of different tasks, or were scored differently by themselves."""
     first = runs[0]
     for run in runs[1:]:
@@ -27,7 +27,8 @@ def check_alike(runs: Sequence[ScoredRun]) -> None:
             raise UserError(
                 f"only one of {first.run_dir} and {run.run_dir} was scored by episodes; give runs of one kind."
             )
-    for key in OF_EVALUATIONS:
+    # The score of images is taken of equally many everywhere, the other measures of all that there are.
+    for key in (*OF_EVALUATIONS, *(() if measure == "score" else ("images",))):
         _refuse_differences([(run, "", (run.evaluation or {}).get(key)) for run in runs], f"{key}={{}}")
     for key, setting in FOLLOWING.items():
         _refuse_differences([(run, _of(run, setting), (run.evaluation or {}).get(key)) for run in runs], f"{key}={{}}")

@@ -53,7 +53,7 @@ def compare(
     names = list(dict.fromkeys(run.arm for run in scored))
     if len(names) < 2:
         raise UserError(_too_few(runs, scored, names))
-    check_alike(scored)
+    check_alike(scored, measure)
     chosen = _baseline(baseline, names)
     names = [chosen, *(name for name in names if name != chosen)]
     shared = _shared_episodes(scored)

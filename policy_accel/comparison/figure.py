@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from policy_accel.comparison.result import Comparison, Interval
+from matplotlib.figure import Figure
+
+from policy_accel.comparison.result import MADE_BY, Comparison, Interval
 from policy_accel.files import replacing
 
 FOUND, OPEN = "#1f5fa8", "#8a8a8a"
@@ -13,15 +15,18 @@ ABOVE = 0.22
 
 
 def draw(comparison: Comparison, path: Path) -> None:
-    """Draw means with their runs, and differences from the baseline, each with its interval, to a PNG.
+    """Write `figure_of` to a PNG, in place of what is there.
 
     Raises:
         UserError: the file cannot be written.
     """
-    import matplotlib
+    figure = figure_of(comparison)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png", metadata={"Software": MADE_BY})
 
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
+
+def figure_of(comparison: Comparison) -> Figure:
+    """Means with their runs on the left, differences from the baseline on the right, each with its interval."""
 
     arms, places = comparison.arms, range(len(comparison.arms))
     figure = Figure(figsize=(11.0, 1.8 + 0.42 * len(arms)), layout="constrained", facecolor="white")
@@ -48,8 +53,7 @@ def draw(comparison: Comparison, path: Path) -> None:
         axis.margins(x=0.08)
     episodes = f", {len(comparison.evaluation_seeds)} episodes" if comparison.evaluation_seeds else ""
     figure.suptitle(_plain(f"{comparison.task}{episodes}; intervals of {100 * comparison.confidence:g} %"), fontsize=11)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    return figure
 
 
 def _plain(text: str) -> str:

@@ -38,7 +38,7 @@ def notes_of(
         notes.append(f"Only the {len(shared)} evaluation seeds that all runs share count; some runs have {most}.")
     failed = sum(len((run.evaluation or {}).get("failed_seeds", [])) for run in scored)
     if failed:
-        notes.append(f"{failed} episodes failed twice and count as score 0.")
+        notes.append(f"Episodes that failed twice and count as score 0: {failed}.")
     seeds = {
         arm: sorted(int(run.seed or 0) for run in scored if run.arm == arm) for arm in dict.fromkeys(_arms(scored))
     }

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+MADE_BY = "policy-accel compare"
+"""Stands near the beginning of every file that holds a comparison."""
+
 Interval = tuple[float, float]
 
 
@@ -105,7 +108,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return asdict(self)
+        return {"made_by": MADE_BY, **asdict(self)}
 
     def arm(self, name: str) -> Arm:
         """The arm of that name."""

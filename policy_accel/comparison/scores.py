@@ -192,7 +192,9 @@ def _with_score(run: ScoredRun, evaluation: dict[str, Any], measure: str) -> Sco
         scores[int(row["seed"])] = _finite(known[measure])
     if len(scores) < len(rows):
         raise ValueError("an evaluation seed comes twice")
-    return replace(run, score=sum(scores.values()) / len(scores), scores=scores) if scores else run
+    if not scores:
+        return replace(run, missing="no episodes")
+    return replace(run, score=sum(scores.values()) / len(scores), scores=scores)
 
 
 def _finite(value: Any) -> float:

@@ -64,6 +64,15 @@ def test_the_score_of_a_step(tmp_path: Path) -> None:
     assert scored_runs([run], checkpoint=750)[0].missing == "no score of step 750"
 
 
+def test_sampling_is_as_it_was_scored(tmp_path: Path) -> None:
+    """Runs that `evaluate` scored alike are of one arm, whatever their own sampling is."""
+    made = [config_of(seed=seed, sampling__steps=steps) for seed, steps in ((1, 8), (2, 4))]
+    paths = [write_run(tmp_path / str(i), one, evaluation_of([1.0], sampling_steps=2)) for i, one in enumerate(made)]
+    runs = scored_runs(paths)
+    assert [run.arm for run in runs] == ["baseline", "baseline"]
+    assert [(run.settings or {})["sampling.steps"] for run in runs] == [2, 2]
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
