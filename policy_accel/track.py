@@ -105,12 +105,19 @@ class Track(ABC, Generic[C]):
         ConfigStore.instance().store(name=self.name, node=self.schema, provider="policy_accel")
         register_group("model", ModelConfig, denoiser_configs(self.name).values(), track=self.name)
 
-    def train(self, config: C, after_update: Callable[[int], None] | None = None) -> Trained:
+    def train(
+        self,
+        config: C,
+        after_update: Callable[[int], None] | None = None,
+        *,
+        page: Callable[[Trained], Path | None] | None = None,
+    ) -> Trained:
         """Train the model of `config` in its run directory, or continue it, and score it.
 
         Args:
             config: of the run.
             after_update: called with the number of updates made after each one.
+            page: writes the report of the finished run, which goes to Weights & Biases with it.
         """
         record, device, scorer = self.record(config), choose_device(config.training.device), None
         with joined(device) as ranks:
@@ -128,6 +135,7 @@ class Track(ABC, Generic[C]):
                     after_update=after_update,
                     scorer=scorer,
                     ranks=ranks,
+                    page=page,
                 )
             finally:
                 task.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from policy_accel.errors import UserError, did_you_mean
@@ -13,19 +14,35 @@ from policy_accel.report.runs import arms_of
 
 def run_report(options: argparse.Namespace) -> int:
     """Write the page and say where it is and how large."""
-    runs = collect(options.paths)
-    arms = arms_of(runs)
-    baseline = options.baseline or ("baseline" if "baseline" in arms else arms[0])
-    if baseline not in arms:
-        raise UserError(f"--baseline '{baseline}' is no arm of these runs; {did_you_mean(baseline, arms)}")
-    output = options.output or options.paths[0] / "report.html"
-    title = ", ".join(path.resolve().name for path in options.paths[:3]) + (" and more" * (len(options.paths) > 3))
-    chunks = None if options.no_chunks else options.plugins
-    page = render(runs, sections(runs, baseline, options.target, chunks=chunks), title)
-    write_page(output, page)
-    print(f"{output}: {len(runs)} runs, {_size(output)}")
+    output = write_report(
+        options.paths,
+        options.output or options.paths[0] / "report.html",
+        baseline=options.baseline,
+        target=options.target,
+        chunks=None if options.no_chunks else options.plugins,
+    )
+    print(f"Report: {output} ({output.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 
-def _size(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.1f} MB"
+def write_report(
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    baseline: str | None = None,
+    target: float | None = None,
+    chunks: Sequence[str] | None = None,
+) -> Path:
+    """Write the page of runs and sweeps to `output`, see `sections`.
+
+    Raises:
+        UserError: no runs, a damaged file, an unknown baseline; a file that is no report; a missing package.
+    """
+    runs = collect(paths)
+    arms = arms_of(runs)
+    chosen = baseline or ("baseline" if "baseline" in arms else arms[0])
+    if chosen not in arms:
+        raise UserError(f"--baseline '{chosen}' is no arm of these runs; {did_you_mean(chosen, arms)}")
+    title = ", ".join(path.resolve().name for path in paths[:3]) + (" and more" * (len(paths) > 3))
+    write_page(output, render(runs, sections(runs, chosen, target, chunks=chunks), title))
+    return output

@@ -10,10 +10,12 @@ from pathlib import Path
 import yaml
 
 from policy_accel.commands.output import again, keep_evaluation
+from policy_accel.commands.report import write_report
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.launched import speaks
 from policy_accel.track import track
+from policy_accel.training.loop import Trained
 from policy_accel.training.plot import plot_learning_curve
 
 DEMOS = {"pusht": "robot", "images": "images"}
@@ -49,7 +51,7 @@ def _train(overrides: Sequence[str], options: argparse.Namespace) -> int:
     run_dir = Path(config.run_dir)
     if speaks():
         print(f"Training {config.task.name} with {config.model.name} in {run_dir}", file=sys.stderr)
-    trained = chosen.train(config)
+    trained = chosen.train(config, page=lambda trained: _page(run_dir, trained))
     if not speaks():
         return 0
     if not trained.finished:
@@ -61,8 +63,7 @@ def _train(overrides: Sequence[str], options: argparse.Namespace) -> int:
     rate = trained.step / max(trained.training_seconds, 1e-9)
     print(f"Trained {trained.step} updates in {trained.training_seconds:.0f} s ({rate:.1f} updates/s).")
     if trained.evaluation is not None:
-        if not (run_dir / "evaluation.json").is_file():
-            keep_evaluation(run_dir, {"step": trained.step, **trained.evaluation})
+        _keep_score(run_dir, trained)
         print(chosen.describe(trained.evaluation))
         for folder, what in (("videos", "Rollout videos"), ("samples", "Sample grids and their film")):
             if (run_dir / folder).is_dir():
@@ -70,3 +71,18 @@ def _train(overrides: Sequence[str], options: argparse.Namespace) -> int:
         print(f"All numbers of the score: {run_dir / 'evaluation.json'}")
     print(f"Learning curve: {plot_learning_curve(run_dir)}")
     return 0
+
+
+def _keep_score(run_dir: Path, trained: Trained) -> None:
+    if trained.evaluation is not None and not (run_dir / "evaluation.json").is_file():
+        keep_evaluation(run_dir, {"step": trained.step, **trained.evaluation})
+
+
+def _page(run_dir: Path, trained: Trained) -> Path | None:
+    """The report of a run that is also shown elsewhere; None, and a sentence, where it cannot be made."""
+    _keep_score(run_dir, trained)
+    try:
+        return write_report([run_dir], run_dir / "report.html")
+    except UserError as error:
+        print(f"No report was made: {error}", file=sys.stderr)
+        return None

@@ -15,10 +15,11 @@ from policy_accel.groups import register_group
 from policy_accel.models.layout import LAYOUTS, lay_out
 from policy_accel.training.checkpoint import CheckpointConfig
 from policy_accel.training.ema import EMAConfig
-from policy_accel.training.metrics import WANDB_MODES, LoggingConfig
+from policy_accel.training.metrics import LoggingConfig
 from policy_accel.training.optimizer import OptimizerConfig
 from policy_accel.training.precision import MATMUL_PRECISIONS, PRECISIONS, precision_on
 from policy_accel.training.ranks import Ranks
+from policy_accel.training.wandb_run import MODES
 
 REDUCE_PRECISIONS = ("fp32", "bf16")
 CAPTURES = ("auto", "true", "false")
@@ -149,7 +150,7 @@ class TrainingConfig:
         one_of("training.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
         one_of("training.channels_last", self.channels_last.lower(), LAYOUTS)
         one_of("training.capture", self.capture.lower(), CAPTURES)
-        one_of("training.logging.wandb", self.logging.wandb, WANDB_MODES)
+        one_of("training.logging.wandb", self.logging.wandb, MODES)
 
 
 @dataclass

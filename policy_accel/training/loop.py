@@ -324,6 +324,11 @@ class Run:
             otherwise=self._diverged(f"The weights after update {self.step} are not finite"),
         )
 
+    def standing(self, interruption: Interruption) -> Trained:
+        """How the run stands."""
+        finished = self.saved == self.config.steps and not interruption.requested
+        return Trained(self.saved or 0, finished, self.training_seconds, self.scores.latest)
+
     def close(self) -> None:
         """End the progress bar and the logs, and let go of the device and the directory."""
         self.update.feed.close()
@@ -347,6 +352,7 @@ def train(
     after_update: Callable[[int], None] | None = None,
     scorer: Scorer | None = None,
     ranks: Ranks = ALONE,
+    page: Callable[[Trained], Path | None] | None = None,
 ) -> Trained:
     """Train `task.model` in `run_dir`, or continue the run that is there.
 
@@ -361,6 +367,7 @@ def train(
         after_update: called with the number of updates made after each one.
         scorer: makes the scores while the training goes on; None to make them in between, by `task.evaluate`.
         ranks: the processes of the run, which all call this.
+        page: writes the report of a finished run, for where the run is shown beside its own files.
 
     Raises:
         UserError: impossible settings, another configuration in `run_dir`, a loss that is not finite, a full disk.
@@ -370,9 +377,13 @@ def train(
     try:
         with interruption.watch():
             run.train(interruption, after_update)
+        trained = run.standing(interruption)
+        if page is not None and run.metrics.trackers and trained.finished:
+            written = page(trained)
+            if written is not None:
+                run.metrics.keep(written)
     except KeyboardInterrupt:
         pass
     finally:
         run.close()
-    finished = run.saved == config.steps and not interruption.requested
-    return Trained(run.saved or 0, finished, run.training_seconds, run.scores.latest)
+    return run.standing(interruption)

@@ -1,10 +1,8 @@
-"""Metrics: JSON lines always, Weights & Biases when asked for."""
+"""Metrics: JSON lines always, Weights & Biases and TensorBoard when asked for."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policy_accel.errors import UserError
 from policy_accel.files import append_text, replace_text
 from policy_accel.run_files import read_metrics
-
-WANDB_MODES = ("off", "offline", "online")
+from policy_accel.training.tensorboard import Tensorboard
+from policy_accel.training.trackers import NewMedia, Tracker
+from policy_accel.training.wandb_run import WandbRun
 
 
 @dataclass
@@ -28,6 +26,8 @@ class LoggingConfig:
     wandb: str = "off"
     """Weights & Biases: off, offline (a folder in the run directory, `wandb sync` sends it later) or online."""
     wandb_project: str = "policy_accel"
+    tensorboard: bool = False
+    """Also write event files with scalars, sample grids and films to the folder `tensorboard` of the run directory."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _finite_mean(values: Tensor) -> float | None:
 
 
 class MetricsLog:
-    """Appends rows to `run_dir`/metrics.jsonl, and to Weights & Biases when configured.
+    """Appends rows to `run_dir`/metrics.jsonl, and gives them to Weights & Biases and TensorBoard when configured.
 
     Args:
         run_dir: the run directory.
@@ -117,56 +117,54 @@ class MetricsLog:
         writes: bool = True,
     ) -> None:
         self.path, self.writes = run_dir / "metrics.jsonl", writes
-        self._wandb = None
+        self.trackers = list[Tracker]()
         if not writes:
             return
         rows = [row for row in read_metrics(self.path) if row.get("step", 0) <= start_step]
         replace_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         self._newest = start_step
-        self._wandb = _start_wandb(run_dir, config, run_config) if config.wandb != "off" else None
+        self.trackers = start_trackers(run_dir, config, start_step=start_step, run_config=run_config)
+        self._media = NewMedia(run_dir) if self.trackers else None
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append one row; it has a "step".
-
-        Weights & Biases takes no row of an earlier step than the last one: a late row comes under the newest step there
-        and has its own as "of_step".
-        """
+        """Append one row; it has a "step"."""
         if not self.writes:
             return
         append_text(self.path, json.dumps(row) + "\n")
         self._newest = max(self._newest, row["step"])
-        if self._wandb is not None:
-            values = {key: value for key, value in row.items() if key != "step"}
-            if row["step"] < self._newest:
-                values["of_step"] = row["step"]
-            self._wandb.log(values, step=self._newest)
+        for tracker in self.trackers:
+            tracker.row(row, self._newest)
+
+    def show(self, step: int) -> None:
+        """Give on the pictures and films that the score of `step` left in the run directory."""
+        if not self.trackers or self._media is None:
+            return
+        files = self._media.look()
+        for tracker in self.trackers if files else ():
+            tracker.media(files, step, self._newest)
+
+    def keep(self, page: Path) -> None:
+        """Give on the report of the run."""
+        for tracker in self.trackers:
+            tracker.keep(page)
 
     def close(self) -> None:
-        """Finish the Weights & Biases run."""
-        if self._wandb is not None:
-            self._wandb.finish()
+        """End what the rows are given to."""
+        for tracker in self.trackers:
+            tracker.close()
 
 
-def _start_wandb(run_dir: Path, config: LoggingConfig, run_config: dict[str, Any]) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise UserError(
-            f"training.logging.wandb={config.wandb} needs the package wandb: pip install '.[wandb]' in our checkout."
-        ) from error
-    os.environ.setdefault("WANDB_SILENT", "true")
-    try:
-        return wandb.init(
-            project=config.wandb_project,
-            dir=str(run_dir),
-            mode="offline" if config.wandb == "offline" else "online",
-            name=run_dir.name,
-            id=hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16],
-            resume="allow" if config.wandb == "online" else None,
-            config=run_config,
-        )
-    except wandb.errors.Error as error:
-        raise UserError(
-            f"Weights & Biases could not start ({str(error).splitlines()[0]}); run `wandb login`, or set "
-            "training.logging.wandb=offline."
-        ) from error
+def start_trackers(
+    run_dir: Path, config: LoggingConfig, *, start_step: int, run_config: dict[str, Any]
+) -> list[Tracker]:
+    """What is asked for beside metrics.jsonl.
+
+    Raises:
+        UserError: a package that is not installed; Weights & Biases cannot start.
+    """
+    started = list[Tracker]()
+    if config.tensorboard:
+        started.append(Tensorboard(run_dir, start_step))
+    if config.wandb != "off":
+        started.append(WandbRun(run_dir, config.wandb, config.wandb_project, run_config))
+    return started

@@ -131,6 +131,7 @@ class Scores:
             self.metrics.write({"step": step, **{key: value for key, value in result.items() if key != "episodes"}})
             self.snapshots.record(step, result)
             self._observe(step)
+        self.metrics.show(step)
 
     def _observe(self, step: int) -> None:
         """Give the score to the choice of noise, which may begin at one."""

@@ -58,6 +58,20 @@ def train(demonstrations: Path, tmp_path: Path) -> Train:
     return arguments
 
 
+def test_a_run_that_is_shown_elsewhere_has_its_report(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made after the score is kept; where it cannot be made, a sentence says so and the run is done all the same."""
+    assert main(train("training.logging.tensorboard=true")) == 0
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    assert ">Runs</h2>" in (tmp_path / "run" / "report.html").read_text()
+    (tmp_path / "run" / "report.html").write_text("a page of another hand")
+    capsys.readouterr()
+    assert main(train("training.logging.tensorboard=true")) == 0
+    assert "No report was made: --output" in capsys.readouterr().err
+    assert (tmp_path / "run" / "report.html").read_text() == "a page of another hand"
+
+
 def test_train_then_evaluate(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(train()) == 0
     run_dir = tmp_path / "run"

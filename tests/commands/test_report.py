@@ -19,7 +19,7 @@ def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     words = ["report", str(sweep)]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{sweep / 'report.html'}: 4 runs, ")
+    assert done.stdout.startswith(f"Report: {sweep / 'report.html'} (4.9 MB)")
     assert (sweep / "report.html").is_file()
 
 

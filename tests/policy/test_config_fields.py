@@ -113,7 +113,8 @@ def trace(config: RobotConfig) -> Any:
     run_dir = Path(config.run_dir)
     rows = [(row["step"], *sorted(set(row) - {"step"})) for row in read_metrics(run_dir / "metrics.jsonl")]
     wandb = [json.loads(file.read_text()) for file in run_dir.glob("wandb/*/files/wandb-metadata.json")]
-    return rows, checkpoint_steps(run_dir / "checkpoints"), len(list(run_dir.glob("wandb/offline*"))), len(wandb)
+    elsewhere = len(list(run_dir.glob("wandb/offline*"))), len(wandb), len(list(run_dir.glob("tensorboard/*")))
+    return rows, checkpoint_steps(run_dir / "checkpoints"), *elsewhere
 
 
 def wandb_project(config: RobotConfig) -> Any:
@@ -305,6 +306,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "training.checkpoint.keep_every": ("1", trace, CADENCE),
     "training.logging.every": ("3", trace, []),
     "training.logging.wandb": ("offline", trace, []),
+    "training.logging.tensorboard": ("true", trace, []),
     "training.logging.wandb_project": ("mine", wandb_project, ["training.logging.wandb=offline"]),
     "evaluation.episodes": ("5", asked_of_the_pool, SCORED),
     "evaluation.start_seed": ("11", asked_of_the_pool, SCORED),
