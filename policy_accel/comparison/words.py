@@ -17,7 +17,8 @@ def sentence(comparison: Comparison, difference: Difference) -> str:
     low, high = difference.interval
     if difference.found:
         word = "better" if difference.better else "worse"
-        size = f"{abs(difference.value):.3f} [{min(abs(low), abs(high)):.3f}, {max(abs(low), abs(high)):.3f}]"
+        least, most = (low, high) if difference.value > 0 else (-high, -low)
+        size = f"{abs(difference.value):.3f} [{least:.3f}, {most:.3f}]"
         of = "" if difference.knows_training else " in these very networks"
         return f"{arm} is {word} than {baseline} by {size}{of}."
     said = f"{arm} cannot be told from {baseline}: {difference.value:+.3f} [{low:+.3f}, {high:+.3f}]"
@@ -39,7 +40,7 @@ def _unseen(comparison: Comparison, difference: Difference) -> str:
     limit = "training seeds" if difference.error_of_runs > difference.error_of_episodes else "episodes"
     seeds = difference.seeds_needed or f"more than {MOST_SEEDS}"
     said += f" ({limit} are what it lacks most): it would take {seeds} training seeds"
-    if not comparison.evaluation_seeds:
+    if len(comparison.evaluation_seeds) < 2:
         return f"{said}."
     said += f" with {len(comparison.evaluation_seeds)} episodes each"
     if difference.episodes_needed:
