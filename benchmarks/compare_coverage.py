@@ -9,7 +9,6 @@ OMP_NUM_THREADS=1 python benchmarks/compare_coverage.py --output benchmarks/resu
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from policy_accel.comparison.power import Design, detectable
 from policy_accel.comparison.statistics import TwoLevels, holm
 
 LEVEL = 0.05
-RESAMPLES = 2000
+RESAMPLES = 1000
 DIFFERENCE = 0.03
 
 
@@ -114,39 +113,44 @@ def covered(interval: tuple[float, float] | None, truth: float) -> bool:
     return interval[0] <= truth <= interval[1]
 
 
-def compared(arms: Sequence[np.ndarray], seed: int, *, pooled: bool) -> tuple[list[Any], list[Any], list[float], float]:
+def compared(levels: TwoLevels) -> tuple[list[Any], list[Any], list[float], float]:
     """Estimates of means and of differences from the first arm, p after Holm, and what could be seen of the last."""
-    levels, unit = TwoLevels(arms, pooled=pooled, resamples=RESAMPLES, seed=seed), np.eye(len(arms))
+    unit = np.eye(len(levels.arms))
     means = [levels.estimate(row) for row in unit]
     differences = [levels.estimate(row - unit[0]) for row in unit[1:]]
     corrected = holm([one.p for one in differences if one.p is not None])
     return means, differences, corrected, detectable(differences[-1].errors, LEVEL / len(differences))
 
 
+def levels_of(made: Made, seed: int, shift: float = 0.0) -> TwoLevels:
+    return TwoLevels(made.draw(np.random.default_rng(seed), shift), resamples=RESAMPLES, seed=seed)
+
+
 def coverage(made: Made, repetitions: int) -> dict[str, Any]:
     """Of a design in which no arm differs from another but by its unsteadiness."""
     truth = [made.mean(arm) for arm in range(made.arms)]
-    figures: dict[str, Any] = {}
-    for pooled in (False, True):
-        means, differences, false = [], [], 0
-        for seed in range(repetitions):
-            found = compared(made.draw(np.random.default_rng(seed)), seed, pooled=pooled)
+    kept: dict[str, tuple[list[bool], list[bool], list[bool]]] = {"separate": ([], [], []), "pooled": ([], [], [])}
+    for seed in range(repetitions):
+        levels = levels_of(made, seed)
+        for name, (means, differences, false) in kept.items():
+            levels.pooled = name == "pooled"
+            found = compared(levels)
             means += [covered(one.interval, truth[arm]) for arm, one in enumerate(found[0])]
             differences += [covered(one.interval, truth[arm] - truth[0]) for arm, one in enumerate(found[1], 1)]
-            false += min(found[2]) < LEVEL
-        figures["pooled" if pooled else "separate"] = {
-            "coverage_of_means": round(float(np.mean(means)), 4),
-            "coverage_of_differences": round(float(np.mean(differences)), 4),
-            "false_positive_rate": round(false / repetitions, 4),
-        }
-    naive: dict[str, list[bool]] = {"runs_resampled": [], "runs_and_episodes_resampled": []}
+            false.append(min(found[2]) < LEVEL)
+    names = ("coverage_of_means", "coverage_of_differences", "false_positive_rate")
+    figures: dict[str, Any] = {
+        name: {key: round(float(np.mean(values)), 4) for key, values in zip(names, lists, strict=True)}
+        for name, lists in kept.items()
+    }
+    plain: dict[str, list[bool]] = {"runs_resampled": [], "runs_and_episodes_resampled": []}
     for seed in range(repetitions):
         generator = np.random.default_rng(seed)
         scores = made.draw(generator)[0]
-        for name, kept in naive.items():
+        for name, hits in plain.items():
             interval = plain_percentile(scores, generator, episodes="episodes" in name)
-            kept.append(covered(interval, truth[0]))
-    return {**figures, "plain_percentile_coverage": {name: round(float(np.mean(v)), 4) for name, v in naive.items()}}
+            hits.append(covered(interval, truth[0]))
+    return {**figures, "plain_percentile_coverage": {name: round(float(np.mean(v)), 4) for name, v in plain.items()}}
 
 
 def power(made: Made, repetitions: int) -> dict[str, Any]:
@@ -158,7 +162,9 @@ def power(made: Made, repetitions: int) -> dict[str, Any]:
         unseeable, printed = 0, []
         for shift in found:
             for seed in range(repetitions):
-                _, _, corrected, smallest = compared(made.draw(np.random.default_rng(seed), shift), seed, pooled=pooled)
+                levels = levels_of(made, seed, shift)
+                levels.pooled = pooled
+                _, _, corrected, smallest = compared(levels)
                 found[shift] += corrected[-1] < LEVEL
                 if shift == DIFFERENCE:
                     unseeable += corrected[-1] >= LEVEL and smallest > DIFFERENCE

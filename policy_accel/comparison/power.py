@@ -11,6 +11,8 @@ import scipy
 from policy_accel.comparison.statistics import Errors, Spread
 
 POWER = 0.8
+POINTS = 201
+"""Of the distribution of one error when it is added to the other."""
 MOST_SEEDS, MOST_EPISODES = 200, 100_000
 """More than these are not asked for."""
 
@@ -50,8 +52,8 @@ def design_of(spread: Spread, errors: Errors, episodes: int, arms: int) -> Desig
 def detectable(errors: Errors, level: float, power: float = POWER) -> float:
     """The true difference that a two-sided test finds with probability `power`.
 
-    Of Student's t with the degrees of freedom of the errors: the level's quantile and the power's, shifted t, of
-    standard errors. Zero without error.
+    The test's limit is the level's quantile of the sum of both errors, as in `TwoLevels`; beyond it lies a noncentral t
+    with the degrees of freedom of the sum. Zero without error.
 
     Args:
         errors: of the difference.
@@ -60,8 +62,7 @@ def detectable(errors: Errors, level: float, power: float = POWER) -> float:
     """
     if errors.total == 0:
         return 0.0
-    freedom = errors.effective_freedom
-    limit = float(scipy.stats.t.isf(level / 2, freedom))
+    freedom, limit = errors.effective_freedom, _limit(errors, level)
 
     def lacks(shift: float) -> float:
         return float(scipy.stats.nct.sf(limit, freedom, shift)) - power
@@ -70,6 +71,20 @@ def detectable(errors: Errors, level: float, power: float = POWER) -> float:
     while lacks(highest) < 0:
         highest *= 2
     return float(scipy.optimize.brentq(lacks, 0.0, highest, xtol=1e-4)) * errors.total
+
+
+def _limit(errors: Errors, level: float) -> float:
+    """The limit of a two-sided test, in units of the total error, as Behrens and Fisher have it: of the sum of two
+    Student's t, each with its error and degrees of freedom."""
+    if not errors.runs or not errors.episodes:
+        return float(scipy.stats.t.isf(level / 2, errors.effective_freedom))
+    episodes = errors.episodes * scipy.special.stdtrit(errors.episode_freedom, (np.arange(POINTS) + 0.5) / POINTS)
+
+    def beyond(limit: float) -> float:
+        return float(scipy.special.stdtr(errors.freedom, (episodes - limit) / errors.runs).mean()) - level / 2
+
+    furthest = errors.total * float(scipy.stats.t.isf(level / 2, min(errors.freedom, errors.episode_freedom)))
+    return float(scipy.optimize.brentq(beyond, 0.0, 2 * furthest)) / errors.total
 
 
 def least(enough: Callable[[int], bool], most: int) -> int | None:
