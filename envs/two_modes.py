@@ -22,6 +22,7 @@ from scipy.special import expit
 from policy_accel.data.episodes import Episodes
 from policy_accel.errors import UserError
 from policy_accel.evaluation.host import EpisodeResult
+from policy_accel.evaluation.scene import ActionsOnScene
 from policy_accel.evaluation.statistics import METRICS
 
 from .attempts import Attempt, end_to_end, start_seed, successful_episodes
@@ -63,7 +64,7 @@ def score_of(distance: float) -> float:
     return float(np.clip((WORST - distance) / (WORST - NOISE), 0.0, 1.0))
 
 
-class TwoModes(gymnasium.Env):
+class TwoModes(gymnasium.Env, ActionsOnScene):
     """Observe o [2] float32, which does not change, and take 16 actions [2]; the last one ends the episode.
 
     reward: nought before the last action, then `score_of` the distance of all actions to the nearest mode.
@@ -116,6 +117,11 @@ class TwoModes(gymnasium.Env):
         for x, y in _places(np.reshape(self._actions, (-1, 2))):
             draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=(200, 30, 30))
         return np.asarray(picture)
+
+    def action_pixels(self, actions: np.ndarray, height: int, width: int) -> np.ndarray:
+        """See `ActionsOnScene`: an action is a place."""
+        places: np.ndarray = np.reshape(_places(actions), (-1, 2)) * np.array([width, height]) / SIZE
+        return places
 
 
 def _places(points: np.ndarray) -> list[tuple[float, float]]:

@@ -17,6 +17,21 @@ def test_every_package_is_listed(repository: Path) -> None:
     assert not (repository / "datasets" / "__init__.py").exists()
 
 
+def test_files_that_are_no_modules_are_shipped(repository: Path) -> None:
+    """The styles and scripts of the report, and whatever else lies among the modules."""
+    tool = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["setuptools"]
+    shipped = {
+        path
+        for package, patterns in tool["package-data"].items()
+        for pattern in patterns
+        for path in (repository / package.replace(".", "/")).glob(pattern)
+    }
+    package = repository / "policy_accel"
+    others = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc", ".md")}
+    assert len(others) > 4
+    assert others <= shipped
+
+
 def test_folders_of_the_user_do_no_harm(tmp_path: Path) -> None:
     for name in ("envs", "datasets", "configs"):
         (tmp_path / name).mkdir()

@@ -42,10 +42,11 @@ class Medium:
 
 @dataclass(frozen=True)
 class Group:
-    """Media that are looked at side by side."""
+    """Media that are looked at side by side; `of_one`: all are of one run, which the title names."""
 
     title: str
     media: list[Medium]
+    of_one: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def sample_grids(runs: Sequence[ReportedRun]) -> Gallery:
                 width, height = png_size(path)
                 media.append(Medium(run.arm, run.seed, f"{step:,} updates", said, source, width, height))
         if media:
-            groups.append(Group(f"{run.arm}, training seed {run.seed}", media))
+            groups.append(Group(f"{run.arm}, training seed {run.seed}", media, of_one=True))
     said = budget.said("grids", "no PNG")
     if skipped:
         said = f"{skipped} grids of updates between these are left out. {said}".strip()

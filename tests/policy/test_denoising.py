@@ -12,6 +12,7 @@ import torch
 
 from policy_accel import Policy
 from policy_accel.envs.pusht import PushT
+from policy_accel.envs.two_modes import TwoModes
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.denoising import watch_first_chunk
 from policy_accel.policy.track import ROBOT
@@ -51,6 +52,12 @@ def test_from_the_noise_of_the_episode_to_the_actions_that_are_executed(run_dir:
 def test_places_of_push_t_on_a_picture() -> None:
     places = PushT(render_mode=None).action_pixels(np.array([[0.0, 512.0], [256.0, 128.0]]), 100, 200)
     assert places.tolist() == [[0.0, 100.0], [100.0, 25.0]]
+
+
+def test_places_of_the_toy_on_its_picture() -> None:
+    """48 px of a picture of 256 a unit, from its middle, upwards."""
+    places = TwoModes().action_pixels(np.array([[0.0, 0.0], [1.0, 2.0]]), 256, 512)
+    assert places.tolist() == [[256.0, 128.0], [352.0, 32.0]]
 
 
 def test_what_a_page_has_of_it(run_dir: Path) -> None:

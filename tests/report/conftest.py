@@ -3,7 +3,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,13 +62,23 @@ def images_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page
 
 
+# Of the container, and for less memory.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--in-process-gpu",
+    "--renderer-process-limit=1",
+    "--disable-features=SpareRendererForSitePerProcess,IsolateOrigins,site-per-process",
+]
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A real browser without a window: Debian's chromium."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     assert program, "no chromium: `make test` as root installs it; otherwise: apt-get install chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser
         browser.close()
 
@@ -102,26 +111,44 @@ class Opened:
             self.page.wait_for_timeout(50)
 
 
-@contextmanager
-def opened(browser: Browser, file: Path) -> Iterator[Opened]:
-    """A page, opened as a file; at the end it must have said nothing and asked for nothing but itself."""
-    page = browser.new_page(color_scheme="light", viewport={"width": 1200, "height": 800})
-    found = Opened(page)
-    page.goto(file.as_uri())
-    found.wait_for("document.querySelectorAll('.chart .main-svg').length > 0")
-    yield found
-    assert found.said == []
-    assert [url for url in found.asked if not url.startswith(("data:", "blob:"))] == [file.as_uri()]
-    page.close()
+class Tab:
+    """Shows one page at a time, which takes half the memory of two."""
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser, self.file = browser, Path()
+        self.opened: Opened | None = None
+
+    def show(self, file: Path) -> Opened:
+        """The page of a file, opened unless it is open already."""
+        if self.opened is None or self.file != file:
+            self.close()
+            page = self.browser.new_page(color_scheme="light", viewport={"width": 1200, "height": 800})
+            self.file, self.opened = file, Opened(page)
+            page.goto(file.as_uri())
+            self.opened.wait_for("document.querySelectorAll('.chart .main-svg').length > 0")
+        return self.opened
+
+    def close(self) -> None:
+        """Close the page, which must have said nothing and asked for nothing but itself."""
+        if self.opened is not None:
+            self.opened.page.close()
+            assert self.opened.said == []
+            asked = [url for url in self.opened.asked if not url.startswith(("data:", "blob:"))]
+            assert asked == [self.file.as_uri()]
 
 
-@pytest.fixture(scope="module")
-def robots(browser: Browser, robots_file: Path) -> Iterator[Opened]:
-    with opened(browser, robots_file) as found:
-        yield found
+@pytest.fixture(scope="session")
+def tab(browser: Browser) -> Iterator[Tab]:
+    tab = Tab(browser)
+    yield tab
+    tab.close()
 
 
-@pytest.fixture(scope="module")
-def images(browser: Browser, images_file: Path) -> Iterator[Opened]:
-    with opened(browser, images_file) as found:
-        yield found
+@pytest.fixture
+def robots(tab: Tab, robots_file: Path) -> Opened:
+    return tab.show(robots_file)
+
+
+@pytest.fixture
+def images(tab: Tab, images_file: Path) -> Opened:
+    return tab.show(images_file)

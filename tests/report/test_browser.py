@@ -40,6 +40,7 @@ def test_filters_work_on_charts_rows_and_films(robots: Any) -> None:
     assert found.trace("loss", "seed", "kl", "1")["visible"] is False
     assert page.locator("#runs tbody tr:visible").count() == 4
     assert page.locator("#rollouts figure:visible").count() == 0
+    assert page.locator("#rollouts .group:visible").count() == 0
     # Mean and range of the seeds that are left, 2 and 3; the bar of the one that reaches the score of two.
     mean, band = found.trace("score", "mean", "kl"), found.trace("score", "band", "kl")
     low, high = ([score_of(1, seed, step) for step in STEPS] for seed in (2, 3))
@@ -201,5 +202,7 @@ def test_grids_and_measures_of_images(images: Any) -> None:
     )
     assert [grid[:2] for grid in grids] == [[40, True]] * 4
     assert grids[0][2] == "Images that clts, training seed 1, generates after 10 updates"
+    captions = found.page.locator("#samples figcaption").all_inner_texts()
+    assert captions == ["10 updates", "20 updates"] * 2
     assert found.trace("measure-fid", "mean", "clts")["y"] == [10.0, 5.0]
     assert found.trace("measure-fid", "floor")["y"] == [1.0, 1.0]

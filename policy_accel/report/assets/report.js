@@ -2,15 +2,19 @@
 (() => {
   const data = JSON.parse(document.getElementById("report-data").textContent);
   const root = document.documentElement, system = matchMedia("(prefers-color-scheme: dark)");
+  const narrow = matchMedia("(max-width: 40rem)");
   // Okabe and Ito's colours, darker or lighter where the ground asks for it, told apart by those who are colour-blind.
   const COLOURS = {
     light: ["#0072b2", "#d55e00", "#009e73", "#b8578f", "#b07d00", "#3f8fc4", "#5c6675", "#7a4fb0"],
     dark: ["#56b4e9", "#ff8c42", "#2fc79a", "#e59bc6", "#f0c648", "#9ec9ff", "#b4bdcb", "#b79bf0"],
   };
+  // Arms beyond the last colour begin again: hollow marks, broken lines.
   const SYMBOLS = ["circle", "diamond", "square", "triangle-up", "cross", "x", "pentagon", "star"];
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const number = (arm) => Math.max(0, data.arms.indexOf(arm));
   const theme = () => root.dataset.theme;
+  const round = (arm) => Math.floor(number(arm) / COLOURS.light.length);
+  const symbolOf = (arm) => SYMBOLS[number(arm) % SYMBOLS.length] + (round(arm) ? "-open" : "");
   const colour = (arm) => COLOURS[theme()][number(arm) % COLOURS.light.length];
   const variable = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const clear = (hex, share) => hex + Math.round(share * 255).toString(16).padStart(2, "0");
@@ -55,15 +59,14 @@
 
   function styled(chart, trace) {
     const { role, arm, seed } = trace.meta, hue = arm == null ? variable("--soft") : colour(arm);
-    const symbol = SYMBOLS[number(arm) % SYMBOLS.length];
-    const dash = DASHES[Math.floor(number(arm) / COLOURS.light.length) % DASHES.length];
+    const symbol = symbolOf(arm), dash = DASHES[round(arm) % DASHES.length];
     const alone = chart.traces.filter((other) => other.meta.arm === arm && other.meta.role === "seed").length < 2;
     const made = { ...followed(chart, trace), visible: shows(arm, seed), hoverlabel: { namelength: -1 } };
     const styles = {
       band: { fillcolor: clear(hue, 0.16), line: { width: 0 } },
       seed: { line: { color: alone ? hue : clear(hue, 0.45), width: alone ? 2.4 : 1.1, dash }, marker: { color: hue, size: 5, symbol } },
       mean: { line: { color: hue, width: alone ? 0 : 2.6, dash }, marker: { color: hue, size: 20, symbol: "line-ns-open", line: { width: 3 } } },
-      point: { marker: { color: clear(hue, 0.85), size: 10, symbol, line: { color: variable("--card"), width: 1.5 } } },
+      point: { marker: { color: clear(hue, 0.85), size: 10, symbol, line: { color: round(arm) ? hue : variable("--card"), width: 1.5 } } },
       bar: { marker: { color: clear(hue, 0.35) }, textfont: { color: variable("--ink") }, hoverinfo: "text+y", cliponaxis: false },
       interval: { marker: { color: hue, size: 10, symbol }, line: { color: hue }, error_x: { ...trace.error_x, color: hue, thickness: 2.2, width: 6 } },
       floor: { line: { color: hue, width: 1.6, dash: "dash" } },
@@ -79,10 +82,13 @@
     const used = new Set((chart.traces || []).map((trace) => trace.meta.arm));
     const arms = data.arms.filter((arm) => chosen.arm.has(arm) && used.has(arm));
     const y = axis(chart.layout.yaxis || {});
+    const x = { ...axis(chart.layout.xaxis || {}), ...(narrow.matches && !chart.layout.xaxis?.tickvals && { nticks: 5, tickangle: 0 }) };
+    // On a phone names of arms stand above their rows, not beside them.
+    if (y.type === "category" && narrow.matches) Object.assign(y, { ticklabelposition: "inside top", tickfont: { size: 11 } });
     if (y.type === "category") Object.assign(y, { categoryorder: "array", categoryarray: arms.slice().reverse(), autorange: true });
     return {
-      ...chart.layout, xaxis: axis(chart.layout.xaxis || {}), yaxis: y, showlegend: false, dragmode: false,
-      margin: { l: 56, r: 16, t: 8, b: 48 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      ...chart.layout, xaxis: x, yaxis: y, showlegend: false, dragmode: false,
+      margin: { l: y.ticklabelposition ? 8 : 56, r: 16, t: 8, b: 48 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: variable("--ink") },
       hoverlabel: { bgcolor: variable("--card"), bordercolor: variable("--line"), font: { color: variable("--ink") } },
     };
@@ -93,8 +99,15 @@
       const traces = chart.traces.map((trace) => styled(chart, trace));
       Plotly.react(`chart-${chart.name}`, traces, layout(chart), { responsive: true, displayModeBar: false });
     }
-    for (const key of document.querySelectorAll("[data-key]")) key.style.background = colour(key.dataset.key);
+    for (const key of document.querySelectorAll("[data-key]")) {
+      key.style.borderColor = colour(key.dataset.key);
+      key.style.borderStyle = round(key.dataset.key) > 1 ? "dotted" : "solid";
+      key.style.background = round(key.dataset.key) ? "transparent" : colour(key.dataset.key);
+    }
     for (const row of document.querySelectorAll("[data-arm]")) row.hidden = !shows(row.dataset.arm, row.dataset.seed);
+    for (const group of document.querySelectorAll(".group")) {
+      group.hidden = [...group.querySelectorAll("figure")].every((figure) => figure.hidden);
+    }
     for (const chunk of data.chunks) drawChunk(chunk);
   }
 
@@ -140,6 +153,7 @@
 
   document.getElementById("filters").addEventListener("change", filter);
   document.getElementById("theme").addEventListener("click", () => setTheme(theme() === "dark" ? "light" : "dark"));
+  narrow.addEventListener("change", draw);
   system.addEventListener("change", () => setTheme(system.matches ? "dark" : "light"));
   for (const button of document.querySelectorAll(".play-all")) {
     button.addEventListener("click", () => {
