@@ -20,6 +20,7 @@ def run_report(options: argparse.Namespace) -> int:
         baseline=options.baseline,
         target=options.target,
         chunks=None if options.no_chunks else options.plugins,
+        measured=options.time_to_score,
     )
     print(f"Report: {output} ({output.stat().st_size / 1e6:.1f} MB)")
     return 0
@@ -32,6 +33,7 @@ def write_report(
     baseline: str | None = None,
     target: float | None = None,
     chunks: Sequence[str] | None = None,
+    measured: Path | None = None,
 ) -> Path:
     """Write the page of runs and sweeps to `output`, see `sections`.
 
@@ -44,5 +46,5 @@ def write_report(
     if chosen not in arms:
         raise UserError(f"--baseline '{chosen}' is no arm of these runs; {did_you_mean(chosen, arms)}")
     title = ", ".join(path.resolve().name for path in paths[:3]) + (" and more" * (len(paths) > 3))
-    write_page(output, render(runs, sections(runs, chosen, target, chunks=chunks), title))
+    write_page(output, render(runs, sections(runs, chosen, target, chunks=chunks, measured=measured), title))
     return output

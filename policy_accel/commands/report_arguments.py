@@ -34,6 +34,12 @@ def add_report_arguments(report: argparse.ArgumentParser) -> None:
         "--target", type=float, metavar="SCORE", help="whose cost is shown (default: 0.9 of the baseline's best score)"
     )
     report.add_argument(
+        "--time-to-score",
+        type=Path,
+        metavar="FILE.json",
+        help="costs that the time-to-score instrument measured, in place of those from the runs' own scores",
+    )
+    report.add_argument(
         "--no-chunks",
         action="store_true",
         help="draw no action chunk being denoised, which takes the environment and seconds for each arm",

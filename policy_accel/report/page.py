@@ -18,6 +18,7 @@ from policy_accel.report.chunks import chunks_of
 from policy_accel.report.curves import curve_chart
 from policy_accel.report.differences import comparison_of, difference_chart
 from policy_accel.report.facts import machine_table, report_facts, runs_table, settings_table
+from policy_accel.report.instrument import measured_charts
 from policy_accel.report.measures import measure_chart, measure_names, measures_table
 from policy_accel.report.media import Gallery, forming_films, rollouts, sample_grids
 from policy_accel.report.runs import ReportedRun, arms_of
@@ -43,7 +44,12 @@ class Section:
 
 
 def sections(
-    runs: Sequence[ReportedRun], baseline: str, target: float | None = None, *, chunks: Sequence[str] | None = None
+    runs: Sequence[ReportedRun],
+    baseline: str,
+    target: float | None = None,
+    *,
+    chunks: Sequence[str] | None = None,
+    measured: Path | None = None,
 ) -> list[Section]:
     """What the page shows of the runs; parts that have nothing to show are left out.
 
@@ -52,6 +58,10 @@ def sections(
         baseline: the arm with which others are compared.
         target: the score whose cost is shown; None for `default_target`.
         chunks: plugins that may be imported to draw action chunks; None draws none.
+        measured: a result of the time-to-score instrument, in place of what the runs logged themselves.
+
+    Raises:
+        UserError: `measured` is no such result.
     """
     target = default_target(runs, baseline) if target is None else target
     curves = [
@@ -73,7 +83,9 @@ def sections(
             better="higher",
         ),
     ]
-    costs = [None if target is None else target_chart(runs, target), few_step_chart(runs)]
+    logged = None if target is None or measured is not None else target_chart(runs, target)
+    instrument = [] if measured is None else measured_charts(measured, runs[0].scored.task)
+    costs = [*instrument, logged, few_step_chart(runs)]
     comparison, why_not = comparison_of(runs, baseline)
     differences = None if comparison is None else difference_chart(comparison)
     text = why_not if comparison is None else comparison.summary

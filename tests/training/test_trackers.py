@@ -19,7 +19,7 @@ from torch import nn
 from policy_accel.errors import UserError
 from policy_accel.run_files import read_metrics
 from policy_accel.training import Trained, TrainingConfig
-from policy_accel.training.tensorboard import gif_of
+from policy_accel.training.tensorboard import Tensorboard, gif_of
 from policy_accel.training.trackers import NewMedia, numbers
 
 Run = Callable[..., Trained]
@@ -101,6 +101,15 @@ def test_a_resumed_run_is_in_tensorboard_once(toy_task: Any, config: TrainingCon
     for name in ("loss", "validation_loss", "score"):
         assert scalars(run_dir, name) == logged(run_dir, name)
     assert [event.step for event in events(run_dir).Images("samples")] == [6, 12]
+
+
+def test_a_late_row_is_in_tensorboard_at_its_own_step(tmp_path: Path) -> None:
+    """A score that came after the loss of later updates."""
+    tracker = Tensorboard(tmp_path, 0)
+    tracker.row({"step": 9, "loss": 1.0}, 9)
+    tracker.row({"step": 3, "score": 0.5}, 9)
+    tracker.close()
+    assert scalars(tmp_path, "score") == [(3, 0.5)]
 
 
 def test_wandb_has_grids_films_and_the_report(
