@@ -726,7 +726,9 @@ MUTATIONS = [
     *of(
         "comparison/power.py",
         "comparison/test_power.py comparison/test_compare.py",
-        ("isf(level / 2, freedom)", "isf(level, freedom)"),
+        ("isf(level / 2, errors.effective_freedom)", "isf(level, errors.effective_freedom)"),
+        ("(episodes - limit) / errors.runs)) - level / 2", "(episodes - limit) / errors.runs)) - level"),
+        ("errors.episodes * scipy.special.stdtrit(errors.episode_freedom,", "0 * scipy.special.stdtrit(1,"),
         ("np.sqrt(2 * run / seeds)", "np.sqrt(run / seeds)"),
         ("self.training + self.rest / episodes", "self.training"),
         ("self.arms * (seeds - 1)", "self.arms * seeds"),

@@ -11,8 +11,8 @@ import scipy
 from policy_accel.comparison.statistics import Errors, Spread
 
 POWER = 0.8
-POINTS = 201
-"""Of the distribution of one error when it is added to the other."""
+POINTS, REACH = 121, 6.0
+"""Of the distribution of one error when it is added to the other; standard deviations to each side."""
 MOST_SEEDS, MOST_EPISODES = 200, 100_000
 """More than these are not asked for."""
 
@@ -78,13 +78,15 @@ def _limit(errors: Errors, level: float) -> float:
     Student's t, each with its error and degrees of freedom."""
     if not errors.runs or not errors.episodes:
         return float(scipy.stats.t.isf(level / 2, errors.effective_freedom))
-    episodes = errors.episodes * scipy.special.stdtrit(errors.episode_freedom, (np.arange(POINTS) + 0.5) / POINTS)
+    places = np.linspace(-REACH, REACH, POINTS)  # of the normal distribution, so that the tails have points too
+    episodes = errors.episodes * scipy.special.stdtrit(errors.episode_freedom, scipy.special.ndtr(places))
+    weights = np.exp(-0.5 * places**2) / np.exp(-0.5 * places**2).sum()
 
     def beyond(limit: float) -> float:
-        return float(scipy.special.stdtr(errors.freedom, (episodes - limit) / errors.runs).mean()) - level / 2
+        return float(weights @ scipy.special.stdtr(errors.freedom, (episodes - limit) / errors.runs)) - level / 2
 
     furthest = errors.total * float(scipy.stats.t.isf(level / 2, min(errors.freedom, errors.episode_freedom)))
-    return float(scipy.optimize.brentq(beyond, 0.0, 2 * furthest)) / errors.total
+    return float(scipy.optimize.brentq(beyond, 0.0, 4 * furthest)) / errors.total
 
 
 def least(enough: Callable[[int], bool], most: int) -> int | None:

@@ -23,6 +23,18 @@ def test_no_error_sees_everything() -> None:
     assert detectable(Errors(0.0, 0.0, 4, 99), 0.05) == 0.0
 
 
+@pytest.mark.parametrize("level", [0.05, 0.05 / 9, 0.001 / 30])
+@pytest.mark.parametrize(("freedom", "episodes"), [(1, 1), (1, 199), (4, 49), (200, 5000)])
+def test_two_errors_lie_between_the_larger_one_and_their_sum(level: float, freedom: int, episodes: int) -> None:
+    """Each alone as Student's t; together wider than the larger one (5 % for what Satterthwaite's degrees of freedom
+    round off), narrower than both added."""
+    first, second = (detectable(Errors(*errors, freedom, episodes), level) for errors in ((1.0, 0.0), (0.0, 0.8)))
+    both = detectable(Errors(1.0, 0.8, freedom, episodes), level)
+    assert 0.95 * max(first, second) < both < 1.05 * (first + second)
+    if freedom == 200:
+        assert both == pytest.approx(1.64**0.5 * first, rel=0.015)
+
+
 def test_errors_of_a_design_are_those_of_its_scores() -> None:
     """Variances put in come out of scores that have them, over and over."""
     generator, found = np.random.default_rng(0), []
