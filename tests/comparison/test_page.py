@@ -50,7 +50,7 @@ def test_coverage_is_as_recorded(repository: Path) -> None:
                 per_cent([figure[key] for figure in figures])
                 for key in ("coverage_of_means", "coverage_of_differences", "false_positive_rate")
             ),
-            per_cent([row["plain_percentile_coverage"]["runs_resampled"] for row in own]),
+            per_cent([row["plain_percentile_coverage"]["runs_and_episodes_resampled"] for row in own]),
         ]
     assert f"Of {result['repetitions']} repetitions" in page
 
