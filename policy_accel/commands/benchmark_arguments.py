@@ -9,7 +9,7 @@ ROUNDS, SECONDS, CALLS, EPISODES, SEQUENTIAL = 3, 30.0, 50, 50, 5
 
 
 def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
-    """Arguments of its three measurements."""
+    """Arguments of its measurements."""
     kinds = benchmark.add_subparsers(dest="kind", required=True, metavar="WHAT")
     step = kinds.add_parser(
         "step",
@@ -51,6 +51,21 @@ def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
     rollouts.add_argument("--workers", type=int, default=0, help="processes of the environments (default: 0)")
     rollouts.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     _add_json(rollouts, "rollouts")
+    _add_time_to_score(kinds)
+
+
+def _add_time_to_score(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    score = kinds.add_parser(
+        "time-to-score",
+        help="what reaching a score costs: methods trained, tuned and scored alike, as a YAML file says",
+        description="Train tasks x methods x seeds, score checkpoints with as many episodes as it takes to be sure of "
+        "each target, and say what reaching it cost. The same command goes on with what is there.",
+        epilog="docs/time_to_score.md has an example of the file.",
+    )
+    score.add_argument("plan", type=Path, metavar="FILE.yaml", help="what is to be measured")
+    score.add_argument("--config-dir", type=Path, metavar="DIR", help="as for train")
+    score.add_argument("--dry-run", action="store_true", help="check and name the runs, and stop")
+    score.set_defaults(run="time_to_score:run_time_to_score")
 
 
 def _add_json(parser: argparse.ArgumentParser, function: str) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from contextlib import closing
 
 from policy_accel.commands.output import again
 from policy_accel.errors import UserError
-from policy_accel.sweep.folder import DONE, Sweep, open_folder, read_sweep
-from policy_accel.sweep.screen import Screen, summary, table
+from policy_accel.sweep.folder import DONE, Sweep, read_sweep
+from policy_accel.sweep.screen import summary, table
 from policy_accel.sweep.standing import standings
 
 SOME_LEFT = 1
@@ -23,8 +22,8 @@ def run_sweep(options: argparse.Namespace) -> int:
             raise UserError(f"--status shows a sweep and takes no settings; drop {options.overrides[0]}.")
         print(_shown(read_sweep(options.status)))
         return 0
-    from policy_accel.sweep.prepare import check, read_order, sweep_of
-    from policy_accel.sweep.work import launcher_of, machine_of, threads_of, work
+    from policy_accel.sweep.carry_out import carry_out
+    from policy_accel.sweep.prepare import check, read_order
 
     order = read_order(options.overrides, options.config_dir)
     print(f"Checking configurations: {len(order.runs)}", file=sys.stderr)
@@ -32,13 +31,7 @@ def run_sweep(options: argparse.Namespace) -> int:
     if options.dry_run:
         print("\n".join(f"{name}: {shlex.join(overrides)}" for name, overrides in order.runs.items()))
         return 0
-    machine = machine_of(order.launcher, (config.training.device for config in configs.values()))
-    threads = threads_of(order.launcher, machine, len(configs))
-    sweep, lock = open_folder(order.folder, lambda old: sweep_of(order, configs, old, threads))
-    with lock:
-        print(f"Training in {sweep.folder} (launcher={order.launcher.name})", file=sys.stderr)
-        with closing(launcher_of(sweep, order.launcher, machine)) as launcher, closing(Screen(sweep)) as screen:
-            stopped = work(sweep, launcher, screen)
+    sweep, stopped = carry_out(order, configs)
     print(_shown(sweep))
     if stopped:
         print(f"Stopped. To go on: {again(options)}", file=sys.stderr)

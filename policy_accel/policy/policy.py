@@ -196,9 +196,12 @@ class DiffusionPolicy(Denoiser):
     def executed(self, trajectory: Tensor) -> Tensor:
         """The actions of a normalised trajectory [B, horizon, channels] that are executed before the next prediction:
         [B, n_action_steps, executed_dim] in the data's units."""
+        return decode_actions(self.action_normalizer.inverse(self.executed_part(trajectory)), self.action_rotation)
+
+    def executed_part(self, trajectory: Tensor) -> Tensor:
+        """`executed` as it is in the trajectory: [B, n_action_steps, A], normalised."""
         start = self.config.n_obs_steps - 1
-        chunk = trajectory[:, start : start + self.config.n_action_steps, : self.action_dim]
-        return decode_actions(self.action_normalizer.inverse(chunk), self.action_rotation)
+        return trajectory[:, start : start + self.config.n_action_steps, : self.action_dim]
 
     def _inputs(self, observations: Observations) -> tuple[Tensor | None, Tensor | None]:
         """The encoded condition, and the trajectory [B, horizon, channels] that holds what in-painting is given."""

@@ -59,7 +59,7 @@ def read_order(arguments: Sequence[str], config_dir: Path | None = None) -> Orde
             raise UserError(f"neither a run nor the sweep has a setting '{setting.key}'; did you mean '{near[0]}'?")
         if setting.key == "run_dir":
             raise UserError(f"run_dir={setting.values[0]}: each run of a sweep has its own; give sweep_dir=FOLDER.")
-    launcher, folder = _own_settings(own)
+    launcher, folder = own_settings(own)
     name = file.stem if file is not None else _name(settings)
     return Order(folder or SWEEPS / name, product(settings, choices_of), launcher, config_dir)
 
@@ -83,15 +83,15 @@ def read_file(path: Path) -> list[str]:
         raise UserError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no settings; write key: value, for example `seed: 1,2,3`.")
-    return [f"{key}={value if isinstance(value, str) else _text(value)}" for key, value in values.items()]
+    return [f"{key}={value if isinstance(value, str) else as_text(value)}" for key, value in values.items()]
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value of YAML as an override has it."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_text(part)}" for key, part in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{as_text(part)}" for key, part in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(_text, value)) + "]"
+        return "[" + ",".join(map(as_text, value)) + "]"
     if isinstance(value, str):
         return QuotedString(value, Quote.single).with_quotes()
     return json.dumps(value)
@@ -104,8 +104,12 @@ def _name(settings: Sequence[Setting]) -> str:
     return "-".join([*tasks, *keys]) or "sweep"
 
 
-def _own_settings(given: Sequence[str]) -> tuple[LauncherConfig, Path | None]:
-    """Launcher and folder."""
+def own_settings(given: Sequence[str]) -> tuple[LauncherConfig, Path | None]:
+    """Launcher and folder of settings such as "launcher=ray" and "launcher.cpus=4".
+
+    Raises:
+        UserError: an unknown one, a value of a wrong type or out of range.
+    """
     values = dict(argument.partition("=")[::2] for argument in given)
     folder = values.pop("sweep_dir", None)
     if folder == "":

@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class CheckpointConfig:
     keep_every: int = 0
     """Every checkpoint whose step is a multiple of this is kept too; 0 for none. Averages of other lengths are made
     from such a row of them."""
+    at: list[int] = field(default_factory=list)
+    """A checkpoint is written after each of these numbers of updates too, and kept."""
 
 
 class DamagedError(UserError):
@@ -186,11 +188,12 @@ def best_checkpoint(folder: Path) -> Path | None:
 
 def prune_checkpoints(folder: Path, config: CheckpointConfig, unscored: Iterable[int] = ()) -> None:
     """Remove all checkpoints but the newest `keep_last`, the `keep_best` with the highest scores, those of every
-    `keep_every` updates and the `unscored` ones, whose score is to come.
+    `keep_every` updates and of the steps `at`, and the `unscored` ones, whose score is to come.
     """
     steps = checkpoint_steps(folder)
     keep = {
         *unscored,
+        *config.at,
         *steps[-config.keep_last :],
         *(_scored_steps(folder)[-config.keep_best :] if config.keep_best else []),
     }

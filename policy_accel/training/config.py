@@ -130,6 +130,12 @@ class TrainingConfig:
         ):
             if value < least:
                 raise UserError(f"training.{name}={value} must be at least {least}.")
+        for step in checkpoint.at:
+            if not 1 <= step <= self.steps:
+                raise UserError(
+                    f"training.checkpoint.at={list(checkpoint.at)} has {step}, which is not between 1 and "
+                    f"training.steps={self.steps}; drop it."
+                )
         if checkpoint.keep_last < 2:
             raise UserError(
                 f"training.checkpoint.keep_last={checkpoint.keep_last} must be at least 2: one is left when the newest "

@@ -209,7 +209,7 @@ class Run:
         config = self.config
         validating = config.validate_every > 0 and self._due(config.validate_every)
         evaluating = self._due(config.evaluate_every)
-        saving = evaluating or self._due(config.checkpoint.every)
+        saving = evaluating or self._due(config.checkpoint.every) or self.step in config.checkpoint.at
         if validating:
             with self.clock.aside():
                 self.validate()
@@ -356,7 +356,8 @@ def train(
 ) -> Trained:
     """Train `task.model` in `run_dir`, or continue the run that is there.
 
-    Saves at every `checkpoint.every` updates, at each evaluation and at the end; SIGINT and SIGTERM save and return.
+    Saves at every `checkpoint.every` updates and those of `checkpoint.at`, at each evaluation and at the end; SIGINT
+    and SIGTERM save and return.
 
     Args:
         task: data, model, objective and score.

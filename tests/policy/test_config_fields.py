@@ -303,6 +303,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
         lambda config: trace_with_scores(config),
         ["training.evaluate_every=1", "training.checkpoint.keep_best=1"],
     ),
+    "training.checkpoint.at": ("[1]", trace, ["training.checkpoint.every=0"]),
     "training.checkpoint.keep_every": ("1", trace, CADENCE),
     "training.logging.every": ("3", trace, []),
     "training.logging.wandb": ("offline", trace, []),

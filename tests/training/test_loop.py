@@ -224,6 +224,18 @@ def test_the_host_reads_losses_only_at_log_points(
     assert [step for step, count in per_step.items() if count] == [21]
 
 
+def test_checkpoints_at_given_steps_stay_and_have_their_row(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    config.steps, config.checkpoint.every, config.logging.every = 20, 5, 100
+    config.checkpoint.at = [3, 1, 12]
+    run(toy_task(), config)
+    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [1, 3, 12, 15, 20]
+    rows = {row["step"]: row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row}
+    assert {1, 3, 12} <= set(rows)
+    assert rows[3]["training_seconds"] > rows[1]["training_seconds"] > 0
+
+
 def test_evaluations_rank_the_checkpoints(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
     scores = iter([0.9, 0.2, 0.3, 0.1, 0.4])
     config.steps, config.evaluate_every, config.checkpoint.every, config.checkpoint.keep_best = 10, 2, 0, 1
@@ -383,6 +395,8 @@ def test_a_file_in_the_way_of_the_run_directory(
         ("checkpoint.keep_last", 1, r"checkpoint\.keep_last=1 must be at least 2"),
         ("checkpoint.keep_every", -1, r"checkpoint\.keep_every=-1 must be at least 0"),
         ("checkpoint.keep_every", 4, r"keep_every=4 must be a multiple of training\.checkpoint\.every=3"),
+        ("checkpoint.at", [0, 2], r"checkpoint\.at=\[0, 2\] has 0, which is not between 1 and training\.steps"),
+        ("checkpoint.at", [2, 9999], r"has 9999, which is not between 1 and training\.steps"),
         ("ema.lengths", [0.4], r"training\.ema\.lengths=0\.4 is not the relative standard deviation"),
         ("logging.wandb", "yes", r"training\.logging\.wandb 'yes' is unknown"),
     ],
