@@ -16,6 +16,7 @@ RECIPES = (
     "planning",
     "small",
     "small_image",
+    "two_modes",
 )
 MODELS = ("unet", "unet_small", "transformer", "mlp")
 TASKS = ("pusht_state", "pusht_keypoints", "custom", "can_abs", "pointmaze_large")

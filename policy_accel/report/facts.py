@@ -6,8 +6,8 @@ import os
 import platform
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
+from policy_accel.machine import package_version, processor
 from policy_accel.report.charts import Row, Table, shown
 from policy_accel.report.runs import ReportedRun, arms_of, as_number, of_arm, shown_interval
 
@@ -65,34 +65,20 @@ def machine_table(runs: Sequence[ReportedRun]) -> Table:
     for run in runs:
         state = run.state
         cells = [str(state.get(key, "–")) for key in ("threads", "precision", "matmul_precision")]
-        device = str(run.settings.get("training.device", "–"))
-        rows.append(Row([run.arm, run.seed, device, *cells, str(state.get("data", "–"))[:12]], run.arm, run.seed))
-    return Table(["arm", "training seed", "device", "CPU threads", "precision", "products", "data"], rows)
+        versions = [str(state.get(key, "–")) for key in ("device", "torch", "policy-accel")]
+        rows.append(Row([run.arm, run.seed, *versions, *cells, str(state.get("data", "–"))[:12]], run.arm, run.seed))
+    header = ["arm", "training seed", "device", "torch", "policy-accel", "CPU threads", "precision", "products", "data"]
+    return Table(header, rows)
 
 
 def report_facts() -> list[tuple[str, str]]:
     """The machine that made the report, and its versions."""
-    packages = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    packages = ", ".join(f"{name} {package_version(name)}" for name in PACKAGES)
     return [
         ("Made", time.strftime("%Y-%m-%d %H:%M %Z")),
         ("Versions", f"{packages}, Python {platform.python_version()}"),
-        ("Machine", f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} cores"),
+        ("Machine", f"{platform.system()} {platform.machine()}, {processor()}, {os.cpu_count()} cores"),
     ]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown processor"
 
 
 def _last(run: ReportedRun, key: str) -> float | None:

@@ -14,7 +14,18 @@ from policy_accel.files import explained
 from policy_accel.report.charts import span
 from policy_accel.run_files import read_metrics
 
-STATE_FACTS = ("step", "training_seconds", "threads", "precision", "matmul_precision", "data", "seed")
+STATE_FACTS = (
+    "step",
+    "training_seconds",
+    "threads",
+    "precision",
+    "matmul_precision",
+    "data",
+    "seed",
+    "device",
+    "torch",
+    "policy-accel",
+)
 
 
 @dataclass(frozen=True)

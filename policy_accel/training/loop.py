@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from policy_accel.diffusion import Batch
 from policy_accel.errors import UserError
+from policy_accel.machine import package_version, processor
 from policy_accel.progress import Progress
 from policy_accel.training.checkpoint import (
     Checkpoint,
@@ -78,6 +80,16 @@ def build_update(task: Task, config: TrainingConfig, seed: int, ranks: Ranks = A
         reduced=torch.bfloat16 if config.reduce_precision == "bf16" else torch.float32,
         sharded=sharded,
     )
+
+
+def made_with(device: torch.device) -> dict[str, str]:
+    """Name of the device and versions, for who reads a checkpoint."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "torch": torch.__version__,
+        "policy-accel": package_version("policy-accel"),
+        "python": platform.python_version(),
+    }
 
 
 @dataclass(frozen=True)
@@ -314,6 +326,7 @@ class Run:
             "threads": torch.get_num_threads(),
             "precision": self.update.precision,
             "matmul_precision": torch.get_float32_matmul_precision(),
+            **made_with(self.update.device),
             "task": dict(self.task.description),
         }
         self.snapshots.save(

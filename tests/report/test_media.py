@@ -114,4 +114,5 @@ def test_the_table_of_the_runs(tmp_path: Path) -> None:
     assert found["updates"] == "400 of 400"
     assert found["seconds"] == "200"
     assert found["loss"] == "0.00525"  # 2.1 / 400
-    assert machine_table(runs).rows[0].cells == ["baseline", "1", "cpu", "2", "fp32", "highest", "abcdef"]
+    made = ["EPYC", "2.15.0", "0.1.0"]
+    assert machine_table(runs).rows[0].cells == ["baseline", "1", *made, "2", "fp32", "highest", "abcdef"]

@@ -64,6 +64,7 @@ def write_run(
     checkpoint = folder / "checkpoints" / "last"
     checkpoint.mkdir(parents=True)
     state = {"step": STEPS[-1], "threads": 2, "precision": "fp32", "matmul_precision": "highest", "data": "abcdef"}
+    state |= {"device": "EPYC", "torch": "2.15.0", "policy-accel": "0.1.0", "python": "3.11.7"}
     (checkpoint / "state.json").write_text(json.dumps(state))
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import torch
 from support.simulated_cuda import CUDA, SimulatedCuda
 
 from policy_accel.images.track import IMAGES
+from policy_accel.machine import processor
 from policy_accel.training import TrainingConfig
 from policy_accel.training.devices import use_device
 from policy_accel.training.precision import autocast, precision_on
@@ -88,6 +90,9 @@ def test_a_run_says_and_records_what_was_chosen(
 ) -> None:
     def recorded(name: str) -> tuple[str, str]:
         state = json.loads((tmp_path / name / "checkpoints" / "last" / "state.json").read_text())
+        assert state["torch"] == torch.__version__
+        assert state["policy-accel"] == importlib.metadata.version("policy-accel")
+        assert state["device"] == ("simulated" if name == "cuda" else processor())
         return state["precision"], state["matmul_precision"]
 
     config.steps, config.precision = 3, "auto"
