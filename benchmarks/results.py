@@ -45,15 +45,20 @@ def without_folders(argument: str) -> str:
     return f"{key}{separator}{Path(value).name}" if value.startswith(("/", "..")) else argument
 
 
+def commit() -> str:
+    """Of this checkout."""
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent)
+    return asked.stdout.strip()
+
+
 def write_result(path: Path, figures: dict[str, Any]) -> None:
     """Write `figures` with their circumstances to `path`."""
     arguments = [without_folders(argument) for argument in sys.argv[1:]]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent)
     replace_json(
         path,
         {
             "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments]),
-            "commit": commit.stdout.strip(),
+            "commit": commit(),
             "date": date.today().isoformat(),
             "hardware": hardware(),
             **figures,

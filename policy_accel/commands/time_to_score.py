@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from policy_accel.files import replace_json, replace_text
+from policy_accel.machine import processor
 from policy_accel.time_to_score.instrument import check_plan, measure
 from policy_accel.time_to_score.plan import read_plan
 from policy_accel.time_to_score.table import text
@@ -47,7 +48,7 @@ def _place() -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     return {
         "hardware": {
-            "cpu": platform.processor() or platform.machine(),
+            "cpu": processor(),
             "cores": available_cores(),
             **({"gpu": torch.cuda.get_device_name()} if cuda else {}),
         },
