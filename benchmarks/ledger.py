@@ -51,6 +51,7 @@ def add(options: argparse.Namespace) -> Path:
     if not command:
         raise UserError(f"{options.result} does not say which command made it; give it with --command.")
     here = hardware()
+    del here["torch_threads"]  # of this process, which trained nothing
     versions = {"torch": here.pop("torch"), "python": here.pop("python")}
     made = str(result.get("date") or date.today().isoformat())
     record = {
