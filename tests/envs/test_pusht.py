@@ -198,6 +198,25 @@ def test_steps_are_those_of_gym_pusht_to_the_last_bit(observation):
     assert {0.0, 1.0} < covered
 
 
+def test_key_points_that_nobody_looks_at_are_the_last_ones_and_nothing_else_changes():
+    """Of a chunk of eight steps the last two are looked at; a reset is always."""
+    seeing, sparing = PushT(observation="keypoints"), PushT(observation="keypoints")
+    draws = np.random.default_rng(0)
+    for seed in range(2):
+        first, last = seeing.reset(seed=seed)[0], sparing.reset(seed=seed)[0]
+        np.testing.assert_array_equal(first, last)
+        for step in range(24):
+            action = np.array(seeing.block.position) + draws.normal(scale=60, size=2)
+            sparing.frames_wanted = step % 8 >= 6
+            (expected, *facts), (seen, *told) = seeing.step(action), sparing.step(action)
+            assert told == facts
+            np.testing.assert_array_equal(seen, expected if sparing.frames_wanted else last)
+            assert not np.array_equal(last, expected)
+            last = seen
+    last[:] = 0
+    assert sparing.get_obs().all(), "what was given out is not looked at again"
+
+
 def test_episodes_leave_no_physics_behind():
     """A space that the garbage collector must find (one held by its collision handler) stays for hundreds of them."""
     import pymunk
