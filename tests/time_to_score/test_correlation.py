@@ -52,6 +52,12 @@ def test_a_surrogate_that_follows_the_training_does_not_rank_methods() -> None:
     assert within(constant, 0.95).tau == 0, "ties say nothing"
 
 
+def test_checkpoints_of_one_score_are_no_pair() -> None:
+    equal = [Point("m", 0, step, score, step) for step, score in enumerate((0.0, 0.0, 0.0, 0.5))]
+    found = within(equal, 0.95)
+    assert (found.tau, found.pairs) == (-1.0, 3)
+
+
 def test_worse_is_the_other_sign() -> None:
     upside_down = [Point(p.method, p.seed, p.step, p.score, -p.surrogate) for p in points(0.0)]
     assert across(upside_down, 0.95).tau == -1
