@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+BAR_TEXT = {"textposition": "inside", "insidetextanchor": "start", "constraintext": "none", "textangle": 0}
+"""What is written on a bar begins with it, in a size that can be read, and may be longer than it."""
+
 
 @dataclass(frozen=True)
 class Row:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from policy_accel.errors import UserError
 from policy_accel.files import explained
-from policy_accel.report.charts import Chart, Row, Table, rounded, shown, span, trace
-from policy_accel.report.runs import as_number
+from policy_accel.report.charts import BAR_TEXT, Chart, Row, Table, rounded, shown, span, trace
+from policy_accel.report.runs import ReportedRun, as_number
 
 COSTS = {
     "updates": "updates",
@@ -20,8 +21,29 @@ COSTS = {
 }
 
 
-def measured_charts(path: Path, task: str) -> list[Chart]:
-    """A chart for each target of a task.
+@dataclass(frozen=True)
+class MeasuredTask:
+    """What the instrument found of a task.
+
+    Attributes:
+        charts: one for each target.
+        rows: of each run, by the name of its directory, the scores of its checkpoints, as rows of metrics.jsonl.
+        few: of each run, likewise, its scores with few steps, as rows of evaluations.jsonl.
+    """
+
+    charts: list[Chart]
+    rows: dict[str, list[dict[str, Any]]]
+    few: dict[str, list[dict[str, Any]]]
+
+    def added_to(self, run: ReportedRun) -> ReportedRun:
+        """The run with these scores beside those that it logged."""
+        name = run.run_dir.name
+        rows, few = self.rows.get(name, []), self.few.get(name, [])
+        return replace(run, rows=[*run.rows, *rows], evaluations=[*run.evaluations, *few])
+
+
+def measured_task(path: Path, task: str) -> MeasuredTask:
+    """Read a result.
 
     Raises:
         UserError: no result of the instrument, or it has another task.
@@ -33,9 +55,15 @@ def measured_charts(path: Path, task: str) -> list[Chart]:
         if task not in result["tasks"]:
             known = ", ".join(map(str, result["tasks"]))
             raise UserError(f"--time-to-score {path} has the tasks {known}, and these runs are of {task}.")
-        runs = [run for run in result["runs"] if run["task"] == task]
-        targets = result["tasks"][task]["targets"]
-        return [_chart(number, target, methods, runs) for number, (target, methods) in enumerate(targets.items())]
+        runs, found = [run for run in result["runs"] if run["task"] == task], result["tasks"][task]
+        return MeasuredTask(
+            [
+                _chart(number, target, methods, runs)
+                for number, (target, methods) in enumerate(found["targets"].items())
+            ],
+            {run["run"]: [{"step": c["updates"], "score": c["score"]} for c in run["checkpoints"]] for run in runs},
+            _few_steps(found["few_steps"], runs, result["plan"]["checkpoints"]["last"]),
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"--time-to-score {path} is no result of `policy-accel benchmark time-to-score` ({type(error).__name__}: "
@@ -43,15 +71,28 @@ def measured_charts(path: Path, task: str) -> list[Chart]:
         ) from error
 
 
+def _few_steps(steps: dict[str, Any], runs: list[dict[str, Any]], last: int) -> dict[str, list[dict[str, Any]]]:
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for methods in steps.values():
+        for method, found in methods.items():
+            own = [run for run in runs if run["method"] == method]
+            for run, score in zip(own, found["runs"], strict=True):
+                evaluations = found["network_evaluations"]
+                rows.setdefault(run["run"], []).append(
+                    {"step": last, "score": score, "network_evaluations": evaluations}
+                )
+    return rows
+
+
 def _chart(number: int, target: str, methods: dict[str, Any], runs: list[dict[str, Any]]) -> Chart:
     traces, rows, said = [], [], []
     for method, found in methods.items():
         median = as_number(found["costs"]["updates"]["median"])
-        told = f"{shown(median)} updates" if median is not None else "no median"
-        told += f", {found['reached']} of {found['runs']} runs" if found["reached"] < found["runs"] else ""
-        said.append(f"{method} {told}")
+        written = shown(median) if median is not None else "no median"
+        written += f", {found['reached']} of {found['runs']}" if found["reached"] < found["runs"] else ""
+        said.append(f"{method} {written}")
         bar = trace("bar", method, None, x=rounded([median or 0.0]), y=[method], orientation="h", name=method)
-        traces.append({**bar, "type": "bar", "text": [told], "textposition": "inside", "insidetextanchor": "start"})
+        traces.append({**bar, "type": "bar", "text": [written], **BAR_TEXT})
         for run in (run for run in runs if run["method"] == method):
             reached = run["targets"][target]
             step = as_number(reached["costs"]["updates"]) if reached["status"] == "reached" else None
@@ -64,8 +105,8 @@ def _chart(number: int, target: str, methods: dict[str, Any], runs: list[dict[st
         f"measured-{number}",
         f"Cost of a score of {target}, measured",
         "By `policy-accel benchmark time-to-score`: checkpoints scored until each is known to reach the target or not. "
-        "Bar: median of the training seeds, whatever is chosen above; dot: one run that reached it.",
-        f"Cost of a score of {target}: {'; '.join(said)}.",
+        "Bar: median of the training seeds, whatever is chosen above; dot: one run that reached it; 2 of 3: so many runs reached it.",
+        f"Updates to a score of {target}, and of how many runs: {'; '.join(said)}.",
         traces,
         {"xaxis": {"title": "updates", "rangemode": "tozero"}, "yaxis": {"type": "category"}},
         Table(header, rows),

@@ -18,7 +18,7 @@ from policy_accel.report.chunks import chunks_of
 from policy_accel.report.curves import curve_chart
 from policy_accel.report.differences import comparison_of, difference_chart
 from policy_accel.report.facts import machine_table, report_facts, runs_table, settings_table
-from policy_accel.report.instrument import measured_charts
+from policy_accel.report.instrument import measured_task
 from policy_accel.report.measures import measure_chart, measure_names, measures_table
 from policy_accel.report.media import Gallery, forming_films, rollouts, sample_grids
 from policy_accel.report.runs import ReportedRun, arms_of
@@ -63,6 +63,8 @@ def sections(
     Raises:
         UserError: `measured` is no such result.
     """
+    instrument = None if measured is None else measured_task(measured, runs[0].scored.task)
+    runs = runs if instrument is None else [instrument.added_to(run) for run in runs]
     target = default_target(runs, baseline) if target is None else target
     curves = [
         curve_chart(runs, "loss", "Training loss", lambda run: run.points("loss"), axis="loss", mean=True, log=True),
@@ -84,8 +86,7 @@ def sections(
         ),
     ]
     logged = None if target is None or measured is not None else target_chart(runs, target)
-    instrument = [] if measured is None else measured_charts(measured, runs[0].scored.task)
-    costs = [*instrument, logged, few_step_chart(runs)]
+    costs = [*(instrument.charts if instrument else []), logged, few_step_chart(runs)]
     comparison, why_not = comparison_of(runs, baseline)
     differences = None if comparison is None else difference_chart(comparison)
     text = why_not if comparison is None else comparison.summary

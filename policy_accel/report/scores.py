@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policy_accel.report.charts import Chart, Row, Table, rounded, shown, trace
+from policy_accel.report.charts import BAR_TEXT, Chart, Row, Table, rounded, shown, trace
 from policy_accel.report.runs import ReportedRun, arms_of, as_number, is_number, of_arm, shown_interval
 
 TARGET_SHARE = 0.9
@@ -81,7 +81,7 @@ def target_chart(runs: Sequence[ReportedRun], target: float) -> Chart | None:
         if len(reached) < len(own):
             text += f", {len(reached)} of {len(own)} runs"
         said.append(f"{arm} {text}")
-        written = {"text": [text], "textposition": "inside", "insidetextanchor": "start"}
+        written = {"text": [text], **BAR_TEXT}
         bar = trace("bar", arm, None, x=rounded([mean or 0.0]), y=[arm], orientation="h", name=arm)
         traces.append({**bar, **written, "type": "bar"})
         for run in own:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from support.reported import write_sweep
 
 from policy_accel.cli import main
 from policy_accel.errors import UserError
-from policy_accel.report.instrument import COSTS, measured_charts
+from policy_accel.report.collect import collect
+from policy_accel.report.instrument import COSTS, measured_task
+from policy_accel.report.scores import few_step_points
 
 
 def costs(step: float | None) -> dict[str, float | None]:
@@ -23,10 +26,12 @@ def result() -> dict[str, Any]:
     steps: dict[str, list[float | None]] = {"baseline": [200.0, 400.0], "kl": [100.0, None]}
     runs = [
         {
+            "run": f"{method}-seed{seed}",
             "task": "push",
             "method": method,
             "seed": seed,
             "targets": {"0.5": {"status": "reached" if step else "not reached", "costs": costs(step)}},
+            "checkpoints": [{"updates": 100, "score": 0.25}, {"updates": 600, "score": seed / 10}],
         }
         for method, reached in steps.items()
         for seed, step in enumerate(reached, 1)
@@ -36,7 +41,14 @@ def result() -> dict[str, Any]:
         "kl": {"reached": 1, "runs": 2, "costs": {c: {"median": v} for c, v in costs(None).items()}},
     }
     methods["kl"]["costs"]["updates"] |= {"ratio": 0.5, "ratio_interval": [0.25, 1.0]}
-    return {"tasks": {"push": {"targets": {"0.5": methods}}}, "runs": runs}
+    few = {
+        "1": {
+            "baseline": {"network_evaluations": 1, "runs": [0.125, 0.25]},
+            "kl": {"network_evaluations": 1, "runs": [0.375, 0.5]},
+        }
+    }
+    task = {"targets": {"0.5": methods}, "few_steps": few}
+    return {"plan": {"checkpoints": {"last": 600}}, "tasks": {"push": task}, "runs": runs}
 
 
 @pytest.fixture
@@ -47,23 +59,34 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_medians_runs_and_ratios(file: Path) -> None:
-    (chart,) = measured_charts(file, "push")
+    (chart,) = measured_task(file, "push").charts
     bars = {t["meta"]["arm"]: (t["x"], t["text"]) for t in chart.traces if t["meta"]["role"] == "bar"}
-    assert bars == {"baseline": ([300.0], ["300 updates"]), "kl": ([0.0], ["no median, 1 of 2 runs"])}
+    assert bars == {"baseline": ([300.0], ["300"]), "kl": ([0.0], ["no median, 1 of 2"])}
     points = {(t["meta"]["arm"], t["meta"]["seed"]): t["x"] for t in chart.traces if t["meta"]["role"] == "point"}
     assert points == {("baseline", "1"): [200], ("baseline", "2"): [400], ("kl", "1"): [100], ("kl", "2"): [None]}
     assert list(chart.table.rows[0].cells) == ["baseline", "2 of 2", "300", "600", "900", "1,200", "1,500", "–", "–"]
     assert list(chart.table.rows[1].cells)[-2:] == ["0.500", "0.250 to 1"]
 
 
+def test_scores_of_checkpoints_and_few_steps_go_to_their_runs(file: Path, tmp_path: Path) -> None:
+    found = measured_task(file, "push")
+    runs = {run.run_dir.name: run for run in collect([write_sweep(tmp_path / "sweep", seeds=(1, 2))])}
+    added = found.added_to(runs["kl-seed2"])
+    assert dict(added.points("score"))[600] == 0.2
+    assert added.points("loss") == runs["kl-seed2"].points("loss")
+    assert few_step_points(added) == [(1, 0.5)]
+    other = replace(runs["kl-seed2"], run_dir=Path("other"))
+    assert found.added_to(other) == other
+
+
 def test_mistakes(file: Path) -> None:
     with pytest.raises(UserError, match="has the tasks push, and these runs are of lift"):
-        measured_charts(file, "lift")
+        measured_task(file, "lift")
     file.write_text('{"tasks": {"push": {}}}')
     with pytest.raises(UserError, match=r"is no result of `policy-accel benchmark time-to-score` \(KeyError"):
-        measured_charts(file, "push")
+        measured_task(file, "push")
     with pytest.raises(UserError, match="does not exist"):
-        measured_charts(file.with_name("none.json"), "push")
+        measured_task(file.with_name("none.json"), "push")
 
 
 def test_it_is_on_the_page(file: Path, tmp_path: Path) -> None:
