@@ -105,7 +105,7 @@ def _chart(number: int, target: str, methods: dict[str, Any], runs: list[dict[st
         f"measured-{number}",
         f"Cost of a score of {target}, measured",
         "By `policy-accel benchmark time-to-score`: checkpoints scored until each is known to reach the target or not. "
-        "Bar: median of the training seeds, whatever is chosen above; dot: one run that reached it; 2 of 3: so many runs reached it.",
+        "Bar: median of the training seeds, whatever is chosen above; dot: a run that reached it; 2 of 3: so many did.",
         f"Updates to a score of {target}, and of how many runs: {'; '.join(said)}.",
         traces,
         {"xaxis": {"title": "updates", "rangemode": "tozero"}, "yaxis": {"type": "category"}},
