@@ -23,6 +23,18 @@ def of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutation]:
 
 MUTATIONS = [
     *of(
+        "training/muon.py",
+        "training/test_muon.py",
+        ("max(stack.shape[1:])", "min(stack.shape[1:])"),
+        ("for _ in range(steps):", "for _ in range(5):"),
+        ("_float32(1.0 - lr * weight_decay)", "1.0"),
+        ("_float32(1.0 - beta)", "1.0"),
+        ("lr * self.lr_ratio", "lr"),
+        ("torch._foreach_mul_(ahead, _float32(beta))", "pass"),
+        ("if left_out is not None:\n            after", "if False:\n            after"),
+        ("x.mT if tall else x\n\n", "x\n\n"),
+    ),
+    *of(
         "training/ranks.py",
         "ranks/test_runs.py training/test_ranks.py",
         ("self.rank * share, (self.rank + 1)", "0 * share, (0 + 1)"),

@@ -100,7 +100,9 @@ def typed(schema: type, values: dict[str, Any], track: str) -> Any:
     """
     config, given = OmegaConf.structured(schema), OmegaConf.create(values)
     for group in groups_of(track):
-        name = OmegaConf.select(given, f"{group.path}.name")
+        # A run from before there was a choice has no name in it; the base is what there was.
+        base = next((name for name, node in group.choices.items() if node is group.base), None)
+        name = OmegaConf.select(given, f"{group.path}.name", default=base)
         if name not in group.choices:
             raise ValueError(f"{group.name}={name} is unknown; {did_you_mean(str(name), group.choices)}")
         OmegaConf.update(config, group.path, OmegaConf.structured(group.choices[name]), merge=False)

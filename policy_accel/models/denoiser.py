@@ -12,7 +12,7 @@ from policy_accel.diffusion.batch import Condition
 class Denoiser(nn.Module):
     """A network that predicts from a noised sample, the diffusion time and a condition.
 
-    A network of one's own overrides `forward`; `encode` and `no_weight_decay` have defaults.
+    A network of one's own overrides `forward`; `encode`, `no_weight_decay` and `matrices` have defaults.
     """
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -39,3 +39,25 @@ class Denoiser(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay leaves alone; none here."""
         return set()
+
+    def matrices(self) -> set[str]:
+        """Names of the hidden weights that Muon orthogonalises (training/optimizer=muon); AdamW moves the others.
+
+        Here those of all linear layers, convolutions and attentions but the first and the last to be registered.
+        """
+        names = [name for name, _ in self.named_parameters() if name in hidden_matrices(self)]
+        return set(names[1:-1])
+
+
+def hidden_matrices(module: nn.Module, *besides: str) -> set[str]:
+    """Names of the weights of linear layers, convolutions and attentions in `module`, without those in its parts
+    `besides`: what sees inputs, times and classes, and what makes the output."""
+    outside = tuple(f"{part}." for part in besides)
+    kinds = (nn.Linear, nn.modules.conv._ConvNd)
+    found = {f"{name}.weight".lstrip(".") for name, part in module.named_modules() if isinstance(part, kinds)}
+    found |= {
+        f"{name}.in_proj_weight".lstrip(".")
+        for name, part in module.named_modules()
+        if isinstance(part, nn.MultiheadAttention)
+    }
+    return {name for name in found if not name.startswith(outside)} if outside else found

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig, check_positive
-from policy_accel.models.denoiser import Denoiser
+from policy_accel.models.denoiser import Denoiser, hidden_matrices
 from policy_accel.models.embedding import step_encoder
 
 
@@ -53,6 +53,10 @@ class MLP(Denoiser):
         dims = [horizon * channels + condition_dim + step_dim, *config.hidden_dims]
         self.layers = nn.Sequential(*(ResidualLayer(a, b) for a, b in itertools.pairwise(dims)))
         self.head = nn.Linear(dims[-1], horizon * channels)
+
+    def matrices(self) -> set[str]:
+        """See `Denoiser.matrices`: all but the step encoder's, the first and the last."""
+        return hidden_matrices(self, "step_encoder", "layers.0", "head")
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Predict [B, horizon, channels] from x of that shape, t [B] int64 and condition [B, n_obs_steps, D]."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig, check_positive, check_probability
-from policy_accel.models.denoiser import Denoiser
+from policy_accel.models.denoiser import Denoiser, hidden_matrices
 from policy_accel.models.embedding import SinusoidalEmbedding
 
 
@@ -80,6 +80,10 @@ class DiffusionTransformer(Denoiser):
             for name, parameter in self.named_parameters()
             if parameter.ndim < 2 or name in ("position", "condition_position")
         }
+
+    def matrices(self) -> set[str]:
+        """See `Denoiser.matrices`: those of encoder and decoder."""
+        return hidden_matrices(self, "input", "observation", "head")
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Predict [B, horizon, channels] from x of that shape, t [B] int64 and condition [B, n_obs_steps, D]."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig, check_positive
-from policy_accel.models.denoiser import Denoiser
+from policy_accel.models.denoiser import Denoiser, hidden_matrices
 from policy_accel.models.embedding import step_encoder
 
 
@@ -166,6 +166,10 @@ class ConditionalUnet1d(Denoiser):
         self.head = nn.Sequential(
             ConvBlock(dims[0], dims[0], config.kernel_size, config.groups), TimeConv(dims[0], channels, 1)
         )
+
+    def matrices(self) -> set[str]:
+        """See `Denoiser.matrices`: all but the step encoder's, those that see the trajectory, and the last."""
+        return hidden_matrices(self, "step_encoder", "down.0.0.first", "down.0.0.residual", "head.1")
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Predict [B, horizon, channels] from x of that shape, t [B] int64 and condition [B, n_obs_steps, D]."""

@@ -122,6 +122,13 @@ class DiffusionPolicy(Denoiser):
         """Names of the parameters that the denoiser keeps from weight decay."""
         return {f"denoiser.{name}" for name in self.denoiser.no_weight_decay()}
 
+    def matrices(self) -> set[str]:
+        """See `Denoiser.matrices`: the denoiser's, and those of the encoder that do not see pixels."""
+        names = {f"denoiser.{name}" for name in self.denoiser.matrices()}
+        if self.encoder is None:
+            return names
+        return names | {f"encoder.{name}" for name in self.encoder.matrices()}
+
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The denoiser's prediction [B, horizon, channels]; `condition` is encoded already."""
         return self.denoiser(x, t, condition)

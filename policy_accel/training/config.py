@@ -16,7 +16,7 @@ from policy_accel.models.layout import LAYOUTS, lay_out
 from policy_accel.training.checkpoint import CheckpointConfig
 from policy_accel.training.ema import EMAConfig
 from policy_accel.training.metrics import LoggingConfig
-from policy_accel.training.optimizer import OptimizerConfig
+from policy_accel.training.optimizer import OPTIMIZER_CONFIGS, MuonConfig, OptimizerConfig
 from policy_accel.training.precision import MATMUL_PRECISIONS, PRECISIONS, precision_on
 from policy_accel.training.ranks import Ranks
 from policy_accel.training.wandb_run import MODES
@@ -24,6 +24,8 @@ from policy_accel.training.wandb_run import MODES
 REDUCE_PRECISIONS = ("fp32", "bf16")
 CAPTURES = ("auto", "true", "false")
 
+# Before the momentum decay, which lies in it.
+register_group("training/optimizer", OptimizerConfig, OPTIMIZER_CONFIGS)
 for name, choices in GROUPS.items():
     register_group(name, choices[0], choices)
 
@@ -151,6 +153,11 @@ class TrainingConfig:
         for name, asked in (("compile=true", self.compile), ("capture=true", self.capture.lower() == "true")):
             if self.shard and asked:
                 raise UserError(f"training.shard=true and training.{name} do not go together; drop one of them.")
+        if self.shard and self.optimizer.name == MuonConfig.name:
+            raise UserError(
+                "training.shard=true keeps a share of each matrix in a process, and training/optimizer=muon needs "
+                "all of it; set training.shard=false or training/optimizer=adamw."
+            )
         one_of("training.precision", self.precision, PRECISIONS)
         one_of("training.reduce_precision", self.reduce_precision, REDUCE_PRECISIONS)
         one_of("training.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)

@@ -26,6 +26,7 @@ from policy_accel.training.config import TrainingConfig
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.interrupt import Interruption
 from policy_accel.training.metrics import MetricsLog
+from policy_accel.training.muon import Muon
 from policy_accel.training.optimizer import step_values
 from policy_accel.training.randomness import DataOrder, Generators
 from policy_accel.training.ranks import ALONE, Ranks
@@ -138,9 +139,14 @@ class Run:
         """Where and in what numbers the run trains."""
         device, count = self.update.device, self.ranks.count
         place = f"{device}" if count == 1 else f"{count} processes ({device.type})"
+        moved = ""
+        if isinstance(self.update.optimizer, Muon):
+            matrices = self.update.optimizer.moved
+            share = sum(map(torch.Tensor.numel, matrices)) / sum(map(torch.Tensor.numel, self.update.parameters))
+            moved = f"; Muon moves {len(matrices)} matrices with {share:.0%} of the weights"
         return (
             f"train: on {place}, with {torch.get_num_threads()} CPU threads, in {self.update.precision} (float32 "
-            f"products: {torch.get_float32_matmul_precision()})"
+            f"products: {torch.get_float32_matmul_precision()}){moved}"
         )
 
     def _open(self, run_config: dict[str, Any]) -> TextIO | None:

@@ -1,37 +1,59 @@
-"""AdamW with the reference's learning-rate schedule (linear warm-up, then a half cosine to zero) and momentum decay."""
+"""AdamW or Muon, with the reference's learning-rate schedule (linear warm-up, then a half cosine to zero) and momentum
+decay."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 
+from torch import nn
+
 from policy_accel.acceleration.momentum_decay import COMPOSITIONS, DecaySchedule, MomentumDecayConfig, decay_at
 from policy_accel.errors import UserError, naming, one_of
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.training.adamw import AdamW, Group
 from policy_accel.training.decaying_adamw import DecayingAdamW
+from policy_accel.training.muon import NEWTON_SCHULZ_STEPS, Muon
 
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "linear", "constant")
 
 
 @dataclass
 class OptimizerConfig:
     """AdamW; the defaults are Diffusion Policy's."""
 
+    name: str = "adamw"
     lr: float = 1e-4
     betas: list[float] = field(default_factory=lambda: [0.95, 0.999])
     eps: float = 1e-8
     weight_decay: float = 1e-6
     schedule: str = "cosine"
-    """Learning rate after the warm-up: a half cosine to zero at the last step, or constant."""
+    """Learning rate after the warm-up: a half cosine or a line to zero at the last step, or constant."""
     warmup_steps: int = 500
     clip_grad_norm: float | None = None
     """Largest 2-norm of the gradient of all parameters together; none leaves gradients alone."""
     momentum_decay: MomentumDecayConfig = field(default_factory=MomentumDecayConfig)
 
 
-def build_optimizer(config: OptimizerConfig, model: Denoiser, *, captured: bool = False) -> AdamW:
-    """AdamW over the parameters of `model`; those it names in `no_weight_decay()` are not decayed.
+@dataclass
+class MuonConfig(OptimizerConfig):
+    """Muon (Jordan et al. 2024) for the hidden matrices that the network names, AdamW for its other parameters.
+
+    The first of the betas is the momentum of both. Schedule, warm-up, clipping and weight decay are those of both too.
+    """
+
+    name: str = "muon"
+    matrix_lr: float = 4e-3
+    """Learning rate of the matrices where that of the others is `lr`; an update's root mean square is 0.2 of it."""
+    newton_schulz_steps: int = 5
+    """Steps of the orthogonalisation, 3 to 5: fewer are cheaper and leave singular values further from 1."""
+
+
+OPTIMIZER_CONFIGS: tuple[type[OptimizerConfig], ...] = (OptimizerConfig, MuonConfig)
+
+
+def build_optimizer(config: OptimizerConfig, model: Denoiser, *, captured: bool = False) -> AdamW | Muon:
+    """The optimiser over the parameters of `model`; those it names in `no_weight_decay()` are not decayed.
 
     captured: for CUDA graphs, which read learning rate and beta from the device.
 
@@ -52,12 +74,33 @@ def build_optimizer(config: OptimizerConfig, model: Denoiser, *, captured: bool 
         )
     exempt = model.no_weight_decay()
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    groups = [
-        Group([p for name, p in named if name not in exempt], config.weight_decay),
-        Group([p for name, p in named if name in exempt], 0.0),
-    ]
+    matrices = model.matrices() if isinstance(config, MuonConfig) else set()
+
+    def groups(parameters: list[tuple[str, nn.Parameter]]) -> list[Group]:
+        return [
+            Group([p for name, p in parameters if name not in exempt], config.weight_decay),
+            Group([p for name, p in parameters if name in exempt], 0.0),
+        ]
+
     decaying = captured and isinstance(config.momentum_decay, DecaySchedule)
-    return (DecayingAdamW if decaying else AdamW)(groups, betas=config.betas, eps=config.eps)
+    rest = (DecayingAdamW if decaying else AdamW)(
+        groups([item for item in named if item[0] not in matrices]), betas=config.betas, eps=config.eps
+    )
+    if not isinstance(config, MuonConfig):
+        return rest
+    if not config.matrix_lr > 0:
+        raise UserError(f"training.optimizer.matrix_lr={config.matrix_lr} must be positive.")
+    if config.newton_schulz_steps not in NEWTON_SCHULZ_STEPS:
+        raise UserError(
+            f"training.optimizer.newton_schulz_steps={config.newton_schulz_steps} must lie between "
+            f"{NEWTON_SCHULZ_STEPS[0]} and {NEWTON_SCHULZ_STEPS[-1]}."
+        )
+    return Muon(
+        groups([item for item in named if item[0] in matrices]),
+        rest,
+        lr_ratio=config.matrix_lr / config.lr,
+        steps=config.newton_schulz_steps,
+    )
 
 
 def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -70,6 +113,8 @@ def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
     if config.schedule == "constant":
         return 1.0
     progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    if config.schedule == "linear":
+        return 1.0 - progress
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
@@ -81,6 +126,11 @@ def check_momentum_decay(config: OptimizerConfig, steps: int) -> None:
     one_of(f"{name}.compose", decay.compose, COMPOSITIONS)
     if decay.hold_beta and decay.exact_bias_correction:
         raise UserError(f"{name}.exact_bias_correction is for a changing beta, and hold_beta keeps it; drop one.")
+    if decay.exact_bias_correction and isinstance(config, MuonConfig):
+        raise UserError(
+            f"{name}.exact_bias_correction is for optimisers that divide by 1 - beta^k, and training/optimizer=muon "
+            "does not; drop it."
+        )
     if config.betas[0] == 0.0:
         raise UserError(
             f"{name}.name={decay.name} needs momentum to decay, and training.optimizer.betas={list(config.betas)} has "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from support.captured import CPU, check_captured, check_resumed, losses_of
@@ -10,6 +12,7 @@ from support.simulated_cuda import CUDA, SimulatedCuda
 
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
+from policy_accel.training import muon
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -20,6 +23,15 @@ def test_of_policies(method: str) -> None:
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in NOT_FOR_IMAGES])
 def test_of_images(method: str) -> None:
     check_captured(IMAGES, IMAGES.config(images(method)))
+
+
+@pytest.mark.parametrize("method", ["baseline", "momentum_decay"])
+@pytest.mark.parametrize("track", [ROBOT, IMAGES])
+def test_muon(track: Any, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, as on the CPU."""
+    monkeypatch.setattr(muon, "PRECISIONS", {})
+    overrides = [*robot(method), "model.hidden_dims=[16,16,16]"] if track is ROBOT else images(method)
+    check_captured(track, track.config([*overrides, "training/optimizer=muon"]))
 
 
 @pytest.mark.parametrize("method", ["everything", "loss_second_moment", "fdm_cap", "immiscible_denoiser"])

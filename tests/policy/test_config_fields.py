@@ -355,7 +355,7 @@ def leaves(value: Any, prefix: str = "") -> Iterator[str]:
     """Dotted names of all fields of a dataclass but those of the choices of groups, which have tests of their own."""
     for field in dataclasses.fields(value):
         name, part = f"{prefix}{field.name}", getattr(value, field.name)
-        if name in ("model", "track", "plugins") or name.replace(".", "/") in GROUPS:
+        if name in ("model", "track", "plugins", "training.optimizer.name") or name.replace(".", "/") in GROUPS:
             continue
         if dataclasses.is_dataclass(part):
             yield from leaves(part, f"{name}.")
@@ -428,7 +428,7 @@ def test_flatten_agrees_with_the_fields(tiny_config: Build) -> None:
     recorded = {
         key
         for key in flatten(ROBOT.record(tiny_config()))
-        if key not in ("track", "plugins")
+        if key not in ("track", "plugins", "training.optimizer.name")
         and not key.startswith(("model.", "task.environment_options", "task.environment_keys"))
         and key.rsplit(".", 1)[0].replace(".", "/") not in GROUPS
     }

@@ -42,6 +42,7 @@ ROBOT_WAYS = {
     ],
     "in-painting": [*MLP, "policy.conditioning=inpainting"],
     "averages": [*MLP, "training.ema.half_life=100", "training.ema.lengths=[0.05]"],
+    "muon": [*MLP, "model.hidden_dims=[16,16,16]", "training/optimizer=muon", "training.optimizer.clip_grad_norm=0.1"],
     "unet": ["model.down_dims=[8,16]", "model.step_embedding_dim=8", "model.groups=4"],
 }
 IMAGE_KINDS = ["immiscible_classes", "immiscible_knn", "fdm_vp", "edm", "flow"]

@@ -34,6 +34,11 @@ def test_constant_after_warmup() -> None:
     assert [lr_factor(config, step, 10) for step in (0, 2, 4, 9)] == [0.0, 0.5, 1.0, 1.0]
 
 
+def test_a_line_to_zero_after_warmup() -> None:
+    config = OptimizerConfig(warmup_steps=4, schedule="linear")
+    assert [lr_factor(config, step, 12) for step in (0, 2, 4, 6, 10, 12)] == [0.0, 0.5, 1.0, 0.75, 0.25, 0.0]
+
+
 def test_settings_reach_adamw() -> None:
     config = OptimizerConfig(betas=[0.5, 0.7], eps=1e-5, weight_decay=0.25)
     optimizer = build_optimizer(config, Model())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError
+from policy_accel.models.denoiser import hidden_matrices
 from policy_accel.models.encoders.config import EncoderConfig
 from policy_accel.models.encoders.resnet import ResNetEncoder
 from policy_accel.models.encoders.vit import ViTEncoder
@@ -53,6 +54,11 @@ class ObservationEncoder(nn.Module):
         self.networks = nn.ModuleList(
             network(config, size=self.sizes[i], channels=images[self.cameras[i]][2]) for i in range(count)
         )
+
+    def matrices(self) -> set[str]:
+        """Names of the weights that Muon orthogonalises: all but those that see pixels (see `Denoiser.matrices`)."""
+        firsts = [f"networks.{i}.{first}" for i in range(len(self.networks)) for first in ("trunk.conv1", "patches")]
+        return hidden_matrices(self, *firsts)
 
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Encode [B, T] observations to [B, T, output_dim] float32.

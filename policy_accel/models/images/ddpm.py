@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from policy_accel.models.denoiser import Denoiser
+from policy_accel.models.denoiser import Denoiser, hidden_matrices
 from policy_accel.models.embedding import SinusoidalEmbedding
 from policy_accel.models.images.layers import (
     EPS,
@@ -105,6 +105,10 @@ class DdpmUnet(Denoiser):
         self.norm = GroupNorm(groups, current, eps=EPS)
         self.output = nn.Conv2d(current, channels, 3, padding=1)
         self._initialise()
+
+    def matrices(self) -> set[str]:
+        """See `Denoiser.matrices`: all but those of time, condition, input and output."""
+        return hidden_matrices(self, "embed", "condition", "input", "output")
 
     def _initialise(self) -> None:
         """As published: Glorot's weights, and zeros for the last layer of every residual branch and of the net.

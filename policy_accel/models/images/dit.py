@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig, check_positive
-from policy_accel.models.denoiser import Denoiser
+from policy_accel.models.denoiser import Denoiser, hidden_matrices
 from policy_accel.models.images.layers import add_condition, condition_layer, initialise_uniform
 from policy_accel.models.layers import attend
 
@@ -131,6 +131,10 @@ class ImageTransformer(Denoiser):
     def units(self) -> list[nn.Module]:
         """The blocks."""
         return list(self.blocks)
+
+    def matrices(self) -> set[str]:
+        """See `Denoiser.matrices`: all but those of time, condition, input and output."""
+        return hidden_matrices(self, "time", "condition", "input", "output")
 
     def _initialise(self) -> None:
         """As published: Glorot's weights, deviation 0.02 in the embeddings, zero modulation and output."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from policy_accel.errors import UserError, one_of
 from policy_accel.models.config import check_positive
-from policy_accel.models.denoiser import Denoiser
+from policy_accel.models.denoiser import Denoiser, hidden_matrices
 from policy_accel.models.embedding import SinusoidalEmbedding
 from policy_accel.models.images.layers import (
     EPS,
@@ -144,6 +144,11 @@ class EdmUnet(Denoiser):
         self.norm = GroupNorm(norm_groups(current), current, eps=EPS)
         self.output = nn.Conv2d(current, channels, 3, padding=1)
         self._initialise()
+
+    def matrices(self) -> set[str]:
+        """See `Denoiser.matrices`: all but those of time, condition and output, and those that see the image."""
+        pyramids = [name for name, part in self.named_modules() if isinstance(part, Pyramid)]
+        return hidden_matrices(self, "embed", "condition", "input", "output", *pyramids)
 
     @torch.no_grad()
     def _initialise(self) -> None:
