@@ -239,7 +239,7 @@ def test_ridge_against_least_squares_on_augmented_rows() -> None:
     predicted = mean.predict(conditions)
     assert predicted.dtype == torch.float32
     torch.testing.assert_close(predicted.double(), expected.view(500, 4, 2), rtol=1e-5, atol=2e-3)
-    assert torch.equal(mean.to("cpu").predict(conditions[:3]), predicted[:3])
+    assert torch.equal(mean.to("cpu").predict(conditions), predicted)  # other rows are other sums on some processors
 
 
 def test_ridge_explains_what_is_linear_and_nothing_of_noise() -> None:
