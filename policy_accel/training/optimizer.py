@@ -1,21 +1,20 @@
-"""AdamW or Muon, with the reference's learning-rate schedule (linear warm-up, then a half cosine to zero) and momentum
-decay."""
+"""AdamW or Muon, with a learning-rate schedule and momentum decay."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from torch import nn
 
 from policy_accel.acceleration.momentum_decay import COMPOSITIONS, DecaySchedule, MomentumDecayConfig, decay_at
-from policy_accel.errors import UserError, naming, one_of
+from policy_accel.errors import UserError, naming, one_of, refuse_idle
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.training.adamw import AdamW, Group
 from policy_accel.training.decaying_adamw import DecayingAdamW
 from policy_accel.training.muon import NEWTON_SCHULZ_STEPS, Muon
 
-SCHEDULES = ("cosine", "linear", "constant")
+SCHEDULES = ("cosine", "linear", "warmup_stable_decay", "constant")
 
 
 @dataclass
@@ -28,7 +27,10 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 1e-6
     schedule: str = "cosine"
-    """Learning rate after the warm-up: a half cosine or a line to zero at the last step, or constant."""
+    """Learning rate after the warm-up: cosine (half of one) or linear, to zero at the last step; warmup_stable_decay,
+    constant and then a line to zero; or constant."""
+    decay_share: float = 0.3
+    """Share of the run that the line to zero of warmup_stable_decay takes."""
     warmup_steps: int = 500
     clip_grad_norm: float | None = None
     """Largest 2-norm of the gradient of all parameters together; none leaves gradients alone."""
@@ -68,6 +70,14 @@ def build_optimizer(config: OptimizerConfig, model: Denoiser, *, captured: bool 
         if not value >= 0:
             raise UserError(f"training.optimizer.{name}={value} must not be negative.")
     one_of("training.optimizer.schedule", config.schedule, SCHEDULES)
+    if config.schedule == "warmup_stable_decay":
+        if not 0 < config.decay_share <= 1:
+            raise UserError(
+                f"training.optimizer.decay_share={config.decay_share} must be above 0 and at most 1, the whole run."
+            )
+    else:
+        used = {field.name for field in fields(config)} - {"decay_share"}
+        refuse_idle(config, "training.optimizer", used, f"training.optimizer.schedule={config.schedule}")
     if config.clip_grad_norm is not None and not config.clip_grad_norm > 0:
         raise UserError(
             f"training.optimizer.clip_grad_norm={config.clip_grad_norm} must be positive, or null for none."
@@ -106,15 +116,19 @@ def build_optimizer(config: OptimizerConfig, model: Denoiser, *, captured: bool 
 def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
     """Factor on the learning rate of the update with number `step` (from 0) of `steps`.
 
-    The first update of a warm-up has factor 0, as with diffusers' `get_cosine_schedule_with_warmup`.
+    The first update of a warm-up has factor 0, as with diffusers' `get_cosine_schedule_with_warmup`. The stable part of
+    `warmup_stable_decay` (Hu et al. 2024, "MiniCPM", section 4) ends where the decay begins, or with the warm-up.
     """
     if step < config.warmup_steps:
         return step / max(1, config.warmup_steps)
     if config.schedule == "constant":
         return 1.0
-    progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    if config.schedule == "linear":
-        return 1.0 - progress
+    begin = config.warmup_steps
+    if config.schedule == "warmup_stable_decay":
+        begin = max(begin, steps - round(config.decay_share * steps))
+    progress = (step - begin) / max(1, steps - begin)
+    if config.schedule in ("linear", "warmup_stable_decay"):
+        return min(1.0, 1.0 - progress)
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 

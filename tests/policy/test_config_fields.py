@@ -286,6 +286,11 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
         [],
     ),
     "training.optimizer.schedule": ("constant", lambda c: lr_factor(c.training.optimizer, 300, 400), []),
+    "training.optimizer.decay_share": (
+        "0.5",
+        lambda c: lr_factor(c.training.optimizer, 300, 400),
+        ["training.optimizer.schedule=warmup_stable_decay"],
+    ),
     "training.optimizer.warmup_steps": ("7", lambda c: lr_factor(c.training.optimizer, 5, 100), []),
     "training.optimizer.clip_grad_norm": ("0.5", trace, []),
     "training.ema.power": ("0.5", run_probe(decays), []),

@@ -39,6 +39,18 @@ def test_a_line_to_zero_after_warmup() -> None:
     assert [lr_factor(config, step, 12) for step in (0, 2, 4, 6, 10, 12)] == [0.0, 0.5, 1.0, 0.75, 0.25, 0.0]
 
 
+def test_stable_and_then_a_line_to_zero() -> None:
+    config = OptimizerConfig(warmup_steps=4, schedule="warmup_stable_decay", decay_share=0.2)
+    got = [lr_factor(config, step, 20) for step in (0, 2, 4, 15, 16, 17, 18, 20)]
+    assert got == [0.0, 0.5, 1.0, 1.0, 1.0, 0.75, 0.5, 0.0]
+
+
+def test_a_decay_as_long_as_the_run_begins_with_the_end_of_the_warmup() -> None:
+    config = OptimizerConfig(warmup_steps=4, schedule="warmup_stable_decay", decay_share=1.0)
+    line = OptimizerConfig(warmup_steps=4, schedule="linear")
+    assert [lr_factor(config, step, 12) for step in range(13)] == [lr_factor(line, step, 12) for step in range(13)]
+
+
 def test_settings_reach_adamw() -> None:
     config = OptimizerConfig(betas=[0.5, 0.7], eps=1e-5, weight_decay=0.25)
     optimizer = build_optimizer(config, Model())
@@ -62,6 +74,9 @@ def test_exempt_parameters_are_not_decayed() -> None:
         (OptimizerConfig(eps=-1e-8), r"optimizer\.eps=-1e-08 must not be negative"),
         (OptimizerConfig(weight_decay=-0.1), r"optimizer\.weight_decay=-0\.1 must not be negative"),
         (OptimizerConfig(schedule="cosin"), r"did you mean 'cosine'"),
+        (OptimizerConfig(decay_share=0.5), r"decay_share=0\.5 has no effect with .*schedule=cosine; leave it at 0\.3"),
+        (OptimizerConfig(schedule="warmup_stable_decay", decay_share=0.0), r"decay_share=0\.0 must be above 0 and at"),
+        (OptimizerConfig(schedule="warmup_stable_decay", decay_share=1.5), r"decay_share=1\.5 must be above 0 and at"),
         (OptimizerConfig(clip_grad_norm=-1.0), r"clip_grad_norm=-1\.0 must be positive"),
     ],
 )
