@@ -1,0 +1,258 @@
+"""A ladder on the real Push-T demonstrations: each rung is a way to train and to sample, with its score and its cost.
+
+    python benchmarks/pusht_speedrun.py --data pusht_cchi_v7_replay.zarr --folder runs/speedrun
+
+Every rung has three training seeds and the same 500 episodes, which nothing was chosen by. CPU-seconds are those of the
+whole command `policy-accel train` (and `distill`), from start to exit, on one thread; scoring is not counted. Intervals
+of scores hold the luck of training seeds, see `policy_accel.comparison.statistics`. A rung is compared with the one
+that it builds on, on the same episodes. What is done is kept in the folder, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results import RESULTS, write_result
+
+from policy_accel.comparison.statistics import TwoLevels
+from policy_accel.files import replace_json
+
+COMMAND = [sys.executable, "-m", "policy_accel"]
+COMMON = [
+    "task=pusht_keypoints",
+    "task.val_ratio=0",
+    "training.threads=1",
+    "training.validate_every=0",
+    "evaluation.episodes=0",
+]
+LINEAR = ["training.optimizer.schedule=linear", "training.optimizer.warmup_steps=100"]
+MUON = ["recipe=small", "training/optimizer=muon", *LINEAR]
+TARGET = 0.93
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of `policy-accel train`, or of `distill` where there is a teacher."""
+
+    settings: Sequence[str]
+    teacher: str = ""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What is scored: a training, and options of `evaluate`; `on` is the rung that it is compared with."""
+
+    training: str
+    sampling: Sequence[str]
+    on: str = ""
+
+
+EIGHT = ("--sampling-steps", "8")
+TRAILING = ("--sampling-steps", "2")
+GRID = ("--sampling-times", "99,25")
+ONE = ("--sampling-steps", "1")
+TRAININGS = {
+    "published": Training(
+        [
+            "recipe=diffusion_policy",
+            "model=unet_small",
+            "training.steps=4000",
+            "training.batch_size=128",
+            "training.precision=auto",
+            "training.matmul_precision=auto",
+        ]
+    ),
+    "small": Training(["recipe=small", "training/optimizer=adamw", "training.steps=4000"]),
+    "adamw": Training(["recipe=small", "training/optimizer=adamw", *LINEAR, "training.steps=1500"]),
+    "muon": Training([*MUON, "training.steps=1500"]),
+    "muon_short": Training([*MUON, "training.steps=1000"]),
+    "distilled": Training([], teacher="muon"),
+    "distilled_short": Training([], teacher="muon_short"),
+}
+LADDER = {
+    "published settings, DDIM 16": Rung("published", ("--sampler", "ddim", "--sampling-steps", "16")),
+    "recipe=small before": Rung("small", EIGHT, on="published settings, DDIM 16"),
+    "AdamW, 1,500 updates": Rung("adamw", EIGHT, on="recipe=small before"),
+    "the same, 2 evaluations": Rung("adamw", TRAILING, on="AdamW, 1,500 updates"),
+    "Muon, 1,500 updates": Rung("muon", EIGHT, on="AdamW, 1,500 updates"),
+    "Muon, 1,000 updates": Rung("muon_short", EIGHT, on="AdamW, 1,500 updates"),
+    "Muon, 1,500, 2 evaluations": Rung("muon", TRAILING, on="the same, 2 evaluations"),
+    "+ grid (99, 25)": Rung("muon", GRID, on="Muon, 1,500, 2 evaluations"),
+    "Muon, 1,000, grid (99, 25)": Rung("muon_short", GRID, on="+ grid (99, 25)"),
+    "Muon, 1,500, 1 evaluation": Rung("muon", ONE, on="+ grid (99, 25)"),
+    "+ distilled, 1 evaluation": Rung("distilled", ONE, on="Muon, 1,500, 1 evaluation"),
+    "Muon, 1,000, + distilled, 1 evaluation": Rung("distilled_short", ONE, on="+ distilled, 1 evaluation"),
+}
+
+
+def run(command: Sequence[str]) -> tuple[dict[str, float], str]:
+    """Run a command; its wall and CPU seconds, and what it printed."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run([*COMMAND, *command], check=True, stdout=subprocess.PIPE, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"cpu_seconds": cpu, "wall_seconds": time.perf_counter() - began}, done.stdout
+
+
+class Kept:
+    """Results by name, in one JSON file that is written after each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def get(self, name: str, make: Any) -> Any:
+        """The value of `name`; made by `make()` where there is none yet."""
+        if name not in self.values:
+            print(f"speedrun: {name}", file=sys.stderr, flush=True)
+            self.values[name] = make()
+            replace_json(self.path, self.values)
+        return self.values[name]
+
+
+def trained(name: str, seed: int, options: argparse.Namespace, kept: Kept) -> dict[str, float]:
+    """Train `name` with its teachers; updates and seconds of all of it together."""
+    training, run_dir = TRAININGS[name], options.folder / f"{name}-seed{seed}"
+    spent: dict[str, float] = {"updates": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0}
+    if training.teacher:
+        spent = dict(trained(training.teacher, seed, options, kept))
+        teacher = options.folder / f"{training.teacher}-seed{seed}"
+        command = ["distill", str(teacher), "--evaluations", "1", f"run_dir={run_dir}", *training.settings]
+    else:
+        command = ["train", *training.settings, *COMMON, f"task.data={options.data}", f"seed={seed}"]
+        command += [f"run_dir={run_dir}"]
+
+    def make() -> dict[str, float]:
+        seconds, _ = run(command)
+        rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        last = [row for row in rows if "loss" in row][-1]
+        return {**seconds, "updates": last["step"], "training_seconds": last["training_seconds"], "loss": last["loss"]}
+
+    own = kept.get(f"train {name} seed {seed}", make)
+    return {key: spent[key] + own[key] for key in spent}
+
+
+def scored(rung: Rung, seed: int, options: argparse.Namespace, kept: Kept) -> dict[str, Any]:
+    """Score a rung's run: the scores of its episodes, and how it was sampled."""
+    run_dir = options.folder / f"{rung.training}-seed{seed}"
+    episodes = ["--episodes", str(options.episodes), "--seed", str(options.start_seed), "--videos", "0"]
+
+    def make() -> dict[str, Any]:
+        _, printed = run(["evaluate", str(run_dir), *rung.sampling, *episodes])
+        result = json.loads(printed.splitlines()[-1])
+        scores = [episode["score"] for episode in result["episodes"]]
+        return {
+            "scores": scores,
+            "network_evaluations": result["network_evaluations"],
+            "success": result["success_rate"],
+        }
+
+    words = f"{' '.join(rung.sampling)}, {options.episodes} from {options.start_seed}"
+    found: dict[str, Any] = kept.get(f"score {rung.training} seed {seed} {words}", make)
+    return found
+
+
+def summary(names: Sequence[str], options: argparse.Namespace, kept: Kept) -> list[dict[str, Any]]:
+    """The ladder's rungs with means, intervals and differences."""
+    scores, rows = {}, []
+    for name in names:
+        results = [scored(LADDER[name], seed, options, kept) for seed in options.seeds]
+        costs = [trained(LADDER[name].training, seed, options, kept) for seed in options.seeds]
+        scores[name] = np.array([result["scores"] for result in results])
+        training = TRAININGS[LADDER[name].training]
+        rows.append(
+            {
+                "rung": name,
+                "training": list(training.settings) or f"distill of {training.teacher}",
+                "sampling": " ".join(LADDER[name].sampling),
+                "updates": costs[0]["updates"],
+                "network_evaluations_a_chunk": results[0]["network_evaluations"],
+                "cpu_seconds": round(float(np.mean([cost["cpu_seconds"] for cost in costs])), 1),
+                "wall_seconds": round(float(np.mean([cost["wall_seconds"] for cost in costs])), 1),
+                "by_seed": {
+                    str(seed): round(float(np.mean(result["scores"])), 4)
+                    for seed, result in zip(options.seeds, results, strict=True)
+                },
+                "success_rate": round(float(np.mean([result["success"] for result in results])), 3),
+            }
+        )
+    for row in rows:
+        name, on = row["rung"], LADDER[row["rung"]].on
+        mean = TwoLevels([scores[name]]).estimate(np.array([1.0]))
+        row["score"], row["score_interval"] = round(mean.value, 4), _rounded(mean.interval)
+        if on in scores:
+            difference = TwoLevels([scores[on], scores[name]]).estimate(np.array([-1.0, 1.0]))
+            row["compared_with"], row["difference"] = on, round(difference.value, 4)
+            row["difference_interval"] = _rounded(difference.interval)
+    return rows
+
+
+def _rounded(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else [round(value, 4) for value in interval]
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Scores over CPU-seconds, one colour for each number of network evaluations."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for evaluations in sorted({row["network_evaluations_a_chunk"] for row in rows}):
+        own = [row for row in rows if row["network_evaluations_a_chunk"] == evaluations]
+        seconds, means = [row["cpu_seconds"] for row in own], [row["score"] for row in own]
+        ends = [row["score_interval"] or (row["score"], row["score"]) for row in own]
+        below = [max(0.0, mean - low) for mean, (low, _) in zip(means, ends, strict=True)]
+        above = [max(0.0, high - mean) for mean, (_, high) in zip(means, ends, strict=True)]
+        label = f"{evaluations} evaluation{'s' if evaluations > 1 else ''} a chunk"
+        axes.errorbar(seconds, means, yerr=[below, above], fmt="o", capsize=3, label=label)
+        for row in own:
+            place = (row["cpu_seconds"], row["score"])
+            axes.annotate(row["rung"], place, textcoords="offset points", xytext=(6, 4), fontsize=7)
+    axes.axhline(TARGET, color="grey", linestyle=":", label=f"{TARGET}")
+    axes.set_xlabel("CPU-seconds of one core, start to exit, without scoring")
+    axes.set_ylabel("mean of the largest reward")
+    axes.set_title("Push-T, 206 human demonstrations")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="replay buffer of the human demonstrations")
+    parser.add_argument("--folder", type=Path, required=True, help="where runs and what is done are kept")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--episodes", type=int, default=500)
+    parser.add_argument("--start-seed", type=int, default=300_000)
+    parser.add_argument("--rungs", nargs="+", default=list(LADDER), choices=list(LADDER), metavar="RUNG")
+    parser.add_argument("--output", type=Path, default=RESULTS / "pusht_speedrun_cpu.json")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    kept = Kept(options.folder / "speedrun.json")
+    for seed in options.seeds:  # a seed at a time: what is there after the first says something already
+        for name in options.rungs:
+            trained(LADDER[name].training, seed, options, kept)
+            scored(LADDER[name], seed, options, kept)
+    rows = summary(options.rungs, options, kept)
+    figures = {"task": "pusht_keypoints, 206 human episodes", "target": TARGET, "seeds": options.seeds}
+    write_result(
+        options.output, {**figures, "episodes": options.episodes, "start_seed": options.start_seed, "rungs": rows}
+    )
+    draw(rows, options.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
