@@ -235,3 +235,13 @@ def _scorer(order: Order) -> Score:
 def replaced(settings: T, **given: Any) -> T:
     """The dataclass `settings` with those of the given values that are not None."""
     return dataclasses.replace(settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[type-var]
+
+
+def best_average(results: Sequence[dict[str, Any]], report: Report) -> dict[str, Any]:
+    """The result with the highest score, of averages of the same weights; where there are several it holds the scores
+    of all as "averages", and the user is told how the best one was chosen."""
+    best = max(results, key=lambda result: float(result["score"]))
+    if len(results) == 1:
+        return best
+    report(f"The best average is {best['average']}: chosen by these very scores, so quote it with another --seed.")
+    return {**best, "averages": {result["average"]: result["score"] for result in results}}

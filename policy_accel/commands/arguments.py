@@ -160,6 +160,9 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--sampler", help="sampler, as sampling.sampler of train")
     evaluate.add_argument("--sampling-steps", type=int, help="steps of the sampler for a chunk or an image")
     evaluate.add_argument("--spacing", help="leading, trailing or linspace")
+    evaluate.add_argument(
+        "--average", help="which average of the weights: ema (default), ema_LENGTH, or all to compare and choose"
+    )
     evaluate.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     policies = evaluate.add_argument_group("policies")
     policies.add_argument("--episodes", type=int, help="number of episodes")
@@ -174,9 +177,6 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     images.add_argument("--samples", type=int, help="number of images")
     images.add_argument("--batch-size", type=int, help="images generated at a time")
     images.add_argument("--guidance", type=float, help="classifier-free guidance: 1 for none")
-    images.add_argument(
-        "--average", help="which average of the weights: ema (default), ema_LENGTH, or all to compare and choose"
-    )
     images.add_argument("--inception", help="local weights of the Inception network, for FID")
     images.add_argument("--resnet", help="local weights of a CIFAR ResNet, for FD-ResNet")
     evaluate.set_defaults(run="evaluate:run_evaluate")

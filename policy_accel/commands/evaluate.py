@@ -19,7 +19,7 @@ from policy_accel.training.ranks import Ranks, joined
 
 OPTIONS = {
     "robot": ("episodes", "noise_seed", "workers", "videos", "camera", "fresh"),
-    "images": ("samples", "batch_size", "guidance", "average", "inception", "resnet"),
+    "images": ("samples", "batch_size", "guidance", "inception", "resnet"),
 }
 """Arguments that only one track takes."""
 

@@ -28,6 +28,7 @@ from policy_accel.images.track import IMAGES
 from policy_accel.plugins import import_plugins
 from policy_accel.progress import Progress
 from policy_accel.track import replaced
+from policy_accel.training.averages import MAIN
 from policy_accel.training.devices import choose_device, use_device
 
 GRID_IMAGES = 100
@@ -44,7 +45,7 @@ def run_sample(options: argparse.Namespace) -> int:
         options.strength = EDIT_STRENGTH if options.edit else 1.0
     import_plugins(options.plugins)
     device = choose_device(options.device, "--device")
-    loaded = IMAGES.load(options.run_dir, options.checkpoint, device, options.average)
+    loaded = IMAGES.load(options.run_dir, options.checkpoint, device, options.average or MAIN)
     training = loaded.config.training
     use_device(device, threads=training.threads, matmul_precision=training.matmul_precision)
     generator = _generator(options, loaded, device, training.precision_on(device))
@@ -215,7 +216,7 @@ def _record(
     return {
         "run": str(options.run_dir),
         "step": loaded.step,
-        "average": options.average or "ema",
+        "average": options.average or MAIN,
         "count": count,
         "seed": options.seed,
         "start": options.start,

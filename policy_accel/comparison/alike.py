@@ -8,8 +8,8 @@ from typing import Any
 from policy_accel.comparison.scores import SAMPLING, ScoredRun
 from policy_accel.errors import UserError
 
-OF_EVALUATIONS = ("noise_seed", "max_steps", "seed", "score_images", "average")
-"""Keys of an evaluation that are to be the same for all runs."""
+OF_EVALUATIONS = {"noise_seed": None, "max_steps": None, "seed": None, "score_images": None, "average": "ema"}
+"""Keys of an evaluation that are to be the same for all runs, and what one without them was scored with."""
 FOLLOWING = {**SAMPLING, "step": "training.steps"}
 """Keys of an evaluation that may differ where these settings do: then they are what is compared."""
 
@@ -28,8 +28,8 @@ def check_alike(runs: Sequence[ScoredRun], measure: str = "score") -> None:
                 f"only one of {first.run_dir} and {run.run_dir} was scored by episodes; give runs of one kind."
             )
     # The score of images is taken of equally many everywhere, the other measures of all that there are.
-    for key in (*OF_EVALUATIONS, *(() if measure == "score" else ("images",))):
-        _refuse_differences([(run, "", (run.evaluation or {}).get(key)) for run in runs], f"{key}={{}}")
+    for key, missing in {**OF_EVALUATIONS, **({} if measure == "score" else {"images": None})}.items():
+        _refuse_differences([(run, "", (run.evaluation or {}).get(key, missing)) for run in runs], f"{key}={{}}")
     for key, setting in FOLLOWING.items():
         _refuse_differences([(run, _of(run, setting), (run.evaluation or {}).get(key)) for run in runs], f"{key}={{}}")
     for key in sorted({key for run in runs for key in run.config or {} if key.startswith("task.environment")}):

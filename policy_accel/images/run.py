@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from policy_accel.acceleration.build import build_objective
 from policy_accel.diffusion import Objective
@@ -15,7 +14,6 @@ from policy_accel.images.sets import ImageSplit
 from policy_accel.images.task import condition_size
 from policy_accel.models import Denoiser, build_denoiser
 from policy_accel.training.randomness import seeded_weights
-from policy_accel.training.run_directory import checkpoint_path
 
 
 def build_sampler(config: ImageConfig) -> ImageSampler:
@@ -83,13 +81,3 @@ class LoadedImageRun:
     classes: tuple[str, ...]
     condition_dim: int
     representation: Representation
-
-
-def averages(run_dir: Path, checkpoint: str = "last") -> list[str]:
-    """Names of the averages of the weights that a checkpoint holds: "ema" first, then "ema_0.05" and so on.
-
-    Raises:
-        UserError: no such run or checkpoint.
-    """
-    files = checkpoint_path(run_dir, checkpoint).glob("ema*.safetensors")
-    return sorted((file.name.removesuffix(".safetensors") for file in files), key=lambda name: (len(name) > 3, name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from policy_accel.images.metrics import table
 from policy_accel.images.representation import Representation
 from policy_accel.images.run import (
     LoadedImageRun,
-    averages,
     build_model,
     build_sampler,
     check_config,
@@ -29,12 +27,10 @@ from policy_accel.images.run import (
 from policy_accel.images.sets import load_split
 from policy_accel.images.task import ImageTask, condition_size
 from policy_accel.scoring import Score
-from policy_accel.track import Report, Track, replaced
-from policy_accel.training.checkpoint import load_checkpoint
+from policy_accel.track import Report, Track, best_average, replaced
+from policy_accel.training.averages import MAIN, asked_averages, load_average
 from policy_accel.training.devices import choose_device, use_device
-from policy_accel.training.post_hoc_ema import synthesize
 from policy_accel.training.ranks import ALONE, Ranks
-from policy_accel.training.run_directory import checkpoint_path
 
 
 class ImageTrack(Track[ImageConfig]):
@@ -85,28 +81,19 @@ class ImageTrack(Track[ImageConfig]):
         run_dir: Path,
         checkpoint: str = "last",
         device: torch.device | str = "cpu",
-        average: str | None = None,
+        average: str = MAIN,
     ) -> LoadedImageRun:
-        """See `Track.load`; also with another average of the weights than the run's main one, "ema".
-
-        `average` is one of `averages`, or "ema_LENGTH" of another length, which is made from the checkpoints of the run
-        (post-hoc EMA).
-        """
+        """See `Track.load`; also with another average of the weights, see `load_average`."""
         config = self.read(run_dir)
-        path = checkpoint_path(run_dir, checkpoint)
-        known = averages(run_dir, checkpoint)
-        name = average or "ema"
-        length = _length(name)
-        if name not in known and length is None:
-            raise UserError(f"{path} has no average '{name}' of the weights; it has {', '.join(known)}.")
-        saved = load_checkpoint(path, (name if name in known else "ema",))
-        tensors = saved.tensors[name] if name in known else synthesize(run_dir, float(length or 0), saved.step)
+        saved = load_average(run_dir, checkpoint, average)
         image_format = saved.state.get("task")
         if not isinstance(image_format, dict):
-            raise UserError(f"{path / 'state.json'} does not say what images the model makes; train the run again.")
+            raise UserError(
+                f"{saved.path / 'state.json'} does not say what images the model makes; train the run again."
+            )
         shape, classes = tuple(image_format["shape"]), tuple(image_format["classes"])
         model = build_model(config, shape, len(classes))
-        model.load_state_dict(tensors)
+        model.load_state_dict(saved.tensors[MAIN])
         config.training.lay_out(model, device)
         model.eval().requires_grad_(False)
         return LoadedImageRun(
@@ -134,7 +121,7 @@ class ImageTrack(Track[ImageConfig]):
         config = self.read(run_dir)
         _change(config, options)
         use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
-        names = averages(run_dir, options.checkpoint) if options.average == "all" else [options.average or "ema"]
+        names = asked_averages(run_dir, options.checkpoint, options.average)
         split = load_split(config.task)
         evaluator = ImageEvaluator(config, split, run_dir, device, ranks=ranks)
         results = []
@@ -150,13 +137,7 @@ class ImageTrack(Track[ImageConfig]):
                 raise UserError("--samples 0 leaves nothing to score; give 2 or more.")
             results.append({"step": loaded.step, "average": name, **measured})
             report(f"{name}, step {loaded.step}: {self.describe(results[-1])}")
-        best: dict[str, Any] = max(results, key=lambda result: float(result["score"]))
-        if len(results) > 1:
-            best = {**best, "averages": {result["average"]: result["score"] for result in results}}
-            report(
-                f"The best average is {best['average']}: chosen on these very images, so quote it with another --seed."
-            )
-        return best
+        return best_average(results, report)
 
     def describe(self, result: dict[str, Any]) -> str:
         """The measures of generated images beside their floors, and how the images were made."""
@@ -181,12 +162,6 @@ def _change(config: ImageConfig, options: argparse.Namespace) -> None:
         guidance=options.guidance,
     )
     check_guidance(config)
-
-
-def _length(name: str) -> float | None:
-    """The length in a name such as "ema_0.07"; None for another name."""
-    found = re.fullmatch(r"ema_(\d*\.?\d+)", name)
-    return float(found[1]) if found else None
 
 
 IMAGES = ImageTrack()

@@ -20,11 +20,11 @@ from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, chec
 from policy_accel.policy.task import ChunkTask
 from policy_accel.run_files import read_metrics
 from policy_accel.scoring import Score
-from policy_accel.track import Report, Track, replaced
-from policy_accel.training.checkpoint import best_checkpoint, evaluation_of, load_checkpoint
+from policy_accel.track import Report, Track, best_average, replaced
+from policy_accel.training.averages import MAIN, asked_averages, load_average
+from policy_accel.training.checkpoint import best_checkpoint, evaluation_of
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.ranks import ALONE, Ranks
-from policy_accel.training.run_directory import checkpoint_path
 
 
 class RobotTrack(Track[RobotConfig]):
@@ -71,11 +71,13 @@ class RobotTrack(Track[RobotConfig]):
             crop=config.encoder.crop,
         )
 
-    def load(self, run_dir: Path, checkpoint: str = "last", device: torch.device | str = "cpu") -> LoadedRun:
-        """See `Track.load`; the weights are the averaged ones (EMA)."""
+    def load(
+        self, run_dir: Path, checkpoint: str = "last", device: torch.device | str = "cpu", average: str = MAIN
+    ) -> LoadedRun:
+        """See `Track.load`; the weights are averaged ones (EMA), also others than the main ones, see `load_average`."""
         config = self.read(run_dir)
-        saved = load_checkpoint(checkpoint_path(run_dir, checkpoint), ("ema",))
-        tensors = saved.tensors["ema"]
+        saved = load_average(run_dir, checkpoint, average)
+        tensors = saved.tensors[MAIN]
         data = saved.state.get("task") or {}
         policy = build_policy(
             config,
@@ -104,9 +106,12 @@ class RobotTrack(Track[RobotConfig]):
     def evaluate(
         self, run_dir: Path, options: argparse.Namespace, report: Report, ranks: Ranks = ALONE
     ) -> dict[str, Any]:
-        """See `Track.evaluate`."""
+        """See `Track.evaluate`; one average of the weights is scored, or all of them, and the best is the result."""
         check_trusted(self.read(run_dir).task, run_dir)
-        loaded = self.load(run_dir, options.checkpoint, choose_device(options.device, "--device"))
+        place = choose_device(options.device, "--device")
+        names = asked_averages(run_dir, options.checkpoint, options.average)
+        runs = [self.load(run_dir, options.checkpoint, place, name) for name in names]
+        loaded = runs[0]
         config = loaded.config
         device = next(loaded.policy.parameters()).device
         use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
@@ -128,8 +133,13 @@ class RobotTrack(Track[RobotConfig]):
             raise UserError(f"{run_dir} cannot be scored: its task has no environment, or --episodes is 0.")
         evaluator = PolicyEvaluator(config, loaded.policy, run_dir, loaded.env_args, start=True, ranks=ranks)
         try:
-            result = {"task": config.task.name, "step": loaded.step, **evaluator(loaded.policy, report)}
-            report(self.describe(result))
+            results = []
+            for name, run in zip(names, runs, strict=True):
+                scored = {"task": config.task.name, "step": run.step, "average": name, **evaluator(run.policy, report)}
+                report(f"{name}: {self.describe(scored)}" if len(names) > 1 else self.describe(scored))
+                results.append(scored)
+            result = best_average(results, report)
+            loaded = runs[names.index(result["average"])]
             if choice is not None:
                 seeds, why = choice
                 start, episodes = result["start_seed"], result["episodes"]

@@ -267,3 +267,26 @@ def test_a_score_is_printed_and_written_before_anything_is_drawn(
     kept = json.loads((tmp_path / "undrawn" / "evaluation.json").read_text())
     assert seeds(kept["episodes"]) == CHOSEN
     assert f"Score {kept['score']:.3f}" in capsys.readouterr().out
+
+
+def test_averages_of_other_lengths_are_compared(tmp_path: Path, evaluate: Run) -> None:
+    options = ["training.evaluate_every=0", "training.ema.lengths=[0.1,0.2]", "training.checkpoint.keep_every=2"]
+    run_dir = train(tmp_path, "lengths", *options, "training.checkpoint.every=2")
+    compared = evaluate(run_dir, "--average", "all", "--seed", 7)
+    assert set(compared["averages"]) == {"ema", "ema_0.1", "ema_0.2"}
+    assert compared["score"] == compared["averages"][compared["average"]] == max(compared["averages"].values())
+    assert f"The best average is {compared['average']}: chosen by these very scores" in compared["said"]
+    for average, score in compared["averages"].items():
+        alone = evaluate(run_dir, "--average", average, "--seed", 7)
+        assert (alone["average"], alone["score"]) == (average, score)
+        assert "averages" not in alone
+    between = evaluate(run_dir, "--average", "ema_0.15")
+    assert between["average"] == "ema_0.15"
+    assert evaluate(run_dir)["average"] == "ema"
+
+
+def test_an_average_that_is_not_there(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run_dir), "--average", "ema_0.2"]) == 2
+    assert "holds no averages to make others from; train with training.ema.lengths" in capsys.readouterr().err
+    assert main(["evaluate", str(run_dir), "--average", "swa"]) == 2
+    assert "has no average 'swa' of the weights; it has ema." in capsys.readouterr().err

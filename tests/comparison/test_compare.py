@@ -192,6 +192,10 @@ def two(folder: Path, second: dict[str, Any], **evaluation: Any) -> list[Path]:
     ]
 
 
+def test_a_score_of_the_training_is_one_of_the_main_average(tmp_path: Path) -> None:
+    compare(scored_runs(two(tmp_path, config_of("kl"), average="ema")))
+
+
 @pytest.mark.parametrize(
     ("settings", "evaluation", "said"),
     [
@@ -201,6 +205,7 @@ def two(folder: Path, second: dict[str, Any], **evaluation: Any) -> list[Path]:
             r"one is of task pusht_state \(robot\) and .*two of task lift \(robot\), .* --task",
         ),
         ({}, {"noise_seed": 1}, r"one was scored with noise_seed=0 and .*two with noise_seed=1; score all in one way"),
+        ({}, {"average": "ema_0.1"}, r"one was scored with average=ema and .*two with average=ema_0\.1"),
         ({}, {"max_steps": 200}, "max_steps=300 and .* max_steps=200"),
         ({}, {"sampling_steps": 4}, "sampling_steps=8 and .* sampling_steps=4"),
         ({}, {"step": 500}, "step=1000 and .* step=500"),

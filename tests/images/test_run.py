@@ -17,10 +17,10 @@ from policy_accel.cli import main
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.run import averages
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
 from policy_accel.run_files import read_metrics
+from policy_accel.training.averages import averages
 from policy_accel.training.checkpoint import evaluation_of
 
 Build = Callable[..., ImageConfig]
@@ -142,9 +142,9 @@ def test_a_checkpoint_scores_as_it_did_in_training(tiny_images: Build) -> None:
 def test_a_run_loads_without_its_data(tiny_images: Build, shapes: Path) -> None:
     config = tiny_images("evaluation.samples=0", "training.ema.lengths=[0.1]", "task.augmentation=edm")
     IMAGES.train(config)
-    for average in (None, "ema", "ema_0.1"):
+    for average in ("ema", "ema_0.1"):
         run = IMAGES.load(Path(config.run_dir), average=average)
-        expected = averaged(config.run_dir, average or "ema")
+        expected = averaged(config.run_dir, average)
         assert same(expected, {key: value for key, value in run.model.state_dict().items() if key in expected})
         assert (run.shape, len(run.classes), run.condition_dim, run.step) == ((3, 16, 16), 8, 17, 4)
         assert not run.model.training
