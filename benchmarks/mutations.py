@@ -23,6 +23,27 @@ def of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutation]:
 
 MUTATIONS = [
     *of(
+        "training/update.py",
+        "training/test_lesson.py",
+        (
+            "            return share.noised\n        with torch.no_grad(), ",
+            "            return share.noised\n        with ",
+        ),
+        (
+            "part = self.loss(self.task.model, share.batch, noised, share.of)",
+            "part = self.loss(self.task.model, share.batch, share.noised, share.of)",
+        ),
+        ("self.task.model, self.ema.model)", "self.ema.model, self.task.model)"),
+        ("if sharded and lesson.asks_weights:", "if False:"),
+    ),
+    *of(
+        "training/task.py",
+        "training/test_lesson.py",
+        ("self.lesson.evaluations / 3", "self.lesson.evaluations"),
+        ('if state.get("teacher") != self.identity().get("teacher"):', "if False:"),
+    ),
+    *of("diffusion/batch.py", "training/test_lesson.py", ("part(self.noise)", "self.noise")),
+    *of(
         "training/muon.py",
         "training/test_muon.py",
         ("max(stack.shape[1:])", "min(stack.shape[1:])"),

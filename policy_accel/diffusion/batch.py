@@ -77,7 +77,7 @@ def _copy(into: Condition | None, source: Condition | None) -> None:
 class Noised:
     """One training example per row: x_t [R, *S], what the network is told t [R], target [R, *S], weight [R] or None
     (all ones), model_input [R, *S] (x_t times the process' input scale), counted (bool, broadcastable to [R, *S]: where
-    the loss counts; None counts everything).
+    the loss counts; None counts everything), noise [R, *S]: the standard normal draws in x_t.
 
     `repeats` rows in a row belong to one clean sample, so R = B * repeats.
     """
@@ -89,6 +89,7 @@ class Noised:
     model_input: Tensor
     counted: Tensor | None = None
     repeats: int = 1
+    noise: Tensor | None = None
 
     def of_samples(self, samples: slice) -> Noised:
         """The examples of the clean samples `samples` alone."""
@@ -105,6 +106,7 @@ class Noised:
             self.model_input[rows],
             part(self.counted),
             self.repeats,
+            part(self.noise),
         )
 
 

@@ -64,7 +64,7 @@ def make_noised(
     model_input = per_sample(at.input_scale, x_t) * x_t
     if known is not None:
         model_input = torch.where(known, x0, model_input)
-    return Noised(x_t, at.time, wanted, weight, model_input)
+    return Noised(x_t, at.time, wanted, weight, model_input, noise=noise)
 
 
 def _check(objective: Objective) -> None:

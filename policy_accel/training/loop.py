@@ -163,11 +163,7 @@ class Run:
             if not self.config.threads:
                 choose_threads(self.update, self.seed)
             return
-        if newest.state["data"] != self.task.fingerprint:
-            raise UserError(
-                f"{self.run_dir} was trained on other data than the task has now (another file, or a changed one); put "
-                "the data back, or choose another run_dir."
-            )
+        self.task.check_continued(newest.state, self.run_dir)
         if not self.config.threads and self.update.device.type == "cpu":
             torch.set_num_threads(int(newest.state.get("threads", torch.get_num_threads())))
         self.update.restore(newest.tensors, newest.state)
@@ -277,8 +273,9 @@ class Run:
             "steps_per_second": updates / spent,
             "training_seconds": self.training_seconds,
         }
-        if self.task.flops_per_sample is not None:
-            row["training_flops"] = samples * self.task.objective.repetition.repeats * self.task.flops_per_sample
+        flops = self.task.training_flops(samples)
+        if flops is not None:
+            row["training_flops"] = flops
         if logged.grad_norm is not None:
             row["grad_norm"] = logged.grad_norm
         if self.update.scale is not None:
@@ -328,7 +325,7 @@ class Run:
             **self.update.state(),
             "training_seconds": self.training_seconds,
             "seed": self.seed,
-            "data": self.task.fingerprint,
+            **self.task.identity(),
             "threads": torch.get_num_threads(),
             "precision": self.update.precision,
             "matmul_precision": torch.get_float32_matmul_precision(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion import Batch, Objective
+from policy_accel.errors import UserError
 from policy_accel.models.denoiser import Denoiser
+from policy_accel.training.lesson import Lesson
 
 Draws = Mapping[str, Tensor]
 """Random numbers of a batch by name, each with a row for every sample."""
@@ -33,6 +36,7 @@ class Task(ABC):
         group_run: see `groups`.
         flops_per_sample: floating-point operations of the network for one noised row, forward and backward, or None;
             the log then says what training has cost in them.
+        lesson: makes targets for the examples of every update, or None for those of the data.
         description: JSON-able: what must be known of the data to use the trained model without them; checkpoints keep
             it in their state as "task".
     """
@@ -46,7 +50,35 @@ class Task(ABC):
     groups: Tensor | None = None
     group_run: int = 1
     flops_per_sample: float | None = None
+    lesson: Lesson | None = None
     description: Mapping[str, Any] = MappingProxyType({})
+
+    def identity(self) -> dict[str, str]:
+        """What a run learns from, for its checkpoints: the data, and who teaches beside them."""
+        teacher = "" if self.lesson is None else self.lesson.fingerprint
+        return {"data": self.fingerprint} | ({"teacher": teacher} if teacher else {})
+
+    def check_continued(self, state: Mapping[str, Any], run_dir: Path) -> None:
+        """Raise UserError when the run with the checkpoint `state` learnt from something else."""
+        if state["data"] != self.fingerprint:
+            raise UserError(
+                f"{run_dir} was trained on other data than the task has now (another file, or a changed one); put "
+                "the data back, or choose another run_dir."
+            )
+        if state.get("teacher") != self.identity().get("teacher"):
+            raise UserError(
+                f"{run_dir} was taught by another network than the teacher is now; put that one back, or choose "
+                "another run_dir."
+            )
+
+    def training_flops(self, samples: int) -> float | None:
+        """Floating-point operations of the networks in updates with `samples` clean samples together, or None."""
+        if self.flops_per_sample is None:
+            return None
+        passes: float = self.objective.repetition.repeats
+        if self.lesson is not None:
+            passes += self.lesson.evaluations / 3  # a forward and a backward pass are three forward passes
+        return samples * passes * self.flops_per_sample
 
     @abstractmethod
     def to(self, device: torch.device) -> None:

@@ -1,6 +1,6 @@
 """One update, from the indices of a batch to the averaged weights.
 
-    indices -> task.batch -> Batch -> objective.begin -> Noised -> model -> loss -> gradient -> AdamW -> EMA
+    indices -> task.batch -> Batch -> objective.begin -> Noised (-> lesson) -> model -> loss -> gradient -> AdamW -> EMA
 
 The feed makes the part up to `Noised`, `Update.learn` the rest. Nothing in it waits for the device.
 """
@@ -16,11 +16,12 @@ from torch import Tensor
 
 from policy_accel.diffusion import Batch, Noised, squared_errors, weighted_squared_error
 from policy_accel.diffusion.timesteps import Number
-from policy_accel.errors import naming
+from policy_accel.errors import UserError, naming
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.training.captured import CapturedFeed
 from policy_accel.training.ema import EMA, EMAConfig
 from policy_accel.training.feed import Begun, Feed
+from policy_accel.training.lesson import Lesson
 from policy_accel.training.loss_scale import LossScale
 from policy_accel.training.metrics import LossBuffer
 from policy_accel.training.optimizer import (
@@ -32,7 +33,7 @@ from policy_accel.training.optimizer import (
 from policy_accel.training.precision import autocast
 from policy_accel.training.randomness import DataOrder, Generators, validation_generators
 from policy_accel.training.ranks import ALONE, Ranks
-from policy_accel.training.shares import shares_of
+from policy_accel.training.shares import Share, shares_of
 from policy_accel.training.step_numbers import StepNumbers
 from policy_accel.training.task import Task
 from policy_accel.training.weights import Weights
@@ -74,6 +75,14 @@ def _weights(model: Denoiser, ranks: Ranks, reduced: torch.dtype, *, sharded: bo
     from policy_accel.training.sharded_weights import ShardedWeights  # which loads seconds of torch
 
     return ShardedWeights(model, ranks, reduced)
+
+
+def _check_lesson(lesson: Lesson, *, sharded: bool) -> None:
+    if sharded and lesson.asks_weights:
+        raise UserError(
+            "training.shard=true leaves no process with the whole of the network, and the targets of this run are made "
+            "by it; set training.shard=false."
+        )
 
 
 class Update:
@@ -118,6 +127,9 @@ class Update:
         self.config = optimizer
         self.steps = steps
         self.device = generators.device
+        if task.lesson is not None:
+            _check_lesson(task.lesson, sharded=sharded)
+            task.lesson.to(self.device)
         self.weights = _weights(task.model, ranks, reduced, sharded=sharded)
         self.optimizer = build_optimizer(optimizer, task.model, captured=captured)
         check_momentum_decay(optimizer, steps)
@@ -186,8 +198,9 @@ class Update:
         only_own = self.feed.rows is not None
         for share in shares_of(batch, noised, self.ranks, self.pieces, only_own=only_own):
             with self.weights.exchanged():
+                noised = self._taught(share)
                 with self.autocast():
-                    part = self.loss(self.task.model, share.batch, share.noised, share.of)
+                    part = self.loss(self.task.model, share.batch, noised, share.of)
                 if self.times.learns:
                     part, error = part
                     errors.append(error)
@@ -200,6 +213,14 @@ class Update:
         if self.scale is not None:
             self.scale.unscale([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         return self.ranks.sum_(loss)
+
+    def _taught(self, share: Share) -> Noised:
+        """The examples of a share, with the targets of the lesson where there is one."""
+        lesson = self.task.lesson
+        if lesson is None:
+            return share.noised
+        with torch.no_grad(), self.autocast():
+            return lesson(share.batch, share.noised, self.task.model, self.ema.model)
 
     @torch.no_grad()
     def validation_loss(self, batches: Iterable[Batch], seed: int) -> Tensor:
