@@ -136,6 +136,7 @@ class Track(ABC, Generic[C]):
                     scorer=scorer,
                     ranks=ranks,
                     page=page,
+                    defaults=plain(OmegaConf.structured(self.schema), resolve=False),
                 )
             finally:
                 task.close()

@@ -42,7 +42,8 @@ class EagerLoop:
 
     Args:
         model: what is trained.
-        config: learning rate, its schedule, betas, weight decay and clipping; momentum decay is left out.
+        config: learning rate, its schedule, betas, weight decay and clipping; momentum decay and
+            `Denoiser.lr_factors` are left out.
         steps: length of the run, for the schedule.
     """
 

@@ -12,7 +12,8 @@ from policy_accel.diffusion.batch import Condition
 class Denoiser(nn.Module):
     """A network that predicts from a noised sample, the diffusion time and a condition.
 
-    A network of one's own overrides `forward`; `encode`, `no_weight_decay` and `matrices` have defaults.
+    A network of one's own overrides `forward`; `encode`, `no_weight_decay`, `lr_factors` and `matrices` have
+    defaults.
     """
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -39,6 +40,10 @@ class Denoiser(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay leaves alone; none here."""
         return set()
+
+    def lr_factors(self) -> dict[str, float]:
+        """Names of parameters that learn at another rate, and that rate in units of the others'; none here."""
+        return {}
 
     def matrices(self) -> set[str]:
         """Names of the hidden weights that Muon orthogonalises (training/optimizer=muon); AdamW moves the others.

@@ -122,6 +122,13 @@ class DiffusionPolicy(Denoiser):
         """Names of the parameters that the denoiser keeps from weight decay."""
         return {f"denoiser.{name}" for name in self.denoiser.no_weight_decay()}
 
+    def lr_factors(self) -> dict[str, float]:
+        """See `Denoiser.lr_factors`: the denoiser's, and those of the encoder."""
+        factors = {f"denoiser.{name}": factor for name, factor in self.denoiser.lr_factors().items()}
+        if self.encoder is not None:
+            factors |= {f"encoder.{name}": factor for name, factor in self.encoder.lr_factors().items()}
+        return factors
+
     def matrices(self) -> set[str]:
         """See `Denoiser.matrices`: the denoiser's, and those of the encoder that do not see pixels."""
         names = {f"denoiser.{name}" for name in self.denoiser.matrices()}

@@ -35,6 +35,8 @@ def check_config(config: RobotConfig) -> Objective:
     config.evaluation.check()
     objective = build_sampler(config).objective
     observation_layout(config.task)
+    if config.task.images:
+        config.encoder.check()
     noise = config.acceleration.noise
     if isinstance(noise, ConditionalAssignmentConfig):
         if config.policy.conditioning != "global":

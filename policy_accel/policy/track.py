@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from policy_accel.configuration import SOURCES
 from policy_accel.errors import UserError
 from policy_accel.evaluation.statistics import EXPLANATION, missing_seeds, selection_bias
+from policy_accel.models.encoders.pretrained import read_weights
 from policy_accel.policy.config import EvaluationConfig, RobotConfig
 from policy_accel.policy.demonstrations import TaskConfig, check_task_data, load_demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator
@@ -22,7 +24,7 @@ from policy_accel.run_files import read_metrics
 from policy_accel.scoring import Score
 from policy_accel.track import Report, Track, best_average, replaced
 from policy_accel.training.averages import MAIN, asked_averages, load_average
-from policy_accel.training.checkpoint import best_checkpoint, evaluation_of
+from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps, evaluation_of
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.ranks import ALONE, Ranks
 
@@ -42,10 +44,12 @@ class RobotTrack(Track[RobotConfig]):
     def check_data(self, config: RobotConfig) -> None:
         """See `Track.check_data`."""
         check_task_data(config.task)
+        _first_weights(config)
 
     def build(self, config: RobotConfig, *, scored: bool = False, ranks: Ranks = ALONE) -> ChunkTask:
         """See `Track.build`."""
         objective = check_config(config)
+        weights = _first_weights(config)
         demonstrations = load_demonstrations(config.task, config.policy)
         policy = build_policy(
             config,
@@ -54,6 +58,8 @@ class RobotTrack(Track[RobotConfig]):
             images=None if demonstrations.images is None else demonstrations.images.shapes,
             goal_columns=demonstrations.goal_columns,
         )
+        if weights is not None and policy.encoder is not None:
+            policy.encoder.begin_with(weights)
         env_args = demonstrations.metadata.get("env_args")
         evaluator = None
         if scored and config.is_scored():
@@ -185,6 +191,13 @@ def check_trusted(task: TaskConfig, run_dir: Path) -> None:
                 f"{run_dir} has its environment from the module '{module}', which is imported only when you name it: "
                 f"--plugins {module}."
             )
+
+
+def _first_weights(config: RobotConfig) -> dict[str, Tensor] | None:
+    """What the encoder begins with, if that is in a file; a run that goes on has its weights in its checkpoints."""
+    if config.encoder.weights is None or checkpoint_steps(Path(config.run_dir) / "checkpoints"):
+        return None
+    return read_weights(config.encoder.weights)
 
 
 def _choice(

@@ -19,10 +19,15 @@ STATE = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that decay alike."""
+    """Parameters that decay alike and learn alike: lr_factor times the learning rate."""
 
     parameters: Sequence[nn.Parameter]
     weight_decay: float
+    lr_factor: float = 1.0
+
+    def rate(self, lr: Number) -> Number:
+        """The learning rate of these parameters where that of an update is `lr`."""
+        return lr if self.lr_factor == 1.0 else lr * self.lr_factor
 
 
 class AdamW:
@@ -62,7 +67,7 @@ class AdamW:
                     parameters,
                     [parameter.grad for parameter in parameters],
                     *([state[name] for state in states] for name in STATE),
-                    lr=lr,
+                    lr=group.rate(lr),
                     beta=beta,
                     weight_decay=group.weight_decay,
                     left_out=left_out,

@@ -115,13 +115,14 @@ class Run:
         run_config: dict[str, Any],
         scorer: Scorer | None = None,
         ranks: Ranks = ALONE,
+        defaults: dict[str, Any] | None = None,
     ) -> None:
         self.task, self.config, self.seed, self.run_dir, self.ranks = task, config, seed, run_dir, ranks
         self.checkpoints = run_dir / "checkpoints"
         self.update = build_update(task, config, seed, ranks)
         self.order, device = self.update.feed.order, self.update.device
         self.snapshots = Snapshots(self.checkpoints, config.checkpoint, device, writes=ranks.first)
-        self.lock = ranks.together(lambda: self._open(run_config))
+        self.lock = ranks.together(lambda: self._open(run_config, defaults))
         self.step, self.training_seconds = 0, 0.0
         self.saved: int | None = None
         self.stopping = False
@@ -149,11 +150,11 @@ class Run:
             f"products: {torch.get_float32_matmul_precision()}){moved}"
         )
 
-    def _open(self, run_config: dict[str, Any]) -> TextIO | None:
+    def _open(self, run_config: dict[str, Any], defaults: dict[str, Any] | None) -> TextIO | None:
         """The lock of the run directory, which the first rank holds."""
         if not self.ranks.first:
             return None
-        return open_run_directory(self.run_dir, run_config, {"training": asdict(TrainingConfig())})
+        return open_run_directory(self.run_dir, run_config, {"training": asdict(TrainingConfig()), **(defaults or {})})
 
     def _resume(self) -> None:
         if len(set(self.ranks.collect((self.task.fingerprint, self.task.samples)))) > 1:
@@ -369,6 +370,7 @@ def train(
     scorer: Scorer | None = None,
     ranks: Ranks = ALONE,
     page: Callable[[Trained], Path | None] | None = None,
+    defaults: dict[str, Any] | None = None,
 ) -> Trained:
     """Train `task.model` in `run_dir`, or continue the run that is there.
 
@@ -385,11 +387,12 @@ def train(
         scorer: makes the scores while the training goes on; None to make them in between, by `task.evaluate`.
         ranks: the processes of the run, which all call this.
         page: writes the report of a finished run, for where the run is shown beside its own files.
+        defaults: values of keys that the configuration of a run by an earlier version may lack.
 
     Raises:
         UserError: impossible settings, another configuration in `run_dir`, a loss that is not finite, a full disk.
     """
-    run = Run(task, config, seed, run_dir, run_config, scorer, ranks)
+    run = Run(task, config, seed, run_dir, run_config, scorer, ranks, defaults)
     interruption = Interruption()
     try:
         with interruption.watch():

@@ -58,7 +58,7 @@ class Muon:
         for group in self.matrices:
             given = sorted((p for p in group.parameters if p.grad is not None), key=_shape)
             for _, alike in itertools.groupby(given, key=_shape):
-                self._move(list(alike), lr * self.lr_ratio, beta, group.weight_decay, left_out)
+                self._move(list(alike), group.rate(lr) * self.lr_ratio, beta, group.weight_decay, left_out)
 
     def _move(
         self, parameters: list[Any], lr: Number, beta: Number, weight_decay: float, left_out: Tensor | None

@@ -55,7 +55,8 @@ OPTIMIZER_CONFIGS: tuple[type[OptimizerConfig], ...] = (OptimizerConfig, MuonCon
 
 
 def build_optimizer(config: OptimizerConfig, model: Denoiser, *, captured: bool = False) -> AdamW | Muon:
-    """The optimiser over the parameters of `model`; those it names in `no_weight_decay()` are not decayed.
+    """The optimiser over the parameters of `model`; those it names in `no_weight_decay()` are not decayed, those in
+    `lr_factors()` learn at rates of their own.
 
     captured: for CUDA graphs, which read learning rate and beta from the device.
 
@@ -82,14 +83,19 @@ def build_optimizer(config: OptimizerConfig, model: Denoiser, *, captured: bool 
         raise UserError(
             f"training.optimizer.clip_grad_norm={config.clip_grad_norm} must be positive, or null for none."
         )
-    exempt = model.no_weight_decay()
+    exempt, factors = model.no_weight_decay(), model.lr_factors()
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = model.matrices() if isinstance(config, MuonConfig) else set()
 
     def groups(parameters: list[tuple[str, nn.Parameter]]) -> list[Group]:
         return [
-            Group([p for name, p in parameters if name not in exempt], config.weight_decay),
-            Group([p for name, p in parameters if name in exempt], 0.0),
+            Group(
+                [p for name, p in parameters if factors.get(name, 1.0) == factor and (name in exempt) == kept],
+                0.0 if kept else config.weight_decay,
+                factor,
+            )
+            for factor in dict.fromkeys((1.0, *factors.values()))
+            for kept in (False, True)
         ]
 
     decaying = captured and isinstance(config.momentum_decay, DecaySchedule)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from support.captured import check_captured, check_resumed
 from support.methods import DIT, IMAGES_COMMON, MLP, ROBOT_COMMON
+from support.pretrained import write_resnet18
 
 from policy_accel.data.images import make_shapes, write_images_npz
 from policy_accel.images.track import IMAGES
@@ -31,6 +34,13 @@ POLICIES = {
 }
 ENCODERS = {
     "resnet18": ["encoder.crop=42", "encoder.resnet.width=8", "encoder.resnet.group_channels=4"],
+    "resnet18, slow": [
+        "encoder.crop=42",
+        "encoder.resnet.width=8",
+        "encoder.resnet.group_channels=4",
+        "encoder.lr_factor=0.1",
+        "training/optimizer=muon",
+    ],
     "vit": [
         "encoder.name=vit_small",
         "encoder.crop=42",
@@ -82,6 +92,13 @@ def test_policies(way: str) -> None:
 def test_encoders_of_pictures(encoder: str, filmed: str) -> None:
     config = ROBOT.config([*ROBOT_COMMON, "task=pusht_image", filmed, *MLP, *ENCODERS[encoder]])
     check_captured(ROBOT, config, tolerance=1e-4)  # convolutions sum in another order on CUDA
+
+
+def test_a_frozen_encoder(filmed: str, tmp_path: Path) -> None:
+    weights = write_resnet18(tmp_path / "resnet18.pth")
+    given = [filmed, *MLP, "encoder.crop=42", f"encoder.weights={weights}", "encoder.lr_factor=0"]
+    config = ROBOT.config([*ROBOT_COMMON, "task=pusht_image", *given])
+    check_captured(ROBOT, config, tolerance=1e-4)
 
 
 @pytest.mark.parametrize("net", IMAGE_NETS)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from support.batches import batch_of
 from support.overlap import scored_beside
+from support.pretrained import write_resnet18
 from support.simulated_cuda import SimulatedCuda
 
 from policy_accel.acceleration.config import GROUPS
@@ -234,6 +235,8 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "encoder.crop": ("40", seen_frames, FILMED),
     "encoder.share_cameras": ("true", encoder_parameters, [*FILMED, "task.images=[img,img2]"]),
     "encoder.feature_dim": ("7", seen_frames, FILMED),
+    "encoder.weights": ("OTHER_WEIGHTS", lambda config: encoded_frames(config), FILMED[:2]),
+    "encoder.lr_factor": ("0.1", task_probe(lambda task: task.model.lr_factors()), FILMED),
     "encoder.resnet.width": ("32", encoder_parameters, FILMED),
     "encoder.resnet.group_channels": ("8", lambda config: norm_groups(config), FILMED),
     "encoder.resnet.keypoints": ("6", encoder_parameters, FILMED),
@@ -384,6 +387,8 @@ def test_a_field_changes_what_it_configures(key: str, tiny_config: Build, tmp_pa
     value, probe, overrides = FIELDS[key]
     if value == "OTHER_DATA":
         value = str(write_demonstrations(tmp_path / "other.zarr.zip", seed=5))
+    if value == "OTHER_WEIGHTS":
+        value = str(write_resnet18(tmp_path / "resnet18.pth"))
     if "task.data=FILTERED_DATA" in overrides:
         overrides = [f"task.data={write_demonstrations(tmp_path / 'filtered.hdf5')}"]
     if value == "OTHER_DIR":

@@ -151,6 +151,23 @@ def test_a_step_that_is_left_out_changes_nothing(kind: type[AdamW]) -> None:
         assert torch.equal(mine, other)
 
 
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("kind", [AdamW, DecayingAdamW])
+def test_a_group_learns_at_a_rate_of_its_own(kind: type[AdamW], on_device: bool) -> None:
+    """As it would alone at that rate, its decay included."""
+    results = []
+    for lr, factor in ((0.1, 0.25), (0.025, 1.0)):
+        part = nn.Parameter(torch.ones(2))
+        optimizer = kind([Group([part], 0.5, factor)], betas=(0.9, BETA_2), eps=EPS)
+        for gradient in (1.0, -0.5):
+            part.grad = torch.full((2,), gradient)
+            numbers = (torch.tensor(n, dtype=torch.float64) for n in (lr, 0.9)) if on_device else (lr, 0.9)
+            if on_device or kind is AdamW:
+                optimizer.step(*numbers)  # type: ignore[call-arg, arg-type]
+        results.append(part.detach())
+    torch.testing.assert_close(*results)
+
+
 def test_moving_parameters_does_not_load_torchs_compiler() -> None:
     """It takes seconds of every start."""
     code = """

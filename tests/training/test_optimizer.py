@@ -7,7 +7,8 @@ from torch import nn
 
 from policy_accel.errors import UserError
 from policy_accel.models import Denoiser
-from policy_accel.training.optimizer import OptimizerConfig, build_optimizer, lr_factor
+from policy_accel.training.muon import Muon
+from policy_accel.training.optimizer import MuonConfig, OptimizerConfig, build_optimizer, lr_factor
 
 
 class Model(Denoiser):
@@ -63,6 +64,36 @@ def test_exempt_parameters_are_not_decayed() -> None:
     assert (decayed.weight_decay, exempt.weight_decay) == (0.1, 0.0)
     assert decayed.parameters == [model.layer.weight]
     assert exempt.parameters == [model.layer.bias]
+
+
+class TwoRates(Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow, self.last = nn.Linear(2, 4), nn.Linear(4, 2)
+
+    def lr_factors(self) -> dict[str, float]:
+        return {"slow.weight": 0.1, "slow.bias": 0.1}
+
+    def no_weight_decay(self) -> set[str]:
+        return {"slow.bias", "layer.bias"}
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_parameters_with_rates_of_their_own_are_groups_of_their_own(muon: bool) -> None:
+    model = TwoRates()
+    config = (MuonConfig if muon else OptimizerConfig)(weight_decay=0.3)
+    optimizer = build_optimizer(config, model)
+    groups = [*optimizer.rest.groups, *optimizer.matrices] if isinstance(optimizer, Muon) else optimizer.groups
+    found = {(group.lr_factor, group.weight_decay): list(group.parameters) for group in groups}
+    assert found == {
+        (1.0, 0.3): [model.layer.weight, model.last.weight, model.last.bias],
+        (1.0, 0.0): [model.layer.bias],
+        (0.1, 0.3): [model.slow.weight],
+        (0.1, 0.0): [model.slow.bias],
+    }
+    assert [group.rate(0.5) for group in groups] == [0.5 * group.lr_factor for group in groups]
+    if isinstance(optimizer, Muon):
+        assert optimizer.moved == [model.slow.weight]
 
 
 @pytest.mark.parametrize(

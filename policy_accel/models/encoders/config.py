@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from policy_accel.errors import UserError, one_of, refuse_idle
+from policy_accel.models.encoders.pretrained import WIDTH
 
 ENCODERS = ("resnet18", "vit_small")
 
@@ -48,6 +50,12 @@ class EncoderConfig:
     """One network for all cameras instead of one for each."""
     feature_dim: int = 64
     """Numbers per camera and frame."""
+    weights: str | None = None
+    """File (.safetensors or .pth) with weights of torchvision's resnet18, which the trunk begins with; null for random
+    ones. Batch normalisation is folded into the convolutions."""
+    lr_factor: float = 1.0
+    """Learning rate of the trunk (all before the spatial softmax or, of the transformer, before the last linear map) in
+    units of that of the rest. 0 freezes it: nothing is differentiated there."""
     resnet: ResNetConfig = field(default_factory=ResNetConfig)
     vit: ViTConfig = field(default_factory=ViTConfig)
 
@@ -60,11 +68,15 @@ class EncoderConfig:
         if self.name == "resnet18":
             refuse_idle(self.vit, "encoder.vit", set(), "encoder.name=resnet18")
             resnet = self.resnet
+            if self.weights is not None:
+                used = {"width", "keypoints"}
+                refuse_idle(resnet, "encoder.resnet", used, "encoder.weights (no normalisation is left)")
             sizes |= {f"encoder.resnet.{key}": value for key, value in vars(resnet).items()}
         else:
             refuse_idle(self.resnet, "encoder.resnet", set(), "encoder.name=vit_small")
             vit = self.vit
             sizes |= {f"encoder.vit.{key}": value for key, value in vars(vit).items() if key != "mlp_ratio"}
+        self._check_weights()
         for name, value in sizes.items():
             if value < 1:
                 raise UserError(f"{name}={value} must be at least 1.")
@@ -78,3 +90,21 @@ class EncoderConfig:
                 raise UserError(f"encoder.vit.heads={vit.heads} does not divide encoder.vit.dim={vit.dim}; change one.")
             if not vit.mlp_ratio * vit.dim >= 1:
                 raise UserError(f"encoder.vit.mlp_ratio={vit.mlp_ratio} must be positive, for example 4.")
+
+    def _check_weights(self) -> None:
+        if self.weights is not None and self.name != "resnet18":
+            raise UserError(
+                f"encoder.weights={self.weights} is for encoder.name=resnet18, and encoder.name={self.name}; set "
+                "encoder.weights=null."
+            )
+        if self.weights is not None and self.resnet.width != WIDTH:
+            raise UserError(
+                f"encoder.resnet.width={self.resnet.width} does not fit encoder.weights={self.weights}, whose network "
+                f"has {WIDTH} channels there; set encoder.resnet.width={WIDTH}."
+            )
+        if not 0 <= self.lr_factor < math.inf:
+            raise UserError(f"encoder.lr_factor={self.lr_factor} must not be negative; 0 freezes, 1 is the plain rate.")
+        if self.lr_factor == 0 and self.weights is None:
+            raise UserError(
+                "encoder.lr_factor=0 freezes what encoder.weights=null leaves at random; name the weights, or raise it."
+            )

@@ -14,6 +14,8 @@ from policy_accel.models.encoders.resnet import ResNetEncoder
 from policy_accel.models.encoders.vit import ViTEncoder
 
 STATE = "state"
+AFTER_TRUNK = ("pool", "head")
+"""Parts of a network that are trained as usual, whatever its trunk does."""
 
 
 class ObservationEncoder(nn.Module):
@@ -54,6 +56,24 @@ class ObservationEncoder(nn.Module):
         self.networks = nn.ModuleList(
             network(config, size=self.sizes[i], channels=images[self.cameras[i]][2]) for i in range(count)
         )
+        self.lr_factor = config.lr_factor
+        if self.lr_factor == 0:
+            for parameter in self._trunks().values():
+                parameter.requires_grad_(False)
+
+    def _trunks(self) -> dict[str, nn.Parameter]:
+        """The parameters by name, but for those of what stands behind the networks' trunks."""
+        return {name: p for name, p in self.named_parameters() if name.split(".")[2] not in AFTER_TRUNK}
+
+    def lr_factors(self) -> dict[str, float]:
+        """See `Denoiser.lr_factors`."""
+        return {} if self.lr_factor == 1 else dict.fromkeys(self._trunks(), self.lr_factor)
+
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Give the trunk of every camera the weights that `read_weights` gave."""
+        for network in self.networks:
+            assert isinstance(network, ResNetEncoder)
+            network.trunk.load_state_dict(weights)
 
     def matrices(self) -> set[str]:
         """Names of the weights that Muon orthogonalises: all but those that see pixels (see `Denoiser.matrices`)."""

@@ -1,12 +1,14 @@
-"""ResNet-18 (He et al. 2016) with group normalisation, and the encoder of Diffusion Policy made of it."""
+"""ResNet-18 (He et al. 2016) with group normalisation or none, and the encoder of Diffusion Policy made of it."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError
 from policy_accel.models.encoders.config import EncoderConfig
+from policy_accel.models.encoders.pretrained import DEVIATION, MEAN
 from policy_accel.models.encoders.spatial_softmax import SpatialSoftmax
 from policy_accel.models.layers import GroupNorm
 from policy_accel.models.layout import laid_as
@@ -18,17 +20,17 @@ STAGES = 4
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions with a shortcut: [B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)]."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int, group_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, group_channels: int | None) -> None:
         super().__init__()
-        groups = out_channels // group_channels
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.norm1 = GroupNorm(groups, out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = GroupNorm(groups, out_channels)
+        bias = group_channels is None
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=bias)
+        self.norm1 = _norm(out_channels, group_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias)
+        self.norm2 = _norm(out_channels, group_channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), GroupNorm(groups, out_channels)
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=bias), _norm(out_channels, group_channels)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,13 +48,14 @@ class ResNet18(nn.Module):
     Args:
         channels: C.
         width: channels of the stem and the first stage; must be a multiple of group_channels.
-        group_channels: channels of one group of the normalisation.
+        group_channels: channels of one group of the normalisation; None for convolutions with a bias in its place, into
+            which batch normalisation with fixed statistics can be folded.
     """
 
-    def __init__(self, channels: int, *, width: int, group_channels: int) -> None:
+    def __init__(self, channels: int, *, width: int, group_channels: int | None) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 7, 2, padding=3, bias=False)
-        self.norm1 = GroupNorm(width // group_channels, width)
+        self.conv1 = nn.Conv2d(channels, width, 7, 2, padding=3, bias=group_channels is None)
+        self.norm1 = _norm(width, group_channels)
         blocks = []
         for stage in range(STAGES):
             out_channels = width * 2**stage
@@ -74,8 +77,14 @@ class ResNet18(nn.Module):
         return maps
 
 
+def _norm(channels: int, group_channels: int | None) -> nn.Module:
+    return nn.Identity() if group_channels is None else GroupNorm(channels // group_channels, channels)
+
+
 class ResNetEncoder(nn.Module):
     """ResNet-18, spatial softmax, linear map: images [B, C, H, W] -> [B, feature_dim].
+
+    With `config.weights` the trunk is without normalisation and sees images as ImageNet's were given to it.
 
     Args:
         config: sizes.
@@ -83,8 +92,12 @@ class ResNetEncoder(nn.Module):
         channels: C.
 
     Raises:
-        UserError: images so small that the spatial softmax would see one position only.
+        UserError: images so small that the spatial softmax would see one position only, or not in colour where weights
+            are for these.
     """
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, config: EncoderConfig, *, size: tuple[int, int], channels: int) -> None:
         super().__init__()
@@ -94,12 +107,25 @@ class ResNetEncoder(nn.Module):
                 f"left; use frames and an encoder.crop of more than {REDUCTION} px."
             )
         resnet = config.resnet
+        self.pretrained = config.weights is not None
+        if self.pretrained:
+            if channels != len(MEAN):
+                raise UserError(
+                    f"encoder.weights={config.weights} is for frames in red, green and blue, and these have {channels} "
+                    "channels; set encoder.weights=null."
+                )
+            mean, deviation = (torch.tensor(values).reshape(-1, 1, 1) for values in (MEAN, DEVIATION))
+            self.register_buffer("scale", 0.5 / deviation, persistent=False)
+            self.register_buffer("shift", (0.5 - mean) / deviation, persistent=False)
         map_size = (-(-size[0] // REDUCTION), -(-size[1] // REDUCTION))
-        self.trunk = ResNet18(channels, width=resnet.width, group_channels=resnet.group_channels)
+        group_channels = None if self.pretrained else resnet.group_channels
+        self.trunk = ResNet18(channels, width=resnet.width, group_channels=group_channels)
         self.pool = SpatialSoftmax(resnet.width * 2 ** (STAGES - 1), map_size, resnet.keypoints)
         self.head = nn.Linear(2 * resnet.keypoints, config.feature_dim)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features [B, feature_dim] of images [B, C, H, W] in [-1, 1]."""
+        if self.pretrained:
+            images = torch.addcmul(self.shift, images, self.scale)  # (frames / 255 - mean) / deviation
         features: Tensor = self.head(self.pool(self.trunk(images)))
         return features
