@@ -44,6 +44,23 @@ MUTATIONS = [
     ),
     *of("diffusion/batch.py", "training/test_lesson.py", ("part(self.noise)", "self.noise")),
     *of(
+        "diffusion/two_step.py",
+        "diffusion/test_two_step.py",
+        ('return 1.0 if self.form == "released" else self.t_star', "return 1.0"),
+        ("return Level(0.0, 0.0, 1.0, FLOW_TIME_SCALE)", "return Level(0.0, 1.0, 1.0, FLOW_TIME_SCALE)"),
+        ("(1.0 - self.t_star) * second, torch", "(1.0 - self.t_star) + 0 * second, torch"),
+        ("1.0 - self.t_star * second)", "1.0 - 0.0 * second)"),
+        ("first, second = self.t_star**-2, (1.0 - self.t_star) ** -2", "first = second = 1.0"),
+        ('if self.form == "paper":\n            return None', "if False:\n            return None"),
+        (".remainder(2)", ".mul(0)"),
+        ("Grid.of((1, 0)[:steps])", "Grid.of((1, 0))"),
+    ),
+    *of(
+        "diffusion/samplers.py",
+        "diffusion/test_two_step.py",
+        ("x = there.alpha * x0\n    return", "x = x0\n    return"),
+    ),
+    *of(
         "training/muon.py",
         "training/test_muon.py",
         ("max(stack.shape[1:])", "min(stack.shape[1:])"),

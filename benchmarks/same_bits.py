@@ -82,7 +82,7 @@ NEEDS = {
         "immiscible_groups": [],
     },
 }
-NOT_FOR_IMAGES = ("immiscible_residual", "immiscible_denoiser")
+NOT_FOR_IMAGES = ("immiscible_residual", "immiscible_denoiser", "mip")
 # Other ways through the core.
 ROBOT_VARIANTS = {
     "transformer": ["model=transformer", "model.layers=2", "model.embedding_dim=32"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from policy_accel.acceleration.config import AccelerationConfig
 from policy_accel.acceleration.nearest_noise import NearestNoiseConfig
+from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.acceleration.path import SharedPathConfig
 from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.diffusion.objective import Objective
@@ -50,6 +51,11 @@ def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig
 def _check_noise(diffusion: DiffusionConfig, acceleration: AccelerationConfig) -> None:
     """Raise UserError for a choice of noise that does not go with the path or with what the denoiser predicts."""
     noise, path = acceleration.noise, acceleration.path
+    if diffusion.family == "mip" and noise.name != NoiseConfig.name:
+        raise UserError(
+            f"{NOISE}.name={noise.name} chooses which noise a sample is mixed with, and the first step of "
+            f"diffusion.family=mip has none; leave it at {NoiseConfig.name}."
+        )
     if isinstance(noise, NearestNoiseConfig) and isinstance(path, SharedPathConfig):
         raise UserError(
             f"{NOISE}.name=nearest keeps one noise of each sample, and {PATH}.name=shared has several that belong "

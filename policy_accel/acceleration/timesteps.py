@@ -46,7 +46,7 @@ class TimestepsConfig:
         if self.name != "uniform" or self.stratified:
             what = "stratified=true" if self.name == "uniform" else f"name={self.name}"
             raise ValueError(
-                f"{what} is defined over discrete times, and this family draws from its own continuous distribution; "
+                f"{what} is defined over the times of ddpm, and this family draws from a distribution of its own; "
                 "choose the family ddpm, or leave the timesteps alone."
             )
         return process.times()
@@ -65,8 +65,8 @@ class TimestepsConfig:
             return loss_weights(self.weight, process.log_snr, target)
         if self.weight != "none":
             raise ValueError(
-                f"weight={self.weight} is a table over discrete times, and this family has its own weight: set it to "
-                "none."
+                f"weight={self.weight} is a table over the times of ddpm, and this family has its own weight: set it "
+                "to none."
             )
         return None
 

@@ -140,6 +140,11 @@ def diagnose(
             f"task.images={config.task.images} are pictures, and what is measured here are numbers; diagnose with "
             "task.images=[]."
         )
+    if config.diffusion.family == "mip":
+        raise UserError(
+            "diffusion.family=mip has no noise at its first step, and what is measured here is noise; diagnose with "
+            "method=baseline."
+        )
     device = choose_device(config.training.device)
     use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
     plain = tuple(o for o in base if not o.startswith(("method=", "acceleration.noise.", "acceleration/noise=")))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.grid import SPACINGS
 from policy_accel.diffusion.processes import Process, vp_process
-from policy_accel.diffusion.samplers import SAMPLERS
+from policy_accel.diffusion.samplers import OWN_SAMPLERS, SAMPLERS
 from policy_accel.diffusion.schedules import BETA_END, BETA_START
+from policy_accel.diffusion.two_step import TwoStepProcess
 from policy_accel.errors import UserError, naming, one_of, refuse_idle
 
-FAMILIES = ("ddpm", "edm", "vp", "ve", "flow")
+FAMILIES = ("ddpm", "edm", "vp", "ve", "flow", "mip")
 HEUN_RATIO, HEUN_STEPS = 100.0, 50
 
 
@@ -21,7 +22,7 @@ class DiffusionConfig:
 
     family: str = "ddpm"
     """ddpm (discrete, by schedule and timesteps); edm, vp or ve (continuous, in the noise-to-signal ratio sigma, as in
-    Karras et al. 2022); flow (straight lines from data to noise)."""
+    Karras et al. 2022); flow (straight lines from data to noise); mip (two-step regression, Pan et al. 2025)."""
     schedule: str = "squaredcos_cap_v2"
     """Of ddpm: squaredcos_cap_v2 or linear."""
     timesteps: int = 100
@@ -30,7 +31,12 @@ class DiffusionConfig:
     """Of the linear schedule, with beta_end."""
     beta_end: float = BETA_END
     target: str = "epsilon"
-    """ddpm: epsilon, sample or v. edm, vp, ve: edm, epsilon, negative_epsilon or sample. flow: flow or sample."""
+    """ddpm: epsilon, sample or v. edm, vp, ve: edm, epsilon, negative_epsilon or sample. flow: flow or sample.
+    mip: sample."""
+    t_star: float = TwoStepProcess.t_star
+    """Of mip: where between noise (0) and data (1) its second step stands."""
+    form: str = TwoStepProcess.form
+    """Of mip: released (as in its code) or paper (no loss weights, and t_star times the sample in the second input)."""
 
     def process(self) -> Process:
         """The forward process, without accelerations.
@@ -39,16 +45,18 @@ class DiffusionConfig:
             UserError: an unknown family, or settings of it out of range.
         """
         one_of("diffusion.family", self.family, FAMILIES)
-        of_all = {"family", "target"}
         of_ddpm = {"schedule", "timesteps", *(("beta_start", "beta_end") if self.schedule == "linear" else ())}
-        used = of_all | of_ddpm if self.family == "ddpm" else of_all
-        because = f"diffusion.schedule={self.schedule}" if self.family == "ddpm" else f"diffusion.family={self.family}"
+        used = {"family", "target"} | {"ddpm": of_ddpm, "mip": {"t_star", "form"}}.get(self.family, set())
+        because = f"diffusion.family={self.family}" + f" diffusion.schedule={self.schedule}" * (self.family == "ddpm")
         refuse_idle(self, "diffusion", used, because)
         if self.family == "ddpm":
             with naming("diffusion"):
                 return vp_process(self.schedule, self.timesteps, beta_start=self.beta_start, beta_end=self.beta_end)
         if self.family == "flow":
             return FlowProcess()
+        if self.family == "mip":
+            with naming("diffusion"):
+                return TwoStepProcess(self.t_star, self.form)
         return SigmaProcess(self.family)
 
 
@@ -57,7 +65,7 @@ class SamplingConfig:
     """How a sample is drawn from a trained model."""
 
     sampler: str = "ddim"
-    """ddpm (stochastic), ddim, dpm_solver++, euler or heun (for edm, vp, ve and flow)."""
+    """ddpm (stochastic), ddim, dpm_solver++, euler or heun (for edm, vp, ve and flow); mip for the family mip."""
     steps: int = 8
     """Steps of a sample; heun evaluates the network 2 steps - 1 times, the others once a step."""
     spacing: str = SPACINGS[0]
@@ -67,7 +75,13 @@ class SamplingConfig:
 
     def check(self, process: Process) -> None:
         """Raise UserError unless this can sample `process`."""
-        one_of("sampling.sampler", self.sampler, SAMPLERS)
+        one_of("sampling.sampler", self.sampler, (*SAMPLERS, *OWN_SAMPLERS))
+        allowed = process.samplers or SAMPLERS
+        if self.sampler not in allowed:
+            raise UserError(
+                f"sampling.sampler={self.sampler} is no sampler of this diffusion.family, which takes "
+                f"{', '.join(allowed)}."
+            )
         if self.clip_sample is not None and not self.clip_sample > 0:
             raise UserError(f"sampling.clip_sample={self.clip_sample} must be positive, or null for none.")
         with naming("sampling", timesteps="diffusion.timesteps"):

@@ -71,6 +71,11 @@ class Process(ABC):
         """Those of `targets` whose loss weight FDM's cap can limit."""
         return ()
 
+    @property
+    def samplers(self) -> tuple[str, ...] | None:
+        """The only samplers that can draw from it; None for all that are not another process' own."""
+        return None
+
     def to(self, device: torch.device | str) -> Self:
         """The same process with its tables on `device`."""
         return moved(self, device)

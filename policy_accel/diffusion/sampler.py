@@ -13,6 +13,7 @@ from policy_accel.diffusion.objective import Objective
 from policy_accel.diffusion.processes import Level
 from policy_accel.diffusion.samplers import (
     DETERMINISTIC_SAMPLERS,
+    OWN_SAMPLERS,
     Denoiser,
     Known,
     Predictor,
@@ -107,7 +108,7 @@ class Sampler:
         if self.config.sampler == "ddpm":
             x0 = ddpm(predict, x, process, grid, noise=draws)
         else:
-            x0 = DETERMINISTIC_SAMPLERS[self.config.sampler](predict, x, process, grid)
+            x0 = {**DETERMINISTIC_SAMPLERS, **OWN_SAMPLERS}[self.config.sampler](predict, x, process, grid)
         return x0 if scale == 1.0 else x0 / scale
 
     def _steps(self, strength: float, resamplings: int) -> Grid:

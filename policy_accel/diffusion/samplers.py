@@ -215,12 +215,24 @@ def heun(predict: Predictor, x: Tensor, process: Process, grid: Grid) -> Tensor:
     return predict.known(x, CLEAN)
 
 
+def mip(predict: Predictor, x: Tensor, process: Process, grid: Grid) -> Tensor:
+    """Each step starts from the sample that the one before predicted, times its alpha, without noise (Pan et al. 2025,
+    arXiv 2512.01809). Returns x_0 [B, *S]."""
+    for here, there in levels_of(process, grid):
+        x = predict.known(x, here)
+        x0, _ = predict(x, here)
+        x = there.alpha * x0
+    return predict.known(x, CLEAN)
+
+
 DETERMINISTIC_SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "ddim": ddim,
     "dpm_solver++": dpm_solver_pp,
     "euler": euler,
     "heun": heun,
 }
+OWN_SAMPLERS: dict[str, Callable[..., Tensor]] = {"mip": mip}
+"""Deterministic too, for the processes alone that name them (`Process.samplers`)."""
 SAMPLERS = ["ddpm", *DETERMINISTIC_SAMPLERS]
 
 
@@ -234,7 +246,7 @@ def register_sampler(name: str, solve: Callable[..., Tensor]) -> None:
     Raises:
         ValueError: another sampler has this name.
     """
-    if name in SAMPLERS:
+    if name in (*SAMPLERS, *OWN_SAMPLERS):
         raise ValueError(f"name={name} is another sampler; choose another name.")
     DETERMINISTIC_SAMPLERS[name] = solve
     SAMPLERS.append(name)

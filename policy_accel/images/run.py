@@ -31,6 +31,11 @@ def check_config(config: ImageConfig) -> Objective:
     config.task.check()
     config.evaluation.check()
     check_guidance(config)
+    if config.diffusion.family == "mip":
+        raise UserError(
+            "diffusion.family=mip regresses one sample on each condition, so that all images of a class would be the "
+            "same; it is for policies. For images choose ddpm, edm, vp, ve or flow."
+        )
     if config.acceleration.noise.center != "none":
         raise UserError(
             f"acceleration.noise.center={config.acceleration.noise.center} predicts the sample from a policy's "

@@ -58,6 +58,7 @@ def settings(**changes: Any) -> tuple[DiffusionConfig, AccelerationConfig]:
 
 EDM = {"diffusion__family": "edm", "diffusion__target": "edm"}
 FLOW = {"diffusion__family": "flow", "diffusion__target": "flow"}
+MIP = {"diffusion__family": "mip", "diffusion__target": "sample"}
 
 
 def batch() -> Batch:
@@ -387,13 +388,28 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         },
         "acceleration.momentum.multiplier=2.0 has no effect",
     ),
-    ({"timesteps": CurriculumConfig(), **EDM}, "acceleration.timesteps.name=curriculum is defined over discrete times"),
+    (
+        {"timesteps": CurriculumConfig(), **EDM},
+        "acceleration.timesteps.name=curriculum is defined over the times of ddpm",
+    ),
     ({"timesteps": TimestepsConfig(stratified=True), **FLOW}, "acceleration.timesteps.stratified=true is defined over"),
     ({"timesteps": CurriculumConfig(width=0.0)}, "acceleration.timesteps.width=0.0 must"),
     ({"timesteps": CurriculumConfig(start=0.9, end=0.5)}, "acceleration.timesteps.start=0.9"),
     ({"timesteps": CurriculumConfig(positions="snr")}, "acceleration.timesteps.positions 'snr' is unknown"),
     ({"timesteps": TimestepsConfig(weight="minsnr")}, "acceleration.timesteps.weight 'minsnr' is unknown"),
     ({"timesteps": TimestepsConfig(weight="p2"), **EDM}, "acceleration.timesteps.weight=p2 is a table"),
+    ({"noise": NearestNoiseConfig(), **MIP}, "acceleration.noise.name=nearest chooses which noise"),
+    ({"noise": AssignmentConfig(), **MIP}, "acceleration.noise.name=assignment chooses which noise"),
+    ({"path": SharedPathConfig(), **MIP}, "acceleration.path.name=shared needs"),
+    ({"momentum": NaturalMomentumConfig(), **MIP}, "acceleration.momentum.name=natural needs"),
+    ({"momentum": MomentumConfig(cap_warmup=5), **MIP}, "acceleration.momentum.cap_warmup=5"),
+    ({"timesteps": CurriculumConfig(), **MIP}, "acceleration.timesteps.name=curriculum is defined over the times of"),
+    ({"timesteps": TimestepsConfig(stratified=True), **MIP}, "acceleration.timesteps.stratified=true is defined over"),
+    ({"timesteps": TimestepsConfig(weight="p2"), **MIP}, "acceleration.timesteps.weight=p2 is a table"),
+    ({**MIP, "diffusion__t_star": 1.5}, "diffusion.t_star=1.5 must"),
+    ({**MIP, "diffusion__form": "papre"}, "diffusion.form 'papre' is unknown; did you mean 'paper'?"),
+    ({**MIP, "diffusion__target": "flow"}, "diffusion.target 'flow' does not go with this process"),
+    ({"diffusion__t_star": 0.8}, "diffusion.t_star=0.8 has no effect"),
     ({"diffusion__family": "ddim"}, "diffusion.family 'ddim' is unknown"),
     ({"diffusion__target": "edm"}, "diffusion.target"),
     ({"diffusion__family": "flow", "diffusion__target": "epsilon"}, "diffusion.target"),

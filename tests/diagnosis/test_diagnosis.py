@@ -194,6 +194,7 @@ def test_small_batches_refuse_one_choice_padding_is_left_out_and_clipping_is_see
 @pytest.mark.parametrize(
     ("overrides", "rows", "sentence"),
     [
+        (["method=mip"], 256, "diffusion.family=mip has no noise at its first step"),
         (["policy.conditioning=inpainting"], 256, "policy.conditioning=inpainting gives the denoiser no condition"),
         (["task.max_train_episodes=2"], 256, "gives 48 training windows, and a measurement needs 64"),
         (["task.data=other.zarr"], 256, "task.data=other.zarr names the data a second time"),

@@ -28,7 +28,7 @@ Build = Callable[..., ImageConfig]
 METHODS = [
     name
     for name in IMAGES.choices()["method"]
-    if name not in ("baseline", "immiscible_residual", "immiscible_denoiser", "everything")
+    if name not in ("baseline", "immiscible_residual", "immiscible_denoiser", "mip", "everything")
 ]
 # One for each kind of noise, of times, of path and of process; the tests of the robots' policies resume every method.
 RESUMED = ["edm", "flow", "immiscible_c2ot", "immiscible_classes", "immiscible_knn", "clts", "kl_fresh", "speed"]
@@ -203,6 +203,7 @@ def test_evaluate_names_mistakes(
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
+        (["method=mip"], "diffusion.family=mip regresses one sample on each condition"),
         (["sampling.guidance=2.0"], "sampling.guidance=2.0 needs a model that has seen the null class"),
         (["acceleration/noise=assignment", "acceleration.noise.center=ridge"], "for images choose none"),
         (["evaluation.samples=49"], "evaluation.samples=49"),

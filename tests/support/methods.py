@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 METHODS = [path.stem for path in sorted((Path(__file__).parents[2] / "configs" / "method").glob("*.yaml"))]
-NOT_FOR_IMAGES = ("immiscible_residual", "immiscible_denoiser")
+NOT_FOR_IMAGES = ("immiscible_residual", "immiscible_denoiser", "mip")
 GROUPS = ["acceleration.noise.groups=4"]
 LATER = ["acceleration.noise.start_score=null", "acceleration.noise.start_step=1"]
 COMMON = [
