@@ -113,7 +113,8 @@ def run_one(options: argparse.Namespace, method: str) -> dict[str, Any]:
         discrete = config.diffusion.family == "ddpm"
         plans = [("ddim", n) for n in options.evaluations] + ([("ddpm", 100)] if discrete else [])
         for sampler, steps in plans:
-            config.sampling = dataclasses.replace(config.sampling, sampler=sampler, steps=steps, spacing="trailing")
+            sampling = dataclasses.replace(config.sampling, sampler=sampler, spacing="trailing")
+            config.sampling = sampling.with_steps(steps)
             evaluator = PolicyEvaluator(config, loaded.policy, run_dir, loaded.env_args)
             began = time.perf_counter()
             result = evaluator(loaded.policy, print)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def benchmark_sample(
     rate = matmul_rate(device, sampling.precision)
     timed = [{"batch": batch, **_timed(sampling, batch, device, calls, seconds, flops, rate)} for batch in batches]
     return {
-        **asdict(sampling.sampler.config),
+        **sampling.sampler.config.record(),
         "network_evaluations": sampling.sampler.network_evaluations(),
         "flops_of_a_sample": flops,
         "matmul_flops_per_second": rate,

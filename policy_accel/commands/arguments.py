@@ -149,6 +149,22 @@ def _add_plugins(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_times(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--sampling-times",
+        type=_times,
+        metavar="T,T,...",
+        help="times of the steps, noisy to clean, as sampling.times of train: 99,25",
+    )
+
+
+def _times(text: str) -> list[int | float]:
+    try:
+        return [int(part) if part.strip().isdigit() else float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a list of times; write them as 99,25") from None
+
+
 def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     """Arguments of `policy-accel evaluate`; those of one kind of run are refused for the other."""
     evaluate.add_argument(
@@ -158,7 +174,9 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     evaluate.add_argument("--seed", type=int, help="seed of the first episode, or of the images")
     evaluate.add_argument("--sampler", help="sampler, as sampling.sampler of train")
-    evaluate.add_argument("--sampling-steps", type=int, help="steps of the sampler for a chunk or an image")
+    steps = evaluate.add_mutually_exclusive_group()
+    steps.add_argument("--sampling-steps", type=int, help="steps of the sampler for a chunk or an image")
+    _add_times(steps)
     evaluate.add_argument("--spacing", help="leading, trailing or linspace")
     evaluate.add_argument(
         "--average", help="which average of the weights: ema (default), ema_LENGTH, or all to compare and choose"
@@ -172,6 +190,9 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     policies.add_argument("--camera", metavar="NAME", help="camera that films, where the environment has several")
     policies.add_argument(
         "--fresh", action="store_true", help="score on seeds that no checkpoint was chosen by, and show the difference"
+    )
+    policies.add_argument(
+        "--untuned", action="store_true", help="sample as config.yaml says, not as tune-sampling chose"
     )
     images = evaluate.add_argument_group("image models")
     images.add_argument("--samples", type=int, help="number of images")
@@ -199,7 +220,9 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", help="classes, by name or number, taken in turn: 3, 0,1,2 or all (default: all)")
     parser.add_argument("--guidance", type=float, metavar="W", help="weight of classifier-free guidance")
     parser.add_argument("--sampler", help="sampler, as sampling.sampler of train")
-    parser.add_argument("--sampling-steps", type=int, metavar="K", help="steps of the sampler")
+    steps = parser.add_mutually_exclusive_group()
+    steps.add_argument("--sampling-steps", type=int, metavar="K", help="steps of the sampler")
+    _add_times(steps)
     parser.add_argument("--spacing", help="leading, trailing or linspace")
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     parser.add_argument("--average", metavar="NAME", help="which average of the weights (default: ema)")

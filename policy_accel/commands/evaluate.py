@@ -18,7 +18,7 @@ from policy_accel.training.devices import choose_device
 from policy_accel.training.ranks import Ranks, joined
 
 OPTIONS = {
-    "robot": ("episodes", "noise_seed", "workers", "videos", "camera", "fresh"),
+    "robot": ("episodes", "noise_seed", "workers", "videos", "camera", "fresh", "untuned"),
     "images": ("samples", "batch_size", "guidance", "inception", "resnet"),
 }
 """Arguments that only one track takes."""

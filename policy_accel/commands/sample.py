@@ -27,6 +27,7 @@ from policy_accel.images.run import LoadedImageRun, check_guidance
 from policy_accel.images.track import IMAGES
 from policy_accel.plugins import import_plugins
 from policy_accel.progress import Progress
+from policy_accel.run_sampling import AskedSampling
 from policy_accel.track import replaced
 from policy_accel.training.averages import MAIN
 from policy_accel.training.devices import choose_device, use_device
@@ -128,13 +129,8 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _generator(options: argparse.Namespace, loaded: LoadedImageRun, device: Any, precision: str) -> ImageGenerator:
     """The run's model with the run's sampling, changed by the arguments."""
-    sampling = replaced(
-        loaded.config.sampling,
-        sampler=options.sampler,
-        steps=options.sampling_steps,
-        spacing=options.spacing,
-        guidance=options.guidance,
-    )
+    asked, _ = AskedSampling.of(options).of_run(loaded.config.sampling)
+    sampling = replaced(asked, guidance=options.guidance)
     generator = ImageGenerator(
         loaded.model,
         shape=loaded.shape,
@@ -222,7 +218,7 @@ def _record(
         "start": options.start,
         "labels_in_turn": list(turns),
         "class_names": [loaded.classes[turn] for turn in turns],
-        **dataclasses.asdict(generator.sampler.config),
+        **generator.sampler.config.record(),
         "network_evaluations": generator.sampler.network_evaluations(options.strength, options.resamplings),
         "edit": None if options.edit is None else str(options.edit),
         "inpaint": None if options.inpaint is None else str(options.inpaint),

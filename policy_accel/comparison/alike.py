@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from policy_accel.comparison.scores import SAMPLING, ScoredRun
+from policy_accel.comparison.scores import EVEN, SAMPLING, TIMES, ScoredRun
 from policy_accel.errors import UserError
 
 OF_EVALUATIONS = {"noise_seed": None, "max_steps": None, "seed": None, "score_images": None, "average": "ema"}
@@ -31,7 +31,9 @@ def check_alike(runs: Sequence[ScoredRun], measure: str = "score") -> None:
     for key, missing in {**OF_EVALUATIONS, **({} if measure == "score" else {"images": None})}.items():
         _refuse_differences([(run, "", (run.evaluation or {}).get(key, missing)) for run in runs], f"{key}={{}}")
     for key, setting in FOLLOWING.items():
-        _refuse_differences([(run, _of(run, setting), (run.evaluation or {}).get(key)) for run in runs], f"{key}={{}}")
+        groups = (setting, TIMES) if setting in EVEN else (setting,)
+        found = [(run, str([_of(run, name) for name in groups]), (run.evaluation or {}).get(key)) for run in runs]
+        _refuse_differences(found, f"{key}={{}}")
     for key in sorted({key for run in runs for key in run.config or {} if key.startswith("task.environment")}):
         _refuse_differences([(run, "", _of(run, key)) for run in runs], f"{key}={{}}")
     seen: dict[tuple[str, int | None], ScoredRun] = {}

@@ -23,10 +23,14 @@ NO_ARM = (
 )
 """Settings, and sections of them, in which runs of one arm may differ: what is learnt does not follow from them, or
 only by chance. How a run was scored is read from its evaluation, since `evaluate` may have changed it."""
+TIMES = "sampling.times"
+EVEN = ("sampling.steps", "sampling.spacing")
+"""Settings that have no effect beside sampling.times."""
 SAMPLING = {
     "sampler": "sampling.sampler",
     "sampling_steps": "sampling.steps",
     "sampling_spacing": "sampling.spacing",
+    "sampling_times": TIMES,
     "sampling_clip_sample": "sampling.clip_sample",
     "guidance": "sampling.guidance",
 }
@@ -110,7 +114,9 @@ def _read(run_dir: Path, measure: str, checkpoint: int | None) -> ScoredRun:
     config = flatten(read_config(run_dir))
     settings = {key: value for key, value in config.items() if not _under(key, NO_ARM)}
     evaluation = _evaluation(run_dir, checkpoint)
-    settings |= {key: evaluation[name] for name, key in SAMPLING.items() if name in evaluation and key in config}
+    settings |= {key: evaluation[name] for name, key in SAMPLING.items() if name in evaluation}
+    idle = (TIMES,) if settings.get(TIMES) is None else EVEN  # runs of versions without times have no such key
+    settings = {key: value for key, value in settings.items() if key not in idle}
     try:
         seed, track, task = int(config["seed"]), printable(config["track"]), printable(config["task.name"])
     except (KeyError, TypeError, ValueError) as error:

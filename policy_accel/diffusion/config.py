@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
-from policy_accel.diffusion.grid import SPACINGS
+from policy_accel.diffusion.grid import SPACINGS, Grid
 from policy_accel.diffusion.processes import Process, vp_process
 from policy_accel.diffusion.samplers import OWN_SAMPLERS, SAMPLERS
 from policy_accel.diffusion.schedules import BETA_END, BETA_START
@@ -70,6 +71,11 @@ class SamplingConfig:
     """Steps of a sample; heun evaluates the network 2 steps - 1 times, the others once a step."""
     spacing: str = SPACINGS[0]
     """Which training times of a discrete process they use: leading, trailing or linspace."""
+    times: list[int | float] | None = None
+    """The times of the steps themselves, noisy to clean, in place of steps and spacing, which then have no effect:
+    [99, 25]. Integers below diffusion.timesteps for ddpm, sigma for edm, vp and ve, u in (0, 1] for flow. A time that
+    is not below the one before is a restart: noise is added anew to the clean sample of the step before (sampler ddpm
+    alone)."""
     clip_sample: float | None = 1.0
     """Bound of the predicted sample, in normalised units; null for none."""
 
@@ -84,13 +90,39 @@ class SamplingConfig:
             )
         if self.clip_sample is not None and not self.clip_sample > 0:
             raise UserError(f"sampling.clip_sample={self.clip_sample} must be positive, or null for none.")
-        with naming("sampling", timesteps="diffusion.timesteps"):
-            grid = process.grid(self.steps, self.spacing)
-        if process.timesteps is not None and self.sampler == "heun" and self.steps < HEUN_STEPS:
+        grid = self.grid(process)
+        if grid.restart is not None and self.sampler != "ddpm":
+            before, behind = grid.restart
+            raise UserError(
+                f"sampling.times={self.times} goes from {before} to {behind}, where noise is added anew, which "
+                f"only sampling.sampler=ddpm does, not {self.sampler}; choose it, or times that fall."
+            )
+        steps = len(grid.timesteps)
+        if process.timesteps is not None and self.sampler == "heun" and steps < HEUN_STEPS:
             first = process.level(grid.timesteps[0])
             if first.sigma > HEUN_RATIO * first.alpha:
                 raise UserError(
                     f"sampling.sampler=heun averages slopes along sigma / alpha, which starts at "
                     f"{first.sigma / first.alpha:.0f} on this schedule (EDM's starts at 80) and needs at least "
-                    f"{HEUN_STEPS} steps there, not sampling.steps={self.steps}; choose ddim or dpm_solver++."
+                    f"{HEUN_STEPS} steps there, not {steps}; choose ddim or dpm_solver++."
                 )
+
+    def grid(self, process: Process) -> Grid:
+        """The times of the steps of a whole sample of `process`.
+
+        Raises:
+            UserError: steps, a spacing or times that the process does not have.
+        """
+        with naming("sampling", timesteps="diffusion.timesteps"):
+            if self.times is not None:
+                return process.grid_of(self.times)
+            return process.grid(self.steps, self.spacing)
+
+    def with_steps(self, steps: int) -> Self:
+        """The same with a number of `steps` in place of steps or times."""
+        return replace(self, steps=steps, times=None)
+
+    def record(self) -> dict[str, Any]:
+        """The settings as a result states them: with times of its own, a grid has so many steps and no spacing."""
+        own = {} if self.times is None else {"steps": len(self.times), "spacing": None}
+        return {**asdict(self), **own}

@@ -175,6 +175,11 @@ class SigmaProcess(ContinuousProcess):
         """log(alpha^2 / sigma^2) = -2 ln sigma."""
         return -2.0 * sigma.log()
 
+    @property
+    def time_range(self) -> tuple[float, float]:
+        """The family's range of sigma."""
+        return SIGMA_RANGES[self.family]
+
     def sampling_times(self, steps: int) -> tuple[float, ...]:
         """Sigmas from 80 to 0.002, evenly spaced in sigma^(1/7) (Karras et al. 2022, equation 5).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from policy_accel.errors import did_you_mean
 
@@ -22,8 +23,20 @@ class Grid:
 
     @classmethod
     def of(cls, timesteps: Sequence[float]) -> Grid:
-        """A grid whose steps lead from each time to the next one, and from the last to the clean sample."""
-        return cls(tuple(timesteps), (*timesteps[1:], -1))
+        """A grid whose steps lead from each time to the next one, and from the last to the clean sample.
+
+        A time that is not below the one before is a restart: the step before it leads to the clean sample, to which a
+        stochastic sampler adds noise anew, up to that time. This is Restart sampling (Xu et al. 2023, algorithm 1) with
+        the lower end of the interval at no noise, and multistep consistency sampling (Song et al. 2023, algorithm 1) of
+        what the steps before have made.
+        """
+        following = [*timesteps[1:], -1]
+        return cls(tuple(timesteps), tuple(to if to < t else -1 for t, to in zip(timesteps, following, strict=True)))
+
+    @property
+    def restart(self) -> tuple[float, float] | None:
+        """The first time that is not below the one before, behind it; None where all times fall."""
+        return next((pair for pair in pairwise(self.timesteps) if pair[1] >= pair[0]), None)
 
 
 def timestep_grid(timesteps: int, steps: int, spacing: str = SPACINGS[0]) -> Grid:

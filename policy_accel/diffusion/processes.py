@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -110,6 +111,27 @@ class Process(ABC):
     @abstractmethod
     def grid(self, steps: int, spacing: str = SPACINGS[0]) -> Grid:
         """The times of `steps` sampling steps; only discrete times have a choice of `spacing`."""
+
+    @property
+    def time_range(self) -> tuple[float, float]:
+        """The least and the largest time: all discrete ones, or 0, which is clean, and 1."""
+        return (0.0, 1.0) if self.timesteps is None else (0, self.timesteps - 1)
+
+    def grid_of(self, times: Sequence[float]) -> Grid:
+        """The grid of the given times, noisy to clean, see `Grid.of`.
+
+        Raises:
+            ValueError: no times, or one that this process does not have.
+        """
+        if not times:
+            raise ValueError("times=[] must name at least one.")
+        low, high = self.time_range
+        discrete = self.timesteps is not None
+        for time in times:
+            if not low <= time <= high or self.level(time).sigma == 0 or (discrete and time != int(time)):
+                kind, least = ("an integer ", f"{low}") if discrete else ("", f"{low:g}" if low > 0 else "above 0")
+                raise ValueError(f"times={list(times)}: {time} must be {kind}from {least} to {high:g}.")
+        return Grid.of([int(time) if discrete else float(time) for time in times])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -30,7 +31,7 @@ class Sampler:
 
     Args:
         objective: of the training; kept on the CPU, where reading a coefficient waits for nothing.
-        config: sampler, steps, spacing and bound of the predicted sample.
+        config: sampler, steps and spacing or times, and bound of the predicted sample.
 
     Raises:
         UserError: settings out of range, or that do not go with the objective's process.
@@ -42,17 +43,17 @@ class Sampler:
     def __post_init__(self) -> None:
         self.config.check(self.objective.process)
         object.__setattr__(self, "objective", self.objective.to("cpu"))
-        object.__setattr__(self, "config", replace(self.config))
+        object.__setattr__(self, "config", deepcopy(self.config))
 
     @property
     def grid(self) -> Grid:
         """The times of the steps of a whole sample."""
-        return self.objective.process.grid(self.config.steps, self.config.spacing)
+        return self.config.grid(self.objective.process)
 
     @property
     def noise_count(self) -> int:
         """Draws of standard normal noise that one sample needs: x_T, and one for each stochastic step."""
-        return 1 + (self.config.steps if self.config.sampler == "ddpm" else 0)
+        return 1 + (len(self.grid.timesteps) if self.config.sampler == "ddpm" else 0)
 
     def network_evaluations(self, strength: float = 1.0, resamplings: int = 1) -> int:
         """Evaluations of the network for one sample."""
@@ -123,6 +124,6 @@ class Sampler:
                 f"{self.config.sampler}; choose it, or 1."
             )
         grid = self.grid
-        kept = max(1, round(strength * self.config.steps))
+        kept = max(1, round(strength * len(grid.timesteps)))
         parts = (grid.timesteps[-kept:], grid.next_timesteps[-kept:])
         return Grid(*(tuple(time for time in times for _ in range(resamplings)) for times in parts))

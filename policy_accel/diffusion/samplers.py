@@ -123,8 +123,8 @@ def ddpm(predict: Predictor, x: Tensor, process: Process, grid: Grid, *, noise: 
     alpha and sigma Kingma et al. 2021, equations 26-27).
 
     `noise` gives the fresh noise [B, *S] of each step but those to the clean sample, which add none. On a grid that
-    goes back up (see `sampling.resampled`), x is noised again from where the last step led, with a draw more. Returns
-    x_0 [B, *S].
+    goes back up (a restart, see `Grid.of`, or steps taken again, see `Sampler`), x is noised again from where the last
+    step led, with a draw more. Returns x_0 [B, *S].
     """
     draws = iter(noise)
     reached: Level | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -116,3 +117,7 @@ class TwoStepProcess(Process):
         if spacing != SPACINGS[0]:
             raise ValueError(f"spacing={spacing} has no effect on two steps; leave it at {SPACINGS[0]}.")
         return Grid.of((1, 0)[:steps])
+
+    def grid_of(self, times: Sequence[float]) -> Grid:
+        """Refused: the steps are what they are."""
+        raise ValueError(f"times={list(times)} has no effect on two steps; leave it at null.")

@@ -25,6 +25,7 @@ from policy_accel.images.run import build_sampler, representation_of
 from policy_accel.images.sets import ImageSplit
 from policy_accel.images.task import condition_size
 from policy_accel.progress import Progress
+from policy_accel.run_sampling import sampling_record
 from policy_accel.training.randomness import named_generator
 from policy_accel.training.ranks import ALONE, Ranks
 
@@ -169,9 +170,7 @@ class ImageEvaluator:
             "images": count,
             "score_images": few if short else count,
             "measures": measures,
-            "sampler": self.sampler.config.sampler,
-            "sampling_steps": self.sampler.config.steps,
-            "guidance": self.sampler.config.guidance,
+            **sampling_record(self.sampler.config),
             "network_evaluations": self.sampler.network_evaluations(),
             "seed": self.config.seed,
         }

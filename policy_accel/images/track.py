@@ -26,6 +26,7 @@ from policy_accel.images.run import (
 )
 from policy_accel.images.sets import load_split
 from policy_accel.images.task import ImageTask, condition_size
+from policy_accel.run_sampling import AskedSampling
 from policy_accel.scoring import Score
 from policy_accel.track import Report, Track, best_average, replaced
 from policy_accel.training.averages import MAIN, asked_averages, load_average
@@ -154,13 +155,7 @@ def _change(config: ImageConfig, options: argparse.Namespace) -> None:
     )
     evaluation.metrics = replaced(evaluation.metrics, inception=options.inception, resnet=options.resnet)
     config.evaluation = evaluation
-    config.sampling = replaced(
-        config.sampling,
-        sampler=options.sampler,
-        steps=options.sampling_steps,
-        spacing=options.spacing,
-        guidance=options.guidance,
-    )
+    config.sampling = replaced(AskedSampling.of(options).of_run(config.sampling)[0], guidance=options.guidance)
     check_guidance(config)
 
 

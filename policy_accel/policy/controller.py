@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from policy_accel.policy.observations import Observations
 from policy_accel.policy.planner import Planner
 from policy_accel.policy.run import LoadedRun
 from policy_accel.policy.track import ROBOT
+from policy_accel.run_sampling import AskedSampling
 from policy_accel.training.devices import choose_device
 from policy_accel.training.randomness import named_generator
 
@@ -59,6 +61,8 @@ class Policy:
         checkpoint: str = "last",
         device: str = "auto",
         sampling_steps: int | None = None,
+        sampling_times: Sequence[int | float] | None = None,
+        untuned: bool = False,
         warm_start: float | None = None,
         noise_seed: int = 0,
     ) -> Policy:
@@ -68,18 +72,20 @@ class Policy:
             run_dir: made by `policy-accel train`.
             checkpoint: "last", "best" (highest score during training) or a step.
             device: auto, cpu, cuda or cuda:N.
-            sampling_steps: steps of the sampler; None for the run's own.
+            sampling_steps: steps of the sampler; None for the run's own, or what `tune-sampling` chose for it.
+            sampling_times: the times of the steps in place of their number, as `sampling.times`.
+            untuned: whether what `tune-sampling` chose is left aside.
             warm_start: see the class.
             noise_seed: see the class.
 
         Raises:
             UserError: not a run directory of a policy, no such checkpoint, a damaged file, no such device, sampling
-                steps that the process cannot take.
+                steps or times that the process cannot take.
         """
-        run = ROBOT.load(Path(run_dir), checkpoint, choose_device(device, "device"))
-        if sampling_steps is not None:
-            sampler = run.sampler
-            run = replace(run, sampler=replace(sampler, config=replace(sampler.config, steps=sampling_steps)))
+        asked = AskedSampling(steps=sampling_steps, times=sampling_times, untuned=untuned)
+        run = ROBOT.load(Path(run_dir), checkpoint, choose_device(device, "device"), asked=asked)
+        if run.sampling_note is not None:
+            print(run.sampling_note, file=sys.stderr)
         return cls(run, warm_start=warm_start, noise_seed=noise_seed)
 
     def reset(self, seed: int = 0) -> None:

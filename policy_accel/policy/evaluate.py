@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from policy_accel.policy.planner import Planner
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.run import build_sampler
 from policy_accel.progress import Progress
+from policy_accel.run_sampling import sampling_record
 from policy_accel.training.devices import available_cores
 from policy_accel.training.randomness import named_generator
 from policy_accel.training.ranks import ALONE, Ranks
@@ -141,10 +141,7 @@ class PolicyEvaluator:
             report(f"The episode of seed {failed.seed} failed twice and counts as score 0: {failed.error}")
         return {
             **summarize(results, confidence=config.confidence),
-            **{
-                f"sampling_{name}" if name != "sampler" else name: value
-                for name, value in asdict(self.sampler.config).items()
-            },
+            **sampling_record(self.sampler.config),
             "network_evaluations": self.sampler.network_evaluations(),
             "max_steps": self.pool.spec.max_steps,
             "chunk_milliseconds": self.latency.milliseconds(),

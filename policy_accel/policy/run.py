@@ -119,6 +119,8 @@ class LoadedRun:
     sampler: Sampler
     env_args: dict[str, Any] | None = None
     """The data's description of the environment that they were recorded in."""
+    sampling_note: str | None = None
+    """A sentence on the sampling where that is not the run's own, but tuned."""
 
     def act(self, observations: Observations, generator: torch.Generator | None = None) -> Tensor:
         """Predict the actions to execute next, sampled as the run's configuration says.

@@ -21,6 +21,7 @@ from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config
 from policy_accel.policy.task import ChunkTask
 from policy_accel.run_files import read_metrics
+from policy_accel.run_sampling import AS_TRAINED, AskedSampling, TunedSampling
 from policy_accel.scoring import Score
 from policy_accel.track import Report, Track, best_average, replaced
 from policy_accel.training.averages import MAIN, asked_averages, load_average
@@ -78,10 +79,19 @@ class RobotTrack(Track[RobotConfig]):
         )
 
     def load(
-        self, run_dir: Path, checkpoint: str = "last", device: torch.device | str = "cpu", average: str = MAIN
+        self,
+        run_dir: Path,
+        checkpoint: str = "last",
+        device: torch.device | str = "cpu",
+        average: str = MAIN,
+        *,
+        asked: AskedSampling = AskedSampling(),  # noqa: B008 (it is frozen)
     ) -> LoadedRun:
-        """See `Track.load`; the weights are averaged ones (EMA), also others than the main ones, see `load_average`."""
+        """See `Track.load`; the weights are averaged ones (EMA), also others than the main ones, see `load_average`. It
+        is sampled as `asked`."""
         config = self.read(run_dir)
+        tuned = None if asked.untuned else TunedSampling.read(run_dir)
+        config.sampling, how = asked.of_run(config.sampling, tuned)
         saved = load_average(run_dir, checkpoint, average)
         tensors = saved.tensors[MAIN]
         data = saved.state.get("task") or {}
@@ -95,14 +105,14 @@ class RobotTrack(Track[RobotConfig]):
         policy.load_state_dict(tensors)
         config.training.lay_out(policy, device)
         policy.eval().requires_grad_(False)
-        return LoadedRun(policy, config, saved.step, build_sampler(config), data.get("env_args"))
+        return LoadedRun(policy, config, saved.step, build_sampler(config), data.get("env_args"), how)
 
     def scorer(self, config: RobotConfig, device: torch.device) -> Score:
         """See `Track.scorer`."""
         run_dir, evaluators = Path(config.run_dir), list[PolicyEvaluator]()
 
         def score(step: int, report: Report) -> dict[str, Any]:
-            loaded = self.load(run_dir, str(step), device)
+            loaded = self.load(run_dir, str(step), device, asked=AS_TRAINED)
             if not evaluators:
                 evaluators.append(PolicyEvaluator(config, loaded.policy, run_dir, loaded.env_args))
             return evaluators[0](loaded.policy, report)
@@ -114,13 +124,15 @@ class RobotTrack(Track[RobotConfig]):
     ) -> dict[str, Any]:
         """See `Track.evaluate`; one average of the weights is scored, or all of them, and the best is the result."""
         check_trusted(self.read(run_dir).task, run_dir)
-        place = choose_device(options.device, "--device")
+        device = choose_device(options.device, "--device")
+        asked = AskedSampling.of(options)
         names = asked_averages(run_dir, options.checkpoint, options.average)
-        runs = [self.load(run_dir, options.checkpoint, place, name) for name in names]
+        runs = [self.load(run_dir, options.checkpoint, device, name, asked=asked) for name in names]
         loaded = runs[0]
         config = loaded.config
-        device = next(loaded.policy.parameters()).device
         use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
+        if loaded.sampling_note is not None:
+            report(loaded.sampling_note)
         choice = _choice(run_dir, loaded.step, options, config.evaluation, report)
         config.evaluation = replaced(
             config.evaluation,
@@ -132,9 +144,6 @@ class RobotTrack(Track[RobotConfig]):
             camera=options.camera,
         )
         config.evaluation.check()
-        config.sampling = replaced(
-            config.sampling, sampler=options.sampler, steps=options.sampling_steps, spacing=options.spacing
-        )
         if not config.is_scored():
             raise UserError(f"{run_dir} cannot be scored: its task has no environment, or --episodes is 0.")
         evaluator = PolicyEvaluator(config, loaded.policy, run_dir, loaded.env_args, start=True, ranks=ranks)

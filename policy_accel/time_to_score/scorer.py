@@ -17,6 +17,7 @@ from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.run import LoadedRun
 from policy_accel.policy.task import ChunkTask
 from policy_accel.policy.track import ROBOT
+from policy_accel.run_sampling import AS_TRAINED
 from policy_accel.time_to_score.plan import ScoringPlan, SurrogatePlan
 from policy_accel.time_to_score.records import Records, Scored
 from policy_accel.time_to_score.surrogates import surrogates
@@ -124,7 +125,7 @@ class RunScorer:
         if key.steps not in self._evaluators:
             sampling = loaded.config.sampling
             if key.steps is not None:
-                sampling = dataclasses.replace(sampling, steps=key.steps)
+                sampling = sampling.with_steps(key.steps)
             config = dataclasses.replace(loaded.config, evaluation=evaluation, sampling=sampling)
             self._evaluators[key.steps] = PolicyEvaluator(config, loaded.policy, self.run_dir, loaded.env_args)
         evaluator = self._evaluators[key.steps]
@@ -150,7 +151,7 @@ class RunScorer:
 
     def _load(self, step: int) -> LoadedRun:
         if self._loaded is None or self._loaded.step != step:
-            self._loaded = ROBOT.load(self.run_dir, str(step), self.device)
+            self._loaded = ROBOT.load(self.run_dir, str(step), self.device, asked=AS_TRAINED)
         return self._loaded
 
     def _weights(self, step: int) -> str:

@@ -97,7 +97,7 @@ def _sampled(
 ) -> Tensor:
     """Samples [K, W, n_action_steps, A] for windows `indices` [W], float64 on the CPU."""
     if steps is not None:
-        config = dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, steps=steps))
+        config = dataclasses.replace(config, sampling=config.sampling.with_steps(steps))
     sampler = build_sampler(config)
     batch = task.validation_batch(indices)
     condition: Any = policy.encode(batch.condition)

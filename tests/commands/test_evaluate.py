@@ -16,6 +16,7 @@ from policy_accel.cli import main
 from policy_accel.data import Episodes
 from policy_accel.evaluation.statistics import bootstrap_difference
 from policy_accel.policy.evaluate import PolicyEvaluator
+from policy_accel.run_sampling import TunedSampling
 from policy_accel.training.checkpoint import best_checkpoint
 
 Run = Callable[..., dict[str, Any]]
@@ -290,3 +291,67 @@ def test_an_average_that_is_not_there(run_dir: Path, capsys: pytest.CaptureFixtu
     assert "holds no averages to make others from; train with training.ema.lengths" in capsys.readouterr().err
     assert main(["evaluate", str(run_dir), "--average", "swa"]) == 2
     assert "has no average 'swa' of the weights; it has ema." in capsys.readouterr().err
+
+
+def test_the_times_of_the_steps_are_asked_for_and_recorded(run_dir: Path, evaluate: Run) -> None:
+    result = evaluate(run_dir, "--sampling-times", "99,25,25", "--sampler", "ddpm")
+    assert result["network_evaluations"] == result["sampling_steps"] == 3
+    assert (result["sampler"], result["sampling_times"], result["sampling_spacing"]) == ("ddpm", [99, 25, 25], None)
+    even = evaluate(run_dir)
+    assert (even["sampling_steps"], even["sampling_times"], even["sampling_spacing"]) == (2, None, "trailing")
+    own = evaluate(run_dir, "--sampling-times", "99,49")
+    assert own["episodes"] == even["episodes"], "the two times of the trailing grid"
+
+
+def test_a_run_with_times_of_its_own(tmp_path: Path, evaluate: Run) -> None:
+    made = train(tmp_path, "timed", "sampling.times=[99, 25]", "training.evaluate_every=0")
+    result = evaluate(made)
+    assert (result["sampling_times"], result["network_evaluations"]) == ([99, 25], 2)
+    assert result["episodes"] == json.loads((made / "checkpoints/00000006/evaluation.json").read_text())["episodes"]
+    assert evaluate(made, "--sampling-steps", "3")["sampling_times"] is None
+
+
+def test_what_was_tuned_is_used_and_said(run_dir: Path, evaluate: Run) -> None:
+    path = TunedSampling(6, 1, {1: {"sampler": "ddim", "times": [90]}}).write(run_dir)
+    try:
+        result = evaluate(run_dir)
+        assert result["sampling_times"] == [90]
+        assert "Sampled as tuned at step 6: ddim at times [90] (sampling.yaml)." in result["said"]
+        assert evaluate(run_dir, "--sampling-steps", "1")["sampling_times"] == [90]
+        assert evaluate(run_dir, "--sampling-steps", "3")["sampling_times"] is None
+        untuned = evaluate(run_dir, "--untuned")
+        assert (untuned["sampling_times"], untuned["sampling_steps"]) == (None, 2)
+        assert "Sampled as" not in untuned["said"]
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--sampling-times", "99,25", "--spacing", "leading"], "times [99, 25] say which steps are taken"),
+        (["--sampling-times", "99,99.5"], "sampling.times=[99, 99.5]: 99.5 must be an integer from 0 to 99."),
+        (["--sampling-times", "25,99"], "goes from 25 to 99, where noise is added anew, which only"),
+    ],
+)
+def test_times_that_cannot_be(
+    options: list[str], sentence: str, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(run_dir), *options]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--sampling-times", "99,25", "--sampling-steps", "2"], "not allowed with argument"),
+        (["--sampling-times", "99;25"], "99;25 is not a list of times; write them as 99,25"),
+    ],
+)
+def test_times_that_cannot_be_read(
+    options: list[str], sentence: str, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", str(run_dir), *options])
+    assert stopped.value.code == 2
+    assert sentence in capsys.readouterr().err

@@ -142,6 +142,16 @@ def test_sampling_is_changed_by_the_arguments(run_dir: Path, tmp_path: Path) -> 
     assert (record["sampler"], record["guidance"], record["network_evaluations"]) == ("dpm_solver++", 2.5, 12)
 
 
+def test_the_times_of_the_steps_are_asked_for_and_recorded(run_dir: Path, tmp_path: Path) -> None:
+    asked = ["--sampler", "ddpm", "--sampling-times", "19,5,5"]
+    assert sample(run_dir, "--count", "2", "--seed", "9", *asked, "--npz", "--output", tmp_path / "out") == 0
+    sampler = replace(IMAGES.load(run_dir).sampler, config=ImageSamplingConfig(sampler="ddpm", times=[19, 5, 5]))
+    images = expected(run_dir, range(2), [0, 1], seed=9, sampler=sampler)
+    assert close(np.load(tmp_path / "out" / "samples.npz")["images"], images)
+    record = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert [record[name] for name in ("times", "steps", "spacing", "network_evaluations")] == [[19, 5, 5], 3, None, 3]
+
+
 def test_folders_are_numbered_and_never_overwritten(
     unconditional: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

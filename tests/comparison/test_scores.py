@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from support.scored_runs import config_of, evaluation_of, write_arms, write_run, write_sweep
 
+from policy_accel.comparison.alike import check_alike
 from policy_accel.comparison.scores import scored_runs
 from policy_accel.errors import UserError
 
@@ -110,3 +111,39 @@ def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, "compare", *map(str, runs)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_times_of_the_steps_take_the_place_of_their_number(tmp_path: Path) -> None:
+    """In the settings, so in the names of arms; a run of a version without times counts as one with none."""
+    timed = {"sampling_steps": 2, "sampling_spacing": None, "sampling_times": [99, 25], "network_evaluations": 2}
+    own = {"sampling": {**config_of()["sampling"], "times": [99, 25]}}
+    runs = [
+        write_run(tmp_path / "old", config_of(seed=1), evaluation_of([0.5])),
+        write_run(
+            tmp_path / "even", config_of(seed=2, sampling__times=None), evaluation_of([0.5], sampling_times=None)
+        ),
+        write_run(tmp_path / "own", config_of(seed=3, **own), evaluation_of([0.5], **timed)),
+        write_run(tmp_path / "asked", config_of(seed=4), evaluation_of([0.5], **timed)),
+    ]
+    found = scored_runs(runs)
+    own_times = "baseline times=[99,25]"
+    assert [run.arm for run in found] == [found[0].arm, found[0].arm, own_times, own_times]
+    assert found[0].arm == "baseline spacing=trailing steps=8"
+    settings = found[2].settings
+    assert settings is not None
+    assert {key for key in settings if key.startswith("sampling.")} == {
+        "sampling.sampler",
+        "sampling.times",
+        "sampling.clip_sample",
+    }
+    check_alike(found[:3])
+    with pytest.raises(UserError, match=r"sampling_steps=8 and .*asked with sampling_steps=2"):
+        check_alike(found)
+    others = [
+        write_run(
+            tmp_path / f"tuned {seed}", config_of(seed=seed), evaluation_of([0.5], **{**timed, "sampling_times": t})
+        )
+        for seed, t in ((5, [99, 25]), (6, [99, 20]))
+    ]
+    with pytest.raises(UserError, match=r"sampling_times=\[99, 25\] and .*sampling_times=\[99, 20\]"):
+        check_alike(scored_runs(others))

@@ -327,6 +327,16 @@ def test_a_sampler_is_its_function_with_the_objective_and_the_settings(kind: str
         ("ddpm", {"sampler": "heun", "steps": 8}, r"sampling.sampler=heun averages slopes"),
         ("edm", {"steps": 0}, r"sampling.steps=0 must be at least 1"),
         ("flow", {"spacing": "leading"}, r"sampling.spacing=leading has no effect in continuous time"),
+        ("ddpm", {"times": []}, r"sampling.times=\[\] must name at least one"),
+        ("ddpm", {"times": [100, 25]}, r"sampling.times=\[100, 25\]: 100 must be an integer from 0 to 99"),
+        ("ddpm", {"times": [99, 24.5]}, r"sampling.times=.*: 24.5 must be an integer from 0 to 99"),
+        ("ddpm", {"times": [99, -1]}, r"sampling.times=.*: -1 must be an integer"),
+        ("edm", {"times": [81.0]}, r"sampling.times=.*: 81.0 must be from 0.002 to 80"),
+        ("flow", {"times": [1, 0]}, r"sampling.times=.*: 0 must be from above 0 to 1"),
+        ("flow", {"times": [math.nan]}, r"sampling.times=.*: nan must be from above 0 to 1"),
+        ("ddpm", {"times": [99, 25, 50]}, r"sampling.times=\[99, 25, 50\] goes from 25 to 50, .*ddpm does, not ddim"),
+        ("flow", {"times": [1.0, 1.0]}, r"sampling.times=.* goes from 1.0 to 1.0, .*ddpm does, not ddim"),
+        ("ddpm", {"times": [99, 25], "sampler": "heun"}, r"at least 50 steps there, not 2; choose ddim"),
     ],
 )
 def test_wrong_settings_are_refused_when_a_sampler_is_made(
@@ -342,6 +352,11 @@ def test_a_sampler_keeps_the_settings_that_it_was_made_with() -> None:
     settings.steps = 400
     assert len(sampler.grid.timesteps) == 4
     assert sampler.noise_count == 5
+    settings = SamplingConfig("ddpm", times=[99, 25])
+    sampler = Sampler(OBJECTIVES["ddpm"], settings)
+    assert settings.times is not None
+    settings.times.append(5)
+    assert sampler.grid.timesteps == (99, 25)
 
 
 @pytest.mark.parametrize(("kind", "evaluations"), [("ddim", 4), ("heun", 7), ("ddpm", 4)])
@@ -351,3 +366,102 @@ def test_evaluations_are_those_of_the_steps_taken(kind: str, evaluations: int) -
     denoise = Exact(sampler)
     sampler(denoise, standard(2, sampler.noise_count, 2), start=standard(2, 2, seed=1), strength=0.5)
     assert len(denoise.seen) == evaluations
+
+
+def of_times(objective: str, sampler: str, *times: float) -> Sampler:
+    return Sampler(OBJECTIVES[objective], SamplingConfig(sampler, times=list(times), clip_sample=None))
+
+
+TIMES = {
+    "ddpm": (99, 60, 20),
+    "edm": (80.0, 2.0, 0.3),
+    "vp": (80.0, 2.0, 0.3),
+    "ve": (80.0, 2.0, 0.3),
+    "flow": (1.0, 0.6, 0.2),
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), [case for case in CASES if case[0] in TIMES])
+def test_times_take_the_place_of_steps_and_spacing(name: str, kind: str) -> None:
+    sampler = of_times(name, kind, *TIMES[name])
+    denoise = Exact(sampler)
+    noise = standard(2, sampler.noise_count, 4)
+    result = sampler(denoise, noise)
+    asked = [sampler.objective.process.level(t) for t in TIMES[name]]
+    seen = [level for _, level in denoise.seen]
+    expected = [asked[0], *(level for level in asked[1:] for _ in range(2))] if kind == "heun" else asked
+    assert seen == expected
+    assert sampler.network_evaluations() == len(seen)
+    assert sampler.noise_count == (4 if kind == "ddpm" else 1)
+    assert sampler.network_evaluations(0.34) == 1
+    same = replace(sampler, config=replace(sampler.config, steps=50, spacing="trailing"))
+    assert torch.equal(same(Exact(same), noise), result)
+
+
+def test_the_times_of_an_even_grid_are_that_grid() -> None:
+    even = sampler_of("ddpm", "dpm_solver++", 8)
+    own = of_times("ddpm", "dpm_solver++", *even.grid.timesteps)
+    assert own.grid == even.grid
+    noise = standard(3, 1, 4)
+    assert torch.equal(own(Exact(own), noise), even(Exact(even), noise))
+    assert own.config.with_steps(8) == even.config
+
+
+def test_two_evaluations_at_chosen_times_by_hand() -> None:
+    """x_99 is noise; x_25 keeps the noise that was seen in it (Song et al. 2021, equation 12)."""
+    sampler = Sampler(Objective(PROCESS, "sample"), SamplingConfig("ddim", times=[99, 25], clip_sample=None))
+    noise = standard(3, 1, 4)
+    at = {t: (float(PROCESS.alphas[t]), float(PROCESS.sigmas[t])) for t in (99, 25)}
+    x0 = (2.0 * noise[:, 0]).sin()
+    epsilon = (noise[:, 0] - at[99][0] * x0) / at[99][1]
+    expected = (2.0 * (at[25][0] * x0 + at[25][1] * epsilon)).sin()
+    torch.testing.assert_close(sampler(lambda x, t: (2.0 * x).sin(), noise), expected)
+
+
+def test_a_restart_adds_noise_anew_to_the_clean_sample() -> None:
+    """By hand for 99, 25 and up to 50: what is seen at 50 is alpha x0 + sigma epsilon of the prediction at 25, and the
+    step from 25 draws nothing else."""
+    sampler = Sampler(Objective(PROCESS, "sample"), SamplingConfig("ddpm", times=[99, 25, 50], clip_sample=None))
+    assert sampler.grid.next_timesteps == (25, -1, -1)
+    assert sampler.network_evaluations() == 3
+    seen: list[Tensor] = []
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(x)
+        return (2.0 * x).sin()
+
+    noise = standard(3, sampler.noise_count, 4)
+    result = sampler(denoise, noise)
+    x0 = (2.0 * seen[1]).sin()
+    torch.testing.assert_close(seen[2], PROCESS.alphas[50] * x0 + PROCESS.sigmas[50] * noise[:, 2])
+    torch.testing.assert_close(result, (2.0 * seen[2]).sin())
+
+
+@pytest.mark.parametrize("name", ["ddpm", "edm", "flow"])
+def test_restarts_leave_the_distribution(name: str) -> None:
+    """Down to the clean sample, up to a middle level and down again, 100 and 60 steps."""
+    first = OBJECTIVES[name].process.grid(100).timesteps
+    sampler = of_times(name, "ddpm", *first, *first[40:])
+    generator = torch.Generator().manual_seed(0)
+    noise = (torch.randn(4000, 1, dtype=torch.float64, generator=generator) for _ in itertools.count())
+    drawn = sampler(Exact(sampler), noise)
+    assert float(drawn.mean()) == pytest.approx(MEAN, abs=0.02)
+    assert float(drawn.std()) == pytest.approx(DEVIATION, rel=0.12)
+
+
+def test_a_result_states_how_many_steps_times_are() -> None:
+    config = SamplingConfig("ddpm", times=[99, 25])
+    assert config.record() == {
+        "sampler": "ddpm",
+        "steps": 2,
+        "spacing": None,
+        "times": [99, 25],
+        "clip_sample": 1.0,
+    }
+    assert SamplingConfig().record() == {
+        "sampler": "ddim",
+        "steps": 8,
+        "spacing": "trailing",
+        "times": None,
+        "clip_sample": 1.0,
+    }

@@ -124,6 +124,7 @@ def test_what_a_step_shows_of_the_sample() -> None:
         (lambda: TwoStepProcess(form="papre"), r"^form 'papre' is unknown; did you mean 'paper'\?"),
         (lambda: TwoStepProcess().grid(3), r"^steps=3 must be 1"),
         (lambda: TwoStepProcess().grid(2, "leading"), r"^spacing=leading has no effect"),
+        (lambda: TwoStepProcess().grid_of([1, 0]), r"^times=\[1, 0\] has no effect on two steps; leave it at null"),
     ],
 )
 def test_what_two_steps_cannot_be(made: object, sentence: str) -> None:

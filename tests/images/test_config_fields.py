@@ -147,6 +147,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "sampling.sampler": ("euler", measured(), []),
     "sampling.steps": ("3", measured(), []),
     "sampling.spacing": ("leading", measured(), []),
+    "sampling.times": ("[60,5]", measured(), []),
     "sampling.guidance": ("3.0", measured(), []),
     "evaluation.samples": ("20", measured(), []),
     "evaluation.curve_samples": ("20", measured(full=False), []),

@@ -261,6 +261,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "sampling.sampler": ("ddpm", predicted, SCORED),
     "sampling.steps": ("5", predicted, SCORED),
     "sampling.spacing": ("leading", predicted, SCORED),
+    "sampling.times": ("[90,10]", predicted, SCORED),
     "training.steps": ("6", trace, []),
     "training.batch_size": ("4", run_probe(lambda run: run.order.batch(0)), []),
     "training.accumulate": ("4", run_probe(lambda run: run.update.pieces), []),

@@ -16,6 +16,7 @@ from policy_accel.envs.pusht import PushT
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.track import ROBOT
+from policy_accel.run_sampling import TunedSampling
 
 Build = Callable[..., RobotConfig]
 STEPS = 30
@@ -173,6 +174,30 @@ def test_damaged_weights_are_named(scored: tuple[Path, list[dict[str, object]]])
     next(policy.run.policy.parameters()).fill_(float("nan"))
     with pytest.raises(UserError, match="NaN or infinite action"):
         policy.act(np.zeros(5))
+
+
+def test_the_times_of_the_steps(
+    scored: tuple[Path, list[dict[str, object]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked for, or tuned, which is said."""
+
+    def told(**how: Any) -> tuple[list[int], str]:
+        """What the network is told of the times of a chunk, and what is printed."""
+        policy, seen = Policy.load(scored[0], device="cpu", **how), list[int]()
+        policy.run.policy.denoiser.register_forward_pre_hook(lambda _, given: seen.append(int(given[1][0])))
+        policy.act(np.zeros(5))
+        return seen, capsys.readouterr().err
+
+    capsys.readouterr()
+    assert told(sampling_times=[99, 25]) == ([99, 25], "")
+    TunedSampling(4, 2, {2: {"sampler": "ddim", "times": [99, 20]}}).write(scored[0])
+    assert told() == ([99, 20], "Sampled as tuned at step 4: ddim at times [99, 20] (sampling.yaml).\n")
+    assert told(sampling_times=[99, 25]) == ([99, 25], "")
+    assert told(untuned=True) == ([99, 66, 32], "")
+    assert told(sampling_steps=2)[0] == [99, 20]
+    assert told(sampling_steps=2, untuned=True) == ([99, 49], "")
+    with pytest.raises(UserError, match="steps=2 has no effect"):
+        Policy.load(scored[0], sampling_steps=2, sampling_times=[99, 25])
 
 
 def test_wrong_settings_are_refused(scored: tuple[Path, list[dict[str, object]]]) -> None:
