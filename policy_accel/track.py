@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, ClassVar, Generic, TypeVar
@@ -29,11 +30,21 @@ from policy_accel.training.run_directory import read_typed_config
 from policy_accel.training.task import Task
 from policy_accel.user_files import chosen, user_files
 
+RECOMMENDED = "recommended"
 HOMES = {"robot": "policy_accel.policy.track:ROBOT", "images": "policy_accel.images.track:IMAGES"}
 
 Report = Callable[[str], None]
 C = TypeVar("C", bound=RunConfig)
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A method by name, why it is taken, and the record of this project that says so."""
+
+    method: str
+    because: str
+    record: str
 
 
 class Track(ABC, Generic[C]):
@@ -59,8 +70,20 @@ class Track(ABC, Generic[C]):
         self._register()
         return choices(self.source)
 
-    def config(self, overrides: Sequence[str], config_dir: Path | None = None) -> C:
-        """The typed configuration for overrides such as "training.steps=100"; see `compose_config`."""
+    def config(self, overrides: Sequence[str], config_dir: Path | None = None, report: Report = lambda _: None) -> C:
+        """The typed configuration for overrides such as "training.steps=100"; see `compose_config`.
+
+        `method=recommended` becomes the method that `recommend` names, and `report` is told which and why.
+        """
+        config = self._composed(overrides, config_dir)
+        if config.method != RECOMMENDED:
+            return config
+        found = self.recommend(config)
+        report(f"method=recommended: {found.method}, since {found.because} ({found.record})")
+        kept = [override for override in overrides if not override.startswith("method=")]
+        return self._composed([*kept, f"method={found.method}"], config_dir)
+
+    def _composed(self, overrides: Sequence[str], config_dir: Path | None) -> C:
         named, files = user_files(overrides, config_dir)
         import_plugins(named_plugins(named, (file.settings for file in chosen(files, named))))
         self._register()
@@ -140,6 +163,14 @@ class Track(ABC, Generic[C]):
                 )
             finally:
                 task.close()
+
+    @abstractmethod
+    def recommend(self, config: C) -> Recommendation:
+        """The method that our own measurements support for the task of `config` and how it is sampled.
+
+        Raises:
+            UserError: what reading the data raises, where they decide.
+        """
 
     @abstractmethod
     def check(self, config: C) -> None:

@@ -40,14 +40,14 @@ def run_train(options: argparse.Namespace) -> int:
     if not options.print_config:
         return _train(options.overrides, options)
     chosen = track(source_of(options.overrides, options.config_dir).track)
-    config = chosen.config(options.overrides, options.config_dir)
+    config = chosen.config(options.overrides, options.config_dir, _say)
     print(yaml.safe_dump(chosen.record(config), sort_keys=False), end="")
     return 0
 
 
 def _train(overrides: Sequence[str], options: argparse.Namespace) -> int:
     chosen = track(source_of(overrides, options.config_dir).track)
-    config = chosen.config(overrides, options.config_dir)
+    config = chosen.config(overrides, options.config_dir, _say)
     run_dir = Path(config.run_dir)
     if speaks():
         print(f"Training {config.task.name} with {config.model.name} in {run_dir}", file=sys.stderr)
@@ -71,6 +71,11 @@ def _train(overrides: Sequence[str], options: argparse.Namespace) -> int:
         print(f"All numbers of the score: {run_dir / 'evaluation.json'}")
     print(f"Learning curve: {plot_learning_curve(run_dir)}")
     return 0
+
+
+def _say(line: str) -> None:
+    if speaks():
+        print(line, file=sys.stderr)
 
 
 def _keep_score(run_dir: Path, trained: Trained) -> None:

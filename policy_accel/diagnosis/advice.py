@@ -3,6 +3,7 @@
 The rules, by name:
 
 baseline    Always: independent noise comes first; every method has to beat it.
+recurs      Observations come again (`Recurrence.recurs`): groups are safe, and pay at one or two evaluations.
 leak        An assignment whose noise tells the observation (p <= `LEAK_P`): avoid. Sampling starts from noise that does
             not, so the policy trusts what it will not have. Nothing bounds how much such noise tells.
 bounded     Nearest noise that leaks: its density given the chunk is at most k times that of N(0, I), and the divergence
@@ -63,7 +64,23 @@ def advise(diagnosis: Diagnosis) -> list[Advice]:
         "Start from independent noise: it is the baseline that every method has to beat on your scores.",
         (command(diagnosis, "method=baseline"),),
     )
-    return [start, *_schedule(diagnosis), *_data(diagnosis), *_noise(diagnosis), *_untouched(diagnosis)]
+    return [
+        start,
+        *_recurrence(diagnosis),
+        *_schedule(diagnosis),
+        *_data(diagnosis),
+        *_noise(diagnosis),
+        *_untouched(diagnosis),
+    ]
+
+
+def _recurrence(diagnosis: Diagnosis) -> Iterator[Advice]:
+    if diagnosis.data.recurrence.recurs:
+        sentence = (
+            "Observations come again, and what differs among their chunks they do not tell: noise assigned inside "
+            "groups of like ones pays with one or two evaluations (method=recommended takes it then)."
+        )
+        yield Advice("recurs", "try", sentence, (command(diagnosis, "method=recommended", "sampling.steps=2"),))
 
 
 def command(diagnosis: Diagnosis, *overrides: str) -> str:

@@ -10,6 +10,7 @@ from policy_accel.acceleration.conditional import ridge_mean
 from policy_accel.diagnosis.facts import DataFacts
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import read_task_episodes
+from policy_accel.policy.recurrence import task_recurrence
 from policy_accel.policy.task import ChunkTask
 from policy_accel.training.randomness import named_generator
 
@@ -47,6 +48,7 @@ def data_facts(task: ChunkTask, config: RobotConfig) -> DataFacts:
         clip_sample=clip,
         constant_actions=_constant(task.actions),
         constant_observations=_constant(task.observations),
+        recurrence=task_recurrence(task, config),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policy_accel.acceleration.diagnostics import Leak, SnrCoverage
+from policy_accel.policy.recurrence import Recurrence
 
 LEAK_P = 1e-3  # up to this p-value a choice leaks
 DOUBTFUL_P = 0.05  # and up to this one it may, and more rows will tell
@@ -20,7 +21,7 @@ class DataFacts:
         episodes than those of the prediction, by ridge regression and by the mean of the 8 nearest; None with one
         episode.
     action_std: of each dimension. action_rms: over all of them. clipped: share of the actions beyond
-        sampling.clip_sample. constant_*: dimensions that never change.
+        sampling.clip_sample. constant_*: dimensions that never change. recurrence: whether observations come again.
     """
 
     windows: int
@@ -38,6 +39,7 @@ class DataFacts:
     clip_sample: float | None
     constant_actions: tuple[int, ...]
     constant_observations: tuple[int, ...]
+    recurrence: Recurrence
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,11 @@ def _data(diagnosis: Diagnosis) -> list[str]:
             f"{_share(d.explained_linear)} linear, {_share(d.explained_neighbours)} nearest neighbours",
         ),
         (
+            "like observations",
+            f"over {d.recurrence.episodes:.0f} episodes a group; {_share(d.recurrence.inside)} of the chunks' variance "
+            f"inside, of which the exact one tells {_share(d.recurrence.told)}",
+        ),
+        (
             "action deviation",
             " ".join(f"{value:.2f}" for value in d.action_std[:12]) + (" ..." if len(d.action_std) > 12 else ""),
         ),

@@ -28,7 +28,7 @@ from policy_accel.images.sets import load_split
 from policy_accel.images.task import ImageTask, condition_size
 from policy_accel.run_sampling import AskedSampling
 from policy_accel.scoring import Score
-from policy_accel.track import Report, Track, best_average, replaced
+from policy_accel.track import Recommendation, Report, Track, best_average, replaced
 from policy_accel.training.averages import MAIN, asked_averages, load_average
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.ranks import ALONE, Ranks
@@ -41,15 +41,22 @@ class ImageTrack(Track[ImageConfig]):
     demo = "images_demo"
     schema = ImageConfig
 
-    def config(self, overrides: Sequence[str], config_dir: Path | None = None) -> ImageConfig:
+    def config(
+        self, overrides: Sequence[str], config_dir: Path | None = None, report: Report = lambda _: None
+    ) -> ImageConfig:
         """See `Track.config`."""
-        config = super().config(overrides, config_dir)
+        config = super().config(overrides, config_dir, report)
         if "method=baseline" in overrides and config.method != "baseline":
             raise UserError(
                 f"recipe={config.label} names accelerations of its own, which method=baseline does not turn off; their "
                 "baselines are recipe=ddpm_cifar10 and recipe=edm_cifar10."
             )
         return config
+
+    def recommend(self, config: ImageConfig) -> Recommendation:
+        """See `Track.recommend`."""
+        why = "for images no method differs from it by more than training seeds do"
+        return Recommendation("baseline", why, "benchmarks/results/image_methods_mnist_cpu.json")
 
     def check(self, config: ImageConfig) -> None:
         """See `Track.check`."""

@@ -18,12 +18,13 @@ from policy_accel.models.encoders.pretrained import read_weights
 from policy_accel.policy.config import EvaluationConfig, RobotConfig
 from policy_accel.policy.demonstrations import TaskConfig, check_task_data, load_demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator
+from policy_accel.policy.recommend import recommend
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config
 from policy_accel.policy.task import ChunkTask
 from policy_accel.run_files import read_metrics
 from policy_accel.run_sampling import AS_TRAINED, AskedSampling, TunedSampling
 from policy_accel.scoring import Score
-from policy_accel.track import Report, Track, best_average, replaced
+from policy_accel.track import Recommendation, Report, Track, best_average, replaced
 from policy_accel.training.averages import MAIN, asked_averages, load_average
 from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps, evaluation_of
 from policy_accel.training.devices import choose_device, use_device
@@ -36,6 +37,10 @@ class RobotTrack(Track[RobotConfig]):
     source = SOURCES["robot"]
     demo = "demo"
     schema = RobotConfig
+
+    def recommend(self, config: RobotConfig) -> Recommendation:
+        """See `Track.recommend`."""
+        return recommend(config, lambda: self.build(config))
 
     def check(self, config: RobotConfig) -> None:
         """See `Track.check`."""

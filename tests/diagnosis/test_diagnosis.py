@@ -18,6 +18,7 @@ from policy_accel.diagnosis.measure import CHOICES, CONFIGURED, diagnose, quoted
 from policy_accel.diagnosis.report import draw_diagnosis, table
 from policy_accel.diffusion import vp_process
 from policy_accel.errors import UserError
+from policy_accel.policy.recurrence import Recurrence
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.randomness import DataOrder
 
@@ -302,6 +303,18 @@ def test_rules_on_data(calm: Diagnosis) -> None:
     assert "observation never changes in dimension 0, 3;" in of(constant_observations=(0, 3))[0].sentence
     assert [item.rule for item in of(explained_neighbours=0.9)] == ["determined"]
     assert not of(explained_linear=None, explained_neighbours=None)
+    recurs = of(recurrence=Recurrence(episodes=40.0, inside=0.4, told=0.01))
+    assert [(item.rule, item.verdict) for item in recurs] == [("recurs", "try")]
+    assert recurs[0].commands[0].endswith("method=recommended sampling.steps=2")
+    assert not of(recurrence=Recurrence(episodes=40.0, inside=0.4, told=0.5))
+
+
+def test_the_table_shows_how_observations_come_again(diagnosis: Diagnosis) -> None:
+    data = replace(diagnosis.data, recurrence=Recurrence(episodes=12.4, inside=0.214, told=None))
+    assert (
+        "  like observations     over 12 episodes a group; 21.4% of the chunks' variance inside, of which the exact one "
+        "tells -"
+    ) in table(replace(diagnosis, data=data), [])
 
 
 def test_a_command_replaces_its_own_keys(calm: Diagnosis) -> None:
