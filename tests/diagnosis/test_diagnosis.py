@@ -311,10 +311,8 @@ def test_rules_on_data(calm: Diagnosis) -> None:
 
 def test_the_table_shows_how_observations_come_again(diagnosis: Diagnosis) -> None:
     data = replace(diagnosis.data, recurrence=Recurrence(episodes=12.4, inside=0.214, told=None))
-    assert (
-        "  like observations     over 12 episodes a group; 21.4% of the chunks' variance inside, of which the exact one "
-        "tells -"
-    ) in table(replace(diagnosis, data=data), [])
+    shown = "over 12 episodes a group; 21.4% of the chunks' variance inside, of which the exact one tells -"
+    assert f"  like observations     {shown}\n" in table(replace(diagnosis, data=data), [])
 
 
 def test_a_command_replaces_its_own_keys(calm: Diagnosis) -> None:
