@@ -840,6 +840,26 @@ MUTATIONS = [
         ("settings |= {key: evaluation[name]", "{key: evaluation[name]"),
     ),
     *of(
+        "time_to_score/arms.py",
+        "time_to_score/test_instrument.py time_to_score/test_plan.py",
+        ("_check_steps(plan, name, config)", "None"),
+        ("if len(runs) < len(arms):", "if False:"),
+        ("if plan.surrogates.windows and config", "if config"),
+    ),
+    *of(
+        "time_to_score/aggregate.py",
+        "time_to_score/test_aggregate.py",
+        ("return math.inf, math.inf", "return 0.0, math.inf"),
+        ("(1 + confidence) / 2", "confidence"),
+        ("_log(a) - _log(b)", "_log(a)"),
+    ),
+    *of(
+        "time_to_score/search.py",
+        "time_to_score/test_search.py",
+        ("REACHED_BY if unsure else REACHED", "REACHED"),
+        ("if not open_targets and not rule.everywhere:", "if not open_targets:"),
+    ),
+    *of(
         "report/curves.py",
         "report/test_curves.py",
         ("if first <= step <= last", "if True"),

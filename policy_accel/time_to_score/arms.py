@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.errors import UserError
+from policy_accel.policy.config import RobotConfig
+from policy_accel.policy.run import build_sampler
 from policy_accel.sweep.grid import short_keys
 from policy_accel.sweep.prepare import Order, as_text, check, own_settings
 from policy_accel.time_to_score.plan import Plan
+from policy_accel.time_to_score.surrogates import ERROR_STEPS, with_steps
 
 Chosen = dict[tuple[str, str], dict[str, Any]]
 """(task, method) -> the settings that tuning chose."""
@@ -79,7 +82,7 @@ def order_of(plan: Plan, arms: list[Arm], folder: Path, config_dir: Path | None)
 
     Raises:
         UserError: a setting that does not exist or go together with others, data that are missing, a task without
-            episodes, two runs of one name.
+            episodes, numbers of steps that a policy cannot be sampled with, two runs of one name.
     """
     given = {"launcher": plan.launcher} | {f"launcher.{key}": value for key, value in plan.launcher_settings.items()}
     launcher, _ = own_settings(_overrides(given))
@@ -99,10 +102,25 @@ def order_of(plan: Plan, arms: list[Arm], folder: Path, config_dir: Path | None)
                 f"run {name}: surrogates are measured on held-out demonstrations, and task.val_ratio=0 holds none out; "
                 "raise it, or set surrogates.windows to 0."
             )
+        _check_steps(plan, name, config)
         if config.training.evaluate_every == 0:
             config.evaluation.episodes = 0
             runs[name].append("evaluation.episodes=0")
     return order, configs
+
+
+def _check_steps(plan: Plan, name: str, config: RobotConfig) -> None:
+    """Raise UserError where a policy cannot be sampled with the numbers of steps that it will be."""
+    used = dict.fromkeys(plan.few_steps, "choose other few_steps")
+    if plan.surrogates.windows:
+        used |= dict.fromkeys(ERROR_STEPS, "set surrogates.windows to 0")
+    for steps, remedy in used.items():
+        try:
+            build_sampler(with_steps(config, steps))
+        except UserError as error:
+            raise UserError(
+                f"run {name} could not be scored with {steps} steps of the sampler ({str(error).rstrip('.')}); {remedy}."
+            ) from error
 
 
 def _settings(plan: Plan, arm: Arm) -> dict[str, Any]:

@@ -215,6 +215,12 @@ def _check(plan: Plan) -> None:
             )
     if any(steps < 1 for steps in plan.few_steps):
         raise ValueError(f"few_steps={plan.few_steps} must be at least 1 each.")
+    for name, values in (
+        *(("seeds", plan.seeds), ("tuning.seeds", tuning.seeds)),
+        *((f"tuning.grid.{key}", values) for key, values in tuning.grid.items()),
+    ):
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise ValueError(f"{name} has {twice[0]} more than once; name it once.")
     _check_settings("settings", plan.settings)
     for name, settings in plan.methods.items():
         _check_settings(f"methods.{name}", settings, "method")

@@ -20,7 +20,7 @@ from policy_accel.policy.track import ROBOT
 from policy_accel.run_sampling import AS_TRAINED
 from policy_accel.time_to_score.plan import ScoringPlan, SurrogatePlan
 from policy_accel.time_to_score.records import Records, Scored
-from policy_accel.time_to_score.surrogates import surrogates
+from policy_accel.time_to_score.surrogates import surrogates, with_steps
 from policy_accel.training.devices import choose_device, use_device
 
 Report = Callable[[str], None]
@@ -123,10 +123,7 @@ class RunScorer:
             camera=None,
         )
         if key.steps not in self._evaluators:
-            sampling = loaded.config.sampling
-            if key.steps is not None:
-                sampling = sampling.with_steps(key.steps)
-            config = dataclasses.replace(loaded.config, evaluation=evaluation, sampling=sampling)
+            config = dataclasses.replace(with_steps(loaded.config, key.steps), evaluation=evaluation)
             self._evaluators[key.steps] = PolicyEvaluator(config, loaded.policy, self.run_dir, loaded.env_args)
         evaluator = self._evaluators[key.steps]
         evaluator.config = evaluation

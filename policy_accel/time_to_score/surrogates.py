@@ -60,6 +60,13 @@ def surrogates(run: LoadedRun, task: ChunkTask, *, windows: int, noises: int, no
     }
 
 
+def with_steps(config: RobotConfig, steps: int | None) -> RobotConfig:
+    """A configuration whose policy is sampled with so many steps; None changes nothing."""
+    if steps is None:
+        return config
+    return dataclasses.replace(config, sampling=config.sampling.with_steps(steps))
+
+
 def energy_score(samples: Tensor, true: Tensor) -> float:
     """Of samples [K, W, ...] for the observations of true chunks [W, ...]; K at least 2."""
     draws = len(samples)
@@ -96,9 +103,7 @@ def _sampled(
     noise_seed: int,
 ) -> Tensor:
     """Samples [K, W, n_action_steps, A] for windows `indices` [W], float64 on the CPU."""
-    if steps is not None:
-        config = dataclasses.replace(config, sampling=config.sampling.with_steps(steps))
-    sampler = build_sampler(config)
+    sampler = build_sampler(with_steps(config, steps))
     batch = task.validation_batch(indices)
     condition: Any = policy.encode(batch.condition)
     device, found = batch.x0.device, []

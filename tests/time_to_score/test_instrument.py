@@ -22,6 +22,8 @@ from policy_accel.time_to_score.instrument import check_plan, measure
 from policy_accel.time_to_score.plan import Plan
 from policy_accel.time_to_score.table import text
 
+from .conftest import TINY
+
 Build = Callable[..., Plan]
 
 
@@ -214,6 +216,10 @@ def test_scores_of_other_weights_are_not_taken_for_these(plan: Build, place: Pat
         ),
         ({"settings": {"task.val_ratio": 0}, "tasks": {"two_modes": {"targets": [0.5], "settings": {
             "task.data": "toy.npz"}}}}, "task.val_ratio=0 holds none out"),
+        ({"few_steps": [1, 101]}, "run two_modes-baseline-seed1 could not be scored with 101 steps of the sampler "
+         r"\(sampling.steps=101 must lie between 1 and diffusion.timesteps=100\); choose other few_steps"),
+        ({"few_steps": [1], "settings": {**TINY["settings"], "diffusion.timesteps": 4, "sampling.steps": 4}},
+         r"could not be scored with 8 steps .* set surrogates\.windows to 0"),
         ({"launcher": "locale"}, "launcher 'locale' is unknown; did you mean 'local'"),
         ({"launcher_settings": {"slts": 2}}, "no setting 'launcher.slts'"),
         ({"methods": {"a b": {"method": "kl"}, "a_b": {"method": "kl"}}}, "two runs of the plan would have one name"),
