@@ -837,6 +837,8 @@ MUTATIONS = [
         ("found.setdefault(run_dir.resolve(), ", "found.setdefault(Path(str(len(found))), "),
         ("if len(scores) < len(rows):", "if False:"),
         ('better=str(found["better"])', 'better="higher"'),
+        ("if measure in SCORES else", "if True else"),
+        ("for seed, found in known.items() if measure in found}", "for seed, found in known.items()}"),
         ("settings |= {key: evaluation[name]", "{key: evaluation[name]"),
     ),
     *of(

@@ -235,10 +235,8 @@ def _setting_of_another_choice(source: Source, key: str, overrides: Sequence[str
     """A sentence when `key` is a setting of another choice of its group than the one that the run has."""
     for group in groups_of(source.track):
         if key.startswith(f"{group.path}."):
-            having, taken = (
-                group.having(key[len(group.path) + 1 :].split(".")[0]),
-                _taken(source, overrides, group.name),
-            )
+            having = group.having(key[len(group.path) + 1 :].split(".")[0])
+            taken = _taken(source, overrides, group.name)
             if having and taken not in having:
                 others = " or ".join(f"{group.name}={choice}" for choice in having)
                 return f"{key} is a setting of {others}; this run has {group.name}={taken}."

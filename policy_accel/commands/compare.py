@@ -7,14 +7,12 @@ from pathlib import Path
 
 from policy_accel.comparison.compare import DIFFERENCE, compare
 from policy_accel.comparison.result import MADE_BY, Comparison
-from policy_accel.comparison.scores import ScoredRun, scored_runs
+from policy_accel.comparison.scores import SCORES, ScoredRun, scored_runs
 from policy_accel.comparison.table import COLUMNS, csv_table, text_table
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.files import check_writable, explained, replace_json, replace_text
 
 HEAD_BYTES = 1000
-UNIT = ("score", "success")
-"""Measures that lie between 0 and 1, of which the same difference is worth seeing everywhere."""
 
 
 def run_compare(options: argparse.Namespace) -> int:
@@ -31,7 +29,7 @@ def run_compare(options: argparse.Namespace) -> int:
     runs = scored_runs(options.runs, measure=options.measure, checkpoint=options.checkpoint)
     if options.task is not None:
         runs = _of_task(runs, options.task)
-    difference = options.difference or (DIFFERENCE if options.measure in UNIT else None)
+    difference = options.difference or (DIFFERENCE if options.measure in SCORES else None)
     comparison = compare(
         runs,
         options.baseline,

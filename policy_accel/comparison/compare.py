@@ -162,7 +162,7 @@ def _differences(
                 p=estimate.p,
                 corrected=after,
                 found=after is not None and after < 1 - confidence,
-                better=(estimate.value > 0) == (better == "higher"),
+                better=(estimate.value > 0) == (better == "higher") if better else None,
                 detectable=smallest,
                 error_of_runs=estimate.errors.runs,
                 error_of_episodes=estimate.errors.episodes,

@@ -43,7 +43,7 @@ def figure_of(comparison: Comparison) -> Figure:
         right.errorbar(one.value, place, xerr=_beside(one.value, one.interval), fmt="D", color=colour, capsize=4)
     left.set_yticks(list(places), [_plain(arm.name) for arm in arms])
     left.set_ylim(len(arms) - 0.5, -0.5)
-    left.set_xlabel(_plain(f"{comparison.measure} ({comparison.better} is better)"))
+    left.set_xlabel(_plain(comparison.measured()))
     right.set_xlabel(_plain(f"difference from {comparison.baseline}"))
     alone = "; hollow: one training seed" if any(len(arm.runs) == 1 for arm in arms) else ""
     left.set_title(f"means; dots are runs{alone}", fontsize=10)

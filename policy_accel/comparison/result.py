@@ -42,7 +42,7 @@ class Difference:
         p: two-sided, of no difference; None like the interval.
         corrected: p after Holm, over all arms.
         found: whether `corrected` lies below 1 - confidence.
-        better: whether the arm is the better one by `value`.
+        better: whether the arm is the better one by `value`; None where the measure does not say what is better.
         detectable: the smallest true difference that is found with probability `Comparison.power`, after Holm; None
             like p.
         error_of_runs: standard error from having few training seeds.
@@ -60,7 +60,7 @@ class Difference:
     p: float | None
     corrected: float | None
     found: bool
-    better: bool
+    better: bool | None
     detectable: float | None
     error_of_runs: float
     error_of_episodes: float
@@ -78,7 +78,7 @@ class Comparison:
         task: of all runs.
         track: of all runs: robot or images.
         measure: what was compared.
-        better: "higher" or "lower".
+        better: "higher" or "lower"; "" where the measure does not say.
         baseline: name of the arm that the others are compared with.
         confidence: of intervals; 1 less it is the level of the tests.
         power: probability of finding a difference as large as `Difference.detectable`.
@@ -109,6 +109,10 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return {"made_by": MADE_BY, **asdict(self)}
+
+    def measured(self) -> str:
+        """The measure, and what is better."""
+        return f"{self.measure} ({self.better} is better)" if self.better else self.measure
 
     def arm(self, name: str) -> Arm:
         """The arm of that name."""

@@ -36,6 +36,9 @@ SAMPLING = {
 }
 """Key of an evaluation -> the setting that it took the place of."""
 
+SCORES = ("score", "success")
+"""Measures that every episode has, of which more is better."""
+
 
 @dataclass(frozen=True)
 class ScoredRun:
@@ -52,7 +55,7 @@ class ScoredRun:
         named: keys of the settings that the arm's name has.
         score: of the measure that was asked for; None where there is none.
         scores: the same for each episode, by evaluation seed; None for images.
-        better: "higher" or "lower".
+        better: "higher" or "lower"; "" of a metric of the episodes, which does not say.
         evaluation: the whole record; empty where there is none.
         config: the whole configuration, flat.
         missing: why there is no score, in words; empty where there is one.
@@ -190,17 +193,17 @@ def _with_score(run: ScoredRun, evaluation: dict[str, Any], measure: str) -> Sco
         found = measures[measure]
         return replace(run, score=_finite(found["value"]), better=str(found["better"]))
     rows = evaluation["episodes"]
-    scores: dict[int, float] = {}
-    for row in rows:
-        known = {"score": row["score"], "success": row["success"], **row.get("metrics", {})}
-        if measure not in known:
-            _refuse_measure(run, measure, list(known))
-        scores[int(row["seed"])] = _finite(known[measure])
-    if len(scores) < len(rows):
-        raise ValueError("an evaluation seed comes twice")
-    if not scores:
+    if not rows:
         return replace(run, missing="no episodes")
-    return replace(run, score=sum(scores.values()) / len(scores), scores=scores)
+    if len({int(row["seed"]) for row in rows}) < len(rows):
+        raise ValueError("an evaluation seed comes twice")
+    known = {int(row["seed"]): {**row.get("metrics", {}), **{name: row[name] for name in SCORES}} for row in rows}
+    # An episode that failed has no metrics.
+    scores = {seed: _finite(found[measure]) for seed, found in known.items() if measure in found}
+    if not scores:
+        _refuse_measure(run, measure, list(dict.fromkeys(name for found in known.values() for name in found)))
+    better = "higher" if measure in SCORES else ""
+    return replace(run, score=sum(scores.values()) / len(scores), scores=scores, better=better)
 
 
 def _finite(value: Any) -> float:

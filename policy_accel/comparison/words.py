@@ -16,7 +16,7 @@ def sentence(comparison: Comparison, difference: Difference) -> str:
         )
     low, high = difference.interval
     if difference.found:
-        word = "better" if difference.better else "worse"
+        word = _word(difference)
         least, most = (low, high) if difference.value > 0 else (-high, -low)
         size = f"{abs(difference.value):.3f} [{least:.3f}, {most:.3f}]"
         of = "" if difference.knows_training else " in these very networks"
@@ -24,6 +24,13 @@ def sentence(comparison: Comparison, difference: Difference) -> str:
     said = f"{arm} cannot be told from {baseline}: {difference.value:+.3f} [{low:+.3f}, {high:+.3f}]"
     seen = f"a true difference of {difference.detectable:.3f} would be found four times in five"
     return f"{said}; {seen}.{_unseen(comparison, difference)}"
+
+
+def _word(difference: Difference) -> str:
+    """How an arm differs from the baseline."""
+    if difference.better is None:
+        return "higher" if difference.value > 0 else "lower"
+    return "better" if difference.better else "worse"
 
 
 def _unseen(comparison: Comparison, difference: Difference) -> str:
@@ -51,10 +58,10 @@ def _unseen(comparison: Comparison, difference: Difference) -> str:
 def overall(comparison: Comparison) -> str:
     """What is known of all arms."""
     parts = []
-    for word, better in (("Better", True), ("Worse", False)):
-        names = [one.arm for one in comparison.differences if one.found and one.better == better]
+    for word in ("better", "worse", "higher", "lower"):
+        names = [one.arm for one in comparison.differences if one.found and _word(one) == word]
         if names:
-            parts.append(f"{word} than {comparison.baseline}: {', '.join(names)}.")
+            parts.append(f"{word.capitalize()} than {comparison.baseline}: {', '.join(names)}.")
     sizes = [one.detectable for one in comparison.differences if not one.found and one.detectable is not None]
     if sizes:
         who = "any other arm" if parts else "any arm"

@@ -12,10 +12,12 @@ import scipy.stats
 from support.scored_runs import config_of, evaluation_of, write_arms, write_run, write_sweep
 
 from policy_accel.comparison.compare import compare
+from policy_accel.comparison.figure import figure_of
 from policy_accel.comparison.power import detectable
 from policy_accel.comparison.result import Comparison
 from policy_accel.comparison.scores import scored_runs
 from policy_accel.comparison.statistics import Errors
+from policy_accel.comparison.table import text_table
 from policy_accel.errors import UserError
 
 
@@ -153,6 +155,26 @@ def test_images_are_compared_over_training_seeds(tmp_path: Path) -> None:
     assert alone.differences[0].interval is None
     assert "nothing tells their difference of" in alone.differences[0].sentence
     assert alone.summary == "Nothing can be told: there is one training seed each and no episodes."
+
+
+def test_a_metric_that_does_not_say_what_is_better(tmp_path: Path) -> None:
+    """The distance of an environment, of which less is better, say: higher and lower are all that is known."""
+    paths = []
+    for method, mean in (("baseline", 5.0), ("kl", 3.0), ("fdm", 9.0)):
+        for seed in (1, 2, 3):
+            made = evaluation_of([1.0] * 4)
+            for place, row in enumerate(made["episodes"]):
+                row["metrics"] = {"distance": mean + 0.1 * place + 0.01 * seed}
+            paths.append(write_run(tmp_path / f"{method}{seed}", config_of(method, seed), made))
+    found = compare(scored_runs(paths, measure="distance"), measure="distance", difference=None)
+    assert (found.better, [one.better for one in found.differences]) == ("", [None, None])
+    assert [one.sentence.partition(" [")[0] for one in found.differences] == [
+        "kl is lower than baseline by 2.000",
+        "fdm is higher than baseline by 4.000",
+    ]
+    assert found.summary == "Higher than baseline: fdm. Lower than baseline: kl."
+    assert text_table(found)[0].startswith("distance of pusht_state over 4 episodes;")
+    assert figure_of(found).axes[0].get_xlabel() == "distance"
 
 
 def test_measures_of_other_numbers_of_images_are_refused(tmp_path: Path) -> None:

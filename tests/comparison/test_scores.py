@@ -38,10 +38,22 @@ def test_a_measure_of_episodes(tmp_path: Path) -> None:
     for row, distance in zip(made["episodes"], (1.0, 2.0, 6.0), strict=True):
         row["metrics"] = {"distance": distance}
     run = write_run(tmp_path / "a", config_of(), made)
-    assert scored_runs([run], measure="success")[0].score == pytest.approx(2 / 3)
-    assert scored_runs([run], measure="distance")[0].scores == {100: 1.0, 101: 2.0, 102: 6.0}
+    by_success, by_distance = (scored_runs([run], measure=measure)[0] for measure in ("success", "distance"))
+    assert (by_success.score, by_success.better) == (pytest.approx(2 / 3), "higher")
+    assert (by_distance.scores, by_distance.better) == ({100: 1.0, 101: 2.0, 102: 6.0}, "")
     with pytest.raises(UserError, match=r"a has no measure 'sucess'; did you mean 'success'\?"):
         scored_runs([run], measure="sucess")
+
+
+def test_an_episode_that_failed_has_no_metric(tmp_path: Path) -> None:
+    made = evaluation_of([1.0, 0.0, 1.0], failed_seeds=[101])
+    for place, distance in ((0, 1.0), (2, 6.0)):
+        made["episodes"][place]["metrics"] = {"distance": distance}
+    run = write_run(tmp_path / "a", config_of(), made)
+    assert scored_runs([run], measure="distance")[0].scores == {100: 1.0, 102: 6.0}
+    assert scored_runs([run])[0].scores == {100: 1.0, 101: 0.0, 102: 1.0}
+    with pytest.raises(UserError, match="no measure 'distanc'; did you mean 'distance'"):
+        scored_runs([run], measure="distanc")
 
 
 def test_measures_of_images(tmp_path: Path) -> None:
