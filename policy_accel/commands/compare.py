@@ -13,6 +13,9 @@ from policy_accel.errors import UserError, did_you_mean
 from policy_accel.files import check_writable, explained, replace_json, replace_text
 
 HEAD_BYTES = 1000
+PNG = b"\x89PNG"
+OURS = (f'{{\n  "made_by": "{MADE_BY}"'.encode(), ",".join(COLUMNS).encode())
+"""How the JSON and the CSV of a comparison begin."""
 
 
 def run_compare(options: argparse.Namespace) -> int:
@@ -67,7 +70,8 @@ def _is_ours(path: Path) -> bool:
     """Whether a file is of an earlier comparison, or empty."""
     with open(path, "rb") as file:
         beginning = file.read(HEAD_BYTES)
-    return not beginning or MADE_BY.encode() in beginning or beginning.startswith(",".join(COLUMNS).encode())
+    picture = beginning.startswith(PNG) and MADE_BY.encode() in beginning
+    return not beginning or picture or beginning.startswith(OURS)
 
 
 def _of_task(runs: list[ScoredRun], task: str) -> list[ScoredRun]:

@@ -72,6 +72,7 @@ def test_options_reach_the_comparison(tmp_path: Path, capsys: pytest.CaptureFixt
             ["--json", "s/kl-seed1/evaluation.json"],
             "s/kl-seed1/evaluation.json: exists, was not made by compare and is",
         ),
+        (["--json", "notes.sh"], "notes.sh: exists, was not made by compare and is not overwritten"),
         (["--csv", "file/c.csv"], "file/c.csv: cannot write it, a file stands where a folder is needed"),
         (["nowhere"], "nowhere is neither a run directory (no config.yaml) nor the folder of a sweep (no sweep.json)"),
     ],
@@ -86,6 +87,7 @@ def test_a_mistake_is_one_sentence_and_status_2(
     sweep = write_sweep(tmp_path / "s", arms())
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
+    Path("notes.sh").write_text("policy-accel compare s\n")
     Path("link").symlink_to("file")
     assert main(["compare", str(sweep), *words]) == 2
     captured = capsys.readouterr()
