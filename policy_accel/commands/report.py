@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,19 @@ from policy_accel.report.runs import arms_of
 
 def run_report(options: argparse.Namespace) -> int:
     """Write the page and say where it is and how large."""
+    target = options.target
+    if target is not None and not math.isfinite(target):
+        raise UserError(f"--target {target} must be a number, for example 0.8.")
+    if target is not None and options.time_to_score is not None:
+        raise UserError(
+            f"--target {target:g} is for the scores that runs logged themselves, and --time-to-score has targets of its "
+            "own; drop one of them."
+        )
     output = write_report(
         options.paths,
         options.output or options.paths[0] / "report.html",
         baseline=options.baseline,
-        target=options.target,
+        target=target,
         chunks=None if options.no_chunks else options.plugins,
         measured=options.time_to_score,
     )

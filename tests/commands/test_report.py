@@ -28,6 +28,8 @@ def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     [
         (["--baseline", "bassline"], "--baseline 'bassline' is no arm of these runs; did you mean 'baseline'?"),
         (["--output", "."], "--output . is a folder"),
+        (["--target", "nan"], "--target nan must be a number, for example 0.8."),
+        (["--target", "0.8", "--time-to-score", "result.json"], "--time-to-score has targets of its own; drop one"),
     ],
 )
 def test_mistakes(words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
