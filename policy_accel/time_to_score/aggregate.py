@@ -87,5 +87,7 @@ def _mean_of(logs: Sequence[float], confidence: float) -> Middle:
     mean, count = float(np.mean(logs)), len(logs)
     if count < 2:
         return Middle(math.exp(mean), None, "one training seed")
+    if np.allclose(logs, mean, rtol=0, atol=1e-9):  # all at one checkpoint, of which there are few
+        return Middle(math.exp(mean), None, f"the same in all {count} runs")
     half = float(scipy.special.stdtrit(count - 1, (1 + confidence) / 2) * np.std(logs, ddof=1) / math.sqrt(count))
     return Middle(math.exp(mean), (math.exp(mean - half), math.exp(mean + half)))
