@@ -20,8 +20,8 @@ def run_report(options: argparse.Namespace) -> int:
         raise UserError(f"--target {target} must be a number, for example 0.8.")
     if target is not None and options.time_to_score is not None:
         raise UserError(
-            f"--target {target:g} is for the scores that runs logged themselves, and --time-to-score has targets of its "
-            "own; drop one of them."
+            f"--target {target:g} is for the scores that runs logged themselves, and --time-to-score has targets of "
+            "its own; drop one of them."
         )
     output = write_report(
         options.paths,

@@ -119,7 +119,8 @@ def _check_steps(plan: Plan, name: str, config: RobotConfig) -> None:
             build_sampler(with_steps(config, steps))
         except UserError as error:
             raise UserError(
-                f"run {name} could not be scored with {steps} steps of the sampler ({str(error).rstrip('.')}); {remedy}."
+                f"run {name} could not be scored with {steps} steps of the sampler ({str(error).rstrip('.')}); "
+                f"{remedy}."
             ) from error
 
 

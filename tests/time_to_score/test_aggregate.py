@@ -76,7 +76,7 @@ def test_there_is_no_mean_of_what_is_not_there(spend: Spend, why: str) -> None:
 
 
 def test_costs_that_do_not_vary_have_no_interval() -> None:
-    """All runs of a method reach a target at the same checkpoint: how far they vary between two of them is not known."""
+    """All runs reach a target at the same checkpoint: how far they vary between two of them is not known."""
     found = geometric_mean(reached(800, 800, 800), 0.95)
     assert (found.value, found.interval, found.why) == (pytest.approx(800), None, "the same in all 3 runs")
     assert ratio(reached(10, 40, 90), reached(20, 80, 180), 0.95).interval is None
