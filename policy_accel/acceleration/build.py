@@ -5,7 +5,7 @@ from __future__ import annotations
 from policy_accel.acceleration.config import AccelerationConfig
 from policy_accel.acceleration.nearest_noise import NearestNoiseConfig
 from policy_accel.acceleration.noise_choices import NoiseConfig
-from policy_accel.acceleration.path import SharedPathConfig
+from policy_accel.acceleration.path import FreshSamplesConfig, PathConfig, SharedPathConfig
 from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.diffusion.objective import Objective
 from policy_accel.errors import UserError, naming
@@ -60,6 +60,11 @@ def _check_noise(diffusion: DiffusionConfig, acceleration: AccelerationConfig) -
         raise UserError(
             f"{NOISE}.name=nearest keeps one noise of each sample, and {PATH}.name=shared has several that belong "
             "together; choose acceleration/path=independent."
+        )
+    if diffusion.family == "shortcut" and path.name not in (PathConfig.name, FreshSamplesConfig.name):
+        raise UserError(
+            f"{PATH}.name={path.name} takes several times of each sample, and diffusion.family=shortcut takes one, of "
+            f"every fourth sample that of a longer step; leave it at {PathConfig.name}."
         )
     if noise.center != "denoiser":
         return

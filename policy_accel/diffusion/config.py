@@ -10,10 +10,11 @@ from policy_accel.diffusion.grid import SPACINGS, Grid
 from policy_accel.diffusion.processes import Process, vp_process
 from policy_accel.diffusion.samplers import OWN_SAMPLERS, SAMPLERS
 from policy_accel.diffusion.schedules import BETA_END, BETA_START
+from policy_accel.diffusion.shortcut import ShortcutProcess
 from policy_accel.diffusion.two_step import TwoStepProcess
 from policy_accel.errors import UserError, naming, one_of, refuse_idle
 
-FAMILIES = ("ddpm", "edm", "vp", "ve", "flow", "mip")
+FAMILIES = ("ddpm", "edm", "vp", "ve", "flow", "mip", "shortcut")
 HEUN_RATIO, HEUN_STEPS = 100.0, 50
 
 
@@ -23,7 +24,8 @@ class DiffusionConfig:
 
     family: str = "ddpm"
     """ddpm (discrete, by schedule and timesteps); edm, vp or ve (continuous, in the noise-to-signal ratio sigma, as in
-    Karras et al. 2022); flow (straight lines from data to noise); mip (two-step regression, Pan et al. 2025)."""
+    Karras et al. 2022); flow (straight lines from data to noise); mip (two-step regression, Pan et al. 2025);
+    shortcut (flow whose network is told how far a step goes, Frans et al. 2025)."""
     schedule: str = "squaredcos_cap_v2"
     """Of ddpm: squaredcos_cap_v2 or linear."""
     timesteps: int = 100
@@ -33,11 +35,14 @@ class DiffusionConfig:
     beta_end: float = BETA_END
     target: str = "epsilon"
     """ddpm: epsilon, sample or v. edm, vp, ve: edm, epsilon, negative_epsilon or sample. flow: flow or sample.
-    mip: sample."""
+    mip: sample. shortcut: flow."""
     t_star: float = TwoStepProcess.t_star
     """Of mip: where between noise (0) and data (1) its second step stands."""
     form: str = TwoStepProcess.form
     """Of mip: released (as in its code) or paper (no loss weights, and t_star times the sample in the second input)."""
+
+    finest: int = ShortcutProcess.finest
+    """Of shortcut: steps of its finest grid, a power of 2."""
 
     def process(self) -> Process:
         """The forward process, without accelerations.
@@ -47,7 +52,9 @@ class DiffusionConfig:
         """
         one_of("diffusion.family", self.family, FAMILIES)
         of_ddpm = {"schedule", "timesteps", *(("beta_start", "beta_end") if self.schedule == "linear" else ())}
-        used = {"family", "target"} | {"ddpm": of_ddpm, "mip": {"t_star", "form"}}.get(self.family, set())
+        used = {"family", "target"} | {"ddpm": of_ddpm, "mip": {"t_star", "form"}, "shortcut": {"finest"}}.get(
+            self.family, set()
+        )
         because = f"diffusion.family={self.family}" + f" diffusion.schedule={self.schedule}" * (self.family == "ddpm")
         refuse_idle(self, "diffusion", used, because)
         if self.family == "ddpm":
@@ -58,6 +65,9 @@ class DiffusionConfig:
         if self.family == "mip":
             with naming("diffusion"):
                 return TwoStepProcess(self.t_star, self.form)
+        if self.family == "shortcut":
+            with naming("diffusion"):
+                return ShortcutProcess(self.finest)
         return SigmaProcess(self.family)
 
 
@@ -66,7 +76,8 @@ class SamplingConfig:
     """How a sample is drawn from a trained model."""
 
     sampler: str = "ddim"
-    """ddpm (stochastic), ddim, dpm_solver++, euler or heun (for edm, vp, ve and flow); mip for the family mip."""
+    """ddpm (stochastic), ddim, dpm_solver++, euler or heun (for edm, vp, ve and flow). The family mip takes mip,
+    shortcut euler or ddim."""
     steps: int = 8
     """Steps of a sample; heun evaluates the network 2 steps - 1 times, the others once a step."""
     spacing: str = SPACINGS[0]
@@ -113,7 +124,7 @@ class SamplingConfig:
         Raises:
             UserError: steps, a spacing or times that the process does not have.
         """
-        with naming("sampling", timesteps="diffusion.timesteps"):
+        with naming("sampling", timesteps="diffusion.timesteps", finest="diffusion.finest"):
             if self.times is not None:
                 return process.grid_of(self.times)
             return process.grid(self.steps, self.spacing)

@@ -155,7 +155,7 @@ class Objective:
     def plain(self) -> Objective:
         """The same process, target and data scale with uniform times, independent noise and no extra weight: for
         validation, whose loss is then comparable among all methods that leave those three alone."""
-        return Objective(self.process, self.target, data_scale=self.data_scale)
+        return Objective(self.process, self.target, times=self.process.validation_times(), data_scale=self.data_scale)
 
     def at(self, step: int, steps: int) -> At:
         """Where update number `step` of `steps` stands, in numbers of the host."""

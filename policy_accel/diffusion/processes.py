@@ -25,12 +25,19 @@ def per_sample(coefficient: Tensor, like: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Level:
     """One time of a process as Python floats: x_t = alpha x_0 + sigma epsilon, of which the network sees
-    input_scale * x_t, and `time` is what it is told."""
+    input_scale * x_t, and `time` is what it is told, one number or several."""
 
     alpha: float
     sigma: float
     input_scale: float
-    time: float | int
+    time: float | int | tuple[float, ...]
+
+    def told(self, x: Tensor) -> Tensor:
+        """`time` for the rows of x [B, *S]: [B] int64 or float32, or [B, n] float32 of several numbers."""
+        if isinstance(self.time, tuple):
+            return torch.stack([torch.full((len(x),), number, device=x.device) for number in self.time], dim=1)
+        dtype = torch.int64 if isinstance(self.time, int) else torch.float32
+        return torch.full((len(x),), self.time, device=x.device, dtype=dtype)
 
     @property
     def half_log_snr(self) -> float:
@@ -43,7 +50,8 @@ CLEAN = Level(alpha=1.0, sigma=0.0, input_scale=1.0, time=0)
 
 @dataclass(frozen=True)
 class Coefficients:
-    """The same for a batch of times: alpha, sigma, input_scale [B] float64, and what the network is told, [B]."""
+    """The same for a batch of times: alpha, sigma, input_scale [B] float64, and what the network is told, [B], or
+    [B, n] where that is several numbers."""
 
     alpha: Tensor
     sigma: Tensor
@@ -107,6 +115,10 @@ class Process(ABC):
     @abstractmethod
     def times(self) -> TimestepDistribution:
         """The usual distribution of the training times."""
+
+    def validation_times(self) -> TimestepDistribution:
+        """That of validation; here the same."""
+        return self.times()
 
     @abstractmethod
     def grid(self, steps: int, spacing: str = SPACINGS[0]) -> Grid:

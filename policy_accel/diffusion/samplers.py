@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from policy_accel.diffusion.grid import Grid
@@ -49,8 +48,8 @@ class Predictor:
     """A denoiser as samplers ask it: `predict(x, level)` gives the clean sample and the noise that it sees in x.
 
     Args:
-        denoise: `denoise(input [B, *S], t [B])` is given x_t times the process' input scale and the time the process
-            tells the network (int64 for a discrete process, float32 for a continuous one).
+        denoise: `denoise(input [B, *S], t)` is given x_t times the process' input scale and what the process tells the
+            network, [B] or [B, n] (int64 for a discrete process, float32 for the others).
         target: what it returns.
         clip: bound of the clean sample, None for none.
         known: for in-painting, `known(x, level)` puts the given entries into x = alpha x_0 + sigma epsilon, with alpha
@@ -67,8 +66,7 @@ class Predictor:
 
     def __call__(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """The clipped clean sample and the noise, each [B, *S], that the denoiser sees in x [B, *S] at `level`."""
-        dtype = torch.int64 if isinstance(level.time, int) else torch.float32
-        times = torch.full((x.shape[0],), level.time, device=x.device, dtype=dtype)
+        times = level.told(x)
         model_input, scale = x, level.input_scale
         if scale != 1.0:
             # Asked again, because entries that are given as they are must not be scaled: s falls to zero.

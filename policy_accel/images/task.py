@@ -22,6 +22,7 @@ from policy_accel.images.sets import ImageSplit, ImageTaskConfig
 from policy_accel.memory import free_memory
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.flops import training_flops
+from policy_accel.training.self_consistency import lesson_of
 from policy_accel.training.task import Draws, Task
 
 TRANSFORMS = tuple(field.name for field in dataclasses.fields(Transforms))
@@ -61,6 +62,7 @@ class ImageTask(Task):
         evaluator: Evaluator | None = None,
     ) -> None:
         self.model, self.objective, self.config = model, objective, config
+        self.lesson = lesson_of(objective)
         self.representation, self.evaluator = representation, evaluator
         self.classes = len(split.classes) if config.conditional else 0
         self.condition_dim = condition_size(config, len(split.classes))

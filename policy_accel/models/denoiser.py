@@ -17,8 +17,11 @@ class Denoiser(nn.Module):
     """
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Predict [B, *S] from x [B, *S], t [B] (int64, or float32 where time is continuous) and the encoded condition
-        [B, ...], or None where there is none."""
+        """Predict [B, *S] from x [B, *S], t [B] and the encoded condition [B, ...], or None where there is none.
+
+        t is int64, or float32 where time is continuous; for a shortcut model, which is told a step size besides, it is
+        [B, 2] (see `embedding.angles`).
+        """
         raise NotImplementedError
 
     if TYPE_CHECKING:  # nn.Module's own declaration returns Any

@@ -10,8 +10,16 @@ from torch import Tensor, nn
 from policy_accel.errors import UserError
 
 
+def angles(t: Tensor, frequencies: Tensor) -> Tensor:
+    """t [B] times each of the frequencies [F], [B, F] float32; of t [B, n] each number has every n-th frequency."""
+    if t.ndim == 1:
+        return t.float()[:, None] * frequencies
+    every = torch.arange(len(frequencies), device=t.device).remainder(t.shape[1])
+    return t.float()[:, every] * frequencies
+
+
 class SinusoidalEmbedding(nn.Module):
-    """Sines and cosines of t at `dim / 2` frequencies from 1 down to 1/10000: [B] int64 -> [B, dim] float32
+    """Sines and cosines of t at `dim / 2` frequencies from 1 down to 1/10000: [B] or [B, n] -> [B, dim] float32
     (Vaswani et al. 2017, in the form that Diffusion Policy uses: all sines, then all cosines)."""
 
     frequencies: Tensor
@@ -25,9 +33,9 @@ class SinusoidalEmbedding(nn.Module):
         self.register_buffer("frequencies", exponents.exp().float(), persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
-        """Embed t [B]."""
-        angles = t.float()[:, None] * self.frequencies
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+        """Embed t [B], or [B, n], see `angles`."""
+        at = angles(t, self.frequencies)
+        return torch.cat([at.sin(), at.cos()], dim=-1)
 
 
 def step_encoder(dim: int, expansion: int) -> nn.Sequential:

@@ -25,6 +25,7 @@ from policy_accel.policy.demonstrations import Demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.observations import fit_observation_normalizer
 from policy_accel.policy.policy import DiffusionPolicy
+from policy_accel.training.self_consistency import lesson_of
 from policy_accel.training.task import NOTHING, Draws, Task
 
 
@@ -61,7 +62,7 @@ class ChunkTask(Task):
     ) -> None:
         self.model: Denoiser = policy
         self.policy = policy
-        self.objective = objective
+        self.objective, self.lesson = objective, lesson_of(objective)
         self.mask_padding = mask_padding
         self.evaluator = evaluator
         observation_mode, action_mode = normalization

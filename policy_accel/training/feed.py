@@ -134,7 +134,7 @@ class Feed:
             x_t, model_input = (torch.where(batch.known, clean, part) for part in (x_t, model_input))
         own = self.ranks.own(x_t.shape[0])
         x_t, model_input = x_t[own], model_input[own]
-        time = torch.full((x_t.shape[0],), noisiest.time, device=x_t.device, dtype=torch.int64)
+        time = noisiest.told(x_t)
         prediction = self.average(model_input, time, self.average.encode(condition_rows(batch.condition, own)))
         return self.ranks.gather(predicted_sample(prediction, x_t, noisiest, objective.target) / objective.data_scale)
 

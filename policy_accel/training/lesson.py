@@ -22,7 +22,7 @@ class Lesson(ABC):
     """
 
     asks_weights: bool = False
-    evaluations: int = 0
+    evaluations: float = 0
     fingerprint: str = ""
 
     def to(self, device: torch.device) -> None:

@@ -58,6 +58,7 @@ def settings(**changes: Any) -> tuple[DiffusionConfig, AccelerationConfig]:
 
 EDM = {"diffusion__family": "edm", "diffusion__target": "edm"}
 FLOW = {"diffusion__family": "flow", "diffusion__target": "flow"}
+SHORTCUT = {"diffusion__family": "shortcut", "diffusion__target": "flow"}
 MIP = {"diffusion__family": "mip", "diffusion__target": "sample"}
 
 
@@ -409,6 +410,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**MIP, "diffusion__t_star": 1.5}, "diffusion.t_star=1.5 must"),
     ({**MIP, "diffusion__form": "papre"}, "diffusion.form 'papre' is unknown; did you mean 'paper'?"),
     ({**MIP, "diffusion__target": "flow"}, "diffusion.target 'flow' does not go with this process"),
+    ({**SHORTCUT, "diffusion__finest": 100}, "diffusion.finest=100 must be a power of 2"),
+    ({**SHORTCUT, "path": IndependentTimesConfig()}, "acceleration.path.name=independent takes several times"),
+    ({**SHORTCUT, "path": SharedPathConfig()}, "acceleration.path.name=shared takes several times"),
+    ({**SHORTCUT, "momentum": NaturalMomentumConfig()}, "acceleration.momentum.name=natural needs"),
+    ({**SHORTCUT, "timesteps": CurriculumConfig()}, "acceleration.timesteps.name=curriculum is defined over the"),
+    ({**SHORTCUT, "timesteps": TimestepsConfig(stratified=True)}, "acceleration.timesteps.stratified=true is defined"),
+    ({**SHORTCUT, "timesteps": LogitNormalConfig()}, "acceleration.timesteps.name=logit_normal is defined over the"),
+    ({**FLOW, "diffusion__finest": 64}, "diffusion.finest=64 has no effect"),
     ({"diffusion__t_star": 0.8}, "diffusion.t_star=0.8 has no effect"),
     ({"diffusion__family": "ddim"}, "diffusion.family 'ddim' is unknown"),
     ({"diffusion__target": "edm"}, "diffusion.target"),

@@ -85,6 +85,26 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("name", list(SMALL))
+def test_prediction_depends_on_each_number_that_is_told(name: str) -> None:
+    model = build(SMALL[name])
+    x, _, condition = inputs()
+    told = torch.tensor([[1000.0, 0.0], [500.0, 1.0], [250.0, 2.0], [7.8125, 7.0]])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)
+        prediction = model(x, told, condition)
+        for changed in (told + torch.tensor([100.0, 0.0]), told + torch.tensor([0.0, 1.0]), told.flip(1)):
+            assert (prediction - model(x, changed, condition)).flatten(1).abs().amax(1).min() > 1e-5
+
+
+def test_several_numbers_share_the_frequencies() -> None:
+    both = SinusoidalEmbedding(12)(torch.tensor([[3.0, 50.0], [7.0, 1.0]]))
+    first, second = (SinusoidalEmbedding(12)(torch.tensor(t)) for t in ([3.0, 7.0], [50.0, 1.0]))
+    for place in range(12):
+        assert torch.equal(both[:, place], (first if place % 6 % 2 == 0 else second)[:, place])
+
+
 def test_sinusoidal_embedding_by_hand() -> None:
     embedding = SinusoidalEmbedding(4)(torch.tensor([3]))
     low = 3 * math.exp(-math.log(10_000))

@@ -30,6 +30,7 @@ KINDS = [
     "everything",
     "speed",
     "loss_second_moment",
+    "shortcut",
 ]
 ROBOT_WAYS = {
     "masked": [*MLP, "task.mask_padding=true"],

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig, check_positive
 from policy_accel.models.denoiser import Denoiser, hidden_matrices
+from policy_accel.models.embedding import angles
 from policy_accel.models.images.layers import add_condition, condition_layer, initialise_uniform
 from policy_accel.models.layers import attend
 
@@ -49,9 +50,9 @@ class TimeEmbedding(nn.Module):
         self.mix = nn.Sequential(nn.Linear(TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
-        """Embed t [B]."""
-        angles = t.float()[:, None] * self.frequencies
-        embedding: Tensor = self.mix(torch.cat([angles.cos(), angles.sin()], dim=-1))
+        """Embed t [B], or [B, n], see `angles`."""
+        at = angles(t, self.frequencies)
+        embedding: Tensor = self.mix(torch.cat([at.cos(), at.sin()], dim=-1))
         return embedding
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from policy_accel.errors import UserError, one_of
 from policy_accel.models.config import check_positive
 from policy_accel.models.denoiser import Denoiser, hidden_matrices
-from policy_accel.models.embedding import SinusoidalEmbedding
+from policy_accel.models.embedding import SinusoidalEmbedding, angles
 from policy_accel.models.images.layers import (
     EPS,
     ImageUnetConfig,
@@ -72,9 +72,9 @@ class FourierEmbedding(nn.Module):
         self.register_buffer("frequencies", torch.randn(dim // 2) * scale)
 
     def forward(self, t: Tensor) -> Tensor:
-        """Embed t [B]."""
-        angles = t.float()[:, None] * (2.0 * math.pi * self.frequencies)
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+        """Embed t [B], or [B, n], see `angles`."""
+        at = angles(t, 2.0 * math.pi * self.frequencies)
+        return torch.cat([at.sin(), at.cos()], dim=-1)
 
 
 class Pyramid(nn.Module):

@@ -57,6 +57,14 @@ def test_predicts_the_shape_of_the_images_for_both_kinds_of_time(net, dtype):
     assert out.is_contiguous()
 
 
+def test_each_number_that_is_told_counts(net):
+    x, _, condition = inputs()
+    told = torch.tensor([[1000.0, 0.0], [500.0, 1.0], [7.8125, 7.0]])
+    prediction = net(x, told, condition)
+    for changed in (told + torch.tensor([100.0, 0.0]), told + torch.tensor([0.0, 1.0]), told.flip(1)):
+        assert (prediction - net(x, changed, condition)).flatten(1).abs().amax(1).min() > 1e-6
+
+
 def test_images_of_a_batch_do_not_see_each_other(net):
     x, t, condition = inputs()
     torch.testing.assert_close(net(x, t, condition)[1:2], net(x[1:2], t[1:2], condition[1:2]), atol=1e-5, rtol=1e-4)
