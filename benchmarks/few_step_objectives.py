@@ -41,10 +41,11 @@ class Arm:
 
 
 ARMS = {
-    BASELINE: Arm([]),
+    BASELINE: Arm([], sampling=(("--sampling-steps", "1"), ("--sampling-steps", "2"), ("--sampling-times", "99,25"))),
     "mip": Arm(["method=mip"], passes=2.0),
     "mip, one step of each sample": Arm([*ONE_STEP]),
     "mip, paper": Arm(["method=mip", "diffusion.form=paper"], passes=2.0),
+    "shortcut": Arm(["method=shortcut"], passes=1.0 + 2 / 3 / 4),
     "flow": Arm(["method=flow"]),
 }
 
