@@ -23,6 +23,64 @@ def of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutation]:
 
 MUTATIONS = [
     *of(
+        "models/encoders/pretrained.py",
+        "models/encoders/test_pretrained.py",
+        ("+ EPSILON", "+ 0.1"),
+        ("shift - mean * scale", "shift"),
+        ("weights_only=True", "weights_only=False"),
+        ("if not found.isfinite().all():", "if False:"),
+        ("    if more:", "    if False:"),
+    ),
+    *of(
+        "models/encoders/resnet.py",
+        "models/encoders/test_pretrained.py models/encoders/test_resnet.py",
+        ("(0.5 - mean) / deviation", "-mean / deviation"),
+        ("0.5 / deviation", "1.0 / deviation"),
+    ),
+    *of(
+        "models/encoders/observation.py",
+        "models/encoders/test_pretrained.py",
+        ("parameter.requires_grad_(False)", "pass"),
+        ('("pool", "head")', '("head",)'),
+    ),
+    *of(
+        "models/encoders/augmentation.py",
+        "models/encoders/test_augmentation.py",
+        ("- by[:, axis, None]", "+ by[:, axis, None]"),
+        (".clamp(0, side - 1)", ".remainder(side)"),
+        ("self.config.shift + 1", "self.config.shift"),
+        ("drawn[SHIFT][:, number]", "drawn[SHIFT][:, 0]"),
+        ("drawn[COLOURS][:, number]", "drawn[COLOURS][:, 0]"),
+        ("_grey(x).mean(dim=(3, 4), keepdim=True)", "_grey(x)"),
+        (" + 6 * turn", " + turn"),
+        ("(255 * x).round()", "(255 * x)"),
+    ),
+    *of(
+        "policy/task.py",
+        "policy/test_image_policy.py",
+        ("**self.augmentation(pictures, drawn)", "**pictures"),
+        ("**self.augmentation.draw(count, generator)", ""),
+    ),
+    *of(
+        "policy/track.py",
+        "policy/test_pretrained_policy.py",
+        ("policy.encoder.begin_with(weights)", "pass"),
+        (' or checkpoint_steps(Path(config.run_dir) / "checkpoints")', ""),
+    ),
+    *of(
+        "training/adamw.py",
+        "training/test_adamw.py training/test_optimizer.py",
+        ("lr if self.lr_factor == 1.0 else lr * self.lr_factor", "lr"),
+    ),
+    *of(
+        "training/muon.py", "policy/test_pretrained_policy.py", ("group.rate(lr) * self.lr_ratio", "lr * self.lr_ratio")
+    ),
+    *of(
+        "track.py",
+        "policy/test_pretrained_policy.py",
+        ("defaults=plain(OmegaConf.structured(self.schema), resolve=False)", "defaults=None"),
+    ),
+    *of(
         "training/update.py",
         "training/test_lesson.py",
         (
@@ -122,7 +180,7 @@ MUTATIONS = [
         ("for _ in range(steps):", "for _ in range(5):"),
         ("_float32(1.0 - lr * weight_decay)", "1.0"),
         ("_float32(1.0 - beta)", "1.0"),
-        ("lr * self.lr_ratio", "lr"),
+        ("group.rate(lr) * self.lr_ratio", "group.rate(lr)"),
         ("torch._foreach_mul_(ahead, _float32(beta))", "pass"),
         ("if left_out is not None:\n            after", "if False:\n            after"),
         ("x.mT if tall else x\n\n", "x\n\n"),

@@ -19,6 +19,7 @@ from policy_accel.diffusion.batch import Condition
 from policy_accel.diffusion.host_work import to_device
 from policy_accel.errors import UserError, naming
 from policy_accel.models.denoiser import Denoiser
+from policy_accel.models.encoders import Augmentation, AugmentationConfig
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.actions import fit_action_normalizer
 from policy_accel.policy.demonstrations import Demonstrations
@@ -33,7 +34,7 @@ class ChunkTask(Task):
     """Action chunks for the training core.
 
     The demonstrations are normalised once and stay on the device; a batch is one gather of window indices. Pictures are
-    gathered by `ImageStore`: cropped at random to train on, whole otherwise.
+    gathered by `ImageStore`, cropped at random and augmented to train on, whole otherwise.
 
     Args:
         policy: what is trained; its normalisers are fitted here, on all steps of the data as in the reference.
@@ -45,6 +46,7 @@ class ChunkTask(Task):
         noise: settings of the objective's choice of noise, which may need groups of windows or their conditional mean.
         seed: of the groups.
         crop: side of the square in px that is cut from training pictures, or None.
+        augmentation: what else is random about them.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ChunkTask(Task):
         noise: NoiseConfig,
         seed: int,
         crop: int | None = None,
+        augmentation: AugmentationConfig | None = None,
     ) -> None:
         self.model: Denoiser = policy
         self.policy = policy
@@ -74,6 +77,8 @@ class ChunkTask(Task):
         self.actions: Tensor = policy.action_normalizer(demonstrations.actions)
         self.store = demonstrations.images
         self.crop = crop
+        shapes = {} if self.store is None else self.store.shapes
+        self.augmentation = Augmentation(augmentation or AugmentationConfig(), shapes)
         self.goal_columns = torch.tensor(policy.goal_columns, dtype=torch.int64)
         images = demonstrations.images
         self.description = {
@@ -142,14 +147,17 @@ class ChunkTask(Task):
         self.mean = None if self.mean is None else self.mean.to(device)
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
-        """Where the pictures of `count` windows are cropped: camera -> [B, n_obs_steps, 2]."""
-        if self.store is None or self.crop is None or not self.policy.conditioned:
+        """Where pictures of `count` windows are cropped, camera -> [B, n_obs_steps, 2], and how they are changed."""
+        if self.store is None:
             return {}
-        return self.store.places((count, self.policy.config.n_obs_steps), self.crop, generator)
+        drawn = {}
+        if self.crop is not None:
+            drawn = self.store.places((count, self.policy.config.n_obs_steps), self.crop, generator)
+        return {**drawn, **self.augmentation.draw(count, generator)}
 
     def batch(self, indices: Tensor, drawn: Draws = NOTHING) -> Batch:
         """Training windows `indices` [B]: x0 [B, horizon, channels]; condition [B, n_obs_steps, O], None, or a
-        dictionary with these as "state" and the pictures, cropped where `drawn` says, or whole.
+        dictionary with these as "state" and the pictures, cropped and changed as `drawn` says, or whole.
         """
         indices = to_device(indices, self.actions.device)
         batch = self._gather(self.train, indices, drawn)
@@ -176,7 +184,8 @@ class ChunkTask(Task):
         observed = steps[:, : self.policy.config.n_obs_steps]
         numbers = self.observations[observed]
         if self.store is not None:
-            return {STATE: numbers, **self.store.gather(observed, crop=self.crop, places=drawn or None)}
+            pictures = self.store.gather(observed, crop=self.crop, places=drawn or None)
+            return {STATE: numbers, **self.augmentation(pictures, drawn)}
         if len(self.goal_columns):  # where the window ends is a goal that its actions reach
             return self.policy.with_goal(numbers, self.observations[steps[:, -1]].index_select(1, self.goal_columns))
         return numbers

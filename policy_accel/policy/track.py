@@ -81,6 +81,7 @@ class RobotTrack(Track[RobotConfig]):
             noise=config.acceleration.noise,
             seed=config.seed,
             crop=config.encoder.crop,
+            augmentation=config.encoder.augmentation,
         )
 
     def load(

@@ -41,6 +41,13 @@ ENCODERS = {
         "encoder.lr_factor=0.1",
         "training/optimizer=muon",
     ],
+    "resnet18, augmented": [
+        "encoder.crop=null",
+        "encoder.augmentation.shift=3",
+        *(f"encoder.augmentation.{name}=0.2" for name in ("brightness", "contrast", "saturation", "hue")),
+        "encoder.resnet.width=8",
+        "encoder.resnet.group_channels=4",
+    ],
     "vit": [
         "encoder.name=vit_small",
         "encoder.crop=42",

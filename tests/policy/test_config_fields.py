@@ -181,6 +181,7 @@ def encoded_frames(config: RobotConfig) -> Any:
 
 
 BATCH = torch.arange(8)
+COLOURS = ("brightness", "contrast", "saturation", "hue")
 FILMED = ["task.images=[img]", "encoder.crop=36", "encoder.resnet.width=16", "encoder.resnet.keypoints=4"]
 VIEWED = ["task.images=[img]", "encoder.name=vit_small", "encoder.crop=36", "encoder.vit.patch=12"]
 VIEWED += ["encoder.vit.dim=12", "encoder.vit.depth=2", "encoder.vit.heads=2"]
@@ -235,8 +236,10 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "encoder.crop": ("40", seen_frames, FILMED),
     "encoder.share_cameras": ("true", encoder_parameters, [*FILMED, "task.images=[img,img2]"]),
     "encoder.feature_dim": ("7", seen_frames, FILMED),
-    "encoder.weights": ("OTHER_WEIGHTS", lambda config: encoded_frames(config), FILMED[:2]),
+    "encoder.weights": ("OTHER_WEIGHTS", encoded_frames, FILMED[:2]),
     "encoder.lr_factor": ("0.1", task_probe(lambda task: task.model.lr_factors()), FILMED),
+    "encoder.augmentation.shift": ("4", encoded_frames, [*FILMED, "encoder.crop=null"]),
+    **{f"encoder.augmentation.{name}": ("0.3", encoded_frames, FILMED) for name in COLOURS},
     "encoder.resnet.width": ("32", encoder_parameters, FILMED),
     "encoder.resnet.group_channels": ("8", lambda config: norm_groups(config), FILMED),
     "encoder.resnet.keypoints": ("6", encoder_parameters, FILMED),

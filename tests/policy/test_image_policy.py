@@ -97,8 +97,38 @@ def test_training_frames_are_random_windows_of_the_observed_steps(build: Build) 
     torch.testing.assert_close(condition["state"], task.observations[task.train.indices[indices, :2]])
 
 
-def test_validation_frames_are_whole_and_not_random(build: Build) -> None:
-    task = ROBOT.build(build())
+AUGMENTED = [f"encoder.augmentation.{name}=0.4" for name in ("brightness", "contrast", "saturation", "hue")]
+SHIFTED = ["encoder.crop=null", "encoder.augmentation.shift=4"]
+
+
+def test_training_frames_are_augmented_alike_within_a_window(build: Build) -> None:
+    """The frames of the window that begins before its episode are the first frame twice."""
+    plain, changed = (ROBOT.build(build(*more)) for more in (["encoder.crop=null"], [*SHIFTED, *AUGMENTED]))
+    indices = torch.tensor([0, 0, 3])
+    assert plain.train.indices[0, 0] == plain.train.indices[0, 1]
+    whole, found, again = (
+        batch_of(task, indices, named_generator(0, "batch")).condition for task in (plain, changed, changed)
+    )
+    assert isinstance(whole, dict)
+    assert isinstance(found, dict)
+    assert isinstance(again, dict)
+    assert torch.equal(found["img"], again["img"])
+    assert torch.equal(found["img"][0, 0], found["img"][0, 1])
+    assert not torch.equal(found["img"][0], found["img"][1])
+    for row in range(3):
+        assert not torch.equal(found["img"][row], whole["img"][row])
+    (shifts,) = (changed.draw(3, named_generator(0, "batch"))[name] for name in ("[shift]",))
+    down, right = shifts[2, 0].tolist()
+    alone = ROBOT.build(build(*SHIFTED))
+    moved = batch_of(alone, indices, named_generator(0, "batch")).condition
+    assert isinstance(moved, dict)
+    inner, shown = slice(10, 80), (slice(10 + down, 80 + down), slice(10 + right, 80 + right))
+    assert torch.equal(moved["img"][2][:, shown[0], shown[1]], whole["img"][2][:, inner, inner])
+
+
+@pytest.mark.parametrize("more", [[], [*SHIFTED, *AUGMENTED]], ids=["plain", "augmented"])
+def test_validation_frames_are_whole_and_not_random(build: Build, more: list[str]) -> None:
+    task = ROBOT.build(build(*more))
     batch = task.validation_batch(torch.tensor([0, 5]))
     assert isinstance(batch.condition, dict)
     assert task.validation is not None
@@ -127,13 +157,14 @@ def test_frames_are_encoded_once_however_many_noise_levels_train(build: Build) -
     assert counts[4] < 1.5 * counts[1]
 
 
-def test_a_run_resumes_with_the_same_bits_and_predicts_from_frames(build: Build) -> None:
+@pytest.mark.parametrize("more", [[], AUGMENTED], ids=["plain", "augmented"])
+def test_a_run_resumes_with_the_same_bits_and_predicts_from_frames(build: Build, more: list[str]) -> None:
     def ema(config: RobotConfig) -> dict[str, torch.Tensor]:
         return load_checkpoint(Path(config.run_dir) / "checkpoints" / "last", ("ema",)).tensors["ema"]
 
-    whole = build("training.checkpoint.every=2", f"run_dir={Path(build().run_dir).parent / 'whole'}")
+    whole = build("training.checkpoint.every=2", f"run_dir={Path(build().run_dir).parent / 'whole'}", *more)
     ROBOT.train(whole)
-    stopped = build("training.checkpoint.every=2")
+    stopped = build("training.checkpoint.every=2", *more)
 
     def stop(updates: int) -> None:
         if updates == 3:
@@ -215,6 +246,8 @@ def test_what_an_environment_cannot_show_is_named(build: Build, tmp_path: Path) 
         (["task.images=[state]"], "state holds float32 .5. per step, which are no frames"),
         (["task.images=[front]"], "no camera 'front'"),
         (["encoder.crop=200"], "encoder.crop=200 is larger than the frames of img"),
+        (["encoder.crop=null", "encoder.augmentation.shift=96"], "shift=96 is larger than the frames of img"),
+        (["encoder.augmentation.shift=4"], "encoder.crop=64 is a shift already"),
         (["policy.conditioning=inpainting"], "pictures do not fit"),
         (
             ["acceleration/noise=assignment_by_condition"],

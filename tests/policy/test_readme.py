@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.pretrained import write_resnet18
 
 import policy_accel.policy
+from policy_accel.cli import main
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.track import ROBOT
 
@@ -29,6 +31,33 @@ def test_the_example_drives_an_environment(
     exec(compile(example.replace("max_episode_steps=300", "max_episode_steps=20"), "example", "exec"), names)
     printed = capsys.readouterr().out
     assert re.fullmatch(r"[\d.]+ \{'median': [\d.]+, 'p95': [\d.]+\}\n", printed)
+
+
+CAMERAS = PAGE.split("\n## Cameras\n", 1)[1].split("\n## ", 1)[0].replace("\\\n", " ")
+TRAIN = re.findall(r"^    policy-accel (train .*encoder\.(?:weights|augmentation).*)$", CAMERAS, flags=re.MULTILINE)
+SMALL = [
+    "model=unet",
+    "model.down_dims=[8,16]",
+    "model.kernel_size=3",
+    "model.step_embedding_dim=8",
+    "training.steps=1",
+]
+SMALL += ["training.batch_size=2", "training.device=cpu", "training.threads=1", "training.validate_every=0"]
+SMALL += ["evaluation.episodes=0"]
+
+
+@pytest.mark.parametrize("number", range(len(TRAIN)))
+def test_the_commands_of_the_cameras_train(
+    number: int, demonstrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(TRAIN) == 4
+    words = TRAIN[number].replace("task.data=PATH", f"task.data={demonstrations}").split()
+    monkeypatch.chdir(tmp_path)
+    write_resnet18(tmp_path / "resnet18-f37072fd.pth")
+    crop = [] if "encoder.crop=null" in words else ["encoder.crop=36"]
+    assert main([*words, *SMALL, *crop, "run_dir=run"]) == 0
+    policy = ROBOT.load(tmp_path / "run").policy
+    assert policy.images == {"img": (44, 44, 3)}
 
 
 def test_every_task_stands_on_the_page() -> None:

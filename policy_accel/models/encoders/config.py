@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from policy_accel.errors import UserError, one_of, refuse_idle
+from policy_accel.models.encoders.augmentation import AugmentationConfig
 from policy_accel.models.encoders.pretrained import WIDTH
 
 ENCODERS = ("resnet18", "vit_small")
@@ -56,6 +57,7 @@ class EncoderConfig:
     lr_factor: float = 1.0
     """Learning rate of the trunk (all before the spatial softmax or, of the transformer, before the last linear map) in
     units of that of the rest. 0 freezes it: nothing is differentiated there."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     resnet: ResNetConfig = field(default_factory=ResNetConfig)
     vit: ViTConfig = field(default_factory=ViTConfig)
 
@@ -77,6 +79,7 @@ class EncoderConfig:
             vit = self.vit
             sizes |= {f"encoder.vit.{key}": value for key, value in vars(vit).items() if key != "mlp_ratio"}
         self._check_weights()
+        self.augmentation.check(self.crop)
         for name, value in sizes.items():
             if value < 1:
                 raise UserError(f"{name}={value} must be at least 1.")
