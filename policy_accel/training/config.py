@@ -87,6 +87,11 @@ class TrainingConfig:
             )
         return self.shard and ranks.count > 1
 
+    def idle_alone(self) -> list[str]:
+        """The settings that have no effect in a run of one process."""
+        asked = {"shard=true": self.shard, f"reduce_precision={self.reduce_precision}": self.reduce_precision != "fp32"}
+        return [f"training.{setting}" for setting, idle in asked.items() if idle]
+
     def captures(self, device: torch.device) -> bool:
         """Whether updates on `device` run as CUDA graphs. Raises UserError when they cannot."""
         choice = self.capture.lower()

@@ -140,14 +140,16 @@ class Run:
         """Where and in what numbers the run trains."""
         device, count = self.update.device, self.ranks.count
         place = f"{device}" if count == 1 else f"{count} processes ({device.type})"
-        moved = ""
+        moved = idle = ""
+        if count == 1 and self.config.idle_alone():
+            idle = f"; no effect in one process: {', '.join(self.config.idle_alone())}"
         if isinstance(self.update.optimizer, Muon):
             matrices = self.update.optimizer.moved
             share = sum(map(torch.Tensor.numel, matrices)) / sum(map(torch.Tensor.numel, self.update.parameters))
             moved = f"; Muon moves {len(matrices)} matrices with {share:.0%} of the weights"
         return (
             f"train: on {place}, with {torch.get_num_threads()} CPU threads, in {self.update.precision} (float32 "
-            f"products: {torch.get_float32_matmul_precision()}){moved}"
+            f"products: {torch.get_float32_matmul_precision()}){moved}{idle}"
         )
 
     def _open(self, run_config: dict[str, Any], defaults: dict[str, Any] | None) -> TextIO | None:

@@ -479,3 +479,15 @@ def test_a_cut_off_metrics_line_is_dropped_at_resume(
     steps = [row["step"] for row in rows if "loss" in row]
     assert steps == sorted(set(steps))
     assert steps[-1] == 12
+
+
+def test_a_run_says_which_settings_have_no_effect_in_one_process(
+    toy_task: Any, config: TrainingConfig, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.steps, config.shard, config.reduce_precision = 1, True, "bf16"
+    run(toy_task(), config)
+    idle = "no effect in one process: training.shard=true, training.reduce_precision=bf16"
+    assert idle in capsys.readouterr().err
+    config.steps, config.shard, config.reduce_precision = 2, False, "fp32"
+    run(toy_task(), config, run_config={"training": {"steps": 1}})
+    assert "no effect" not in capsys.readouterr().err
