@@ -931,7 +931,8 @@ MUTATIONS = [
     ),
     *of(
         "time_to_score/arms.py",
-        "time_to_score/test_instrument.py::test_what_cannot_be_trained_is_refused_before_anything_starts",
+        "time_to_score/test_instrument.py::test_what_cannot_be_trained_is_refused_before_anything_starts "
+        "time_to_score/test_instrument.py::test_without_surrogates_no_demonstration_is_held_out",
         ("_check_steps(plan, name, config)", "None"),
         ("if len(runs) < len(arms):", "if False:"),
         ("if plan.surrogates.windows and config", "if config"),

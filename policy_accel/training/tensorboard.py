@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -75,11 +77,13 @@ def gif_of(film: Path) -> bytes:
     reader = imageio_ffmpeg.read_frames(str(film))
     facts: dict[str, Any] = next(reader)
     size = facts["size"]
-    frames = [Image.frombytes("RGB", size, frame) for frame in reader]
-    every = -(-len(frames) // GIF_FRAMES)
-    shown = frames[::every]
     scale = min(1.0, GIF_WIDTH / size[0])
-    small = [frame.resize((round(size[0] * scale), round(size[1] * scale))) for frame in shown]
+    small_size = round(size[0] * scale), round(size[1] * scale)
+    every = max(1, math.ceil(round(facts["fps"] * facts["duration"]) / GIF_FRAMES))
+    # One at a time: all frames of an episode take hundreds of megabytes.
+    small = [
+        Image.frombytes("RGB", size, frame).resize(small_size) for frame in itertools.islice(reader, None, None, every)
+    ]
     milliseconds = 1000 * min(GIF_SECONDS, float(facts["duration"])) / len(small)
     buffer = io.BytesIO()
     small[0].save(buffer, "GIF", save_all=True, append_images=small[1:], duration=milliseconds, loop=0)

@@ -234,6 +234,12 @@ def test_what_cannot_be_trained_is_refused_before_anything_starts(
     assert not (place / "measured").exists()
 
 
+def test_without_surrogates_no_demonstration_is_held_out(plan: Build) -> None:
+    given = plan(surrogates={"windows": 0})
+    given.tasks["two_modes"].settings["task.val_ratio"] = 0
+    assert len(check_plan(given, None)) == 4
+
+
 def test_a_score_outside_of_the_range_names_its_task(plan: Build) -> None:
     tasks = {"two_modes": {"targets": [0.002], "range": [0, 0.01], "settings": {
         "recipe": "two_modes", "task.data": "toy.npz", "task.val_ratio": 0.2}}}  # fmt: skip
