@@ -19,7 +19,7 @@ def text(result: dict[str, Any]) -> str:
     for task, found in result["tasks"].items():
         lines += [f"{task}: cost to a score, {len(plan['seeds'])} training seeds, ratios to {plan['baseline']}", ""]
         for target, methods in found["targets"].items():
-            lines += [*_columns([_header(target), *_targets(methods)]), ""]
+            lines += [*_columns([_header(target), *_targets(methods)]), *_without_ratio(methods), ""]
         for title, part in (
             ("updates", found["budgets"]),
             ("steps of the sampler, last checkpoint", found["few_steps"]),
@@ -70,8 +70,18 @@ def _ratio(cost: dict[str, Any]) -> list[str]:
     if "ratio" not in cost:
         return ["", ""]
     if cost["ratio"] is None:
-        return ["-", cost["ratio_why"]]
+        return ["-", ""]
     return [f"{cost['ratio']:.2f}", _interval(cost["ratio_interval"], "{:.2f}")]
+
+
+def _without_ratio(methods: dict[str, Any]) -> list[str]:
+    """Why methods have no ratio to the baseline, a sentence each."""
+    costs = {name: row["costs"][COSTS[0]] for name, row in methods.items()}
+    return [
+        f"No ratio of {name}: {cost['ratio_why']}."
+        for name, cost in costs.items()
+        if "ratio" in cost and cost["ratio"] is None
+    ]
 
 
 def _score(name: str, row: dict[str, Any]) -> list[str]:
