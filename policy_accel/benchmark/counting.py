@@ -17,6 +17,7 @@ from policy_accel.training.config import TrainingConfig
 from policy_accel.training.devices import choose_device
 from policy_accel.training.feed import Begun, Feed
 from policy_accel.training.loop import order_of
+from policy_accel.training.muon import PRECISIONS, Muon
 from policy_accel.training.randomness import Generators
 from policy_accel.training.task import Task
 from policy_accel.training.update import Update
@@ -24,6 +25,8 @@ from policy_accel.training.update import Update
 CPU, META = torch.device("cpu"), torch.device("meta")
 CAST_BYTES = 6
 """Of a weight that is read as float32 and written in half as many bytes."""
+MUON_BYTES = 20
+"""Of a weight that Muon moves: weight and momentum are read and written, the gradient is read, all in float32."""
 D = TypeVar("D", Batch, Noised)
 
 
@@ -33,8 +36,9 @@ class Counted:
     gradient are left out, which a GPU can do along with the rest.
 
     parameters: of the network. rows: noised samples of the batch. flops: of matrix products, convolutions and
-    attention, a multiplication and an addition being two. adamw_bytes, averages_bytes: read and written by the
-    optimiser and by the averages of the weights. gradient_bytes: written by the backward pass. cast_bytes: weights read
+    attention, a multiplication and an addition being two; muon_flops: of them those of Muon. adamw_bytes, muon_bytes,
+    averages_bytes: read and written by the optimisers (Muon's: weights and momentum read and written, gradients read)
+    and by the averages of the weights. gradient_bytes: written by the backward pass. cast_bytes: weights read
     as float32 and written in half as many bytes, where training is in bf16 or fp16. activation_bytes: kept from the
     forward pass for the backward pass, in float32.
     """
@@ -47,11 +51,13 @@ class Counted:
     gradient_bytes: int
     cast_bytes: int
     activation_bytes: int
+    muon_flops: float = 0.0
+    muon_bytes: int = 0
 
     @property
     def state_bytes(self) -> int:
         """What has to pass through memory however well everything else is fused; activations are not in it."""
-        return self.adamw_bytes + self.averages_bytes + self.gradient_bytes + self.cast_bytes
+        return self.adamw_bytes + self.muon_bytes + self.averages_bytes + self.gradient_bytes + self.cast_bytes
 
 
 def count_update(task: Task, config: TrainingConfig, seed: int) -> Counted:
@@ -67,6 +73,9 @@ def count_update(task: Task, config: TrainingConfig, seed: int) -> Counted:
     generators.device = META  # it says where the update's own tensors go
     optimizer = replace(config.optimizer, clip_grad_norm=None)
     update = Update(task, order, optimizer, config.ema, steps=config.steps, generators=generators)
+    muon = update.optimizer if isinstance(update.optimizer, Muon) else None
+    if muon:  # which takes other steps where the run will be
+        muon.dtype = PRECISIONS.get(choose_device(config.device).type, torch.float32)
     kept = _Kept(update)
     with FlopCounterMode(display=False) as flops, Operations() as operations, kept.hooks:
         update.learn(begun, config.optimizer.lr, config.optimizer.betas[0], [0.1] * len(update.ema.models()))
@@ -80,6 +89,8 @@ def count_update(task: Task, config: TrainingConfig, seed: int) -> Counted:
         gradient_bytes=4 * trained,
         cast_bytes=CAST_BYTES * trained if config.precision_on(choose_device(config.device)) != "fp32" else 0,
         activation_bytes=kept.bytes,
+        muon_flops=float(muon.flops) if muon else 0.0,
+        muon_bytes=MUON_BYTES * sum(parameter.numel() for parameter in muon.moved) if muon else 0,
     )
 
 

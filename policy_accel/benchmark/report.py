@@ -37,6 +37,7 @@ def step_table(result: dict[str, Any]) -> str:
         ("parameters", number(counted["parameters"], ""), ""),
         ("arithmetic of an update", number(counted["flops"], "FLOP"), f"{counted['rows']} rows"),
         ("AdamW", number(counted["adamw_bytes"], "B"), "read and written"),
+        *_muon(counted),
         ("averages", number(counted["averages_bytes"], "B"), "read and written"),
         ("gradients", number(counted["gradient_bytes"], "B"), "written"),
     ]
@@ -48,6 +49,13 @@ def step_table(result: dict[str, Any]) -> str:
     if "core" in result:
         rows += _measured(result)
     return aligned(rows)
+
+
+def _muon(counted: dict[str, Any]) -> list[tuple[str, str, str]]:
+    if not counted["muon_bytes"]:
+        return []
+    flops = f"read and written; {number(counted['muon_flops'], 'FLOP')} of the arithmetic"
+    return [("Muon", number(counted["muon_bytes"], "B"), flops)]
 
 
 def _measured(result: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -51,3 +51,17 @@ def test_several_times_of_a_sample_are_as_many_rows(tiny):
     one, several = counted(tiny), counted([*tiny, "method=kl"])
     assert several.rows == 4 * one.rows
     assert several.adamw_bytes == one.adamw_bytes
+
+
+def test_muon_is_counted_apart(tiny):
+    """Three hidden matrices of 16 x 16, each 5 times 6 16^3; weights and momentum read and written, gradients read."""
+    plain, found = counted(tiny), counted([*tiny, "training/optimizer=muon"])
+    config = ROBOT.config([*tiny, "training/optimizer=muon"])
+    model = ROBOT.build(config).model
+    shapes = [sorted(p.shape) for name, p in model.named_parameters() if name in model.matrices()]
+    assert found.muon_flops == found.flops - plain.flops > 0
+    weights = sum(n * m for n, m in shapes)
+    assert found.muon_bytes == 5 * 4 * weights
+    assert found.state_bytes - plain.state_bytes == 20 * weights - (plain.adamw_bytes - found.adamw_bytes)
+    assert plain.adamw_bytes - found.adamw_bytes >= 28 * weights
+    assert (plain.muon_flops, plain.muon_bytes) == (0, 0)

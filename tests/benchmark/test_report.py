@@ -4,7 +4,7 @@ from policy_accel.benchmark.report import aligned, number, seconds, step_table
 
 COUNTED = {
     "parameters": 65_783_298, "rows": 256, "flops": 4.53e11, "adamw_bytes": 1.84e9, "averages_bytes": 7.9e8,
-    "gradient_bytes": 2.63e8, "cast_bytes": 3.95e8, "activation_bytes": 1e9,
+    "gradient_bytes": 2.63e8, "cast_bytes": 3.95e8, "activation_bytes": 1e9, "muon_bytes": 1.3e9, "muon_flops": 6e11,
 }  # fmt: skip
 RESULT = {
     "counted": COUNTED,
@@ -43,6 +43,7 @@ def test_every_figure_of_an_update_is_in_its_table():
         "parameters": "65.8 M",
         "arithmetic of an update": "453 GFLOP 256 rows",
         "AdamW": "1.84 GB read and written",
+        "Muon": "1.3 GB read and written; 600 GFLOP of the arithmetic",
         "averages": "790 MB read and written",
         "gradients": "263 MB written",
         "weights in half precision": "395 MB read and written",

@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.methods import DIT, IMAGES_COMMON, MLP, ROBOT_COMMON
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from policy_accel.cli import main
 from policy_accel.errors import UserError
@@ -57,6 +58,28 @@ def test_singular_values_go_through_the_polynomial(shape: tuple[int, int], steps
         assert values.min() > 0.6
         assert values.max() < 1.25
     assert torch.equal(orthogonalised(torch.zeros(1, 3, 4), steps), torch.zeros(1, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "by_gram"),
+    [
+        ((8, 24), torch.float32, True),
+        ((24, 8), torch.float32, True),
+        ((8, 12), torch.float32, False),
+        ((8, 24), torch.bfloat16, False),
+    ],
+)
+def test_the_work_that_is_counted_is_done(shape: tuple[int, int], dtype: torch.dtype, by_gram: bool) -> None:
+    """At 8 rows and 24 columns: 5 (4 8^2 24 + 2 8^3) against 4 8^2 24 + 34 8^3."""
+    optimizer = optimizer_of([nn.Parameter(drawn(*shape)) for _ in range(3)])
+    optimizer.dtype = dtype
+    optimizer.moved[0].grad, optimizer.moved[1].grad, optimizer.moved[2].grad = drawn(3, *shape)
+    with FlopCounterMode(display=False) as counted:
+        optimizer.step(0.1, 0.9)
+    n, m = sorted(shape)
+    expected = 4 * n * n * m + 34 * n**3 if by_gram else 5 * (4 * n * n * m + 2 * n**3)
+    assert counted.get_total_flops() == 3 * expected
+    assert optimizer.flops == 3 * expected
 
 
 def test_equals_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
