@@ -938,6 +938,12 @@ MUTATIONS = [
         ("if plan.surrogates.windows and config", "if config"),
     ),
     *of(
+        "time_to_score/costs.py",
+        "time_to_score/test_costs.py",
+        ("+ work.taught)", ")"),
+        (")) + centred", "))"),
+    ),
+    *of(
         "time_to_score/aggregate.py",
         "time_to_score/test_aggregate.py",
         ("return math.inf, math.inf", "return 0.0, math.inf"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from policy_accel.benchmark.counting import count_update
@@ -13,23 +14,38 @@ from policy_accel.run_files import read_metrics
 COSTS = ("updates", "network_evaluations", "samples", "seconds", "flops")
 
 
-def flops_of_an_update(config: RobotConfig) -> float:
-    """Floating-point operations of the network, forward and back, in one update of a run, as torch counts them."""
-    return count_update(ROBOT.build(config), config.training, config.seed).flops
+@dataclass(frozen=True)
+class UpdateWork:
+    """Work of one update.
+
+    flops: floating-point operations of the network, forward and back, as torch counts them. taught: evaluations of a
+    network for each clean sample by which targets are made, see `Lesson`.
+    """
+
+    flops: float
+    taught: float = 0
 
 
-def costs_at(run_dir: Path, config: RobotConfig, step: int, flops: float) -> dict[str, float]:
+def work_of_an_update(config: RobotConfig) -> UpdateWork:
+    """The work of each update of a run."""
+    task = ROBOT.build(config)
+    taught = 0 if task.lesson is None else task.lesson.evaluations
+    return UpdateWork(count_update(task, config.training, config.seed).flops, taught)
+
+
+def costs_at(run_dir: Path, config: RobotConfig, step: int, work: UpdateWork) -> dict[str, float]:
     """The costs of the first `step` updates, by the names of `COSTS`.
 
     network_evaluations: forward-backward passes of a sample, each of its times counted, and the forward passes of a
-    choice of noise that asks the denoiser. samples: clean ones, with repetition. seconds: of the updates alone, as
-    measured where the run trained. flops: of the passes forward and back; encoders of pictures run once a sample.
+    choice of noise that asks the denoiser and of a lesson that makes targets. samples: clean ones, with repetition.
+    seconds: of the updates alone, as measured where the run trained. flops: of the passes forward and back; encoders of
+    pictures run once a sample.
 
     Args:
         run_dir: of the run.
         config: its configuration.
         step: at which it has a checkpoint.
-        flops: of an update.
+        work: of an update.
 
     Raises:
         UserError: the run's metrics do not have the row of that checkpoint.
@@ -42,8 +58,8 @@ def costs_at(run_dir: Path, config: RobotConfig, step: int, flops: float) -> dic
     centred = step * config.training.batch_size if config.acceleration.noise.center == "denoiser" else 0
     return {
         "updates": step,
-        "network_evaluations": samples * config.acceleration.path.repetition().repeats + centred,
+        "network_evaluations": round(samples * (config.acceleration.path.repetition().repeats + work.taught)) + centred,
         "samples": samples,
         "seconds": float(rows[-1]["training_seconds"]),
-        "flops": step * flops,
+        "flops": step * work.flops,
     }

@@ -17,7 +17,7 @@ from policy_accel.files import explained, no_link
 from policy_accel.sweep.carry_out import carry_out
 from policy_accel.sweep.folder import DONE
 from policy_accel.time_to_score.arms import Arm, Chosen, compared_arms, order_of, trials, tuning_arms
-from policy_accel.time_to_score.costs import costs_at, flops_of_an_update
+from policy_accel.time_to_score.costs import UpdateWork, costs_at, work_of_an_update
 from policy_accel.time_to_score.measured import Measured
 from policy_accel.time_to_score.plan import Plan
 from policy_accel.time_to_score.records import Records, Scored
@@ -68,12 +68,12 @@ def measure(plan: Plan, config_dir: Path | None, report: Report) -> dict[str, An
         }
         arms = compared_arms(plan, chosen)
         configs = _train(plan, arms, folder / "runs", config_dir)
-        flops: dict[tuple[str, str], float] = {}
+        works: dict[tuple[str, str], UpdateWork] = {}
         runs = []
         for arm in arms:
             config, kind = configs[arm.name], (arm.task, arm.method)
-            flops[kind] = flops[kind] if kind in flops else flops_of_an_update(config)
-            runs.append(_measure(plan, arm, folder / "runs" / arm.name, config, records, flops[kind], report))
+            works[kind] = works[kind] if kind in works else work_of_an_update(config)
+            runs.append(_measure(plan, arm, folder / "runs" / arm.name, config, records, works[kind], report))
     return {
         "plan": asdict(plan),
         "checkpoints": plan.grid,
@@ -139,9 +139,9 @@ def _tune(plan: Plan, records: Records, config_dir: Path | None, report: Report)
 
 
 def _measure(
-    plan: Plan, arm: Arm, run_dir: Path, config: Any, records: Records, flops: float, report: Report
+    plan: Plan, arm: Arm, run_dir: Path, config: Any, records: Records, work: UpdateWork, report: Report
 ) -> Measured:
-    """Score the checkpoints of a run, an update of which takes `flops`."""
+    """Score the checkpoints of a run, an update of which is `work`."""
     task, scoring, last = plan.tasks[arm.task], plan.scoring, plan.checkpoints.last
     rule = Rule(
         task.targets,
@@ -163,5 +163,5 @@ def _measure(
             episodes = scorer.episodes(last, scoring.episodes, steps=steps)
             evaluations = records.network_evaluations(Scored(arm.name, last, steps, scoring.noise_seed))
             few[steps] = evaluations, episodes
-    costs = {step: costs_at(run_dir, config, step, flops) for step in plan.grid}
+    costs = {step: costs_at(run_dir, config, step, work) for step in plan.grid}
     return Measured(arm, looks, costs, cheap, budgets, few)

@@ -10,12 +10,12 @@ import torch
 
 from policy_accel.errors import UserError
 from policy_accel.policy.track import ROBOT
-from policy_accel.time_to_score.costs import costs_at, flops_of_an_update
+from policy_accel.time_to_score.costs import UpdateWork, costs_at, work_of_an_update
 
 SMALL = ["recipe=two_modes", "task.data=toy.npz", "model.hidden_dims=[16]", "training.batch_size=8",
          "training.steps=2", "training.checkpoint.at=[1]", "training.device=cpu", "training.threads=1",
          "evaluation.episodes=0"]  # fmt: skip
-EVALUATIONS = {"baseline": 1, "kl": 4, "immiscible_denoiser": 2}
+EVALUATIONS = {"baseline": 1, "kl": 4, "immiscible_denoiser": 2, "shortcut": 1.5}
 
 
 @pytest.mark.parametrize("method", EVALUATIONS)
@@ -32,21 +32,22 @@ def test_network_evaluations_are_the_rows_that_the_network_saw(
 
     monkeypatch.setattr(torch.nn.Module, "__call__", counted)
     ROBOT.train(config)
-    assert costs_at(Path(method), config, 2, 10.0)["network_evaluations"] == sum(rows) == 16 * EVALUATIONS[method]
-    first = costs_at(Path(method), config, 1, 10.0)
-    assert (first["updates"], first["samples"], first["flops"]) == (1, 8, 10.0)
-    assert 0 < first["seconds"] < costs_at(Path(method), config, 2, 10.0)["seconds"]
+    seen, work = sum(rows), work_of_an_update(config)
+    assert costs_at(Path(method), config, 2, work)["network_evaluations"] == seen == 16 * EVALUATIONS[method]
+    first = costs_at(Path(method), config, 1, work)
+    assert (first["updates"], first["samples"], first["flops"]) == (1, 8, work.flops)
+    assert 0 < first["seconds"] < costs_at(Path(method), config, 2, work)["seconds"]
 
 
 def test_fresh_samples_count_as_samples(place: Path) -> None:
     config = ROBOT.config([*SMALL, "method=kl_fresh", "run_dir=fresh"])
     ROBOT.train(config)
-    found = costs_at(Path("fresh"), config, 2, 1.0)
+    found = costs_at(Path("fresh"), config, 2, UpdateWork(1.0))
     assert (found["samples"], found["network_evaluations"]) == (2 * 8 * 4, 2 * 8 * 4)
 
 
 def test_flops_follow_the_rows(place: Path) -> None:
-    one, four = (flops_of_an_update(ROBOT.config([*SMALL, f"method={name}"])) for name in ("baseline", "kl"))
+    one, four = (work_of_an_update(ROBOT.config([*SMALL, f"method={name}"])).flops for name in ("baseline", "kl"))
     assert four == 4 * one > 0
 
 
@@ -54,4 +55,4 @@ def test_a_checkpoint_without_a_row(place: Path) -> None:
     Path("r").mkdir()
     Path("r/metrics.jsonl").write_text(json.dumps({"step": 1, "validation_loss": 2.0}) + "\n")
     with pytest.raises(UserError, match="has no row of update 1"):
-        costs_at(Path("r"), ROBOT.config(SMALL), 1, 1.0)
+        costs_at(Path("r"), ROBOT.config(SMALL), 1, UpdateWork(1.0))
