@@ -9,6 +9,7 @@ from typing import Any
 
 from policy_accel.commands.benchmark_arguments import add_benchmark_arguments
 from policy_accel.commands.compare_arguments import add_compare_arguments
+from policy_accel.commands.distill_arguments import add_distill_arguments
 from policy_accel.commands.report_arguments import add_report_arguments
 from policy_accel.commands.sweep_arguments import add_sweep_arguments
 from policy_accel.written_formats import WRITTEN_FORMATS
@@ -69,6 +70,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
     train.set_defaults(run="train:run_train")
 
+    add_distill_arguments(
+        commands.add_parser("distill", help="teach a copy of a trained model to sample in one or two evaluations")
+    )
     add_sweep_arguments(
         commands.add_parser("sweep", help="train many runs: every combination of settings, here or on a cluster")
     )

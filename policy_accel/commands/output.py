@@ -73,11 +73,16 @@ def keep_evaluation(run_dir: Path, result: dict[str, Any]) -> None:
     append_text(run_dir / "evaluations.jsonl", json.dumps(result) + "\n")
 
 
-def again(options: argparse.Namespace) -> str:
-    """The command line that was started, as the user can start it again."""
+def words_of(options: argparse.Namespace) -> list[str]:
+    """The words of a command that takes settings."""
     folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
-    words = shlex.join([options.command, *options.overrides, *folder])
+    return [options.command, *options.overrides, *folder]
+
+
+def again(words: Sequence[str]) -> str:
+    """The command line of `words`, as the user can start it again."""
+    line = shlex.join(words)
     if processes() > 1:
-        return f"torchrun ... -m policy_accel {words}"
+        return f"torchrun ... -m policy_accel {line}"
     program = sys.argv[0] if Path(sys.argv[0]).name == "policy-accel" else "policy-accel"
-    return f"{shlex.quote(program)} {words}"
+    return f"{shlex.quote(program)} {line}"

@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 
-from policy_accel.commands.output import again
+from policy_accel.commands.output import again, words_of
 from policy_accel.errors import UserError
 from policy_accel.sweep.folder import DONE, Sweep, read_sweep
 from policy_accel.sweep.screen import summary, table
@@ -34,11 +34,11 @@ def run_sweep(options: argparse.Namespace) -> int:
     sweep, stopped = carry_out(order, configs)
     print(_shown(sweep))
     if stopped:
-        print(f"Stopped. To go on: {again(options)}", file=sys.stderr)
+        print(f"Stopped. To go on: {again(words_of(options))}", file=sys.stderr)
         raise KeyboardInterrupt
     left = [name for name in sweep.runs if sweep.job(name).state != DONE]
     if left:
-        print(f"{len(left)} not done ({sweep.log(left[0])}). To try again: {again(options)}", file=sys.stderr)
+        print(f"{len(left)} not done ({sweep.log(left[0])}). To try again: {again(words_of(options))}", file=sys.stderr)
         return SOME_LEFT
     return 0
 

@@ -6,15 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from policy_accel.commands.output import again, keep_evaluation
+from policy_accel.commands.output import again, keep_evaluation, words_of
 from policy_accel.commands.report import write_report
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.launched import speaks
-from policy_accel.track import track
+from policy_accel.track import Track, track
 from policy_accel.training.loop import Trained
 from policy_accel.training.plot import plot_learning_curve
 
@@ -24,7 +25,7 @@ DEMOS = {"pusht": "robot", "images": "images"}
 
 def run_demo(options: argparse.Namespace) -> int:
     """Train and score a model on the data that ship."""
-    return _train(demo_overrides(options.overrides), options)
+    return _composed(demo_overrides(options.overrides), options)
 
 
 def demo_overrides(arguments: Sequence[str]) -> list[str]:
@@ -38,16 +39,20 @@ def demo_overrides(arguments: Sequence[str]) -> list[str]:
 def run_train(options: argparse.Namespace) -> int:
     """Train, score, draw, and say where everything is; or print the whole configuration as YAML."""
     if not options.print_config:
-        return _train(options.overrides, options)
+        return _composed(options.overrides, options)
     chosen = track(source_of(options.overrides, options.config_dir).track)
     config = chosen.config(options.overrides, options.config_dir, _say)
     print(yaml.safe_dump(chosen.record(config), sort_keys=False), end="")
     return 0
 
 
-def _train(overrides: Sequence[str], options: argparse.Namespace) -> int:
+def _composed(overrides: Sequence[str], options: argparse.Namespace) -> int:
     chosen = track(source_of(overrides, options.config_dir).track)
-    config = chosen.config(overrides, options.config_dir, _say)
+    return train(chosen, chosen.config(overrides, options.config_dir, _say), words_of(options))
+
+
+def train(chosen: Track[Any], config: Any, words: Sequence[str]) -> int:
+    """Train a run and say how it went; `words` are the command that started it."""
     run_dir = Path(config.run_dir)
     if speaks():
         print(f"Training {config.task.name} with {config.model.name} in {run_dir}", file=sys.stderr)
@@ -58,7 +63,7 @@ def _train(overrides: Sequence[str], options: argparse.Namespace) -> int:
         stopped = f"Stopped after {trained.step} of {config.training.steps} updates"
         if trained.step == config.training.steps:
             stopped = "Trained, and stopped before the score was complete"
-        print(f"{stopped}, saved in {run_dir}. To go on: {again(options)}", file=sys.stderr)
+        print(f"{stopped}, saved in {run_dir}. To go on: {again(words)}", file=sys.stderr)
         raise KeyboardInterrupt
     rate = trained.step / max(trained.training_seconds, 1e-9)
     print(f"Trained {trained.step} updates in {trained.training_seconds:.0f} s ({rate:.1f} updates/s).")

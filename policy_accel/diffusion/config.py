@@ -137,3 +137,11 @@ class SamplingConfig:
         """The settings as a result states them: with times of its own, a grid has so many steps and no spacing."""
         own = {} if self.times is None else {"steps": len(self.times), "spacing": None}
         return {**asdict(self), **own}
+
+    def distilled(self, times: list[float]) -> Self:
+        """The settings of a student that is evaluated at `times`, noisy to clean."""
+        return replace(self, sampler="ddim", times=times)
+
+    def guided(self, weight: float) -> Self:
+        """The same with guidance of this weight, which policies do not have."""
+        raise UserError(f"distillation.guidance={weight} is for images; leave it at null.")

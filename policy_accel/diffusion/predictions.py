@@ -54,3 +54,27 @@ def x0_and_epsilon(
 def predicted_sample(prediction: Tensor, x: Tensor, level: Level, target: str) -> Tensor:
     """The clean sample [B, *S] that a prediction [B, *S] at x [B, *S] stands for."""
     return x0_and_epsilon(prediction, x, level, target, None)[0]
+
+
+def sample_coefficients(level: Level, target: str) -> tuple[float, float]:
+    """(a, b) of x0 = a x + b prediction at `level`: what `x0_and_epsilon` computes, as numbers.
+
+    Raises:
+        ValueError: a target that says nothing of the clean sample there, or an unknown one.
+    """
+    alpha, sigma = level.alpha, level.sigma
+    if target in ("epsilon", "negative_epsilon", "edm") and alpha == 0.0:
+        raise ValueError(f"target={target} says nothing about a sample of pure noise; choose flow or sample.")
+    if target == "sample":
+        return 0.0, 1.0
+    if target in ("epsilon", "negative_epsilon"):
+        return 1.0 / alpha, (-sigma if target == "epsilon" else sigma) / alpha
+    if target == "v":
+        power = alpha**2 + sigma**2
+        return alpha / power, -sigma / power
+    if target == "flow":
+        return 1.0 / (alpha + sigma), -sigma / (alpha + sigma)
+    if target == "edm":
+        c_skip, c_out = edm_coefficients(sigma / alpha)
+        return c_skip / alpha, c_out
+    raise ValueError(f"target '{target}' is unknown; {did_you_mean(target, TARGETS)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
@@ -58,6 +58,10 @@ class Sampler:
     def network_evaluations(self, strength: float = 1.0, resamplings: int = 1) -> int:
         """Evaluations of the network for one sample."""
         return network_evaluations(self.config.sampler, len(self._steps(strength, resamplings).timesteps))
+
+    def denoiser(self, model: Callable[[Tensor, Tensor, Tensor | None], Tensor], condition: Tensor | None) -> Denoiser:
+        """`model(x, t, condition)` as it is asked for a sample, of (x, t) alone; `condition` is encoded."""
+        return lambda x, t: model(x, t, condition)
 
     def __call__(
         self,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from policy_accel.diffusion.config import SamplingConfig
 from policy_accel.diffusion.counter_noise import normal_by_counter
 from policy_accel.diffusion.host_work import to_device
 from policy_accel.diffusion.processes import Level
-from policy_accel.diffusion.samplers import unchanged
+from policy_accel.diffusion.samplers import Denoiser, unchanged
 from policy_accel.errors import UserError
 from policy_accel.images.guidance import Model, class_condition, evaluations_per_step, guided
 from policy_accel.training.precision import autocast
@@ -34,6 +34,14 @@ class ImageSamplingConfig(SamplingConfig):
     guidance: float = 1.0
     """Weight w of classifier-free guidance, null + w (conditional - null): 1 is the conditional model, 0 the
     unconditional one, others evaluate the network twice a step. Needs a model trained with task.label_dropout."""
+
+    def distilled(self, times: list[float]) -> Self:
+        """See `SamplingConfig.distilled`; the student has the guidance of its teacher in its weights."""
+        return replace(super().distilled(times), guidance=1.0)
+
+    def guided(self, weight: float) -> Self:
+        """See `SamplingConfig.guided`."""
+        return replace(self, guidance=weight)
 
     def check_classes(self, classes: int) -> None:
         """Raise UserError unless a model of that many classes (0: without) can be guided so."""
@@ -54,6 +62,10 @@ class ImageSampler(Sampler):
     def network_evaluations(self, strength: float = 1.0, resamplings: int = 1) -> int:
         """Evaluations of the network for one image: with guidance two for each prediction."""
         return super().network_evaluations(strength, resamplings) * evaluations_per_step(self.config.guidance)
+
+    def denoiser(self, model: Model, condition: Tensor | None) -> Denoiser:
+        """See `Sampler.denoiser`: with guidance."""
+        return guided(model, condition, self.config.guidance)
 
 
 @dataclass(frozen=True)
@@ -144,7 +156,7 @@ class ImageGenerator:
         condition, image, mask = (
             None if given is None else to_device(given, device) for given in (condition, image, keep)
         )
-        denoise = guided(self.model, condition, guidance)
+        denoise = self.sampler.denoiser(self.model, condition)
         draws = self.noise(indices)
         first = next(draws)
 

@@ -31,6 +31,7 @@ def check_config(config: ImageConfig) -> Objective:
     config.task.check()
     config.evaluation.check()
     check_guidance(config)
+    config.check_distillation()
     if config.diffusion.family == "mip":
         raise UserError(
             "diffusion.family=mip regresses one sample on each condition, so that all images of a class would be the "
@@ -50,9 +51,12 @@ def check_config(config: ImageConfig) -> Objective:
 
 def check_guidance(config: ImageConfig) -> None:
     """Raise UserError when images are to be guided by a null class that the model was never trained on."""
-    if config.sampling.guidance != 1.0 and not config.task.label_dropout:
+    taught = config.distillation.guidance
+    asked = {"sampling": config.sampling.guidance, "distillation": 1.0 if taught is None else taught}
+    wrong = [f"{section}.guidance={weight}" for section, weight in asked.items() if weight != 1.0]
+    if wrong and not config.task.label_dropout:
         raise UserError(
-            f"sampling.guidance={config.sampling.guidance} needs a model that has seen the null class; train it with "
+            f"{wrong[0]} needs a model that has seen the null class; train it with "
             "task.conditional=true task.label_dropout=0.1, or leave the guidance at 1."
         )
 

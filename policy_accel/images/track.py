@@ -11,6 +11,7 @@ import torch
 
 from policy_accel.configuration import SOURCES
 from policy_accel.data.images import image_form, read_images
+from policy_accel.distill import teach
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.evaluate import ImageEvaluator
@@ -74,7 +75,7 @@ class ImageTrack(Track[ImageConfig]):
         split = load_split(config.task)
         model = build_model(config, split.train.shape, len(split.classes))
         device = choose_device(config.training.device)
-        return ImageTask(
+        task = ImageTask(
             model,
             objective,
             split,
@@ -83,6 +84,8 @@ class ImageTrack(Track[ImageConfig]):
             noise=config.acceleration.noise,
             evaluator=ImageEvaluator(config, split, Path(config.run_dir), device, ranks=ranks) if scored else None,
         )
+        teach(self, config, task, build_sampler(config))
+        return task
 
     def load(
         self,

@@ -34,6 +34,7 @@ def check_config(config: RobotConfig) -> Objective:
     config.policy.check()
     config.evaluation.check()
     objective = build_sampler(config).objective
+    config.check_distillation()
     observation_layout(config.task)
     if config.task.images:
         config.encoder.check()
@@ -121,6 +122,11 @@ class LoadedRun:
     """The data's description of the environment that they were recorded in."""
     sampling_note: str | None = None
     """A sentence on the sampling where that is not the run's own, but tuned."""
+
+    @property
+    def model(self) -> DiffusionPolicy:
+        """The network, as other tracks call it."""
+        return self.policy
 
     def act(self, observations: Observations, generator: torch.Generator | None = None) -> Tensor:
         """Predict the actions to execute next, sampled as the run's configuration says.

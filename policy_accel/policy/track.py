@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.configuration import SOURCES
+from policy_accel.distill import teach
 from policy_accel.errors import UserError
 from policy_accel.evaluation.statistics import EXPLANATION, missing_seeds, selection_bias
 from policy_accel.models.encoders.pretrained import read_weights
@@ -71,7 +72,7 @@ class RobotTrack(Track[RobotConfig]):
         if scored and config.is_scored():
             run_dir, action_range = Path(config.run_dir), demonstrations.action_range
             evaluator = PolicyEvaluator(config, policy, run_dir, env_args, action_range=action_range, ranks=ranks)
-        return ChunkTask(
+        task = ChunkTask(
             policy,
             objective,
             demonstrations,
@@ -83,6 +84,8 @@ class RobotTrack(Track[RobotConfig]):
             crop=config.encoder.crop,
             augmentation=config.encoder.augmentation,
         )
+        teach(self, config, task, build_sampler(config))
+        return task
 
     def load(
         self,
@@ -113,6 +116,10 @@ class RobotTrack(Track[RobotConfig]):
         policy.eval().requires_grad_(False)
         return LoadedRun(policy, config, saved.step, build_sampler(config), data.get("env_args"), how)
 
+    def check_trusted(self, run_dir: Path) -> None:
+        """See `Track.check_trusted`: the module of the environment."""
+        check_trusted(self.read(run_dir).task, run_dir)
+
     def scorer(self, config: RobotConfig, device: torch.device) -> Score:
         """See `Track.scorer`."""
         run_dir, evaluators = Path(config.run_dir), list[PolicyEvaluator]()
@@ -129,7 +136,7 @@ class RobotTrack(Track[RobotConfig]):
         self, run_dir: Path, options: argparse.Namespace, report: Report, ranks: Ranks = ALONE
     ) -> dict[str, Any]:
         """See `Track.evaluate`; one average of the weights is scored, or all of them, and the best is the result."""
-        check_trusted(self.read(run_dir).task, run_dir)
+        self.check_trusted(run_dir)
         device = choose_device(options.device, "--device")
         asked = AskedSampling.of(options)
         names = asked_averages(run_dir, options.checkpoint, options.average)

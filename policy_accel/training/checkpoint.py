@@ -97,7 +97,8 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 
 def load_checkpoint(path: Path, names: tuple[str, ...] | None = None) -> Checkpoint:
-    """Read one checkpoint directory and check its files against their digests; `names` chooses some of them.
+    """Read one checkpoint directory and check its files against their digests; `names` chooses some of them,
+    () none but the state.
 
     Raises:
         UserError: a file is missing or damaged, or the format is another one.
@@ -116,7 +117,7 @@ def load_checkpoint(path: Path, names: tuple[str, ...] | None = None) -> Checkpo
             f"{path / 'state.json'} is missing or damaged ({type(error).__name__}); {remedy}."
         ) from error
     tensors = {}
-    for name in names or [file.removesuffix(".safetensors") for file in digests]:
+    for name in [file.removesuffix(".safetensors") for file in digests] if names is None else names:
         file = path / f"{name}.safetensors"
         if not file.is_file():
             raise DamagedError(f"{file} is missing; {remedy}.")

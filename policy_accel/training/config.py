@@ -9,11 +9,15 @@ from omegaconf import MISSING
 from torch import nn
 
 from policy_accel.acceleration.config import GROUPS, AccelerationConfig
+from policy_accel.acceleration.noise_choices import NoiseConfig
+from policy_accel.acceleration.path import PathConfig
+from policy_accel.acceleration.timesteps import TimestepsConfig
 from policy_accel.diffusion.config import DiffusionConfig
 from policy_accel.errors import UserError, naming, one_of
 from policy_accel.groups import register_group
 from policy_accel.models.layout import LAYOUTS, lay_out
 from policy_accel.training.checkpoint import CheckpointConfig
+from policy_accel.training.distillation import DistillationConfig
 from policy_accel.training.ema import EMAConfig
 from policy_accel.training.metrics import LoggingConfig
 from policy_accel.training.optimizer import OPTIMIZER_CONFIGS, MuonConfig, OptimizerConfig
@@ -180,6 +184,7 @@ class RunConfig:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     acceleration: AccelerationConfig = field(default_factory=AccelerationConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     plugins: list[str] = field(default_factory=list)
     """Modules to import first, which register choices of their own; looked for in the current folder too."""
     label: str = "plain"
@@ -188,6 +193,19 @@ class RunConfig:
     """Names the run directory too; method=NAME sets it with the settings of that method."""
     seed: int = 42
     run_dir: str = "runs/${task.name}-${label}-${method}-${model.name}-seed${seed}"
+
+    def check_distillation(self) -> None:
+        """Raise UserError for settings of a lesson that do not go together, or that it leaves without effect."""
+        self.distillation.check()
+        taken = self.acceleration
+        parts = (("noise", taken.noise, NoiseConfig), ("path", taken.path, PathConfig))
+        for name, chosen, plain in (*parts, ("timesteps", taken.timesteps, TimestepsConfig)):
+            if self.distillation.teacher and type(chosen) is not plain:
+                raise UserError(
+                    f"acceleration.{name}.name={chosen.name} has no effect with distillation.teacher="
+                    f"{self.distillation.teacher}, whose lesson draws times and noise; choose "
+                    f"acceleration/{name}={plain.name}."
+                )
 
     def check_scores(self, *, scored: bool, overlap: bool, to_score: str) -> None:
         """Raise UserError when the choice of noise could never begin, or never move a noise, in this run, or when there

@@ -183,6 +183,7 @@ def test_print_config_is_the_whole_configuration(train: Train, capsys: pytest.Ca
         "diffusion",
         "sampling",
         "training",
+        "distillation",
         "evaluation",
         "label",
         "seed",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from policy_accel.commands.output import again
+from policy_accel.commands.output import again, words_of
 
 
 @pytest.mark.parametrize(("count", "program"), [("1", "policy-accel"), ("2", "torchrun ... -m policy_accel")])
@@ -13,4 +13,4 @@ def test_a_command_is_named_as_it_was_started(monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", count)
     options = Namespace(command="train", overrides=["seed=1", "run_dir=my runs"], config_dir=Path("mine"))
-    assert again(options) == f"{program} train seed=1 'run_dir=my runs' --config-dir mine"
+    assert again(words_of(options)) == f"{program} train seed=1 'run_dir=my runs' --config-dir mine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from support.captured import CPU, check_captured, check_resumed, losses_of
 from support.methods import METHODS, NOT_FOR_IMAGES, images, robot
 from support.simulated_cuda import CUDA, SimulatedCuda
+from support.taught import student_of
 
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
@@ -32,6 +34,20 @@ def test_muon(track: Any, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(muon, "PRECISIONS", {})
     overrides = [*robot(method), "model.hidden_dims=[16,16,16]"] if track is ROBOT else images(method)
     check_captured(track, track.config([*overrides, "training/optimizer=muon"]))
+
+
+@pytest.mark.parametrize("times", ["[99]", "[99,25]"])
+def test_a_student_of_a_policy(times: str, tmp_path: Path) -> None:
+    check_captured(ROBOT, ROBOT.config(student_of(ROBOT, robot("baseline"), times, tmp_path)))
+
+
+def test_a_student_of_images_with_guidance(tmp_path: Path) -> None:
+    overrides = student_of(IMAGES, [*images("flow"), "task.label_dropout=0.2"], "[1,0.3]", tmp_path)
+    check_captured(IMAGES, IMAGES.config([*overrides, "distillation.guidance=2", "distillation.steps=2"]))
+
+
+def test_a_student_goes_on_where_it_was(tmp_path: Path) -> None:
+    check_resumed(ROBOT, ROBOT.config(student_of(ROBOT, robot("baseline"), "[99,25]", tmp_path)))
 
 
 @pytest.mark.parametrize("method", ["everything", "loss_second_moment", "fdm_cap", "immiscible_denoiser"])

@@ -25,10 +25,11 @@ from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import observation_layout
 from policy_accel.policy.evaluate import PolicyEvaluator, environment_spec
 from policy_accel.policy.policy import DiffusionPolicy
-from policy_accel.policy.run import build_policy
+from policy_accel.policy.run import build_policy, build_sampler
 from policy_accel.policy.track import ROBOT
 from policy_accel.run_files import read_metrics
 from policy_accel.training.checkpoint import checkpoint_steps
+from policy_accel.training.distillation import RefiningTimes, distilled_objective
 from policy_accel.training.ema import EMA
 from policy_accel.training.loop import Run, build_update
 from policy_accel.training.optimizer import lr_factor
@@ -89,6 +90,14 @@ def predicted(config: RobotConfig) -> np.ndarray:
     observations = np.linspace(-1, 1, 2 * config.policy.n_obs_steps * 5, dtype=np.float32)
     act = evaluator._act(policy)
     return act(observations.reshape(2, config.policy.n_obs_steps, 5), np.array([3, 4]), np.array([0, 1]))
+
+
+def lesson(config: RobotConfig) -> Any:
+    """How the teacher of a student of this configuration is sampled, and what else the student learns."""
+    student, settings = build_sampler(config), config.distillation
+    objective = distilled_objective(student.objective, student, settings.refine_below)
+    assert isinstance(objective.times, RefiningTimes)
+    return str(settings.sampler_of(student).config), objective.times.bound
 
 
 def asked_of_the_pool(config: RobotConfig) -> Any:
@@ -311,6 +320,10 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "training.ema.half_life": ("100", run_probe(decays), []),
     "training.ema.half_life_ramp": ("null", run_probe(decays), ["training.ema.half_life=100"]),
     "training.ema.lengths": ("[0.1]", run_probe(lambda run: sorted(run.update.tensors())), []),
+    "distillation.steps": ("4", lesson, []),
+    "distillation.times": ("[99,25]", lesson, []),
+    "distillation.sampler": ("euler", lesson, []),
+    "distillation.refine_below": ("0.5", lesson, []),
     "training.checkpoint.every": ("1", trace, ["training.checkpoint.keep_last=4"]),
     "training.checkpoint.keep_last": ("3", trace, CADENCE),
     "training.checkpoint.keep_best": (
@@ -366,11 +379,20 @@ def trace_with_scores(config: RobotConfig) -> Any:
     return checkpoint_steps(Path(config.run_dir) / "checkpoints")
 
 
+WITH_TESTS_OF_THEIR_OWN = (
+    "model",
+    "track",
+    "plugins",
+    "training.optimizer.name",
+    *(f"distillation.{name}" for name in ("teacher", "checkpoint", "guidance")),
+)
+
+
 def leaves(value: Any, prefix: str = "") -> Iterator[str]:
     """Dotted names of all fields of a dataclass but those of the choices of groups, which have tests of their own."""
     for field in dataclasses.fields(value):
         name, part = f"{prefix}{field.name}", getattr(value, field.name)
-        if name in ("model", "track", "plugins", "training.optimizer.name") or name.replace(".", "/") in GROUPS:
+        if name in WITH_TESTS_OF_THEIR_OWN or name.replace(".", "/") in GROUPS:
             continue
         if dataclasses.is_dataclass(part):
             yield from leaves(part, f"{name}.")

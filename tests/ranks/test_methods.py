@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from support.methods import DIT, IMAGES_COMMON, MLP, ROBOT_COMMON, images, robot
 from support.rank_checks import UPDATES, check
 from support.rank_work import rows_read, trained
+from support.taught import student_of
 from support.two_ranks import TwoRanks
 
 from policy_accel.images.track import IMAGES
@@ -100,6 +102,12 @@ def test_pieces_of_a_batch_are_the_batch(two: TwoRanks, track: Any, overrides: l
         torch.testing.assert_close(found["weights"][name], value, rtol=1e-3, atol=1e-5, msg=name)
     for shared in two(trained, track.name, config, UPDATES):
         assert shared["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_student(two: TwoRanks, pieces: int, tmp_path: Path) -> None:
+    overrides = student_of(ROBOT, [*robot("baseline"), "task.mask_padding=true"], "[99,25]", tmp_path)
+    check(two, ROBOT, [*overrides, f"training.accumulate={pieces}", "distillation.steps=2"])
 
 
 @pytest.mark.parametrize(

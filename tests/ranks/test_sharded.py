@@ -12,6 +12,7 @@ from support.data import write_zarr
 from support.methods import DIT, IMAGES_COMMON, MLP, ROBOT_COMMON, images
 from support.rank_checks import check, check_equal, config_of
 from support.rank_work import bytes_kept, finite_with_a_nan, gathered_parts, run, trained
+from support.taught import student_of
 from support.two_ranks import TwoRanks
 
 from policy_accel.data import Episodes
@@ -54,6 +55,16 @@ WAYS: dict[str, tuple[Any, list[str]]] = {
         [*ROBOT_COMMON, "model.down_dims=[8,16]", "model.step_embedding_dim=8", "model.groups=4"],
     ),
 }
+
+
+def test_a_student_has_the_whole_of_its_teacher(two: TwoRanks, tmp_path: Path) -> None:
+    """Of one evaluation; the later ones of several would ask the average, of which each process has a share."""
+    overrides = student_of(ROBOT, [*ROBOT_COMMON, *MLP], "[99]", tmp_path)
+    check(two, ROBOT, [*overrides, SHARD, "distillation.steps=2"])
+    config = ROBOT.config([*overrides, SHARD, "sampling.times=[99,25]"])
+    for error in two(trained, "robot", config, 1):
+        assert isinstance(error, UserError)
+        assert "set training.shard=false" in str(error)
 
 
 @pytest.mark.parametrize("way", WAYS)

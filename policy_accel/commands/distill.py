@@ -1,0 +1,39 @@
+"""`policy-accel distill`, for every track."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import yaml
+
+from policy_accel.commands.train import train
+from policy_accel.distill import student_config
+from policy_accel.errors import UserError
+from policy_accel.launched import speaks
+from policy_accel.plugins import import_plugins
+from policy_accel.track import track_of_run
+
+
+def run_distill(options: argparse.Namespace) -> int:
+    """Train the student, score it, and say where everything is; or print its configuration as YAML."""
+    if options.evaluations < 1:
+        raise UserError(f"--evaluations {options.evaluations} must be at least 1.")
+    import_plugins(options.plugins)
+    track = track_of_run(options.run_dir)
+    track.check_trusted(options.run_dir)
+    config = student_config(track, options.run_dir, options.checkpoint, options.evaluations, options.overrides)
+    if options.print_config:
+        print(yaml.safe_dump(track.record(config), sort_keys=False), end="")
+        return 0
+    if speaks():
+        times = ", ".join(f"{time:g}" for time in track.record(config)["sampling"]["times"])
+        teacher = f"{options.run_dir} (checkpoint {config.distillation.checkpoint})"
+        print(f"A student of {teacher}, evaluated at the times {times}", file=sys.stderr)
+    words = ["distill", str(options.run_dir), "--evaluations", str(options.evaluations), *options.overrides]
+    for name, value, plain in (
+        ("--checkpoint", options.checkpoint, "last"),
+        ("--plugins", ",".join(options.plugins), ""),
+    ):
+        words += [] if value == plain else [name, value]
+    return train(track, config, words)

@@ -1,0 +1,193 @@
+"""A student of a trained run: its configuration, and the task that it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from policy_accel.acceleration.build import build_objective
+from policy_accel.acceleration.noise_choices import NoiseConfig
+from policy_accel.acceleration.path import PathConfig
+from policy_accel.acceleration.timesteps import TimestepsConfig
+from policy_accel.diffusion import Sampler
+from policy_accel.errors import UserError, did_you_mean, one_of
+from policy_accel.groups import flatten, groups_of
+from policy_accel.training.checkpoint import load_checkpoint
+from policy_accel.training.config import RunConfig
+from policy_accel.training.devices import choose_device
+from policy_accel.training.distillation import Distillation, DistillationConfig, distilled_objective, student_times
+from policy_accel.training.optimizer import OptimizerConfig
+from policy_accel.training.run_directory import checkpoint_path, differences
+from policy_accel.training.task import Task
+
+if TYPE_CHECKING:
+    from policy_accel.track import Track
+
+STEPS, LR, WARM_UP = 300, 1e-3, 20
+OWN = ("training", "sampling", "evaluation", "distillation", "seed", "run_dir", "label")
+"""Settings that a student may have otherwise than its teacher."""
+SAME = ("task", "model", "policy", "encoder", "diffusion")
+"""Settings that a student shares with its teacher, of those that its track has; the data are compared by content."""
+
+
+def student_config(
+    track: Track[Any], run_dir: Path, checkpoint: str, evaluations: int, overrides: Sequence[str]
+) -> RunConfig:
+    """The settings of a student of the run in `run_dir`: the teacher's but for how it is trained and sampled.
+
+    Args:
+        track: of the run.
+        run_dir: of the teacher.
+        checkpoint: of the teacher: last, best or a step.
+        evaluations: of the student's network for a sample.
+        overrides: settings on top of these.
+
+    Raises:
+        UserError: not a run, no such checkpoint, an override that is not the student's to choose.
+    """
+    config = track.read(run_dir)
+    step = int(checkpoint_path(run_dir, checkpoint).name)
+    acceleration = replace(
+        config.acceleration,
+        noise=NoiseConfig(),
+        path=PathConfig(),
+        timesteps=TimestepsConfig(),
+        momentum=replace(config.acceleration.momentum, cap_warmup=0),
+    )
+    objective = build_objective(config.diffusion, acceleration)
+    if objective.process.samplers:
+        raise UserError(
+            f"{run_dir} was trained with diffusion.family={config.diffusion.family}, whose sampler has nothing to "
+            "teach in fewer evaluations; distill a run of ddpm, edm, vp, ve or flow."
+        )
+    times = student_times(objective, evaluations)
+    given = config.training.optimizer
+    optimizer = OptimizerConfig(
+        lr=min(LR, given.lr), schedule="linear", warmup_steps=WARM_UP, clip_grad_norm=given.clip_grad_norm
+    )
+    training = replace(
+        config.training,
+        steps=STEPS,
+        optimizer=optimizer,
+        validate_every=0,
+        evaluate_every=0,
+        checkpoint=replace(config.training.checkpoint, at=[]),
+    )
+    student = replace(
+        config,
+        acceleration=acceleration,
+        training=training,
+        sampling=config.sampling.distilled(times),
+        evaluation=replace(config.evaluation, overlap=False),
+        distillation=DistillationConfig(teacher=str(run_dir), checkpoint=str(step)),
+        label=f"{config.label}-distilled{evaluations}",
+        run_dir=f"{run_dir}-distilled{evaluations}",
+    )
+    changed = _overridden(track, student, overrides)
+    own = track.record(changed)["sampling"]["times"]
+    if own is None or len(own) != evaluations:
+        raise UserError(
+            f"--evaluations {evaluations} and sampling.times={own} do not agree; a student is taught at the times at "
+            "which it is evaluated."
+        )
+    return changed
+
+
+def _overridden(track: Track[Any], config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    node = OmegaConf.structured(config)
+    groups = {group.name: group for group in groups_of(track.name)}
+    keys = [key for key in (*flatten(track.record(config)), *groups) if key.replace("/", ".").split(".")[0] in OWN]
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals:
+            raise UserError(f"'{override}' is not of the form key=value, for example training.steps=200.")
+        if key.replace("/", ".").split(".")[0] not in OWN:
+            raise UserError(
+                f"{override}: a student has the data, the network and the process of its teacher; what may differ is "
+                f"{', '.join(OWN)}."
+            )
+        if key not in keys:
+            raise UserError(f"The configuration of a student has no key '{key}'; {did_you_mean(key, keys)}")
+        try:
+            value = OverridesParser.create().parse_override(override).value()
+            if key in groups:
+                choice = one_of(key, str(value), groups[key].choices)
+                chosen = OmegaConf.structured(groups[key].choices[choice])
+                OmegaConf.update(node, groups[key].path, chosen, merge=False)
+            else:
+                OmegaConf.update(node, key, value)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(f"{override}: {str(error).splitlines()[0].rstrip('.')}.") from error
+    changed = OmegaConf.to_object(node)
+    assert isinstance(changed, RunConfig)
+    return changed
+
+
+def teach(track: Track[Any], config: RunConfig, task: Task, sampler: Sampler) -> None:
+    """Give `task` the lesson of `config.distillation`, if it names a teacher, whose averaged weights it begins with.
+
+    Args:
+        track: of the run.
+        config: of the run.
+        task: of the run, as it is without a teacher.
+        sampler: of the student, at whose times it is taught.
+
+    Raises:
+        UserError: no such teacher, or one of other data, another network or another process.
+    """
+    settings = config.distillation
+    if not settings.teacher:
+        return
+    if task.lesson is not None:
+        raise UserError(
+            f"distillation.teacher={settings.teacher} cannot teach a network whose targets are made by itself; "
+            "distill a run of another objective."
+        )
+    run_dir = Path(settings.teacher)
+    try:
+        path = checkpoint_path(run_dir, settings.checkpoint)
+        loaded = track.load(run_dir, settings.checkpoint, choose_device(config.training.device))
+    except UserError as error:
+        raise UserError(f"distillation.teacher={settings.teacher} cannot be read: {error}") from error
+    state = load_checkpoint(path, ()).state
+    _check_alike(track, config, task, loaded, state)
+    if sampler.noise_count > 1 or sampler.network_evaluations() != len(sampler.grid.timesteps):
+        raise UserError(
+            f"sampling.sampler={sampler.config.sampler} is not taught: a student evaluates its network once at each "
+            "time, and draws no noise on the way; choose ddim."
+        )
+    teaching = settings.sampler_of(loaded.sampler)
+    task.objective = distilled_objective(task.objective, sampler, settings.refine_below)
+    task.model.load_state_dict(loaded.model.state_dict())
+    task.lesson = Distillation(loaded.model, teaching, sampler, state["files"]["ema.safetensors"])
+
+
+def _check_alike(track: Track[Any], config: RunConfig, task: Task, loaded: Any, state: dict[str, Any]) -> None:
+    """Raise UserError unless the teacher has the student's data, network and process."""
+    teacher = config.distillation.teacher
+    if state["data"] != task.fingerprint:
+        raise UserError(
+            f"distillation.teacher={teacher} was trained on other data than the task has now (another file, or a "
+            "changed one); put the data back."
+        )
+    own, its = (
+        {name: part for name, part in track.record(given).items() if name in SAME} for given in (config, loaded.config)
+    )
+    changed = [line for line in differences(its, own) if not line.startswith("task.data:")]
+    process, other = task.objective.process, loaded.sampler.objective.process
+    alike = task.objective.data_scale == loaded.sampler.objective.data_scale and all(
+        process.level(t) == other.level(t) for t in process.grid(process.timesteps or 10).timesteps
+    )
+    if changed or not alike:
+        what = "; ".join(changed[:5]) or "the accelerations of its forward process"
+        raise UserError(
+            f"distillation.teacher={teacher} has another network or process than its student ({what}); give the "
+            "student the same, or another teacher."
+        )
