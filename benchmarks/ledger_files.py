@@ -15,7 +15,7 @@ from policy_accel.files import explained
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECORDS = REPOSITORY / "benchmarks" / "records"
-KINDS = ("compare", "evaluation", "time-to-score")
+KINDS = ("compare", "evaluation", "ladder", "time-to-score")
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "format": int,
     "id": str,

@@ -14,13 +14,15 @@ ONE_SEED = "one training seed"
 
 def kind_of(result: dict[str, Any]) -> str:
     """Which command made a result; raises KeyError for none of them."""
+    if "rungs" in result:
+        return "ladder"
     if "confidence_of_a_checkpoint" in result:
         return "time-to-score"
     if "differences" in result:
         return "compare"
     if "score_interval" in result:
         return "evaluation"
-    raise KeyError("tasks, differences or score_interval")
+    raise KeyError("tasks, differences, rungs or score_interval")
 
 
 def of_comparison(result: dict[str, Any], path: Path) -> Figures:
@@ -92,10 +94,29 @@ def of_evaluation(result: dict[str, Any], path: Path) -> Figures:
     }
 
 
+def of_ladder(result: dict[str, Any], path: Path) -> Figures:
+    """Of every rung its score, what it differs by from the one that it builds on, and its cost."""
+    rows = []
+    for rung in result["rungs"]:
+        name = f"{rung['rung']} ({rung['updates']} updates, {rung['network_evaluations_a_chunk']} evaluations a chunk)"
+        rows.append(figure(f"score, {name}", rung["score"], rung["score_interval"], ONE_SEED))
+        if "difference" in rung:
+            less = f"score, {rung['rung']} less {rung['compared_with']}"
+            rows.append(figure(less, rung["difference"], rung["difference_interval"], ONE_SEED))
+        rows.append(figure(f"CPU-seconds, {rung['rung']}", rung["cpu_seconds"], None, "one measurement"))
+    return {
+        "task": "pusht_keypoints",
+        "seeds": [int(seed) for seed in result["seeds"]],
+        "episodes": result["episodes"],
+        "result": rows,
+    }
+
+
 FIGURES: dict[str, Callable[[dict[str, Any], Path], Figures]] = {
     "compare": of_comparison,
     "time-to-score": of_time_to_score,
     "evaluation": of_evaluation,
+    "ladder": of_ladder,
 }
 
 

@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", metavar="[pusht|images] KEY=VALUE", help="which (default: pusht); settings as for train"
     )
     _add_config_dir(demo)
-    demo.set_defaults(run="train:run_demo")
+    demo.set_defaults(run="demo:run_demo")
 
     train = commands.add_parser(
         "train",

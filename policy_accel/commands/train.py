@@ -1,4 +1,4 @@
-"""`policy-accel train` and `policy-accel demo`, for every track."""
+"""`policy-accel train`, for every track."""
 
 from __future__ import annotations
 
@@ -13,42 +13,21 @@ import yaml
 from policy_accel.commands.output import again, keep_evaluation, words_of
 from policy_accel.commands.report import write_report
 from policy_accel.configuration import source_of
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import UserError
 from policy_accel.launched import speaks
 from policy_accel.track import Track, track
 from policy_accel.training.loop import Trained
 from policy_accel.training.plot import plot_learning_curve
 
-DEMOS = {"pusht": "robot", "images": "images"}
-"""The demos and their tracks."""
-
-
-def run_demo(options: argparse.Namespace) -> int:
-    """Train and score a model on the data that ship."""
-    return _composed(demo_overrides(options.overrides), options)
-
-
-def demo_overrides(arguments: Sequence[str]) -> list[str]:
-    """Overrides of a demo: its name, `pusht` when none is given, and settings on top of it."""
-    name, overrides = ("pusht", arguments) if not arguments or "=" in arguments[0] else (arguments[0], arguments[1:])
-    if name not in DEMOS:
-        raise UserError(f"there is no demo '{name}'; {did_you_mean(name, DEMOS)}")
-    return [f"recipe={track(DEMOS[name]).demo}", *overrides]
-
 
 def run_train(options: argparse.Namespace) -> int:
     """Train, score, draw, and say where everything is; or print the whole configuration as YAML."""
-    if not options.print_config:
-        return _composed(options.overrides, options)
     chosen = track(source_of(options.overrides, options.config_dir).track)
-    config = chosen.config(options.overrides, options.config_dir, _say)
+    config = chosen.config(options.overrides, options.config_dir, say)
+    if not options.print_config:
+        return train(chosen, config, words_of(options))
     print(yaml.safe_dump(chosen.record(config), sort_keys=False), end="")
     return 0
-
-
-def _composed(overrides: Sequence[str], options: argparse.Namespace) -> int:
-    chosen = track(source_of(overrides, options.config_dir).track)
-    return train(chosen, chosen.config(overrides, options.config_dir, _say), words_of(options))
 
 
 def train(chosen: Track[Any], config: Any, words: Sequence[str]) -> int:
@@ -78,7 +57,8 @@ def train(chosen: Track[Any], config: Any, words: Sequence[str]) -> int:
     return 0
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell the user, once where several processes run."""
     if speaks():
         print(line, file=sys.stderr)
 

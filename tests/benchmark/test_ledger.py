@@ -225,6 +225,37 @@ def test_a_comparison_becomes_a_record(ledger: ModuleType, tmp_path: Path, capsy
     assert "no record was made" in capsys.readouterr().err
 
 
+LADDER: dict[str, Any] = {
+    "command": "python benchmarks/pusht_speedrun.py --data pusht.zip",
+    "seeds": [1, 2],
+    "episodes": 500,
+    "rungs": [
+        {"rung": "before", "updates": 1500, "network_evaluations_a_chunk": 8, "score": 0.8,
+         "score_interval": [0.7, 0.9], "cpu_seconds": 120.5},
+        {"rung": "after", "updates": 1000, "network_evaluations_a_chunk": 2, "score": 0.9,
+         "score_interval": [0.85, 0.95], "cpu_seconds": 100.0, "compared_with": "before",
+         "difference": 0.1, "difference_interval": [-0.05, 0.25]},
+    ],
+}  # fmt: skip
+
+
+def test_a_ladder_becomes_a_record(ledger: ModuleType, tmp_path: Path) -> None:
+    record = added(ledger, tmp_path, LADDER, "--commit", "abcdef1", "--id", "ladder")
+    assert (record["kind"], record["task"], record["seeds"], record["episodes"]) == (
+        "ladder",
+        "pusht_keypoints",
+        [1, 2],
+        500,
+    )
+    assert [(row["figure"], row["value"], row["interval"], row["why"]) for row in record["result"]] == [
+        ("score, before (1500 updates, 8 evaluations a chunk)", 0.8, [0.7, 0.9], ""),
+        ("CPU-seconds, before", 120.5, None, "one measurement"),
+        ("score, after (1000 updates, 2 evaluations a chunk)", 0.9, [0.85, 0.95], ""),
+        ("score, after less before", 0.1, [-0.05, 0.25], ""),
+        ("CPU-seconds, after", 100.0, None, "one measurement"),
+    ]
+
+
 def test_a_time_to_score_becomes_a_record(ledger: ModuleType, tmp_path: Path) -> None:
     record = added(ledger, tmp_path, TIME_TO_SCORE, "--commit", "abcdef1")
     assert record["id"] == "two_modes-time-to-score-2026-01-02"
