@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 
@@ -88,5 +88,7 @@ def refuse_idle(config: Any, prefix: str, used: set[str], because: str) -> None:
     for field in fields(config):
         value, default = getattr(config, field.name), getattr(plain, field.name)
         if field.name not in used and value != default:
+            if is_dataclass(value) and type(value) is type(default):
+                refuse_idle(value, f"{prefix}.{field.name}", set(), because)
             shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else default
             raise UserError(f"{prefix}.{field.name}={value} has no effect with {because}; leave it at {shown}.")

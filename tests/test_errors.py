@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 
-from policy_accel.errors import UserError, check_choice, did_you_mean, naming, one_of
+from policy_accel.errors import UserError, check_choice, did_you_mean, naming, one_of, refuse_idle
 
 
 def test_the_nearest_name() -> None:
@@ -64,3 +66,31 @@ def test_a_choice_by_argument_and_by_setting() -> None:
         check_choice("metric", "l3", ("dot", "l2"))
     with pytest.raises(UserError, match=r"^noise\.metric 'l3' is unknown; did you mean 'l2'\?$"):
         one_of("noise.metric", "l3", ("dot", "l2"))
+
+
+@dataclass
+class Inner:
+    width: int = 3
+    flag: bool = False
+
+
+@dataclass
+class Outer:
+    name: str = "plain"
+    size: int | None = None
+    inner: Inner = field(default_factory=Inner)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (Outer(size=2), r"^part\.size=2 has no effect with name=plain; leave it at null\.$"),
+        (Outer(inner=Inner(width=4)), r"^part\.inner\.width=4 has no effect with name=plain; leave it at 3\.$"),
+        (Outer(inner=Inner(flag=True)), r"^part\.inner\.flag=True has no effect with name=plain; leave it at false\.$"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_named_however_deep(config: Outer, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        refuse_idle(config, "part", {"name"}, "name=plain")
+    refuse_idle(Outer(name="other"), "part", {"name"}, "name=plain")
+    refuse_idle(config, "part", {"name", "size", "inner"}, "name=plain")

@@ -16,8 +16,11 @@ from policy_accel.data import Episodes
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.evaluate import PolicyEvaluator
+from policy_accel.policy.policy import DiffusionPolicy
+from policy_accel.policy.run import build_sampler
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.checkpoint import load_checkpoint
+from policy_accel.training.loop import build_update
 from policy_accel.training.randomness import named_generator
 from policy_accel.training.update import denoising_loss
 
@@ -155,6 +158,34 @@ def test_frames_are_encoded_once_however_many_noise_levels_train(build: Build) -
         counts[repeats] = counter.get_total_flops()
         assert calls == [(4, 2, task.policy.encoder.output_dim)]
     assert counts[4] < 1.5 * counts[1]
+
+
+def encoded(policy: DiffusionPolicy) -> list[int]:
+    """Samples that the encoder of `policy` is given from now on, call by call."""
+    calls: list[int] = []
+    assert policy.encoder is not None
+    policy.encoder.register_forward_hook(lambda module, given, features: calls.append(len(features)))
+    return calls
+
+
+@pytest.mark.parametrize("coupling", ["shared", "independent"])
+def test_each_sample_is_encoded_once_in_pieces_validation_and_sampling(build: Build, coupling: str) -> None:
+    config = build(f"acceleration/path={coupling}", "training.accumulate=2")
+    task = ROBOT.build(config)
+    update = build_update(task, config.training, config.seed)
+    average = update.ema.model
+    assert isinstance(average, DiffusionPolicy)
+    learning, validating = encoded(task.policy), encoded(average)
+    update(0)
+    assert (learning, validating) == ([2, 2], [])
+    update.validation_loss([task.validation_batch(torch.arange(5))], 0)
+    assert (learning, validating) == ([2, 2], [5])
+    sampler = build_sampler(config)
+    assert sampler.network_evaluations() > 1
+    batch = task.validation_batch(torch.arange(3))
+    noise = torch.zeros(3, *average.noise_shape(sampler))
+    average.plan(batch.condition, noise, sampler=sampler)  # type: ignore[arg-type]
+    assert validating == [5, 3]
 
 
 @pytest.mark.parametrize("more", [[], AUGMENTED], ids=["plain", "augmented"])

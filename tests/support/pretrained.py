@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import safetensors.torch
@@ -10,12 +11,16 @@ from torch import nn
 from torchvision.models import resnet18
 
 
+@cache
 def trained_resnet18(seed: int = 0) -> nn.Module:
-    """torchvision's network with made-up weights and statistics, in eval mode."""
+    """torchvision's network with made-up weights and statistics, in eval mode; not to be changed."""
     generator = torch.Generator().manual_seed(seed)
-    network = resnet18(weights=None)
+    with torch.device("meta"):
+        network = resnet18(weights=None)
+    network.to_empty(device="cpu")
     for name, tensor in network.state_dict().items():
         draw = torch.rand(tensor.shape, generator=generator)
+        tensor.zero_()
         if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
             tensor.copy_(0.5 + draw)
         elif tensor.ndim == 1:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ def encoder_of(path: Path, images: dict[str, tuple[int, int, int]] | None = None
 @pytest.mark.parametrize("name", ["resnet18.safetensors", "resnet18.pth"])
 def test_the_trunk_sees_frames_as_torchvisions_network_does(name: str, tmp_path: Path) -> None:
     encoder = encoder_of(write_resnet18(tmp_path / name), {"top": (48, 48, 3), "wrist": (48, 64, 3)}).double()
-    reference = nn.Sequential(*list(trained_resnet18().double().children())[:-2])
+    reference = nn.Sequential(*list(copy.deepcopy(trained_resnet18()).double().children())[:-2])
     generator = torch.Generator().manual_seed(1)
     mean, deviation = (torch.tensor(v).double() for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     given: dict[str, Tensor] = {"state": torch.zeros(2, 1, 1)}
@@ -100,19 +101,22 @@ class Trap:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (changed(**{"layer3.1.bn2.running_var": None}), r"layer3\.1\.bn2\.running_var is missing"),
-        (changed(**{"conv1.weight": torch.zeros(64, 1, 7, 7)}), r"conv1\.weight has shape \(64, 1, 7, 7\) instead of"),
-        (changed(**{"bn1.bias": torch.full((64,), torch.nan)}), r"bn1\.bias is not finite"),
-        (changed(**{"bn1.running_var": torch.full((64,), -1.0)}), r"bn1\.running_var is negative"),
-        (changed(**{"layer1.2.conv1.weight": torch.zeros(1)}), r"it has layer1\.2\.conv1\.weight too"),
-        ({"state_dict": changed()}, "it is no dictionary of tensors"),
-        ([1.0], "it is no dictionary of tensors"),
-        ({"conv1.weight": Trap()}, r"it cannot be read \(not tensors alone\)"),
+        (lambda: changed(**{"layer3.1.bn2.running_var": None}), r"layer3\.1\.bn2\.running_var is missing"),
+        (
+            lambda: changed(**{"conv1.weight": torch.zeros(64, 1, 7, 7)}),
+            r"conv1\.weight has shape \(64, 1, 7, 7\) instead of",
+        ),
+        (lambda: changed(**{"bn1.bias": torch.full((64,), torch.nan)}), r"bn1\.bias is not finite"),
+        (lambda: changed(**{"bn1.running_var": torch.full((64,), -1.0)}), r"bn1\.running_var is negative"),
+        (lambda: changed(**{"layer1.2.conv1.weight": torch.zeros(1)}), r"it has layer1\.2\.conv1\.weight too"),
+        (lambda: {"state_dict": changed()}, "it is no dictionary of tensors"),
+        (lambda: [1.0], "it is no dictionary of tensors"),
+        (lambda: {"conv1.weight": Trap()}, r"it cannot be read \(not tensors alone\)"),
     ],
 )
-def test_other_tensors_are_refused(content: Any, said: str, tmp_path: Path) -> None:
+def test_other_tensors_are_refused(content: Callable[[], Any], said: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
-    torch.save(content, path)
+    torch.save(content(), path)
     with pytest.raises(UserError, match=rf"encoder\.weights={re.escape(str(path))} does not hold a ResNet-18: {said}"):
         read_weights(path)
     assert not Trap.ran
