@@ -504,7 +504,7 @@ MUTATIONS = [
         "training/test_captured.py",
         ("return step / max(1, config.warmup_steps)", "return (step + 1) / max(1, config.warmup_steps)"),
         ("0.5 * (1.0 + math.cos(math.pi * progress))", "0.5 * (1.0 + math.cos(progress))"),
-        ("if name not in exempt]", "if name in exempt]"),
+        ("(name in exempt) == kept]", "(name in exempt) != kept]"),
         ("eps=config.eps", "eps=1e-3"),
     ),
     *of(
@@ -939,7 +939,7 @@ MUTATIONS = [
         ("run.task != first.task or", "False or"),
         ("str([_of(run, name) for name in groups])", '""'),
         ("if other is not run:", "if False:"),
-        ('*(() if measure == "score" else ("images",))', "*()"),
+        ('**({} if measure == "score" else {"images": None})', "**{}"),
     ),
     *of(
         "comparison/scores.py",
@@ -947,7 +947,7 @@ MUTATIONS = [
         ("if not math.isfinite(number):", "if False:"),
         ("for number in reversed(range(len(lines))):", "for number in range(len(lines)):"),
         ("found.setdefault(run_dir.resolve(), ", "found.setdefault(Path(str(len(found))), "),
-        ("if len(scores) < len(rows):", "if False:"),
+        ('if len({int(row["seed"]) for row in rows}) < len(rows):', "if False:"),
         ('better=str(found["better"])', 'better="higher"'),
         ("if measure in SCORES else", "if True else"),
         ("for seed, found in known.items() if measure in found}", "for seed, found in known.items()}"),
