@@ -113,8 +113,16 @@ def build_parser() -> argparse.ArgumentParser:
     add_report_arguments(report)
     _add_plugins(report)
 
-    lists = commands.add_parser("list", help="name the tasks, recipes, methods or models")
-    lists.add_argument("kind", metavar="KIND", help="tasks, recipes, methods, models, or a group as acceleration/noise")
+    lists = commands.add_parser(
+        "list", help="name the tasks, recipes, methods or models, or the parameters of a network"
+    )
+    lists.add_argument(
+        "kind",
+        metavar="KIND",
+        help="tasks, recipes, methods, models, a group as acceleration/noise, or parameters (of a network, and what "
+        "moves each)",
+    )
+    lists.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for parameters: as for train")
     _add_config_dir(lists)
     _add_plugins(lists)
     lists.set_defaults(run="list:run_list")

@@ -13,20 +13,27 @@ from policy_accel.groups import groups_of
 from policy_accel.plugins import import_plugins
 from policy_accel.user_files import UserFile, user_files
 
+PARAMETERS = "parameters"
 KINDS = {"tasks": "task", "recipes": "recipe", "methods": "method", "models": "model"}
 
 
 def run_list(options: argparse.Namespace) -> int:
     """Print the tasks, recipes, methods or models of every track, or the choices of a group such as
-    acceleration/noise."""
+    acceleration/noise; or the parameters of a network."""
     kind, files = options.kind, user_files([], options.config_dir)[1]
     import_plugins(options.plugins)
+    if kind == PARAMETERS:
+        from policy_accel.commands.parameters import run_parameters  # which imports torch
+
+        return run_parameters(options)
+    if options.overrides:
+        raise UserError(f"{options.overrides[0]}: only `policy-accel list {PARAMETERS}` takes settings; drop it.")
     if kind not in ("tasks", "recipes", "methods"):
         _register_classes()
     group = KINDS.get(kind, kind)
     groups = [group.name for source in SOURCES.values() for group in groups_of(source.track)]
     if group not in (*KINDS.values(), *groups):
-        raise UserError(f"there is no list of {kind}; {did_you_mean(kind, [*KINDS, *groups])}")
+        raise UserError(f"there is no list of {kind}; {did_you_mean(kind, [*KINDS, PARAMETERS, *groups])}")
     lines = {source.trains: _lines(source, group, files) for source in SOURCES.values()}
     if len(set(map(tuple, lines.values()))) == 1:
         lines = {" and ".join(lines): next(iter(lines.values()))}
