@@ -12,6 +12,7 @@ from policy_accel.commands.compare_arguments import add_compare_arguments
 from policy_accel.commands.distill_arguments import add_distill_arguments
 from policy_accel.commands.report_arguments import add_report_arguments
 from policy_accel.commands.sweep_arguments import add_sweep_arguments
+from policy_accel.commands.tune_arguments import add_tune_arguments
 from policy_accel.written_formats import WRITTEN_FORMATS
 
 COUNT = 64
@@ -86,6 +87,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_sample_arguments(sample)
     _add_plugins(sample)
     sample.set_defaults(run="sample:run_sample")
+
+    tune = commands.add_parser("tune-sampling", help="choose the times at which a policy's network is evaluated")
+    add_tune_arguments(tune)
+    _add_plugins(tune)
 
     diagnose = commands.add_parser(
         "diagnose",

@@ -1,0 +1,37 @@
+"""The arguments of `policy-accel tune-sampling`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_tune_arguments(tune: argparse.ArgumentParser) -> None:
+    """Arguments of `policy-accel tune-sampling`; the numbers that are not given are those of `TuneConfig`."""
+    tune.formatter_class = argparse.RawDescriptionHelpFormatter
+    tune.description = (
+        "Choose the times at which a trained policy's network is evaluated, for each of several numbers of\n"
+        "evaluations: by the energy score on demonstrations, the best few by rollouts. Writes RUN/sampling.yaml,\n"
+        "which evaluate and Policy.load then follow; config.yaml stays as it is."
+    )
+    tune.epilog = (
+        "examples:\n  policy-accel tune-sampling RUN\n  policy-accel tune-sampling RUN --evaluations 2 --use 2"
+    )
+    tune.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of a training run of a policy")
+    tune.add_argument(
+        "--evaluations", type=int, nargs="+", metavar="N", help="evaluations of the network (default: 1 2 4)"
+    )
+    tune.add_argument("--use", type=int, metavar="N", help="evaluations that the run takes from now on")
+    tune.add_argument(
+        "--tolerance",
+        type=float,
+        help="without --use: the fewest evaluations whose score is at most this much below the run's (default: 0.02)",
+    )
+    tune.add_argument("--episodes", type=int, help="episodes of each sampling that is rolled out (default: 100)")
+    tune.add_argument("--seed", type=int, help="seed of the first episode (default: 500000)")
+    tune.add_argument("--windows", type=int, help="windows of demonstrations (default: 256)")
+    tune.add_argument("--noises", type=int, help="samples for each window (default: 4)")
+    tune.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
+    tune.add_argument("--workers", type=int, help="processes for the environments")
+    tune.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    tune.set_defaults(run="tune_sampling:run_tune_sampling")

@@ -1,0 +1,1 @@
+"""Which times the sampler of a trained policy takes, for a number of evaluations of its network."""
