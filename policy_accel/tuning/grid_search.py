@@ -34,8 +34,9 @@ class GridSearch:
     """Finds good times for one evaluation of the network after another.
 
     The grid of n evaluations is that of n - 1 with one time more, put where the score is best; then every time but the
-    first is moved between its neighbours as long as that helps. The first is always the noisiest, where a sample is
-    pure noise. The best grid is tried with the other samplers too, and the one of n - 1 with a restart at its end.
+    first is moved between its neighbours as long as that helps, which need not end at the best grid of all. The first
+    is always the noisiest, where a sample is pure noise. The best grid is tried with the other samplers too, and the
+    one of n - 1 with a restart at its end.
 
     Args:
         score: of a sampler at given times, [W].

@@ -148,7 +148,7 @@ def tune(run_dir: Path, run: LoadedRun, task: ChunkTask, config: TuneConfig, wor
         _roll_out(run_dir, run, rows, config, workers, report)
     elif config.episodes > 0:
         report("The task has no environment: demonstrations alone decide.")
-    tuned = _chosen(run.step, rows, config)
+    tuned = choose(run.step, rows, config)
     return Tuning(rows, tuned, held_out, len(indices))
 
 
@@ -238,7 +238,7 @@ def _sampled_alike(one: Row, other: Row) -> bool:
     return (one.settings.sampler, one.times) == (other.settings.sampler, other.times)
 
 
-def _chosen(step: int, rows: list[Row], config: TuneConfig) -> TunedSampling:
+def choose(step: int, rows: list[Row], config: TuneConfig) -> TunedSampling:
     """For each number of evaluations the sampling of the highest score, or of the lowest energy without episodes; and
     the fewest evaluations that cost no more than the tolerance."""
     own, grids, use = rows[0], {}, config.use
