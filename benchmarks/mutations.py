@@ -23,6 +23,34 @@ def of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutation]:
 
 MUTATIONS = [
     *of(
+        "tuning/grid_search.py",
+        "tuning/test_grid_search.py",
+        ("best = self._swept(self._best(inserted))", "best = self._best(inserted)"),
+        ("if below < time < above", "if time < above"),
+        ("if time >= before[-1]:", "if time > before[-1]:"),
+        ("(2 if sampler ==", "(1 if sampler =="),
+        ("abs(rungs[a] - rungs[b]) <= 1", "abs(rungs[a] - rungs[b]) <= 0"),
+        ("math.sqrt(len(means))", "math.sqrt(len(differences))"),
+    ),
+    *of(
+        "tuning/tune.py",
+        "tuning/test_tune.py",
+        ("max(config.seed, own.start_seed) <", "config.seed <"),
+        ("over = one.scores - even.scores", "over = even.scores - one.scores"),
+        ("own.score - config.tolerance", "own.score"),
+        ("-row.energy if row.scores is None else row.score", "-row.energy"),
+        ("if use is None and best.scores", "if best.scores"),
+        ("task.validation_batch(indices) if held_out else", "task.batch(indices) if True else"),
+        ('named_generator(0, "tune sampling", number)', 'named_generator(0, "tune sampling", 0)'),
+    ),
+    *of(
+        "policy/held_out.py",
+        "policy/test_held_out.py",
+        ("/ (2 * draws * (draws - 1))", "/ (2 * draws * draws)"),
+        ("known=unchanged if self.mask is None else known", "known=unchanged"),
+        ("slice(begin, begin + ENCODED)", "slice(0, ENCODED)"),
+    ),
+    *of(
         "models/encoders/pretrained.py",
         "models/encoders/test_pretrained.py",
         ("+ EPSILON", "+ 0.1"),

@@ -131,8 +131,13 @@ def tune(run_dir: Path, run: LoadedRun, task: ChunkTask, config: TuneConfig, wor
         report: takes a line for the user.
 
     Raises:
-        UserError: seeds that scored the run already; a process whose steps are fixed.
+        UserError: seeds that scored the run already; a process with steps of its own.
     """
+    if run.sampler.objective.process.samplers:
+        raise UserError(
+            f"diffusion.family={run.config.diffusion.family} has steps of its own, so that there are no times to "
+            "choose among."
+        )
     scored = config.episodes > 0 and run.config.task.environment is not None
     if scored:
         _check_seeds(run, config)
@@ -166,7 +171,7 @@ def _searched(run: LoadedRun, windows: HeldOut, config: TuneConfig, report: Repo
     objective, own = run.sampler.objective, run.sampler.config
     process = objective.process
     base = own.sampler if own.sampler not in ("ddpm", "heun") else "ddim"
-    others = [] if process.samplers else [name for name in ("dpm_solver++", "ddpm") if name != base]
+    others = [name for name in ("dpm_solver++", "ddpm") if name != base]
     with closing(Progress("search", sum(_expected(config.evaluations)), unit="sampling")) as progress:
 
         def energy(settings: SamplingConfig) -> Tensor:

@@ -16,13 +16,15 @@ from policy_accel import Policy
 from policy_accel.cli import main
 from policy_accel.diffusion import Sampler
 from policy_accel.diffusion.config import SamplingConfig
+from policy_accel.diffusion.processes import DiscreteProcess
+from policy_accel.errors import UserError
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.held_out import energy_scores
 from policy_accel.policy.track import ROBOT
 from policy_accel.run_sampling import TunedSampling
 from policy_accel.training.randomness import named_generator
 from policy_accel.tuning.table import conclusion, table
-from policy_accel.tuning.tune import Row, TuneConfig, Tuning, choose
+from policy_accel.tuning.tune import Row, TuneConfig, Tuning, choose, tune
 
 Run = Callable[..., dict[str, Any]]
 
@@ -163,6 +165,14 @@ def test_runs_of_images_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "config.yaml").write_text("track: images\n")
     assert main(["tune-sampling", str(tmp_path)]) == 2
     assert "is a run of images, and tune-sampling measures actions" in capsys.readouterr().err
+
+
+def test_steps_of_its_own_are_not_tuned(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ROBOT.load(run_dir)
+    task = ROBOT.build(run.config)
+    monkeypatch.setattr(DiscreteProcess, "samplers", ("own",))
+    with pytest.raises(UserError, match=r"diffusion.family=ddpm has steps of its own, so that there are no times"):
+        tune(run_dir, run, task, TuneConfig(), 0, print)
 
 
 def row(kind: str, evaluations: int, times: tuple[float, ...], energy: float, *scores: float) -> Row:
