@@ -19,6 +19,7 @@ from policy_accel.acceleration.timesteps import TimestepsConfig
 from policy_accel.diffusion import Sampler
 from policy_accel.errors import UserError, did_you_mean, one_of
 from policy_accel.groups import flatten, groups_of
+from policy_accel.run_sampling import AS_TRAINED
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.config import RunConfig
 from policy_accel.training.devices import choose_device
@@ -153,7 +154,7 @@ def teach(track: Track[Any], config: RunConfig, task: Task, sampler: Sampler) ->
     run_dir = Path(settings.teacher)
     try:
         path = checkpoint_path(run_dir, settings.checkpoint)
-        loaded = track.load(run_dir, settings.checkpoint, choose_device(config.training.device))
+        loaded = track.load(run_dir, settings.checkpoint, choose_device(config.training.device), asked=AS_TRAINED)
     except UserError as error:
         raise UserError(f"distillation.teacher={settings.teacher} cannot be read: {error}") from error
     state = load_checkpoint(path, ()).state

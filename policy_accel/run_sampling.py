@@ -138,4 +138,4 @@ def sampling_record(config: SamplingConfig) -> dict[str, Any]:
     return {name if name in plain else f"sampling_{name}": value for name, value in config.record().items()}
 
 
-AS_TRAINED = AskedSampling(untuned=True)
+AS_CHOSEN, AS_TRAINED = AskedSampling(), AskedSampling(untuned=True)

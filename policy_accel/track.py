@@ -21,6 +21,7 @@ from policy_accel.groups import register_group, typed
 from policy_accel.models import ModelConfig, denoiser_configs
 from policy_accel.plugins import import_plugins, named_plugins
 from policy_accel.run_files import read_config
+from policy_accel.run_sampling import AS_CHOSEN, AskedSampling
 from policy_accel.scoring import Order, Score, ScoringProcess, serve
 from policy_accel.training.config import RunConfig
 from policy_accel.training.devices import choose_device, use_device
@@ -191,13 +192,21 @@ class Track(ABC, Generic[C]):
         """
 
     @abstractmethod
-    def load(self, run_dir: Path, checkpoint: str = "last", device: torch.device | str = "cpu") -> Any:
+    def load(
+        self,
+        run_dir: Path,
+        checkpoint: str = "last",
+        device: torch.device | str = "cpu",
+        *,
+        asked: AskedSampling = AS_CHOSEN,
+    ) -> Any:
         """The trained model of a run, in eval mode, with its configuration and what it takes to use it.
 
         Args:
             run_dir: made by `train`.
             checkpoint: "last", "best" (highest score during training) or a step.
             device: where the model goes.
+            asked: how it is sampled.
 
         Raises:
             UserError: not a run directory of this track, no such checkpoint, a damaged file.

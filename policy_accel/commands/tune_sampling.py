@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 
@@ -13,6 +14,7 @@ from policy_accel.policy.track import ROBOT, check_trusted
 from policy_accel.run_sampling import AS_TRAINED
 from policy_accel.track import replaced, track_of_run
 from policy_accel.training.devices import choose_device, use_device
+from policy_accel.training.distillation import DistillationConfig
 from policy_accel.tuning.table import conclusion, record, table
 from policy_accel.tuning.tune import TuneConfig, tune
 
@@ -35,7 +37,8 @@ def run_tune_sampling(options: argparse.Namespace) -> int:
     run = ROBOT.load(run_dir, options.checkpoint, device, asked=AS_TRAINED)
     training = run.config.training
     use_device(device, threads=training.threads, matmul_precision=training.matmul_precision)
-    task = ROBOT.build(run.config)
+    untaught = dataclasses.replace(run.config, distillation=DistillationConfig())  # whose teacher may be elsewhere
+    task = ROBOT.build(untaught)
     task.to(device)
     workers = run.config.evaluation.workers if options.workers is None else options.workers
     tuning = tune(run_dir, run, task, asked, workers, _say)

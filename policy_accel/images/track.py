@@ -27,7 +27,7 @@ from policy_accel.images.run import (
 )
 from policy_accel.images.sets import load_split
 from policy_accel.images.task import ImageTask, condition_size
-from policy_accel.run_sampling import AskedSampling
+from policy_accel.run_sampling import AS_CHOSEN, AskedSampling
 from policy_accel.scoring import Score
 from policy_accel.track import Recommendation, Report, Track, best_average, replaced
 from policy_accel.training.averages import MAIN, asked_averages, load_average
@@ -93,9 +93,12 @@ class ImageTrack(Track[ImageConfig]):
         checkpoint: str = "last",
         device: torch.device | str = "cpu",
         average: str = MAIN,
+        *,
+        asked: AskedSampling = AS_CHOSEN,
     ) -> LoadedImageRun:
         """See `Track.load`; also with another average of the weights, see `load_average`."""
         config = self.read(run_dir)
+        config.sampling, _ = asked.of_run(config.sampling)
         saved = load_average(run_dir, checkpoint, average)
         image_format = saved.state.get("task")
         if not isinstance(image_format, dict):

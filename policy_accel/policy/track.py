@@ -23,7 +23,7 @@ from policy_accel.policy.recommend import recommend
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config
 from policy_accel.policy.task import ChunkTask
 from policy_accel.run_files import read_metrics
-from policy_accel.run_sampling import AS_TRAINED, AskedSampling, TunedSampling
+from policy_accel.run_sampling import AS_CHOSEN, AS_TRAINED, AskedSampling, TunedSampling
 from policy_accel.scoring import Score
 from policy_accel.track import Recommendation, Report, Track, best_average, replaced
 from policy_accel.training.averages import MAIN, asked_averages, load_average
@@ -94,7 +94,7 @@ class RobotTrack(Track[RobotConfig]):
         device: torch.device | str = "cpu",
         average: str = MAIN,
         *,
-        asked: AskedSampling = AskedSampling(),  # noqa: B008 (it is frozen)
+        asked: AskedSampling = AS_CHOSEN,
     ) -> LoadedRun:
         """See `Track.load`; the weights are averaged ones (EMA), also others than the main ones, see `load_average`. It
         is sampled as `asked`."""

@@ -185,6 +185,8 @@ def _searched(run: LoadedRun, windows: HeldOut, config: TuneConfig, report: Repo
             return dataclasses.replace(own, sampler=sampler, times=list(times))
 
         ladder = process.grid(min(RUNGS, process.timesteps or RUNGS)).timesteps
+        start = ladder[0] if own.times is None else run.sampler.grid.timesteps[0]
+        ladder = (start, *(time for time in ladder if time < start))
         search = GridSearch(lambda sampler, times: energy(at(sampler, times)), ladder, base, others)
         found = search.run(config.evaluations)
         number = run.sampler.network_evaluations()

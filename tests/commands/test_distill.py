@@ -26,6 +26,7 @@ from policy_accel.distill import LR, STEPS, WARM_UP
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
 from policy_accel.run_files import read_metrics
+from policy_accel.run_sampling import TunedSampling
 from policy_accel.training.checkpoint import load_checkpoint, save_checkpoint
 from policy_accel.training.distillation import DistillationConfig
 from policy_accel.training.update import Update
@@ -113,6 +114,19 @@ def test_a_student_begins_as_its_teacher(runs: Path, monkeypatch: pytest.MonkeyP
     assert same(begun[0], expected)
     assert same(begun[1], expected)
     assert not same(weights(runs / "policy-distilled1"), expected)
+
+
+def test_the_tuned_sampling_of_a_teacher_teaches_nothing_else(runs: Path, capsys: CAPTURE) -> None:
+    """Nor is the teacher needed to tune its student."""
+    alone = ["evaluation.episodes=0", "training.checkpoint.every=4"]
+    assert distill(runs / "policy", *alone) == 0
+    TunedSampling(6, 1, {1: {"sampler": "ddpm", "times": [99]}}).write(runs / "policy")
+    assert distill(runs / "policy", *alone, f"run_dir={runs / 'again'}") == 0
+    assert same(weights(runs / "again"), weights(runs / "policy-distilled1"))
+    shutil.rmtree(runs / "policy")
+    few = ["--windows", "4", "--noises", "2", "--episodes", "0", "--evaluations", "1", "2", "--use", "2"]
+    assert main(["tune-sampling", str(runs / "again"), *few]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["use"] == 2
 
 
 def test_what_a_student_keeps_and_what_is_its_own(runs: Path, capsys: CAPTURE) -> None:

@@ -110,6 +110,17 @@ def test_the_energy_score_is_that_of_the_policy_s_own_chunks(run_dir: Path, tune
         assert row["energy_score"] == pytest.approx(float(expected.mean()), rel=1e-4)
 
 
+def test_a_start_of_its_own_is_kept(run_dir: Path, tuned: Run) -> None:
+    """As a student has, which is evaluated first where its teacher's prediction tells of the sample."""
+    path = run_dir / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    values["sampling"]["times"] = [81, 20]
+    path.write_text(yaml.safe_dump(values))
+    result = tuned("--evaluations", 1, 2, "--episodes", 0)
+    assert [row["times"] for row in result["rows"] if row["evaluations"] == 1] == [[99], [81]]
+    assert {row["times"][0] for row in result["rows"] if row["kind"] == "found"} == {81}
+
+
 def test_without_held_out_windows_or_an_environment(run_dir: Path, tuned: Run) -> None:
     path = run_dir / "config.yaml"
     values = yaml.safe_load(path.read_text())
