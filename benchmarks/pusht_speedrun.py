@@ -6,7 +6,8 @@ Every rung has three training seeds and the same 500 episodes, which nothing was
 whole command `policy-accel train` (and `distill`), from start to exit, on one thread; scoring is not counted. Where
 other jobs share the machine they are too many: `--seconds` trains each once more, for its seconds alone. Intervals of
 scores hold the luck of training seeds, see `policy_accel.comparison.statistics`. A rung is compared with the one
-that it builds on, on the same episodes. What is done is kept in the folder, and the same command goes on.
+that it builds on, on the same episodes. What is done is kept in the folder, and the same command
+goes on; commands with some of the --seeds each may share it.
 """
 
 from __future__ import annotations
@@ -114,18 +115,20 @@ def run(command: Sequence[str]) -> tuple[dict[str, float], str]:
 
 
 class Kept:
-    """Results by name, in one JSON file that is written after each."""
+    """Results by name, in JSON files of the folder, one for each set of seeds that is run by a command of its own."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    def __init__(self, folder: Path, seeds: Sequence[int]) -> None:
+        self.path = folder / f"speedrun-{'-'.join(map(str, seeds))}.json"
+        self.own: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        parts = [json.loads(path.read_text()) for path in sorted(folder.glob("speedrun-*.json"))]
+        self.values = {name: value for part in parts for name, value in part.items()}
 
     def get(self, name: str, make: Any) -> Any:
         """The value of `name`; made by `make()` where there is none yet."""
         if name not in self.values:
             print(f"speedrun: {name}", file=sys.stderr, flush=True)
-            self.values[name] = make()
-            replace_json(self.path, self.values)
+            self.own[name] = self.values[name] = make()
+            replace_json(self.path, self.own)
         return self.values[name]
 
 
@@ -255,7 +258,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "pusht_speedrun_cpu.json")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    kept = Kept(options.folder / "speedrun.json")
+    kept = Kept(options.folder, options.seeds)
     for seed in options.seeds:  # a seed at a time: what is there after the first says something already
         for name in options.rungs:
             trained(LADDER[name].training, seed, options, kept)
