@@ -101,6 +101,7 @@ LADDER = {
     "Muon, 1,000, grid (99, 25)": Rung("muon_short", GRID, on="+ grid (99, 25)"),
     "Muon, 1,500, 1 evaluation": Rung("muon", ONE, on="+ grid (99, 25)"),
     "+ distilled, 1 evaluation": Rung("distilled", ONE, on="Muon, 1,500, 1 evaluation"),
+    "the same student, grid (99, 25)": Rung("distilled", GRID, on="+ grid (99, 25)"),
     "Muon, 1,000, + distilled, 1 evaluation": Rung("distilled_short", ONE, on="+ distilled, 1 evaluation"),
 }
 
