@@ -1,6 +1,7 @@
-"""Objectives for few evaluations on the real Push-T demonstrations: each trained for the same cost, scored at 1 and 2.
+"""Objectives for few evaluations: each trained for the same cost, and scored at 1 and 2 evaluations a chunk.
 
     python benchmarks/few_step_objectives.py --data pusht_cchi_v7_replay.zarr --folder runs/objectives
+    python benchmarks/few_step_objectives.py --recipe two_modes --data two_modes.zarr.zip --folder runs/toy --steps 2000
 
 The cost of an update is counted in passes of the network over a plain batch, a forward and a backward pass as one and a
 forward pass alone as a third; every arm has as many updates as `--steps` plain ones pay for. Episodes are the same for
@@ -27,6 +28,7 @@ OPTIMIZERS = {
     "muon": ["training/optimizer=muon", *LINEAR],
     "adamw": ["training/optimizer=adamw", *LINEAR],
 }
+SHARED = {"small": COMMON, "two_modes": [setting for setting in COMMON if setting != "task=pusht_keypoints"]}
 BASELINE = "baseline"
 ONE_STEP = ["diffusion.family=mip", "diffusion.target=sample", "sampling.sampler=mip", "sampling.steps=2"]
 
@@ -54,8 +56,8 @@ def trained(name: str, optimizer: str, seed: int, options: argparse.Namespace, k
     """Train an arm; its updates, seconds and last loss."""
     arm, run_dir = ARMS[name], options.folder / f"{_slug(name)}-{optimizer}-seed{seed}"
     steps = round(options.steps / arm.passes)
-    command = ["train", "recipe=small", *OPTIMIZERS[optimizer], *arm.settings, *COMMON, f"task.data={options.data}"]
-    command += [f"training.steps={steps}", f"seed={seed}", f"run_dir={run_dir}"]
+    command = ["train", f"recipe={options.recipe}", *OPTIMIZERS[optimizer], *arm.settings, *SHARED[options.recipe]]
+    command += [f"task.data={options.data}", f"training.steps={steps}", f"seed={seed}", f"run_dir={run_dir}"]
 
     def make() -> dict[str, Any]:
         seconds, _ = run(command)
@@ -79,6 +81,7 @@ def scored(
         return {
             "scores": [episode["score"] for episode in result["episodes"]],
             "network_evaluations": result["network_evaluations"],
+            "metrics": result.get("metrics") or {},
         }
 
     words = f"{' '.join(sampling)}, {options.episodes} from {options.start_seed}"
@@ -117,6 +120,11 @@ def summary(options: argparse.Namespace, kept: Kept) -> list[dict[str, Any]]:
                         "network_evaluations_a_chunk": evaluations,
                         **_estimate([own], [1.0], "score"),
                         "by_seed": [round(float(row.mean()), 4) for row in own],
+                        **{
+                            name: [round(result["metrics"][name], 4) for result in results]
+                            for name in ("distance", "mode_probability_error")
+                            if name in results[0].get("metrics", {})
+                        },
                     }
                 )
                 if evaluations in best:
@@ -134,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="replay buffer of the human demonstrations")
     parser.add_argument("--folder", type=Path, required=True, help="where runs and what is done are kept")
+    parser.add_argument("--recipe", choices=SHARED, default="small")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=1500, help="updates of the baseline")
     parser.add_argument("--episodes", type=int, default=200)
@@ -150,7 +159,7 @@ def main() -> None:
                 trained(name, optimizer, seed, options, kept)
                 for sampling in ARMS[name].sampling:
                     scored(name, optimizer, sampling, seed, options, kept)
-    figures = {"task": "pusht_keypoints, 206 human episodes", "recipe": "small", "seeds": options.seeds}
+    figures = {"data": options.data.name, "recipe": options.recipe, "seeds": options.seeds}
     episodes = {"episodes": options.episodes, "start_seed": options.start_seed}
     write_result(options.output, {**figures, **episodes, "arms": summary(options, kept)})
 

@@ -28,6 +28,9 @@ class Lesson(ABC):
     def to(self, device: torch.device) -> None:
         """Move its networks and tables to `device`."""
 
+    def check_rows(self, rows: int) -> None:
+        """Raise UserError unless it can teach `rows` examples at a time, which is what each share of a batch has."""
+
     @abstractmethod
     def __call__(self, batch: Batch, noised: Noised, model: Denoiser, average: Denoiser) -> Noised:
         """The examples with the inputs, times, targets and weights that are to be learnt.

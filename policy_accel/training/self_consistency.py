@@ -31,18 +31,17 @@ class SelfConsistency(Lesson):
     def __init__(self, data_scale: float = 1.0) -> None:
         self.bound = BOUND * data_scale
 
-    def __call__(self, batch: Batch, noised: Noised, model: Denoiser, average: Denoiser) -> Noised:
-        """See the base class.
-
-        Raises:
-            UserError: a number of rows of which it would not be every fourth, see `StepsOfAllSizes`.
-        """
-        if len(noised.t) % SELF_CONSISTENT_EVERY:
+    def check_rows(self, rows: int) -> None:
+        """See the base class: every fourth is taught, see `StepsOfAllSizes`."""
+        if rows % SELF_CONSISTENT_EVERY:
             raise UserError(
                 f"diffusion.family=shortcut makes the targets of every {SELF_CONSISTENT_EVERY}th row, and the network "
-                f"is given {len(noised.t)} rows at a time; choose training.batch_size as a multiple of "
-                f"{SELF_CONSISTENT_EVERY} times the processes times training.accumulate."
+                f"is given {rows} rows at a time; choose training.batch_size as a multiple of {SELF_CONSISTENT_EVERY} "
+                "times the processes times training.accumulate."
             )
+
+    def __call__(self, batch: Batch, noised: Noised, model: Denoiser, average: Denoiser) -> Noised:
+        """See the base class."""
         rows = slice(None, None, SELF_CONSISTENT_EVERY)
         x, told, batch = noised.x_t[rows], noised.t[rows], batch.rows(rows)
         condition = average.encode(batch.condition)

@@ -129,6 +129,7 @@ class Update:
         self.device = generators.device
         if task.lesson is not None:
             _check_lesson(task.lesson, sharded=sharded)
+            task.lesson.check_rows(order.batch_size // (ranks.count * pieces) * task.objective.repetition.repeats)
             task.lesson.to(self.device)
         self.weights = _weights(task.model, ranks, reduced, sharded=sharded)
         self.optimizer = build_optimizer(optimizer, task.model, captured=captured)

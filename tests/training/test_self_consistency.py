@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from policy_accel.diffusion import Batch, Noised, Objective, vp_process
 from policy_accel.diffusion.shortcut import ShortcutProcess
 from policy_accel.errors import UserError
 from policy_accel.models import Denoiser
+from policy_accel.training.ema import EMAConfig
+from policy_accel.training.optimizer import OptimizerConfig
+from policy_accel.training.randomness import DataOrder, Generators
 from policy_accel.training.self_consistency import SelfConsistency, lesson_of
-from policy_accel.training.update import denoising_loss
+from policy_accel.training.update import Update, denoising_loss
 
 DEVIATION = 0.4
 
@@ -118,10 +122,22 @@ def test_training_ends_at_the_composition_of_the_finest_steps() -> None:
     torch.testing.assert_close(table.velocities.detach(), torch.stack(expected), rtol=0.0, atol=0.04)
 
 
-def test_rows_must_come_in_fours() -> None:
-    batch, noised = examples(torch.zeros(10, 3), ShortcutProcess())
+def test_rows_must_come_in_fours(device_task: Callable[..., Any]) -> None:
+    """Those of each share: the first of it is one that is taught."""
+    task = device_task()
+    task.objective, task.lesson = Objective(ShortcutProcess(), "flow"), SelfConsistency()
+
+    def update(batch_size: int, pieces: int) -> Update:
+        device = torch.device("cpu")
+        order, generators = DataOrder(task.samples, batch_size, 3, device), Generators(3, device)
+        optimizer = OptimizerConfig(warmup_steps=0)
+        return Update(task, order, optimizer, EMAConfig(), steps=9, generators=generators, pieces=pieces)
+
     with pytest.raises(UserError, match=r"every 4th row.* given 10 rows at a time; choose training.batch_size"):
-        SelfConsistency()(batch, noised, FlowMap(), FlowMap())
+        update(10, 1)
+    with pytest.raises(UserError, match=r"given 2 rows at a time"):
+        update(8, 4)
+    update(8, 2)
 
 
 def test_only_shortcut_models_need_it() -> None:
