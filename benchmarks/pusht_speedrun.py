@@ -245,6 +245,32 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The ladder for the README, a line for each rung."""
+    lines = [
+        "| how | updates | evaluations a chunk | CPU-seconds | score | training seeds | against |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        seeds = ", ".join(f"{score:.3f}" for score in row["by_seed"].values())
+        against = ""
+        if "difference" in row:
+            low, high = row["difference_interval"]
+            against = f"{row['compared_with']}: {row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        low, high = row["score_interval"]
+        cells = (
+            row["rung"],
+            f"{row['updates']:,}",
+            str(row["network_evaluations_a_chunk"]),
+            f"{row['cpu_seconds']:.0f}",
+            f"**{row['score']:.3f}** [{low:.2f}, {high:.2f}]",
+            seeds,
+            against,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="replay buffer of the human demonstrations")
@@ -270,6 +296,7 @@ def main() -> None:
         options.output, {**figures, "episodes": options.episodes, "start_seed": options.start_seed, "rungs": rows}
     )
     draw(rows, options.output.with_suffix(".png"))
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+"""The ladder of recipes: its settings can be run, its figures are those of the scores, and the README shows them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from argparse import Namespace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policy_accel.commands.arguments import build_parser
+from policy_accel.comparison.statistics import TwoLevels
+from policy_accel.policy.track import ROBOT
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def speedrun() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(REPOSITORY / "benchmarks")
+        yield importlib.import_module("pusht_speedrun")
+
+
+def test_every_rung_can_be_run(speedrun: ModuleType) -> None:
+    for name, rung in speedrun.LADDER.items():
+        training = speedrun.TRAININGS[rung.training]
+        assert rung.on in ("", *speedrun.LADDER), name
+        if training.teacher:
+            training = speedrun.TRAININGS[training.teacher]
+        config = ROBOT.config([*training.settings, *speedrun.COMMON, "task.data=x"])
+        ROBOT.check(config)
+        build_parser().parse_args(["evaluate", "RUN", *rung.sampling])
+
+
+def test_means_costs_and_differences(speedrun: ModuleType, tmp_path: Path) -> None:
+    """Two rungs of two seeds; the second one's training is taught by the first one's."""
+    generator = np.random.default_rng(0)
+    scores = {name: generator.uniform(0.5, 1.0, (2, 40)) for name in ("muon", "distilled")}
+    kept: dict[str, Any] = {}
+    for seed in (0, 1):
+        kept[f"train muon seed {seed}"] = {"updates": 1500, "cpu_seconds": 100.0 + seed, "wall_seconds": 50.0}
+        kept[f"train distilled seed {seed}"] = {"updates": 300, "cpu_seconds": 40.0, "wall_seconds": 20.0}
+        for name, sampling in (("muon", speedrun.ONE), ("distilled", speedrun.ONE)):
+            words = f"score {name} seed {seed} {' '.join(sampling)}, 40 from 7"
+            kept[words] = {"scores": scores[name][seed].tolist(), "network_evaluations": 1, "success": 0.5}
+    (tmp_path / "speedrun-0.json").write_text(json.dumps({k: v for k, v in kept.items() if "seed 0" in k}))
+    (tmp_path / "speedrun-1.json").write_text(json.dumps({k: v for k, v in kept.items() if "seed 1" in k}))
+    options = Namespace(folder=tmp_path, seeds=[0, 1], episodes=40, start_seed=7, seconds=False, data="x")
+    names = ["Muon, 1,500, 1 evaluation", "+ distilled, 1 evaluation"]
+    plain, distilled = speedrun.summary(names, options, speedrun.Kept(tmp_path, [0, 1]))
+    assert plain["score"] == round(float(scores["muon"].mean()), 4)
+    assert (plain["updates"], plain["cpu_seconds"], plain["wall_seconds"]) == (1500, 100.5, 50.0)
+    assert (distilled["updates"], distilled["cpu_seconds"], distilled["wall_seconds"]) == (1800, 140.5, 70.0)
+    assert distilled["by_seed"] == {str(seed): round(float(scores["distilled"][seed].mean()), 4) for seed in (0, 1)}
+    both = TwoLevels([scores["muon"], scores["distilled"]]).estimate(np.array([-1.0, 1.0]))
+    assert distilled["compared_with"] == names[0]
+    assert distilled["difference"] == round(both.value, 4)
+    assert distilled["difference_interval"] == [round(end, 4) for end in both.interval or ()]
+    line = speedrun.table([plain, distilled]).splitlines()[3]
+    assert line.startswith(f"| + distilled, 1 evaluation | 1,800 | 1 | {round(140.5)} | **{distilled['score']:.3f}** [")
+    assert not list(tmp_path.glob("*-seed*")), "nothing was trained"
+    speedrun.draw([plain, distilled], tmp_path / "ladder.png")
+    assert (tmp_path / "ladder.png").stat().st_size > 10_000
