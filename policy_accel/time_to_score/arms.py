@@ -33,32 +33,35 @@ class Arm:
     tried: dict[str, Any]
 
 
-def trials(plan: Plan) -> list[dict[str, Any]]:
-    """The combinations of the tuning grid; a single empty one without a grid."""
-    grid = plan.tuning.grid
+def trials(plan: Plan, method: str) -> list[dict[str, Any]]:
+    """The combinations of a method's tuning grid; a single empty one without a grid."""
+    grid = plan.tuning.of(method)
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def tuning_arms(plan: Plan) -> list[Arm]:
-    """Every combination of the grid for every task and method; none without a grid."""
-    if not plan.tuning.grid:
+    """Every combination of its grid for every task and method; none without a grid."""
+    if not any(map(plan.tuning.of, plan.methods)):
         return []
-    return _arms(plan, plan.tuning.seeds, {pair: trials(plan) for pair in itertools.product(plan.tasks, plan.methods)})
+    pairs = itertools.product(plan.tasks, plan.methods)
+    return _arms(plan.tuning.seeds, {(task, method): trials(plan, method) for task, method in pairs})
 
 
 def compared_arms(plan: Plan, chosen: Chosen) -> list[Arm]:
     """The runs that are compared, with the settings that tuning chose."""
     pairs = itertools.product(plan.tasks, plan.methods)
-    arms = _arms(plan, plan.seeds, {pair: [chosen.get(pair, {})] for pair in pairs})
+    arms = _arms(plan.seeds, {pair: [chosen.get(pair, {})] for pair in pairs})
     return [dataclasses.replace(arm, name=_name(arm.task, arm.method, f"seed{arm.seed}")) for arm in arms]
 
 
-def _arms(plan: Plan, seeds: Iterable[int], tried: dict[tuple[str, str], list[dict[str, Any]]]) -> list[Arm]:
-    keys = short_keys(list(plan.tuning.grid))
+def _arms(seeds: Iterable[int], tried: dict[tuple[str, str], list[dict[str, Any]]]) -> list[Arm]:
     return [
         Arm(
             _name(
-                task, method, *(f"{key}{value}" for key, value in zip(keys, one.values(), strict=False)), f"seed{seed}"
+                task,
+                method,
+                *(f"{key}{value}" for key, value in zip(short_keys(list(one)), one.values(), strict=True)),
+                f"seed{seed}",
             ),
             task,
             method,

@@ -36,7 +36,10 @@ def check_plan(plan: Plan, config_dir: Path | None) -> list[Arm]:
         UserError: see `order_of`.
     """
     pairs = itertools.product(plan.tasks, plan.methods)
-    tuned, first = tuning_arms(plan), compared_arms(plan, {pair: trials(plan)[0] for pair in pairs})
+    tuned, first = (
+        tuning_arms(plan),
+        compared_arms(plan, {(task, method): trials(plan, method)[0] for task, method in pairs}),
+    )
     for arms in (tuned, first):
         if arms:
             order_of(plan, arms, Path(plan.folder), config_dir)
@@ -129,7 +132,7 @@ def _tune(plan: Plan, records: Records, config_dir: Path | None, report: Report)
         scores.setdefault(f"{arm.task}/{arm.method}/{arm.tried}", []).append(float(values.mean()))
     found: dict[str, dict[str, Any]] = {}
     for task, method in itertools.product(plan.tasks, plan.methods):
-        tried = [(settings, scores[f"{task}/{method}/{settings}"]) for settings in trials(plan)]
+        tried = [(settings, scores[f"{task}/{method}/{settings}"]) for settings in trials(plan, method)]
         best, _ = max(tried, key=lambda trial: np.mean(trial[1]))
         found.setdefault(task, {})[method] = {
             "trials": [{"settings": settings, "scores": values} for settings, values in tried],

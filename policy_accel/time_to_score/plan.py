@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -61,13 +62,19 @@ class ScoringPlan:
 
 @dataclass
 class TuningPlan:
-    """The same search for every method: each combination of the grid, on seeds of its own."""
+    """A search as long for every method: each combination of its grid, on seeds of its own."""
 
     grid: dict[str, list[Any]] = field(default_factory=dict)
     """Setting -> values; none is not tuned."""
+    grids: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    """Method -> a grid of its own in place of `grid`, with as many combinations: for methods with other settings."""
     seeds: list[int] = field(default_factory=lambda: [1001])
     start_seed: int = 500_000
     episodes: int = 100
+
+    def of(self, method: str) -> dict[str, list[Any]]:
+        """The grid of a method."""
+        return self.grids.get(method, self.grid)
 
 
 @dataclass
@@ -217,14 +224,16 @@ def _check(plan: Plan) -> None:
         raise ValueError(f"few_steps={plan.few_steps} must be at least 1 each.")
     for name, values in (
         *(("seeds", plan.seeds), ("tuning.seeds", tuning.seeds)),
-        *((f"tuning.grid.{key}", values) for key, values in tuning.grid.items()),
+        *((f"{name}.{key}", values) for name, grid in _grids(tuning).items() for key, values in grid.items()),
     ):
         if twice := [value for value in values if values.count(value) > 1]:
             raise ValueError(f"{name} has {twice[0]} more than once; name it once.")
     _check_settings("settings", plan.settings)
     for name, settings in plan.methods.items():
         _check_settings(f"methods.{name}", settings, "method")
-    _check_settings("tuning.grid", tuning.grid)
+    for name, grid in _grids(tuning).items():
+        _check_settings(name, grid)
+    _check_as_long(plan)
     _check_apart(plan)
 
 
@@ -249,15 +258,34 @@ def _check_settings(where: str, settings: dict[str, Any], own: str = "") -> None
             raise ValueError(f"{where} has {key}, which other parts of this file decide; drop it.")
 
 
+def _grids(tuning: TuningPlan) -> dict[str, dict[str, list[Any]]]:
+    """All grids by the place where they stand."""
+    return {"tuning.grid": tuning.grid, **{f"tuning.grids.{name}": grid for name, grid in tuning.grids.items()}}
+
+
+def _check_as_long(plan: Plan) -> None:
+    """Every method is tuned with as many trials."""
+    for method in plan.tuning.grids:
+        if method not in plan.methods:
+            raise ValueError(f"tuning.grids has {method}, which is no method; {did_you_mean(method, plan.methods)}")
+    trials = {method: math.prod(map(len, plan.tuning.of(method).values())) for method in plan.methods}
+    fewest, most = min(trials, key=lambda name: trials[name]), max(trials, key=lambda name: trials[name])
+    if trials[fewest] < trials[most]:
+        raise ValueError(
+            f"{fewest} is tuned with {trials[fewest]} combinations and {most} with {trials[most]}; give all methods as "
+            "many, in tuning.grid or tuning.grids."
+        )
+
+
 def _check_apart(plan: Plan) -> None:
     """Tuned settings are chosen on other seeds than they are compared on."""
     tuning, scoring = plan.tuning, plan.scoring
-    if not tuning.grid:
+    if not any(_grids(tuning).values()):
         return
     shared = sorted({*tuning.seeds} & {*plan.seeds})
     if shared:
         raise ValueError(f"tuning.seeds and seeds both have {shared[0]}; tune on seeds of its own.")
-    if not tuning.seeds or any(not values for values in tuning.grid.values()):
+    if not tuning.seeds or any(not values for grid in _grids(tuning).values() for values in grid.values()):
         raise ValueError("tuning needs a seed, and a value for each key of its grid.")
     most = max(scoring.most, scoring.episodes)
     if tuning.start_seed < scoring.start_seed + most and scoring.start_seed < tuning.start_seed + tuning.episodes:

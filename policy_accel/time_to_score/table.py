@@ -45,7 +45,11 @@ def notes(plan: dict[str, Any], result: dict[str, Any]) -> list[str]:
         ),
         "A checkpoint on the way has had the learning rates of the whole run, not those of a run that ends there.",
         "Seconds are comparable where the runs were trained on equal machines with equal company.",
-        *([] if plan["tuning"]["grid"] else ["Nothing was tuned: every method has the settings of the plan."]),
+        *(
+            []
+            if plan["tuning"]["grid"] or plan["tuning"].get("grids")
+            else ["Nothing was tuned: every method has the settings of the plan."]
+        ),
     ]
 
 

@@ -41,16 +41,33 @@ def test_budgets_are_checkpoints(tmp_path: Path) -> None:
 def test_every_method_gets_the_whole_grid(tmp_path: Path) -> None:
     grid = {"training.optimizer.lr": [0.001, 0.003], "training.batch_size": [64, 128]}
     plan = read_plan(written(tmp_path, LEAST | {"tuning": {"grid": grid, "seeds": [7, 8]}}))
-    assert len(trials(plan)) == 4
+    assert len(trials(plan, "kl")) == 4
     arms = tuning_arms(plan)
     assert len(arms) == len({arm.name for arm in arms}) == 2 * 4 * 2
     for method in plan.methods:
         tried = [arm.tried for arm in arms if arm.method == method and arm.seed == 7]
-        assert tried == trials(plan)
-    chosen = {("two_modes", "kl"): trials(plan)[2]}
+        assert tried == trials(plan, method)
+    chosen = {("two_modes", "kl"): trials(plan, "kl")[2]}
     compared = {(arm.method, arm.seed): arm.tried for arm in compared_arms(plan, chosen)}
     assert compared["kl", 1] == {"training.optimizer.lr": 0.003, "training.batch_size": 64}
     assert compared["baseline", 1] == {}
+
+
+def test_a_method_may_have_a_grid_of_its_own(tmp_path: Path) -> None:
+    shared, own = {"training.optimizer.lr": [0.001, 0.003]}, {"training.optimizer.matrix_lr": [0.004, 0.008]}
+    muon = {"muon": {"method": "baseline", "training/optimizer": "muon"}}
+    values = LEAST | {"methods": {"baseline": None} | muon, "tuning": {"grid": shared, "grids": {"muon": own}}}
+    plan = read_plan(written(tmp_path, values))
+    assert [arm.tried for arm in tuning_arms(plan)] == [
+        {"training.optimizer.lr": 0.001},
+        {"training.optimizer.lr": 0.003},
+        {"training.optimizer.matrix_lr": 0.004},
+        {"training.optimizer.matrix_lr": 0.008},
+    ]
+    assert [arm.name for arm in tuning_arms(plan)][1::2] == [
+        "two_modes-baseline-lr0.003-seed1001",
+        "two_modes-muon-matrix_lr0.008-seed1001",
+    ]
 
 
 def task(**changed: Any) -> dict[str, Any]:
@@ -68,6 +85,15 @@ def task(**changed: Any) -> dict[str, Any]:
         ({"tasks": LEAST["tasks"]}, "methods is empty"),
         (LEAST | {"seeds": []}, "seeds is empty"),
         (LEAST | {"seeds": [1, 2, 1]}, "seeds has 1 more than once; name it once"),
+        (
+            LEAST | {"tuning": {"grid": {"x": [1]}, "grids": {"kl": {"x": [1, 2]}}}},
+            "baseline is tuned with 1 combinations and kl with 2; give all methods as many",
+        ),
+        (
+            LEAST | {"tuning": {"grids": {"kll": {"x": [1]}}}},
+            "tuning.grids has kll, which is no method; did you mean 'kl'",
+        ),
+        (LEAST | {"tuning": {"grids": {"kl": {"seed": [1]}}}}, "tuning.grids.kl has seed, which other parts"),
         (LEAST | {"tuning": {"seeds": [7, 7]}}, "tuning.seeds has 7 more than once"),
         (LEAST | {"tuning": {"grid": {"x": [0.1, 0.1]}}}, "tuning.grid.x has 0.1 more than once"),
         (LEAST | {"methods": ["kl", "kl"]}, "methods has kl 2 times"),
