@@ -185,11 +185,13 @@ def _schedule(diagnosis: Diagnosis) -> Iterator[Advice]:
         )
         yield Advice("terminal", "change", sentence, (command(diagnosis, "diffusion.schedule=squaredcos_cap_v2"),))
     elif schedule.family == "ddpm" and start > FAINT:
+        times = schedule.spacing is None
         sentence = (
             f"Sampling starts at time {schedule.start_time:g}, where training shows the actions at {start:.0%} of the "
-            f"noise (sampling.spacing={schedule.spacing}); start at the last time."
+            f"noise ({'sampling.times' if times else f'sampling.spacing={schedule.spacing}'}); start at the last time."
         )
-        yield Advice("grid", "change", sentence, (command(diagnosis, "sampling.spacing=trailing"),))
+        remedy = "sampling.times=null" if times else "sampling.spacing=trailing"
+        yield Advice("grid", "change", sentence, (command(diagnosis, remedy),))
     if schedule.target in NOISE_TARGETS and schedule.start_snr < FAINT:
         sentence = (
             f"diffusion.target={schedule.target}: where sampling starts, the predicted sample is the network's error "

@@ -91,12 +91,13 @@ class LevelFacts:
 
 @dataclass(frozen=True)
 class ScheduleFacts:
-    """coverage: by distribution of the times. start_snr: alpha / sigma where the sampler starts from pure noise."""
+    """coverage: by distribution of the times. start_snr: alpha / sigma where the sampler starts from pure noise.
+    spacing: None where sampling.times is set."""
 
     family: str
     target: str
     sampler: str
-    spacing: str
+    spacing: str | None
     evaluations: int
     start_time: float
     start_snr: float

@@ -321,7 +321,7 @@ def _schedule_facts(sampler: Sampler, config: RobotConfig) -> ScheduleFacts:
         config.diffusion.family,
         config.diffusion.target,
         config.sampling.sampler,
-        config.sampling.spacing,
+        config.sampling.spacing if config.sampling.times is None else None,
         sampler.network_evaluations(),
         float(grid.timesteps[0]),
         start.alpha / start.sigma,

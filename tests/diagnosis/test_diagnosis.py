@@ -278,6 +278,9 @@ def test_rules_on_schedule_and_sampling(calm: Diagnosis) -> None:
     grid = of(start_snr=1.1 * faint, start_time=84.0, spacing="leading")
     assert list(grid) == ["grid"]
     assert grid["grid"].commands[0].endswith("sampling.spacing=trailing")
+    own = of(start_snr=1.1 * faint, start_time=84.0, spacing=None)["grid"]
+    assert "noise (sampling.times); start at the last time" in own.sentence
+    assert own.commands[0].endswith("sampling.times=null")
     assert not of(start_snr=0.9 * faint)
     shown = of(coverage={"uniform": linear, "curriculum, complete": linear}, start_snr=0.7)
     assert list(shown) == ["terminal"]

@@ -38,6 +38,7 @@ def test_the_best_grid_of_all_is_found_or_nearly(number: int, place: int) -> Non
     assert best.times in every
     assert [one.score for one in rest] == sorted(one.score for one in rest)
     assert len(score.asked) == len(set(score.asked)), "nothing is scored twice"
+    assert all(list(times) == sorted(set(times), reverse=True) for _, times in score.asked), "they fall"
     assert len(score.asked) < 40 * number
 
 
