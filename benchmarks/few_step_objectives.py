@@ -5,8 +5,9 @@
 
 The cost of an update is counted in passes of the network over a plain batch, a forward and a backward pass as one and a
 forward pass alone as a third; every arm has as many updates as `--steps` plain ones pay for. Episodes are the same for
-all, and nothing was chosen by them. Intervals are those of `policy_accel.comparison.statistics`. What is done is kept
-in the folder, and the same command goes on.
+all, and nothing was chosen by them but the baseline's grid of two evaluations, its best, which the others are compared
+with. Intervals are those of `policy_accel.comparison.statistics`: of one training seed they are over episodes alone.
+What is done is kept in the folder, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def summary(options: argparse.Namespace, kept: Kept) -> list[dict[str, Any]]:
                         },
                     }
                 )
-                if evaluations in best:
+                if name != BASELINE and evaluations in best:
                     rows[-1] |= _estimate([best[evaluations], own], [-1.0, 1.0], "difference")
     return rows
 
@@ -152,7 +153,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "few_step_objectives_cpu.json")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    kept = Kept(options.folder / "objectives.json")
+    kept = Kept(options.folder, options.seeds)
     for seed in options.seeds:
         for optimizer in options.optimizers:
             for name in options.arms:

@@ -176,6 +176,12 @@ MUTATIONS = [
         ("average(x, first, condition)", "average(x, told, condition)"),
         (", batch.rows(rows)", ", batch.rows(slice(0, len(noised.t) // 4))"),
         ("BOUND * data_scale", "BOUND"),
+        ("if rows % SELF_CONSISTENT_EVERY:", "if False:"),
+    ),
+    *of(
+        "training/update.py",
+        "training/test_self_consistency.py",
+        ("order.batch_size // (ranks.count * pieces)", "order.batch_size"),
     ),
     *of("models/embedding.py", "models/test_denoisers.py", (".remainder(t.shape[1])", ".mul(0)")),
     *of(
