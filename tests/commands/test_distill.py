@@ -269,3 +269,17 @@ def test_the_defaults_of_the_page() -> None:
     assert f"{WARM_UP} of them warm-up" in PAGE.replace("\n", " ")
     assert f"(`distillation.steps`, {DistillationConfig.steps})" in PAGE
     assert f"`distillation.refine_below` ({DistillationConfig.refine_below})" in PAGE
+
+
+def test_the_figures_of_the_page() -> None:
+    recorded = json.loads((Path(__file__).parents[2] / "benchmarks/results/distillation_cpu.json").read_text())
+    part = PAGE.split("### What it gives", 1)[1].split("###", 1)[0]
+    for result in recorded["teacher"]:
+        assert f"{result['score']:.3f}" in part
+    for student in recorded["students"]:
+        (row,) = [line for line in part.splitlines() if line.startswith(f"| `{student['distill']}` |")]
+        for result in student["scores"]:
+            paired = result["minus_teacher_at_its_most"]
+            if f"{result['score']:.3f}" in row:
+                assert f"{paired['difference']:+.3f} +- {paired['half_width']:.3f}" in row
+        assert row.count("0.") >= 3
