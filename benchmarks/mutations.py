@@ -709,7 +709,7 @@ MUTATIONS = [
         "commands/demo.py",
         "commands/test_demo.py",
         ('["--sampling-times", "99,25"]', '["--sampling-steps", "2"]'),
-        ('result["score"]', 'results[0]["score"]'),
+        ("{result['score']:>6.3f}", "{results[0]['score']:>6.3f}"),
     ),
     *of("commands/parameters.py", "commands/test_parameters.py", ("lr * optimizer.lr_ratio", "lr")),
     *of(
