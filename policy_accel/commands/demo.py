@@ -29,7 +29,7 @@ def run_demo(options: argparse.Namespace) -> int:
     status = train(chosen, config, words_of(options))
     if chosen.name == "robot" and speaks():
         run_dir = Path(config.run_dir)
-        print("\n".join(evaluations_table(list(_results(run_dir)), run_dir)))
+        print("\n".join(evaluations_table(list(scores(run_dir)), run_dir)))
     return status
 
 
@@ -41,8 +41,11 @@ def demo_overrides(arguments: Sequence[str]) -> list[str]:
     return [f"recipe={track(DEMOS[name]).demo}", *overrides]
 
 
-def _results(run_dir: Path) -> Iterator[dict[str, Any]]:
-    """The score of the run, and those with two evaluations and one on the same episodes, which are not kept."""
+def scores(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """The score of the run, and those with two evaluations and one on the same episodes, which are not kept.
+
+    One that its settings do not allow is left out, with the reason.
+    """
     path = run_dir / "evaluation.json"
     if not path.is_file():
         return
@@ -50,7 +53,10 @@ def _results(run_dir: Path) -> Iterator[dict[str, Any]]:
     print("Scoring with fewer evaluations of the network", file=sys.stderr)
     for few in (["--sampling-times", "99,25"], ["--sampling-steps", "1"]):
         options = build_parser().parse_args(["evaluate", str(run_dir), *few, "--videos", "0"])
-        yield track("robot").evaluate(run_dir, options, lambda line: None)
+        try:
+            yield track("robot").evaluate(run_dir, options, lambda line: None)
+        except UserError as error:  # settings of the user's own may leave no such sampling
+            print(f"Not scored with {' '.join(few)}: {error}", file=sys.stderr)
 
 
 def evaluations_table(results: Sequence[dict[str, Any]], run_dir: Path) -> list[str]:

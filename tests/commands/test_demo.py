@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from policy_accel.cli import main
-from policy_accel.commands.demo import demo_overrides, evaluations_table
+from policy_accel.commands.demo import demo_overrides, evaluations_table, scores
 from policy_accel.errors import UserError
 from policy_accel.policy.track import ROBOT
 
@@ -50,6 +51,20 @@ def test_the_table() -> None:
     assert one.split() == ["8", "0.910", "0.850", "to", "0.950", "12.3"]
     assert two.split() == ["2", "(times", "99,", "25)", "0.910", "0.850", "to", "0.950", "12.3"]
     assert evaluations_table([], Path("runs/demo")) == []
+
+
+def test_a_sampling_that_the_settings_do_not_allow_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate(run_dir: Path, options: Namespace, report: object) -> dict[str, int]:
+        if options.sampling_times:
+            raise UserError("sampling.times=[99, 25]: 99 must be an integer from 0 to 49.")
+        return {"network_evaluations": options.sampling_steps}
+
+    (tmp_path / "evaluation.json").write_text('{"network_evaluations": 8}')
+    monkeypatch.setattr(ROBOT, "evaluate", evaluate)
+    assert [result["network_evaluations"] for result in scores(tmp_path)] == [8, 1]
+    assert "Not scored with --sampling-times 99,25: sampling.times=[99, 25]: 99 must" in capsys.readouterr().err
 
 
 def test_the_demos_recipe_is_the_fast_one() -> None:
