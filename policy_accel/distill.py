@@ -183,8 +183,9 @@ def _check_alike(track: Track[Any], config: RunConfig, task: Task, loaded: Any, 
     )
     changed = [line for line in differences(its, own) if not line.startswith("task.data:")]
     process, other = task.objective.process, loaded.sampler.objective.process
+    times = () if changed else process.grid(process.timesteps or 10).timesteps  # which the other one may not have
     alike = task.objective.data_scale == loaded.sampler.objective.data_scale and all(
-        process.level(t) == other.level(t) for t in process.grid(process.timesteps or 10).timesteps
+        process.level(t) == other.level(t) for t in times
     )
     if changed or not alike:
         what = "; ".join(changed[:5]) or "the accelerations of its forward process"

@@ -248,6 +248,8 @@ def test_a_run_of_other_data_teaches_nothing(runs: Path, capsys: CAPTURE, tmp_pa
     data = yaml.safe_load((runs / "policy" / "config.yaml").read_text())["task"]["data"]
     assert main(["train", "task=pusht_state", f"task.data={data}", "model=mlp", *common]) == 2
     assert "has another network or process than its student (model.hidden_dims" in capsys.readouterr().err
+    assert main(["train", "task=pusht_state", f"task.data={data}", *MLP, "diffusion.timesteps=200", *common]) == 2
+    assert "process than its student (diffusion.timesteps: 100 -> 200" in capsys.readouterr().err
     assert main(["train", "task=pusht_state", "method=immiscible", *common]) == 2
     assert "acceleration.noise.name=assignment has no effect with distillation.teacher" in capsys.readouterr().err
 
