@@ -187,6 +187,11 @@ def _searched(run: LoadedRun, windows: HeldOut, config: TuneConfig, report: Repo
         ladder = process.grid(min(RUNGS, process.timesteps or RUNGS)).timesteps
         start = ladder[0] if own.times is None else run.sampler.grid.timesteps[0]
         ladder = (start, *(time for time in ladder if time < start))
+        if max(config.evaluations) > len(ladder):
+            raise UserError(
+                f"--evaluations {max(config.evaluations)} takes more times than the {len(ladder)} that are tried, from "
+                f"{start:g} down; give at most {len(ladder)}."
+            )
         search = GridSearch(lambda sampler, times: energy(at(sampler, times)), ladder, base, others)
         found = search.run(config.evaluations)
         number = run.sampler.network_evaluations()

@@ -76,6 +76,19 @@ def test_a_run_is_tuned_and_then_sampled_so(run_dir: Path, tuned: Run, capsys: p
     ROBOT.train(config)  # config.yaml is as it was
 
 
+def test_more_evaluations_than_there_are_times_to_try(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sampling that begins late leaves few: of 99, 94, ... those below its own first one."""
+    path = run_dir / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["sampling"]["times"] = [10, 5]
+    path.write_text(yaml.safe_dump(config))
+    few = ["--windows", "2", "--noises", "2", "--episodes", "0"]
+    assert main(["tune-sampling", str(run_dir), *few]) == 2
+    said = capsys.readouterr().err
+    assert "--evaluations 4 takes more times than the 3 that are tried, from 10 down; give at most 3." in said
+    assert not (run_dir / "sampling.yaml").exists()
+
+
 def test_differences_are_paired_over_the_episodes(tuned: Run) -> None:
     result = tuned("--evaluations", 2, "--seed", 7)
     own, even, *found = result["rows"]
