@@ -37,8 +37,8 @@ def run_tune_sampling(options: argparse.Namespace) -> int:
     run = ROBOT.load(run_dir, options.checkpoint, device, asked=AS_TRAINED)
     training = run.config.training
     use_device(device, threads=training.threads, matmul_precision=training.matmul_precision)
-    untaught = dataclasses.replace(run.config, distillation=DistillationConfig())  # whose teacher may be elsewhere
-    task = ROBOT.build(untaught)
+    # The data alone: a teacher or the encoder's first weights may be elsewhere, and the run may have been moved.
+    task = ROBOT.build(dataclasses.replace(run.config, distillation=DistillationConfig(), run_dir=str(run_dir)))
     task.to(device)
     workers = run.config.evaluation.workers if options.workers is None else options.workers
     tuning = tune(run_dir, run, task, asked, workers, _say)

@@ -216,8 +216,10 @@ def check_trusted(task: TaskConfig, run_dir: Path) -> None:
 
 
 def _first_weights(config: RobotConfig) -> dict[str, Tensor] | None:
-    """What the encoder begins with, if that is in a file; a run that goes on has its weights in its checkpoints."""
-    if config.encoder.weights is None or checkpoint_steps(Path(config.run_dir) / "checkpoints"):
+    """What the encoder begins with, if that is in a file; a run that goes on has its weights in its checkpoints, and a
+    student begins as its teacher."""
+    begun = config.distillation.teacher or checkpoint_steps(Path(config.run_dir) / "checkpoints")
+    if config.encoder.weights is None or begun:
         return None
     return read_weights(config.encoder.weights)
 

@@ -11,6 +11,8 @@ import yaml
 from support.pretrained import write_resnet18
 from torch import Tensor
 
+from policy_accel.cli import main
+from policy_accel.distill import student_config
 from policy_accel.errors import UserError
 from policy_accel.models.encoders.pretrained import read_weights
 from policy_accel.policy.config import RobotConfig
@@ -56,6 +58,20 @@ def test_a_run_begins_with_the_weights_and_goes_on_without_their_file(pretrained
     assert not torch.equal(one["ema"][TRUNK + "conv1.weight"], weights["conv1.weight"])
     loaded = ROBOT.load(Path(stopped.run_dir)).policy.state_dict()
     assert all(torch.equal(value, one["ema"][name]) for name, value in loaded.items())
+
+
+def test_what_comes_of_a_run_needs_no_file(pretrained: Build, tmp_path: Path) -> None:
+    """Not even when the run was moved: its student begins with its weights, and it is tuned with them."""
+    config = pretrained("training.steps=1", "training.batch_size=2", "training.validate_every=0")
+    ROBOT.train(config)
+    moved = Path(config.run_dir).rename(tmp_path / "moved")
+    (tmp_path / "resnet18.pth").unlink()
+    student = student_config(ROBOT, moved, "last", 1, [])
+    ROBOT.check_data(student)
+    taught, own = ROBOT.build(student).model.state_dict(), ROBOT.load(moved).policy.state_dict()
+    assert all(torch.equal(taught[name], tensor) for name, tensor in own.items())
+    few = ["--windows", "2", "--noises", "2", "--episodes", "0", "--evaluations", "1"]
+    assert main(["tune-sampling", str(moved), *few]) == 0
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
