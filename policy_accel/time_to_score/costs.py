@@ -18,19 +18,20 @@ COSTS = ("updates", "network_evaluations", "samples", "seconds", "flops")
 class UpdateWork:
     """Work of one update.
 
-    flops: floating-point operations of the network, forward and back, as torch counts them. taught: evaluations of a
-    network for each clean sample by which targets are made, see `Lesson`.
+    flops: floating-point operations of the network, forward and back, as torch counts them. evaluations: of a network
+    for each clean sample: of all its times forward and back, and those by which targets are made, see `Lesson`.
     """
 
     flops: float
-    taught: float = 0
+    evaluations: float
 
 
 def work_of_an_update(config: RobotConfig) -> UpdateWork:
     """The work of each update of a run."""
     task = ROBOT.build(config)
     taught = 0 if task.lesson is None else task.lesson.evaluations
-    return UpdateWork(count_update(task, config.training, config.seed).flops, taught)
+    evaluations = task.objective.repetition.repeats + taught
+    return UpdateWork(count_update(task, config.training, config.seed).flops, evaluations)
 
 
 def costs_at(run_dir: Path, config: RobotConfig, step: int, work: UpdateWork) -> dict[str, float]:
@@ -58,7 +59,7 @@ def costs_at(run_dir: Path, config: RobotConfig, step: int, work: UpdateWork) ->
     centred = step * config.training.batch_size if config.acceleration.noise.center == "denoiser" else 0
     return {
         "updates": step,
-        "network_evaluations": round(samples * (config.acceleration.path.repetition().repeats + work.taught)) + centred,
+        "network_evaluations": round(samples * work.evaluations) + centred,
         "samples": samples,
         "seconds": float(rows[-1]["training_seconds"]),
         "flops": step * work.flops,

@@ -18,12 +18,9 @@ SMALL = ["recipe=two_modes", "task.data=toy.npz", "model.hidden_dims=[16]", "tra
 EVALUATIONS = {"baseline": 1, "kl": 4, "immiscible_denoiser": 2, "shortcut": 1.5}
 
 
-@pytest.mark.parametrize("method", EVALUATIONS)
-def test_network_evaluations_are_the_rows_that_the_network_saw(
-    method: str, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = ROBOT.config([*SMALL, f"method={method}", f"run_dir={method}", "training.validate_every=0"])
-    rows, forward = [], torch.nn.Module.__call__
+def counted_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Filled with the rows of every evaluation of a network from now on."""
+    rows, forward = list[int](), torch.nn.Module.__call__
 
     def counted(self: torch.nn.Module, *given: object, **more: object) -> object:
         if type(self).__name__ == "MLP":
@@ -31,6 +28,15 @@ def test_network_evaluations_are_the_rows_that_the_network_saw(
         return forward(self, *given, **more)
 
     monkeypatch.setattr(torch.nn.Module, "__call__", counted)
+    return rows
+
+
+@pytest.mark.parametrize("method", EVALUATIONS)
+def test_network_evaluations_are_the_rows_that_the_network_saw(
+    method: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ROBOT.config([*SMALL, f"method={method}", f"run_dir={method}", "training.validate_every=0"])
+    rows = counted_rows(monkeypatch)
     ROBOT.train(config)
     seen, work = sum(rows), work_of_an_update(config)
     assert costs_at(Path(method), config, 2, work)["network_evaluations"] == seen == 16 * EVALUATIONS[method]
@@ -39,10 +45,21 @@ def test_network_evaluations_are_the_rows_that_the_network_saw(
     assert 0 < first["seconds"] < costs_at(Path(method), config, 2, work)["seconds"]
 
 
+def test_a_student_s_rows_and_those_of_its_teacher(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows of each sample, forward and back, and the eight steps of the teacher's sampler."""
+    plain = [*SMALL, "training.validate_every=0"]
+    ROBOT.train(ROBOT.config([*plain, "run_dir=teacher"]))
+    student = ROBOT.config([*plain, "run_dir=student", "distillation.teacher=teacher", "sampling.times=[99]"])
+    rows = counted_rows(monkeypatch)
+    ROBOT.train(student)
+    seen, work = sum(rows), work_of_an_update(student)
+    assert costs_at(Path("student"), student, 2, work)["network_evaluations"] == seen == 16 * (2 + 8)
+
+
 def test_fresh_samples_count_as_samples(place: Path) -> None:
     config = ROBOT.config([*SMALL, "method=kl_fresh", "run_dir=fresh"])
     ROBOT.train(config)
-    found = costs_at(Path("fresh"), config, 2, UpdateWork(1.0))
+    found = costs_at(Path("fresh"), config, 2, UpdateWork(1.0, 1.0))
     assert (found["samples"], found["network_evaluations"]) == (2 * 8 * 4, 2 * 8 * 4)
 
 
@@ -55,4 +72,4 @@ def test_a_checkpoint_without_a_row(place: Path) -> None:
     Path("r").mkdir()
     Path("r/metrics.jsonl").write_text(json.dumps({"step": 1, "validation_loss": 2.0}) + "\n")
     with pytest.raises(UserError, match="has no row of update 1"):
-        costs_at(Path("r"), ROBOT.config(SMALL), 1, UpdateWork(1.0))
+        costs_at(Path("r"), ROBOT.config(SMALL), 1, UpdateWork(1.0, 1.0))
