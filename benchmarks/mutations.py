@@ -42,7 +42,10 @@ MUTATIONS = [
         ("if use is None and best.scores", "if best.scores"),
         ("task.validation_batch(indices) if held_out else", "task.batch(indices) if True else"),
         ('named_generator(0, "tune sampling", number)', 'named_generator(0, "tune sampling", 0)'),
+        ("if max(config.evaluations) > len(ladder):", "if False:"),
     ),
+    *of("commands/tune_sampling.py", "policy/test_pretrained_policy.py", (", run_dir=str(run_dir)", "")),
+    *of("policy/track.py", "policy/test_pretrained_policy.py", ("config.distillation.teacher or ", "")),
     *of(
         "policy/held_out.py",
         "policy/test_held_out.py",
@@ -149,6 +152,7 @@ MUTATIONS = [
         ("task.model.load_state_dict(loaded.model.state_dict())", "task.model"),
         ('if state["data"] != task.fingerprint:', "if False:"),
         ("if changed or not alike:", "if False:"),
+        ("() if changed else process", "process"),
         ("checkpoint=str(step)", "checkpoint=checkpoint"),
         ("if own is None or len(own) != evaluations:", "if False:"),
     ),
@@ -710,6 +714,7 @@ MUTATIONS = [
         "commands/test_demo.py",
         ('["--sampling-times", "99,25"]', '["--sampling-steps", "2"]'),
         ("{result['score']:>6.3f}", "{results[0]['score']:>6.3f}"),
+        ("except UserError as", "except KeyError as"),
     ),
     *of("commands/parameters.py", "commands/test_parameters.py", ("lr * optimizer.lr_ratio", "lr")),
     *of(
@@ -1046,8 +1051,9 @@ MUTATIONS = [
     *of(
         "time_to_score/costs.py",
         "time_to_score/test_costs.py",
-        ("+ work.taught)", ")"),
-        (")) + centred", "))"),
+        ("repeats + taught", "repeats"),
+        ("task.objective.repetition.repeats", "config.acceleration.path.repetition().repeats"),
+        (") + centred", ")"),
     ),
     *of(
         "time_to_score/aggregate.py",
