@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,15 +48,18 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def _tensors(path: Path) -> Mapping[str, Tensor]:
+    with explained(path, "read"):
+        content = path.read_bytes()
     try:
-        with explained(path, "read"):
-            if path.suffix == ".safetensors":
-                return safetensors.torch.load_file(path)
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load(content)
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's reader falls over damaged files in many ways
         reason = str(error).splitlines()[0] if isinstance(error, safetensors.SafetensorError) else "not tensors alone"
         raise ValueError(f"it cannot be read ({reason})") from error
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
+    ):
         raise ValueError("it is no dictionary of tensors")
     return found
 
@@ -103,7 +105,10 @@ def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Tens
     """The tensor of that name in float64, which is taken out, if it has the shape."""
     if name not in tensors:
         raise ValueError(f"{name} is missing")
-    found = tensors.pop(name).double()
+    found = tensors.pop(name)
+    if not found.is_floating_point() or found.is_meta or found.layout is not torch.strided:
+        raise ValueError(f"{name} is no plain tensor of real numbers")
+    found = found.double()
     if found.shape != shape:
         raise ValueError(f"{name} has shape {tuple(found.shape)} instead of {shape}")
     if not found.isfinite().all():

@@ -111,6 +111,10 @@ class Trap:
         (lambda: changed(**{"layer1.2.conv1.weight": torch.zeros(1)}), r"it has layer1\.2\.conv1\.weight too"),
         (lambda: {"state_dict": changed()}, "it is no dictionary of tensors"),
         (lambda: [1.0], "it is no dictionary of tensors"),
+        (lambda: {**changed(), 1: torch.zeros(1)}, "it is no dictionary of tensors"),
+        (lambda: changed(**{"bn1.bias": torch.zeros(64).to_sparse()}), r"bn1\.bias is no plain tensor"),
+        (lambda: changed(**{"bn1.bias": torch.zeros(64, device="meta")}), r"bn1\.bias is no plain tensor"),
+        (lambda: changed(**{"bn1.bias": torch.zeros(64, dtype=torch.complex64)}), r"bn1\.bias is no plain tensor"),
         (lambda: {"conv1.weight": Trap()}, r"it cannot be read \(not tensors alone\)"),
     ],
 )
@@ -126,7 +130,8 @@ def test_other_tensors_are_refused(content: Callable[[], Any], said: str, tmp_pa
 def test_a_damaged_file_is_refused(suffix: str, tmp_path: Path) -> None:
     path = write_resnet18(tmp_path / f"weights{suffix}")
     whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], whole[:5], b"", b"<html>not here</html>"):
+    no_stack, no_memo = b"\x80\x020.", b"\x80\x02h\x05."  # what torch's reader answers with IndexError and KeyError
+    for content in (whole[: len(whole) // 2], whole[:5], b"", b"<html>not here</html>", no_stack, no_memo):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"does not hold a ResNet-18: it cannot be read .*; give torchvision's"):
             read_weights(path)
