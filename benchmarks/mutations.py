@@ -1039,6 +1039,8 @@ MUTATIONS = [
         ("if measure in SCORES else", "if True else"),
         ("for seed, found in known.items() if measure in found}", "for seed, found in known.items()}"),
         ("settings |= {key: evaluation[name]", "{key: evaluation[name]"),
+        ("(?!\\d)", ""),
+        ("if settings.get(TEACHER):", "if False:"),
     ),
     *of(
         "time_to_score/arms.py",

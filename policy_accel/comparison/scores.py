@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ NO_ARM = (
 )
 """Settings, and sections of them, in which runs of one arm may differ: what is learnt does not follow from them, or
 only by chance. How a run was scored is read from its evaluation, since `evaluate` may have changed it."""
+TEACHER = "distillation.teacher"
 TIMES = "sampling.times"
 EVEN = ("sampling.steps", "sampling.spacing")
 """Settings that have no effect beside sampling.times."""
@@ -126,6 +128,8 @@ def _read(run_dir: Path, measure: str, checkpoint: int | None) -> ScoredRun:
         raise UserError(
             f"{run_dir / CONFIG} is no configuration of a run ({type(error).__name__}: {error}); give another run."
         ) from error
+    if settings.get(TEACHER):  # a student's seed is that of its teacher, whose folder names it
+        settings[TEACHER] = re.sub(rf"seed{seed}(?!\d)", "seed", str(settings[TEACHER]))
     run = ScoredRun(
         run_dir,
         track,

@@ -33,6 +33,22 @@ def test_runs_and_sweeps_in_their_order_each_once(tmp_path: Path) -> None:
     assert [run.missing for run in runs[3:]] == ["not begun", "no score yet"]
 
 
+def test_students_of_one_teacher_s_seeds_are_one_arm(tmp_path: Path) -> None:
+    """And those of another teacher are another one."""
+    runs = []
+    for teacher in ("runs/muon-seed{}", "runs/adamw-seed{}"):
+        for seed in (1, 12):
+            config = config_of("baseline", seed) | {"distillation": {"teacher": teacher.format(seed)}}
+            runs.append(write_run(tmp_path / f"{len(runs)}", config, evaluation_of([0.5])))
+    for seed in (1, 2):  # which is not that of the teacher
+        config = config_of("baseline", seed) | {"distillation": {"teacher": f"runs/muon-seed{seed}2"}}
+        runs.append(write_run(tmp_path / f"other{seed}", config, evaluation_of([0.5])))
+    first, second, third, fourth, *others = (run.arm for run in scored_runs(runs))
+    assert first == second
+    assert third == fourth
+    assert len({first, third, *others}) == 4
+
+
 def test_a_measure_of_episodes(tmp_path: Path) -> None:
     made = evaluation_of([1.0, 0.5, 1.0])
     for row, distance in zip(made["episodes"], (1.0, 2.0, 6.0), strict=True):
