@@ -46,6 +46,7 @@ MUTATIONS = [
     ),
     *of("commands/tune_sampling.py", "policy/test_pretrained_policy.py", (", run_dir=str(run_dir)", "")),
     *of("policy/track.py", "policy/test_pretrained_policy.py", ("config.distillation.teacher or ", "")),
+    *of("policy/track.py", "tuning/test_tune.py", ("if how is None:", "if True:")),
     *of(
         "policy/held_out.py",
         "policy/test_held_out.py",
@@ -229,6 +230,7 @@ MUTATIONS = [
         ("and not self.untuned", ""),
         ("tuned.use if self.steps is None else self.steps", "tuned.use"),
         ('changed["times"] = None', "pass"),
+        (", OverflowError, RecursionError", ""),
     ),
     *of(
         "comparison/alike.py",

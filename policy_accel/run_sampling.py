@@ -20,6 +20,8 @@ HEADER = (
     "# How this run is sampled, as `policy-accel tune-sampling` chose. Without this file, or with --untuned, it is\n"
     "# sampled as config.yaml says.\n"
 )
+DAMAGED = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What reading a file of other content may raise."""
 S = TypeVar("S", bound=SamplingConfig)
 
 
@@ -59,7 +61,7 @@ class TunedSampling:
                         raise ValueError(f"grid {evaluations}")
                 if found.use is not None and found.use not in found.grids:
                     raise ValueError(f"use {found.use}")
-            except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            except DAMAGED as error:
                 raise UserError(
                     f"{path} is damaged ({type(error).__name__}); remove it, or run `policy-accel tune-sampling` again."
                 ) from error

@@ -83,6 +83,8 @@ def test_what_was_tuned_is_kept_in_the_run(tmp_path: Path) -> None:
         "step: 1\nuse: null\ngrids: {a: {sampler: ddim, times: [99]}}",
         "step: 1\nuse: null\ngrids: {1: {sampler: [ddim], times: [99]}}",
         "!!python/object/apply:os.getcwd []",
+        "step: .inf\nuse: null\ngrids: {}",
+        5000 * "[",
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:

@@ -23,7 +23,7 @@ from policy_accel.policy.recommend import recommend
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config
 from policy_accel.policy.task import ChunkTask
 from policy_accel.run_files import read_metrics
-from policy_accel.run_sampling import AS_CHOSEN, AS_TRAINED, AskedSampling, TunedSampling
+from policy_accel.run_sampling import AS_CHOSEN, AS_TRAINED, TUNED, AskedSampling, TunedSampling
 from policy_accel.scoring import Score
 from policy_accel.track import Recommendation, Report, Track, best_average, replaced
 from policy_accel.training.averages import MAIN, asked_averages, load_average
@@ -101,6 +101,12 @@ class RobotTrack(Track[RobotConfig]):
         config = self.read(run_dir)
         tuned = None if asked.untuned else TunedSampling.read(run_dir)
         config.sampling, how = asked.of_run(config.sampling, tuned)
+        try:
+            sampler = build_sampler(config)
+        except UserError as error:
+            if how is None:
+                raise
+            raise UserError(f"{run_dir / TUNED} does not fit the run, remove it or use --untuned: {error}") from error
         saved = load_average(run_dir, checkpoint, average)
         tensors = saved.tensors[MAIN]
         data = saved.state.get("task") or {}
@@ -114,7 +120,7 @@ class RobotTrack(Track[RobotConfig]):
         policy.load_state_dict(tensors)
         config.training.lay_out(policy, device)
         policy.eval().requires_grad_(False)
-        return LoadedRun(policy, config, saved.step, build_sampler(config), data.get("env_args"), how)
+        return LoadedRun(policy, config, saved.step, sampler, data.get("env_args"), how)
 
     def check_trusted(self, run_dir: Path) -> None:
         """See `Track.check_trusted`: the module of the environment."""

@@ -21,7 +21,7 @@ from policy_accel.errors import UserError
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.held_out import energy_scores
 from policy_accel.policy.track import ROBOT
-from policy_accel.run_sampling import TunedSampling
+from policy_accel.run_sampling import AS_TRAINED, TunedSampling
 from policy_accel.training.randomness import named_generator
 from policy_accel.tuning.table import conclusion, table
 from policy_accel.tuning.tune import Row, TuneConfig, Tuning, choose, tune
@@ -74,6 +74,16 @@ def test_a_run_is_tuned_and_then_sampled_so(run_dir: Path, tuned: Run, capsys: p
     config = ROBOT.read(run_dir)
     assert config.sampling.times is None
     ROBOT.train(config)  # config.yaml is as it was
+
+
+def test_a_file_of_another_run_is_named(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    TunedSampling(6, 1, {1: {"sampler": "ddim", "times": [500]}}).write(run_dir)
+    assert main(["evaluate", str(run_dir), "--workers", "0"]) == 2
+    said = capsys.readouterr().err
+    assert f"{run_dir / 'sampling.yaml'} does not fit the run, remove it or use --untuned: sampling.times=[500]" in said
+    assert main(["evaluate", str(run_dir), "--sampling-times", "500", "--workers", "0"]) == 2
+    assert "sampling.yaml" not in capsys.readouterr().err
+    assert ROBOT.load(run_dir, asked=AS_TRAINED).sampling_note is None
 
 
 def test_more_evaluations_than_there_are_times_to_try(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
