@@ -69,6 +69,11 @@ def student_config(
             "teach in fewer evaluations; distill a run of ddpm, edm, vp, ve or flow."
         )
     times = student_times(objective, evaluations)
+    if len(set(times)) < evaluations:
+        raise UserError(
+            f"--evaluations {evaluations} is more than the times of the process below a quarter of its range; give "
+            f"fewer, {len(set(times))} for example."
+        )
     given = config.training.optimizer
     optimizer = OptimizerConfig(
         lr=min(LR, given.lr), schedule="linear", warmup_steps=WARM_UP, clip_grad_norm=given.clip_grad_norm

@@ -201,6 +201,7 @@ def test_images_are_taught_with_guidance(runs: Path) -> None:
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "no run": (["nowhere", "--evaluations", "1"], "nowhere is not a run directory"),
     "no evaluations": (["policy", "--evaluations", "0"], "--evaluations 0 must be at least 1"),
+    "too many evaluations": (["policy", "--evaluations", "60"], "--evaluations 60 is more than the times of"),
     "no checkpoint": (["policy", "--evaluations", "1", "--checkpoint", "5"], "has no checkpoint '5'"),
     "other data": (["policy", "--evaluations", "1", "task.data=x"], "a student has the data, the network and the"),
     "other network": (["policy", "--evaluations", "1", "model=unet"], "a student has the data, the network and the"),
