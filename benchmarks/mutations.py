@@ -154,6 +154,7 @@ MUTATIONS = [
         ('if state["data"] != task.fingerprint:', "if False:"),
         ("if changed or not alike:", "if False:"),
         ("() if changed else process", "process"),
+        ("if len(set(times)) < evaluations:", "if False:"),
         ("checkpoint=str(step)", "checkpoint=checkpoint"),
         ("if own is None or len(own) != evaluations:", "if False:"),
     ),
@@ -710,6 +711,7 @@ MUTATIONS = [
         ("if evaluations > FEW_EVALUATIONS:", "if evaluations > 3:"),
         ("if found.recurs and", "if"),
         ('config.policy.conditioning != "global" or', ""),
+        ('if config.diffusion.family != "ddpm":', "if False:"),
     ),
     *of(
         "commands/demo.py",

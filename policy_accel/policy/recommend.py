@@ -30,6 +30,8 @@ def recommend(config: RobotConfig, build: Callable[[], ChunkTask]) -> Recommenda
     if evaluations > FEW_EVALUATIONS:
         why = f"with {evaluations} evaluations a chunk no method was found that beats it"
         return Recommendation("baseline", why, BASELINE_RECORD)
+    if config.diffusion.family != "ddpm":
+        return Recommendation("baseline", "nothing was measured for another process than ddpm", BASELINE_RECORD)
     if config.policy.conditioning != "global" or config.task.images:
         return Recommendation("baseline", "nothing was measured for pictures or in-painting", BASELINE_RECORD)
     task = build()

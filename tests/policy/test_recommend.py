@@ -46,6 +46,7 @@ def test_groups_where_observations_come_again_and_evaluations_are_few(toy: Path)
     ("more", "why"),
     [
         (["sampling.steps=3"], "with 3 evaluations a chunk no method was found that beats it"),
+        (["sampling.steps=2", "diffusion.family=flow"], "nothing was measured for another process than ddpm"),
         (["sampling.steps=2", "policy.conditioning=inpainting"], "nothing was measured for pictures or in-painting"),
     ],
 )
