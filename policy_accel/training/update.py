@@ -199,9 +199,9 @@ class Update:
         only_own = self.feed.rows is not None
         for share in shares_of(batch, noised, self.ranks, self.pieces, only_own=only_own):
             with self.weights.exchanged():
-                noised = self._taught(share)
+                taught = self._taught(share)
                 with self.autocast():
-                    part = self.loss(self.task.model, share.batch, noised, share.of)
+                    part = self.loss(self.task.model, share.batch, taught, share.of)
                 if self.times.learns:
                     part, error = part
                     errors.append(error)
