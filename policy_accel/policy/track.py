@@ -172,6 +172,7 @@ class RobotTrack(Track[RobotConfig]):
                 scored = {"task": config.task.name, "step": run.step, "average": name, **evaluator(run.policy, report)}
                 report(f"{name}: {self.describe(scored)}" if len(names) > 1 else self.describe(scored))
                 results.append(scored)
+                evaluator.config = dataclasses.replace(evaluator.config, videos=0)  # the films are of the first
             result = best_average(results, report)
             loaded = runs[names.index(result["average"])]
             if choice is not None:

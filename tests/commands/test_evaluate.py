@@ -286,6 +286,20 @@ def test_averages_of_other_lengths_are_compared(tmp_path: Path, evaluate: Run) -
     assert evaluate(run_dir)["average"] == "ema"
 
 
+def test_the_films_are_of_the_main_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = train(tmp_path, "filmed", "training.evaluate_every=0", "training.ema.lengths=[0.1]")
+    filmed: list[int] = []
+    score = PolicyEvaluator.__call__
+
+    def watched(self: PolicyEvaluator, *given: Any) -> dict[str, Any]:
+        filmed.append(self.config.videos)
+        return score(self, *given)
+
+    monkeypatch.setattr(PolicyEvaluator, "__call__", watched)
+    assert main(["evaluate", str(run_dir), "--average", "all", "--videos", "1", "--episodes", "1"]) == 0
+    assert filmed == [1, 0]
+
+
 def test_an_average_that_is_not_there(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run_dir), "--average", "ema_0.2"]) == 2
     assert "holds no averages to make others from; train with training.ema.lengths" in capsys.readouterr().err
