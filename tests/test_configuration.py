@@ -16,6 +16,7 @@ RECIPES = (
     "planning",
     "small",
     "small_image",
+    "fast",
     "two_modes",
 )
 MODELS = ("unet", "unet_small", "transformer", "mlp")
