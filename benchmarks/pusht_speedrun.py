@@ -48,6 +48,7 @@ ADAMW = [
 MUON = ["recipe=small", "training/optimizer=muon", "training.optimizer.lr=1e-3", *LINEAR]
 TARGET = 0.93
 AGAIN = "again"
+LEAST_SHOWN = 0.6
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,10 @@ TRAININGS = {
 }
 LADDER = {
     "published settings, 1,500 updates": Rung("published", ("--sampler", "ddim", "--sampling-steps", "16")),
-    "AdamW, 4,000 updates (small so far)": Rung("small", EIGHT),
+    "AdamW, 4,000 updates (recipe=small)": Rung("small", EIGHT),
     "AdamW, 1,500 updates": Rung("adamw", EIGHT, on="published settings, 1,500 updates"),
     "the same, 2 evaluations": Rung("adamw", TRAILING, on="AdamW, 1,500 updates"),
-    "Muon, 1,500 updates": Rung("muon", EIGHT, on="AdamW, 1,500 updates"),
+    "Muon, 1,500 updates (recipe=fast)": Rung("muon", EIGHT, on="AdamW, 1,500 updates"),
     "Muon, 1,000 updates": Rung("muon_short", EIGHT, on="AdamW, 1,500 updates"),
     "Muon, 1,500, 2 evaluations": Rung("muon", TRAILING, on="the same, 2 evaluations"),
     "+ grid (99, 25)": Rung("muon", GRID, on="Muon, 1,500, 2 evaluations"),
@@ -217,31 +218,38 @@ def _rounded(interval: tuple[float, float] | None) -> list[float] | None:
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Scores over CPU-seconds, one colour for each number of network evaluations."""
+    """Scores with their intervals, a line for each rung, one colour for each number of network evaluations."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.5, 5.5), layout="constrained")
+    figure = Figure(figsize=(10.0, 0.42 * len(rows) + 1.4), layout="constrained")
     axes = figure.subplots()
-    for evaluations in sorted({row["network_evaluations_a_chunk"] for row in rows}):
-        own = [row for row in rows if row["network_evaluations_a_chunk"] == evaluations]
-        seconds, means = [row["cpu_seconds"] for row in own], [row["score"] for row in own]
-        ends = [row["score_interval"] or (row["score"], row["score"]) for row in own]
-        below = [max(0.0, mean - low) for mean, (low, _) in zip(means, ends, strict=True)]
-        above = [max(0.0, high - mean) for mean, (_, high) in zip(means, ends, strict=True)]
-        label = f"{evaluations} evaluation{'s' if evaluations > 1 else ''} a chunk"
-        axes.errorbar(seconds, means, yerr=[below, above], fmt="o", capsize=3, label=label)
-        for row in own:
-            place = (row["cpu_seconds"], row["score"])
-            axes.annotate(row["rung"], place, textcoords="offset points", xytext=(6, 4), fontsize=7)
-    axes.axhline(TARGET, color="grey", linestyle=":", label=f"{TARGET}")
-    axes.set_xlabel("CPU-seconds of one core, start to exit, without scoring")
-    axes.set_ylabel("mean of the largest reward")
-    axes.set_title("Push-T, 206 human demonstrations")
+    counts = sorted({row["network_evaluations_a_chunk"] for row in rows})
+    for place, row in enumerate(rows):
+        score, count = row["score"], row["network_evaluations_a_chunk"]
+        low, high = row["score_interval"] or (score, score)
+        label = f"{count} evaluation{'s' if count > 1 else ''} a chunk"
+        error = [[max(0.0, score - low)], [max(0.0, high - score)]]
+        colour = f"C{counts.index(count)}"
+        axes.errorbar([score], [place], xerr=error, fmt="o", capsize=3, color=colour, label=label)
+        axes.plot(list(row["by_seed"].values()), [place] * len(row["by_seed"]), "|", color=colour, markersize=9)
+        if score < LEAST_SHOWN:
+            axes.annotate(
+                f"{score:.2f}", (LEAST_SHOWN, place), xytext=(4, -3), textcoords="offset points", color=colour
+            )
+        seconds = f"{row['updates']:,} updates, {row['cpu_seconds']:.0f} s"
+        axes.annotate(seconds, (1.0, place), xytext=(4, -3), textcoords="offset points", annotation_clip=False)
+    axes.axvline(TARGET, color="grey", linestyle=":")
+    axes.set_yticks(range(len(rows)), [row["rung"] for row in rows])
+    axes.set_xlim(LEAST_SHOWN, 1.0)
+    axes.invert_yaxis()
+    axes.set_xlabel("mean of the largest reward; bars: 95 % over training seeds and episodes; ticks: the seeds")
+    axes.set_title("Push-T, 206 human demonstrations; CPU-seconds of one core, start to exit, without scoring")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", fontsize=8)
+    named = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    axes.legend(named.values(), named.keys(), loc="lower left", fontsize=8)
     figure.savefig(path, dpi=110)
 
 

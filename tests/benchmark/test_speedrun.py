@@ -66,3 +66,14 @@ def test_means_costs_and_differences(speedrun: ModuleType, tmp_path: Path) -> No
     assert not list(tmp_path.glob("*-seed*")), "nothing was trained"
     speedrun.draw([plain, distilled], tmp_path / "ladder.png")
     assert (tmp_path / "ladder.png").stat().st_size > 10_000
+
+
+def test_the_readme_shows_the_recorded_ladder(speedrun: ModuleType) -> None:
+    """As `python benchmarks/pusht_speedrun.py` printed it, with the picture beside it."""
+    path = REPOSITORY / "benchmarks/results/pusht_speedrun_cpu.json"
+    rows = json.loads(path.read_text())["rungs"]
+    assert [row["rung"] for row in rows] == list(speedrun.LADDER)
+    readme = (REPOSITORY / "README.md").read_text()
+    assert speedrun.table(rows) in readme
+    assert f"({path.relative_to(REPOSITORY).with_suffix('.png')})" in readme
+    assert path.with_suffix(".png").is_file()
