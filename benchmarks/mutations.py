@@ -692,7 +692,7 @@ MUTATIONS = [
     ),
     *of(
         "training/averages.py",
-        "commands/test_evaluate.py",
+        "commands/test_evaluate.py training/test_averages.py",
         ("synthesize(run_dir, length, saved.step)", "saved.tensors[MAIN]"),
         ("saved.tensors[name]}", "load_checkpoint(path, (MAIN,)).tensors[MAIN]}"),
     ),
