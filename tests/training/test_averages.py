@@ -35,5 +35,5 @@ def test_what_is_asked_for(run_dir: Path) -> None:
 
 
 def test_an_unknown_name(run_dir: Path) -> None:
-    with pytest.raises(UserError, match="has no average 'swa' of the weights; it has ema, ema_0.05, ema_0.1"):
+    with pytest.raises(UserError, match=r"has no average 'swa' of the weights; it has ema, ema_0\.05, ema_0\.1"):
         load_average(run_dir, "last", "swa")
