@@ -27,6 +27,11 @@ def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig
         process = momentum.schedule(diffusion.process())
     with naming(PATH, timesteps="diffusion.timesteps"):
         process, repetition = path.process(process), path.repetition()
+    if diffusion.family == "mip" and repetition.times_of_a_sample > 1 and repetition.times_of_a_sample % 2:
+        raise UserError(
+            f"{PATH}.times_per_sample={repetition.times_of_a_sample} would train one of the two steps of "
+            "diffusion.family=mip more often than the other; choose an even number."
+        )
     with naming(MOMENTUM, kind="name", strength="multiplier"):
         process = momentum.scaled(process)
     with naming("acceleration.timesteps", target="diffusion.target"):

@@ -402,6 +402,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"noise": NearestNoiseConfig(), **MIP}, "acceleration.noise.name=nearest chooses which noise"),
     ({"noise": AssignmentConfig(), **MIP}, "acceleration.noise.name=assignment chooses which noise"),
     ({"path": SharedPathConfig(), **MIP}, "acceleration.path.name=shared needs"),
+    (
+        {"path": IndependentTimesConfig(times_per_sample=3), **MIP},
+        "acceleration.path.times_per_sample=3 would train one of the two steps of",
+    ),
     ({"momentum": NaturalMomentumConfig(), **MIP}, "acceleration.momentum.name=natural needs"),
     ({"momentum": MomentumConfig(cap_warmup=5), **MIP}, "acceleration.momentum.cap_warmup=5"),
     ({"timesteps": CurriculumConfig(), **MIP}, "acceleration.timesteps.name=curriculum is defined over the times of"),
