@@ -51,10 +51,10 @@ def run_one(options: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
 
     torch.set_num_threads(options.threads)
     from policy_accel.images.evaluate import ImageEvaluator
-    from policy_accel.images.run import averages
     from policy_accel.images.sets import load_split
     from policy_accel.images.track import IMAGES
     from policy_accel.run_files import read_metrics
+    from policy_accel.training.averages import averages
     from policy_accel.training.devices import choose_device
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -10,7 +10,14 @@ from typing import Any
 from policy_accel.data.episodes import Episodes
 from policy_accel.data.formats.base import EpisodeReader
 from policy_accel.data.formats.recognise import recognised_format, split_group
-from policy_accel.data.formats.streaming import EpisodeView, OnProgress, check_features, filtered, gather
+from policy_accel.data.formats.streaming import (
+    EpisodeView,
+    OnProgress,
+    check_features,
+    chosen_episodes,
+    filtered,
+    gather,
+)
 from policy_accel.errors import UserError, one_of
 from policy_accel.files import explained
 
@@ -30,7 +37,13 @@ _WRITERS = {
 """Format -> module and name, which are imported when they are needed."""
 
 
-def open_episodes(path: Path | str, *, filter_key: str | None = None) -> EpisodeReader:
+def open_episodes(
+    path: Path | str,
+    *,
+    filter_key: str | None = None,
+    episodes: Sequence[int] | None = None,
+    skip_bad_episodes: bool = False,
+) -> EpisodeReader:
     """Open demonstrations; the format is recognised by content, not by name.
 
     Known are Diffusion Policy's replay buffer (zarr v2 or v3, folder or zip), robomimic's HDF5 (`FILE::GROUP` for raw
@@ -40,6 +53,8 @@ def open_episodes(path: Path | str, *, filter_key: str | None = None) -> Episode
     Args:
         path: file or folder.
         filter_key: only the episodes that carry this filter, as robomimic's mask/<filter>; None for all.
+        episodes: only these, by their number in the file (of those of the filter), in this order; None for all.
+        skip_bad_episodes: leave out episodes with a fault that was found when opening, and say so in the remarks.
 
     Raises:
         UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
@@ -47,24 +62,26 @@ def open_episodes(path: Path | str, *, filter_key: str | None = None) -> Episode
     with explained(split_group(path)[0], "read"):
         reader: EpisodeReader = _imported(_READERS[recognised_format(path) or "zarr"], path)(path)
     try:
-        return reader if filter_key is None else filtered(reader, filter_key)
+        if filter_key is not None:
+            reader = filtered(reader, filter_key)
+        return chosen_episodes(reader, episodes, skip_bad=skip_bad_episodes)
     except BaseException:
         reader.close()
         raise
 
 
-def read_episodes(path: Path | str, keys: Sequence[str] | None = None, *, filter_key: str | None = None) -> Episodes:
+def read_episodes(path: Path | str, keys: Sequence[str] | None = None, **chosen: Any) -> Episodes:
     """Read demonstrations into memory; see `open_episodes` for the formats.
 
     Args:
         path: file or folder.
         keys: the keys to read, as `["state", "action"]`; None for all.
-        filter_key: only the episodes that carry this filter; None for all.
+        chosen: which episodes, as `open_episodes` takes it.
 
     Raises:
         UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
     """
-    with open_episodes(path, filter_key=filter_key) as reader:
+    with open_episodes(path, **chosen) as reader:
         return gather(reader, keys)
 
 

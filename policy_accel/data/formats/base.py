@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -40,6 +41,9 @@ class EpisodeReader(ABC):
         features: key -> shape and dtype.
         episode_ends: [E] int64, cumulative exclusive ends.
         metadata: JSON-able facts about the whole set, as env_args, fps, tasks.
+        faults: episode -> what keeps it from being used, one sentence with a remedy, without the source. It is counted
+            in `episode_ends`, and reading it raises that sentence; the others can be read.
+        remarks: what was left out or assumed when the set was opened, one sentence each, without the source.
     """
 
     source: str
@@ -48,6 +52,11 @@ class EpisodeReader(ABC):
     features: dict[str, Feature]
     episode_ends: np.ndarray
     metadata: dict[str, Any]
+    faults: dict[int, str]
+    remarks: list[str]
+
+    def __init__(self, source: Path | str) -> None:
+        self.source, self.faults, self.remarks = str(source), {}, []
 
     def __enter__(self) -> Self:
         return self
@@ -72,8 +81,10 @@ class EpisodeReader(ABC):
         """Steps [start, stop) of an episode, counted from its first: key -> [stop - start, *shape].
 
         Raises:
-            UserError: an unknown key; a damaged or truncated file.
+            UserError: an unknown key; an episode with a fault; a damaged or truncated file.
         """
+        if episode in self.faults:
+            raise UserError(f"{self.source}: {self.faults[episode]}")
         chosen = list(self.features) if keys is None else list(keys)
         check_keys(self, chosen)
         length = int(self.episode_ends[episode]) - self.first_row(episode)
@@ -99,8 +110,8 @@ class MemoryReader(EpisodeReader):
     layout = "in memory"
 
     def __init__(self, episodes: Episodes) -> None:
+        super().__init__(episodes.source)
         self.episodes = episodes
-        self.source = episodes.source
         self.features = {key: Feature(values.shape[1:], values.dtype) for key, values in episodes.arrays.items()}
         self.episode_ends = episodes.episode_ends
         self.metadata = episodes.metadata

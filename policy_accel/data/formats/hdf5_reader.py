@@ -34,7 +34,7 @@ class Hdf5Reader(EpisodeReader):
     """The array whose rows are the steps."""
 
     def __init__(self, path: Path | str, file: Path) -> None:
-        self.source = str(path)
+        super().__init__(path)
         self.features: dict[str, Feature] = {}
         self._paths: dict[str, str] = {}
         self._left_out: set[str] = set()

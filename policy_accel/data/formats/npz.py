@@ -56,7 +56,7 @@ class NpzReader(EpisodeReader):
     format = "npz"
 
     def __init__(self, path: Path | str) -> None:
-        self.source = str(path)
+        super().__init__(path)
         try:
             self._archive = zipfile.ZipFile(path)
         except OSError as error:

@@ -8,7 +8,6 @@ int64: Diffusion Policy's ReplayBuffer loads whatever is below meta/, and compar
 from __future__ import annotations
 
 import json
-import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -45,9 +44,10 @@ class ReplayBufferReader(EpisodeReader):
     format = "zarr"
 
     def __init__(self, path: Path | str) -> None:
+        super().__init__(path)
         with ExitStack() as stack:
             self._replay = stack.enter_context(open_replay(path))
-            self.source, self.layout = self._replay.source, self._replay.layout
+            self.layout = self._replay.layout
             ends = read_array(self._replay, "meta/episode_ends")
             self._arrays = {key: RowReader(self._replay, f"data/{key}") for key in self._replay.keys}
             arrays = {key: reader.array for key, reader in self._arrays.items()}
@@ -56,7 +56,7 @@ class ReplayBufferReader(EpisodeReader):
                 raise UserError(f"{self.source}: {fault}")
             for key in self._arrays:
                 if missing := missing_chunks(self._replay, f"data/{key}"):
-                    warnings.warn(f"{self.source}: {missing}", stacklevel=3)
+                    self.remarks.append(missing)
             self.episode_ends = ends.astype(np.int64)
             self.features = {key: Feature(array.shape[1:], array.dtype) for key, array in arrays.items()}
             self.metadata = set_facts(self._replay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -85,6 +86,8 @@ def gather(reader: EpisodeReader, keys: Sequence[str] | None = None) -> Episodes
 
     Raises:
         UserError: an unknown key; damaged data; any fault that `Episodes` finds.
+
+    The reader's remarks become warnings.
     """
     chosen = list(reader.features) if keys is None else list(keys)
     steps = int(reader.episode_ends[-1])
@@ -95,6 +98,8 @@ def gather(reader: EpisodeReader, keys: Sequence[str] | None = None) -> Episodes
         first = reader.first_row(episode) + start
         for key in chosen:
             arrays[key][first : first + rows] = values[key]
+    for remark in reader.remarks:
+        warnings.warn(f"{reader.source}: {remark}", stacklevel=2)
     facts = tuple(reader.episode_metadata(episode) for episode in range(len(reader.episode_ends)))
     return Episodes(arrays, reader.episode_ends, reader.source, reader.metadata, facts if any(facts) else ())
 
@@ -131,11 +136,13 @@ class EpisodeView(EpisodeReader):
     ) -> None:
         chosen = list(reader.features) if keys is None else list(keys)
         check_keys(reader, chosen)
-        self.reader = reader
-        self.source, self.format, self.layout = reader.source, reader.format, reader.layout
+        super().__init__(reader.source)
+        self.reader, self.remarks = reader, reader.remarks
+        self.format, self.layout = reader.format, reader.layout
         self.metadata = reader.metadata
         self.features = {key: reader.features[key] for key in chosen}
         self.episodes = list(range(len(reader.episode_ends))) if episodes is None else list(episodes)
+        self.faults = {i: reader.faults[kept] for i, kept in enumerate(self.episodes) if kept in reader.faults}
         self.episode_ends = np.cumsum(np.diff(reader.episode_ends, prepend=0)[self.episodes]).astype(np.int64)
 
     def close(self) -> None:
@@ -163,3 +170,27 @@ def filtered(reader: EpisodeReader, filter_key: str) -> EpisodeView:
         remedy = did_you_mean(filter_key, known) if known else "it has no filters at all."
         raise UserError(f"{reader.source}: has no filter '{filter_key}'; {remedy}")
     return EpisodeView(reader, episodes=chosen)
+
+
+def chosen_episodes(reader: EpisodeReader, episodes: Sequence[int] | None, *, skip_bad: bool = False) -> EpisodeReader:
+    """The episodes of these numbers, in this order; None: all.
+
+    Raises:
+        UserError: there is no such episode; one of them has a fault and `skip_bad` is not set; none is left.
+    """
+    count = len(reader.episode_ends)
+    for episode in episodes or ():
+        if not 0 <= episode < count:
+            raise UserError(f"{reader.source}: episodes names {episode}; there are {count}, from 0 to {count - 1}.")
+    wanted = list(range(count)) if episodes is None else list(episodes)
+    bad = [episode for episode in wanted if episode in reader.faults]
+    if bad and not skip_bad:
+        raise UserError(
+            f"{reader.source}: {reader.faults[bad[0]].rstrip('.')}; or leave such episodes out with "
+            f"skip_bad_episodes=true ({len(bad)} of {len(wanted)})."
+        )
+    reader.remarks += [f"episode {episode} is left out: {reader.faults[episode]}" for episode in bad]
+    kept = [episode for episode in wanted if episode not in reader.faults]
+    if not kept:
+        raise UserError(f"{reader.source}: none of {len(wanted)} episodes is left; {reader.faults[bad[0]]}")
+    return reader if kept == list(range(count)) else EpisodeView(reader, episodes=kept)

@@ -36,7 +36,7 @@ import policy_accel.data.formats.replay_writer
 import av, policy_accel.data.formats.lerobot.reader, policy_accel.data.formats.lerobot.writer
 before = peak()
 first, second, to, then = sys.argv[1:]
-write_episodes(first, Made(), to)
+write_episodes(first, Made("made"), to)
 with open_episodes(first) as reader:
     write_episodes(second, reader, then)
 print(peak() - before)
@@ -105,7 +105,7 @@ def peak():
 
 import policy_accel.data.formats.lerobot.writer
 before = peak()
-write_episodes(sys.argv[1], Made(), "lerobot")
+write_episodes(sys.argv[1], Made("made"), "lerobot")
 print(peak() - before)
 """.replace("STEPS", "8000")
 

@@ -7,6 +7,7 @@ from zarr.storage import ZipStore
 
 from policy_accel.data import Episodes, inspect, read_episodes
 from policy_accel.data.formats.base import MemoryReader
+from policy_accel.data.formats.streaming import chosen_episodes
 from policy_accel.data.readers import open_episodes, write_episodes
 from policy_accel.errors import UserError
 
@@ -91,9 +92,33 @@ def test_missing_chunks_of_keys_that_begin_alike(tmp_path, plain_zarr, zip_folde
     (path / "data/action_abs/1.0").unlink()
     if suffix == ".zarr.zip":
         path = zip_folder(path, tmp_path / "x.zarr.zip")
-    with pytest.warns(UserWarning, match=r"1 of 3 chunks of data/action_abs are not stored") as warned:
-        open_episodes(path).__exit__(None, None, None)
-    assert len(warned) == 1
+    with open_episodes(path) as reader:
+        (remark,) = reader.remarks
+    assert remark.startswith("1 of 3 chunks of data/action_abs are not stored")
+
+
+def test_some_episodes_of_a_set(tmp_path, plain_zarr):
+    path = plain_zarr(tmp_path / "x.zarr")
+    whole = read_episodes(path)
+    with open_episodes(path, episodes=[1, 0]) as reader:
+        np.testing.assert_array_equal(reader.read(0)["action"], whole.arrays["action"][whole.episode_ends[0] :][:6])
+        assert len(reader.episode_ends) == 2
+    with pytest.raises(UserError, match=r"x\.zarr: episodes names 2; there are 2, from 0 to 1\."):
+        open_episodes(path, episodes=[2])
+
+
+def test_an_episode_with_a_fault(tmp_path, plain_zarr):
+    with open_episodes(plain_zarr(tmp_path / "x.zarr")) as reader:
+        reader.faults[0] = "episode 0 has no picture of its last step; record it again."
+        with pytest.raises(UserError, match=r"no picture of its last step"):
+            reader.read(0)
+        with pytest.raises(UserError, match=r"record it again; or leave such episodes out .* \(1 of 2\)\."):
+            chosen_episodes(reader, None)
+        view = chosen_episodes(reader, None, skip_bad=True)
+        np.testing.assert_array_equal(view.read(0)["action"], reader.read(1)["action"])
+        assert view.remarks == ["episode 0 is left out: episode 0 has no picture of its last step; record it again."]
+        with pytest.raises(UserError, match=r"none of 1 episodes is left"):
+            chosen_episodes(reader, [0], skip_bad=True)
 
 
 def test_damaged_chunk_is_told_when_it_is_read(tmp_path, plain_zarr):

@@ -40,7 +40,7 @@ class LeRobotReader(EpisodeReader):
     def __init__(self, path: Path | str) -> None:
         root = Path(path)
         info = read_info(root)
-        self.source = str(root)
+        super().__init__(root)
         self.layout = f"LeRobot {info['codebase_version']}"
         self._fps = float(info["fps"])
         columns, left_out = read_columns(info, root / "meta/info.json")
