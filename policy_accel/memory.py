@@ -9,12 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from policy_accel.errors import UserError
+
 if TYPE_CHECKING:
     import torch
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 UNKNOWN = 4 * 2**30
 """Bytes that are taken to be free where the system tells nothing."""
+
+SMALL = 16 * 2**20
+"""Bytes that are taken without a look at what is free, which costs a few system calls."""
 
 # A group's limit, its use, and in memory.stat the cache of files, which counts as use but is given up on demand
 # (Linux, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst).
@@ -44,6 +49,23 @@ def free_host_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
     """
     found = [*_available(proc / "meminfo"), *_left_of_limits(proc / "self/cgroup", cgroups)]
     return max(0, min(found)) if found else _by_system_call()
+
+
+def check_fits(size: int, what: str, remedy: str = "give a smaller set, or free some memory") -> None:
+    """Refuse what would take more memory than is free, before it is allocated.
+
+    For sizes that a file declares of itself: a damaged or hostile one may declare anything.
+
+    Args:
+        size: bytes to be taken.
+        what: the file and what in it takes them, for the message, as "set.zip: a.png in it".
+        remedy: what to do about it.
+
+    Raises:
+        UserError: fewer bytes are free.
+    """
+    if size > SMALL and size > (free := free_host_memory()):
+        raise UserError(f"{what} takes {size / 1e9:,.1f} GB of memory and {free / 1e9:,.1f} GB are free; {remedy}.")
 
 
 def release_freed_memory() -> None:

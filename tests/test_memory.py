@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from policy_accel.memory import UNKNOWN, free_host_memory, free_memory
+from policy_accel import memory
+from policy_accel.errors import UserError
+from policy_accel.memory import UNKNOWN, check_fits, free_host_memory, free_memory
 
 MIB = 2**20
 
@@ -100,3 +102,10 @@ def test_systems_without_proc(
 def test_this_machine() -> None:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < free_memory(torch.device("cpu")) <= total
+
+
+def test_what_does_not_fit_is_refused_before_it_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 300 * MIB)
+    check_fits(300 * MIB, "a.zip: one")
+    with pytest.raises(UserError, match=r"^a\.zip: one takes 5\.0 GB of memory and 0\.3 GB are free; give a"):
+        check_fits(5 * 10**9, "a.zip: one")
