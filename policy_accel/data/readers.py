@@ -39,6 +39,7 @@ _WRITERS = {
 
 def open_episodes(
     path: Path | str,
+    keys: Sequence[str] | None = None,
     *,
     filter_key: str | None = None,
     episodes: Sequence[int] | None = None,
@@ -52,6 +53,7 @@ def open_episodes(
 
     Args:
         path: file or folder.
+        keys: those that will be read, which alone must be sound; None for all that every episode has.
         filter_key: only the episodes that carry this filter, as robomimic's mask/<filter>; None for all.
         episodes: only these, by their number in the file (of those of the filter), in this order; None for all.
         skip_bad_episodes: leave out episodes with a fault that was found when opening, and say so in the remarks.
@@ -62,6 +64,8 @@ def open_episodes(
     with explained(split_group(path)[0], "read"):
         reader: EpisodeReader = _imported(_READERS[recognised_format(path) or "zarr"], path)(path)
     try:
+        if keys is not None:
+            reader.ask_for(keys)
         if filter_key is not None:
             reader = filtered(reader, filter_key)
         return chosen_episodes(reader, episodes, skip_bad=skip_bad_episodes)
@@ -81,7 +85,7 @@ def read_episodes(path: Path | str, keys: Sequence[str] | None = None, **chosen:
     Raises:
         UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
     """
-    with open_episodes(path, **chosen) as reader:
+    with open_episodes(path, keys, **chosen) as reader:
         return gather(reader, keys)
 
 

@@ -44,6 +44,7 @@ class EpisodeReader(ABC):
         faults: episode -> what keeps it from being used, one sentence with a remedy, without the source. It is counted
             in `episode_ends`, and reading it raises that sentence; the others can be read.
         remarks: what was left out or assumed when the set was opened, one sentence each, without the source.
+        left_out: key -> why the data has it and it is none of the features, one sentence without the source.
     """
 
     source: str
@@ -54,9 +55,10 @@ class EpisodeReader(ABC):
     metadata: dict[str, Any]
     faults: dict[int, str]
     remarks: list[str]
+    left_out: dict[str, str]
 
     def __init__(self, source: Path | str) -> None:
-        self.source, self.faults, self.remarks = str(source), {}, []
+        self.source, self.faults, self.remarks, self.left_out = str(source), {}, [], {}
 
     def __enter__(self) -> Self:
         return self
@@ -66,6 +68,14 @@ class EpisodeReader(ABC):
 
     def close(self) -> None:
         """Close the files."""
+
+    def ask_for(self, keys: Sequence[str]) -> None:
+        """Say which keys will be read. What is wrong with one of them in few episodes becomes a fault of these.
+
+        Raises:
+            UserError: a key that is not there or cannot be used.
+        """
+        check_keys(self, keys)
 
     def first_row(self, episode: int) -> int:
         """The row of the whole set at which an episode begins."""
@@ -97,8 +107,10 @@ class EpisodeReader(ABC):
 
 
 def check_keys(reader: EpisodeReader, keys: Iterable[str]) -> None:
-    """Raise UserError for the first key that the reader does not have, with the nearest."""
+    """Raise UserError for the first key that the reader does not have: why it was left out, or the nearest."""
     for key in keys:
+        if key in reader.left_out:
+            raise UserError(f"{reader.source}: '{key}' cannot be used: {reader.left_out[key]}")
         if key not in reader.features:
             raise UserError(f"{reader.source}: has no key '{key}'; {did_you_mean(key, reader.features)}")
 
