@@ -6,10 +6,11 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from policy_accel.errors import UserError
 
@@ -113,6 +114,20 @@ def replace_text(path: Path, text: str) -> None:
 def no_link(path: str, flags: int) -> int:
     """An opener for `open` that refuses a symbolic link at `path` instead of following it."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a file for reading, without waiting for ever on a named pipe.
+
+    Raises:
+        UserError: it is missing, cannot be read, or is a pipe, a socket or a device.
+    """
+    with explained(Path(path), "read"):
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise UserError(f"{path}: is no regular file but a pipe, a socket or a device; remove it.")
+        return file
 
 
 def append_text(path: Path, text: str) -> None:

@@ -51,7 +51,7 @@ def free_host_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
     return max(0, min(found)) if found else _by_system_call()
 
 
-def check_fits(size: int, what: str, remedy: str = "give a smaller set, or free some memory") -> None:
+def check_fits(size: int, what: str, *, stored: int | None = None) -> None:
     """Refuse what would take more memory than is free, before it is allocated.
 
     For sizes that a file declares of itself: a damaged or hostile one may declare anything.
@@ -59,13 +59,23 @@ def check_fits(size: int, what: str, remedy: str = "give a smaller set, or free 
     Args:
         size: bytes to be taken.
         what: the file and what in it takes them, for the message, as "set.zip: a.png in it".
-        remedy: what to do about it.
+        stored: bytes from which they are unpacked; beyond some MB, more than a hundred times as many are refused.
 
     Raises:
-        UserError: fewer bytes are free.
+        UserError: fewer bytes are free, or nothing that anyone packs becomes so large.
     """
-    if size > SMALL and size > (free := free_host_memory()):
-        raise UserError(f"{what} takes {size / 1e9:,.1f} GB of memory and {free / 1e9:,.1f} GB are free; {remedy}.")
+    if size <= SMALL:
+        return
+    if stored is not None and size > SMALL + 100 * stored:
+        raise UserError(
+            f"{what} has {stored:,} bytes and unpacks to {size:,}, more than a hundred times as many; it is damaged or "
+            "a trap: get it again from where it came."
+        )
+    if size > (free := free_host_memory()):
+        raise UserError(
+            f"{what} takes {size / 1e9:,.1f} GB of memory and {free / 1e9:,.1f} GB are free; give a smaller set, or "
+            "free some memory."
+        )
 
 
 def release_freed_memory() -> None:

@@ -15,6 +15,7 @@ from policy_accel.files import (
     check_writable,
     new_path,
     no_link,
+    open_regular,
     replace_json,
     replace_text,
     replacing,
@@ -139,3 +140,12 @@ def test_a_file_where_a_folder_is_needed_is_named(treasure: Path) -> None:
     with pytest.raises(UserError, match="treasure: cannot write it, a file stands where a folder is needed"):
         check_writable(treasure)
     assert treasure.read_text() == "mine\n"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"pipe: is no regular file but a pipe, a socket or a device"):
+        open_regular(tmp_path / "pipe")
+    (tmp_path / "file").write_bytes(b"x")
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"x"

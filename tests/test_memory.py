@@ -109,3 +109,6 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated(monkeypatch: pytest
     check_fits(300 * MIB, "a.zip: one")
     with pytest.raises(UserError, match=r"^a\.zip: one takes 5\.0 GB of memory and 0\.3 GB are free; give a"):
         check_fits(5 * 10**9, "a.zip: one")
+    with pytest.raises(UserError, match=r"^a\.gz: it has 1,000 bytes and unpacks to 104,857,600, more than a hundred"):
+        check_fits(100 * MIB, "a.gz: it", stored=1000)
+    check_fits(100 * MIB, "a.gz: it", stored=MIB)
