@@ -44,10 +44,11 @@ SUFFIXES = {"zarr": ".zarr.zip", "robomimic": ".hdf5", "npz": ".npz", "lerobot":
 class RandomReader(EpisodeReader):
     """Random episodes, made when they are read: episode i depends on the seed and i alone."""
 
-    source = format = "random"
+    format = "random"
     layout = "made when read"
 
     def __init__(self, steps: int, seed: int) -> None:
+        super().__init__("random")
         lengths = np.random.default_rng(seed).integers(50, 351, size=steps // 50 + 1)
         ends = np.cumsum(lengths)
         count = int(np.searchsorted(ends, steps)) + 1

@@ -77,24 +77,24 @@ def find_problems(arrays: dict[str, np.ndarray], episode_ends: np.ndarray) -> It
     faults = list(end_problems(episode_ends))
     ends = None if faults else episode_ends
     yield from faults
-    yield from length_problems({key: len(values) for key, values in arrays.items() if values.ndim}, ends)
+    yield from length_problems({f"data/{key}": len(values) for key, values in arrays.items() if values.ndim}, ends)
     if not arrays:
         yield "there is no array of data; give at least one, as data/action."
     for key, values in arrays.items():
         yield from value_problems(key, values, ends)
 
 
-def end_problems(ends: np.ndarray) -> Iterator[str]:
-    """What is wrong with `episode_ends` [E] in itself."""
+def end_problems(ends: np.ndarray, *, empty: bool = False) -> Iterator[str]:
+    """What is wrong with `episode_ends` [E] in itself; with `empty`, an episode without a step is nothing wrong."""
     if ends.ndim != 1 or ends.size == 0:
         yield f"episode_ends has shape {ends.shape}; it needs one end for every episode, at least one."
         return
-    if ends.dtype.kind not in "iuf" or (ends.dtype.kind == "f" and np.any(ends != np.round(ends))):
+    if not whole(ends):
         yield f"episode_ends holds {ends.dtype} values that are not whole steps; store cumulative ends as int64."
         return
-    if ends[0] <= 0:
+    if ends[0] < 0 or (ends[0] == 0 and not empty):
         yield f"episode_ends[0] is {ends[0]}, so episode 0 has no step; ends are cumulative and start above 0."
-    falls = np.flatnonzero(ends[1:] <= ends[:-1])
+    falls = np.flatnonzero(ends[1:] < ends[:-1] if empty else ends[1:] <= ends[:-1])
     if falls.size:
         first = falls[0] + 1
         yield (
@@ -103,10 +103,53 @@ def end_problems(ends: np.ndarray) -> Iterator[str]:
         )
 
 
+def whole(values: np.ndarray) -> bool:
+    """Whether values are whole numbers, of whatever type, that an int64 holds."""
+    if values.dtype.kind not in "iuf":
+        return False
+    fits = np.isfinite(values) & (np.abs(values.astype(np.float64)) < 2**62)
+    return bool(np.all(fits & (values == np.round(values))))
+
+
+def empty_episodes(ends: np.ndarray) -> dict[int, str]:
+    """Faults of the episodes that have no step, by their cumulative ends [E]."""
+    found = np.flatnonzero(np.diff(ends, prepend=0) == 0)
+    return {int(episode): f"episode {episode} has no step; take it out of the file" for episode in found}
+
+
+def compare_rows(rows: dict[str, int], ends: np.ndarray) -> tuple[dict[str, str], dict[int, str]]:
+    """Which arrays cannot be used because of their number of rows, and which episodes.
+
+    Args:
+        rows: name of an array, as "data/action" -> its rows.
+        ends: [E] int64, sound; its last is the number of rows that an array should have.
+
+    Returns:
+        Name -> why that array is left out, where others have the right number of rows. Episode -> why it cannot be
+        read, where all arrays end alike and too early.
+
+    Raises:
+        ValueError: one sentence, when no array has the right number.
+    """
+    steps = int(ends[-1])
+    if steps in rows.values() or not rows:
+        return {
+            name: f"{name} has {count} rows and the episodes have {steps} steps; it needs one row per step."
+            for name, count in rows.items()
+            if count != steps
+        }, {}
+    for problem in length_problems(rows, ends):
+        count = next(iter(rows.values()))
+        if len(set(rows.values())) > 1 or count > steps:
+            raise ValueError(problem)
+        return {}, {int(episode): problem for episode in np.flatnonzero(ends > count)}
+    return {}, {}
+
+
 def length_problems(lengths: dict[str, int], ends: np.ndarray | None) -> Iterator[str]:
-    """What is wrong with the number of steps of every key, compared with each other and with sound `ends` [E]."""
+    """What is wrong with the rows of every array, by its name, compared with each other and with sound `ends` [E]."""
     if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"data/{key} {length}" for key, length in lengths.items())
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
         yield f"the arrays differ in their number of steps ({listed}); every key needs one row per step."
     elif lengths and ends is not None:
         length = next(iter(lengths.values()))
@@ -144,7 +187,7 @@ def non_finite_problem(key: str, values: np.ndarray, ends: np.ndarray | None, fi
     if ends is not None and step < ends[-1]:
         episode = int(np.searchsorted(ends, step, side="right"))
         where += f" (episode {episode}, its step {step - (int(ends[episode - 1]) if episode else 0)})"
-    return f"data/{key} holds {name} at {where}; repair that value or leave the episode out."
+    return f"data/{key} holds {name} at {where}; repair that value or leave the episode out (skip_bad_episodes=true)."
 
 
 def _first_non_finite(values: np.ndarray) -> tuple[int, str] | None:

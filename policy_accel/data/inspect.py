@@ -76,7 +76,7 @@ def _inspect_replay(replay: ReplayStore) -> Inspection:
             continue
         problems += value_problems(key, values, ends)
         if values.ndim:
-            lengths[key] = len(values)
+            lengths[f"data/{key}"] = len(values)
         episodes = np.split(values, [] if ends is None else ends) if values.ndim else ()
         report.add(key, values.shape, values.dtype, enumerate(episodes))
     uneven = list(length_problems(lengths, ends))

@@ -42,7 +42,7 @@ def open_episodes(
     keys: Sequence[str] | None = None,
     *,
     filter_key: str | None = None,
-    episodes: Sequence[int] | None = None,
+    episodes: Sequence[int | str] | None = None,
     skip_bad_episodes: bool = False,
 ) -> EpisodeReader:
     """Open demonstrations; the format is recognised by content, not by name.
@@ -55,8 +55,10 @@ def open_episodes(
         path: file or folder.
         keys: those that will be read, which alone must be sound; None for all that every episode has.
         filter_key: only the episodes that carry this filter, as robomimic's mask/<filter>; None for all.
-        episodes: only these, by their number in the file (of those of the filter), in this order; None for all.
-        skip_bad_episodes: leave out episodes with a fault that was found when opening, and say so in the remarks.
+        episodes: only these, by their number in the file (of those of the filter) from 0, in this order, "a:b" being
+            all from a to before b; None for all.
+        skip_bad_episodes: leave out episodes that are damaged or hold values that are not finite, and say so in the
+            remarks; the values of the keys are read once for it.
 
     Raises:
         UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
@@ -68,7 +70,10 @@ def open_episodes(
             reader.ask_for(keys)
         if filter_key is not None:
             reader = filtered(reader, filter_key)
-        return chosen_episodes(reader, episodes, skip_bad=skip_bad_episodes)
+        if reader.left_out:
+            listed = "; ".join(f"'{key}', since {why.rstrip('.')}" for key, why in reader.left_out.items())
+            reader.remarks.append(f"left out: {listed}.")
+        return chosen_episodes(reader, episodes, skip_bad=skip_bad_episodes, keys=keys)
     except BaseException:
         reader.close()
         raise

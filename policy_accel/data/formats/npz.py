@@ -83,7 +83,7 @@ class NpzReader(EpisodeReader):
             self._open_our_own()
         else:
             self._open_foreign()
-        lengths = {key: self._members[field.member].shape[0] for key, field in self._fields.items()}
+        lengths = {f"data/{key}": self._members[field.member].shape[0] for key, field in self._fields.items()}
         for problem in length_problems(lengths, self.episode_ends):
             raise UserError(f"{self.source}: {problem}")
 

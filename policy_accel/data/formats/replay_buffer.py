@@ -51,7 +51,7 @@ class ReplayBufferReader(EpisodeReader):
             ends = read_array(self._replay, "meta/episode_ends")
             self._arrays = {key: RowReader(self._replay, f"data/{key}") for key in self._replay.keys}
             arrays = {key: reader.array for key, reader in self._arrays.items()}
-            lengths = {key: array.shape[0] for key, array in arrays.items() if array.ndim}
+            lengths = {f"data/{key}": array.shape[0] for key, array in arrays.items() if array.ndim}
             for fault in [*end_problems(ends), *length_problems(lengths, ends)]:
                 raise UserError(f"{self.source}: {fault}")
             for key in self._arrays:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ import numpy as np
 from policy_accel.data.episodes import Episodes, non_finite_problem, value_problems
 from policy_accel.data.formats.base import EpisodeReader, Feature, check_keys
 from policy_accel.errors import UserError, did_you_mean
+from policy_accel.memory import check_fits
 
 PIECE_BYTES = 8_000_000
 OnProgress = Callable[[int, int], None]
@@ -64,7 +67,7 @@ def pieces(
 
 def step_size(feature: Feature) -> int:
     """Bytes of one step of a key."""
-    return int(np.prod(feature.shape, dtype=np.int64)) * feature.dtype.itemsize
+    return math.prod(feature.shape) * feature.dtype.itemsize
 
 
 def _shape_problem(feature: Feature, piece: Piece, key: str) -> str:
@@ -77,27 +80,28 @@ def _shape_problem(feature: Feature, piece: Piece, key: str) -> str:
     )
 
 
-def gather(reader: EpisodeReader, keys: Sequence[str] | None = None) -> Episodes:
-    """Everything in memory.
+def gather(reader: EpisodeReader, keys: Sequence[str] | None = None, *, progress: OnProgress | None = None) -> Episodes:
+    """Everything in memory; the reader's remarks become warnings.
 
     Args:
         reader: an open reader.
         keys: the keys to read; None for all.
+        progress: called with (steps so far, all steps).
 
     Raises:
-        UserError: an unknown key; damaged data; any fault that `Episodes` finds.
-
-    The reader's remarks become warnings.
+        UserError: an unknown key; damaged data; more than the free memory; any fault that `Episodes` finds.
     """
-    chosen = list(reader.features) if keys is None else list(keys)
-    steps = int(reader.episode_ends[-1])
-    view = EpisodeView(reader, chosen)
+    view = reader if keys is None else EpisodeView(reader, keys)
     check_features(view)
+    steps = int(view.episode_ends[-1])
+    check_fits(steps * sum(map(step_size, view.features.values())), f"{reader.source}: the data")
     arrays = {key: np.empty((steps, *feature.shape), feature.dtype) for key, feature in view.features.items()}
-    for episode, start, rows, values in pieces(reader, chosen):
-        first = reader.first_row(episode) + start
-        for key in chosen:
-            arrays[key][first : first + rows] = values[key]
+    for episode, start, rows, values in pieces(view, list(arrays)):
+        first = view.first_row(episode) + start
+        for key, part in values.items():
+            arrays[key][first : first + rows] = part
+        if progress is not None:
+            progress(first + rows, steps)
     for remark in reader.remarks:
         warnings.warn(f"{reader.source}: {remark}", stacklevel=2)
     facts = tuple(reader.episode_metadata(episode) for episode in range(len(reader.episode_ends)))
@@ -109,7 +113,7 @@ def feature_problems(key: str, feature: Feature) -> Iterator[str]:
     if 0 in feature.shape:
         yield f"data/{key} holds no numbers ({list(feature.shape)} a step); leave the key out or record it again."
     else:
-        yield from value_problems(key, np.zeros((1, *feature.shape), feature.dtype), None)
+        yield from value_problems(key, np.broadcast_to(np.zeros((), feature.dtype), (1, *feature.shape)), None)
 
 
 def check_features(reader: EpisodeReader) -> None:
@@ -172,17 +176,27 @@ def filtered(reader: EpisodeReader, filter_key: str) -> EpisodeView:
     return EpisodeView(reader, episodes=chosen)
 
 
-def chosen_episodes(reader: EpisodeReader, episodes: Sequence[int] | None, *, skip_bad: bool = False) -> EpisodeReader:
-    """The episodes of these numbers, in this order; None: all.
+def chosen_episodes(
+    reader: EpisodeReader,
+    episodes: Sequence[int | str] | None,
+    *,
+    skip_bad: bool = False,
+    keys: Sequence[str] | None = None,
+) -> EpisodeReader:
+    """The episodes of these numbers, in this order, as `open_episodes` takes them; None: all.
+
+    With `skip_bad` the values of `keys` (None: all) are read once, and episodes that hold something damaged or not
+    finite are left out with those that have a fault.
 
     Raises:
         UserError: there is no such episode; one of them has a fault and `skip_bad` is not set; none is left.
     """
     count = len(reader.episode_ends)
-    for episode in episodes or ():
-        if not 0 <= episode < count:
-            raise UserError(f"{reader.source}: episodes names {episode}; there are {count}, from 0 to {count - 1}.")
-    wanted = list(range(count)) if episodes is None else list(episodes)
+    wanted = list(range(count)) if episodes is None else _numbers(reader, episodes)
+    if skip_bad:
+        check_keys(reader, keys or ())
+        found = {episode: _fault_in(reader, keys, episode) for episode in wanted if episode not in reader.faults}
+        reader.faults.update({episode: fault for episode, fault in found.items() if fault})
     bad = [episode for episode in wanted if episode in reader.faults]
     if bad and not skip_bad:
         raise UserError(
@@ -194,3 +208,33 @@ def chosen_episodes(reader: EpisodeReader, episodes: Sequence[int] | None, *, sk
     if not kept:
         raise UserError(f"{reader.source}: none of {len(wanted)} episodes is left; {reader.faults[bad[0]]}")
     return reader if kept == list(range(count)) else EpisodeView(reader, episodes=kept)
+
+
+def _numbers(reader: EpisodeReader, episodes: Sequence[int | str]) -> list[int]:
+    """Numbers of episodes, and ranges of them as "a:b", one by one."""
+    count = len(reader.episode_ends)
+    found: list[int] = []
+    for item in episodes:
+        match = re.fullmatch(r"(\d+)|(\d*):(\d*)", str(item))
+        if match is None:
+            raise UserError(f"{reader.source}: episodes names '{item}'; give numbers from 0, or ranges as 0:{count}.")
+        number, first, end = match.groups()
+        some = [int(number)] if number else range(int(first or 0), int(end or count))
+        beyond = [episode for episode in (*some[:1], *some[-1:]) if episode >= count]
+        if beyond:
+            raise UserError(f"{reader.source}: episodes names {beyond[0]}; there are {count}, from 0 to {count - 1}.")
+        found += some
+    if not found or len(set(found)) < len(found):
+        what = "names an episode twice" if found else "names no episode"
+        raise UserError(f"{reader.source}: episodes={list(episodes)} {what}; give each number once, or null for all.")
+    return found
+
+
+def _fault_in(reader: EpisodeReader, keys: Sequence[str] | None, episode: int) -> str:
+    """What is wrong with the values of an episode, or nothing."""
+    try:
+        for _ in pieces(reader, list(reader.features) if keys is None else keys, [episode]):
+            pass
+    except UserError as error:
+        return str(error).removeprefix(f"{reader.source}: ")
+    return ""
