@@ -59,7 +59,7 @@ def interrupted(tiny_images: Build, *options: str) -> None:
 def options_of(method: str) -> list[str]:
     options = [
         "model=dit",
-        f"method={method}",
+        "training/optimizer=muon" if method == "muon" else f"method={method}",
         "evaluation.samples=0",
         "training.validate_every=0",
         "task.augmentation=edm",
@@ -74,7 +74,7 @@ def test_every_method_trains_images(method: str, tiny_images: Build, tmp_path: P
         assert all(bool(value.isfinite().all()) for value in averaged(tmp_path / "run", name).values())
 
 
-@pytest.mark.parametrize("method", RESUMED)
+@pytest.mark.parametrize("method", [*RESUMED, "muon"])
 def test_images_resume_with_the_same_bits(method: str, tiny_images: Build, tmp_path: Path) -> None:
     IMAGES.train(tiny_images(*options_of(method), f"run_dir={tmp_path / 'whole'}"))
     interrupted(tiny_images, *options_of(method), f"run_dir={tmp_path / 'parts'}")

@@ -41,6 +41,8 @@ NEEDS = {
 
 
 def overrides(method: str) -> list[str]:
+    if method == "muon":
+        return ["training/optimizer=muon", *SMALL]
     return [f"method={method}", *SMALL, *NEEDS.get(method, [])]
 
 
@@ -60,7 +62,7 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"folder": tmp_path_factory.mktemp("baseline")}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "muon"])
 def test_a_method_trains_and_resumes_with_the_same_bits(
     method: str, tiny_config: Build, tmp_path: Path, baseline: dict[str, Any]
 ) -> None:
