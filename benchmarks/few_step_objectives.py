@@ -1,6 +1,7 @@
 """Objectives for few evaluations: each trained for the same cost, and scored at 1 and 2 evaluations a chunk.
 
     python benchmarks/few_step_objectives.py --data pusht_cchi_v7_replay.zarr --folder runs/objectives
+    python benchmarks/few_step_objectives.py --arms baseline fdm kl clts momentum_decay --steps 1000 ...
     python benchmarks/few_step_objectives.py --recipe two_modes --data two_modes.zarr.zip --folder runs/toy --steps 2000
 
 The cost of an update is counted in passes of the network over a plain batch, a forward and a backward pass as one and a
@@ -43,13 +44,18 @@ class Arm:
     sampling: Sequence[Sequence[str]] = (("--sampling-steps", "1"), ("--sampling-steps", "2"))
 
 
+UP_TO_FOUR = (("--sampling-steps", "1"), ("--sampling-steps", "2"), ("--sampling-steps", "4"))
 ARMS = {
-    BASELINE: Arm([], sampling=(("--sampling-steps", "1"), ("--sampling-steps", "2"), ("--sampling-times", "99,25"))),
+    BASELINE: Arm([], sampling=(*UP_TO_FOUR, ("--sampling-times", "99,25"))),
     "mip": Arm(["method=mip"], passes=2.0),
     "mip, one step of each sample": Arm([*ONE_STEP]),
     "mip, paper": Arm(["method=mip", "diffusion.form=paper"], passes=2.0),
     "shortcut": Arm(["method=shortcut"], passes=1.0 + 2 / 3 / 4),
     "flow": Arm(["method=flow"]),
+    "fdm": Arm(["method=fdm"], sampling=UP_TO_FOUR),
+    "kl": Arm(["method=kl"], passes=4.0, sampling=UP_TO_FOUR),
+    "clts": Arm(["method=clts"], sampling=UP_TO_FOUR),
+    "momentum_decay": Arm(["method=momentum_decay"], sampling=UP_TO_FOUR),
 }
 
 
