@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from policy_accel.track import Track
 
 STEPS, LR, WARM_UP = 300, 1e-3, 20
+SCHEDULE = ("lr", "schedule", "warmup_steps", "clip_grad_norm")
 OWN = ("training", "sampling", "evaluation", "distillation", "seed", "run_dir", "label")
 """Settings that a student may have otherwise than its teacher."""
 SAME = ("task", "model", "policy", "encoder", "diffusion")
@@ -109,9 +110,9 @@ def student_config(
 def _overridden(track: Track[Any], config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     node = OmegaConf.structured(config)
     groups = {group.name: group for group in groups_of(track.name)}
-    keys = [key for key in (*flatten(track.record(config)), *groups) if key.replace("/", ".").split(".")[0] in OWN]
-    for override in overrides:
+    for override in sorted(overrides, key=lambda one: one.partition("=")[0] not in groups):  # what a choice has, later
         key, equals, _ = override.partition("=")
+        keys = [name for name in (*flatten(_plain(node)), *groups) if name.replace("/", ".").split(".")[0] in OWN]
         if not equals:
             raise UserError(f"'{override}' is not of the form key=value, for example training.steps=200.")
         if key.replace("/", ".").split(".")[0] not in OWN:
@@ -126,6 +127,8 @@ def _overridden(track: Track[Any], config: RunConfig, overrides: Sequence[str]) 
             if key in groups:
                 choice = one_of(key, str(value), groups[key].choices)
                 chosen = OmegaConf.structured(groups[key].choices[choice])
+                if key == "training/optimizer":  # as short a training, whatever moves the weights
+                    chosen.update({name: node.training.optimizer[name] for name in SCHEDULE})
                 OmegaConf.update(node, groups[key].path, chosen, merge=False)
             else:
                 OmegaConf.update(node, key, value)
@@ -134,6 +137,12 @@ def _overridden(track: Track[Any], config: RunConfig, overrides: Sequence[str]) 
     changed = OmegaConf.to_object(node)
     assert isinstance(changed, RunConfig)
     return changed
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    plain = OmegaConf.to_container(node)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def teach(track: Track[Any], config: RunConfig, task: Task, sampler: Sampler) -> None:

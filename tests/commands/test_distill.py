@@ -130,7 +130,8 @@ def test_the_tuned_sampling_of_a_teacher_teaches_nothing_else(runs: Path, capsys
 
 
 def test_what_a_student_keeps_and_what_is_its_own(runs: Path, capsys: CAPTURE) -> None:
-    assert distill(runs / "policy", "seed=7", "training/optimizer=muon", "--print-config") == 0
+    muon = ["training.optimizer.matrix_lr=0.002", "training/optimizer=muon"]
+    assert distill(runs / "policy", "seed=7", *muon, "--print-config") == 0
     student = yaml.safe_load(capsys.readouterr().out)
     teacher = yaml.safe_load((runs / "policy" / "config.yaml").read_text())
     for section in ("task", "model", "policy", "encoder", "diffusion"):
@@ -140,7 +141,9 @@ def test_what_a_student_keeps_and_what_is_its_own(runs: Path, capsys: CAPTURE) -
     assert student["distillation"]["checkpoint"] == "6"
     assert student["sampling"]["times"] == [99]
     assert student["seed"] == 7
-    assert student["training"]["optimizer"]["name"] == "muon"
+    optimizer = student["training"]["optimizer"]
+    assert (optimizer["name"], optimizer["matrix_lr"], optimizer["lr"]) == ("muon", 0.002, 0.001)
+    assert optimizer["schedule"] == "linear"
     assert student["run_dir"] == f"{runs / 'policy'}-distilled1"
     main(["distill", str(runs / "policy"), "--evaluations", "1", "--print-config"])
     student = yaml.safe_load(capsys.readouterr().out)
