@@ -903,9 +903,17 @@ MUTATIONS = [
         ("seconds / rounds / both", "seconds / both"),
     ),
     *of(
+        "typed_values.py",
+        "test_typed_values.py",
+        ("if abs(value) >= LARGEST:", "if False:"),
+        ('in (*_PAIRS, ":", ",", "")  #', "in text  #"),
+        ("return value if known else literal(value)", "return value"),
+        ("if text in NOTHING:", "if False:"),
+    ),
+    *of(
         "sweep/grid.py",
         "sweep/test_grid.py",
-        ("_bare if known or key in GROUPS else _rounded", "_rounded if known or key in GROUPS else _rounded"),
+        ("unquoted(part) if names else _plain_number(part)", "_plain_number(part)"),
         ('format(value, ".12g")', "str(value)"),
         ("if name in runs:", "if False:"),
         ("if keys.count(key) > 1:", "if False:"),

@@ -19,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and ("overrides" not in options or any(argument.startswith("-") for argument in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        setting = next((word.lstrip("-") for word in rest if word.startswith("--") and "=" in word), None)
+        hint = f"; a setting has no dashes: {setting}" if setting and "overrides" in options else ""
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     if rest:  # settings after an option, which argparse leaves over
         options.overrides += rest
     try:

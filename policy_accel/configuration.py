@@ -19,11 +19,13 @@ from omegaconf.errors import OmegaConfBaseException
 import policy_accel.configs as shipped_configs
 from policy_accel.errors import UserError, did_you_mean, one_of
 from policy_accel.groups import check_names, flatten, groups_of, register_variants, variants_of
+from policy_accel.key_hints import key_hint
 from policy_accel.task_variants import robosuite_variants
+from policy_accel.typed_values import UnknownKeyError, check_form, put, quoted
 from policy_accel.user_files import UserFile, chosen, user_files
 
 CONFIG_DIR = Path(shipped_configs.__path__[0]).resolve()
-SEARCH_PATH = f"hydra.searchpath=[file://{CONFIG_DIR}]"
+SEARCH_PATH = f"hydra.searchpath=[{quoted(f'file://{CONFIG_DIR}')}]"
 
 
 @dataclass(frozen=True)
@@ -121,20 +123,25 @@ def compose_config(source: Source, overrides: Sequence[str], config_dir: Path | 
     Raises:
         UserError: an override that cannot be read, an unknown key or choice (with the nearest name), a wrong type.
     """
-    for override in overrides:
-        if "=" not in override:
-            raise UserError(f"'{override}' is not of the form key=value, for example training.steps=2000.")
-        if override[0] in "+~":
-            raise UserError(f"'{override}': keys cannot be added or removed; write key=value with a key that exists.")
-    overrides, files = user_files(overrides, config_dir)
-    _check_choices(source, overrides, files)
+    check_form(overrides)
+    named, files = user_files(overrides, config_dir)
+    _check_choices(source, named, files)
     _tell_hydra(source, files)
     GlobalHydra.instance().clear()
+    groups = choices(source, files)
+    last = dict(override.split("=", 1) for override in named)
+    taken = [f"{key}={value}" for key, value in last.items() if key in groups]
     try:
-        config = _compose(source, overrides)
-        OmegaConf.resolve(config)
+        config = _compose(source, taken)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error, source, overrides, files)) from error
+        raise UserError(_explain(error, source, taken, files)) from error
+    for key, text in last.items():
+        if key not in groups:
+            _put(config, key, text, source, taken)
+    try:
+        plain(config)  # once: what is resolved in place would be resolved again
+    except OmegaConfBaseException as error:
+        raise UserError(_explain(error, source, taken, files)) from error
     check_names(config, source.track)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -142,10 +149,27 @@ def compose_config(source: Source, overrides: Sequence[str], config_dir: Path | 
     return config
 
 
-def _compose(source: Source, overrides: Sequence[str]) -> DictConfig:
-    overrides = [f"++{override}" if _adds_keys(source, override) else override for override in overrides]
+def _compose(source: Source, taken: Sequence[str]) -> DictConfig:
+    """The configuration with the choices `taken`, as "group=name"."""
     with initialize_config_dir(str(source.folder), version_base="1.3"):
-        return compose("train", [SEARCH_PATH, *overrides])
+        return compose("train", [SEARCH_PATH, *_for_hydra(taken)])
+
+
+def _for_hydra(taken: Sequence[str]) -> list[str]:
+    return [f"{group}={quoted(name)}" for group, name in (override.split("=", 1) for override in taken)]
+
+
+def _put(config: DictConfig, key: str, text: str, source: Source, taken: Sequence[str]) -> None:
+    try:
+        put(config, key, text, source.open_sections)
+    except UnknownKeyError as error:
+        unknown = str(error)
+        if elsewhere := _setting_of_another_choice(source, unknown, taken):
+            raise UserError(elsewhere) from error
+        keys = [*flatten(plain(config, resolve=False)), *choices(source)]
+        raise UserError(f"The configuration has no key '{unknown}'; {key_hint(unknown, keys)}") from error
+    except ValueError as error:
+        raise UserError(f"{key}={text}{error}") from error
 
 
 def _tell_hydra(source: Source, files: Sequence[UserFile]) -> None:
@@ -159,11 +183,6 @@ def _tell_hydra(source: Source, files: Sequence[UserFile]) -> None:
             store.store(group=name_of_group, name=name, node=variant, provider="policy_accel")
     for file in files:
         file.tell_hydra()
-
-
-def _adds_keys(source: Source, override: str) -> bool:
-    key = override.split("=", 1)[0]
-    return any(key == section or key.startswith(f"{section}.") for section in source.open_sections)
 
 
 def _check_choices(source: Source, overrides: Sequence[str], files: Sequence[UserFile]) -> None:
@@ -184,21 +203,7 @@ def _check_choices(source: Source, overrides: Sequence[str], files: Sequence[Use
 
 
 def _explain(error: Exception, source: Source, overrides: Sequence[str], files: Sequence[UserFile]) -> str:
-    """Name the override or the file that is wrong; without one, the first line of the library's message."""
-    groups = choices(source, files)
-    try:
-        composed = _compose(source, [override for override in overrides if override.split("=", 1)[0] in groups])
-    except (HydraException, OmegaConfBaseException):
-        composed = _compose(source, [])
-    settings = flatten(plain(composed, resolve=False))
-    keys = [*settings, *groups]
-    sections = {key.rsplit(".", i)[0] for key in settings for i in range(1, key.count(".") + 1)}
-    for override in overrides:
-        key = override.split("=", 1)[0]
-        if key not in keys and key not in sections:
-            if elsewhere := _setting_of_another_choice(source, key, overrides):
-                return elsewhere
-            return f"The configuration has no key '{key}'; {_nearest(key, keys)}"
+    """Name the file that is wrong; without one, the first line of the library's message."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -210,54 +215,45 @@ def _explain(error: Exception, source: Source, overrides: Sequence[str], files: 
     full_key = found[1] if found else ""
     if elsewhere := _setting_of_another_choice(source, full_key, overrides):
         return elsewhere
-    for override in reversed(overrides):
-        if override.split("=", 1)[0] == full_key:
-            return f"{override}: {message}."
+    groups = choices(source, files)
     lost = re.match(r"In '.*': Could not find '(\S+)/(\S+)'", text)
     for file in chosen(files, overrides):
         if full_key and file.has(full_key):
             unknown = kind in ("ConfigAttributeError", "ConfigKeyError")
-            return f"{file.path}: {_unknown_in_file(file, full_key, source, keys) if unknown else message + '.'}"
+            return f"{file.path}: {_unknown_in_file(file, full_key, source) if unknown else message + '.'}"
         if lost and lost[2] in str(file.settings.get("defaults")):
             return f"{file.path}: {lost[1]}={lost[2]} is unknown; {did_you_mean(lost[2], groups.get(lost[1], []))}"
     return f"The configuration: {message}."
 
 
-def _unknown_in_file(file: UserFile, key: str, source: Source, keys: list[str]) -> str:
-    sentence = f"the configuration of {source.trains} has no key '{key}'; {_nearest(key, keys)}"
+def _unknown_in_file(file: UserFile, key: str, source: Source) -> str:
+    keys = flatten(plain(_compose(source, []), resolve=False))
+    sentence = f"the configuration of {source.trains} has no key '{key}'; {key_hint(key, keys)}"
     if file.track is not None:
         return sentence
     others = " or ".join(f"`track: {other}`" for other in SOURCES if other != source.track)
     return f"{sentence} A file of another track has a line {others}."
 
 
-def _setting_of_another_choice(source: Source, key: str, overrides: Sequence[str]) -> str | None:
+def _setting_of_another_choice(source: Source, key: str, taken: Sequence[str]) -> str | None:
     """A sentence when `key` is a setting of another choice of its group than the one that the run has."""
     for group in groups_of(source.track):
         if key.startswith(f"{group.path}."):
             having = group.having(key[len(group.path) + 1 :].split(".")[0])
-            taken = _taken(source, overrides, group.name)
-            if having and taken not in having:
-                others = " or ".join(f"{group.name}={choice}" for choice in having)
-                return f"{key} is a setting of {others}; this run has {group.name}={taken}."
+            choice = _taken(source, taken, group.name)
+            if having and choice not in having:
+                others = " or ".join(f"{group.name}={other}" for other in having)
+                return f"{key} is a setting of {others}; this run has {group.name}={choice}."
     return None
 
 
-def _taken(source: Source, overrides: Sequence[str], group: str) -> str | None:
+def _taken(source: Source, taken: Sequence[str], group: str) -> str | None:
     """What the defaults of YAML files and the command line choose of a group, also where their settings do not fit."""
     with initialize_config_dir(str(source.folder), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        defaults = loader.compute_defaults_list("train", [SEARCH_PATH, *overrides], RunMode.RUN)
+        defaults = loader.compute_defaults_list("train", [SEARCH_PATH, *_for_hydra(taken)], RunMode.RUN)
     choice = defaults.overrides.known_choices[group]
     return None if choice is None else str(choice)
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    sentence = did_you_mean(key, known)
-    if sentence.startswith("did you mean"):
-        return sentence
-    same_name = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-    return f"did you mean '{same_name[0]}'?" if same_name else "`policy-accel train --print-config` lists all keys."
 
 
 def plain(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:

@@ -7,18 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
 
 from policy_accel.acceleration.build import build_objective
 from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.acceleration.path import PathConfig
 from policy_accel.acceleration.timesteps import TimestepsConfig
 from policy_accel.diffusion import Sampler
-from policy_accel.errors import UserError, did_you_mean, one_of
+from policy_accel.errors import UserError, one_of
 from policy_accel.groups import flatten, groups_of
+from policy_accel.key_hints import key_hint
 from policy_accel.run_sampling import AS_TRAINED
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.config import RunConfig
@@ -27,6 +25,7 @@ from policy_accel.training.distillation import Distillation, DistillationConfig,
 from policy_accel.training.optimizer import OptimizerConfig
 from policy_accel.training.run_directory import checkpoint_path, differences
 from policy_accel.training.task import Task
+from policy_accel.typed_values import UnknownKeyError, check_form, literal, put
 
 if TYPE_CHECKING:
     from policy_accel.track import Track
@@ -108,32 +107,31 @@ def student_config(
 
 
 def _overridden(track: Track[Any], config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    node = OmegaConf.structured(config)
+    node = OmegaConf.merge(OmegaConf.structured(config), literal(track.record(config)))
+    assert isinstance(node, DictConfig)
     groups = {group.name: group for group in groups_of(track.name)}
+    check_form(overrides)
     for override in sorted(overrides, key=lambda one: one.partition("=")[0] not in groups):  # what a choice has, later
-        key, equals, _ = override.partition("=")
-        keys = [name for name in (*flatten(_plain(node)), *groups) if name.replace("/", ".").split(".")[0] in OWN]
-        if not equals:
-            raise UserError(f"'{override}' is not of the form key=value, for example training.steps=200.")
+        key, _, text = override.partition("=")
         if key.replace("/", ".").split(".")[0] not in OWN:
             raise UserError(
                 f"{override}: a student has the data, the network and the process of its teacher; what may differ is "
                 f"{', '.join(OWN)}."
             )
-        if key not in keys:
-            raise UserError(f"The configuration of a student has no key '{key}'; {did_you_mean(key, keys)}")
+        if key in groups:
+            choice = one_of(key, text, groups[key].choices)
+            chosen = OmegaConf.structured(groups[key].choices[choice])
+            if key == "training/optimizer":  # as short a training, whatever moves the weights
+                chosen.update({name: node.training.optimizer[name] for name in SCHEDULE})
+            OmegaConf.update(node, groups[key].path, chosen, merge=False)
+            continue
         try:
-            value = OverridesParser.create().parse_override(override).value()
-            if key in groups:
-                choice = one_of(key, str(value), groups[key].choices)
-                chosen = OmegaConf.structured(groups[key].choices[choice])
-                if key == "training/optimizer":  # as short a training, whatever moves the weights
-                    chosen.update({name: node.training.optimizer[name] for name in SCHEDULE})
-                OmegaConf.update(node, groups[key].path, chosen, merge=False)
-            else:
-                OmegaConf.update(node, key, value)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(f"{override}: {str(error).splitlines()[0].rstrip('.')}.") from error
+            put(node, key, text)
+        except UnknownKeyError as error:
+            keys = [name for name in (*flatten(_plain(node)), *groups) if name.replace("/", ".").split(".")[0] in OWN]
+            raise UserError(f"The configuration of a student has no key '{key}'; {key_hint(key, keys)}") from error
+        except ValueError as error:
+            raise UserError(f"{override}{error}") from error
     changed = OmegaConf.to_object(node)
     assert isinstance(changed, RunConfig)
     return changed

@@ -22,12 +22,19 @@ class UserError(Exception):
     told = False
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Name the closest of the known names, one that begins alike if there is any, or list all when none is close."""
+def close_to(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The closest of the known names, one that begins alike if there is any; None when none is close."""
     names = sorted(set(known))
     alike = [known_name for known_name in names if name and known_name.lower().startswith(name.lower())]
-    close = difflib.get_close_matches(name, alike or names, n=1, cutoff=0.3 if alike else 0.5)
-    return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(names)}."
+    close = difflib.get_close_matches(name, alike or names, n=1, cutoff=0.3 if alike else cutoff)
+    return close[0] if close else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Name the closest of the known names, or list all when none is close."""
+    names = sorted(set(known))
+    close = close_to(name, names)
+    return f"did you mean '{close}'?" if close else f"known are: {', '.join(names)}."
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from policy_accel.errors import UserError, did_you_mean
+from policy_accel.typed_values import literal
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def typed(schema: type, values: dict[str, Any], track: str) -> Any:
         ValueError: a choice that nobody registered.
         omegaconf.errors.OmegaConfBaseException: values that do not fit.
     """
-    config, given = OmegaConf.structured(schema), OmegaConf.create(values)
+    config, given = OmegaConf.structured(schema), OmegaConf.create(literal(values))
     for group in groups_of(track):
         # A run from before there was a choice has no name in it; the base is what there was.
         base = next((name for name, node in group.choices.items() if node is group.base), None)

@@ -29,6 +29,7 @@ from policy_accel.training.loop import Trained, train
 from policy_accel.training.ranks import ALONE, Ranks, joined
 from policy_accel.training.run_directory import read_typed_config
 from policy_accel.training.task import Task
+from policy_accel.typed_values import given_twice
 from policy_accel.user_files import chosen, user_files
 
 RECOMMENDED = "recommended"
@@ -74,9 +75,12 @@ class Track(ABC, Generic[C]):
     def config(self, overrides: Sequence[str], config_dir: Path | None = None, report: Report = lambda _: None) -> C:
         """The typed configuration for overrides such as "training.steps=100"; see `compose_config`.
 
-        `method=recommended` becomes the method that `recommend` names, and `report` is told which and why.
+        `method=recommended` becomes the method that `recommend` names, and `report` is told which and why, and of keys
+        that are given twice.
         """
         config = self._composed(overrides, config_dir)
+        for line in given_twice(overrides):
+            report(line)
         if config.method != RECOMMENDED:
             return config
         found = self.recommend(config)
@@ -94,7 +98,7 @@ class Track(ABC, Generic[C]):
 
     def record(self, config: C) -> dict[str, Any]:
         """The configuration as plain values, as it is kept in a run directory."""
-        return plain(OmegaConf.structured(config))
+        return plain(OmegaConf.structured(config), resolve=False)  # the values are, and may hold "${"
 
     def read(self, run_dir: Path) -> C:
         """The configuration of a run.

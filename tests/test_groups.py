@@ -100,7 +100,7 @@ def test_a_recipe_chooses_and_the_command_line_wins(track: Source) -> None:
         (["wall/colour=striped", "wall.colour.wdth=3"], r"no key 'wall.colour.wdth'; did you mean 'wall.colour.width'"),
         (
             ["wall/colour=plain", "wall.colour.red=dark"],
-            "wall.colour.red=dark: Value 'dark' of type 'str' could not be",
+            "wall.colour.red=dark must be a whole number",
         ),
         (["recipe=wide"], "wall.colour.width is a setting of wall/colour=striped; this run has wall/colour=none."),
         (

@@ -128,7 +128,7 @@ def diagnose(
     given = next((o for o in overrides if o.startswith("task.data=")), None)
     if given is not None:
         raise UserError(f"{given} names the data a second time; leave it out, or diagnose that file.")
-    base = [*overrides, f"task.data={quoted(dataset)}"]
+    base = [*overrides, f"task.data={dataset}"]
     config = ROBOT.config(base, config_dir)
     if config.policy.conditioning != "global":
         raise UserError(
@@ -189,13 +189,6 @@ def diagnose(
         _level_facts(task, config, kept),
         _schedule_facts(Sampler(task.objective, config.sampling), config),
     )
-
-
-def quoted(value: str) -> str:
-    """A path as an override's value."""
-    if all(character.isalnum() or character in "_-./:" for character in value):
-        return value
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _with_noise(config: RobotConfig, noise: NoiseConfig) -> RobotConfig:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, QuotedString, RangeSweep, Transformer
+from hydra.core.override_parser.types import Glob, Override, RangeSweep, Transformer
 from hydra.errors import HydraException
 
 from policy_accel.errors import UserError, did_you_mean
+from policy_accel.typed_values import read_any, split, unquoted
 from policy_accel.user_files import GROUPS, SUFFIXES
 
+FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")
 ChoicesOf = Callable[[str], Sequence[str]]
 """What a group of the configuration offers; nothing for a key that is no group."""
 
@@ -57,19 +59,40 @@ def _read(override: str, choices_of: ChoicesOf) -> Setting:
         raise UserError(f"'{override}' is not of the form key=value or key=a,b, for example seed=1,2,3.")
     if override[0] in "+~":
         raise UserError(f"'{override}': keys cannot be added or removed; write key=value with a key that exists.")
+    if not FUNCTION.match(value):
+        values = _between_commas(key, value, names=bool(choices_of(key)) or key in GROUPS)
+        return Setting(key, values, varies=len(values) > 1)
     try:
         (parsed,) = OverridesParser.create().parse_overrides([override])
-        if not parsed.is_sweep_override():
-            return Setting(key, (value,), varies=False)
-        values = _values(key, parsed, choices_of)
+        return Setting(key, _values(key, parsed, choices_of), varies=True)
     except HydraException as error:
-        if not re.search(r"[,()]", value):
-            return Setting(key, (value,), varies=False)  # what `train` takes and the grammar does not, as ~/mine.yaml
-        raise UserError(
-            f"{override} cannot be read as values; write {key}=a,b without spaces and with closed brackets, or quotes "
-            f"around a value that has a comma: \"{key}='a,b'\"."
-        ) from error
-    return Setting(key, values, varies=True)
+        raise UserError(_unreadable(key, value)) from error
+
+
+def _between_commas(key: str, text: str, *, names: bool) -> tuple[str, ...]:
+    """The values of "a,b", as `train` takes each; `names` of choices lose their quotes."""
+    if "," not in text:
+        return (text,)
+    try:
+        parts = split(text)
+    except ValueError:
+        parts = [""]
+    if "" in parts:
+        raise UserError(_unreadable(key, text))
+    return tuple(unquoted(part) if names else _plain_number(part) for part in parts)
+
+
+def _unreadable(key: str, text: str) -> str:
+    return (
+        f"{key}={text} cannot be read as values; write {key}=a,b with closed brackets, or quotes around a value that "
+        f"has a comma: \"{key}='a,b'\"."
+    )
+
+
+def _plain_number(text: str) -> str:
+    """0.001 for 1e-3, as directories of runs are named."""
+    value = read_any(text)
+    return str(value) if isinstance(value, int | float) else text
 
 
 def _values(key: str, parsed: Override, choices_of: ChoicesOf) -> tuple[str, ...]:
@@ -86,16 +109,19 @@ def _values(key: str, parsed: Override, choices_of: ChoicesOf) -> tuple[str, ...
                 f"{parsed.input_line} matches nothing; {did_you_mean(re.sub(r'[*?]', '', given.include[0]), known)}"
             )
         return found
-    as_text = _bare if known or key in GROUPS else _rounded if isinstance(given, RangeSweep) else Transformer.str
+    as_text = _rounded if isinstance(given, RangeSweep) else _as_typed
     values = tuple(map(str, parsed.sweep_iterator(transformer=as_text)))
     if not values:
         raise UserError(f"{parsed.input_line} has no values; range(START,STOP) ends before STOP.")
     return values
 
 
-def _bare(value: Any) -> str:
-    """The name of a choice, without quotes."""
-    return value.text if isinstance(value, QuotedString) else str(value)
+def _as_typed(value: Any) -> str:
+    """A value of choice(...) as it stands there, which Hydra would escape."""
+    if isinstance(value, str):
+        return value
+    text: str = Transformer.str(value)
+    return text
 
 
 def _rounded(value: Any) -> str:

@@ -18,6 +18,7 @@ from policy_accel.errors import UserError
 from policy_accel.files import explained
 from policy_accel.sweep.folder import AT_ONCE, DONE, FAILED, RUNNING, STOPPED, Job, Sweep, read_sweep
 from policy_accel.sweep.standing import logged
+from policy_accel.typed_values import quoted
 
 START = "from policy_accel.sweep.job import main; main()"
 POLL_SECONDS = 0.3
@@ -75,8 +76,7 @@ def perform(folder: str, name: str, environment: Mapping[str, str]) -> str:
 def arguments(sweep: Sweep, name: str) -> list[str]:
     """The command line of `policy-accel train` for a run."""
     folder = [] if sweep.config_dir is None else ["--config-dir", sweep.config_dir]
-    place = str(sweep.run_dir(name)).replace("\\", "\\\\").replace("'", "\\'")
-    return ["train", *sweep.runs[name].overrides, f"run_dir='{place}'", *folder]
+    return ["train", *sweep.runs[name].overrides, f"run_dir={quoted(str(sweep.run_dir(name)))}", *folder]
 
 
 def main() -> None:

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from policy_accel.configuration import SOURCES, source_of
 from policy_accel.errors import UserError, did_you_mean, one_of
@@ -24,6 +22,7 @@ from policy_accel.sweep.folder import Run, Sweep
 from policy_accel.sweep.grid import ChoicesOf, Setting, product, read_settings, short_keys
 from policy_accel.sweep.launcher import LAUNCHERS, LauncherConfig
 from policy_accel.track import track
+from policy_accel.typed_values import put, quoted
 from policy_accel.user_files import SUFFIXES, user_files
 
 SWEEPS = Path("runs", "sweeps")
@@ -93,7 +92,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(as_text, value)) + "]"
     if isinstance(value, str):
-        return QuotedString(value, Quote.single).with_quotes()
+        return quoted(value)
     return json.dumps(value)
 
 
@@ -125,9 +124,9 @@ def own_settings(given: Sequence[str]) -> tuple[LauncherConfig, Path | None]:
     config: Any = OmegaConf.structured(schema)
     for key, value in values.items():
         try:
-            config.merge_with_dotlist([f"{key.removeprefix('launcher.')}={value}"])
-        except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-            raise UserError(f"{key}={value}: {str(error).splitlines()[0].removesuffix('.')}.") from error
+            put(config, key.removeprefix("launcher."), value)
+        except ValueError as error:
+            raise UserError(f"{key}={value}{error}") from error
     launcher = OmegaConf.to_object(config)
     assert isinstance(launcher, LauncherConfig)
     launcher.check()

@@ -112,7 +112,7 @@ def test_the_same_command_again_leaves_a_finished_run_alone(
         (["training.stepps=3"], "no key 'training.stepps'; did you mean 'training.steps'?"),
         (["lr=3"], "no key 'lr'; did you mean 'training.optimizer.lr'?"),
         (["+training.extra=1"], "'+training.extra=1': keys cannot be added or removed"),
-        (["training.steps=many"], "training.steps=many: Value 'many' of type 'str' could not be converted to Integer"),
+        (["training.steps=many"], "training.steps=many must be a whole number, for example 4, 1000 or 1e4."),
         (["model=unett"], "model=unett is unknown; did you mean 'unet'?"),
         (["task=pushT"], "task=pushT is unknown; did you mean 'pusht_"),
         (["training.steps"], "'training.steps' is not of the form key=value"),

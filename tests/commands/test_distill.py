@@ -209,7 +209,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "other data": (["policy", "--evaluations", "1", "task.data=x"], "a student has the data, the network and the"),
     "other network": (["policy", "--evaluations", "1", "model=unet"], "a student has the data, the network and the"),
     "a typo": (["policy", "--evaluations", "1", "training.step=3"], "did you mean 'training.steps'?"),
-    "a wrong type": (["policy", "--evaluations", "1", "training.steps=many"], "training.steps=many: "),
+    "a wrong type": (["policy", "--evaluations", "1", "training.steps=many"], "training.steps=many must be a whole"),
     "no value": (["policy", "--evaluations", "1", "training.steps"], "'training.steps' is not of the form"),
     "a wrong choice": (["policy", "--evaluations", "1", "training/optimizer=sgd"], "training/optimizer 'sgd' is"),
     "a random sampler": (["policy", "--evaluations", "1", "sampling.sampler=ddpm"], "sampling.sampler=ddpm is not"),

@@ -14,7 +14,7 @@ from policy_accel.data import Episodes
 from policy_accel.diagnosis.advice import Advice, advise, command
 from policy_accel.diagnosis.data import explained_by_observation
 from policy_accel.diagnosis.facts import Diagnosis, NoiseFacts
-from policy_accel.diagnosis.measure import CHOICES, CONFIGURED, diagnose, quoted
+from policy_accel.diagnosis.measure import CHOICES, CONFIGURED, diagnose
 from policy_accel.diagnosis.report import draw_diagnosis, table
 from policy_accel.diffusion import vp_process
 from policy_accel.errors import UserError
@@ -207,12 +207,6 @@ def test_small_batches_refuse_one_choice_padding_is_left_out_and_clipping_is_see
 def test_refusals(dataset: Path, overrides: list[str], rows: int, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence.replace("(", r"\(")):
         diagnose(str(dataset), [*SMALL, *overrides], rows=rows)
-
-
-def test_quoted_paths_survive_the_overrides(tmp_path: Path) -> None:
-    name = f"{tmp_path}/it's a, b={{c}}.zarr"
-    assert ROBOT.config([f"task.data={quoted(name)}"]).task.data == name
-    assert quoted("a/b_1.zarr.zip") == "a/b_1.zarr.zip"
 
 
 def rules(diagnosis: Diagnosis) -> dict[str, Advice]:

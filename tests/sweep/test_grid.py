@@ -44,6 +44,10 @@ def names(*overrides: str) -> list[str]:
         ("task.data='a,b',c", ("'a,b'", "c")),
         ("task=./a.yaml,../b c.yaml", ("./a.yaml", "../b c.yaml")),
         ("task=~/mine.yaml", ("~/mine.yaml",)),
+        ("task.data=my demos (final, 2)/it's,{v1}/a=b", ("my demos (final, 2)/it's", "{v1}/a=b")),
+        ("training.device=cuda:0,cpu", ("cuda:0", "cpu")),
+        ("task.data=choice('a b',cuda:0)", ("a b", "cuda:0")),
+        ("seed=1, 2, 3", ("1", "2", "3")),
     ],
 )
 def test_values_of_a_setting(override: str, expected: tuple[str, ...]) -> None:
@@ -57,7 +61,7 @@ def test_values_of_a_setting(override: str, expected: tuple[str, ...]) -> None:
         (["=1"], r"'=1' is not of the form"),
         (["+a=1"], r"'\+a=1': keys cannot be added or removed"),
         (["seed=1", "seed=2"], r"seed is given 2 times; give all of its values at once: seed=a,b"),
-        (["method=a,"], r"method=a, cannot be read as values; write method=a,b without spaces"),
+        (["method=a,"], r"method=a, cannot be read as values; write method=a,b with closed"),
         (["seed=range(1,4"], r"seed=range\(1,4 cannot be read as values"),
         (["seed=interval(0,1)"], r"seed=interval\(0,1\): an interval has no number of values; give seed=range"),
         (["method=glob(immi_knn*)"], r"method=glob\(immi_knn\*\) matches nothing; did you mean 'immiscible_knn'\?"),

@@ -1,0 +1,79 @@
+"""Which setting somebody meant by a key that the configuration does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from policy_accel.errors import close_to
+
+ALIASES = {
+    "training.optimizer.lr": ("lr", "learning_rate", "learningrate"),
+    "training.optimizer.weight_decay": ("wd", "decay"),
+    "training.optimizer.warmup_steps": ("warmup", "lr_warmup_steps", "num_warmup_steps"),
+    "training.optimizer.clip_grad_norm": ("grad_clip", "clip_grad", "max_grad_norm", "gradient_clip_val"),
+    "training.optimizer.schedule": ("lr_schedule", "lr_scheduler", "scheduler"),
+    "training.batch_size": ("batch_size", "batch", "bs", "train_batch_size"),
+    "training.accumulate": ("gradient_accumulate_every", "gradient_accumulation_steps", "grad_accum"),
+    "training.steps": (
+        *("steps", "num_steps", "max_steps", "train_steps", "training_steps", "iterations", "iters", "max_iters"),
+        *("updates", "num_updates", "epochs", "num_epochs", "n_epochs", "max_epochs"),
+    ),
+    "training.device": ("device", "gpu", "cuda"),
+    "training.precision": ("precision", "amp", "dtype", "fp16", "bf16", "mixed_precision"),
+    "training.checkpoint.every": ("save_every", "save_freq", "checkpoint_every", "checkpoint_freq", "save_interval"),
+    "training.evaluate_every": ("eval_every", "eval_freq", "rollout_every", "eval_interval"),
+    "training.logging.wandb": ("wandb", "logger", "use_wandb"),
+    "training.ema": ("ema", "use_ema"),
+    "seed": ("seed", "random_seed", "manual_seed"),
+    "run_dir": ("output_dir", "out_dir", "outdir", "output", "out", "log_dir", "logdir", "save_dir", "exp_dir"),
+    "label": ("exp_name", "run_name", "experiment", "tag"),
+    "task.data": ("data", "dataset", "data_dir", "data_path", "dataset_path", "path", "zarr_path"),
+    "task.observation": ("obs", "observations", "obs_keys", "state", "states", "low_dim", "obs_key"),
+    "task.images": ("image", "images", "cameras", "camera_keys", "rgb", "image_keys", "rgb_keys"),
+    "task.action": ("action", "actions", "action_key"),
+    "task.environment": ("env", "environment", "env_id", "env_name", "gym_id", "env_runner"),
+    "task.val_ratio": ("val_fraction", "validation_split", "val_split", "test_split"),
+    "policy.horizon": ("horizon", "chunk_size", "pred_horizon"),
+    "policy.n_obs_steps": ("obs_steps", "obs_horizon", "observation_steps"),
+    "policy.n_action_steps": ("action_steps", "action_horizon", "act_horizon"),
+    "sampling.steps": ("num_inference_steps", "inference_steps", "sampling_steps", "ddim_steps", "nfe"),
+    "sampling.sampler": ("sampler", "noise_scheduler"),
+    "diffusion.timesteps": ("num_train_timesteps", "num_timesteps", "timesteps", "diffusion_steps"),
+    "diffusion.schedule": ("beta_schedule", "noise_schedule"),
+    "diffusion.target": ("prediction_type", "pred_type", "parameterization", "objective"),
+    "evaluation.episodes": ("episodes", "n_episodes", "num_episodes", "n_test", "eval_episodes"),
+    "evaluation.workers": ("workers", "num_workers", "n_workers", "num_envs", "n_envs"),
+}
+"""Setting -> what other programs call it."""
+
+
+def key_hint(key: str, known: Collection[str]) -> str:
+    """What to write in place of `key`: the nearest of the `known` keys by its last part, or the keys of its section."""
+    section, _, name = key.lower().replace("-", "_").rpartition(".")
+    below = sorted(one for one in known if one.startswith(f"{key}."))
+    if below:
+        return f"it is a section; set one of its keys: {', '.join(below)}."
+    called = [one for one, names in ALIASES.items() if name in names and (one in known or _section(one, known))]
+    if called:
+        counted = " (it counts updates, not epochs)" if "epoch" in name else ""
+        return f"did you mean '{called[0]}'{counted}?"
+    names: dict[str, list[str]] = {}
+    for one in sorted(known, key=lambda one: (not one.startswith(f"{section}."), one.count("."), one)):
+        names.setdefault(one.rpartition(".")[2], []).append(one)
+    inside = [one for one in known if section and one.startswith(f"{section}.")]
+    nearest = (
+        (name if name in names else None)
+        or close_to(name, {one.rpartition(".")[2] for one in inside})
+        or close_to(name, names, cutoff=0.75)
+    )
+    if nearest is not None:
+        return f"did you mean '{names[nearest][0]}'?"
+    if inside:
+        names_inside = sorted({one.removeprefix(f"{section}.").partition(".")[0] for one in inside})
+        return f"the keys of {section} are: {', '.join(names_inside)}."
+    top = sorted({one.partition(".")[0] for one in known if "/" not in one})
+    return f"settings begin with {', '.join(top)}; `policy-accel train --print-config` lists all keys."
+
+
+def _section(key: str, known: Collection[str]) -> bool:
+    return any(one.startswith(f"{key}.") for one in known)
