@@ -31,7 +31,8 @@ def run_convert(options: argparse.Namespace) -> int:
         raise UserError(f"--keys={options.keys} names no key; give some, as --keys action,object, or leave it out.")
     if options.output.exists() or options.output.is_symlink():
         raise UserError(f"{options.output}: exists already and is not overwritten; remove it or choose another path.")
-    opened = open_episodes(image_path(options.input), filter_key=options.filter)
+    asked = None if options.absolute_actions else keys
+    opened = open_episodes(image_path(options.input), asked, filter_key=options.filter)
     if options.absolute_actions:
         from policy_accel.envs.robosuite_absolute import KEY, AbsoluteActionsReader
 

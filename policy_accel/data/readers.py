@@ -66,8 +66,7 @@ def open_episodes(
     with explained(split_group(path)[0], "read"):
         reader: EpisodeReader = _imported(_READERS[recognised_format(path) or "zarr"], path)(path)
     try:
-        if keys is not None:
-            reader.ask_for(keys)
+        reader.ask_for(list(reader.features) if keys is None else keys)
         if filter_key is not None:
             reader = filtered(reader, filter_key)
         if reader.left_out:
