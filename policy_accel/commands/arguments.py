@@ -286,7 +286,7 @@ def add_convert_arguments(convert: argparse.ArgumentParser) -> None:
         help="add action_abs to robosuite's demonstrations with relative actions",
     )
     lerobot = convert.add_argument_group("to lerobot")
-    lerobot.add_argument("--lerobot-version", choices=("v2.1", "v3.0"), help="default: v3.0")
+    lerobot.add_argument("--lerobot-version", help=argparse.SUPPRESS)  # of earlier releases, to be refused in words
     lerobot.add_argument("--fps", type=float, help="steps per second (default: as the input says)")
     lerobot.add_argument(
         "--video", choices=("lossless", "h264", "png"), help="how cameras are stored (default: lossless)"

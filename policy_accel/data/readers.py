@@ -48,8 +48,8 @@ def open_episodes(
     """Open demonstrations; the format is recognised by content, not by name.
 
     Known are Diffusion Policy's replay buffer (zarr v2 or v3, folder or zip), robomimic's HDF5 (`FILE::GROUP` for raw
-    recordings of several tasks), LeRobot's folders (v2.1, v3.0), the NPZ of DPPO (or any NPZ with arrays of steps and
-    `traj_lengths` or `episode_ends`) and Minari's folders.
+    recordings of several tasks), LeRobot's folders (v2.0, v2.1, v3.0), the NPZ of DPPO (or any NPZ with arrays of steps
+    and `traj_lengths` or `episode_ends`) and Minari's folders.
 
     Args:
         path: file or folder.
@@ -110,7 +110,7 @@ def write_episodes(
         format: "zarr", "robomimic", "lerobot" or "npz".
         keys: the keys to write; None for all.
         progress: called with (steps so far, all steps).
-        options: of the format's writer: `zarr_format` of zarr; `version`, `fps`, `images` of lerobot.
+        options: of the format's writer: `zarr_format` of zarr; `fps`, `images` of lerobot.
 
     Raises:
         UserError: an unknown format or key; a key without numbers; `path` exists; disk full; no permission;

@@ -1,4 +1,5 @@
 import argparse
+import json
 import os
 
 import numpy as np
@@ -54,10 +55,12 @@ def test_real_file(shared_data, tmp_path):
 
 
 def test_options_of_lerobot(source, tmp_path):
-    convert(source, tmp_path / "x", "--to", "lerobot", "--lerobot-version", "v2.1", "--fps", "20")
-    assert (tmp_path / "x/meta/episodes.jsonl").is_file()
-    with pytest.raises(UserError, match=r"--lerobot-version=v2\.1 means nothing for --to npz; leave it out"):
-        convert(source, tmp_path / "x.npz", "--to", "npz", "--lerobot-version", "v2.1")
+    convert(source, tmp_path / "x", "--to", "lerobot", "--fps", "20")
+    assert json.loads((tmp_path / "x/meta/info.json").read_text())["fps"] == 20
+    with pytest.raises(UserError, match=r"LeRobot version v2\.1 is not written, v3\.0 alone; leave it out"):
+        convert(source, tmp_path / "y", "--to", "lerobot", "--lerobot-version", "v2.1")
+    with pytest.raises(UserError, match=r"--fps=20\.0 means nothing for --to npz; leave it out"):
+        convert(source, tmp_path / "x.npz", "--to", "npz", "--fps", "20")
 
 
 def test_nothing_is_overwritten(source, tmp_path):

@@ -1,12 +1,14 @@
-"""What stands where in a LeRobot data set, versions 2.1 and 3.0.
+"""What stands where in a LeRobot data set, versions 2.0, 2.1 and 3.0.
 
-Facts from huggingface/lerobot: `datasets/utils.py` at v0.3.3 (codebase version v2.1); `datasets/utils.py`,
-`datasets/feature_utils.py` and `datasets/dataset_metadata.py` at v0.6 (v3.0).
+Facts from huggingface/lerobot: `datasets/utils.py` at v0.3.3 (codebase versions v2.0 and v2.1, which differ in where
+statistics lie alone); `datasets/utils.py`, `datasets/feature_utils.py` and `datasets/dataset_metadata.py` at v0.6
+(v3.0).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,25 +19,16 @@ import numpy as np
 
 from policy_accel.data.formats.base import Feature
 from policy_accel.errors import UserError
-from policy_accel.files import explained
+from policy_accel.files import open_regular
 
-V21, V30 = "v2.1", "v3.0"
-
-INFO = "meta/info.json"
-OLD_INFO = "meta_data/info.json"  # v1.x
-TASKS_LINES, EPISODES_LINES, STATISTICS_LINES = "meta/tasks.jsonl", "meta/episodes.jsonl", "meta/episodes_stats.jsonl"
+INFO, OLD_INFO = "meta/info.json", "meta_data/info.json"  # the second of v1.x
+TASKS_LINES, EPISODES_LINES = "meta/tasks.jsonl", "meta/episodes.jsonl"  # of v2.x
 TASKS_TABLE, EPISODES_TABLES, STATISTICS = "meta/tasks.parquet", "meta/episodes", "meta/stats.json"
 OWN_LINES = "meta/policy_accel_episodes.jsonl"  # facts about episodes that LeRobot has no place for, one line each
 OWN = "policy_accel"  # the same for the whole set, in info.json
 
-DATA_PATHS = {
-    V21: "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-    V30: "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-}
-VIDEO_PATHS = {
-    V21: "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
-    V30: "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
-}
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = EPISODES_TABLES + "/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 DERIVED = {
@@ -48,12 +41,7 @@ DERIVED = {
 """The columns that every set has and that follow from the order of the steps; task_index from the episode's task."""
 
 CAMERAS = ("image", "video")
-
-_CONVERSIONS = {
-    1: "`python -m lerobot.datasets.v2.convert_dataset_v1_to_v2`, then "
-    "`python -m lerobot.datasets.v21.convert_dataset_v20_to_v21`, both of lerobot 0.3.3",
-    2: "`python -m lerobot.datasets.v21.convert_dataset_v20_to_v21` of lerobot 0.3.3",
-}
+_TEMPLATE = r"(?:[^{}]|\{\w+(?::0?\d{1,2}d)?\})+"  # no attribute, no width that fills the memory
 
 
 @dataclass(frozen=True)
@@ -73,23 +61,31 @@ class Column:
     names: Any
 
 
+def json_object(text: bytes, where: str) -> dict[str, Any]:
+    """The JSON object in some bytes.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not valid JSON ({error}); copy or download it again.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{where} is not a JSON object; copy or download it again.")
+    return value
+
+
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file with one JSON object a line.
 
     Raises:
         UserError: missing, or a line that is not a JSON object.
     """
-    with explained(path, "read"), path.open("rb") as file:
+    with open_regular(path) as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except ValueError:
-                value = None
-            if not isinstance(value, dict):
-                raise UserError(f"{path}: line {number} is not a JSON object; copy or download the file again.")
-            yield value
+            if line.strip():
+                yield json_object(line, f"{path}: line {number}")
 
 
 def is_lerobot(root: Path) -> bool:
@@ -99,79 +95,110 @@ def is_lerobot(root: Path) -> bool:
 
 
 def read_info(root: Path) -> dict[str, Any]:
-    """The content of info.json of a version that can be read.
+    """The content of info.json, codebase_version as "v2.0", "v2.1" or "v3.0".
 
     Raises:
-        UserError: missing, or no JSON; another version (with the way to convert it); a field that is missing.
+        UserError: missing, or no JSON; another version (with the way to convert it); a field that is missing or of
+            another type than it must be.
     """
     path = next((root / name for name in (INFO, OLD_INFO) if (root / name).is_file()), root / INFO)
-    with explained(path, "read"):
-        text = path.read_bytes()
-    try:
-        info = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{path}: is not valid JSON ({error}); copy or download it again.") from error
-    if not isinstance(info, dict) or "codebase_version" not in info:
+    with open_regular(path) as file:
+        info = json_object(file.read(), f"{path}:")
+    if "codebase_version" not in info:
         raise UserError(f"{path}: names no codebase_version, so it is of no LeRobot data set; check the path.")
     version = str(info["codebase_version"])
-    found = re.fullmatch(r"v?(\d+)\.(\d+)(\.\d+)?", version)
-    if not found or (found[1], found[2]) not in (("2", "1"), ("3", "0")):
-        major = int(found[1]) if found else 0
+    found = re.fullmatch(r"v?(2\.0|2\.1|3\.0)(\.\d+)?", version)
+    if not found:
+        old = re.match(r"v?1\.", version)
         remedy = (
-            f"convert it by {_CONVERSIONS[major]}"
-            if major in _CONVERSIONS
-            else "convert it by the lerobot that wrote it, or use a newer policy-accel"
+            "`python -m lerobot.datasets.v2.convert_dataset_v1_to_v2` of lerobot 0.3.3"
+            if old
+            else "the lerobot that wrote it, or use a newer policy-accel"
         )
-        raise UserError(f"{path}: codebase_version is {version}, and v2.1 and v3.0 can be read; {remedy}.")
+        raise UserError(
+            f"{path}: codebase_version is {version[:40]}, and v2.0, v2.1 and v3.0 can be read; convert it by {remedy}."
+        )
     for field in ("fps", "features", "data_path"):
         if field not in info:
-            raise UserError(f"{path}: has no field '{field}'; copy or download the data set again.")
-    if not isinstance(info["fps"], int | float) or info["fps"] <= 0:
-        raise UserError(f"{path}: fps is {info['fps']}; it must be a number above 0.")
-    return info | {"codebase_version": f"v{found[1]}.{found[2]}"}
+            raise UserError(f"{path}: has no field '{field}'; add it as the recorder had it, or copy the set again.")
+    checks = {
+        "fps": (_is_rate(info["fps"]), "a number above 0"),
+        "features": (isinstance(info["features"], dict), "an object, name to dtype and shape"),
+        "data_path": (_is_template(info["data_path"]), "a path below the folder, as in LeRobot's own sets"),
+        "video_path": (
+            _is_template(info.get("video_path") or "-"),
+            "a path below the folder, as in LeRobot's own sets",
+        ),
+        "chunks_size": (_is_count(info.get("chunks_size", 1000)), "a whole number above 0"),
+    }
+    for field, (sound, wanted) in checks.items():
+        if not sound:
+            raise UserError(f"{path}: {field} is {str(info[field])[:80]}; it must be {wanted}.")
+    return info | {"codebase_version": f"v{found[1]}"}
 
 
-def read_columns(info: dict[str, Any], where: Path) -> tuple[dict[str, Column], list[str]]:
-    """The features of info.json that hold numbers, name -> column, and the names of the others.
+def _is_rate(value: Any) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and 1e-6 < value < 1e6 and math.isfinite(value)
+    )
 
-    Left out are text, and depth maps, which LeRobot stores quantised to 12 bits.
 
-    Raises:
-        UserError: a feature without dtype or shape, or of a dtype that is unknown.
-    """
-    shapes = info.get(OWN, {}).get("shapes", {})
-    columns, others = {}, []
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**40
+
+
+def _is_template(value: Any) -> bool:
+    if not isinstance(value, str) or not re.fullmatch(_TEMPLATE, value):
+        return False
+    return not Path(value).is_absolute() and ".." not in Path(value).parts
+
+
+def own_facts(info: dict[str, Any]) -> dict[str, Any]:
+    """What this package wrote into info.json to read the set back as it was; {} for what others wrote."""
+    own = info.get(OWN)
+    parts = ("keys", "shapes", "metadata")
+    if not isinstance(own, dict) or not all(isinstance(own.get(name, {}), dict) for name in parts):
+        return {}
+    return own | {"keys": {name: key for name, key in own.get("keys", {}).items() if isinstance(key, str)}}
+
+
+def read_columns(info: dict[str, Any]) -> tuple[dict[str, Column], dict[str, str]]:
+    """The features of info.json that hold numbers or pictures, name -> column, and why the others are left out."""
+    columns, left_out = {}, {}
+    shapes = own_facts(info).get("shapes", {})
     for name, facts in info["features"].items():
-        if not isinstance(facts, dict) or "dtype" not in facts or "shape" not in facts:
-            raise UserError(f"{where}: feature '{name}' lacks dtype or shape; copy or download the data set again.")
-        dtype, shape = str(facts["dtype"]), tuple(int(size) for size in facts["shape"])
-        if dtype in ("string", "language") or _is_depth(facts):
-            others.append(name)
-            continue
-        if dtype in CAMERAS:
-            feature = Feature(_picture_shape(shape, facts.get("names"), name, where), np.dtype(np.uint8))
-        else:
-            try:
-                known = np.dtype(dtype)
-            except TypeError:
-                known = np.dtype(object)
-            if known.kind not in "biuf":
-                raise UserError(f"{where}: feature '{name}' has dtype '{dtype}', which is unknown; correct it.")
-            # LeRobot has no scalars: [1] stands for a number and for a vector of one.
-            scalar = shape == (1,) and (name in DERIVED or name.startswith("next."))
-            feature = Feature(tuple(shapes[name]) if name in shapes else () if scalar else shape, known)
-        columns[name] = Column(name, dtype, feature, facts.get("names"))
-    return columns, others
+        try:
+            columns[name] = _column(name, facts if isinstance(facts, dict) else {}, shapes)
+        except ValueError as reason:
+            left_out[name] = str(reason)
+    return columns, left_out
 
 
-def _is_depth(facts: dict[str, Any]) -> bool:
-    notes = [facts.get("info") or {}, facts.get("video_info") or {}]
-    return any(note.get("is_depth_map") or note.get("video.is_depth_map") for note in notes)
+def _column(name: str, facts: dict[str, Any], shapes: dict[str, Any]) -> Column:
+    dtype, shape, names = (facts.get(field) for field in ("dtype", "shape", "names"))
+    notes = [note for note in (facts.get("info"), facts.get("video_info")) if isinstance(note, dict)]
+    if dtype in ("string", "language"):
+        raise ValueError("it holds text")
+    if any(note.get("is_depth_map") or note.get("video.is_depth_map") for note in notes):
+        raise ValueError("it is a depth map, which LeRobot keeps in 12 bits")
+    if not isinstance(shape, list) or not all(_is_count(size) for size in shape):
+        raise ValueError(f"info.json gives its shape as {str(shape)[:40]}")
+    if dtype in CAMERAS:
+        return Column(name, str(dtype), Feature(_picture_shape(shape, names), np.dtype(np.uint8)), names)
+    if not isinstance(dtype, str) or not re.fullmatch(r"bool|u?int(8|16|32|64)|float(16|32|64)", dtype):
+        raise ValueError(f"info.json gives its dtype as {str(dtype)[:40]}")
+    if shape == [1]:  # LeRobot has no scalars: [1] stands for a number and for a vector of one
+        scalar = shapes[name] == [] if name in shapes else name in DERIVED or name.startswith("next.")
+        shape = [] if scalar else [1]
+    return Column(name, dtype, Feature(tuple(shape), np.dtype(dtype)), names)
 
 
-def _picture_shape(shape: tuple[int, ...], names: Any, name: str, where: Path) -> tuple[int, int, int]:
+def _picture_shape(shape: list[int], names: Any) -> tuple[int, int, int]:
     if len(shape) != 3:
-        raise UserError(f"{where}: camera '{name}' has shape {list(shape)}; it must be height, width, channels.")
+        raise ValueError(f"info.json gives its shape as {shape} instead of height, width, channels")
     listed = [str(item) for item in names] if isinstance(names, list) and len(names) == 3 else []
     first = listed[0].startswith("channel") if listed else shape[2] not in (1, 3, 4)
-    return (shape[1], shape[2], shape[0]) if first else (shape[0], shape[1], shape[2])
+    height, width, channels = (*shape[1:], shape[0]) if first else shape
+    if channels not in (1, 3, 4):
+        raise ValueError(f"info.json gives its shape as {shape}, and pictures have 1, 3 or 4 channels")
+    return height, width, channels

@@ -22,18 +22,16 @@ def to_keys(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:
         known: keys that the file itself tells.
     """
     keys: dict[str, str] = {}
-    taken: set[str] = set()
     for name in names:
         key = known.get(name) or _to_key(name)
-        keys[name] = key = name if key in taken else key
-        taken.add(key)
+        keys[name] = name if key in keys.values() else key
     return keys
 
 
 def _to_key(name: str) -> str:
     if name.startswith("next.observation."):
         return "next_obs." + name.removeprefix("next.observation.")
-    if name.startswith("next.") and name.removeprefix("next.") in _NEXT:
+    if name.removeprefix("next.") in _NEXT:
         return name.removeprefix("next.")
     return name.removeprefix("observation.") or name
 
@@ -52,17 +50,16 @@ def to_names(features: dict[str, Feature], known: dict[str, str], *, tasks: bool
         tasks: whether there are tasks in words that a key `task_index` can point to.
     """
     names: dict[str, str] = {}
-    taken = {*DERIVED}
     for key, feature in features.items():
         recorded = key == "timestamp" or (key == "task_index" and tasks)
-        recorded = recorded and feature.shape == () and feature.dtype == DERIVED[key]
-        name = key if recorded else known.get(key) or _to_name(key)
-        name = name.replace("/", ".")
-        unique, number = name, 2
-        while unique in taken and not recorded:
+        if recorded and feature.shape == () and feature.dtype == DERIVED[key]:
+            names[key] = key
+            continue
+        name = unique = (known.get(key) or _to_name(key)).replace("/", ".")
+        number = 2
+        while unique in DERIVED or unique in names.values():
             unique, number = f"{name}_{number}", number + 1
         names[key] = unique
-        taken.add(unique)
     return names
 
 

@@ -2,85 +2,135 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.lerobot.catalogue import EpisodeRow, read_catalogue, scan
-from policy_accel.data.formats.lerobot.layout import DERIVED, OWN, OWN_LINES, Column, read_columns, read_info
+from policy_accel.data.formats.lerobot.cameras import Camera
+from policy_accel.data.formats.lerobot.catalogue import read_catalogue, split_filters
+from policy_accel.data.formats.lerobot.layout import (
+    DERIVED,
+    OWN_LINES,
+    Column,
+    json_object,
+    own_facts,
+    read_columns,
+    read_info,
+)
 from policy_accel.data.formats.lerobot.names import to_keys
+from policy_accel.data.formats.lerobot.scan import scan
 from policy_accel.data.formats.lerobot.tables import RowCursor
-from policy_accel.data.formats.lerobot.video import FrameCursor
+from policy_accel.data.formats.lerobot.video import require_av
 from policy_accel.errors import UserError
-from policy_accel.files import explained
+from policy_accel.files import explained, open_regular
 
 
 class LeRobotReader(EpisodeReader):
-    """A LeRobot data set of version 2.1 or 3.0 as an `EpisodeReader`.
+    """A LeRobot data set of version 2.0, 2.1 or 3.0 as an `EpisodeReader`.
 
     `observation.<key>` is `<key>`, `next.reward`, `next.done` and `next.success` are `reward`, `done` and `success`.
     The columns that follow from the order of the steps are left out when they are what they must be. Metadata hold
-    `fps` and, under "lerobot", what writing the set again needs; an episode's hold its "task" (or "tasks"). Sets that
-    this package wrote come back with the metadata that they went in with. Text columns and depth maps are not read;
-    they are listed under "left_out".
+    `fps` and, under "lerobot", what writing the set again needs; an episode's hold its "task" (or "tasks") and as
+    "filters" the splits of info.json that it belongs to. Sets that this package wrote come back with the metadata that
+    they went in with. Text columns, depth maps and cameras whose videos are all missing are left out.
+
+    Episodes are numbered as they lie, without the gaps that LeRobot's episode_index may have.
 
     Args:
         path: the folder that holds meta/, data/ and videos/.
 
     Raises:
-        UserError: no such data set; another version (with the way to convert it); tables or columns that are missing
-            or damaged. Videos are looked at when their frames are read.
+        UserError: no such data set; another version (with the way to convert it); tables of episodes that are missing
+            or damaged. Data files are looked at here, videos by `ask_for` or when their frames are read.
     """
 
     format = "lerobot"
 
     def __init__(self, path: Path | str) -> None:
-        root = Path(path)
+        self._root = root = Path(path)
         info = read_info(root)
         super().__init__(root)
         self.layout = f"LeRobot {info['codebase_version']}"
-        self._fps = float(info["fps"])
-        columns, left_out = read_columns(info, root / "meta/info.json")
-        self._cameras = [name for name, column in columns.items() if column.dtype == "video"]
-        self._episodes, self._tasks = read_catalogue(root, info, self._cameras)
-        self._scan = scan(self._episodes, info)
-        own = self._own_facts(info)
-        shown = {name: columns[name] for name in columns if name not in DERIVED or name in self._scan.irregular}
-        keys = to_keys(shown, own.get("keys", {}))
-        order = {key: place for place, key in enumerate(own.get("order", ()))}
-        pairs = sorted(shown.items(), key=lambda item: order.get(keys[item[0]], len(order)))
-        self._columns: dict[str, Column] = {keys[name]: column for name, column in pairs}
-        self.features = {key: column.feature for key, column in self._columns.items()}
+        self._fps, self._one_each = float(info["fps"]), info["codebase_version"] != "v3.0"
+        columns, left_out = read_columns(info)
+        cameras = [name for name, column in columns.items() if column.dtype == "video"]
+        self._episodes, self._tasks = read_catalogue(root, info, cameras)
         self.episode_ends = np.cumsum([episode.length for episode in self._episodes], dtype=np.int64)
-        self.metadata: dict[str, Any] = own["metadata"] if "metadata" in own else self._recorded(info, left_out)
-        self._lines = _line_offsets(root / OWN_LINES, len(self._episodes)) if own.get("lines") else None
-        self._lines_path = root / OWN_LINES
+        in_tables = [column for column in columns.values() if column.dtype != "video"]
+        # A key `timestamp` of a set that came from elsewhere may hold anything.
+        rising = [name for name in ("frame_index", "timestamp", "index") if name not in own_facts(info).get("keys", {})]
+        self._scan = found = scan(self._episodes, in_tables, self._fps, one_each=self._one_each, rising=rising)
+        self._add_faults(found.faults)
+        left_out |= found.left_out | self._missing_videos(cameras)
+        for name in [column.name for column in in_tables if column.name not in found.stored]:
+            left_out.setdefault(name, "the tables have no such column, which info.json names")
+        own = self._own_facts(info)
+        shown = {
+            name: found.stored.get(name, column)
+            for name, column in columns.items()
+            if name not in left_out and (name not in DERIVED or name in found.irregular)
+        }
+        keys = to_keys([*shown, *(name for name in left_out if name not in DERIVED)], own.get("keys", {}))
+        order = {key: place for place, key in enumerate(own.get("keys", {}).values())}
+        ordered = sorted(shown, key=lambda name: order.get(keys[name], len(order)))
+        self._columns: dict[str, Column] = {keys[name]: shown[name] for name in ordered}
+        self.features = {key: column.feature for key, column in self._columns.items()}
+        self.left_out = {keys[name]: f"{why}." for name, why in left_out.items() if name in keys}
+        self.remarks = self._remarks(info, columns)
+        self._filters, odd = split_filters(info.get("splits"), [episode.index for episode in self._episodes])
+        if odd:
+            self.remarks.append(f"splits of info.json that are no range of episodes are no filters: {', '.join(odd)}.")
         self._plain = "metadata" in own
+        self.metadata: dict[str, Any] = own["metadata"] if self._plain else self._recorded(info, sorted(left_out))
+        self._lines = _line_offsets(root / OWN_LINES, len(self._episodes)) if own.get("lines") else None
         self._rows = RowCursor()
-        self._frames: dict[str, FrameCursor] = {}
-        self._file_lengths: dict[tuple[str, Path], int] = {}
-        for episode in self._episodes:
-            for camera, place in episode.videos.items():
-                at = (camera, place.path)
-                self._file_lengths[at] = self._file_lengths.get(at, 0) + episode.length
+        self._cameras: dict[str, Camera] = {}
 
     def close(self) -> None:
         """See `EpisodeReader`."""
         self._rows.close()
-        while self._frames:
-            self._frames.popitem()[1].close()
+        for camera in self._cameras.values():
+            camera.close()
+
+    def _missing_videos(self, cameras: list[str]) -> dict[str, str]:
+        """The cameras of which not one video is there, and which is missing."""
+        missing = {}
+        for camera in cameras:
+            paths = {episode.videos[camera][0] for episode in self._episodes if camera in episode.videos}
+            if not any(path.exists() for path in paths):
+                first = f", the first {min(paths).relative_to(self._root)}" if paths else ""
+                missing[camera] = f"all of its {len(paths)} videos are missing{first}"
+        return missing
+
+    def _remarks(self, info: dict[str, Any], columns: dict[str, Column]) -> list[str]:
+        remarks = []
+        if self.left_out:
+            remarks.append("left out: " + "; ".join(f"{key}, {why[:-1]}" for key, why in self.left_out.items()) + ".")
+        for column in self._columns.values():
+            said = columns[column.name].dtype
+            if column.dtype != said:
+                remarks.append(
+                    f"{column.name} is {column.dtype} in the tables and {said} in info.json; read as the first."
+                )
+        counts = {"total_episodes": len(self._episodes), "total_frames": int(self.episode_ends[-1])}
+        for name, count in counts.items():
+            if info.get(name, count) != count:
+                said = str(info[name])[:40]
+                remarks.append(f"{name} is {said} in info.json, and the table of episodes has {count}, which is taken.")
+        if self._scan.strangers:
+            first = self._scan.strangers[0].relative_to(self._root)
+            remarks.append(f"{first} has rows of episodes that the table of episodes does not name; they are not read.")
+        return remarks
 
     def _own_facts(self, info: dict[str, Any]) -> dict[str, Any]:
-        own = info.get(OWN)
-        if not isinstance(own, dict):
-            return {}
+        own = own_facts(info)
         # Another program may have added or removed episodes since.
-        now = {"episodes": len(self._episodes), "steps": sum(episode.length for episode in self._episodes)}
+        now = {"episodes": len(self._episodes), "steps": int(self.episode_ends[-1])}
         stale = any(own.get(name) != count for name, count in now.items())
-        return {name: own[name] for name in ("keys", "order") if name in own} if stale else own
+        return {"keys": own.get("keys", {})} if stale else own
 
     def _recorded(self, info: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
         facts = {
@@ -97,43 +147,58 @@ class LeRobotReader(EpisodeReader):
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
         if self._lines is not None:
-            with explained(self._lines_path, "read"), self._lines_path.open("rb") as file:
+            path = self._root / OWN_LINES
+            with open_regular(path) as file:
                 file.seek(self._lines[episode])
-                line = file.readline()
-            try:
-                facts: dict[str, Any] = json.loads(line)
-                return facts
-            except ValueError as error:
-                raise UserError(
-                    f"{self._lines_path}: line {episode + 1} is not JSON; copy the data set again."
-                ) from error
+                return json_object(file.readline(), f"{path}: line {episode + 1}")
         if self._plain:
             return {}
         row, number = self._episodes[episode], int(self._scan.tasks[episode])
-        tasks = row.tasks or tuple(self._tasks[number : number + 1])
+        tasks = row.tasks or tuple(self._tasks[number : number + 1] if number >= 0 else ())
         one = len(tasks) == 1 and "task_index" not in self._scan.irregular
-        return {"task": tasks[0]} if one else {"tasks": list(tasks)}
+        facts: dict[str, Any] = {"task": tasks[0]} if one else {"tasks": list(tasks)}
+        filters = self._filters[episode]
+        return facts | ({"filters": filters} if filters else {})
+
+    def ask_for(self, keys: Sequence[str]) -> None:
+        """See `EpisodeReader`."""
+        super().ask_for(keys)
+        for column in (self._columns[key] for key in keys):
+            if column.name in self._scan.refused:
+                raise UserError(self._scan.refused[column.name])
+            lacking = f"has no column '{column.name}', which info.json names; leave the episode out."
+            for place in self._scan.missing.get(column.name, ()):
+                self._add_faults({place: f"{self._episodes[place].data}: {lacking}"})
+            if column.dtype == "video" and column.name not in self._cameras:
+                require_av(f"{self.source}: reading the videos of {column.name}")
+                camera = Camera(self._root, column, self._episodes, self._fps, one_each=self._one_each)
+                self._cameras[column.name] = camera
+                self._add_faults(camera.faults)
+                self.remarks += camera.remarks
+
+    def _add_faults(self, faults: dict[int, str]) -> None:
+        for place, sentence in faults.items():
+            index = self._episodes[place].index
+            name = f"episode {place}" + (f" (episode_index {index})" if index != place else "")
+            self.faults.setdefault(place, f"{name}: {sentence.removeprefix(f'{self._root}/')}")
 
     def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        row, first = self._episodes[episode], int(self._scan.starts[episode])
         columns = [self._columns[key] for key in keys]
+        videos = [column.name for column in columns if column.dtype == "video"]
+        if not self._cameras.keys() >= set(videos):
+            self.ask_for(keys)
+            if episode in self.faults:
+                raise UserError(f"{self.source}: {self.faults[episode]}")
+        row, first = self._episodes[episode], int(self._scan.starts[episode])
         in_table = [column for column in columns if column.dtype != "video"]
         found = self._rows.read(row.data, in_table, first + start, first + stop) if in_table else {}
-        for column in columns:
-            if column.dtype == "video":
-                found[column.name] = self._read_frames(row, column, start, stop)
+        found |= {name: self._cameras[name].read(episode, start, stop) for name in videos}
         return {key: found[self._columns[key].name] for key in keys}
-
-    def _read_frames(self, row: EpisodeRow, column: Column, begin: int, end: int) -> np.ndarray:
-        place = row.videos[column.name]
-        cursor = self._frames.setdefault(column.name, FrameCursor())
-        cursor.open(place.path, self._file_lengths[column.name, place.path])
-        return cursor.read(place.start, begin, end, column.feature.shape)
 
 
 def _line_offsets(path: Path, count: int) -> list[int]:
     offsets, position = [], 0
-    with explained(path, "read"), path.open("rb") as file:
+    with explained(path, "read"), open_regular(path) as file:
         for line in file:
             offsets.append(position)
             position += len(line)

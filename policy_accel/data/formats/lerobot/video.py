@@ -1,23 +1,25 @@
-"""Frames in mp4 files, read in order and written, through PyAV."""
+"""Frames in video files: where each episode's lie, and reading them in order, through PyAV."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from policy_accel.data.formats.lerobot.layout import Column
 from policy_accel.errors import UserError
-from policy_accel.files import explain_os_error
+from policy_accel.files import open_regular
 
 _SKIP = 64  # frames that are decoded and dropped before a seek pays
+_FEW = 3  # frames that an encoder which was stopped first, or last, leaves out or adds
+RATE_TOLERANCE = 0.01  # between a file's rate and fps, of fps
+_FORMATS = {1: "gray", 3: "rgb24", 4: "rgba"}
 
 try:
     import av
-    from av.video.frame import PictureType
 except ImportError:
     av = None  # type: ignore[assignment]
 
@@ -30,6 +32,109 @@ def require_av(doing: str) -> None:
         )
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A container; what is wrong with it, also while it is read, is one sentence."""
+    require_av(f"{path}: reading a video")
+    open_regular(path).close()
+    try:
+        with av.open(str(path)) as container:
+            yield container
+    except (av.error.FFmpegError, IndexError, UnicodeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: is cut off or no video that can be decoded ({error}); copy it again.")
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When the frames of a file are shown, in the order in which they are: int64 [F], in units of `unit` seconds."""
+
+    shown: np.ndarray
+    unit: float
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """[F] float64, after the first."""
+        after: np.ndarray = self.shown - self.shown[0]
+        return after * self.unit
+
+    @property
+    def rate(self) -> float:
+        """Frames per second."""
+        step = np.median(np.diff(self.seconds)) if len(self.shown) > 1 else 0
+        return float(1 / step) if step > 0 else float("nan")
+
+
+def read_timeline(path: Path) -> Timeline:
+    """Look at every packet of a video without decoding it.
+
+    Raises:
+        UserError: PyAV is missing; the file is missing, damaged or without frames.
+    """
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        bad = [packet for packet in packets if packet.pts is None or packet.is_corrupt]
+        if bad or not packets:
+            raise _damaged(path, ValueError(f"{len(bad)} of {len(packets)} frames are damaged"))
+        return Timeline(np.array(sorted(packet.pts for packet in packets)), float(stream.time_base))
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Where the frames of the episodes of a file lie.
+
+    Attributes:
+        first: [E] int64, the first frame.
+        frames: [E] int64, how many there are, or -1 where they cannot be told.
+        counted: whether they were placed by counting rows, against what the clock says.
+    """
+
+    first: np.ndarray
+    frames: np.ndarray
+    counted: bool
+
+
+def place(timeline: Timeline, fps: float, starts: np.ndarray, lengths: np.ndarray) -> Placing:
+    """Find the frames of each episode of a file.
+
+    The clock is believed when the file runs at `fps`, a frame is shown when each episode begins, and none lacks more
+    than a few frames, at its end. Otherwise, when the file has as many frames as there are steps, they are taken in the
+    file's order. Episodes that neither way places have -1 frames.
+
+    Args:
+        timeline: of the file.
+        fps: steps per second, by info.json.
+        starts: [E] seconds, ascending: when the episodes begin, by the table of episodes.
+        lengths: [E] steps.
+    """
+    seconds, total = timeline.seconds, len(timeline.shown)
+    first = np.searchsorted(seconds, starts - 0.5 / fps)
+    frames = np.diff(first, append=total)
+    late = np.abs(seconds[np.minimum(first, total - 1)] - starts) * fps
+    sound = (first == total) | (late <= 0.25)
+    runs_at_fps = total == 1 or abs(timeline.rate / fps - 1) <= RATE_TOLERANCE
+    agree = bool(runs_at_fps and sound.all() and np.all(frames[:-1] > 0))
+    gaps = np.flatnonzero(np.diff(seconds) * fps > 1.5)
+    holes = np.searchsorted(gaps, first + np.minimum(frames, lengths) - 1) > np.searchsorted(gaps, first)
+    short = holes | (frames < lengths - np.array([few(length) for length in lengths]))
+    if agree and not short.any():
+        return Placing(first, frames, False)
+    alone = len(lengths) == 1 and starts[0] == 0 and abs(total - lengths[0]) <= few(lengths[0])
+    if total == lengths.sum() or (alone and not runs_at_fps):
+        counted = np.cumsum(lengths) - lengths
+        return Placing(counted, np.diff(counted, append=total), True)
+    return Placing(first, np.where(agree & ~holes, frames, -1), False)
+
+
+def few(length: int) -> int:
+    """How many frames a video may lack or have beyond an episode of so many steps."""
+    return int(min(_FEW, max(1, length // 10), length - 1))
+
+
 class FrameCursor:
     """Reads runs of frames of one camera; asked for in order, no frame is decoded twice and one is in memory."""
 
@@ -37,163 +142,49 @@ class FrameCursor:
         self._path: Path | None = None
         self._container: Any = None
 
-    def open(self, path: Path, frames: int) -> None:
-        """Open the file unless it is open.
-
-        Args:
-            path: mp4 file.
-            frames: how many frames the tables say it has.
+    def read(self, path: Path, timeline: Timeline, begin: int, end: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Frames [begin, end) of a file, uint8 [end - begin, *shape].
 
         Raises:
-            UserError: PyAV is missing; the file is missing or damaged, or holds another number of frames.
+            UserError: the file is missing or damaged, or its frames are of another size than `shape`.
         """
-        if path == self._path:
-            return
-        require_av(f"{path}: reading a video")
-        self.close()
-        try:
-            self._container = av.open(str(path))
-            self._stream = self._container.streams.video[0]
-            found = self._stream.frames or sum(packet.size > 0 for packet in self._container.demux(self._stream))
-        except (av.error.FFmpegError, IndexError) as error:
-            self.close()
-            raise _explain(path, error) from error
-        if found != frames:
-            self.close()
-            raise UserError(
-                f"{path}: holds {found} frames, and the tables of the data set count {frames} steps in it; copy or "
-                "download the data set again."
-            )
-        self._path = path
-        self._rate = self._stream.average_rate
-        self._next = 0
-        self._frames: Iterator[Any] = self._container.decode(self._stream)
-
-    def read(self, seconds: float, begin: int, end: int, shape: tuple[int, ...]) -> np.ndarray:
-        """Frames [begin, end) counted from the one that is shown at `seconds`, uint8 [end - begin, H, W, 3].
-
-        Raises:
-            UserError: the file is damaged, its frames are of another size than `shape`, or one is missing.
-        """
-        first = round(seconds * float(self._rate))
         result = np.empty((end - begin, *shape), np.uint8)
         try:
-            for row, number in enumerate(range(first + begin, first + end)):
-                pixels = self._frame(number).to_ndarray(format="rgb24")
-                if pixels.shape != shape:
+            if path != self._path:
+                self._open(path)
+            for row, number in enumerate(range(begin, end)):
+                frame = self._frame(number, timeline.shown)
+                if (frame.height, frame.width) != shape[:2]:
                     raise UserError(
-                        f"{self._path}: has frames of {pixels.shape[0]}x{pixels.shape[1]} pixels, and info.json says "
+                        f"{path}: has frames of {frame.height}x{frame.width} pixels, and info.json says "
                         f"{shape[0]}x{shape[1]}; correct the shape there."
                     )
-                result[row] = pixels
-        except av.error.FFmpegError as error:
-            raise _explain(self._path, error) from error
+                result[row] = frame.to_ndarray(format=_FORMATS[shape[2]]).reshape(shape)
+        except (av.error.FFmpegError, IndexError, ValueError) as error:
+            self.close()
+            raise _damaged(path, error) from error
         return result
 
-    def _frame(self, number: int) -> Any:
+    def _open(self, path: Path) -> None:
+        self.close()
+        self._container = av.open(str(path))
+        self._stream = self._container.streams.video[0]
+        self._frames, self._next, self._path = self._container.decode(self._stream), 0, path
+
+    def _frame(self, number: int, shown: np.ndarray) -> Any:
         if not self._next <= number <= self._next + _SKIP:
-            time = number / self._rate / self._stream.time_base + (self._stream.start_time or 0)
-            self._container.seek(int(time), stream=self._stream)
+            self._container.seek(int(shown[number]), stream=self._stream)
             self._frames = self._container.decode(self._stream)
         for frame in self._frames:
-            found = round((frame.pts - (self._stream.start_time or 0)) * self._stream.time_base * self._rate)
-            self._next = found + 1
-            if found == number:
+            if frame.pts == shown[number]:
+                self._next = number + 1
                 return frame
-            if found > number:
+            if frame.pts is None or frame.pts > shown[number]:
                 break
-        raise UserError(
-            f"{self._path}: has no frame at {float(number / self._rate):.3f} s; copy or download the data set again."
-        )
+        raise ValueError(f"frame {number} cannot be decoded")
 
     def close(self) -> None:
         """Close the file."""
         if self._container is not None:
             self._container.close()
         self._container = self._path = None
-
-
-def _explain(path: Path | None, error: Exception) -> UserError:
-    if isinstance(error, OSError) and error.errno and isinstance(error, FileNotFoundError | PermissionError):
-        return explain_os_error(error, str(path), "read")
-    return UserError(f"{path}: is cut off or no video that can be decoded ({error}); copy or download it again.")
-
-
-class FrameWriter:
-    """An mp4 file of one camera, frame by frame.
-
-    H.264 with a key frame every second frame, as LeRobot's own files, so that a loader finds any frame fast. Lossless
-    is RGB without quantisation, else yuv420p at LeRobot's usual quality (crf 30).
-
-    Args:
-        path: the file.
-        camera: its column.
-        fps: frames per second.
-        lossless: whether every bit comes back.
-
-    Attributes:
-        bytes: written so far.
-
-    Raises:
-        UserError: an odd height or width, which yuv420p cannot have.
-    """
-
-    def __init__(self, path: Path, camera: Column, fps: float, *, lossless: bool) -> None:
-        height, width = camera.feature.shape[:2]
-        if not lossless and (height % 2 or width % 2):
-            raise UserError(
-                f"{camera.name}: frames of {height}x{width} pixels cannot be h264 with halved colour, which "
-                "needs even sizes; write them lossless or as png."
-            )
-        self.bytes = self._count = 0
-        self._container = av.open(str(path), "w")
-        options = {"qp": "0"} if lossless else {"crf": "30"}
-        self._stream = self._container.add_stream(
-            "libx264rgb" if lossless else "libx264",
-            rate=Fraction(fps).limit_denominator(100_000),
-            options={"g": "2", "bf": "0", **options},
-        )
-        self._stream.pix_fmt = "rgb24" if lossless else "yuv420p"
-        self._stream.height, self._stream.width = height, width
-
-    def write(self, frames: np.ndarray, start: int) -> None:
-        """Append uint8 [n, H, W, 3], of which the first is step `start` of its episode, at 0 a key frame."""
-        for row, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame.pts = self._count
-            frame.time_base = 1 / self._stream.codec_context.framerate
-            if row == 0 and start == 0:
-                frame.pict_type = PictureType.I
-            self._count += 1
-            self._mux(self._stream.encode(frame))
-
-    def _mux(self, packets: Any) -> None:
-        for packet in packets:
-            self.bytes += packet.size
-            self._container.mux(packet)
-
-    def close(self) -> None:
-        """Write what is left and the index of the file."""
-        self._mux(self._stream.encode())
-        self._container.close()
-
-
-def video_facts(path: Path, *, version: str) -> dict[str, Any]:
-    """What info.json says of a camera's file, from the file itself: `get_video_info` of LeRobot.
-
-    Args:
-        path: the first file of the camera.
-        version: "v2.1" or "v3.0": the marker for depth maps moved.
-    """
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        facts = {
-            "video.height": stream.height,
-            "video.width": stream.width,
-            "video.codec": stream.codec.canonical_name,
-            "video.pix_fmt": stream.pix_fmt,
-        }
-        rate = int(stream.base_rate or 0)
-    if version == "v2.1":
-        return facts | {"video.is_depth_map": False, "video.fps": rate, "video.channels": 3, "has_audio": False}
-    return facts | {"video.fps": rate, "video.channels": 3, "has_audio": False, "is_depth_map": False}

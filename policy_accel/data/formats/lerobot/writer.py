@@ -1,7 +1,8 @@
-"""Writing LeRobot data sets, piece by piece: tables and videos; `metadata_writer` writes the facts about them."""
+"""Writing LeRobot data sets of version 3.0, piece by piece."""
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader, Feature
-from policy_accel.data.formats.lerobot.layout import DERIVED, V21, V30, VIDEO_PATHS, Column
-from policy_accel.data.formats.lerobot.metadata_writer import MetadataWriter
+from policy_accel.data.formats.lerobot.files import table_files, video_facts, video_files
+from policy_accel.data.formats.lerobot.layout import DERIVED, OWN_LINES, VIDEO_PATH, Column
+from policy_accel.data.formats.lerobot.metadata import EpisodeTable, write_metadata
 from policy_accel.data.formats.lerobot.names import to_names
-from policy_accel.data.formats.lerobot.sinks import table_sink, video_sink
 from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics
-from policy_accel.data.formats.lerobot.video import require_av, video_facts
+from policy_accel.data.formats.lerobot.video import require_av
 from policy_accel.data.formats.streaming import OnProgress, pieces
 from policy_accel.errors import UserError, one_of
 from policy_accel.files import new_path
@@ -29,12 +30,12 @@ def write_lerobot(
     path: Path | str,
     reader: EpisodeReader,
     *,
-    version: str = V30,
+    version: str = "v3.0",
     fps: float | None = None,
     images: str = "lossless",
     progress: OnProgress | None = None,
 ) -> None:
-    """Write a LeRobot data set, a piece at a time, whole or not at all.
+    """Write a LeRobot data set of version 3.0, a piece at a time, whole or not at all.
 
     What LeRobot has no place for goes into a field "policy_accel" of info.json and into
     meta/policy_accel_episodes.jsonl, which other readers do not look at, so that reading it gives back the same.
@@ -42,22 +43,25 @@ def write_lerobot(
     Args:
         path: a folder, new.
         reader: the demonstrations.
-        version: "v2.1" (a file for each episode) or "v3.0" (files of about 100 MB, videos of 200 MB).
+        version: v3.0, the only one that is written.
         fps: steps per second; None for what the metadata say (`fps`, or the control frequency in `env_args`), else 10.
         images: RGB pictures as H.264 "lossless" or "h264" (yuv420p, crf 30), or "png" in the tables, where pictures of
             one or four channels always go, and those that a LeRobot set had there.
         progress: called with (steps so far, all steps).
 
     Raises:
-        UserError: `path` exists, an unknown version or way to store images, what cannot be stored, a full disk,
+        UserError: `path` exists, another version, an unknown way to store images, what cannot be stored, a full disk,
             av not installed for videos.
     """
-    one_of("LeRobot version", version, (V21, V30))
+    if version != "v3.0":
+        raise UserError(
+            f"LeRobot version {version} is not written, v3.0 alone; leave it out (LeRobot reads v3.0 from 0.4 on)."
+        )
     one_of("images", images, IMAGES)
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise UserError(f"fps={fps} must be a positive number of frames per second.")
     with new_path(Path(path)) as temporary:
-        writer = _Writer(temporary, reader, version, fps, images)
+        writer = _Writer(temporary, reader, fps, images)
         try:
             writer.run(progress)
         except BaseException:
@@ -81,8 +85,8 @@ def _object(facts: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 class _Writer:
-    def __init__(self, root: Path, reader: EpisodeReader, version: str, fps: float | None, images: str) -> None:
-        self._root, self._reader, self._version, self._images = root, reader, version, images
+    def __init__(self, root: Path, reader: EpisodeReader, fps: float | None, images: str) -> None:
+        self._root, self._reader, self._images = root, reader, images
         self._fps = _rate(reader.metadata) if fps is None else fps
         self._metadata = reader.metadata | ({} if fps is None else {"fps": fps})
         self._recorded = _object(reader.metadata, "lerobot")  # what a set that came from there carries
@@ -91,22 +95,26 @@ class _Writer:
         features = _object(self._recorded, "features")  # key -> LeRobot's "name" and "dtype", "names" of the axes
         known = {key: facts["name"] for key, facts in features.items() if "name" in facts}
         self._names = to_names(reader.features, known, tasks=bool(self._tasks))
-        axes = {key: features.get(key, {}).get("names") for key in self._names}
         self._columns = [
-            Column(name, self._dtype(key, features.get(key, {})), reader.features[key], axes[key])
+            Column(
+                name,
+                self._dtype(key, features.get(key, {})),
+                reader.features[key],
+                features.get(key, {}).get("names"),
+            )
             for key, name in self._names.items()
             if name not in DERIVED
         ] + [Column(name, dtype, Feature((), np.dtype(dtype)), None) for name, dtype in DERIVED.items()]
-        self._cameras = [column for column in self._columns if column.dtype == "video"]
-        if self._cameras:
+        cameras = [column for column in self._columns if column.dtype == "video"]
+        if cameras:
             require_av(f"{reader.source}: writing videos")
-        self._keep_lines = any(reader.episode_metadata(episode) for episode in range(len(reader.episode_ends)))
-        self._meta = MetadataWriter(root, version, keep_lines=self._keep_lines)
-        self._table = table_sink(root, version, [column for column in self._columns if column.dtype != "video"])
+        self._episodes = EpisodeTable(root)
+        self._table = table_files(root, [column for column in self._columns if column.dtype != "video"])
         self._videos = {
-            column.name: video_sink(root, version, column, self._fps, lossless=images == "lossless")
-            for column in self._cameras
+            camera.name: video_files(root, camera, self._fps, lossless=images == "lossless") for camera in cameras
         }
+        keep_lines = any(reader.episode_metadata(episode) for episode in range(len(reader.episode_ends)))
+        self._lines = (root / OWN_LINES).open("w", encoding="utf-8") if keep_lines else None
 
     def _dtype(self, key: str, recorded: dict[str, Any]) -> str:
         feature = self._reader.features[key]
@@ -124,28 +132,58 @@ class _Writer:
         ends = self._reader.episode_ends
         for episode, length in enumerate(np.diff(ends, prepend=0)):
             self._write_episode(episode, int(length), int(ends[episode] - length), progress)
-        self._meta.finish(list(self._tasks))
         self.close()
-        self._write_info(len(ends), int(ends[-1]))
+        first = {name: VIDEO_PATH.format(video_key=name, chunk_index=0, file_index=0) for name in self._videos}
+        own = {
+            "episodes": len(ends),
+            "steps": int(ends[-1]),
+            "keys": {name: key for key, name in self._names.items()},
+            "shapes": {
+                self._names[key]: list(feature.shape)
+                for key, feature in self._reader.features.items()
+                if feature.shape in ((), (1,))
+            },
+            "metadata": self._metadata,
+            "lines": self._lines is not None,
+        }
+        write_metadata(
+            self._root,
+            episodes=len(ends),
+            steps=int(ends[-1]),
+            tasks=list(self._tasks),
+            statistics=self._episodes.statistics,
+            fps=self._fps,
+            columns=self._columns,
+            videos={name: video_facts(self._root / path) for name, path in first.items()},
+            recorded=self._recorded,
+            own=own,
+        )
 
     def close(self) -> None:
         """Close the files, also after an error."""
-        for sink in (self._table, *self._videos.values()):
-            sink.close()
-        self._meta.close()
+        for file in (self._table, *self._videos.values(), self._episodes, self._lines):
+            if file is not None:
+                file.close()
 
     def _write_episode(self, episode: int, length: int, index: int, progress: OnProgress | None) -> None:
         facts = self._reader.episode_metadata(episode)
         tasks = self._tasks_of(facts)
-        self._table.begin(episode, length)
-        for name, video in self._videos.items():
-            video.begin(episode, length, video_key=name)
-        places = self._places(index, length)
-        statistics = EpisodeStatistics(self._columns, length, self._version)
+        for files in (self._table, *self._videos.values()):
+            files.begin(length)
+        row = {"data/chunk_index": self._table.chunk, "data/file_index": self._table.file}
+        row |= {"dataset_from_index": index, "dataset_to_index": index + length} | self._video_places(length)
+        statistics = EpisodeStatistics(self._columns, length)
         seen: set[int] = set()
         for _, start, rows, values in pieces(self._reader, list(self._names), [episode], piece_bytes=_PIECE_BYTES):
-            derived = self._derived(episode, index, start, rows, self._tasks[tasks[0]])
-            named = derived | {self._names[key]: part for key, part in values.items()}
+            steps = np.arange(start, start + rows)
+            named: dict[str, np.ndarray] = {
+                "timestamp": (steps / self._fps).astype(np.float32),
+                "frame_index": steps,
+                "episode_index": np.full(rows, episode),
+                "index": index + steps,
+                "task_index": np.full(rows, self._tasks[tasks[0]]),
+            }
+            named |= {self._names[key]: part for key, part in values.items()}
             seen.update(np.unique(named["task_index"]).tolist())
             self._table.write(named, start, rows)
             for name, video in self._videos.items():
@@ -155,32 +193,18 @@ class _Writer:
                 progress(index + start + rows, int(self._reader.episode_ends[-1]))
         if "task_index" in self._names.values():
             tasks = self._tasks_by_number(sorted(seen), episode)
-        self._meta.add(episode, length, tasks, places, statistics.result(), facts)
+        self._episodes.add({"episode_index": episode, "tasks": tasks, "length": length} | row, statistics.result())
+        if self._lines is not None:
+            self._lines.write(json.dumps(facts, ensure_ascii=False) + "\n")
 
-    def _places(self, index: int, length: int) -> dict[str, Any]:
-        """The columns of v3.0 that tell where an episode of which no step is written yet comes to lie."""
-        places: dict[str, Any] = {
-            "data/chunk_index": self._table.chunk,
-            "data/file_index": self._table.file,
-            "dataset_from_index": index,
-            "dataset_to_index": index + length,
-        }
+    def _video_places(self, length: int) -> dict[str, Any]:
+        """The columns that tell where the frames of an episode of which none is written yet come to lie."""
+        places: dict[str, Any] = {}
         for name, video in self._videos.items():
-            places[f"videos/{name}/chunk_index"] = video.chunk
-            places[f"videos/{name}/file_index"] = video.file
+            places |= {f"videos/{name}/chunk_index": video.chunk, f"videos/{name}/file_index": video.file}
             places[f"videos/{name}/from_timestamp"] = video.steps / self._fps
             places[f"videos/{name}/to_timestamp"] = (video.steps + length) / self._fps
         return places
-
-    def _derived(self, episode: int, index: int, start: int, rows: int, task: int) -> dict[str, np.ndarray]:
-        steps = np.arange(start, start + rows)
-        return {
-            "timestamp": (steps / self._fps).astype(np.float32),
-            "frame_index": steps,
-            "episode_index": np.full(rows, episode),
-            "index": index + steps,
-            "task_index": np.full(rows, task),
-        }
 
     def _tasks_of(self, facts: dict[str, Any]) -> list[str]:
         """The tasks of an episode in words, numbered on their first appearance."""
@@ -200,24 +224,3 @@ class _Writer:
                     f"({len(known)} are known); leave the key task_index out."
                 )
         return [known[number] for number in numbers]
-
-    def _write_info(self, episodes: int, steps: int) -> None:
-        first = {"episode_chunk": 0, "episode_index": 0, "chunk_index": 0, "file_index": 0}
-        videos = {}
-        for column in self._cameras:
-            path = self._root / VIDEO_PATHS[self._version].format(video_key=column.name, **first)
-            videos[column.name] = video_facts(path, version=self._version)
-        own = {
-            "episodes": episodes,
-            "steps": steps,
-            "keys": {name: key for key, name in self._names.items()},
-            "order": list(self._names),
-            "shapes": {
-                self._names[key]: list(feature.shape)
-                for key, feature in self._reader.features.items()
-                if feature.shape in ((), (1,))
-            },
-            "metadata": self._metadata,
-            "lines": self._keep_lines,
-        }
-        self._meta.write_info(fps=self._fps, columns=self._columns, videos=videos, recorded=self._recorded, own=own)

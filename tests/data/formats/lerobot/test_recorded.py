@@ -74,15 +74,17 @@ def test_what_lerobot_recorded_is_read(recorded):
                     np.testing.assert_array_equal(values, wanted[key][start:stop])
 
 
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+@pytest.fixture
+def newer(tmp_path):
+    with zipfile.ZipFile(RECORDED / FILES["v3.0"]) as archive:
+        archive.extractall(tmp_path / "recorded")
+    with LeRobotReader(tmp_path / "recorded") as reader:
+        write_lerobot(tmp_path / "ours", reader)
+    return tmp_path / "recorded", tmp_path / "ours"
 
 
-def test_the_way_back_gives_the_files_that_lerobot_wrote(recorded, tmp_path):
-    version, root = recorded
-    ours = tmp_path / "ours"
-    with LeRobotReader(root) as reader:
-        write_lerobot(ours, reader, version=version)
+def test_the_way_back_gives_the_files_that_lerobot_wrote(newer):
+    root, ours = newer
     info, own = (json.loads((folder / "meta/info.json").read_text()) for folder in (root, ours))
     assert set(own) - {"policy_accel"} == set(info)
     notes = [facts["features"]["observation.images.top"].pop("info") for facts in (info, own)]
@@ -98,47 +100,31 @@ def test_the_way_back_gives_the_files_that_lerobot_wrote(recorded, tmp_path):
         assert mine.schema.equals(theirs.schema)
         features = [json.loads(file.schema_arrow.metadata[b"huggingface"]) for file in (theirs, mine)]
         features[0].pop("fingerprint", None)
-        if version == "v3.0":  # datasets 4 renamed Sequence, and reads both names
-            for feature in features[1]["info"]["features"].values():
-                feature["_type"] = feature["_type"].replace("Sequence", "List")
+        for feature in features[1]["info"]["features"].values():  # datasets 4 renamed Sequence, and reads both names
+            feature["_type"] = feature["_type"].replace("Sequence", "List")
         assert features[1] == features[0]
         groups = [
             [(file.metadata.row_group(n).num_rows, file.metadata.row_group(n).column(0).compression) for n in range(k)]
             for file, k in ((theirs, theirs.num_row_groups), (mine, mine.num_row_groups))
         ]
         assert groups[1] == groups[0]
-    if version == "v2.1":
-        assert (ours / "meta/tasks.jsonl").read_text() == (root / "meta/tasks.jsonl").read_text()
-        assert (ours / "meta/episodes.jsonl").read_text() == (root / "meta/episodes.jsonl").read_text()
-    else:
-        theirs, mine = (pq.read_table(folder / "meta/tasks.parquet") for folder in (root, ours))
-        assert mine["task"].to_pylist() == theirs[theirs.schema.names[1]].to_pylist()
-        assert mine["task_index"].to_pylist() == theirs["task_index"].to_pylist()
+    theirs, mine = (pq.read_table(folder / "meta/tasks.parquet") for folder in (root, ours))
+    assert mine["task"].to_pylist() == theirs[theirs.schema.names[1]].to_pylist()
+    assert mine["task_index"].to_pylist() == theirs["task_index"].to_pylist()
 
 
-def test_statistics_are_those_that_lerobot_computed(recorded, tmp_path):
-    version, root = recorded
-    ours = tmp_path / "ours"
-    with LeRobotReader(root) as reader:
-        write_lerobot(ours, reader, version=version)
-    if version == "v2.1":
-        pairs = [
-            (one["stats"], two["stats"])
-            for one, two in zip(*(lines(folder / "meta/episodes_stats.jsonl") for folder in (root, ours)), strict=True)
-        ]
-    else:
-        theirs, mine = (pq.read_table(folder / "meta/episodes/chunk-000/file-000.parquet") for folder in (root, ours))
-        assert mine.schema.names == theirs.schema.names
-        plain = [name for name in mine.schema.names if not name.startswith(("stats/", "videos/"))]
-        assert mine.select(plain).equals(theirs.select(plain))
-        times = [name for name in mine.schema.names if name.startswith("videos/")]
-        assert len(times) == 4
-        for name in times:
-            np.testing.assert_allclose(mine[name].to_numpy(), theirs[name].to_numpy(), rtol=1e-12)
-        pairs = [
-            (unflatten(one), unflatten(two)) for one, two in zip(theirs.to_pylist(), mine.to_pylist(), strict=True)
-        ]
-        pairs.append(tuple(json.loads((folder / "meta/stats.json").read_text()) for folder in (root, ours)))
+def test_statistics_are_those_that_lerobot_computed(newer):
+    root, ours = newer
+    theirs, mine = (pq.read_table(folder / "meta/episodes/chunk-000/file-000.parquet") for folder in (root, ours))
+    assert mine.schema.names == theirs.schema.names
+    plain = [name for name in mine.schema.names if not name.startswith(("stats/", "videos/"))]
+    assert mine.select(plain).equals(theirs.select(plain))
+    times = [name for name in mine.schema.names if name.startswith("videos/")]
+    assert len(times) == 4
+    for name in times:
+        np.testing.assert_allclose(mine[name].to_numpy(), theirs[name].to_numpy(), rtol=1e-12)
+    pairs = [(unflatten(one), unflatten(two)) for one, two in zip(theirs.to_pylist(), mine.to_pylist(), strict=True)]
+    pairs.append(tuple(json.loads((folder / "meta/stats.json").read_text()) for folder in (root, ours)))
     for theirs, mine in pairs:
         assert set(mine) == set(theirs)
         for name in theirs:
@@ -149,7 +135,7 @@ def test_statistics_are_those_that_lerobot_computed(recorded, tmp_path):
             for level, values in theirs[name].items():
                 if level[0] == "q" and theirs is pairs[-1][0]:
                     continue  # 0.4.4 averages the episodes' quantiles, 0.6 takes the outermost
-                if level == "std" and name == "observation.images.wrist" and version == "v3.0":
+                if level == "std" and name == "observation.images.wrist":
                     continue  # 0.4.4 squares in 8 bits; 0.6 does not
                 # LeRobot reads quantiles off a histogram of 5000 bins.
                 allowed = 1e-6 + (spread / 4999 if level[0] == "q" else 0)

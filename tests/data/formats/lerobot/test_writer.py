@@ -11,7 +11,7 @@ import pytest
 
 from policy_accel.data.episodes import Episodes
 from policy_accel.data.formats.base import Feature, MemoryReader
-from policy_accel.data.formats.lerobot import metadata_writer, sinks
+from policy_accel.data.formats.lerobot import files as written_files
 from policy_accel.data.formats.lerobot.layout import Column
 from policy_accel.data.formats.lerobot.reader import LeRobotReader
 from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics, sampled_frames
@@ -19,7 +19,6 @@ from policy_accel.data.formats.lerobot.writer import write_lerobot
 from policy_accel.data.formats.streaming import EpisodeView, gather
 from policy_accel.errors import UserError
 
-VERSIONS = pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 IMAGES = pytest.mark.parametrize("images", ["lossless", "png"])
 
 
@@ -72,20 +71,18 @@ def assert_same(found, wanted):
     assert found.episode_metadata == wanted.episode_metadata
 
 
-@VERSIONS
 @IMAGES
-def test_a_round_trip_loses_nothing(episodes, tmp_path, version, images):
+def test_a_round_trip_loses_nothing(episodes, tmp_path, images):
     wanted = episodes()
-    write_lerobot(tmp_path / "set", MemoryReader(wanted), version=version, images=images)
+    write_lerobot(tmp_path / "set", MemoryReader(wanted), images=images)
     assert_same(read(tmp_path / "set"), wanted)
 
 
-@VERSIONS
-def test_a_set_of_lerobot_goes_through_memory_and_the_other_version_and_back(lerobot, tmp_path, version):
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_a_set_of_lerobot_goes_through_memory_and_back(lerobot, tmp_path, version):
     made = lerobot(version, cameras=("wrist", "top"))
-    other = {"v2.1": "v3.0", "v3.0": "v2.1"}[version]
     wanted = read(made.root)
-    write_lerobot(tmp_path / "other", MemoryReader(wanted), version=other)
+    write_lerobot(tmp_path / "other", MemoryReader(wanted))
     assert_same(read(tmp_path / "other"), wanted)
     info = json.loads((tmp_path / "other/meta/info.json").read_text())
     kinds = {name: facts["dtype"] for name, facts in info["features"].items()}
@@ -93,8 +90,7 @@ def test_a_set_of_lerobot_goes_through_memory_and_the_other_version_and_back(ler
     assert (info["robot_type"], info["fps"], info["splits"]) == ("panda", 10, {"train": "0:3"})
 
 
-@VERSIONS
-def test_times_and_tasks_of_single_steps_keep_their_columns(episodes, tmp_path, version):
+def test_times_and_tasks_of_single_steps_keep_their_columns(episodes, tmp_path):
     rng = np.random.default_rng(1)
     extra = {"timestamp": rng.random(21).astype(np.float32), "task_index": rng.integers(0, 3, 21)}
     wanted = episodes(
@@ -103,7 +99,7 @@ def test_times_and_tasks_of_single_steps_keep_their_columns(episodes, tmp_path, 
         metadata={"lerobot": {"tasks": ["a", "b", "c"]}},
         episode_metadata=({"tasks": ["a", "b"]}, {"tasks": ["c"]}, {}),
     )
-    write_lerobot(tmp_path / "set", MemoryReader(wanted), version=version)
+    write_lerobot(tmp_path / "set", MemoryReader(wanted))
     assert_same(read(tmp_path / "set"), wanted)
     table = pq.read_table(sorted(tmp_path.glob("set/data/*/*.parquet"))[0])
     np.testing.assert_array_equal(table["timestamp"].to_numpy()[:8], extra["timestamp"][:8])
@@ -113,86 +109,18 @@ def test_times_and_tasks_of_single_steps_keep_their_columns(episodes, tmp_path, 
 # The specification, field by field.
 
 
-def test_info_and_tables_of_v21(episodes, tmp_path):
-    wanted = episodes()
-    write_lerobot(tmp_path / "set", MemoryReader(wanted), version="v2.1", fps=15)
-    root = tmp_path / "set"
-    info = json.loads((root / "meta/info.json").read_text())
-    features = info.pop("features")
-    own = info.pop("policy_accel")
-    assert own["metadata"] == wanted.metadata | {"fps": 15}
-    assert info == {
-        "codebase_version": "v2.1",
-        "robot_type": None,
-        "total_episodes": 3,
-        "total_frames": 21,
-        "total_tasks": 1,
-        "total_videos": 3,
-        "total_chunks": 1,
-        "chunks_size": 1000,
-        "fps": 15,
-        "splits": {"train": "0:3"},
-        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
-    }
-    assert features["action"] == {"dtype": "float32", "shape": [2], "names": None}
-    assert features["next.reward"] == {"dtype": "float32", "shape": [1], "names": None}
-    assert features["observation.agentview_image"] == {
-        "dtype": "video",
-        "shape": [17, 21, 3],
-        "names": ["height", "width", "channels"],
-        "info": {
-            "video.height": 17,
-            "video.width": 21,
-            "video.codec": "h264",
-            "video.pix_fmt": "gbrp",
-            "video.is_depth_map": False,
-            "video.fps": 15,
-            "video.channels": 3,
-            "has_audio": False,
-        },
-    }
-    assert {facts["dtype"] for name, facts in features.items() if name.endswith(("grey", "alpha"))} == {"image"}
-    assert not [name for name in features if "/" in name]
-    assert list(features)[-5:] == ["timestamp", "frame_index", "episode_index", "index", "task_index"]
-    assert files(root) == [
-        *(f"data/chunk-000/episode_{n:06d}.parquet" for n in range(3)),
-        "meta/episodes.jsonl",
-        "meta/episodes_stats.jsonl",
-        "meta/info.json",
-        "meta/policy_accel_episodes.jsonl",
-        "meta/tasks.jsonl",
-        *(f"videos/chunk-000/observation.agentview_image/episode_{n:06d}.mp4" for n in range(3)),
-    ]
-    assert (root / "meta/tasks.jsonl").read_text() == '{"task_index": 0, "task": "Lift"}\n'
-    first = (root / "meta/episodes.jsonl").read_text().splitlines()[1]
-    assert first == '{"episode_index": 1, "tasks": ["Lift"], "length": 12}'
-
-    table = pq.read_table(root / "data/chunk-000/episode_000001.parquet")
-    assert table.schema.names == [name for name in features if name != "observation.agentview_image"]
-    types = {field.name: field.type for field in table.schema}
-    assert types["action"] == pa.list_(pa.float32(), 2)
-    assert types["next.done"] == pa.bool_()
-    assert types["next.reward"] == pa.float32()
-    assert types["observation.keypoint"].value_type.value_type == pa.float32()
-    assert types["observation.grey"] == pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    np.testing.assert_array_equal(table["timestamp"].to_numpy(), (np.arange(12) / 15).astype(np.float32))
-    for name, values in {"frame_index": range(12), "episode_index": [1] * 12, "index": range(8, 20)}.items():
-        assert table[name].type == pa.int64()
-        assert table[name].to_pylist() == list(values)
-
-
 def files(root):
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
 def test_info_and_tables_of_v30(episodes, tmp_path):
     root = tmp_path / "set"
-    write_lerobot(root, MemoryReader(episodes()))
+    wanted = episodes()
+    write_lerobot(root, MemoryReader(wanted), fps=15)
     info = json.loads((root / "meta/info.json").read_text())
     assert {key: info[key] for key in info if key not in ("features", "policy_accel")} == {
         "codebase_version": "v3.0",
-        "fps": 20,
+        "fps": 15,
         "total_episodes": 3,
         "total_frames": 21,
         "total_tasks": 1,
@@ -226,22 +154,57 @@ def test_info_and_tables_of_v30(episodes, tmp_path):
             "dataset_to_index": stop,
             f"{video}chunk_index": 0,
             f"{video}file_index": 0,
-            f"{video}from_timestamp": start / 20,
-            f"{video}to_timestamp": stop / 20,
+            f"{video}from_timestamp": start / 15,
+            f"{video}to_timestamp": stop / 15,
             "meta/episodes/chunk_index": 0,
             "meta/episodes/file_index": 0,
         }
         for n, (start, stop) in enumerate(((0, 8), (8, 20), (20, 21)))
     ]
+    features = info["features"]
+    assert info["policy_accel"]["metadata"] == wanted.metadata | {"fps": 15}
+    assert features["action"] == {"dtype": "float32", "shape": [2], "names": None}
+    assert features["next.reward"] == {"dtype": "float32", "shape": [1], "names": None}
+    assert features["observation.agentview_image"] == {
+        "dtype": "video",
+        "shape": [17, 21, 3],
+        "names": ["height", "width", "channels"],
+        "info": {
+            "video.height": 17,
+            "video.width": 21,
+            "video.codec": "h264",
+            "video.pix_fmt": "gbrp",
+            "is_depth_map": False,
+            "video.fps": 15,
+            "video.channels": 3,
+            "has_audio": False,
+        },
+    }
+    assert {facts["dtype"] for name, facts in features.items() if name.endswith(("grey", "alpha"))} == {"image"}
+    assert not [name for name in features if "/" in name]
+    assert list(features)[-5:] == ["timestamp", "frame_index", "episode_index", "index", "task_index"]
+    table = pq.read_table(root / "data/chunk-000/file-000.parquet")
+    assert table.schema.names == [name for name in features if name != "observation.agentview_image"]
+    types = {field.name: field.type for field in table.schema}
+    assert types["action"] == pa.list_(pa.float32(), 2)
+    assert types["next.done"] == pa.bool_()
+    assert types["next.reward"] == pa.float32()
+    assert types["observation.keypoint"].value_type.value_type == pa.float32()
+    assert types["observation.grey"] == pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    np.testing.assert_array_equal(table["timestamp"].to_numpy()[8:20], (np.arange(12) / 15).astype(np.float32))
+    for name, values in {"frame_index": range(12), "episode_index": [1] * 12, "index": range(8, 20)}.items():
+        assert table[name].type == pa.int64()
+        assert table[name].to_pylist()[8:20] == list(values)
+
     tasks = pq.read_table(root / "meta/tasks.parquet")
     assert tasks.to_pydict() == {"task_index": [0], "task": ["Lift"]}
     assert json.loads(tasks.schema.metadata[b"pandas"])["index_columns"] == ["task"]
 
 
 def test_files_of_v30_end_at_their_limit_and_chunks_at_theirs(episodes, tmp_path, monkeypatch):
-    monkeypatch.setattr(sinks, "DATA_BYTES", 30_000)
-    monkeypatch.setattr(sinks, "VIDEO_BYTES", 20_000)
-    monkeypatch.setattr(sinks, "CHUNKS_SIZE", 2)
+    monkeypatch.setattr(written_files, "DATA_BYTES", 30_000)
+    monkeypatch.setattr(written_files, "VIDEO_BYTES", 20_000)
+    monkeypatch.setattr(written_files, "CHUNKS_SIZE", 2)
     wanted = episodes((10,) * 9, episode_metadata=())
     write_lerobot(tmp_path / "set", MemoryReader(wanted))
     assert_same(read(tmp_path / "set"), wanted)
@@ -251,17 +214,6 @@ def test_files_of_v30_end_at_their_limit_and_chunks_at_theirs(episodes, tmp_path
         assert [Path(name).with_suffix("").as_posix() for name in names] == [
             f"chunk-{n // 2:03d}/file-{n % 2:03d}" for n in range(len(names))
         ]
-
-
-def test_every_so_many_episodes_of_v21_have_a_folder(tmp_path, monkeypatch):
-    for module in (sinks, metadata_writer):
-        assert module.CHUNKS_SIZE == 1000
-        monkeypatch.setattr(module, "CHUNKS_SIZE", 3)
-    wanted = Episodes({"action": np.arange(8.0)[:, None]}, np.arange(1, 9), "memory")
-    write_lerobot(tmp_path / "set", MemoryReader(wanted), version="v2.1")
-    assert files(tmp_path / "set/data") == [f"chunk-{n // 3:03d}/episode_{n:06d}.parquet" for n in range(8)]
-    assert json.loads((tmp_path / "set/meta/info.json").read_text())["total_chunks"] == 3
-    assert_same(read(tmp_path / "set"), wanted)
 
 
 def test_pieces_of_long_episodes(episodes, tmp_path, monkeypatch):
@@ -332,12 +284,11 @@ def test_the_rate_comes_from_the_metadata(tmp_path, metadata, fps):
 def test_tasks_are_numbered_as_they_appear(episodes, tmp_path):
     tasks = ("push", "pull", "push")
     wanted = episodes(episode_metadata=tuple({"task": task} for task in tasks))
-    write_lerobot(tmp_path / "set", MemoryReader(wanted), version="v2.1")
-    rows = [json.loads(line) for line in (tmp_path / "set/meta/tasks.jsonl").read_text().splitlines()]
-    assert rows == [{"task_index": 0, "task": "push"}, {"task_index": 1, "task": "pull"}]
-    for episode, number in enumerate((0, 1, 0)):
-        table = pq.read_table(tmp_path / f"set/data/chunk-000/episode_{episode:06d}.parquet")
-        assert set(table["task_index"].to_pylist()) == {number}
+    write_lerobot(tmp_path / "set", MemoryReader(wanted))
+    table = pq.read_table(tmp_path / "set/meta/tasks.parquet")
+    assert table.to_pydict() == {"task_index": [0, 1], "task": ["push", "pull"]}
+    table = pq.read_table(tmp_path / "set/data/chunk-000/file-000.parquet")
+    assert table["task_index"].to_pylist() == [0] * 8 + [1] * 12 + [0]
     assert_same(read(tmp_path / "set"), wanted)
 
 
@@ -354,11 +305,11 @@ def test_splits_that_no_longer_fit_are_replaced(lerobot, tmp_path):
 
 def test_facts_about_episodes_that_another_program_has_changed_are_not_believed(episodes, tmp_path):
     root = tmp_path / "set"
-    write_lerobot(root, MemoryReader(episodes()), version="v2.1")
-    path = root / "meta/episodes.jsonl"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    write_lerobot(root, MemoryReader(episodes()))
+    path = root / "meta/episodes/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(path)[:2], path)
     found = read(root)
-    assert found.episode_metadata == ({"task": "Lift"},) * 2
+    assert found.episode_metadata == ({"task": "Lift", "filters": ["train"]},) * 2
     assert found.metadata["fps"] == 20
     assert list(found.arrays) == list(episodes().arrays)
 
@@ -367,7 +318,7 @@ def test_facts_about_episodes_that_are_cut_off(episodes, tmp_path):
     write_lerobot(tmp_path / "set", MemoryReader(episodes()))
     path = tmp_path / "set/meta/policy_accel_episodes.jsonl"
     text = path.read_text()
-    for left, sentence in ((text[:-2], "line 3 is not JSON"), ("", "has 0 lines for 3 episodes")):
+    for left, sentence in ((text[:-2], "line 3 is not valid JSON"), ("", "has 0 lines for 3 episodes")):
         path.write_text(left)
         with pytest.raises(UserError, match=sentence):
             read(tmp_path / "set")
@@ -408,7 +359,7 @@ def test_frames_of_picture_statistics(length, count):
 
 def test_large_pictures_are_thinned_out():
     frames = np.random.default_rng(0).integers(0, 256, (2, 480, 640, 3)).astype(np.uint8)
-    statistics = EpisodeStatistics([Column("top", "video", Feature((480, 640, 3), frames.dtype), None)], 2, "v3.0")
+    statistics = EpisodeStatistics([Column("top", "video", Feature((480, 640, 3), frames.dtype), None)], 2)
     statistics.add({"top": frames}, 0)
     mean = statistics.result()["top"]["mean"].ravel()
     np.testing.assert_allclose(mean, frames[:, ::4, ::4].mean((0, 1, 2)) / 255, rtol=1e-9)
@@ -427,7 +378,6 @@ def assert_refused(tmp_path, sentence, wanted, **options):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"version": "v2.0"}, "LeRobot version 'v2.0' is unknown"),
         ({"images": "jpeg"}, "images 'jpeg' is unknown"),
         ({"fps": 0}, "fps=0 must be a positive number"),
         ({"fps": float("nan")}, "fps=nan must be a positive number"),
