@@ -7,9 +7,10 @@ import sys
 
 from policy_accel.data import Inspection, fetch, inspect
 from policy_accel.data.formats.recognise import recognised_format
-from policy_accel.data.images import image_form, image_path, inspect_images
+from policy_accel.data.images import image_form, image_path
 from policy_accel.data.tree import KNOWN_FORMS
 from policy_accel.errors import UserError
+from policy_accel.images.inspect import inspect_images
 from policy_accel.progress import Progress
 
 

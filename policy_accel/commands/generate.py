@@ -13,9 +13,9 @@ from pathlib import Path
 from policy_accel.commands.arguments import EXPERTS, WITH_CAMERAS
 from policy_accel.data import Episodes
 from policy_accel.data.formats.base import MemoryReader
-from policy_accel.data.images import make_shapes, write_images_npz
 from policy_accel.data.readers import write_episodes
 from policy_accel.errors import UserError
+from policy_accel.images.shapes import make_shapes, write_images_npz
 from policy_accel.progress import Progress
 from policy_accel.training.devices import available_cores
 from policy_accel.written_formats import SUFFIXES

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
+import mmap
 import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from policy_accel.errors import UserError
-from policy_accel.files import explain_os_error, explained
+from policy_accel.files import explain_os_error, explained, open_regular
+from policy_accel.memory import check_fits
 
 KNOWN_FORMS = (
-    "known are CIFAR-10 and -100 (Python or binary version), MNIST (IDX), folders of images in folders of classes, "
-    "ZIPs of images with dataset.json, and .npz or .npy arrays."
+    "known are folders of images, by class or with metadata.jsonl, metadata.csv or dataset.json, ZIP and tar archives "
+    "of such (WebDataset too), Parquet of Hugging Face, .npz and .npy arrays, CIFAR-10 and -100 and MNIST."
 )
 
-MOST_UNPACKED = 4 * 2**30  # bytes of a tar archive, which is held in memory
-
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError)
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
+_PACKED: dict[bytes, Callable[[BinaryIO], BinaryIO]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),  # type: ignore[dict-item,return-value]
+    b"BZh": bz2.BZ2File,  # type: ignore[dict-item]
+    b"\xfd7zXZ\x00": lzma.LZMAFile,  # type: ignore[dict-item]
+}
+_BLOCK = 2**22
 
 
 class NoTree(UserError):
@@ -37,20 +54,16 @@ class Tree:
     Attributes:
         path: the folder or archive.
         names: relative names with slashes, sorted; hidden files and what macOS adds are left out.
-        open: one file to be read, of which a folder reads only what is asked for; UserError when it cannot be read, or
-            the archive is damaged.
+        read: content of one file; UserError when it cannot be read, or the archive is damaged.
         stamp: for a name a text that changes when the file does.
+        remarks: what was left out, one sentence each.
     """
 
     path: Path
     names: tuple[str, ...]
-    open: Callable[[str], BinaryIO]
+    read: Callable[[str], bytes]
     stamp: Callable[[str], str]
-
-    def read(self, name: str) -> bytes:
-        """Content of one file; raises as `open` does."""
-        with explained(self.path / name, "read"), self.open(name) as file:
-            return file.read()
+    remarks: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -66,22 +79,43 @@ def open_tree(path: Path) -> Iterator[Tree]:
             tree = _open(path, stack)
         except OSError as error:
             raise explain_os_error(error, Path(error.filename or path), "read") from error
-        except _BROKEN as error:
+        except (*_BROKEN, ValueError, OverflowError) as error:
             raise UserError(
                 f"{path}: the archive is damaged or cut off ({error}); copy or download it again."
             ) from error
         yield tree
 
 
+def unpacked(content: bytes, where: str) -> bytes:
+    """Bytes as they are, or what gzip, bzip2 or xz made of them.
+
+    Raises:
+        UserError: they are cut off or damaged, or unpack to more than is free, or than anything sensible does.
+    """
+    opener = next((opener for magic, opener in _PACKED.items() if content.startswith(magic)), None)
+    if opener is None:
+        return content
+    result, packed = bytearray(), opener(io.BytesIO(content))
+    try:
+        while block := packed.read(_BLOCK):
+            result += block
+            check_fits(len(result), where, stored=len(content))
+    except (OSError, *_BROKEN) as error:
+        raise UserError(f"{where}: the archive is damaged or cut off ({error}); copy or download it again.") from error
+    return bytes(result)
+
+
 def _open(path: Path, stack: ExitStack) -> Tree:
     if path.is_dir():
         return folder_tree(path)
-    if zipfile.is_zipfile(path):
-        return zip_tree(path, stack.enter_context(zipfile.ZipFile(path)))
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(262)
-    if start[:2] == b"\x1f\x8b" or start[:3] == b"BZh" or start[:6] == b"\xfd7zXZ\x00" or start[257:] == b"ustar":
-        return _tar(path)
+        if zipfile.is_zipfile(file):
+            return zip_tree(path, stack.enter_context(zipfile.ZipFile(path)))
+        if start.startswith(tuple(_PACKED)) or start[257:] == b"ustar":
+            return _tar(path, file, packed=start[257:] != b"ustar")
+    if start.startswith(b"PAR1"):
+        return _files(path.parent, [path.name])
     if start[:4] == b"PK\x03\x04":
         raise zipfile.BadZipFile("a ZIP without its end")
     raise NoTree(
@@ -92,39 +126,59 @@ def _open(path: Path, stack: ExitStack) -> Tree:
 def folder_tree(path: Path, *, hidden: bool = False) -> Tree:
     """Everything below a folder; with `hidden` ones, whose name begins with a dot, or without.
 
+    Links to folders are followed after all that is really there, so that no file is met twice.
+
     Raises:
         OSError: the folder, or one in it, cannot be listed.
     """
-    names = []
-    visited: set[tuple[int, int]] = set()  # links may lead back
-    for folder, folders, files in os.walk(path, followlinks=True, onerror=_stop):
-        folders[:] = [name for name in folders if hidden or not name.startswith(".")]
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in visited:
-            folders.clear()
+    names, visited, root = [], set(), path.resolve()
+    remarks = []
+    links = [path]
+    while links:
+        link = links.pop(0)
+        if link.resolve() in visited or (link != path and root.is_relative_to(link.resolve())):
+            remarks.append(f"{link.relative_to(path)} is a link to a folder that is in the set already; left out.")
             continue
-        visited.add((status.st_dev, status.st_ino))
-        inside = Path(folder).relative_to(path)
-        names += [(inside / name).as_posix() for name in files]
+        folders = [link]
+        while folders:
+            folder = folders.pop()
+            if folder.resolve() in visited:
+                continue
+            visited.add(folder.resolve())
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                if entry.name.startswith(".") and not hidden:
+                    continue
+                if entry.is_dir():
+                    (links if entry.is_symlink() else folders).append(folder / entry.name)
+                else:
+                    names.append((folder / entry.name).relative_to(path).as_posix())
 
-    def opened(name: str) -> BinaryIO:
-        with explained(path / name, "read"):
-            return (path / name).open("rb")
+    return _files(path, _sorted(names, hidden=hidden), tuple(remarks))
+
+
+def _files(path: Path, names: Sequence[str], remarks: tuple[str, ...] = ()) -> Tree:
+    """Some of the files below a folder."""
+
+    def read(name: str) -> bytes:
+        with explained(path / name, "read"), open_regular(path / name) as file:
+            return file.read()
 
     def stamp(name: str) -> str:
         with explained(path / name, "read"):
             found = (path / name).stat()
         return f"{name} {found.st_size} {found.st_mtime_ns}"
 
-    return Tree(path, _sorted(names, hidden=hidden), opened, stamp)
+    return Tree(path, tuple(names), read, stamp, remarks)
 
 
 def zip_tree(path: Path, archive: zipfile.ZipFile, *, hidden: bool = False) -> Tree:
     """Everything in an open ZIP; see `folder_tree`."""
 
-    def opened(name: str) -> BinaryIO:
+    def read(name: str) -> bytes:
+        entry = archive.getinfo(name)
+        check_fits(entry.file_size, f"{path}: {name} in it", stored=entry.compress_size)
         try:
-            return io.BytesIO(archive.read(name))
+            return archive.read(name)
         except _BROKEN as error:
             raise UserError(
                 f"{path}: {name} in it cannot be unpacked ({error}); copy or download the archive again."
@@ -134,24 +188,28 @@ def zip_tree(path: Path, archive: zipfile.ZipFile, *, hidden: bool = False) -> T
         entry = archive.getinfo(name)
         return f"{name} {entry.file_size} {entry.CRC}"
 
-    return Tree(path, _sorted(archive.namelist(), hidden=hidden), opened, stamp)
+    return Tree(path, _sorted(archive.namelist(), hidden=hidden), read, stamp)
 
 
-def _tar(path: Path) -> Tree:
-    """A tar archive has no table of contents: it is read once from beginning to end, the files stay in memory."""
-    files: dict[str, bytes] = {}
-    with tarfile.open(path) as archive:
-        unpacked = 0
-        for member in archive:
-            unpacked += member.size
-            if unpacked > MOST_UNPACKED:
-                raise UserError(f"{path}: is larger than {MOST_UNPACKED} bytes; unpack it and give the folder.")
-            content = archive.extractfile(member) if member.isfile() else None
-            if content is not None:
-                files[member.name.removeprefix("./")] = content.read()
-    return Tree(
-        path, _sorted(files), lambda name: io.BytesIO(files[name]), lambda name: f"{name} {zlib.crc32(files[name])}"
-    )
+def _tar(path: Path, file: BinaryIO, *, packed: bool) -> Tree:
+    """A tar archive, mapped into memory, or unpacked into it."""
+    content: bytes | mmap.mmap
+    file.seek(0)
+    content = unpacked(file.read(), str(path)) if packed else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    stream: Any = io.BytesIO(content) if packed else content
+    with tarfile.open(mode="r:", fileobj=stream) as archive:
+        spans = {
+            member.name.removeprefix("./"): (member.offset_data, member.offset_data + member.size)
+            for member in archive
+            if member.isfile() and not member.issparse()
+        }
+    if spans and max(end for _, end in spans.values()) > len(content):
+        raise tarfile.TarError("its last file ends early")
+
+    def read(name: str) -> bytes:
+        return content[slice(*spans[name])]
+
+    return Tree(path, _sorted(spans), read, lambda name: f"{name} {zlib.crc32(read(name))}")
 
 
 def _sorted(names: Collection[str], *, hidden: bool = False) -> tuple[str, ...]:
@@ -160,7 +218,3 @@ def _sorted(names: Collection[str], *, hidden: bool = False) -> tuple[str, ...]:
         return hidden or not any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
     return tuple(sorted(name for name in names if not name.endswith("/") and shown(name)))
-
-
-def _stop(error: OSError) -> None:
-    raise error

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from policy_accel.data.images.decode import SUFFIXES, upright
 from policy_accel.errors import UserError
-from policy_accel.files import explained
+from policy_accel.files import open_regular
 
 PAINTED_FROM = 128  # lightest shades of a mask, 128 to 255, are painted anew
 
@@ -18,16 +18,14 @@ PAINTED_FROM = 128  # lightest shades of a mask, 128 to 255, are painted anew
 def read_pictures(path: Path, shape: tuple[int, int, int]) -> Tensor:
     """The picture `path`, or the pictures of a folder in order of their names, uint8 [n, C, H, W] of `shape` (C, H, W).
 
-    Grey is made colour and colour grey as the model needs; transparency is dropped.
+    They are turned as their EXIF orientation says, put on white where they are transparent, and made colour or grey as
+    the model needs.
 
     Raises:
         UserError: no picture there, one that cannot be read, or one of another size.
     """
-    from PIL import Image
-
     if path.is_dir():
-        known = Image.registered_extensions()
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         if not files:
             raise UserError(f"{path}: holds no pictures; give a picture, or a folder of some.")
     else:
@@ -70,18 +68,10 @@ def read_mask(text: str, size: tuple[int, int]) -> Tensor:
 
 def _read_picture(path: Path, mode: str, size: tuple[int, int], what: str) -> np.ndarray:
     """Pixels uint8 [H, W] or [H, W, 3] of a file."""
-    from PIL import Image
-
-    with explained(path, "read"):
-        content = path.read_bytes()
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            found = (picture.height, picture.width)
-            pixels = np.asarray(picture.convert(mode)) if found == tuple(size) else None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as a picture; give a PNG or another common format.") from error
-    if pixels is None:
+    with open_regular(path) as file:
+        picture, _ = upright(file.read(), str(path))
+    if picture.size != (size[1], size[0]):
         raise UserError(
-            f"{path}: is {found[1]} x {found[0]} pixels and {what} {size[1]} x {size[0]}; resize it to that."
+            f"{path}: is {picture.width} x {picture.height} pixels and {what} {size[1]} x {size[0]}; resize it to that."
         )
-    return pixels
+    return np.asarray(picture.convert(mode))

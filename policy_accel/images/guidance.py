@@ -44,13 +44,23 @@ def class_numbers(text: str, classes: tuple[str, ...]) -> tuple[int, ...]:
     Raises:
         UserError: one of them is no class.
     """
-    names = [name.strip() for name in text.split(",")]
-    return tuple(range(len(classes))) if names == ["all"] else tuple(_class_number(name, classes) for name in names)
+    if text.strip() == "all":
+        return tuple(range(len(classes)))
+    numbers: list[int] = []
+    pieces, known = _pieces(text), [_pieces(name) for name in classes]
+    while pieces:
+        length = max((len(name) for name in known if pieces[: len(name)] == name), default=1)  # names may have commas
+        named = [number for number, name in enumerate(known) if name == pieces[:length]]
+        numbers.append(named[0] if named else _class_number(pieces[0], classes))
+        pieces = pieces[length:]
+    return tuple(numbers)
+
+
+def _pieces(text: str) -> list[str]:
+    return [piece.strip() for piece in text.split(",")]
 
 
 def _class_number(name: str, classes: tuple[str, ...]) -> int:
-    if name in classes:
-        return classes.index(name)
     if name.lstrip("-").isdigit():
         if 0 <= int(name) < len(classes):
             return int(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from policy_accel.training.randomness import derive_seed
 
 AUGMENTATIONS = ("none", "flip", "edm")
 RESIDENCES = ("auto", "device", "disk")
+MOST_LISTED = 20
 
 
 @dataclass
@@ -43,6 +45,8 @@ class ImageTaskConfig:
     """Held-out images on which the validation loss is taken."""
     split_seed: int = 42
     """Of the choice of held-out images."""
+    skip_bad_images: bool = False
+    """Leave out images that cannot be read or have no class, and list them; else the first of them is refused."""
     latent_scale: float = 0.18215
     """Of latents: factor to about unit deviation."""
     residence: str = "auto"
@@ -96,9 +100,15 @@ def load_split(config: ImageTaskConfig) -> ImageSplit:
             settings.
     """
     config.check()
-    train = read_images(config.data, "train", resolution=config.resolution)
-    assert train is not None
-    test = read_images(config.data, "test", resolution=config.resolution)
+    parts = [
+        read_images(config.data, split, resolution=config.resolution, skip_bad=config.skip_bad_images)
+        for split in ("train", "test")
+    ]
+    train, test = parts
+    if train is None:
+        raise UserError(f"{config.data}: has no training part; give the folder with the images to train on.")
+    for part in filter(None, parts):
+        _tell(part)
     if config.conditional and train.labels is None:
         raise UserError(f"task.conditional=true needs class labels, and {config.data} has none; set it to false.")
     if test is not None and test.shape != train.shape:
@@ -121,6 +131,15 @@ def load_split(config: ImageTaskConfig) -> ImageSplit:
             raise UserError(f"task.limit={config.limit} is more than the {len(train)} training images; lower it.")
         train = take(train, np.arange(config.limit))
     return ImageSplit(train, test)
+
+
+def _tell(images: ImageSet) -> None:
+    """Warn of what was converted, assumed or left out in reading."""
+    for remark in images.remarks:
+        warnings.warn(f"{images.source}: {remark}", stacklevel=3)
+    if images.skipped:
+        listed = " ".join(images.skipped[:MOST_LISTED]) + (" ..." if len(images.skipped) > MOST_LISTED else "")
+        warnings.warn(f"{images.source}: {len(images.skipped)} images are left out: {listed}", stacklevel=3)
 
 
 def take(images: ImageSet, rows: np.ndarray) -> ImageSet:

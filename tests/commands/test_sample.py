@@ -16,9 +16,9 @@ from support.images import generate
 from torch import Tensor
 
 from policy_accel.cli import main
-from policy_accel.data.images import make_shapes, write_images_npz
 from policy_accel.images.generate import ImageGenerator, ImageSamplingConfig
 from policy_accel.images.pictures import to_uint8
+from policy_accel.images.shapes import make_shapes, write_images_npz
 from policy_accel.images.track import IMAGES
 
 SIZE = 16

@@ -10,7 +10,7 @@ from support.captured import check_captured, check_resumed
 from support.methods import DIT, IMAGES_COMMON, MLP, ROBOT_COMMON
 from support.pretrained import write_resnet18
 
-from policy_accel.data.images import make_shapes, write_images_npz
+from policy_accel.images.shapes import make_shapes, write_images_npz
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
 

@@ -8,8 +8,8 @@ import pytest
 from support.compositions import composed_once
 from torch import nn
 
-from policy_accel.data.images import make_shapes, write_images_npz
 from policy_accel.images.config import ImageConfig
+from policy_accel.images.shapes import make_shapes, write_images_npz
 from policy_accel.images.track import IMAGES
 from policy_accel.models.flops import training_flops
 
@@ -27,6 +27,16 @@ def write_shapes(path: Path, *, count: int = 48, size: int = 16, seed: int = 0) 
     """A small set of shapes with a test split."""
     write_images_npz(path, make_shapes(count, size=size, seed=seed), make_shapes(24, size=size, seed=seed + 1))
     return path
+
+
+@pytest.fixture
+def pictures() -> Callable[..., np.ndarray]:
+    """Distinct random images: pictures(5, channels=3, size=(8, 8)) -> uint8 [5, 3, 8, 8]."""
+
+    def pictures(count: int, channels: int = 3, size: tuple[int, int] = (8, 8), seed: int = 0) -> np.ndarray:
+        return np.random.default_rng(seed).integers(0, 256, (count, channels, *size), dtype=np.uint8)
+
+    return pictures
 
 
 @pytest.fixture(scope="session")

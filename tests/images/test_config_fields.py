@@ -7,6 +7,7 @@ they must be the very objects that the image run uses.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ import torch
 from support.batches import batch_of
 from support.overlap import scored_beside
 
-from policy_accel.data.images import ImageSet, write_images_npz
+from policy_accel.data.images import ImageSet
+from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.evaluate import ImageEvaluator
 from policy_accel.images.run import build_model
 from policy_accel.images.sets import load_split
+from policy_accel.images.shapes import write_images_npz
 from policy_accel.images.track import IMAGES
 from policy_accel.models import denoiser_configs
 from policy_accel.training.randomness import named_generator
@@ -128,6 +131,19 @@ def named_weights(config: ImageConfig) -> Any:
     return None
 
 
+def skipped(config: ImageConfig) -> Any:
+    """Whether an unreadable image of a folder is refused, or left out and named in a warning."""
+    Path(config.task.data, "bad.png").write_bytes(b"no image")
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            left = len(load_split(config.task).train)
+    except UserError as error:
+        return str(error)
+    assert any("1 images are left out: " in str(warning.message) for warning in told)
+    return left
+
+
 EDM_AUGMENTED = ["task.augmentation=edm"]
 FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.name": ("other", lambda config: Path(config.run_dir).name, ["run_dir=x/${task.name}"]),
@@ -142,6 +158,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.validation_images": ("7", task_probe(lambda task: task.validation_samples), []),
     "task.split_seed": ("1", inputs, ["task.data=ONE_PART"]),
     "task.latent_scale": ("0.5", inputs, ["task.data=LATENTS", "task.conditional=false"]),
+    "task.skip_bad_images": ("true", skipped, ["task.data=FOLDER", "task.conditional=false", "task.resolution=16"]),
     "task.residence": ("disk", task_probe(lambda task: task.train.resident is None), []),
     "sampling.clip_sample": ("0.01", measured(), []),
     "sampling.sampler": ("euler", measured(), []),

@@ -178,12 +178,19 @@ def test_pictures_are_read_as_the_model_needs_them(tmp_path: Path) -> None:
     assert grey.shape == (1, 1, 6, 5)
     np.testing.assert_allclose(grey[0, 0].numpy(), colour @ [0.299, 0.587, 0.114], atol=1)
     write(tmp_path / "a.png", colour[:, :, 0])
-    write(tmp_path / "c.png", np.dstack([colour, np.zeros((6, 5, 1), np.uint8)]))
+    alpha = np.full((6, 5, 1), 255, np.uint8)
+    alpha[:2] = 0
+    write(tmp_path / "c.png", np.dstack([colour, alpha]))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(colour).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "d.png", exif=turned)
     (tmp_path / "notes.txt").write_text("not a picture")
     several = read_pictures(tmp_path, SHAPE)
-    assert several.shape == (3, *SHAPE)
+    assert several.shape == (4, *SHAPE)
     np.testing.assert_array_equal(several[0].numpy(), np.broadcast_to(colour[:, :, 0], SHAPE))
-    np.testing.assert_array_equal(several[2].permute(1, 2, 0).numpy(), colour)
+    assert (several[2, :, :2] == 255).all()
+    np.testing.assert_array_equal(several[2, :, 2:].permute(1, 2, 0).numpy(), colour[2:])
+    np.testing.assert_array_equal(several[3].permute(1, 2, 0).numpy(), colour)
 
 
 def test_masks(tmp_path: Path) -> None:
@@ -205,7 +212,7 @@ def test_masks(tmp_path: Path) -> None:
         ("missing.png", r"neither a file"),
         ("dark.png", r"dark.png: is dark everywhere"),
         ("large.png", r"large.png: is 7 x 8 pixels and the image 5 x 6; resize"),
-        ("text.png", r"text.png: cannot be read as a picture"),
+        ("text.png", r"text.png: is not an image that can be read"),
     ],
 )
 def test_bad_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, sentence: str) -> None:
@@ -229,5 +236,5 @@ def test_bad_pictures(tmp_path: Path) -> None:
     cut = tmp_path / "cut.png"
     write(cut, np.random.default_rng(0).integers(0, 255, (6, 5, 3), dtype=np.uint8))
     cut.write_bytes(cut.read_bytes()[:60])
-    with pytest.raises(UserError, match=r"cut\.png: cannot be read as a picture"):
+    with pytest.raises(UserError, match=r"cut\.png: (is not an image|cannot be decoded)"):
         read_pictures(cut, SHAPE)

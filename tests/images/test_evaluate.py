@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from policy_accel.cli import main
-from policy_accel.data.images import make_shapes, write_images_npz
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.evaluate import ImageEvaluator
+from policy_accel.images.shapes import make_shapes, write_images_npz
 from policy_accel.images.track import IMAGES
 
 Build = Callable[..., ImageConfig]

@@ -112,6 +112,7 @@ def test_classes_by_name_or_number() -> None:
     assert class_numbers("dog, 0,cat", ("cat", "dog")) == (1, 0, 0)
     # Folders are sorted as text: the class called 2 is the third here, and its name counts.
     assert class_numbers("2,10", ("1", "10", "2")) == (2, 1)
+    assert class_numbers("crane, bird,crane,0", ("crane", "crane, bird")) == (1, 0, 0)
     for text, sentence in [
         ("2", r"label 2 is none of the model's 2 classes; choose 0 to 1"),
         ("-1", r"label -1 "),

@@ -8,11 +8,12 @@ import pytest
 import torch
 from support.batches import batch_of
 
-from policy_accel.data.images import ImageSet, make_shapes, read_images, write_images_npz
+from policy_accel.data.images import ImageSet, read_images
 from policy_accel.diffusion import Batch
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.sets import ImageTaskConfig, load_split
+from policy_accel.images.shapes import make_shapes, write_images_npz
 from policy_accel.images.task import ImageTask
 from policy_accel.images.track import IMAGES
 from policy_accel.training.randomness import named_generator

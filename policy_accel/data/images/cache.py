@@ -7,25 +7,26 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 
-from policy_accel.data.images.decode import decode, look
+from policy_accel.data.images.arrays import latent
+from policy_accel.data.images.decode import decode
 from policy_accel.data.images.image_set import ImageSet
-from policy_accel.data.images.latents import latent
-from policy_accel.data.images.layout import Layout
-from policy_accel.data.tree import Tree
+from policy_accel.data.images.listing import Listing, Part
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
 from policy_accel.progress import Progress
 
-_VERSION = 1  # counted up when the same files would be decoded to other arrays
-_PIECE = 256  # files decoded together
-_ARRAY, _DONE = "images.npy", "images.json"
+_VERSION = 2  # counted up when the same files would be decoded to other arrays
+_PIECE_BYTES = 2**27  # of images decoded together
+_ARRAY, _DONE = "images.bin", "images.json"
 
 
 def default_cache() -> Path:
@@ -33,122 +34,172 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "policy_accel" / "images"
 
 
-def read_cached(tree: Tree, layout: Layout, source: str, *, resolution: int | None, cache_dir: Path | None) -> ImageSet:
-    """Decode the files of a part, or find them decoded; the array is memory-mapped either way.
+def read_cached(
+    listing: Listing, part: Part, source: str, *, resolution: int | None, cache_dir: Path | None, skip_bad: bool
+) -> ImageSet:
+    """Decode the images of a part, or find them decoded; the array is memory-mapped either way.
 
     The key is made of path, name, size and time of every file, and the resolution. The labels are not in the cache.
 
     Raises:
-        UserError: a file cannot be decoded, sizes differ, the disk is full.
+        UserError: an image cannot be decoded and `skip_bad` is False, none can, sizes differ, the disk is full.
     """
-    key = _key(tree, layout, resolution)
+    _refuse(part.faults, skip_bad)
+    key = _key(listing, part, resolution)
     folder = (cache_dir or default_cache()) / key
-    images = _load(folder, len(layout.names))
-    if images is None:
+    found = _load(folder)
+    if found is None:
         if folder.exists():
             print(f"{folder}: is damaged and is made again.", file=sys.stderr)
             shutil.rmtree(folder, ignore_errors=True)
-        _fill(folder, tree, layout, resolution)
-        images = _load(folder, len(layout.names))
-        if images is None:
+        _fill(folder, listing, part, resolution, skip_bad)
+        found = _load(folder)
+        if found is None:
             raise UserError(f"{folder}: was written and cannot be read again; check the disk.")
-    return ImageSet(images, layout.labels, layout.classes, source, key=f"{key} {_label_digest(layout)}")
+    images, contents = found
+    faults = list(contents.faults.values())
+    _refuse(faults, skip_bad)
+    kept = [place for place in range(len(part.names)) if str(place) not in contents.faults]
+    remarks = [f"{count} images {what}, such as {name}." for what, (count, name) in contents.done.items()]
+    return ImageSet(
+        images,
+        None if part.labels is None else part.labels[kept],
+        part.classes,
+        source,
+        f"{key} {_label_digest(part)}",
+        (*listing.remarks, *remarks),
+        tuple(f"{fault}." for fault in (*part.faults, *faults)),
+    )
 
 
-def _key(tree: Tree, layout: Layout, resolution: int | None) -> str:
-    digest = hashlib.sha256(f"{_VERSION} {tree.path.resolve()} {resolution}".encode())
-    for name in layout.names:
-        digest.update(f"\n{tree.stamp(name)}".encode())
+@dataclass
+class _Contents:
+    """What is said beside the array: its shape and type, why images were left out, what was done to how many."""
+
+    shape: list[int] = field(default_factory=list)
+    dtype: str = "|u1"
+    faults: dict[str, str] = field(default_factory=dict)
+    done: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+
+def _refuse(faults: Sequence[str], skip_bad: bool) -> None:
+    if faults and not skip_bad:
+        raise UserError(f"{faults[0]}, or skip such images with task.skip_bad_images=true.")
+
+
+def _key(listing: Listing, part: Part, resolution: int | None) -> str:
+    digest = hashlib.sha256(f"{_VERSION} {Path(listing.source).resolve()} {resolution}".encode())
+    for name in part.names:
+        digest.update(f"\n{listing.stamp(name)}".encode())
     return digest.hexdigest()[:32]
 
 
-def _label_digest(layout: Layout) -> str:
-    labels = b"" if layout.labels is None else layout.labels.tobytes()
-    return hashlib.sha256(repr(layout.classes).encode() + labels).hexdigest()[:32]
+def _label_digest(part: Part) -> str:
+    labels = b"" if part.labels is None else part.labels.tobytes()
+    return hashlib.sha256(repr(part.classes).encode() + labels).hexdigest()[:32]
 
 
-def _load(folder: Path, count: int) -> np.ndarray | None:
+def _load(folder: Path) -> tuple[np.ndarray, _Contents] | None:
     """The mapped array, or None when it is not there whole."""
     try:
-        described = json.loads((folder / _DONE).read_text())
-        images = np.load(folder / _ARRAY, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+        contents = _Contents(**json.loads((folder / _DONE).read_text()))
+        images = np.memmap(folder / _ARRAY, contents.dtype, "r").reshape(contents.shape)
+    except (OSError, ValueError, TypeError):
         return None
-    return images if [list(images.shape), images.dtype.str] == described and len(images) == count else None
+    return images, contents
 
 
-def _fill(folder: Path, tree: Tree, layout: Layout, resolution: int | None) -> None:
-    shape, kind, read = (_latents if layout.latents else _pictures)(tree, layout, resolution)
+def _fill(folder: Path, listing: Listing, part: Part, resolution: int | None, skip_bad: bool) -> None:
+    def one(name: str) -> tuple[np.ndarray | None, list[str]]:
+        where = f"{listing.source}/{name}"
+        try:
+            content = listing.read(name)
+            return (latent(content, where), []) if listing.latents else decode(content, where, resolution)
+        except UserError as error:
+            return None, [str(error).rstrip(".")]
+
     try:
         with new_path(folder) as temporary:
             temporary.mkdir()
-            described = {"descr": kind.str, "fortran_order": False, "shape": (len(layout.names), *shape)}
             with (temporary / _ARRAY).open("wb") as file:  # a mapped file would end the process when the disk is full
-                np.lib.format.write_array_header_1_0(file, described)
-                for _, values in _in_pieces("decode", read, layout.names):
-                    file.write(np.stack(values).tobytes())
-            (temporary / _DONE).write_text(json.dumps([described["shape"], kind.str]))
+                contents = _write(file, one, part.names, listing.source, skip_bad)
+            (temporary / _DONE).write_text(json.dumps(vars(contents)))
     except UserError:
         if not (folder / _DONE).exists():  # otherwise another process was faster
             raise
 
 
-Plan = tuple[tuple[int, ...], np.dtype, Callable[[str], np.ndarray]]
+def _write(
+    file: BinaryIO,
+    one: Callable[[str], tuple[np.ndarray | None, list[str]]],
+    names: Sequence[str],
+    source: str,
+    skip_bad: bool,
+    *,
+    colour: bool = False,
+) -> _Contents:
+    """Decode all names in turn and write them; grey becomes colour when any image has colour."""
+    contents, first, begin, piece = _Contents(), None, 0, 8
+    progress = Progress("decode", len(names), unit="image")
+    with closing(progress), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        while begin < len(names):
+            good = []
+            wanted = names[begin : begin + piece]
+            for place, (name, (image, done)) in enumerate(zip(wanted, pool.map(one, wanted), strict=True), begin):
+                if image is None:
+                    _refuse(done, skip_bad)
+                    contents.faults[str(place)] = done[0]
+                    continue
+                for what in done:
+                    count, example = contents.done.get(what, (0, name))
+                    contents.done[what] = (count + 1, example)
+                first = first or (name, image)
+                _check_alike(first, name, image, source)
+                good.append(image)
+            if not colour and any(image.dtype == np.uint8 and len(image) == 3 for image in good):
+                colour = True
+                if file.tell():  # grey ones were written
+                    file.seek(0)
+                    file.truncate()
+                    return _write(file, one, names, source, skip_bad, colour=True)
+            if good:
+                alike = [image.repeat(3, 0) if colour and len(image) == 1 else image for image in good]
+                file.write(np.stack(alike).tobytes())
+                piece = max(8, min(256, _PIECE_BYTES // good[0].nbytes))
+            begin += len(wanted)
+            progress.to(begin)
+    if first is None:
+        raise UserError(
+            f"{source}: none of its {len(names)} images can be read, the first of them: {contents.faults['0']}."
+        )
+    shape = first[1].shape
+    contents.shape = [len(names) - len(contents.faults), 3 if colour else shape[0], *shape[1:]]
+    contents.dtype = first[1].dtype.str
+    return contents
 
 
-def _pictures(tree: Tree, layout: Layout, resolution: int | None) -> Plan:
-    """Shape [C, H, W], uint8 and the decoder, after a look at the header of every file."""
-    first: tuple[str, int, int] | None = None
-    wanted = 1
-
-    def size(name: str) -> tuple[int, int, int]:
-        return look(tree.open(name), f"{tree.path}/{name}")
-
-    for begin, headers in _in_pieces("sizes", size, layout.names):
-        for name, (channels, height, width) in zip(layout.names[begin:], headers, strict=False):
-            wanted = max(wanted, channels)
-            first = first or (name, height, width)
-            if resolution is None and (height, width) != first[1:]:
-                raise UserError(
-                    f"{tree.path}: {first[0]} is {first[2]} x {first[1]} and {name} {width} x {height} pixels; "
-                    "give task.resolution=SIZE to cut and resize all to one size."
-                )
-    assert first is not None
-    height, width = (resolution, resolution) if resolution else first[1:]
-
-    def read(name: str) -> np.ndarray:
-        return decode(tree.read(name), f"{tree.path}/{name}", channels=wanted, resolution=resolution)
-
-    return (wanted, height, width), np.dtype(np.uint8), read
+def _check_alike(first: tuple[str, np.ndarray], name: str, image: np.ndarray, source: str) -> None:
+    """Raise UserError unless an image has the size of the first, or a latent its type and shape."""
+    like = first[1]
+    if image.dtype != np.uint8 and (image.shape, image.dtype) != (like.shape, like.dtype):
+        raise UserError(
+            f"{source}: {first[0]} is {like.dtype} {list(like.shape)} and {name} {image.dtype} {list(image.shape)}; "
+            "encode all latents the same way."
+        )
+    height, width = image.shape[1:]
+    if image.shape[1:] != like.shape[1:]:
+        raise UserError(
+            f"{source}: {first[0]} is {like.shape[2]} x {like.shape[1]} and {name} {width} x {height} pixels; "
+            "give task.resolution=SIZE to cut and resize all to one size."
+        )
+    check_square(source, image)
 
 
-def _latents(tree: Tree, layout: Layout, resolution: int | None) -> Plan:
-    """Shape [C, H, W] and type of the first file, and a reader that wants all others alike."""
-
-    def load(name: str) -> np.ndarray:
-        return latent(tree.read(name), f"{tree.path}/{name}")
-
-    first = load(layout.names[0])
-
-    def read(name: str) -> np.ndarray:
-        values = load(name)
-        if (values.shape, values.dtype) != (first.shape, first.dtype):
-            raise UserError(
-                f"{tree.path}: {layout.names[0]} is {first.dtype} {list(first.shape)} and {name} {values.dtype} "
-                f"{list(values.shape)}; encode all latents the same way."
-            )
-        return values
-
-    return first.shape, first.dtype, read
-
-
-def _in_pieces(what: str, function: Callable[[str], Any], names: tuple[str, ...]) -> Iterator[tuple[int, list[Any]]]:
-    """Apply `function` to the names by threads; yields the place of a piece's first name and the piece's results."""
-    progress = Progress(what, len(names), unit="image")
-    try:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for begin in range(0, len(names), _PIECE):
-                yield begin, list(pool.map(function, names[begin : begin + _PIECE]))
-                progress.to(min(begin + _PIECE, len(names)))
-    finally:
-        progress.close()
+def check_square(source: str, image: np.ndarray) -> None:
+    """Raise UserError unless an image [..., H, W], which is no latent, is square."""
+    height, width = image.shape[-2:]
+    if image.dtype == np.uint8 and height != width:
+        raise UserError(
+            f"{source}: the images are {width} x {height} pixels, not square; give task.resolution=SIZE to cut "
+            "out the middle square and resize it."
+        )

@@ -1,30 +1,30 @@
-"""CIFAR-10 and CIFAR-100 as their publisher gives them: Python pickles or binary records (Krizhevsky 2009)."""
+"""CIFAR-10 and CIFAR-100 as their publisher gives them: Python pickles or binary records (Krizhevsky 2009).
+
+A pickle can name any function of any module, and the ordinary loader calls it. Here the pickle is not loaded: only the
+bytes, texts and numbers that are written in it are listed, of which those after a key belong to it.
+"""
 
 from __future__ import annotations
 
+import pickletools
+import struct
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
 from policy_accel.data.images.image_set import ImageSet, Split
-from policy_accel.data.images.pickles import load_batch
 from policy_accel.data.tree import Tree
 from policy_accel.errors import UserError
 
 _PIXELS = 3 * 32 * 32
+_AGAIN = "unpack the archive again"
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """One of the four forms.
-
-    Attributes:
-        title: for messages.
-        train, test: names of the files with images.
-        classes: number of classes.
-        meta: name of the file with the names of the classes.
-        label_key, names_key: keys of the pickles; "" for binary records.
-        label_bytes: bytes before the pixels of a binary record; the last one is the label.
+class _Form:
+    """One of the four forms: title, files of the parts, number of classes, file with their names; and for pickles the
+    keys of labels and names, for binary records the bytes before the pixels, of which the last is the label.
     """
 
     title: str
@@ -39,11 +39,11 @@ class _Layout:
 
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 _BINARY_BATCHES = tuple(f"{name}.bin" for name in _BATCHES)
-_LAYOUTS = (
-    _Layout("CIFAR-10 (Python version)", _BATCHES, "test_batch", 10, "batches.meta", "labels", "label_names"),
-    _Layout("CIFAR-100 (Python version)", ("train",), "test", 100, "meta", "fine_labels", "fine_label_names"),
-    _Layout("CIFAR-10 (binary version)", _BINARY_BATCHES, "test_batch.bin", 10, "batches.meta.txt", label_bytes=1),
-    _Layout("CIFAR-100 (binary version)", ("train.bin",), "test.bin", 100, "fine_label_names.txt", label_bytes=2),
+_FORMS = (
+    _Form("CIFAR-10 (Python version)", _BATCHES, "test_batch", 10, "batches.meta", "labels", "label_names"),
+    _Form("CIFAR-100 (Python version)", ("train",), "test", 100, "meta", "fine_labels", "fine_label_names"),
+    _Form("CIFAR-10 (binary version)", _BINARY_BATCHES, "test_batch.bin", 10, "batches.meta.txt", label_bytes=1),
+    _Form("CIFAR-100 (binary version)", ("train.bin",), "test.bin", 100, "fine_label_names.txt", label_bytes=2),
 )
 
 
@@ -60,77 +60,79 @@ def read_cifar(tree: Tree, split: Split) -> ImageSet | None:
         UserError: a file missing, cut off or not what it should be.
     """
     found = _find(tree)
-    if found is None:
-        return None
-    layout, folder = found
-    wanted = layout.train if split == "train" else (layout.test,)
+    assert found is not None
+    form, folder = found
+    wanted = form.train if split == "train" else (form.test,)
     missing = [name for name in wanted if folder + name not in tree.names]
     if missing and split == "test":
         return None
     if missing:
-        raise UserError(
-            f"{tree.path}: {layout.title} is incomplete, {', '.join(missing)} is missing; unpack the archive again."
-        )
-    parts = [_read_file(tree, folder + name, layout) for name in wanted]
+        raise UserError(f"{tree.path}: {form.title} is incomplete, {', '.join(missing)} is missing; {_AGAIN}.")
+    parts = [_read_file(tree, folder + name, form) for name in wanted]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return ImageSet(images, labels, _class_names(tree, folder, layout), f"{tree.path} ({split})")
+    where, content = f"{tree.path}/{folder}{form.meta}", tree.read(folder + form.meta)
+    lines = content.decode("utf-8", "replace").split("\n") if form.label_bytes else _written(content, where)
+    names = [str(line).strip() for line in lines if isinstance(line, str) and line.strip()]
+    names = names[names.index(form.names_key) + 1 :] if form.names_key in names else names if form.label_bytes else []
+    names = names[: form.classes]
+    if len(set(names)) != form.classes:
+        raise UserError(f"{where}: has {len(set(names))} class names instead of {form.classes}; {_AGAIN}.")
+    return ImageSet(images, labels, tuple(names), f"{tree.path} ({split})")
 
 
-def _find(tree: Tree) -> tuple[_Layout, str] | None:
+def _find(tree: Tree) -> tuple[_Form, str] | None:
     """The form and the folder inside the tree that holds its files, "" or "NAME/"."""
     names = set(tree.names)
-    folders = ["", *sorted({name.partition("/")[0] + "/" for name in names if name.count("/") == 1})]
-    for folder in folders:
-        for layout in _LAYOUTS:
-            if folder + layout.meta in names and any(folder + name in names for name in (*layout.train, layout.test)):
-                return layout, folder
+    for folder in ["", *sorted({name.partition("/")[0] + "/" for name in names if name.count("/") == 1})]:
+        for form in _FORMS:
+            if folder + form.meta in names and any(folder + name in names for name in (*form.train, form.test)):
+                return form, folder
     return None
 
 
-def _read_file(tree: Tree, name: str, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
+def _read_file(tree: Tree, name: str, form: _Form) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [N, 3, 32, 32] and int64 [N] of one file."""
-    where = f"{tree.path}/{name}"
-    content = tree.read(name)
-    if layout.label_bytes:
-        width = layout.label_bytes + _PIXELS
+    where, content = f"{tree.path}/{name}", tree.read(name)
+    if form.label_bytes:
+        width = form.label_bytes + _PIXELS
         if not content or len(content) % width:
             raise UserError(
                 f"{where}: has {len(content)} bytes, no multiple of the {width} of a record; it is cut off or not "
-                f"{layout.title}: unpack the archive again."
+                f"{form.title}: {_AGAIN}."
             )
         records = np.frombuffer(content, np.uint8).reshape(-1, width)
-        pixels, labels = records[:, layout.label_bytes :], records[:, layout.label_bytes - 1].astype(np.int64)
+        pixels, labels = records[:, form.label_bytes :], records[:, form.label_bytes - 1].astype(np.int64)
     else:
-        batch = load_batch(content, where)
-        found = batch.get("data")
-        if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1] != _PIXELS:
-            raise UserError(f"{where}: has no array 'data' of rows of {_PIXELS} bytes; unpack the archive again.")
-        pixels, labels = found, _label_list(batch.get(layout.label_key), layout, where)
+        values = _written(content, where)
+        bulk = max(
+            (value.encode("latin1", "ignore") for value in values if isinstance(value, str)), key=len, default=b""
+        )
+        if not bulk or len(bulk) % _PIXELS:
+            raise UserError(f"{where}: has no array 'data' of rows of {_PIXELS} bytes; {_AGAIN}.")
+        pixels = np.frombuffer(bulk, np.uint8).reshape(-1, _PIXELS)
+        after = values[values.index(form.label_key) + 1 :] if form.label_key in values else []
+        labels = np.array(list(takewhile(lambda value: isinstance(value, int), after)), np.int64)
     if len(labels) != len(pixels):
-        raise UserError(f"{where}: has {len(labels)} labels for {len(pixels)} images; unpack the archive again.")
-    bad = np.flatnonzero((labels < 0) | (labels >= layout.classes))
+        raise UserError(f"{where}: has {len(labels)} labels for {len(pixels)} images; {_AGAIN}.")
+    bad = np.flatnonzero((labels < 0) | (labels >= form.classes))
     if bad.size:
         raise UserError(
-            f"{where}: label {labels[bad[0]]} of image {bad[0]} is outside 0..{layout.classes - 1} of {layout.title}; "
-            "unpack the archive again."
+            f"{where}: label {labels[bad[0]]} of image {bad[0]} is outside 0..{form.classes - 1} of {form.title}; "
+            f"{_AGAIN}."
         )
     return pixels.reshape(-1, 3, 32, 32), labels
 
 
-def _label_list(values: object, layout: _Layout, where: str) -> np.ndarray:
-    if not isinstance(values, list) or not all(type(value) is int for value in values):
-        raise UserError(f"{where}: has no list of integers '{layout.label_key}'; unpack the archive again.")
-    return np.array(values, np.int64)
-
-
-def _class_names(tree: Tree, folder: str, layout: _Layout) -> tuple[str, ...]:
-    where = f"{tree.path}/{folder}{layout.meta}"
-    content = tree.read(folder + layout.meta)
-    if layout.label_bytes:
-        names = [line for line in content.decode("utf-8", "replace").split("\n") if line.strip()]
-    else:
-        listed = load_batch(content, where).get(layout.names_key)
-        names = [str(name) for name in listed] if isinstance(listed, list) else []
-    if len(names) != layout.classes or len(set(names)) != layout.classes:
-        raise UserError(f"{where}: has {len(names)} class names instead of {layout.classes}; unpack the archive again.")
-    return tuple(name.strip() for name in names)
+def _written(content: bytes, where: str) -> list[int | str]:
+    """The numbers and texts that are written in a pickle, in their order; bytes as texts of latin-1."""
+    try:
+        found = [
+            argument.decode("latin1") if isinstance(argument, bytes | bytearray) else argument
+            for code, argument, _ in pickletools.genops(content)
+            if isinstance(argument, int | str | bytes | bytearray)
+            and code.stack_after
+            and code.stack_after[0].obtype is not object
+        ]
+    except (ValueError, struct.error) as error:
+        raise UserError(f"{where}: is not a CIFAR batch or is cut off ({error}); {_AGAIN}.") from error
+    return found

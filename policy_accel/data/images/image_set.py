@@ -12,7 +12,6 @@ from policy_accel.errors import UserError
 
 Split = Literal["train", "test"]
 
-MOST_CLASSES = 100_000
 _PIECE = 4096  # rows looked at together, so that a memory-mapped set is never in memory as a whole
 
 
@@ -26,6 +25,8 @@ class ImageSet:
         classes: names of the classes in the order of the labels; () without labels.
         source: where they were read, for messages.
         key: for a set that lies in the cache, the hash of what it was made of; None otherwise.
+        remarks: what was converted, assumed or left out in reading, one sentence each, without the source.
+        skipped: one sentence for each image that could not be read and was left out.
 
     Raises:
         UserError: no image, another type or number of axes, labels that do not fit, latents that are not finite.
@@ -36,14 +37,12 @@ class ImageSet:
     classes: tuple[str, ...]
     source: str
     key: str | None = None
+    remarks: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if fault := _image_fault(self.images):
-            raise UserError(f"{self.source}: {fault}")
-        if self.labels is None:
-            if self.classes:
-                raise UserError(f"{self.source}: has {len(self.classes)} class names and no labels; give both or none.")
-        elif fault := _label_fault(self.labels, len(self.images), len(self.classes)):
+        fault = _image_fault(self.images) or _label_fault(self.labels, len(self.images), len(self.classes))
+        if fault:
             raise UserError(f"{self.source}: {fault}")
 
     @property
@@ -74,21 +73,10 @@ class ImageSet:
         return digest.hexdigest()
 
 
-def number_names(labels: np.ndarray | None, source: str) -> tuple[str, ...]:
-    """Names "0", "1", ... for int64 labels [N] whose classes have no names of their own; () without labels."""
-    if labels is None or not len(labels):
-        return ()
-    if int(labels.max()) >= MOST_CLASSES:
-        raise UserError(
-            f"{source}: label {labels.max()} is not a class number; they count from 0 to {MOST_CLASSES - 1}."
-        )
-    return tuple(map(str, range(int(labels.max()) + 1)))
-
-
 def _image_fault(images: np.ndarray) -> str:
     if images.ndim != 4:
         return f"holds an array of shape {list(images.shape)}; images are [N, C, H, W]."
-    if not len(images) or not images[0].size:
+    if not images.size:
         return f"is empty (shape {list(images.shape)}); give a set with at least one image."
     if images.dtype == np.uint8:
         if images.shape[1] not in (1, 3):
@@ -97,14 +85,15 @@ def _image_fault(images: np.ndarray) -> str:
     if images.dtype not in (np.float16, np.float32):
         return f"holds {images.dtype} values; images are uint8, latents float16 or float32."
     for begin in range(0, len(images), _PIECE):
-        piece = np.asarray(images[begin : begin + _PIECE])
-        bad = np.flatnonzero(~np.isfinite(piece).all(axis=(1, 2, 3)))
+        bad = np.flatnonzero(~np.isfinite(images[begin : begin + _PIECE]).all(axis=(1, 2, 3)))
         if bad.size:
             return f"latent {begin + bad[0]} has a value that is not finite; encode it again or leave it out."
     return ""
 
 
-def _label_fault(labels: np.ndarray, images: int, classes: int) -> str:
+def _label_fault(labels: np.ndarray | None, images: int, classes: int) -> str:
+    if labels is None:
+        return f"has {classes} class names and no labels; give both or none." if classes else ""
     if labels.shape != (images,):
         found = f"{len(labels)} labels" if labels.ndim == 1 else f"labels of shape {list(labels.shape)}"
         return f"has {found} for {images} images; give one for each."

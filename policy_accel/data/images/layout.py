@@ -1,162 +1,185 @@
-"""How a tree of single image files (or latents) is meant: which belong to a part, and to which class."""
+"""How files below one root are meant: which are images (or latents), of which part, and of which class."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
-
-from policy_accel.data.images.decode import SUFFIXES
-from policy_accel.data.images.image_set import Split, number_names
+from policy_accel.data.images.decode import SUFFIXES, is_image
+from policy_accel.data.images.listing import (
+    LABEL_NAMES,
+    TEST_NAMES,
+    TRAIN_NAMES,
+    Label,
+    Listing,
+    class_label,
+    label_column,
+    split_named,
+)
 from policy_accel.data.tree import Tree
 from policy_accel.errors import UserError
+from policy_accel.files import open_regular
 
 LATENT = ".npy"
-LABEL_FILE = "dataset.json"
-_TEST_FOLDERS = ("test", "val", "valid", "validation")  # the first that is there is the test part
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The files of one part.
-
-    Attributes:
-        names: of the files, sorted.
-        labels: int64 [N] or None.
-        classes: names of the classes; () without labels.
-        latents: whether the files are arrays of latents.
-    """
-
-    names: tuple[str, ...]
-    labels: np.ndarray | None
-    classes: tuple[str, ...]
-    latents: bool
+LABEL_FILES = ("dataset.json", "metadata.jsonl", "metadata.csv")
+_FILE_NAMES = ("file_name", "filename", "file", "image", "path")
+_SIDECARS = (".cls", ".json")
 
 
 def find_files(tree: Tree) -> str | None:
     """Name of the form when the tree holds image files or latents, or None."""
-    suffixes = {_suffix(name) for name in tree.names}
-    kind = "images" if suffixes & SUFFIXES else "latents" if LATENT in suffixes else None
-    if kind is None:
+    files = _images(tree)
+    if not files:
         return None
-    labelled = any(name.rpartition("/")[2] == LABEL_FILE for name in tree.names)
-    return f"{kind} with {LABEL_FILE}" if labelled else f"files of {kind}"
+    kind = "latents" if _suffix(files[0]) == LATENT else "images"
+    label_file = next((file for file in LABEL_FILES for name in tree.names if _base(name) == file), None)
+    if label_file is not None:
+        return f"{kind} with {label_file}"
+    return f"WebDataset of {kind}" if any(name.endswith(".cls") for name in tree.names) else f"files of {kind}"
 
 
-def lay_out(tree: Tree, split: Split) -> Layout | None:
-    """Find the files of a part and their labels.
+def list_files(tree: Tree) -> Listing:
+    """Find the image files, their parts and their labels.
 
-    Folders train/ and test/ (or val/) at the root are parts; without them all files train. In a part, dataset.json
-    gives the labels if it is there (StyleGAN's and EDM's form); else the first folders are the classes, and files
-    without any folder have no labels. One folder around the whole set does not count.
+    Folders train/ and test/ (or training/, testing/, val/, valid/, validation/, of any case) are parts, above the
+    folders of classes or directly below them; without them all files train. Labels are those of dataset.json (as
+    StyleGAN and EDM write it), metadata.jsonl or metadata.csv (Hugging Face), else those of KEY.cls or KEY.json beside
+    KEY.png (WebDataset), else the first folders, and files without any folder have none. One folder around the whole
+    set does not count.
 
     Raises:
-        UserError: images beside latents, files beside class folders, labels that do not fit the files.
+        UserError: images beside latents, a label file that cannot be understood.
     """
-    files = [name for name in tree.names if _suffix(name) in SUFFIXES or _suffix(name) == LATENT]
-    latents = [name for name in files if _suffix(name) == LATENT]
-    if latents and len(latents) < len(files):
-        other = next(name for name in files if name not in set(latents))
+    names, remarks = _images(tree), list(tree.remarks)
+    latents = [name for name in names if _suffix(name) == LATENT]
+    if latents and len(latents) < len(names):
+        other = next(name for name in names if _suffix(name) != LATENT)
         raise UserError(f"{tree.path}: holds latents ({latents[0]}) beside images ({other}); keep them apart.")
-    roots = _parts(tree, files, _common_folder(files, tree.names))
-    if split not in roots:
-        return None
-    names, labels, classes = _label(tree, files, roots[split], roots["train"])
-    return Layout(tuple(names), labels, classes, bool(latents))
+    paths = _inside(names)
+    level = _split_level(paths)
+    listing = Listing(
+        str(tree.path), names, ["train"] * len(names), None, tree.read, tree.stamp, (), bool(latents), [], remarks
+    )
+    if level is not None:
+        tops = [path[level] if len(path) > level + 1 else "files beside them" for path in paths]
+        split_of = split_named(tops, remarks)
+        listing.splits = [split_of[top] for top in tops]
+        paths = [path[:level] + path[level + 1 :] for path in paths]
+    label_files = [name for name in tree.names if _base(name) in LABEL_FILES]
+    if label_files:
+        _label_by_files(tree, label_files, listing)
+    else:
+        listing.labels = _sidecar_labels(tree, listing) or [path[0] if len(path) > 1 else None for path in paths]
+    return listing
 
 
-def _common_folder(files: list[str], everything: tuple[str, ...]) -> str:
-    """The folder, "" or "NAME/.../", below which the set begins: one around all of it is no class."""
-    prefix = ""
-    while prefix + LABEL_FILE not in everything:
-        inside = [name.removeprefix(prefix) for name in files]
-        tops = {_top(name) for name in inside}
-        if len(tops) > 1 or tops & {"train"} or any("/" not in name for name in inside):
+def _images(tree: Tree) -> list[str]:
+    """Files with the suffix of an image or of latents; where there are none, those without suffix that are images."""
+    found = [name for name in tree.names if _suffix(name) in SUFFIXES or _suffix(name) == LATENT]
+    if found or not tree.path.is_dir():
+        return found
+    bare = [name for name in tree.names if not _suffix(name)]
+
+    def image(name: str) -> bool:
+        with open_regular(tree.path / name) as file:
+            return is_image(file.read(16))
+
+    return [name for name in bare if image(name)] if bare and image(bare[0]) else []
+
+
+def _inside(names: list[str]) -> list[list[str]]:
+    """The steps of each path, below the folder that is around all of them: it is no class."""
+    paths = [name.split("/") for name in names]
+    while len({path[0] for path in paths}) == 1 and paths[0][0].lower() not in TRAIN_NAMES:
+        if any(len(path) < 3 for path in paths):
             break
-        below = f"{prefix}{tops.pop()}/"
-        if below + LABEL_FILE not in everything and not all("/" in name.removeprefix(below) for name in files):
-            break
-        prefix = below
-    return prefix
+        paths = [path[1:] for path in paths]
+    return paths
 
 
-def _parts(tree: Tree, files: list[str], prefix: str) -> dict[str, str]:
-    """The folder of each part, which is `prefix` or lies just below it; names are compared without case."""
-    lower = {_top(name.removeprefix(prefix)).lower(): _top(name.removeprefix(prefix)) for name in files}
-    test = next((name for name in _TEST_FOLDERS if name in lower), None)
-    others = set(lower) - {"train", *_TEST_FOLDERS}
-    if "train" not in lower or (test is None and others):  # a class may be called "train"
-        return {"train": prefix}
-    parts = {"train": f"{prefix}{lower['train']}/"}
-    if test is None:
-        return parts
-    if others:
-        raise UserError(
-            f"{tree.path}/{prefix}{lower[min(others)]}: lies beside {lower['train']}/ and {lower[test]}/ and belongs "
-            "to no part; move it away."
-        )
-    return parts | {"test": f"{prefix}{lower[test]}/"}
+def _split_level(paths: list[list[str]]) -> int | None:
+    """How many folders are above those of the parts: none, or those of the classes; None without parts."""
+    for level in (0, 1):
+        tops = {path[level].lower() if len(path) > level + 1 else "" for path in paths}
+        train, test = tops.intersection(TRAIN_NAMES), tops.intersection(TEST_NAMES)
+        if train and (test or tops == train) and (level == 0 or tops == train | test):
+            return level
+    return None
 
 
-def _label(
-    tree: Tree, files: list[str], root: str, train_root: str
-) -> tuple[list[str], np.ndarray | None, tuple[str, ...]]:
-    names = [name for name in files if name.startswith(root)]
-    if root + LABEL_FILE in tree.names:
-        return _labels_of_file(tree, names, root)
-    inside = [name.removeprefix(root) for name in names]
-    flat = [name for name in inside if "/" not in name]
-    if len(flat) == len(inside):
-        return names, None, ()
-    if flat:
-        neighbour = _top(next(name for name in inside if "/" in name))
-        raise UserError(
-            f"{tree.path}/{root}{flat[0]}: lies beside folders of classes such as {neighbour}/; move it into one."
-        )
-    of_train = (name.removeprefix(train_root) for name in files if name.startswith(train_root))
-    classes = tuple(sorted({_top(name) for name in of_train}))
-    number = {name: label for label, name in enumerate(classes)}
-    unknown = next((name for name in inside if _top(name) not in number), None)
-    if unknown is not None:
-        raise UserError(
-            f"{tree.path}/{root}{unknown}: its class {_top(unknown)} is not among the {len(classes)} of the training "
-            "part; remove the folder or add training images."
-        )
-    return names, np.array([number[_top(name)] for name in inside], np.int64), classes
+def _label_by_files(tree: Tree, label_files: list[str], listing: Listing) -> None:
+    """Fill in the labels from files that list them."""
+    labels: dict[str, Label] = {}
+    for file in label_files:
+        folder = file.removesuffix(_base(file))
+        rows = _rows(tree, file, listing.remarks)
+        labels |= {folder + str(name).replace("\\", "/"): class_label(label) for name, label in rows}
+        if rows and all(class_label(label) is None for _, label in rows):
+            listing.remarks.append(f"the labels in {file} are no classes, such as {rows[0][1]}; they are not used.")
+    if any(label is not None for label in labels.values()):
+        listing.labels = [labels.get(name) for name in listing.names]
+        gone = sorted(labels.keys() - set(listing.names))
+        listing.faults += [
+            f"{tree.path}/{name}: is listed in {_base(label_files[0])} and not there; add it" for name in gone
+        ]
 
 
-def _labels_of_file(tree: Tree, names: list[str], root: str) -> tuple[list[str], np.ndarray | None, tuple[str, ...]]:
-    where = f"{tree.path}/{root}{LABEL_FILE}"
+def _rows(tree: Tree, file: str, remarks: list[str]) -> list[tuple[Any, Any]]:
+    """Names and labels that a file lists; no rows when it tells no labels."""
+    where = f"{tree.path}/{file}"
     try:
-        listed = json.loads(tree.read(root + LABEL_FILE))
-    except ValueError as error:
-        raise UserError(f"{where}: is not valid JSON ({error}); make the set again.") from error
-    listed = listed.get("labels") if isinstance(listed, dict) else listed
+        text = tree.read(file).decode("utf-8-sig")
+        if file.endswith(".csv"):
+            listed: Any = list(csv.DictReader(io.StringIO(text)))
+        elif file.endswith(".jsonl"):
+            listed = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            listed = json.loads(text)
+            listed = listed.get("labels", listed) if isinstance(listed, dict) else listed
+            listed = list(listed.items()) if isinstance(listed, dict) else listed
+    except (ValueError, RecursionError, csv.Error) as error:
+        raise UserError(f"{where}: cannot be read ({error}); correct it or make the set again.") from error
     if not listed:
-        return names, None, ()
-    if not isinstance(listed, list) or not all(_is_entry(entry) for entry in listed):
-        raise UserError(f'{where}: "labels" is not a list of ["path", number]; make the set again.')
-    labels = {root + name.replace("\\", "/"): label for name, label in listed}
-    without = [name for name in names if name not in labels]
-    if without or len(labels) != len(names):
-        shown = f", none for {without[0]}" if without else ""
-        raise UserError(f"{where}: has {len(labels)} labels for {len(names)} images{shown}; make the set again.")
-    found = np.array([labels[name] for name in names], np.int64)
-    if found.size and found.min() < 0:
-        raise UserError(f"{where}: has the label {found.min()}; labels are integers from 0.")
-    return names, found, number_names(np.array(list(labels.values()), np.int64), str(where))
+        return []
+    if isinstance(listed, list) and all(isinstance(row, dict) for row in listed):
+        columns = list(dict.fromkeys(str(column) for row in listed for column in row))
+        name = next((name for name in _FILE_NAMES if name in columns), None)
+        if name is None:
+            raise UserError(f"{where}: has no column file_name but {', '.join(columns[:8])}; name it so.")
+        label = label_column([column for column in columns if column != name], file, remarks)
+        return [(row.get(name), row.get(label)) for row in listed] if label else []
+    if not isinstance(listed, list) or not all(isinstance(row, list | tuple) and len(row) == 2 for row in listed):
+        raise UserError(f'{where}: "labels" is no list of ["path", label]; make the set again.')
+    return [(row[0], row[1]) for row in listed]
 
 
-def _is_entry(entry: Any) -> bool:
-    return isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and type(entry[1]) is int
+def _sidecar_labels(tree: Tree, listing: Listing) -> list[Label] | None:
+    """Labels that lie beside the images under the same key, which ends at the first dot; None without."""
+    keys = [name.removesuffix(_base(name)) + _base(name).partition(".")[0] for name in listing.names]
+    there = set(tree.names)
+    for suffix in _SIDECARS:
+        if keys[0] + suffix in there and _sidecar_label(tree, keys[0] + suffix) is not None:
+            return [_sidecar_label(tree, key + suffix) if key + suffix in there else None for key in keys]
+    return None
+
+
+def _sidecar_label(tree: Tree, name: str) -> Label:
+    try:
+        content = tree.read(name).decode()
+        value = json.loads(content) if name.endswith(".json") else content
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{tree.path}/{name}: cannot be read ({error}); correct it or make the set again.") from error
+    if isinstance(value, dict):
+        value = next((value[name] for name in LABEL_NAMES if name in value), None)
+    return class_label(value)
 
 
 def _suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
-def _top(name: str) -> str:
-    return name.partition("/")[0]
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]

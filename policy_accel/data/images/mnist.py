@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
-import zlib
 
 import numpy as np
 
-from policy_accel.data.images.image_set import ImageSet, Split, number_names
-from policy_accel.data.tree import Tree
+from policy_accel.data.images.image_set import ImageSet, Split
+from policy_accel.data.images.listing import number_names
+from policy_accel.data.tree import Tree, unpacked
 from policy_accel.errors import UserError
 
 _PREFIX = {"train": "train", "test": "t10k"}
@@ -35,11 +34,10 @@ def read_mnist(tree: Tree, split: Split) -> ImageSet | None:
         raise UserError(f"{tree.path}: MNIST is incomplete, train-images-idx3-ubyte is missing; {_AGAIN}.")
     if labels_name is None:
         raise UserError(f"{tree.path}: has {images_name} and not the labels that belong to it; {_AGAIN}.")
-    images = _read_idx(tree, images_name, 3)
-    labels = _read_idx(tree, labels_name, 1).astype(np.int64)
+    images, labels = _read_idx(tree, images_name, 3), _read_idx(tree, labels_name, 1).astype(np.int64)
     if len(images) != len(labels):
         raise UserError(f"{tree.path}: {images_name} has {len(images)} images, {labels_name} {len(labels)}; {_AGAIN}.")
-    classes = number_names(np.append(labels, 9), str(tree.path))  # the digits, also where one is not among the labels
+    classes = number_names(max(9, *labels), str(tree.path))  # the digits, also where one is not among the labels
     return ImageSet(images[:, None], labels, classes, f"{tree.path} ({split})")
 
 
@@ -56,12 +54,8 @@ def _find(tree: Tree, split: str, what: str) -> str | None:
 
 def _read_idx(tree: Tree, name: str, dimensions: int) -> np.ndarray:
     """uint8 array of `dimensions` axes."""
-    where, content = f"{tree.path}/{name}", tree.read(name)
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise UserError(f"{where}: is cut off or damaged ({error}); {_AGAIN}.") from error
+    where = f"{tree.path}/{name}"
+    content = unpacked(tree.read(name), where)
     header = 4 + 4 * dimensions
     if content[:4] != bytes([0, 0, _BYTES, dimensions]) or len(content) < header:
         raise UserError(

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from policy_accel.data.images.cache import read_cached
+from policy_accel.data.images.arrays import array_form, read_npy, read_npz
+from policy_accel.data.images.cache import check_square, read_cached
 from policy_accel.data.images.cifar import find_cifar, read_cifar
 from policy_accel.data.images.decode import resize
 from policy_accel.data.images.image_set import ImageSet, Split
-from policy_accel.data.images.latents import is_npy, read_npy
-from policy_accel.data.images.layout import find_files, lay_out
+from policy_accel.data.images.layout import find_files, list_files
+from policy_accel.data.images.listing import part_of, split_word
 from policy_accel.data.images.mnist import find_mnist, read_mnist
-from policy_accel.data.images.npz import is_npz, read_npz
+from policy_accel.data.images.parquet import find_parquet, list_parquet
 from policy_accel.data.shipped import shipped_path
 from policy_accel.data.tree import KNOWN_FORMS, NoTree, Tree, open_tree
 from policy_accel.errors import UserError
-from policy_accel.files import explained
 
 SHIPPED = "shipped:"
 _ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip", ".npz")
 
 
 def read_images(
-    path: str | Path, split: Split, *, resolution: int | None = None, cache_dir: Path | None = None
+    path: str | Path,
+    split: Split,
+    *,
+    resolution: int | None = None,
+    cache_dir: Path | None = None,
+    skip_bad: bool = False,
 ) -> ImageSet | None:
     """Read one part of an image set.
 
-    Known forms: CIFAR-10 and CIFAR-100 (Python or binary version, unpacked or not), MNIST (the IDX files in a folder),
-    image files in class folders with or without train/ and test/ above them, image files with dataset.json (folder or
-    ZIP, as StyleGAN and EDM write them), NPZ, and latents (.npy [N, C, H, W], NPZ, folder or ZIP of .npy). A folder may
-    also hold one such archive and nothing else that is known.
+    Known forms: image files as `list_files` finds them, in a folder, ZIP or tar archive, or in several tar archives in
+    one folder; Parquet as `list_parquet` reads it; NPZ and NPY arrays; CIFAR-10 and CIFAR-100 (Python or binary
+    version, unpacked or not); MNIST (the IDX files in a folder). A folder may also hold one archive and nothing else
+    that is known.
 
     Args:
         path: file or folder; "shipped:NAME" is a file of the package's folder datasets.
         split: the part; sets without parts are all "train".
         resolution: cut out the middle square of every image and resize it to this height and width.
         cache_dir: where decoded image files are kept; None for policy_accel/images below $XDG_CACHE_HOME or ~/.cache.
+        skip_bad: leave out images that cannot be read, and say so in `ImageSet.skipped`.
 
     Returns:
         The part, or None when the set has no such part ("train" always exists).
@@ -47,8 +55,28 @@ def read_images(
     if resolution is not None and resolution < 1:
         raise UserError(f"task.resolution is {resolution}; give the height and width in pixels, or null.")
     place = image_path(path)
-    found = _read_array(place, split) if _array_form(place) else _read_tree(place, split, resolution, cache_dir)
-    return None if found is None else _fitted(found, resolution)
+    if form := array_form(place):
+        found = (read_npy if form == "NPY" else read_npz)(place, split)
+        return None if found is None else _fitted(found, resolution)
+    with _opened(place) as tree:
+        for find, read in ((find_cifar, read_cifar), (find_mnist, read_mnist)):
+            if find(tree):
+                found = read(tree, split)
+                return None if found is None else _fitted(found, resolution)
+        for find, enlist in ((find_parquet, list_parquet), (find_files, list_files)):
+            if find(tree):
+                listing = enlist(tree)
+                part, source = part_of(listing, split), f"{place} ({split})"
+                if part is None:
+                    return None
+                found = read_cached(
+                    listing, part, source, resolution=resolution, cache_dir=cache_dir, skip_bad=skip_bad
+                )
+                return _fitted(found, resolution)
+        if inner := _only_archive(tree):
+            return read_images(inner, split, resolution=resolution, cache_dir=cache_dir, skip_bad=skip_bad)
+        listed = f"{len(tree.names)} files such as {', '.join(tree.names[:3])}" if tree.names else "no file"
+        raise UserError(f"{place}: is not an image set, it holds {listed}; {KNOWN_FORMS}")
 
 
 def image_form(path: str | Path) -> str | None:
@@ -58,11 +86,11 @@ def image_form(path: str | Path) -> str | None:
         UserError: the path does not exist, cannot be read, or is a damaged archive.
     """
     place = image_path(path)
-    if form := _array_form(place):
+    if form := array_form(place):
         return form
     try:
-        with open_tree(place) as tree:
-            form = find_cifar(tree) or find_mnist(tree) or find_files(tree)
+        with _opened(place) as tree:
+            form = find_cifar(tree) or find_mnist(tree) or find_parquet(tree) or find_files(tree)
             inner = None if form else _only_archive(tree)
     except NoTree:
         return None
@@ -76,33 +104,38 @@ def image_path(path: str | Path) -> Path:
     return Path(path).expanduser()
 
 
-def _array_form(path: Path) -> str | None:
-    with explained(path, "read"):
-        if path.is_dir():
-            return None
-        return "NPY" if is_npy(path) else "NPZ" if is_npz(path) else None
+@contextmanager
+def _opened(path: Path) -> Iterator[Tree]:
+    """The files of a folder or archive; those of several tar archives in a folder (WebDataset) together."""
+    with ExitStack() as stack:
+        tree = stack.enter_context(open_tree(path))
+        shards = [name for name in tree.names if name.endswith((".tar", ".tar.gz", ".tgz"))]
+        if path.is_dir() and len(shards) > 1 and not find_files(tree):
+            tree = _joined(tree, {shard: stack.enter_context(open_tree(path / shard)) for shard in shards})
+        yield tree
 
 
-def _read_array(path: Path, split: Split) -> ImageSet | None:
-    return read_npy(path, split) if is_npy(path) else read_npz(path, split)
+def _joined(tree: Tree, shards: dict[str, Tree]) -> Tree:
+    """The files of all shards in one tree, below folders for the parts that the names of the shards tell."""
+    places = {}
+    for shard, inside in shards.items():
+        word = split_word(shard)
+        for name in inside.names:
+            folder, _, base = name.rpartition("/")
+            places["/".join([*filter(None, (word, folder)), f"{Path(shard).name.partition('.')[0]}:{base}"])] = (
+                inside,
+                name,
+            )
 
+    def read(name: str) -> bytes:
+        inside, own = places[name]
+        return inside.read(own)
 
-def _read_tree(path: Path, split: Split, resolution: int | None, cache_dir: Path | None) -> ImageSet | None:
-    with open_tree(path) as tree:
-        if find_cifar(tree):
-            return read_cifar(tree, split)
-        if find_mnist(tree):
-            return read_mnist(tree, split)
-        if find_files(tree):
-            layout = lay_out(tree, split)
-            if layout is None:
-                return None
-            source = f"{path} ({split})"
-            return read_cached(tree, layout, source, resolution=resolution, cache_dir=cache_dir)
-        inner = _only_archive(tree)
-        if inner is None:
-            raise UserError(f"{path}: is not an image set, it holds {_listing(tree)}; {KNOWN_FORMS}")
-    return read_images(inner, split, resolution=resolution, cache_dir=cache_dir)
+    def stamp(name: str) -> str:
+        inside, own = places[name]
+        return f"{name} {inside.stamp(own)}"
+
+    return Tree(tree.path, tuple(sorted(places)), read, stamp, tree.remarks)
 
 
 def _only_archive(tree: Tree) -> Path | None:
@@ -111,26 +144,15 @@ def _only_archive(tree: Tree) -> Path | None:
     return tree.path / found[0] if len(found) == 1 and tree.path.is_dir() else None
 
 
-def _listing(tree: Tree) -> str:
-    if not tree.names:
-        return "no file"
-    return f"{len(tree.names)} files such as {', '.join(tree.names[:3])}"
-
-
 def _fitted(found: ImageSet, resolution: int | None) -> ImageSet:
     """The set at the resolution; square images are wanted in any case."""
     _, height, width = found.shape
-    if found.latents:
-        if resolution is not None and (height, width) != (resolution, resolution):
-            raise UserError(
-                f"{found.source}: holds latents of {height} x {width}, which cannot be resized to "
-                f"task.resolution={resolution}; set it to null or encode images of another size."
-            )
-        return found
-    if resolution is None and height != width:
+    if resolution is None:
+        check_square(found.source, found.images)
+    elif found.latents and (height, width) != (resolution, resolution):
         raise UserError(
-            f"{found.source}: the images are {width} x {height} pixels, not square; give task.resolution=SIZE to cut "
-            "out the middle square and resize it."
+            f"{found.source}: holds latents of {height} x {width}, which cannot be resized to "
+            f"task.resolution={resolution}; set it to null or encode images of another size."
         )
     if resolution is None or (height, width) == (resolution, resolution):
         return found

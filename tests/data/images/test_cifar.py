@@ -3,6 +3,7 @@ import io
 import os
 import pickle
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -90,12 +91,11 @@ def test_python_version_in_every_place(cifar10, tree, tmp_path):
     assert image_form(folder) == "CIFAR-10 (Python version)"
 
 
-def test_pickles_of_python3(cifar10, tree):
-    """Protocol 2 of Python 3 writes bytes through _codecs.encode."""
+@pytest.mark.parametrize("protocol", [0, 2, 3, 4, 5])
+def test_pickles_of_python3(cifar10, tree, protocol):
+    """Protocol 2 of Python 3 writes bytes through _codecs.encode, protocol 5 as an array of bytes."""
     files, images, labels = cifar10
-    again = {
-        name: pickle.dumps(pickle.loads(content, encoding="latin1"), protocol=2) for name, content in files.items()
-    }
+    again = {name: pickle.dumps(pickle.loads(old, encoding="latin1"), protocol) for name, old in files.items()}
     check(tree(again), images, labels)
 
 
@@ -144,33 +144,28 @@ class Malicious:
         return self.call
 
 
-@pytest.mark.parametrize(
-    ("call", "named"),
-    [
-        ((os.system, "touch {}"), r"posix\.system"),
-        ((exec, "open({!r}, 'w')"), r"(__builtin__|builtins)\.exec"),
-        ((np.fromfile, "{}"), r"numpy\.fromfile"),
-        ((gzip.open, "{}", "w"), r"gzip\.open"),
-    ],
-)
+@pytest.mark.parametrize("call", [(os.system, "touch {}"), (exec, "open({!r}, 'w')"), (gzip.open, "{}", "w")])
 @pytest.mark.parametrize("place", ["data_batch_3", "batches.meta"])
-def test_malicious_pickle_does_nothing(cifar10, tree, tmp_path, call, named, place):
+def test_malicious_pickle_does_nothing(cifar10, tree, tmp_path, call, place):
     files, *_ = cifar10
     victim = tmp_path / "victim"
     function, *arguments = call
     attack = Malicious(function, *(argument.format(str(victim)) for argument in arguments))
     files[f"cifar-10-batches-py/{place}"] = pickle.dumps({"data": attack, "labels": [1]}, protocol=2)
-    with pytest.raises(UserError, match=rf"{place}: asks for {named}, which no CIFAR batch needs, and was not loaded"):
+    with pytest.raises(UserError, match=rf"{place}: has (no array 'data'|0 class names)"):
         read_images(tree(files), "train")
     assert not victim.exists()
 
 
-def test_codec_other_than_latin1_is_not_called(cifar10, tree):
-    files, *_ = cifar10
-    attack = b"\x80\x02}(U\x04data" + b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00hex\x86Ru."
-    files["cifar-10-batches-py/data_batch_1"] = attack
-    with pytest.raises(UserError, match=r"data_batch_1: .*bytes in another encoding than latin1"):
-        read_images(tree(files), "train")
+def test_place_in_the_memo_takes_no_memory(cifar10, tree):
+    """A pickle may number its parts as it likes, which the ordinary loader makes room for."""
+    files, images, labels = cifar10
+    name = "cifar-10-batches-py/data_batch_1"
+    files[name] = files[name].replace(b"}(", b"}r" + (2**32 - 1).to_bytes(4, "little") + b"(", 1)
+    tracemalloc.start()
+    check(tree(files), images, labels)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
@@ -182,14 +177,14 @@ def test_codec_other_than_latin1_is_not_called(cifar10, tree):
             r"data_batch_2: is not a CIFAR batch or is cut off",
         ),
         (lambda f: f.update(data_batch_2=b"<html>"), r"data_batch_2: is not a CIFAR batch or is cut off"),
-        (lambda f: f.update(data_batch_2=pickle.dumps([1], 2)), r"data_batch_2: .*it holds a list"),
+        (lambda f: f.update(data_batch_2=pickle.dumps([1], 2)), r"data_batch_2: has no array 'data'"),
         (
             lambda f: f.update(data_batch_2=python2_pickle({"labels": [1]})),
             r"data_batch_2: has no array 'data' of rows",
         ),
         (
             lambda f: f.update(data_batch_2=python2_pickle({"data": np.zeros((2, 3072), np.uint8)})),
-            r"data_batch_2: has no list of integers 'labels'",
+            r"data_batch_2: has 0 labels for 2 images",
         ),
         (
             lambda f: f.update(data_batch_2=python2_pickle({"data": np.zeros((2, 3072), np.uint8), "labels": [1]})),

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from policy_accel.data.images import ImageSet, image_form, make_shapes, read_images, write_images_npz
+from policy_accel.data.images import ImageSet, image_form, read_images
 from policy_accel.errors import UserError
+from policy_accel.images.shapes import make_shapes, write_images_npz
 
 
 def test_written_and_read_again(tmp_path):
@@ -141,7 +142,7 @@ def test_missing_and_foreign(tmp_path):
     with pytest.raises(UserError, match=r"nope\.npz: does not exist"):
         read_images(tmp_path / "nope.npz", "train")
     (tmp_path / "text").write_text("hello there")
-    with pytest.raises(UserError, match=r"text: is neither a folder nor an archive.*b'hello th'; known are CIFAR-10"):
+    with pytest.raises(UserError, match=r"text: is neither a folder nor an archive.*b'hello th'; known are folders"):
         read_images(tmp_path / "text", "train")
     assert image_form(tmp_path / "text") is None
     with pytest.raises(UserError, match=r"datasets/nope\.npz is missing from this installation"):

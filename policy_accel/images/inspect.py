@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from policy_accel.data.images.image_set import ImageSet, Split
-from policy_accel.data.images.read import image_form, image_path, read_images
+from policy_accel.data.images import ImageSet, Split, image_form, image_path, read_images
 from policy_accel.data.inspect import Inspection
 from policy_accel.errors import UserError
 
@@ -34,7 +33,7 @@ def inspect_images(path: Path | str, *, resolution: int | None = None, cache_dir
     digests: dict[str, dict[bytes, int]] = {}
     for split in _SPLITS:
         try:
-            part = read_images(path, split, resolution=resolution, cache_dir=cache_dir)
+            part = read_images(path, split, resolution=resolution, cache_dir=cache_dir, skip_bad=True)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -42,6 +41,8 @@ def inspect_images(path: Path | str, *, resolution: int | None = None, cache_dir
             lines.append(f"{split}: none")
             continue
         lines += _description(split, part)
+        problems += part.skipped
+        remarks += [remark for remark in part.remarks if remark not in remarks]
         digests[split], twice = _digests(part)
         remarks += _doubtful(split, part, twice)
     shared = len(digests.get("train", {}).keys() & digests.get("test", {}).keys())

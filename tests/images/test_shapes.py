@@ -4,9 +4,9 @@ import sys
 import numpy as np
 import pytest
 
-from policy_accel.data.images import class_densities, make_shapes, read_images
-from policy_accel.data.images.shapes import CONTRAST, GRADIENT, MARGIN, RADIUS, SHAPES, TILT
+from policy_accel.data.images import read_images
 from policy_accel.errors import UserError
+from policy_accel.images.shapes import CONTRAST, GRADIENT, MARGIN, RADIUS, SHAPES, TILT, class_densities, make_shapes
 
 
 def areas():

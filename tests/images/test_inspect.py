@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from policy_accel.data.images import ImageSet, inspect_images, write_images_npz
+from policy_accel.data.images import ImageSet
 from policy_accel.errors import UserError
+from policy_accel.images.inspect import inspect_images
+from policy_accel.images.shapes import write_images_npz
 
 
 def test_what_is_in_it(tmp_path, pictures):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policy_accel.data.images.image_set import ImageSet
+from policy_accel.data.images import ImageSet
 from policy_accel.errors import UserError
+from policy_accel.files import new_path
 
 Floats = NDArray[np.float64]
 
@@ -66,6 +68,28 @@ def make_shapes(
         rows = slice(begin, begin + _PIECE)
         images[rows] = _draw(uniform[rows, 1:], labels[rows], size)
     return ImageSet(images, labels, tuple(SHAPES), f"shapes (seed {seed}, {size} x {size})")
+
+
+def write_images_npz(path: Path, train: ImageSet, test: ImageSet | None) -> None:
+    """Write an NPZ that `read_images` reads, never over another one; the same sets give the same arrays.
+
+    Raises:
+        UserError: the file exists, the disk is full, no permission; parts that do not fit together.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for prefix, part in (("", train), ("test_", test)):
+        if part is None:
+            continue
+        if part.shape != train.shape or part.classes != train.classes or part.latents != train.latents:
+            raise UserError(f"{path}: {part.source} has other images or classes than {train.source}; write two files.")
+        name = "latents" if part.latents else "images"
+        arrays[prefix + name] = part.images if part.latents else np.ascontiguousarray(part.images.transpose(0, 2, 3, 1))
+        if part.labels is not None:
+            arrays[f"{prefix}labels"] = part.labels
+    if train.classes:
+        arrays["classes"] = np.array(train.classes)
+    with new_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def _draw(uniform: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
