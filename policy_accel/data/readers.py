@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.data.episodes import Episodes
-from policy_accel.data.formats.base import EpisodeReader
+from policy_accel.data.formats.base import EpisodeReader, check_keys
 from policy_accel.data.formats.recognise import recognised_format, split_group
 from policy_accel.data.formats.streaming import (
     EpisodeView,
@@ -66,11 +66,14 @@ def open_episodes(
     with explained(split_group(path)[0], "read"):
         reader: EpisodeReader = _imported(_READERS[recognised_format(path) or "zarr"], path)(path)
     try:
-        reader.ask_for(list(reader.features) if keys is None else keys)
+        if not reader.features:
+            check_keys(reader, [*reader.damaged, *reader.left_out])
+            raise UserError(f"{path}: holds no array of steps; give at least one, as action.")
+        reader.ask_for([*reader.features, *reader.damaged] if keys is None else keys)
         if filter_key is not None:
             reader = filtered(reader, filter_key)
-        if reader.left_out:
-            listed = "; ".join(f"'{key}', since {why.rstrip('.')}" for key, why in reader.left_out.items())
+        if left_out := reader.left_out | reader.damaged:
+            listed = "; ".join(f"'{key}', since {why.rstrip('.')}" for key, why in left_out.items())
             reader.remarks.append(f"left out: {listed}.")
         return chosen_episodes(reader, episodes, skip_bad=skip_bad_episodes, keys=keys)
     except BaseException:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policy_accel.data.tree import Tree, folder_tree, zip_tree
-from policy_accel.data.zarr_codecs import untrusted_codecs
+from policy_accel.data.tree import folder_tree
 from policy_accel.errors import UserError
-from policy_accel.files import explain_os_error, explained
+from policy_accel.files import explain_os_error, explained, open_regular
+from policy_accel.memory import check_fits
 
 if TYPE_CHECKING:
     import zarr
-    from zarr.abc.store import Store
+
+    from policy_accel.data.zarr_codecs import GuardedStore
 
 EXPECTED = "expected a zarr folder or zip with data/<key> [steps, ...] and meta/episode_ends [episodes]"
 KNOWN_FORMATS = "also known are robomimic HDF5, LeRobot folders, NPZ with traj_lengths or episode_ends, Minari folders"
 _METADATA = (".zarray", ".zgroup", "zarr.json")
-_FILES_OF_METADATA = (*_METADATA, ".zattrs")
+_PACKED = (".zip", ".npz", ".hdf5", ".h5", ".tar", ".gz")
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,15 @@ class ReplayStore:
         source: the path, for messages.
         layout: for people: "zarr v2, zip".
         arrays: name ("data/action", "meta/episode_ends") -> (path inside the store, zarr format 2 or 3).
-        store: the zarr store.
-        tree: its files.
+        store: the zarr store, which knows the sizes of its files.
+        read: content of one file of it.
     """
 
     source: str
     layout: str
     arrays: dict[str, tuple[str, int]]
-    store: Store
-    tree: Tree
+    store: GuardedStore
+    read: Callable[[str], bytes]
 
     @property
     def keys(self) -> list[str]:
@@ -60,17 +62,19 @@ def open_replay(path: Path | str) -> Iterator[ReplayStore]:
     """
     from zarr.storage import LocalStore, ZipStore
 
+    from policy_accel.data.zarr_codecs import GuardedStore
+
     path = Path(path)
     with ExitStack() as stack:
-        tree = _open_tree(path, stack)
+        sizes, read = _files(path, stack)
         nodes: dict[str, int] = {}  # path of every zarr node -> zarr format of an array, 0 for a group
-        for file in tree.names:
+        for file in sizes:
             node, _, name = file.rpartition("/")
             if name in _METADATA:
-                nodes[node] = max(nodes.get(node, 0), _array_format(tree, file))
+                nodes[node] = max(nodes.get(node, 0), _array_format(file, read))
         roots = {root for node, fmt in nodes.items() if (root := _root(node, fmt > 0)) is not None}
         if not roots:
-            raise UserError(f"{path}: not a replay buffer: found {_found(tree)}; {EXPECTED}; {KNOWN_FORMATS}.")
+            raise UserError(f"{path}: not a replay buffer: found {_found(sizes)}; {EXPECTED}; {KNOWN_FORMATS}.")
         if len(roots) > 1:
             raise UserError(f"{path}: holds several replay buffers ({', '.join(sorted(roots))}); give the path of one.")
         root = roots.pop()
@@ -82,14 +86,16 @@ def open_replay(path: Path | str) -> Iterator[ReplayStore]:
         layout = f"{formats}, {'zip' if path.is_file() else 'folder'}" + (f", in {root}/" if root else "")
         store = ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True)
         stack.callback(_close, store)
-        yield ReplayStore(str(path), layout, arrays, store, tree)
+        yield ReplayStore(str(path), layout, arrays, GuardedStore(store, sizes), read)
 
 
-def _open_tree(path: Path, stack: ExitStack) -> Tree:
+def _files(path: Path, stack: ExitStack) -> tuple[dict[str, int], Callable[[str], bytes]]:
+    """Every plain file with its size, and what reads one."""
     with explained(path, "read"):
-        if not path.is_file():
-            return folder_tree(path, hidden=True)
-        with path.open("rb") as file:
+        if path.is_dir():
+            names = [name for name in folder_tree(path, hidden=True).names if (path / name).is_file()]
+            return {name: (path / name).stat().st_size for name in names}, lambda name: (path / name).read_bytes()
+        with open_regular(path) as file:
             magic = file.read(4)
         if not magic.startswith(b"PK"):
             raise UserError(
@@ -97,18 +103,59 @@ def _open_tree(path: Path, stack: ExitStack) -> Tree:
                 f"{KNOWN_FORMATS}."
             )
         try:
-            return zip_tree(path, stack.enter_context(zipfile.ZipFile(path)), hidden=True)
-        except (zipfile.BadZipFile, EOFError) as error:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
             raise UserError(
                 f"{path}: the zip is truncated or damaged after {path.stat().st_size} bytes ({_first_line(error)}); "
                 "copy or download it again."
             ) from error
+        return {entry.filename: entry.file_size for entry in archive.infolist() if not entry.is_dir()}, archive.read
 
 
-def _close(store: Store) -> None:
+def _close(store: Any) -> None:
     """Close a store, also a zip store that was never used, whose `close` fails in zarr 3.1."""
     with suppress(AttributeError):
         store.close()
+
+
+def open_array(replay: ReplayStore, name: str) -> zarr.Array[Any]:
+    """The zarr array behind a name, unread.
+
+    Raises:
+        UserError: there is none; its metadata is damaged, asks for a codec that is not installed or not trusted, or for
+            chunks larger than the free memory; no permission.
+    """
+    import zarr
+
+    from policy_accel.data.zarr_codecs import codec_names, codec_problem
+
+    if name not in replay.arrays:
+        raise UserError(f"{replay.source}: {name} is missing; {EXPECTED}; write it there.")
+    node, fmt = replay.arrays[name]
+    file = f"{node}/{'zarr.json' if fmt == 3 else '.zarray'}".lstrip("/")
+    try:
+        check_fits(replay.store.sizes[file], f"{replay.source}: {file}")
+        metadata = json.loads(replay.read(file))
+        names = codec_names(metadata, fmt)
+        if problem := codec_problem(names, fmt):
+            raise UserError(f"{replay.source}: {name} is stored with {problem}")
+        chunk = metadata["chunks"] if fmt == 2 else metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        if min(*metadata["shape"], 0) < 0 or min(*chunk, 1) < 1:
+            raise ValueError(f"it is said to be {metadata['shape']} in chunks of {chunk}")
+        array = zarr.open_array(replay.store, path=node, mode="r", zarr_format=3 if fmt == 3 else 2)
+        size = math.prod(chunk) * max(1, array.dtype.itemsize)
+        check_fits(size, f"{replay.source}: a chunk of {name}")
+        replay.store.chunks[node] = size, names[-1].removeprefix("numcodecs.") if names else ""
+        return array
+    except UserError:
+        raise
+    except PermissionError as error:
+        raise explain_os_error(error, replay.source, "read") from error
+    except Exception as error:  # as `decoding`
+        raise UserError(
+            f"{replay.source}: {name} cannot be opened ({_first_line(error)}); its metadata is damaged or names "
+            "a codec that is not installed: copy the file again, or write it with Blosc."
+        ) from error
 
 
 def read_array(replay: ReplayStore, name: str) -> np.ndarray:
@@ -117,14 +164,13 @@ def read_array(replay: ReplayStore, name: str) -> np.ndarray:
     Raises:
         UserError: it is missing; its metadata or a chunk is damaged (which steps), no permission.
     """
-    if name not in replay.arrays:
-        raise UserError(f"{replay.source}: {name} is missing; {EXPECTED}; write it there.")
     array = open_array(replay, name)
-    return _decoded(replay, name, array, ...)
+    check_fits(math.prod(array.shape) * max(1, array.dtype.itemsize), f"{replay.source}: {name}")
+    return _decoded(replay, name, array, 0, array.shape[0] if array.ndim else 1)
 
 
 class RowReader:
-    """An array behind a name, read some rows at a time; it keeps the chunk that it decoded last.
+    """An array behind a name, read some rows at a time; it keeps the chunks that it decoded last.
 
     Raises:
         UserError: as `open_array`.
@@ -132,66 +178,34 @@ class RowReader:
 
     def __init__(self, replay: ReplayStore, name: str) -> None:
         self.replay, self.name, self.array = replay, name, open_array(replay, name)
-        self._chunk = -1
+        self._first = 0
         self._values = np.empty(0)
 
     def rows(self, begin: int, end: int) -> np.ndarray:
-        """Rows [begin, end), a fresh array.
+        """Rows [begin, end), in the byte order of this machine.
 
         Raises:
             UserError: a chunk is damaged (which steps), no permission.
         """
-        values = np.empty((end - begin, *self.array.shape[1:]), self.array.dtype)
-        rows = self.array.chunks[0]
-        for chunk in range(begin // rows, -(-end // rows)):
-            if chunk != self._chunk:
-                self._chunk, self._values = -1, np.empty(0)
-                self._values = _decoded(self.replay, self.name, self.array, slice(chunk * rows, (chunk + 1) * rows))
-                self._chunk = chunk
-            low, high = max(begin, chunk * rows), min(end, (chunk + 1) * rows)
-            values[low - begin : high - begin] = self._values[low - chunk * rows : high - chunk * rows]
-        return values
+        if begin < self._first or end > self._first + len(self._values):
+            size = self.array.chunks[0]
+            first, last = begin // size * size, min(-(-end // size) * size, self.array.shape[0])
+            self._values = np.empty(0)
+            values = _decoded(self.replay, self.name, self.array, first, last)
+            self._first, self._values = first, values.astype(values.dtype.newbyteorder("="), copy=False)
+        return self._values[begin - self._first : end - self._first]
 
 
-def _decoded(replay: ReplayStore, name: str, array: zarr.Array[Any], rows: Any) -> np.ndarray:
+def _decoded(replay: ReplayStore, name: str, array: zarr.Array[Any], begin: int, end: int) -> np.ndarray:
+    """Rows [begin, end) of an array, or all of one without rows."""
     try:
-        return np.asarray(array[rows])
-    except MemoryError:
-        raise
-    except Exception as error:  # the decoders of zarr, numcodecs and zipfile raise whatever they like
+        return np.asarray(array[begin:end] if array.ndim else array[...])
+    except Exception as error:  # as `decoding`
         if isinstance(error, PermissionError):
             raise explain_os_error(error, replay.source, "read") from error
         raise UserError(
-            f"{replay.source}: {name} has a damaged chunk{_damaged_steps(array)} ({_first_line(error)}); "
+            f"{replay.source}: {name} has a damaged chunk{_damaged_steps(array, begin, end)} ({_first_line(error)}); "
             "copy or download the file again."
-        ) from error
-
-
-def open_array(replay: ReplayStore, name: str) -> zarr.Array[Any]:
-    """The zarr array behind a name, unread.
-
-    Raises:
-        UserError: its metadata is damaged or asks for a codec that is not installed or not trusted; no permission.
-    """
-    import zarr
-
-    node, fmt = replay.arrays[name]
-    try:
-        metadata = replay.tree.read(f"{node}/{'zarr.json' if fmt == 3 else '.zarray'}")
-        if untrusted := untrusted_codecs(json.loads(metadata), fmt):
-            raise UserError(
-                f"{replay.source}: {name} is stored with the codec '{untrusted[0]}', which is not one of those that "
-                "are known to run no code from the file; write it with Blosc."
-            )
-        return zarr.open_array(replay.store, path=node, mode="r", zarr_format=3 if fmt == 3 else 2)
-    except UserError:
-        raise
-    except PermissionError as error:
-        raise explain_os_error(error, replay.source, "read") from error
-    except Exception as error:
-        raise UserError(
-            f"{replay.source}: {name} cannot be opened ({_first_line(error)}); its metadata is damaged or names "
-            "a codec that is not installed: copy the file again, or write it with Blosc."
         ) from error
 
 
@@ -207,16 +221,19 @@ def root_attributes(replay: ReplayStore) -> dict[str, Any]:
         return {}
 
 
+def chunk_counts(replay: ReplayStore, name: str, array: zarr.Array[Any]) -> tuple[int, int]:
+    """How many files an array has, and how many of them are stored."""
+    grid = array.shards or array.chunks
+    total = math.prod(-(-size // chunk) for size, chunk in zip(array.shape, grid, strict=True))
+    node = replay.arrays[name][0]
+    files = (file.rpartition("/")[2] for file in replay.store.sizes if file.startswith(f"{node}/"))
+    return total, min(total, sum(not file.startswith(".") and file != "zarr.json" for file in files))
+
+
 def missing_chunks(replay: ReplayStore, name: str) -> str:
     """One sentence on chunks of an array that are not stored, which zarr reads as the fill value, or nothing."""
-    array = open_array(replay, name)
-    total = int(
-        np.prod([-(-size // chunk) for size, chunk in zip(array.shape, array.shards or array.chunks, strict=True)])
-    )
-    node = replay.arrays[name][0]
-    files = (file for file in replay.tree.names if file.startswith(f"{node}/"))
-    stored = sum(file.rpartition("/")[2] not in _FILES_OF_METADATA for file in files)
-    if stored >= total:
+    total, stored = chunk_counts(replay, name, open_array(replay, name))
+    if stored == total:
         return ""
     return (
         f"{total - stored} of {total} chunks of {name} are not stored and read as the fill value; "
@@ -224,13 +241,14 @@ def missing_chunks(replay: ReplayStore, name: str) -> str:
     )
 
 
-def _damaged_steps(array: zarr.Array[Any]) -> str:
-    rows = array.chunks[0] if array.ndim else 1
-    for begin in range(0, array.shape[0] if array.ndim else 0, rows):
-        try:
-            array[begin : begin + rows]
-        except Exception:
-            return f" at steps {begin}..{min(begin + rows, array.shape[0]) - 1}"
+def _damaged_steps(array: zarr.Array[Any], begin: int, end: int) -> str:
+    if array.ndim:
+        for first in range(begin, end, array.chunks[0]):
+            last = min(first + array.chunks[0], end)
+            try:
+                array[first:last]
+            except Exception:
+                return f" at steps {first}..{last - 1}"
     return ""
 
 
@@ -238,13 +256,13 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def _array_format(tree: Tree, file: str) -> int:
+def _array_format(file: str, read: Callable[[str], bytes]) -> int:
     if not file.endswith("zarr.json"):
         return 2 if file.endswith(".zarray") else 0
     try:
-        return 0 if json.loads(tree.read(file)).get("node_type") == "group" else 3
-    except (ValueError, AttributeError):
-        return 3  # damaged: opening it says so, with its name
+        return 0 if json.loads(read(file)).get("node_type") == "group" else 3
+    except Exception:  # damaged: opening it says so, with its name
+        return 3
 
 
 def _root(node: str, is_array: bool) -> str | None:
@@ -257,8 +275,10 @@ def _root(node: str, is_array: bool) -> str | None:
     return "/".join(parts[: homes[-1]])
 
 
-def _found(tree: Tree) -> str:
-    names = sorted({name.partition("/")[0] for name in tree.names})
+def _found(files: dict[str, int]) -> str:
+    if packed := [name for name in files if name.endswith(_PACKED)]:
+        return f"{packed[0]} in it, which is to be unpacked and given by its own path"
+    names = sorted({name.partition("/")[0] for name in files})
     if not names:
         return "nothing in it"
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numcodecs
@@ -140,3 +142,58 @@ def test_shards_and_wrapped_codecs_of_zarr_3_are_read(tmp_path: Path, plain_zarr
 
 def test_every_codec_of_numcodecs_is_trusted_or_is_pickle() -> None:
     assert set(numcodecs.registry.codec_registry) - NUMCODECS <= {"pickle", "foreign"}
+
+
+BOMBS: dict[str, tuple[Any, bytes]] = {
+    "zlib": (numcodecs.Zlib(), numcodecs.Zlib().encode(bytes(8_000_000))),
+    "gzip": (numcodecs.GZip(), numcodecs.GZip().encode(bytes(8_000_000))),
+    "bz2": (numcodecs.BZ2(), numcodecs.BZ2().encode(bytes(8_000_000))),
+    "lzma": (numcodecs.LZMA(), numcodecs.LZMA().encode(bytes(8_000_000))),
+    "zstd": (numcodecs.Zstd(), numcodecs.Zstd().encode(bytes(8_000_000))),
+    "lz4": (numcodecs.LZ4(), numcodecs.LZ4().encode(bytes(8_000_000))),
+    "blosc": (numcodecs.Blosc(), numcodecs.Blosc().encode(bytes(8_000_000))),
+    "none": (None, bytes(8_000_000)),
+}
+
+
+@pytest.mark.parametrize("codec", list(BOMBS))
+def test_a_chunk_that_unpacks_to_more_than_its_array_is_not_unpacked(
+    codec: str, tmp_path: Path, plain_zarr: Any
+) -> None:
+    compressor, content = BOMBS[codec]
+    path = plain_zarr(tmp_path / "x.zarr", arrays={"action": VALUES}, compressors=compressor)
+    (path / "data/action/1.0").write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged chunk at steps 4\.\.7 \(data/action/1.0 holds \d+ bytes or more"):
+        read_episodes(path)
+
+
+class Picture(numcodecs.abc.Codec):  # type: ignore[misc]
+    """A codec of a package that is not here."""
+
+    codec_id = "imagecodecs_jpegxl"
+
+    def encode(self, buf: Any) -> Any:
+        return buf
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        return buf
+
+
+def test_picture_codecs_are_registered_where_they_are(
+    tmp_path: Path, plain_zarr: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in UMI's sets, whose other keys are read without."""
+    path = plain_zarr(tmp_path / "x.zarr", arrays={"action": VALUES, "camera0_rgb": VALUES}, compressors=None)
+    edit(path / "data/camera0_rgb/.zarray", lambda metadata: metadata.update({"compressor": {"id": Picture.codec_id}}))
+    for module in ("imagecodecs", "imagecodecs.numcodecs"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=r"data/camera0_rgb is stored with .* not installed; pip install imagecodecs\."):
+        read_episodes(path)
+    with pytest.warns(UserWarning, match=r"left out: 'camera0_rgb', since .* pip install imagecodecs\."):
+        assert list(read_episodes(path, ["action"]).arrays) == ["action"]
+    package = ModuleType("imagecodecs.numcodecs")
+    package.register_codecs = lambda verbose: numcodecs.register_codec(Picture)  # type: ignore[attr-defined]
+    for module in ("imagecodecs", "imagecodecs.numcodecs"):
+        monkeypatch.setitem(sys.modules, module, package)
+    monkeypatch.setattr(numcodecs.registry, "codec_registry", dict(numcodecs.registry.codec_registry))
+    np.testing.assert_array_equal(read_episodes(path).arrays["camera0_rgb"], VALUES)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,7 @@ import numpy as np
 
 from policy_accel.data.episodes import Episodes
 from policy_accel.errors import UserError, did_you_mean
+from policy_accel.files import explain_os_error
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class EpisodeReader(ABC):
             in `episode_ends`, and reading it raises that sentence; the others can be read.
         remarks: what was left out or assumed when the set was opened, one sentence each, without the source.
         left_out: key -> why the data has it and it is none of the features, one sentence without the source.
+        damaged: the same for a key that would be one of them if the file were whole: all of the data is not read then.
     """
 
     source: str
@@ -56,9 +59,10 @@ class EpisodeReader(ABC):
     faults: dict[int, str]
     remarks: list[str]
     left_out: dict[str, str]
+    damaged: dict[str, str]
 
     def __init__(self, source: Path | str) -> None:
-        self.source, self.faults, self.remarks, self.left_out = str(source), {}, [], {}
+        self.source, self.faults, self.remarks, self.left_out, self.damaged = str(source), {}, [], {}, {}
 
     def __enter__(self) -> Self:
         return self
@@ -106,9 +110,25 @@ class EpisodeReader(ABC):
         """`read` for keys and steps that there are."""
 
 
+@contextmanager
+def decoding(source: Path | str, name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises on the bytes of a file into one sentence that names what is damaged in it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # decoders of damaged bytes raise whatever they like
+        if isinstance(error, OSError) and error.errno is not None:
+            raise explain_os_error(error, source, "read") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(f"{source}: {name} is damaged ({reason}); copy or download the file again.") from error
+
+
 def check_keys(reader: EpisodeReader, keys: Iterable[str]) -> None:
     """Raise UserError for the first key that the reader does not have: why it was left out, or the nearest."""
     for key in keys:
+        if key in reader.damaged:
+            raise UserError(f"{reader.source}: {reader.damaged[key]}")
         if key in reader.left_out:
             raise UserError(f"{reader.source}: '{key}' cannot be used: {reader.left_out[key]}")
         if key not in reader.features:

@@ -1,12 +1,15 @@
-"""Demonstrations in an NPZ: DPPO's layout, and any NPZ of arrays of steps with the lengths or ends of its episodes.
+"""Demonstrations in an NPZ, which is read into memory as a whole. Anyone's own, by NumPy alone:
 
-DPPO (Ren et al. 2024, script/dataset/process_robomimic_dataset.py): `states` [N, O], `actions` [N, A], `rewards` [N],
-`terminals` [N], `images` [N, 3 * cameras, H, W] uint8 and `traj_lengths` [E]. Instead of `traj_lengths` there may be
-`episode_ends` [E], cumulative and exclusive.
+    np.savez("mine.npz", state=states, action=actions, episode_ends=np.cumsum([len(e) for e in episodes]))
+
+with one row per step in every array, episode after episode. Instead of the cumulative `episode_ends` [E] there may be
+`traj_lengths` [E], as DPPO has them (Ren et al. 2024, script/dataset/process_robomimic_dataset.py: `states` [N, O],
+`actions` [N, A], `rewards` [N], `terminals` [N], `images` [N, 3 * cameras, H, W] uint8), or flags of the last steps,
+as D4RL's `terminals` and `timeouts` [N].
 
 Names in memory: states -> `state`, observations -> `observation`, actions -> `action`, rewards -> `reward`,
 terminals -> `done`, images -> `image`, or `image_0`, `image_1`, ... channels last; other arrays of N rows keep their
-name. Arrays of E rows, as initial states, become facts about the episodes; the rest become facts about the set.
+name. Arrays of E rows, as initial states, become facts about the episodes; other small ones facts about the set.
 
 Our writer adds `policy_accel.json`, which says which columns of `states` and which channels of `images` are which key,
 and `policy_accel_episodes.jsonl`, the facts about the episodes; other tools do not look at them.
@@ -14,7 +17,9 @@ and `policy_accel_episodes.jsonl`, the facts about the episodes; other tools do 
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +27,32 @@ from typing import IO, Any
 
 import numpy as np
 
-from policy_accel.data.episodes import end_problems, length_problems
-from policy_accel.data.formats.base import EpisodeReader, Feature
-from policy_accel.data.formats.hdf5 import attribute, native
-from policy_accel.data.formats.npz_members import Member, damaged
-from policy_accel.data.formats.recognise import ENDS, LENGTHS
+from policy_accel.data.episodes import compare_rows, empty_episodes, end_problems, whole
+from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
+from policy_accel.data.formats.hdf5 import attribute
+from policy_accel.data.formats.recognise import ENDS, FLAGS, LENGTHS
 from policy_accel.errors import UserError
-from policy_accel.files import explain_os_error
+from policy_accel.memory import check_fits
 
 COLUMNS, EPISODE_FACTS = "policy_accel.json", "policy_accel_episodes.jsonl"
 STANDARD = {"actions": "action", "rewards": "reward", "terminals": "done"}
 _NAMES = {**STANDARD, "states": "state", "observations": "observation"}
+_STEPS = {*_NAMES, *_NAMES.values(), "obs", "images", *FLAGS}  # arrays that are meant to have a row for every step
 _LARGEST_FACT = 1_000_000  # numbers
+_HEADER_BYTES = 20_000  # more than np.lib.format reads
+
+
+@dataclass(frozen=True)
+class Member:
+    """One array of the file, unread: its header."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def rows(self) -> int:
+        """Size of the first axis; 0 for a single value."""
+        return self.shape[0] if self.shape else 0
 
 
 @dataclass(frozen=True)
@@ -46,155 +65,241 @@ class Field:
 
 
 class NpzReader(EpisodeReader):
-    """An NPZ as an `EpisodeReader`; fast in the order of the steps, slow in any other where it is compressed.
+    """An NPZ as an `EpisodeReader`; an array is read whole when a step of it is asked for, and kept.
 
     Raises:
-        UserError: missing or damaged file; neither traj_lengths nor episode_ends; Python objects; arrays of another
-            length than the episodes together.
+        UserError: missing or damaged file; nothing that says where episodes end; lengths that do not fit the arrays.
     """
 
     format = "npz"
+    layout = "NPZ"
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
-        try:
+        self.features, self.metadata = {}, {}
+        self._fields: dict[str, Field] = {}
+        self._values: dict[str, np.ndarray] = {}
+        self._facts: list[bytes] = []
+        self._episode_arrays: dict[str, list[Any]] = {}
+        with decoding(path, "the zip"):
             self._archive = zipfile.ZipFile(path)
-        except OSError as error:
-            raise explain_os_error(error, path, "read") from error
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise damaged(path, "the zip", error) from error
         try:
             self._open()
-        except UserError:
-            self._archive.close()
+        except BaseException:
+            self.close()
             raise
-
-    def _open(self) -> None:
-        names = [name.removesuffix(".npy") for name in self._archive.namelist() if name.endswith(".npy")]
-        self._members = {name: Member(self._archive, name) for name in names}
-        self.episode_ends = self._read_ends()
-        self.features: dict[str, Feature] = {}
-        self._fields: dict[str, Field] = {}
-        self._episode_arrays: dict[str, list[Any]] = {}
-        self._facts: _Lines | None = None
-        self.metadata: dict[str, Any] = {}
-        self.layout = "NPZ"
-        if COLUMNS in self._archive.namelist():
-            self._open_our_own()
-        else:
-            self._open_foreign()
-        lengths = {f"data/{key}": self._members[field.member].shape[0] for key, field in self._fields.items()}
-        for problem in length_problems(lengths, self.episode_ends):
-            raise UserError(f"{self.source}: {problem}")
 
     def close(self) -> None:
         """See `EpisodeReader`."""
-        for member in self._members.values():
-            member.close()
-        if self._facts is not None:
-            self._facts.close()
         self._archive.close()
 
-    def _read_ends(self) -> np.ndarray:
+    def _open(self) -> None:
+        self._members: dict[str, Member] = {}
+        for entry in self._archive.infolist():
+            name = entry.filename.removesuffix(".npy")
+            if name != entry.filename:
+                try:
+                    self._members[name] = self._header(name, entry)
+                except UserError as error:
+                    self.damaged[_NAMES.get(name, name)] = str(error).removeprefix(f"{self.source}: ")
+        for name, member in list(self._members.items()):
+            if member.dtype.hasobject:
+                self.left_out[_NAMES.get(name, name)] = (
+                    f"{name} is pickled (Python objects), and pickles are never opened, since they can run code; save "
+                    "it as numbers, all episodes end to end, with np.concatenate and episode_ends."
+                )
+                del self._members[name]
+        ends = self._find_ends()
+        for problem in end_problems(ends, empty=True):
+            raise UserError(f"{self.source}: {problem}")
+        self.episode_ends = ends.astype(np.int64)
+        self.faults |= empty_episodes(self.episode_ends)
+        own = COLUMNS in self._archive.namelist()
+        (self._open_our_own if own else self._open_foreign)()
+        self._compare_rows()
+
+    def _header(self, name: str, entry: zipfile.ZipInfo) -> Member:
+        with decoding(self.source, name):
+            with self._archive.open(entry) as file:
+                start = io.BytesIO(file.read(_HEADER_BYTES))
+            version = np.lib.format.read_magic(start)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"npy version {version[0]}.{version[1]}")
+            first = version == (1, 0)
+            read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(start)
+            size = math.prod(shape) * dtype.itemsize
+            if min(shape, default=0) < 0 or not (dtype.hasobject or start.tell() + size == entry.file_size):
+                raise ValueError(f"its header tells of {list(shape)} {dtype}, and it has {entry.file_size} bytes")
+            return Member(shape, dtype)
+
+    def _array(self, name: str) -> np.ndarray:
+        """A member, in the byte order of this machine."""
+        if name not in self._values:
+            with decoding(self.source, name), self._opened(f"{name}.npy") as file:
+                values = np.lib.format.read_array(file, allow_pickle=False)
+            self._values[name] = values.astype(values.dtype.newbyteorder("="), copy=False)
+        return self._values[name]
+
+    def _opened(self, name: str) -> IO[bytes]:
+        entry = self._archive.getinfo(name)
+        check_fits(entry.file_size, f"{self.source}: {name.removesuffix('.npy')}", stored=entry.compress_size)
+        return self._archive.open(entry)
+
+    def _find_ends(self) -> np.ndarray:
+        """[E], cumulative."""
         for name in (LENGTHS, ENDS):
-            if name in self._members:
-                values = self._members[name].whole()
-                ends = np.cumsum(values) if name == LENGTHS and values.ndim == 1 and values.size else values
-                for problem in end_problems(ends):
-                    raise UserError(f"{self.source}: from {name}: {problem}")
-                return ends.astype(np.int64)
+            if name in self.damaged:
+                raise UserError(f"{self.source}: {self.damaged[name]}")
+        if LENGTHS in self._members:
+            return self._from_lengths(self._array(LENGTHS).reshape(-1))
+        if ENDS in self._members:
+            return self._array(ENDS)
+        if flags := [name for name in FLAGS if name in self._members]:
+            return self._from_flags(flags)
+        if self.left_out:
+            raise UserError(f"{self.source}: {next(iter(self.left_out.values()))}")
+        listed = ", ".join(f"{name} {list(member.shape)}" for name, member in list(self._members.items())[:5])
         raise UserError(
-            f"{self.source}: has neither {LENGTHS} nor {ENDS} (found {', '.join(self._members) or 'nothing'}); "
-            "add the steps of every episode as traj_lengths."
+            f"{self.source}: holds demonstrations without the lengths of their episodes ({listed or 'no array'}); save "
+            f"it with {ENDS}, the cumulative number of steps at the end of each, or {LENGTHS}."
         )
 
+    def _from_lengths(self, lengths: np.ndarray) -> np.ndarray:
+        if not lengths.size or not whole(lengths) or lengths.min() < 0:
+            raise UserError(
+                f"{self.source}: {LENGTHS} is {lengths.dtype} {lengths[:8].tolist()}; it needs the number of steps of "
+                "every episode, whole numbers from 0."
+            )
+        ends = np.cumsum(lengths.astype(np.int64))
+        others = {name: member.rows for name, member in self._members.items() if name != LENGTHS}
+        rows = {name: count for name, count in others.items() if name in _STEPS} or others
+        if ends[-1] not in rows.values():
+            listed = ", ".join(f"{name} {count}" for name, count in rows.items())
+            raise UserError(
+                f"{self.source}: {LENGTHS} adds up to {ends[-1]} steps, but the arrays have other rows ({listed}); "
+                f"correct {LENGTHS}."
+            )
+        return ends
+
+    def _from_flags(self, names: list[str]) -> np.ndarray:
+        flags = [self._array(name) for name in names]
+        for name, values in zip(names, flags, strict=True):
+            if len(flags[0]) != values.size or not values.size or not np.isin(values, (0, 1)).all():
+                raise UserError(
+                    f"{self.source}: {name} is {values.dtype} {list(values.shape)}; it needs 0 or 1 for every step, 1 "
+                    f"at the end of an episode; or add {ENDS}."
+                )
+        last = np.any([values.reshape(-1) != 0 for values in flags], axis=0)
+        said = " or ".join(names)
+        if not last.any():
+            raise UserError(f"{self.source}: {said} is 1 nowhere, and tells no end of an episode; add {ENDS}.")
+        open_end = not last[-1]
+        last[-1] = True
+        ends = np.flatnonzero(last) + 1
+        lengths = np.diff(ends, prepend=0)
+        rest = f"; the last {lengths[-1]} steps have no end and are one of them" if open_end else ""
+        made = f"{len(ends)} of {lengths.min()} to {lengths.max()} steps{rest}"
+        self.remarks.append(f"an episode ends where {said} is 1, which makes {made}.")
+        return ends
+
     def _open_our_own(self) -> None:
-        try:
-            described = json.loads(self._archive.read(COLUMNS))
+        with decoding(self.source, COLUMNS), self._opened(COLUMNS) as file:
+            described = json.loads(file.read())
             self.metadata = dict(described["metadata"])
             for key, place in described["keys"].items():
                 self._fields[key] = Field(place["member"], place.get("columns"), place.get("channels"))
                 self.features[key] = Feature(tuple(place["shape"]), np.dtype(place["dtype"]))
-                self._members[place["member"]]  # it is there
-        except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise damaged(self.source, COLUMNS, error) from error
+                if place["member"] in self._members:
+                    member = self._members[place["member"]]
+                    self._taken(np.broadcast_to(np.zeros((), member.dtype), (1, *member.shape[1:])), key)
         if EPISODE_FACTS in self._archive.namelist():
-            self._facts = _Lines(self._archive, EPISODE_FACTS)
+            with decoding(self.source, EPISODE_FACTS), self._opened(EPISODE_FACTS) as file:
+                self._facts = file.read().splitlines()
+                if len(self._facts) != len(self.episode_ends):
+                    raise ValueError(f"{len(self._facts)} lines for {len(self.episode_ends)} episodes")
 
     def _open_foreign(self) -> None:
         steps, episodes = int(self.episode_ends[-1]), len(self.episode_ends)
         for name, member in self._members.items():
-            rows = member.shape[0] if member.shape else None
+            own_name = _NAMES.get(name, name)
+            key = name if own_name in self._members else own_name
+            numbers, small = member.dtype.kind in "biuf", math.prod(member.shape) <= _LARGEST_FACT
             if name in (LENGTHS, ENDS):
                 continue
-            if name in _NAMES or (rows == steps and member.dtype.kind in "biuf"):
-                self._add(name, member)
-            elif np.prod(member.shape, dtype=np.int64) > _LARGEST_FACT:
-                raise UserError(
-                    f"{self.source}: {name} has shape {list(member.shape)}, which is neither {steps} steps nor "
-                    f"{episodes} episodes; give it one row per step, or remove it."
-                )
-            elif rows == episodes:
-                self._episode_arrays[name] = member.whole().tolist()
+            if numbers and (name in _STEPS or member.rows == steps):
+                self._add(name, key, member)
+            elif small and (numbers or member.dtype.kind in "US") and member.rows != steps:
+                facts = attribute(self._array(name))
+                if member.rows == episodes:
+                    self._episode_arrays[name] = facts
+                else:
+                    self.metadata[name] = facts
             else:
-                self.metadata[name] = attribute(member.whole())
+                self.left_out[key] = (
+                    f"{name} is {list(member.shape)} {member.dtype}, neither numbers of {steps} steps nor of "
+                    f"{episodes} episodes; save it with one row of numbers per step."
+                )
 
-    def _add(self, name: str, member: Member) -> None:
-        feature = Feature(member.shape[1:], native(member.dtype))
-        if name == "images" and feature.dtype == np.uint8 and len(feature.shape) == 3 and feature.shape[0] % 3 == 0:
-            cameras = feature.shape[0] // 3
+    def _add(self, name: str, key: str, member: Member) -> None:
+        feature = Feature(member.shape[1:], member.dtype.newbyteorder("="))
+        cameras = feature.shape[0] // 3 if name == "images" and len(feature.shape) == 3 else 0
+        if cameras and feature.shape[0] == 3 * cameras and feature.shape[2] not in (1, 3, 4):
             for camera in range(cameras):
                 key = "image" if cameras == 1 else f"image_{camera}"
                 self._fields[key] = Field(name, channels=(3 * camera, 3 * camera + 3))
                 self.features[key] = Feature((*feature.shape[1:], 3), feature.dtype)
         else:
-            key = _NAMES.get(name, name)
             self._fields[key], self.features[key] = Field(name), feature
+
+    def _compare_rows(self) -> None:
+        """Leave out what has another number of rows than the episodes have steps."""
+        for key, field in list(self._fields.items()):
+            if field.member not in self._members:
+                self.features.pop(key), self._fields.pop(key)
+                missing = f"{field.member} is missing; copy the file again."
+                self.damaged[key] = self.damaged.get(_NAMES.get(field.member, field.member), missing)
+        rows = {field.member: self._members[field.member].rows for field in self._fields.values()}
+        try:
+            left_out, faults = compare_rows(rows, self.episode_ends)
+        except ValueError as error:
+            raise UserError(f"{self.source}: {error}") from error
+        self.faults |= faults
+        for key, field in list(self._fields.items()):
+            if field.member in left_out:
+                self.left_out[key] = left_out[field.member]
+                del self.features[key]
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
-        facts = {} if self._facts is None else self._facts.object(episode)
+        facts = {}
+        if self._facts:
+            with decoding(self.source, f"line {episode + 1} of {EPISODE_FACTS}"):
+                facts = dict(json.loads(self._facts[episode]))
         return {**facts, **{name: values[episode] for name, values in self._episode_arrays.items()}}
 
     def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        first = self.first_row(episode)
-        return {key: self._rows(key, first + start, first + stop) for key in keys}
+        first, found = self.first_row(episode), {}
+        for key in keys:
+            member = self._fields[key].member
+            with decoding(self.source, member):
+                found[key] = self._taken(self._array(member)[first + start : first + stop], key)
+        return found
 
-    def _rows(self, key: str, begin: int, end: int) -> np.ndarray:
+    def _taken(self, rows: np.ndarray, key: str) -> np.ndarray:
+        """Rows of a member as those of a key.
+
+        Raises:
+            ValueError: the place of the key is none in the member, or its values do not fit the dtype.
+        """
         field, feature = self._fields[key], self.features[key]
-        rows = self._members[field.member].rows(begin, end)
         if field.columns is not None:
-            rows = rows[:, slice(*field.columns)].reshape(end - begin, *feature.shape)
+            rows = rows[:, slice(*field.columns)].reshape(len(rows), *feature.shape)
         if field.channels is not None:
             rows = rows[:, slice(*field.channels)].transpose(0, 2, 3, 1)
-        return np.array(rows, feature.dtype, order="C")
-
-
-class _Lines:
-    """A member of JSON lines, read in order; going back starts it anew."""
-
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        self.archive, self.name = archive, name
-        self._file: IO[bytes] | None = None
-        self._next = 0
-        self._last: tuple[int, dict[str, Any]] = -1, {}
-
-    def object(self, number: int) -> dict[str, Any]:
-        if self._last[0] != number:
-            if self._file is None or number < self._next:
-                self.close()
-                self._file, self._next = self.archive.open(self.name), 0
-            try:
-                while self._next < number:
-                    self._file.readline()
-                    self._next += 1
-                self._last = number, dict(json.loads(self._file.readline()))
-            except Exception as error:  # whatever a broken stream raises
-                raise damaged(str(self.archive.filename), self.name, error) from error
-            self._next += 1
-        return dict(self._last[1])
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if rows.shape[1:] != feature.shape:
+            raise ValueError(f"{key} is {list(rows.shape[1:])} a step instead of {list(feature.shape)}")
+        values = rows.astype(feature.dtype, order="C", copy=False)
+        if values.dtype != rows.dtype and not np.array_equal(values, rows, equal_nan=True):
+            raise ValueError(f"{key} is said to be {feature.dtype}, which its {rows.dtype} values are not")
+        return values

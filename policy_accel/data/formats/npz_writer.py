@@ -11,9 +11,8 @@ import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.formats.npz import COLUMNS, EPISODE_FACTS, STANDARD, Field
-from policy_accel.data.formats.npz_members import entry, writing
 from policy_accel.data.formats.recognise import ENDS, LENGTHS
-from policy_accel.data.formats.streaming import OnProgress, pieces, step_size
+from policy_accel.data.formats.streaming import OnProgress, gather
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
 
@@ -27,13 +26,13 @@ def write_npz(path: Path | str, reader: EpisodeReader, *, progress: OnProgress |
     """Write demonstrations as DPPO has them.
 
     `states` is all low-dimensional floating-point observations side by side, in their order; `images` all cameras of
-    the first one's size with their channels stacked, compressed; every other key stands alone under its name. The data
-    are passed once for each array, since a zip takes one after the other.
+    the first one's size with their channels stacked, compressed; every other key stands alone under its name. All of
+    it is held in memory.
 
     Args:
         path: the file, new.
         reader: where the demonstrations come from.
-        progress: called with (steps so far, all steps), a step being done when all arrays have it.
+        progress: called with (steps so far, all steps).
 
     Raises:
         UserError: `path` exists; disk full; no permission; two keys with the same place; what the reader raises.
@@ -44,23 +43,26 @@ def write_npz(path: Path | str, reader: EpisodeReader, *, progress: OnProgress |
         members.setdefault(field.member, []).append(key)
     if clash := [name for name, keys in members.items() if name not in ("states", "images") and len(keys) > 1]:
         raise UserError(f"{reader.source}: the keys {', '.join(members[clash[0]])} have the same place; rename one.")
-    sizes = {key: max(1, step_size(feature)) for key, feature in reader.features.items()}
-    steps, total = int(reader.episode_ends[-1]), sum(sizes.values()) * int(reader.episode_ends[-1])
-    written = 0
-    with new_path(Path(path)) as temporary, temporary.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
-        lengths = np.diff(reader.episode_ends, prepend=0).astype(np.int64)
-        with writing(archive, LENGTHS, lengths.shape, lengths.dtype) as out:
-            out.write(lengths.tobytes())
-        _write_facts(archive, reader, fields)
-        for name, keys in members.items():
-            features = [reader.features[key] for key in keys]
-            none = _joined(name, [np.empty((0, *feature.shape), feature.dtype) for feature in features])
-            with writing(archive, name, (steps, *none.shape[1:]), none.dtype, compressed=name == "images") as out:
-                for piece in pieces(reader, keys):
-                    out.write(_joined(name, [piece.values[key] for key in keys]).tobytes())
-                    written += piece.rows * sum(sizes[key] for key in keys)
-                    if progress is not None:
-                        progress(written * steps // total, steps)
+    with new_path(Path(path)) as temporary:
+        arrays = gather(reader, progress=progress).arrays
+        with temporary.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
+            _write_array(archive, LENGTHS, np.diff(reader.episode_ends, prepend=0).astype(np.int64))
+            _write_facts(archive, reader, fields)
+            for name, keys in members.items():
+                _write_array(archive, name, _joined(name, [arrays[key] for key in keys]), compressed=name == "images")
+
+
+def entry(name: str, *, compressed: bool) -> zipfile.ZipInfo:
+    """A member of a zip with a fixed date, so that equal data give equal bytes."""
+    info = zipfile.ZipInfo(name)
+    info.external_attr = 0o644 << 16
+    info.compress_type = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    return info
+
+
+def _write_array(archive: zipfile.ZipFile, name: str, values: np.ndarray, *, compressed: bool = False) -> None:
+    with archive.open(entry(f"{name}.npy", compressed=compressed), "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
 
 
 def place(features: dict[str, Feature]) -> dict[str, Field]:
@@ -107,8 +109,6 @@ def _write_facts(archive: zipfile.ZipFile, reader: EpisodeReader, fields: dict[s
     archive.writestr(
         entry(COLUMNS, compressed=False), json.dumps({"keys": keys, "metadata": reader.metadata}, indent=1)
     )
-    episodes = range(len(reader.episode_ends))
-    if any(reader.episode_metadata(episode) for episode in episodes):
-        with archive.open(entry(EPISODE_FACTS, compressed=True), "w", force_zip64=True) as out:
-            for episode in episodes:
-                out.write(json.dumps(reader.episode_metadata(episode)).encode() + b"\n")
+    facts = [json.dumps(reader.episode_metadata(episode)) for episode in range(len(reader.episode_ends))]
+    if set(facts) != {"{}"}:
+        archive.writestr(entry(EPISODE_FACTS, compressed=True), "".join(f"{line}\n" for line in facts))

@@ -13,6 +13,8 @@ from policy_accel.files import explained
 GROUP_MARK = "::"
 MAIN_FILE, FACTS_FILE = "main_data.hdf5", "metadata.json"  # of Minari
 LENGTHS, ENDS = "traj_lengths", "episode_ends"  # of an NPZ
+FLAGS = ("terminals", "timeouts", "dones", "terminations", "truncations")  # of an NPZ: last steps of episodes
+_IMAGES = ("images", "latents", "arr_0")  # of an NPZ that is an image set
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"  # HDF5 File Format Specification 3.0, II.A
 
 
@@ -44,6 +46,8 @@ def split_group(path: Path | str) -> tuple[Path, str]:
 
 def is_hdf5(path: Path) -> bool:
     """Whether a file begins as HDF5 does; also one that is cut short."""
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             return file.read(len(_SIGNATURE)) == _SIGNATURE
@@ -70,11 +74,14 @@ def _is_arrow(facts: Path) -> bool:
 
 
 def is_npz_demonstrations(path: Path) -> bool:
-    """Whether a file is a zip of arrays with the lengths or ends of episodes."""
+    """Whether a file is a zip of arrays, unless they are an image set without actions and ends of episodes."""
     if not path.is_file():
         return False
     try:
         with zipfile.ZipFile(path) as archive:
-            return not {f"{LENGTHS}.npy", f"{ENDS}.npy"}.isdisjoint(archive.namelist())
-    except (zipfile.BadZipFile, OSError, EOFError):
+            names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+            arrays = all(name.endswith(".npy") or "/" not in name for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError):
         return False
+    told = names & {LENGTHS, ENDS, *FLAGS, "actions", "action"}
+    return bool(told) or (bool(names) and arrays and names.isdisjoint(_IMAGES))

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from policy_accel.data.episodes import end_problems, length_problems
-from policy_accel.data.formats.base import EpisodeReader, Feature
+from policy_accel.data.episodes import compare_rows, empty_episodes, end_problems
+from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
 from policy_accel.data.zarr_store import (
     ReplayStore,
     RowReader,
+    chunk_counts,
     missing_chunks,
     open_replay,
     read_array,
@@ -28,17 +29,18 @@ from policy_accel.errors import UserError
 
 OWN_ATTRIBUTE = "policy_accel"
 FACTS, FACTS_ENDS = "meta/episode_facts", "meta/episode_facts_ends"
+_ENDS = "meta/episode_ends"
 
 
 class ReplayBufferReader(EpisodeReader):
-    """A zarr replay buffer as an `EpisodeReader`; it keeps the chunk of every key that it read last.
+    """A zarr replay buffer as an `EpisodeReader`; it keeps the chunks of every key that it read last.
 
     Args:
         path: a zarr v2 or v3 store, as a folder or a zip; the store may lie in a folder inside.
 
     Raises:
-        UserError: missing path, damaged zip, not a replay buffer, no or unsound meta/episode_ends, arrays that differ
-            in length or are damaged.
+        UserError: missing path, damaged zip, not a replay buffer, no or unsound meta/episode_ends, no array of the
+            length that it tells; arrays most of which are not stored.
     """
 
     format = "zarr"
@@ -48,20 +50,64 @@ class ReplayBufferReader(EpisodeReader):
         with ExitStack() as stack:
             self._replay = stack.enter_context(open_replay(path))
             self.layout = self._replay.layout
-            ends = read_array(self._replay, "meta/episode_ends")
-            self._arrays = {key: RowReader(self._replay, f"data/{key}") for key in self._replay.keys}
-            arrays = {key: reader.array for key, reader in self._arrays.items()}
-            lengths = {f"data/{key}": array.shape[0] for key, array in arrays.items() if array.ndim}
-            for fault in [*end_problems(ends), *length_problems(lengths, ends)]:
-                raise UserError(f"{self.source}: {fault}")
-            for key in self._arrays:
-                if missing := missing_chunks(self._replay, f"data/{key}"):
-                    self.remarks.append(missing)
-            self.episode_ends = ends.astype(np.int64)
-            self.features = {key: Feature(array.shape[1:], array.dtype) for key, array in arrays.items()}
+            self.episode_ends = self._read_ends()
+            self.faults |= empty_episodes(self.episode_ends)
+            self._arrays: dict[str, RowReader] = {}
+            for key in self._replay.keys:
+                self._open(key)
+            self._compare_rows()
+            self.features = {
+                key: Feature(rows.array.shape[1:], rows.array.dtype.newbyteorder("="))
+                for key, rows in self._arrays.items()
+            }
+            self._count_chunks()
             self.metadata = set_facts(self._replay)
-            self._facts = EpisodeFacts(self._replay, len(ends))
+            self._facts = EpisodeFacts(self._replay, len(self.episode_ends))
             self._closing = stack.pop_all()
+
+    def _read_ends(self) -> np.ndarray:
+        if _ENDS in self._replay.arrays and missing_chunks(self._replay, _ENDS):
+            raise UserError(f"{self.source}: {_ENDS} is not stored as a whole; copy the file again.")
+        ends = read_array(self._replay, _ENDS)
+        for problem in end_problems(ends, empty=True):
+            raise UserError(f"{self.source}: {problem}")
+        return ends.astype(np.int64)
+
+    def _open(self, key: str) -> None:
+        """Take in an array, or say why not."""
+        name = f"data/{key}"
+        try:
+            rows = RowReader(self._replay, name)
+        except UserError as error:
+            self.damaged[key] = str(error).removeprefix(f"{self.source}: ")
+            return
+        if not rows.array.ndim or rows.array.dtype.kind not in "biuf":
+            what = f"{name} is {list(rows.array.shape)} {rows.array.dtype}"
+            self.left_out[key] = f"{what}; store it as numbers, one row per step."
+        else:
+            self._arrays[key] = rows
+
+    def _compare_rows(self) -> None:
+        names = {f"data/{key}": rows.array.shape[0] for key, rows in self._arrays.items()}
+        try:
+            left_out, faults = compare_rows(names, self.episode_ends)
+        except ValueError as error:
+            raise UserError(f"{self.source}: {error}") from error
+        self.faults |= faults
+        for name, why in left_out.items():
+            key = name.removeprefix("data/")
+            self.left_out[key] = why
+            del self._arrays[key]
+
+    def _count_chunks(self) -> None:
+        """Say which chunks are not stored; refuse a set that declares more than it holds."""
+        counts = {key: chunk_counts(self._replay, f"data/{key}", rows.array) for key, rows in self._arrays.items()}
+        if counts and all(2 * stored < total for total, stored in counts.values()):
+            listed = ", ".join(f"data/{key} {stored} of {total}" for key, (total, stored) in counts.items())
+            raise UserError(f"{self.source}: most chunks of every array are not stored ({listed}); copy it again.")
+        for key, (total, stored) in counts.items():
+            if stored < total:
+                self.remarks.append(missing_chunks(self._replay, f"data/{key}"))
 
     def close(self) -> None:
         """See `EpisodeReader`."""
@@ -110,9 +156,5 @@ class EpisodeFacts:
         if self.ends is None:
             return {}
         begin, end = int(self.ends[episode]), int(self.ends[episode + 1])
-        try:
+        with decoding(self.replay.source, f"{FACTS} of episode {episode}"):
             return dict(json.loads(self.rows.rows(begin, end).tobytes()))
-        except ValueError as error:
-            raise UserError(
-                f"{self.replay.source}: {FACTS} is damaged at episode {episode}; remove it or copy the file again."
-            ) from error

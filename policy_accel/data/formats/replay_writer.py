@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.npz_members import entry
+from policy_accel.data.formats.npz_writer import entry
 from policy_accel.data.formats.replay_buffer import FACTS, FACTS_ENDS, OWN_ATTRIBUTE
 from policy_accel.data.formats.streaming import OnProgress, pieces
 from policy_accel.errors import UserError

@@ -141,7 +141,8 @@ class EpisodeView(EpisodeReader):
         chosen = list(reader.features) if keys is None else list(keys)
         check_keys(reader, chosen)
         super().__init__(reader.source)
-        self.reader, self.remarks, self.left_out = reader, reader.remarks, reader.left_out
+        self.reader, self.remarks = reader, reader.remarks
+        self.left_out, self.damaged = reader.left_out, reader.damaged
         self.format, self.layout = reader.format, reader.layout
         self.metadata = reader.metadata
         self.features = {key: reader.features[key] for key in chosen}

@@ -88,19 +88,138 @@ def test_other_arrays_are_facts(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"states": np.zeros((11, 9))}, "the arrays differ in their number of steps (data/state 11, data/action 12"),
-        ({"traj_lengths": np.array([4, 9])}, "episode_ends goes to step 13, past the data, which has 12 steps"),
-        ({"traj_lengths": np.array([5, 0, 7])}, "from traj_lengths: episode_ends is not increasing"),
+        ({"states": np.zeros((11, 9))}, "'state' cannot be used: states has 11 rows and the episodes have 12 steps"),
+        (
+            {"traj_lengths": [4, 9]},
+            "traj_lengths adds up to 13 steps, but the arrays have other rows (states 12, actions 12, ",
+        ),
+        ({"traj_lengths": [5, -1, 8]}, "traj_lengths is int64 [5, -1, 8]; it needs the number of steps of every"),
+        (
+            {"traj_lengths": [5, 0, 7]},
+            "episode 1 has no step; take it out of the file; or leave such episodes out with",
+        ),
         ({"actions": np.full((12, 7), np.nan)}, "data/action holds NaN at step 0 (episode 0, its step 0)"),
-        ({"actions": np.array([{}] * 12)}, "actions holds Python objects, which are never unpickled"),
+        ({"actions": np.array([{}] * 12)}, "actions is pickled (Python objects), and pickles are never opened"),
+        ({"actions": np.array(["left"] * 12)}, "actions is [12] <U4, neither numbers of 12 steps nor of 3 episodes"),
     ],
 )
-def test_faults(tmp_path, changes, words):
+def test_faults_of_what_is_asked_for(tmp_path, changes, words):
     np.savez(tmp_path / "train.npz", **{**dppo(), **changes})
     with pytest.raises(UserError) as error:
-        read_episodes(tmp_path / "train.npz")
+        read_episodes(tmp_path / "train.npz", ["state", "action"])
     assert str(error.value).startswith(f"{tmp_path / 'train.npz'}: ")
     assert words in str(error.value)
+
+
+def test_what_is_not_asked_for_may_be_anything(tmp_path):
+    others = {"info": np.array([{}] * 3), "text": np.array(["a"] * 12), "rewards": np.zeros(11)}
+    np.savez(tmp_path / "train.npz", **{**dppo(), **others})
+    with pytest.warns(UserWarning, match=r"left out: 'info', since info is pickled .*; 'text', .*; 'reward', since"):
+        read = read_episodes(tmp_path / "train.npz")
+    assert set(read.arrays) == {"state", "action", "done", "image_0", "image_1"}
+    np.testing.assert_array_equal(read.arrays["state"], dppo()["states"])
+
+
+def test_an_empty_episode_is_skipped(tmp_path):
+    np.savez(tmp_path / "x.npz", **{**dppo(), "traj_lengths": [5, 0, 7]}, goal=[[1.0], [2.0], [3.0]])
+    with pytest.warns(UserWarning, match="episode 1 is left out: episode 1 has no step"):
+        read = read_episodes(tmp_path / "x.npz", skip_bad_episodes=True)
+    assert read.lengths.tolist() == [5, 7]
+    assert [facts["goal"] for facts in read.episode_metadata] == [[1.0], [3.0]]
+
+
+@pytest.mark.parametrize(
+    "lengths", [np.float32([4, 1, 7]), np.uint8([[4], [1], [7]]), np.array([4, 1, 7], ">i2"), [4, 1, 7]]
+)
+def test_lengths_of_any_type(tmp_path, lengths):
+    np.savez(tmp_path / "x.npz", **{**dppo(), "traj_lengths": lengths})
+    assert read_episodes(tmp_path / "x.npz").lengths.tolist() == [4, 1, 7]
+
+
+def test_ends_of_six_lines(tmp_path):
+    """What the documentation tells anyone to write; also in the byte order and the memory order of others."""
+    state, action = np.arange(24, dtype=">f8").reshape(12, 2), np.asfortranarray(np.arange(36.0).reshape(12, 3))
+    np.savez(tmp_path / "mine.npz", state=state, action=action, keypoint=np.ones((12, 9, 2)), episode_ends=[4, 12])
+    read = read_episodes(tmp_path / "mine.npz")
+    assert read.episode_ends.tolist() == [4, 12]
+    assert read.arrays["state"].dtype == np.dtype("=f8")
+    np.testing.assert_array_equal(read.arrays["state"], state)
+    np.testing.assert_array_equal(read.arrays["action"], action)
+
+
+def d4rl(**flags):
+    return {"observations": np.ones((12, 3)), "actions": np.zeros((12, 2)), **flags}
+
+
+def test_episodes_by_flags_of_d4rl(tmp_path):
+    flags = {"terminals": np.zeros((12, 1), bool), "timeouts": np.zeros(12)}
+    flags["terminals"][3], flags["timeouts"][9] = True, 1
+    np.savez(tmp_path / "x.npz", **d4rl(**flags))
+    said = r"ends where terminals or timeouts is 1, which makes 3 of 2 to 6 steps; the last 2 steps have no end"
+    with pytest.warns(UserWarning, match=said):
+        assert read_episodes(tmp_path / "x.npz").episode_ends.tolist() == [4, 10, 12]
+    np.savez(tmp_path / "y.npz", **d4rl(dones=np.arange(12) % 6 == 5))
+    with pytest.warns(UserWarning, match=r"where dones is 1, which makes 2 of 6 to 6 steps\.$"):
+        assert read_episodes(tmp_path / "y.npz").episode_ends.tolist() == [6, 12]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        (
+            d4rl(),
+            "holds demonstrations without the lengths of their episodes (observations [12, 3], actions [12, 2]); ",
+        ),
+        (d4rl(terminals=np.zeros(12)), "terminals is 1 nowhere, and tells no end of an episode; add episode_ends"),
+        (d4rl(dones=np.full(12, 0.5)), "dones is float64 [12]; it needs 0 or 1 for every step"),
+        ({"episodes": np.array([{"a": 1}, 2])}, "episodes is pickled (Python objects)"),
+    ],
+)
+def test_without_lengths(tmp_path, arrays, words):
+    np.savez(tmp_path / "x.npz", **arrays)
+    for look in (open_episodes, inspect):
+        with pytest.raises(UserError, match=r"x\.npz: ") as error:
+            look(tmp_path / "x.npz")
+        assert words in str(error.value)
+
+
+def test_images_with_channels_last_are_one_camera(tmp_path):
+    np.savez(tmp_path / "x.npz", **{**dppo(), "images": np.zeros((12, 6, 6, 3), np.uint8)})
+    assert read_episodes(tmp_path / "x.npz").arrays["images"].shape == (12, 6, 6, 3)
+
+
+def rewritten(path, target, change):
+    """A copy of an NPZ with other members: change(name, content) -> content, or None to leave it out."""
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as out:
+        for name in archive.namelist():
+            content = change(name, archive.read(name))
+            if content is not None:
+                out.writestr(name, content)
+    return target
+
+
+@pytest.mark.parametrize(
+    "header", [b"'shape': (1000000000, 7)", b"'shape': (-12, 7)", b"'shape': (12, 7", b"'shape': (12, " + b"(" * 9000]
+)
+def test_headers_that_lie(tmp_path, header):
+    """Refused with one sentence, and only when that array is read."""
+    np.savez(tmp_path / "in.npz", **dppo())
+    lied = rewritten(
+        tmp_path / "in.npz",
+        tmp_path / "x.npz",
+        lambda name, content: content.replace(b"'shape': (12, 7)", header) if name == "actions.npy" else content,
+    )
+    for keys in (None, ["action"]):
+        with pytest.raises(UserError, match=r"x\.npz: actions is damaged"):
+            read_episodes(lied, keys)
+    with pytest.warns(UserWarning, match="left out: 'action', since actions is damaged"):
+        assert list(read_episodes(lied, ["state"]).arrays) == ["state"]
+
+
+def test_a_member_that_unpacks_to_more_than_anyone_packs(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", **{**dppo(), "actions": np.zeros((12, 400_000))})
+    with pytest.raises(UserError, match=r"x\.npz: actions has .* unpacks to 38,400,128, more than a hundred times"):
+        read_episodes(tmp_path / "x.npz", ["action"])
 
 
 def test_flipped_byte(tmp_path):
@@ -182,14 +301,31 @@ def test_facts_can_be_read_in_any_order(tmp_path):
         assert [reader.episode_metadata(episode).get("task") for episode in (2, 0, 1, 2)] == ["b", "a", None, "b"]
 
 
-def test_damaged_column_table(tmp_path):
-    path = tmp_path / "train.npz"
-    write_episodes(path, MemoryReader(made()), "npz")
-    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "bad.npz", "w") as bad:
-        for name in archive.namelist():
-            bad.writestr(name, b"{" if name == "policy_accel.json" else archive.read(name))
-    with pytest.raises(UserError, match=r"bad\.npz: policy_accel\.json is damaged"):
-        read_episodes(tmp_path / "bad.npz")
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("policy_accel.json", b"{", b"", "policy_accel.json is damaged"),
+        ("policy_accel.json", b'"metadata": {', b'"metadata": ' + b"[" * 100_000, "policy_accel.json is damaged"),
+        ("policy_accel.json", b'"<f4"', b'"|i1"', "actions is damaged (action is said to be int8, which its float32"),
+        ("policy_accel.json", b"    10\n", b"    1000000000\n", "policy_accel.json is damaged"),
+        ("policy_accel_episodes.jsonl", b"\n{}\n", b"\n", "policy_accel_episodes.jsonl is damaged (2 lines for 3"),
+        ("policy_accel_episodes.jsonl", b'{"task": "a"}', b"[" * 100_000, "line 1 of policy_accel_episodes.jsonl is"),
+        ("actions.npy", None, None, "actions is missing; copy the file again"),
+    ],
+)
+def test_damaged_facts_of_ours(tmp_path, name, old, new, words):
+    write_episodes(tmp_path / "train.npz", MemoryReader(made()), "npz")
+
+    def change(member, content):
+        if member != name:
+            return content
+        assert old is None or old in content
+        return None if old is None else content.replace(old, new, 1)
+
+    bad = rewritten(tmp_path / "train.npz", tmp_path / "bad.npz", change)
+    with pytest.raises(UserError, match=r"bad\.npz: ") as error:
+        read_episodes(bad)
+    assert words in str(error.value)
 
 
 def test_report(tmp_path):

@@ -90,9 +90,9 @@ def test_missing_episode_ends(tmp_path, plain_zarr):
 @pytest.mark.parametrize(
     ("arrays", "ends", "words"),
     [
-        ({"action": np.ones((10, 2)), "state": np.ones((9, 5))}, [10], "data/action 10, data/state 9"),
+        ({"action": np.ones((10, 2)), "state": np.ones((9, 5))}, [8], "data/action 10, data/state 9"),
         ({"action": np.ones((10, 2))}, [4, 12], "episode_ends goes to step 12, past the data"),
-        ({"action": np.ones((10, 2))}, [4, 4], "not increasing"),
+        ({"action": np.ones((10, 2))}, [4, 2], "not increasing"),
         ({"action": np.array([[1.0], [np.nan]])}, [2], r"data/action holds NaN at step 1 \(episode 0"),
     ],
 )
