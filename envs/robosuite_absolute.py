@@ -6,11 +6,10 @@ controller steers to, for every step, and the gripper's command unchanged.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader
+from policy_accel.data.formats.streaming import EpisodeView
 from policy_accel.errors import UserError
 
 from .robosuite_env import Robosuite
@@ -20,7 +19,7 @@ from .robosuite_tasks import ARM_ACTION
 KEY = "action_abs"
 
 
-class AbsoluteActionsReader(EpisodeReader):
+class AbsoluteActionsReader(EpisodeView):
     """A reader whose data has the key `action_abs` too, found as it is read: the pose that the controller of the set's
     own environment steers to from each recorded state and action (see `absolute_actions`), of the dtype of `action`.
 
@@ -35,9 +34,7 @@ class AbsoluteActionsReader(EpisodeReader):
     """
 
     def __init__(self, reader: EpisodeReader) -> None:
-        self.reader = reader
-        self.source, self.format, self.layout = reader.source, reader.format, reader.layout
-        self.metadata, self.episode_ends = reader.metadata, reader.episode_ends
+        super().__init__(reader)
         try:
             self._environment = _environment(reader)
         except BaseException:
@@ -49,10 +46,6 @@ class AbsoluteActionsReader(EpisodeReader):
         """See `EpisodeReader`."""
         self._environment.close()
         self.reader.close()
-
-    def episode_metadata(self, episode: int) -> dict[str, Any]:
-        """See `EpisodeReader`."""
-        return self.reader.episode_metadata(episode)
 
     def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
         values = self.reader.read(episode, [key for key in keys if key != KEY], start, stop)

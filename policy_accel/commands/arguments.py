@@ -280,6 +280,8 @@ def add_convert_arguments(convert: argparse.ArgumentParser) -> None:
     convert.add_argument("--to", required=True, choices=WRITTEN_FORMATS, help="format to write")
     convert.add_argument("--keys", metavar="A,B", help="only these keys (default: all)")
     convert.add_argument("--filter", metavar="NAME", help="only the episodes of this filter, as robomimic's mask/NAME")
+    convert.add_argument("--episodes", metavar="I,A:B", help="only these, by their number from 0: 0,2,10:50")
+    convert.add_argument("--skip-bad-episodes", action="store_true", help="leave out what is damaged or not finite")
     convert.add_argument(
         "--absolute-actions",
         action="store_true",

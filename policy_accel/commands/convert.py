@@ -31,14 +31,21 @@ def run_convert(options: argparse.Namespace) -> int:
         raise UserError(f"--keys={options.keys} names no key; give some, as --keys action,object, or leave it out.")
     if options.output.exists() or options.output.is_symlink():
         raise UserError(f"{options.output}: exists already and is not overwritten; remove it or choose another path.")
-    asked = None if options.absolute_actions else keys
-    opened = open_episodes(image_path(options.input), asked, filter_key=options.filter)
+    opened = open_episodes(
+        image_path(options.input),
+        None if options.absolute_actions else keys,
+        filter_key=options.filter,
+        episodes=None if options.episodes is None else options.episodes.split(","),
+        skip_bad_episodes=options.skip_bad_episodes,
+    )
     if options.absolute_actions:
         from policy_accel.envs.robosuite_absolute import KEY, AbsoluteActionsReader
 
         opened = AbsoluteActionsReader(opened)
         keys = keys if keys is None or KEY in keys else [*keys, KEY]
     with opened as reader:
+        for remark in reader.remarks:
+            print(f"{reader.source}: {remark}", file=sys.stderr)
         steps, episodes, kind = int(reader.episode_ends[-1]), len(reader.episode_ends), reader.format
         with closing(Progress("convert", steps)) as progress:
             write_episodes(

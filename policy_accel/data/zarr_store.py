@@ -170,7 +170,7 @@ def read_array(replay: ReplayStore, name: str) -> np.ndarray:
 
 
 class RowReader:
-    """An array behind a name, read some rows at a time; it keeps the chunks that it decoded last.
+    """An array behind a name, read some rows at a time; it keeps the chunk that it decoded last.
 
     Raises:
         UserError: as `open_array`.
@@ -178,22 +178,27 @@ class RowReader:
 
     def __init__(self, replay: ReplayStore, name: str) -> None:
         self.replay, self.name, self.array = replay, name, open_array(replay, name)
-        self._first = 0
+        self._chunk = -1
         self._values = np.empty(0)
 
     def rows(self, begin: int, end: int) -> np.ndarray:
-        """Rows [begin, end), in the byte order of this machine.
+        """Rows [begin, end), a fresh array in the byte order of this machine.
 
         Raises:
             UserError: a chunk is damaged (which steps), no permission.
         """
-        if begin < self._first or end > self._first + len(self._values):
-            size = self.array.chunks[0]
-            first, last = begin // size * size, min(-(-end // size) * size, self.array.shape[0])
-            self._values = np.empty(0)
-            values = _decoded(self.replay, self.name, self.array, first, last)
-            self._first, self._values = first, values.astype(values.dtype.newbyteorder("="), copy=False)
-        return self._values[begin - self._first : end - self._first]
+        values = np.empty((end - begin, *self.array.shape[1:]), self.array.dtype.newbyteorder("="))
+        size = self.array.chunks[0]
+        for chunk in range(begin // size, -(-end // size)):
+            first = chunk * size
+            if chunk != self._chunk:
+                self._chunk, self._values = -1, np.empty(0)
+                last = min(first + size, self.array.shape[0])
+                self._values = _decoded(self.replay, self.name, self.array, first, last)
+                self._chunk = chunk
+            low, high = max(begin, first), min(end, first + size)
+            values[low - begin : high - begin] = self._values[low - first : high - first]
+        return values
 
 
 def _decoded(replay: ReplayStore, name: str, array: zarr.Array[Any], begin: int, end: int) -> np.ndarray:

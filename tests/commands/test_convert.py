@@ -49,6 +49,22 @@ def test_keys_and_filter(source, tmp_path):
     np.testing.assert_array_equal(read.arrays["action"], read_episodes(source).arrays["action"][15:])
 
 
+def test_episodes_by_number_and_without_the_bad_ones(source, tmp_path, capsys):
+    convert(source, tmp_path / "one.npz", "--to", "npz", "--episodes", "1")
+    np.testing.assert_array_equal(
+        read_episodes(tmp_path / "one.npz").arrays["state"], read_episodes(source).arrays["state"][15:]
+    )
+    made = read_episodes(source)
+    made.arrays["action"][3] = np.nan
+    np.savez(tmp_path / "bad.npz", **made.arrays, episode_ends=made.episode_ends)
+    with pytest.raises(UserError, match=r"NaN at step 3 \(episode 0, its step 3\); .* \(skip_bad_episodes=true\)\."):
+        convert(tmp_path / "bad.npz", tmp_path / "x.zarr", "--to", "zarr", "--episodes", "0:2")
+    capsys.readouterr()
+    convert(tmp_path / "bad.npz", tmp_path / "x.zarr", "--to", "zarr", "--skip-bad-episodes")
+    assert "bad.npz: episode 0 is left out: data/action holds NaN at step 3" in capsys.readouterr().err
+    np.testing.assert_array_equal(read_episodes(tmp_path / "x.zarr").arrays["action"], made.arrays["action"][15:])
+
+
 def test_real_file(shared_data, tmp_path):
     convert(f"{shared_data / 'robosuite_panda_demos.hdf5'}::lift", tmp_path / "lift.npz", "--to", "npz")
     assert np.load(tmp_path / "lift.npz")["actions"].shape == (412, 7)

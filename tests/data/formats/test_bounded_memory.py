@@ -1,4 +1,4 @@
-"""Conversions of a set many times larger than the memory that they may take."""
+"""Conversions of a set many times larger than the memory that they may take; an NPZ is held in memory as a whole."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read()).group(1)) / 1024
 
 import h5py, zarr, numcodecs, zarr.codecs, zarr.storage
-import policy_accel.data.formats.npz_writer, policy_accel.data.formats.robomimic_writer
+import policy_accel.data.formats.robomimic_writer
 import policy_accel.data.formats.replay_writer
 import av, policy_accel.data.formats.lerobot.reader, policy_accel.data.formats.lerobot.writer
 before = peak()
@@ -43,9 +43,7 @@ print(peak() - before)
 """.replace("STEPS", str(SET_MEGABYTES * 1_000_000 // (8 * 100 + 128 * 128 * 3) // 500 * 500))
 
 
-@pytest.mark.parametrize(
-    ("to", "then"), [("zarr", "robomimic"), ("robomimic", "npz"), ("npz", "zarr"), ("lerobot", "robomimic")]
-)
+@pytest.mark.parametrize(("to", "then"), [("zarr", "robomimic"), ("robomimic", "zarr"), ("lerobot", "robomimic")])
 def test_conversion_takes_little_memory(tmp_path, to, then):
     command = [sys.executable, "-c", MAKE, tmp_path / "a.zip", tmp_path / "b.zip", to, then]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
