@@ -27,7 +27,7 @@ from policy_accel.training.config import RunConfig
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.loop import Trained, train
 from policy_accel.training.ranks import ALONE, Ranks, joined
-from policy_accel.training.run_directory import read_typed_config
+from policy_accel.training.run_directory import check_run_directory, read_typed_config
 from policy_accel.training.task import Task
 from policy_accel.typed_values import given_twice
 from policy_accel.user_files import chosen, user_files
@@ -148,8 +148,16 @@ class Track(ABC, Generic[C]):
             page: writes the report of the finished run, which goes to Weights & Biases with it.
         """
         record, device, scorer = self.record(config), choose_device(config.training.device), None
+        defaults = plain(OmegaConf.structured(self.schema), resolve=False)
+
+        def build() -> Task:
+            self.check(config)
+            self.check_here(config)
+            check_run_directory(Path(config.run_dir), record, defaults)
+            return self.build(config, scored=True, ranks=ranks)
+
         with joined(device) as ranks:
-            task = ranks.together(lambda: self.build(config, scored=True, ranks=ranks))
+            task = ranks.together(build)
             if record["evaluation"]["overlap"]:
                 threads = config.training.threads or torch.get_num_threads()
                 scorer = ScoringProcess(self.name, record, device, threads)
@@ -164,7 +172,7 @@ class Track(ABC, Generic[C]):
                     scorer=scorer,
                     ranks=ranks,
                     page=page,
-                    defaults=plain(OmegaConf.structured(self.schema), resolve=False),
+                    defaults=defaults,
                 )
             finally:
                 task.close()
@@ -180,6 +188,10 @@ class Track(ABC, Generic[C]):
     @abstractmethod
     def check(self, config: C) -> None:
         """Raise UserError for everything that can be refused without the data."""
+
+    def check_here(self, config: C) -> None:
+        """Raise UserError for what this machine lacks to train, but for the data: packages, the environment."""
+        config.training.logging.check_installed()
 
     @abstractmethod
     def check_data(self, config: C) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,45 @@ def test_what_is_given_replaces_settings() -> None:
     sampling = ROBOT.config([]).sampling
     changed = replaced(sampling, steps=3, sampler=None)
     assert (changed.steps, changed.sampler) == (3, sampling.sampler)
+
+
+WITHOUT_DATA = ["run_dir=run", "task.data=nowhere"]
+
+
+@pytest.mark.parametrize(
+    ("one", "overrides", "sentence"),
+    [
+        (ROBOT, ["task=pusht_state", "task.environment=Nope-v0"], "environment 'Nope-v0' cannot be made"),
+        (ROBOT, ["task=custom", "task.observation=[a]", "task.action=b", "training.logging.wandb=offline"], "wandb"),
+        (ROBOT, ["task=pusht_state", "policy.n_action_steps=90"], "policy.n_action_steps=90 is more than"),
+        (ROBOT, ["task=pusht_state", "training.checkpoint.at=[0]"], "training.checkpoint.at"),
+        (ROBOT, ["task=pusht_state", "run_dir=."], "is not empty and is not a run of ours"),
+        (IMAGES, ["task=custom_images", "evaluation.metrics.inception=gone"], "inception=gone: is not a file"),
+        (IMAGES, ["task=custom_images", "training.logging.tensorboard=true"], "tensorboard"),
+        (ROBOT, ["task=pusht_state"], "nowhere: does not exist"),
+    ],
+)
+def test_what_needs_no_data_is_refused_before_they_are_read(
+    one: Track[Any],
+    overrides: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """None of them is there: where it is the settings that are wrong, that is what is said. Nothing is written."""
+    (tmp_path / "mine").touch()
+    monkeypatch.chdir(tmp_path)
+    for package in ("wandb", "tensorboard"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=sentence):
+        one.train(one.config([*WITHOUT_DATA, *overrides]))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_run_of_other_settings_is_found_before_the_data_are_read(tmp_path: Path) -> None:
+    config = ROBOT.config(["task=pusht_state", f"run_dir={tmp_path}", "task.data=nowhere"])
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(ROBOT.record(config)))
+    (tmp_path / "checkpoints/00000001").mkdir(parents=True)
+    config.seed += 1
+    with pytest.raises(UserError, match=r"holds a run with another configuration \(seed: 42 -> 43\)"):
+        ROBOT.train(config)

@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from policy_accel.commands.output import again, keep_evaluation, words_of
-from policy_accel.commands.report import write_report
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError
 from policy_accel.launched import speaks
@@ -70,6 +69,8 @@ def _keep_score(run_dir: Path, trained: Trained) -> None:
 
 def _page(run_dir: Path, trained: Trained) -> Path | None:
     """The report of a run that is also shown elsewhere; None, and a sentence, where it cannot be made."""
+    from policy_accel.commands.report import write_report  # which only runs that are shown elsewhere need
+
     _keep_score(run_dir, trained)
     try:
         return write_report([run_dir], run_dir / "report.html")

@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy.ndimage import correlate1d
 from torch import Tensor
 from torch.nn import functional
 
@@ -171,6 +170,8 @@ def resampling_tables(height: int, width: int, device: torch.device) -> Resampli
     The filters are symmetric around a pixel, so that an image that is reflected at its outermost pixels stays so at
     twice the resolution; and biorthogonal, so that down(up(image)) is the image.
     """
+    from scipy.ndimage import correlate1d  # half a second, which most runs do without
+
     finer, coarser = (np.array([*half[:0:-1], *half]) for half in (FINER, COARSER))
     sides = []
     for size in (height, width):

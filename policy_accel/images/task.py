@@ -81,13 +81,13 @@ class ImageTask(Task):
             self._check_conditions(noise.name)
         self.one_hot = torch.eye(self.classes)
         self.augmentation = EdmAugmentation(config.augmentation_probability) if config.augmentation == "edm" else None
+        self.shape = split.train.shape
         self.description = {
             "shape": list(split.train.shape),
             "classes": list(split.classes),
             "latents": representation.latents,
             "latent_scale": representation.latent_scale,
         }
-        self.flops_per_sample = training_flops(model, split.train.shape, self.condition_dim)
 
     def _check_conditions(self, choice: str) -> None:
         """Raise UserError unless the model's condition is the class alone, which the choice of noise compares."""
@@ -105,6 +105,7 @@ class ImageTask(Task):
     def to(self, device: torch.device) -> None:
         """Move model, tables and, where they fit, the images to `device`."""
         self.model.to(device)
+        self.flops_per_sample = training_flops(self.model, self.shape, self.condition_dim)
         self.objective = self.objective.to(device)
         self.groups = None if self.groups is None else self.groups.to(device)
         self.one_hot = self.one_hot.to(device)

@@ -15,7 +15,9 @@ from policy_accel.distill import teach
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.evaluate import ImageEvaluator
+from policy_accel.images.heading import image_heading
 from policy_accel.images.metrics import table
+from policy_accel.images.metrics.inception import check_inception
 from policy_accel.images.representation import Representation
 from policy_accel.images.run import (
     LoadedImageRun,
@@ -64,6 +66,12 @@ class ImageTrack(Track[ImageConfig]):
         config.training.check()
         check_config(config)
 
+    def check_here(self, config: ImageConfig) -> None:
+        """See `Track.check_here`; also the network of the FID, where the settings name it."""
+        super().check_here(config)
+        if config.evaluation.metrics.inception:
+            check_inception(Path(config.evaluation.metrics.inception))
+
     def check_data(self, config: ImageConfig) -> None:
         """See `Track.check_data`."""
         if image_form(config.task.data) is None:
@@ -84,6 +92,7 @@ class ImageTrack(Track[ImageConfig]):
             noise=config.acceleration.noise,
             evaluator=ImageEvaluator(config, split, Path(config.run_dir), device, ranks=ranks) if scored else None,
         )
+        task.heading = image_heading(config, split)
         teach(self, config, task, build_sampler(config))
         return task
 

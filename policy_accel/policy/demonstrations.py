@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from policy_accel.data.windows import Windows, make_windows
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.policy.actions import encode_actions
 from policy_accel.policy.fields import columns, keys_of, parse_field, positions
+from policy_accel.policy.heading import data_heading
 from policy_accel.policy.observations import ObservationLayout
 from policy_accel.policy.policy import PolicyConfig
 
@@ -98,7 +100,8 @@ class Demonstrations:
     Actions are in the form that is diffused, the rest is in the data's units. groups: [N] int64, the group of each step
     when the task has groups. goal_columns: columns of the observation that a plan's goal pins, () without planning.
     action_range: smallest and largest value [A] of each number of the recorded actions. metadata: of the data set.
-    quaternions: columns of the observation that belong to fields whose key ends in quat.
+    quaternions: columns of the observation that belong to fields whose key ends in quat. heading: how many of the
+    episodes are used, in words.
     """
 
     observations: Tensor
@@ -111,6 +114,7 @@ class Demonstrations:
     action_range: tuple[np.ndarray, np.ndarray] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     quaternions: tuple[int, ...] = ()
+    heading: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_task_episodes(config: TaskConfig) -> tuple[Episodes, EpisodeSplit]:
@@ -161,7 +165,8 @@ def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrati
     if not config.padding:
         pad_before = pad_after = 0
     ends = torch.from_numpy(episodes.episode_ends)
-    long_enough = episodes.lengths > policy.horizon - 1 - pad_before - pad_after
+    shortest = max(1, policy.horizon - pad_before - pad_after)
+    long_enough = episodes.lengths >= shortest
     if not (split.train & long_enough).any():
         raise UserError(
             f"{episodes.source}: none of the {split.train.sum()} training episodes is long enough for a window of "
@@ -175,17 +180,20 @@ def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrati
     actions = torch.from_numpy(columns(episodes, [config.action]))
     observed = [*config.observation, *([] if planning else config.goal)]
     quaternions = [name for name in observed if parse_field(name)[0].endswith("quat")]
+    train = windows(split.train)
+    validation = windows(split.validation) if (split.validation & long_enough).any() else None
     return Demonstrations(
         observations=torch.from_numpy(columns(episodes, observed)),
         actions=encode_actions(actions, config.action_rotation),
-        train=windows(split.train),
-        validation=windows(split.validation) if (split.validation & long_enough).any() else None,
+        train=train,
+        validation=validation,
         groups=None if config.group is None else _groups(episodes, config.group),
         images=read_pictures(config),
         goal_columns=_goal_columns(episodes, config) if planning else (),
         quaternions=tuple(place for name in quaternions for place in positions(episodes, name, observed)),
         action_range=(actions.amin(0).numpy(), actions.amax(0).numpy()),
         metadata=episodes.metadata,
+        heading=data_heading(episodes, split, train, validation, shortest),
     )
 
 

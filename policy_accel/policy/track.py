@@ -14,11 +14,13 @@ from torch import Tensor
 from policy_accel.configuration import SOURCES
 from policy_accel.distill import teach
 from policy_accel.errors import UserError
+from policy_accel.evaluation.environments import import_environment
 from policy_accel.evaluation.statistics import EXPLANATION, missing_seeds, selection_bias
 from policy_accel.models.encoders.pretrained import read_weights
 from policy_accel.policy.config import EvaluationConfig, RobotConfig
 from policy_accel.policy.demonstrations import TaskConfig, check_task_data, load_demonstrations
-from policy_accel.policy.evaluate import PolicyEvaluator
+from policy_accel.policy.evaluate import PolicyEvaluator, environment_spec
+from policy_accel.policy.heading import robot_heading
 from policy_accel.policy.recommend import recommend
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config
 from policy_accel.policy.task import ChunkTask
@@ -47,6 +49,13 @@ class RobotTrack(Track[RobotConfig]):
         """See `Track.check`."""
         config.training.check()
         check_config(config)
+
+    def check_here(self, config: RobotConfig) -> None:
+        """See `Track.check_here`; also that the environment is registered and its simulator there."""
+        super().check_here(config)
+        if config.is_scored():
+            alone = dataclasses.replace(config.task, environment_from_data=False)
+            import_environment(environment_spec(alone, config.policy.n_obs_steps, None, None))
 
     def check_data(self, config: RobotConfig) -> None:
         """See `Track.check_data`."""
@@ -84,6 +93,7 @@ class RobotTrack(Track[RobotConfig]):
             crop=config.encoder.crop,
             augmentation=config.encoder.augmentation,
         )
+        task.heading = robot_heading(config, policy, demonstrations.heading)
         teach(self, config, task, build_sampler(config))
         return task
 

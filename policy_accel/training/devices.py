@@ -10,6 +10,7 @@ import torch
 
 from policy_accel.errors import UserError
 from policy_accel.launched import processes_here
+from policy_accel.machine import processor
 from policy_accel.training.precision import matmul_precision_on
 
 
@@ -41,6 +42,11 @@ def choose_device(name: str, field: str = "training.device") -> torch.device:
     if index is None or index >= count:
         raise UserError(f"{field} '{name}' is not here ({count} CUDA devices); use auto or cpu.")
     return torch.device("cuda", index)
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the card, or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
 def use_device(device: torch.device, *, threads: int, matmul_precision: str, deterministic: bool = False) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from policy_accel.diffusion import Batch
 from policy_accel.errors import UserError
-from policy_accel.machine import package_version, processor
+from policy_accel.machine import package_version
 from policy_accel.progress import Progress
 from policy_accel.training.checkpoint import (
     Checkpoint,
@@ -23,10 +23,10 @@ from policy_accel.training.checkpoint import (
 )
 from policy_accel.training.clock import TrainingClock
 from policy_accel.training.config import TrainingConfig
-from policy_accel.training.devices import choose_device, use_device
+from policy_accel.training.devices import choose_device, device_name, use_device
+from policy_accel.training.heading import heading
 from policy_accel.training.interrupt import Interruption
 from policy_accel.training.metrics import MetricsLog
-from policy_accel.training.muon import Muon
 from policy_accel.training.optimizer import step_values
 from policy_accel.training.randomness import DataOrder, Generators
 from policy_accel.training.ranks import ALONE, Ranks
@@ -86,7 +86,7 @@ def build_update(task: Task, config: TrainingConfig, seed: int, ranks: Ranks = A
 def made_with(device: torch.device) -> dict[str, str]:
     """Name of the device and versions, for who reads a checkpoint."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "device": device_name(device),
         "torch": torch.__version__,
         "policy-accel": package_version("policy-accel"),
         "python": platform.python_version(),
@@ -128,29 +128,13 @@ class Run:
         self.stopping = False
         self._resume()
         self.progress = Progress("train", config.steps, self.step)
-        self.progress.say(self._heading())
+        self.progress.say(heading(task, config, self.update, ranks, self.step))
         self.metrics = MetricsLog(
             run_dir, config.logging, start_step=self.step, run_config=run_config, writes=ranks.first
         )
         self.clock = TrainingClock(device)
         self.scores = Scores(task, self.update.ema.model, self.snapshots, self.metrics, self.progress, scorer, ranks)
         self.scores.restore(self.step)
-
-    def _heading(self) -> str:
-        """Where and in what numbers the run trains."""
-        device, count = self.update.device, self.ranks.count
-        place = f"{device}" if count == 1 else f"{count} processes ({device.type})"
-        moved = idle = ""
-        if count == 1 and self.config.idle_alone():
-            idle = f"; no effect in one process: {', '.join(self.config.idle_alone())}"
-        if isinstance(self.update.optimizer, Muon):
-            matrices = self.update.optimizer.moved
-            share = sum(map(torch.Tensor.numel, matrices)) / sum(map(torch.Tensor.numel, self.update.parameters))
-            moved = f"; Muon moves {len(matrices)} matrices with {share:.0%} of the weights"
-        return (
-            f"train: on {place}, with {torch.get_num_threads()} CPU threads, in {self.update.precision} (float32 "
-            f"products: {torch.get_float32_matmul_precision()}){moved}{idle}"
-        )
 
     def _open(self, run_config: dict[str, Any], defaults: dict[str, Any] | None) -> TextIO | None:
         """The lock of the run directory, which the first rank holds."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from policy_accel.errors import UserError
 from policy_accel.files import append_text, replace_text
 from policy_accel.run_files import read_metrics
 from policy_accel.training.tensorboard import Tensorboard
@@ -28,6 +30,18 @@ class LoggingConfig:
     wandb_project: str = "policy_accel"
     tensorboard: bool = False
     """Also write event files with scalars, sample grids and films to the folder `tensorboard` of the run directory."""
+
+    def check_installed(self) -> None:
+        """Raise UserError when a package that is asked for is not installed."""
+        for setting, package, asked in (
+            ("tensorboard=true", "tensorboard", self.tensorboard),
+            (f"wandb={self.wandb}", "wandb", self.wandb != "off"),
+        ):
+            if asked and find_spec(package) is None:
+                raise UserError(
+                    f"training.logging.{setting} needs the package {package}: pip install '.[{package}]' in our "
+                    "checkout."
+                )
 
 
 @dataclass(frozen=True)
@@ -162,6 +176,7 @@ def start_trackers(
     Raises:
         UserError: a package that is not installed; Weights & Biases cannot start.
     """
+    config.check_installed()
     started = list[Tracker]()
     if config.tensorboard:
         started.append(Tensorboard(run_dir, start_step))

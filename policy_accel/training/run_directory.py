@@ -46,12 +46,25 @@ def open_run_directory(run_dir: Path, config: dict[str, Any], defaults: dict[str
         UserError: the directory holds another configuration or other files, another process trains in it, or it cannot
             be written.
     """
-    record = run_dir / CONFIG
+    check_run_directory(run_dir, config, defaults)
     with explained(run_dir):
-        if run_dir.is_dir() and not record.is_file() and any(_foreign(path) for path in run_dir.iterdir()):
-            raise UserError(f"run_dir={run_dir} is not empty and is not a run of ours; choose another run_dir.")
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = _lock(run_dir)
+        if check_run_directory(run_dir, config, defaults):
+            replace_text(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
+    return lock
+
+
+def check_run_directory(run_dir: Path, config: dict[str, Any], defaults: dict[str, Any] | None = None) -> bool:
+    """Whether `config` is yet to be written there; see `open_run_directory`. Nothing is written.
+
+    Raises:
+        UserError: the directory holds another configuration or other files, or cannot be read.
+    """
+    record = run_dir / CONFIG
+    with explained(run_dir, "read"):
+        if run_dir.is_dir() and not record.is_file() and any(_foreign(path) for path in run_dir.iterdir()):
+            raise UserError(f"run_dir={run_dir} is not empty and is not a run of ours; choose another run_dir.")
         old = read_config(run_dir) if record.is_file() else {}
         changed = differences(old, config, defaults)
         if old and changed and _has_learnt(run_dir):
@@ -60,9 +73,7 @@ def open_run_directory(run_dir: Path, config: dict[str, Any], defaults: dict[str
                 f"run_dir={run_dir} holds a run with another configuration ({shown}); choose another run_dir, or give "
                 "the same configuration to continue it."
             )
-        if not old or changed:
-            replace_text(record, yaml.safe_dump(config, sort_keys=False))
-    return lock
+    return not old or bool(changed)
 
 
 def _foreign(path: Path) -> bool:

@@ -37,6 +37,7 @@ class Task(ABC):
         flops_per_sample: floating-point operations of the network for one noised row, forward and backward, or None;
             the log then says what training has cost in them.
         lesson: makes targets for the examples of every update, or None for those of the data.
+        heading: what a run says of it before the first update: a word -> what is behind it, as "data", "sees", "score".
         description: JSON-able: what must be known of the data to use the trained model without them; checkpoints keep
             it in their state as "task".
     """
@@ -51,6 +52,7 @@ class Task(ABC):
     group_run: int = 1
     flops_per_sample: float | None = None
     lesson: Lesson | None = None
+    heading: Mapping[str, str] = MappingProxyType({})
     description: Mapping[str, Any] = MappingProxyType({})
 
     def identity(self) -> dict[str, str]:

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from policy_accel.errors import UserError
 from policy_accel.training.trackers import Tracker, numbers
 
 FOLDER = "tensorboard"
@@ -25,21 +24,13 @@ class Tensorboard(Tracker):
     Args:
         run_dir: the run directory.
         start_step: updates that the run goes on from.
-
-    Raises:
-        UserError: the package tensorboard is not installed.
     """
 
     def __init__(self, run_dir: Path, start_step: int) -> None:
-        try:
-            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-            from tensorboard.compat.proto.summary_pb2 import Summary
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
-        except ImportError as error:
-            raise UserError(
-                "training.logging.tensorboard=true needs the package tensorboard: pip install '.[tensorboard]' in our "
-                "checkout."
-            ) from error
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # checked by `LoggingConfig`
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
         self._event, self._summary = Event, Summary
         self._file = EventFileWriter(str(run_dir / FOLDER))
         start = SessionLog(status=SessionLog.START)

@@ -15,6 +15,8 @@ from policy_accel.training.update import Update, denoising_loss
 WORTH_IT = 200
 """Updates of a run that is long enough to measure first."""
 PASSES = 2
+CLEAR = 1.3
+"""Ratio of two times of which the second need not be measured again."""
 
 
 def choose_threads(update: Update, seed: int) -> None:
@@ -31,9 +33,12 @@ def choose_threads(update: Update, seed: int) -> None:
 
 
 def fastest(work: Callable[[], None], choices: tuple[int, ...]) -> int:
-    """The number of threads with which `work` takes the least time; in turns, the first of which does not count."""
+    """The number of threads with which `work` takes the least time; in turns, the first of which does not count, until
+    it is clear."""
     seconds = dict.fromkeys(choices, 0.0)
     for turn in range(1 + PASSES):
+        if max(seconds.values()) > CLEAR * min(seconds.values()):
+            break
         for threads in choices:
             torch.set_num_threads(threads)
             began = time.perf_counter()

@@ -27,7 +27,7 @@ class WandbRun(Tracker):
         run_config: shown as the run's configuration.
 
     Raises:
-        UserError: the package wandb is not installed, or cannot start.
+        UserError: it cannot start.
     """
 
     def __init__(self, run_dir: Path, mode: str, project: str, run_config: dict[str, Any]) -> None:
@@ -68,12 +68,8 @@ def _of_step(step: int, newest: int) -> dict[str, int]:
 
 
 def _start(run_dir: Path, mode: str, project: str, run_config: dict[str, Any]) -> tuple[Any, Any]:
-    try:
-        import wandb
-    except ImportError as error:
-        raise UserError(
-            f"training.logging.wandb={mode} needs the package wandb: pip install '.[wandb]' in our checkout."
-        ) from error
+    import wandb  # checked by `LoggingConfig`
+
     os.environ.setdefault("WANDB_SILENT", "true")
     try:
         return wandb, wandb.init(

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,12 +47,12 @@ def test_a_resumed_run_takes_the_threads_that_it_had_unless_told_otherwise(
     torch.set_num_threads(3)
     run(toy_task(), config)
     assert recorded(tmp_path / "run") == 3
-    assert "train: on cpu, with 3 CPU threads" in capsys.readouterr().err
+    assert ", with 3 CPU threads" in capsys.readouterr().err
     torch.set_num_threads(1)
     config.steps, config.threads = 6, then
     run(toy_task(), config, run_config={"training": {"steps": 3}})
     assert recorded(tmp_path / "run") == number
-    assert f"train: on cpu, with {number} CPU threads" in capsys.readouterr().err
+    assert f", with {number} CPU threads" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("given", "policy"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
@@ -74,15 +75,20 @@ def test_the_faster_number_is_taken(slow: int, chosen: int) -> None:
     assert fastest(slow_with(slow), (1, 3)) == chosen
 
 
-def test_the_first_turn_does_not_count() -> None:
+@pytest.mark.parametrize(("ratio", "turns"), [(1.1, PASSES), (2.0, 1)])
+def test_the_first_turn_does_not_count_and_what_is_clear_is_not_measured_again(
+    ratio: float, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[int] = []
+    clock = [0.0]
+    monkeypatch.setattr("policy_accel.training.threads.time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
     def work() -> None:
         calls.append(torch.get_num_threads())
-        time.sleep({1: 0.05, 2: 0.01}.get(len(calls), 0.0 if calls[-1] == 1 else 0.01))
+        clock[0] += {1: 5.0, 2: 0.1}.get(len(calls), 1.0 if calls[-1] == 1 else ratio)
 
     assert fastest(work, (1, 2)) == 1
-    assert calls == [1, 2] * (1 + PASSES)
+    assert calls == [1, 2] * (1 + turns)
 
 
 @pytest.mark.parametrize("chosen", [1, 3])

@@ -179,7 +179,7 @@ def test_tensorboard_that_is_not_installed(
     toy_task: Any, config: TrainingConfig, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.logging.tensorboard = True
-    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(UserError, match=r"training\.logging\.tensorboard=true needs the package tensorboard"):
         run(toy_task(), config)
 

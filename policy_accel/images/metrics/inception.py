@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -51,6 +52,17 @@ class InceptionFeatures:
         return features
 
 
+def check_inception(path: Path) -> None:
+    """Raise UserError when torch-fidelity or the file of its weights is missing; nothing is read."""
+    if find_spec("torch_fidelity") is None:
+        raise UserError(
+            f"evaluation.metrics.inception={path}: needs the package torch-fidelity; run `pip install torch-fidelity`, "
+            "or leave it at null."
+        )
+    if not path.is_file():
+        raise UserError(f"evaluation.metrics.inception={path}: is not a file; {HOW_TO_GET}.")
+
+
 def inception_features(path: str | Path) -> InceptionFeatures:
     """Inception with the weights of the file `path`; nothing is ever downloaded.
 
@@ -60,15 +72,9 @@ def inception_features(path: str | Path) -> InceptionFeatures:
         UserError: torch-fidelity or the file is missing, or it is another file.
     """
     path = Path(path)
-    try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    except ImportError as error:
-        raise UserError(
-            f"evaluation.metrics.inception={path}: needs the package torch-fidelity; run `pip install torch-fidelity`, "
-            "or leave it at null."
-        ) from error
-    if not path.is_file():
-        raise UserError(f"evaluation.metrics.inception={path}: is not a file; {HOW_TO_GET}.")
+    check_inception(path)
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     with explained(path, "read"):
         content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()

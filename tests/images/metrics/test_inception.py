@@ -62,7 +62,7 @@ def test_a_missing_file_and_a_missing_package_say_what_to_get(tmp_path: Path, mo
         UserError, match=r"is not a file; get weights-inception-2015-12-05-6726825d\.pth from .*POLICY_"
     ):
         inception_features(tmp_path / "gone.pth")
-    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     with pytest.raises(UserError, match="pip install torch-fidelity"):
         inception_features(tmp_path / "gone.pth")
 

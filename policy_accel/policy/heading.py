@@ -1,0 +1,83 @@
+"""What a robot run says before its first update; see `policy_accel.training.heading`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from policy_accel.data import Episodes
+from policy_accel.data.split import EpisodeSplit
+from policy_accel.data.windows import Windows
+from policy_accel.training.heading import method_of, sampled_by
+
+if TYPE_CHECKING:  # the settings of a task lie in the module that calls this one
+    from policy_accel.policy.config import RobotConfig
+    from policy_accel.policy.policy import DiffusionPolicy
+
+LISTED = 8
+
+
+def data_heading(
+    episodes: Episodes, split: EpisodeSplit, train: Windows, validation: Windows | None, shortest: int
+) -> dict[str, str]:
+    """What the data are and what is used of them: "data" and "left out".
+
+    Args:
+        episodes: of the task.
+        split: which of them train.
+        train: windows to train on.
+        validation: windows of the others, or None.
+        shortest: steps that an episode needs to give a window.
+    """
+    usable = episodes.lengths >= shortest
+    horizon = train.indices.shape[1]
+    held = "none validates"
+    if validation is not None:
+        held = f"{(split.validation & usable).sum():,} validate in {len(validation.indices):,}"
+    short = np.flatnonzero(~usable)
+    listed = ", ".join(f"{episode} ({episodes.lengths[episode]})" for episode in short[:LISTED])
+    more = ", ..." if len(short) > LISTED else ""
+    return {
+        "data": f"{episodes.source}: {len(episodes):,} episodes, {episodes.steps:,} steps; "
+        f"{(split.train & usable).sum():,} train in {len(train.indices):,} windows of {horizon} steps, {held}",
+        "left out": f"{len(short)} episodes that are shorter than the {shortest} steps a window needs: {listed}{more}"
+        if len(short)
+        else "",
+    }
+
+
+def robot_heading(config: RobotConfig, policy: DiffusionPolicy, data: Mapping[str, str]) -> dict[str, str]:
+    """All of the heading but what the training core knows; `data` is what `data_heading` gave."""
+    task, shape = config.task, config.policy
+    fields = ", ".join([*task.observation, *(task.goal if not policy.goal_columns else ())])
+    seen = [f"{fields} ({policy.observation_dim} numbers)"] if fields else []
+    if policy.encoder is not None:
+        for (camera, (height, width, _)), size in zip(policy.images.items(), policy.encoder.sizes, strict=True):
+            part = "" if size == (height, width) else f", of which {size[0]} x {size[1]} at a time"
+            seen.append(f"{camera} ({height} x {width} px{part})")
+    return {
+        **data,
+        "sees": f"{_steps(shape.n_obs_steps)} of {' and '.join(seen)}",
+        "predicts": f"{_steps(shape.horizon)} of {task.action} ({policy.action_dim} numbers), of which "
+        f"{shape.n_action_steps} are executed",
+        "method": method_of(config),
+        "score": _score(config),
+    }
+
+
+def _score(config: RobotConfig) -> str:
+    evaluation, every = config.evaluation, config.training.evaluate_every
+    if not config.is_scored():
+        missing = "task.environment=null" if config.task.environment is None else "evaluation.episodes=0"
+        return f"none: {missing}"
+    when = f"every {every:,} updates and " if 0 < every < config.training.steps else ""
+    return (
+        f"{config.task.environment}, {evaluation.episodes} episodes from seed {evaluation.start_seed:,} {when}"
+        f"after the last update; {sampled_by(config.sampling)}"
+    )
+
+
+def _steps(count: int) -> str:
+    return f"{count} step" + "s" * (count != 1)
