@@ -16,6 +16,7 @@ import torch
 from support.user_modules import forgotten_afterwards
 
 from policy_accel.cli import build_parser, main
+from policy_accel.data import read_episodes
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.randomness import DataOrder, Generators
 
@@ -206,3 +207,18 @@ def test_an_example_runs_outside_of_the_package(
             run_line(line)
             runs += line.startswith("policy-accel train")
     assert len(list(tmp_path.glob("runs/*/evaluation.json"))) == runs > 0
+
+
+def test_the_layout_of_an_hdf5_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in blocks((REPOSITORY / "docs" / "hdf5.md").read_text()):
+        if name == "sh":
+            for line in text.splitlines():
+                run_line(line)
+        else:
+            (tmp_path / name).write_text(text)
+    assert "front: [480, 24, 32, 3] uint8" in capsys.readouterr().out
+    assert set(read_episodes("lab.zarr.zip").arrays) == {"action", "joints", "front"}
+    assert (tmp_path / "runs" / "lab" / "checkpoints" / "last").exists()

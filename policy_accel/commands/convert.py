@@ -37,6 +37,7 @@ def run_convert(options: argparse.Namespace) -> int:
         filter_key=options.filter,
         episodes=None if options.episodes is None else options.episodes.split(","),
         skip_bad_episodes=options.skip_bad_episodes,
+        layout=options.layout,
     )
     if options.absolute_actions:
         from policy_accel.envs.robosuite_absolute import KEY, AbsoluteActionsReader

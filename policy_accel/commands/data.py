@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from policy_accel.data import Inspection, fetch, inspect
 from policy_accel.data.formats.recognise import recognised_format
@@ -16,17 +17,17 @@ from policy_accel.progress import Progress
 
 def run_inspect(options: argparse.Namespace) -> int:
     """Print what demonstrations or an image set (at a resolution) hold; status 2 when something is wrong with it."""
-    inspection = _inspect(options.path, options.resolution)
+    inspection = _inspect(options.path, options.resolution, options.layout)
     print(inspection.text)
     return 2 if inspection.problems else 0
 
 
-def _inspect(path: str, resolution: int | None) -> Inspection:
+def _inspect(path: str, resolution: int | None, layout: Path | None) -> Inspection:
     place = image_path(path)
     try:
-        inspection = inspect(place)
+        inspection = inspect(place, layout)
     except UserError as error:
-        if recognised_format(place) is not None:
+        if layout is not None or recognised_format(place) is not None:
             raise
         if image_form(place) is None:
             raise UserError(f"{str(error).rstrip('.')}; nor is it an image set, of which {KNOWN_FORMS}") from error

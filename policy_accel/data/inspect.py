@@ -41,7 +41,7 @@ class Inspection:
     remarks: tuple[str, ...]
 
 
-def inspect(path: Path | str) -> Inspection:
+def inspect(path: Path | str, layout: Path | str | None = None) -> Inspection:
     """Look at demonstrations as far as they can be read, and list every problem instead of stopping at the first.
 
     Problems are all that `Episodes` refuses, and arrays that cannot be decoded. Remarks: chunks that are not stored,
@@ -49,13 +49,17 @@ def inspect(path: Path | str) -> Inspection:
     images that hold 8-bit values as floats. A replay buffer is looked at however unsound it is; a file of another
     format that cannot be opened, as one whose episodes hold different keys, is refused with that problem alone.
 
+    Args:
+        path: file or folder.
+        layout: as `open_episodes` takes it.
+
     Raises:
         UserError: there is nothing to look at: missing path, no permission, damaged zip, no format that is known.
     """
-    if recognised_format(path) is None:
+    if layout is None and recognised_format(path) is None:
         with open_replay(path) as replay:
             return _inspect_replay(replay)
-    with open_episodes(path) as reader:
+    with open_episodes(path, layout=layout) as reader:
         return _inspect_reader(reader)
 
 

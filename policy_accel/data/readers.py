@@ -23,7 +23,7 @@ from policy_accel.files import explained
 
 _READERS = {
     "zarr": "replay_buffer:ReplayBufferReader",
-    "robomimic": "robomimic:RobomimicReader",
+    "hdf5": "robomimic:open_hdf5_demonstrations",
     "lerobot": "lerobot.reader:LeRobotReader",
     "npz": "npz:NpzReader",
     "minari": "minari:MinariReader",
@@ -44,6 +44,7 @@ def open_episodes(
     filter_key: str | None = None,
     episodes: Sequence[int | str] | None = None,
     skip_bad_episodes: bool = False,
+    layout: Path | str | None = None,
 ) -> EpisodeReader:
     """Open demonstrations; the format is recognised by content, not by name.
 
@@ -59,12 +60,16 @@ def open_episodes(
             all from a to before b; None for all.
         skip_bad_episodes: leave out episodes that are damaged or hold values that are not finite, and say so in the
             remarks; the values of the keys are read once for it.
+        layout: YAML file that says where HDF5 of another make has its data, an `Hdf5Layout`.
 
     Raises:
         UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
     """
     with explained(split_group(path)[0], "read"):
-        reader: EpisodeReader = _imported(_READERS[recognised_format(path) or "zarr"], path)(path)
+        if layout is None:
+            reader: EpisodeReader = _imported(_READERS[recognised_format(path) or "zarr"], path)(path)
+        else:
+            reader = _imported("hdf5_layout:open_with_layout", path)(path, layout)
     try:
         if not reader.features:
             check_keys(reader, [*reader.damaged, *reader.left_out])

@@ -13,10 +13,11 @@ from omegaconf import MISSING
 from torch import Tensor
 
 from policy_accel.data import Episodes
-from policy_accel.data.formats.base import check_keys
+from policy_accel.data.formats.base import EpisodeReader
+from policy_accel.data.formats.streaming import gather
 from policy_accel.data.image_store import ImageStore, read_image_store
 from policy_accel.data.images import image_path
-from policy_accel.data.readers import open_episodes, read_episodes
+from policy_accel.data.readers import open_episodes
 from policy_accel.data.split import EpisodeSplit, split_episodes
 from policy_accel.data.windows import Windows, make_windows
 from policy_accel.errors import UserError, did_you_mean
@@ -36,6 +37,8 @@ class TaskConfig:
     """Path of demonstrations in any known format; "shipped:NAME" is a file of the package's folder datasets."""
     filter_key: str | None = None
     """Which episodes of a robomimic file to use: a name below mask/, as train or 20_percent; null for all."""
+    layout: str | None = None
+    """YAML file that says where HDF5 of another make has its episodes and arrays (docs/hdf5.md)."""
     observation: list[str] = MISSING
     """Keys of the data that make up an observation, in the environment's order; "key[a:b]" takes columns."""
     images: list[str] = field(default_factory=list)
@@ -125,7 +128,8 @@ def read_task_episodes(config: TaskConfig) -> tuple[Episodes, EpisodeSplit]:
     """
     if not config.observation and not config.images:
         raise UserError("task.observation is empty; name at least one key of the demonstrations.")
-    episodes = read_episodes(image_path(config.data), keys=_keys(config), filter_key=config.filter_key)
+    with open_task_data(config) as reader:
+        episodes = gather(reader, _keys(config))
     split = split_episodes(
         len(episodes),
         val_ratio=config.val_ratio,
@@ -137,8 +141,13 @@ def read_task_episodes(config: TaskConfig) -> tuple[Episodes, EpisodeSplit]:
 
 def check_task_data(config: TaskConfig) -> None:
     """Raise UserError unless the task's demonstrations are there and have its keys; their steps are not read."""
-    with open_episodes(image_path(config.data), filter_key=config.filter_key) as reader:
-        check_keys(reader, [*_keys(config), *config.images])
+    open_task_data(config).close()
+
+
+def open_task_data(config: TaskConfig) -> EpisodeReader:
+    """The task's demonstrations, opened to read its fields and pictures; raises UserError as `open_episodes` does."""
+    keys = [*_keys(config), *config.images]
+    return open_episodes(image_path(config.data), keys, filter_key=config.filter_key, layout=config.layout)
 
 
 def _keys(config: TaskConfig) -> list[str]:
@@ -227,7 +236,7 @@ def read_pictures(config: TaskConfig) -> ImageStore | None:
     """
     if not config.images:
         return None
-    with open_episodes(image_path(config.data), filter_key=config.filter_key) as reader:
+    with open_task_data(config) as reader:
         return read_image_store(reader, config.images)
 
 

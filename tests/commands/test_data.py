@@ -20,7 +20,7 @@ from policy_accel.errors import UserError
 
 
 def inspect(path, resolution=None):
-    return run_inspect(argparse.Namespace(path=path, resolution=resolution))
+    return run_inspect(argparse.Namespace(path=path, resolution=resolution, layout=None))
 
 
 def test_inspect_takes_what_ships(capsys):

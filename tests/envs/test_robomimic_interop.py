@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
+import runpy
 import sys
 import types
 from argparse import Namespace
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from support.memory import release_memory
 
-from policy_accel.data import read_episodes
+from policy_accel.data import Episodes, read_episodes
 from policy_accel.data.formats.base import MemoryReader
 from policy_accel.data.readers import write_episodes
 
@@ -216,3 +217,37 @@ def test_files_that_its_own_scripts_make_are_read(path, recorded, tmp_path):
     assert read.metadata["env_args"]["env_kwargs"]["camera_heights"] == 32
     assert sorted(facts["filters"] for facts in read.episode_metadata) == [["train"], ["valid"]]
     assert len(read_episodes(made, filter_key="valid")) == 1
+
+
+@pytest.mark.parametrize("cache", [None, "low_dim", "all"])
+def test_a_set_of_no_environment(tmp_path, capsys, monkeypatch, cache):
+    """Its tools read what nobody recorded: env_args, next_obs, rewards, dones; our reader does not."""
+    from robomimic.utils import file_utils, obs_utils
+    from robomimic.utils.dataset import SequenceDataset
+
+    rng = np.random.default_rng(0)
+    arrays = {
+        "action": rng.uniform(-1, 1, (9, 2)),
+        "state": rng.normal(size=(9, 3)),
+        "camera": rng.integers(0, 256, (9, 8, 8, 3), dtype=np.uint8),
+    }
+    path = tmp_path / "plain.hdf5"
+    write_episodes(path, MemoryReader(Episodes(arrays, [1, 4, 9], "made", {"fps": 10})), "robomimic")
+
+    monkeypatch.setattr(sys, "argv", ["get_dataset_info", "--dataset", str(path)])
+    runpy.run_module("robomimic.scripts.get_dataset_info", run_name="__main__")
+    assert '"env_name": "none"' in capsys.readouterr().out
+    assert file_utils.get_env_metadata_from_dataset(str(path))["env_kwargs"] == {}
+
+    monkeypatch.setattr(obs_utils, "OBS_KEYS_TO_MODALITIES", {"state": "low_dim", "camera": "rgb"})
+    windows = SequenceDataset(
+        str(path), ["state", "camera"], ["actions", "rewards", "dones"], seq_length=2, hdf5_cache_mode=cache
+    )
+    for row, following in ((0, [0, 0]), (1, [2, 3]), (7, [8, 8]), (8, [8, 8])):
+        for key in ("state", "camera"):
+            np.testing.assert_array_equal(windows[row]["next_obs"][key], arrays[key][following])
+    assert windows[7]["dones"].ravel().tolist() == [0, 1]
+
+    read = read_episodes(path)
+    assert read.metadata == {"fps": 10}
+    assert read.arrays.keys() == arrays.keys()

@@ -222,6 +222,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.name": ("other", lambda config: Path(config.run_dir).name, ["run_dir=x/${task.name}"]),
     "task.data": ("OTHER_DATA", task_probe(lambda task: task.actions), []),
     "task.observation": ("[state,keypoint]", task_probe(lambda task: task.observations), []),
+    "task.layout": ("LAYOUT", task_probe(lambda task: task.observations), ["task.data=FILTERED_DATA"]),
     "task.filter_key": ("half", task_probe(lambda task: task.samples), ["task.data=FILTERED_DATA"]),
     "task.images": ("[img,img2]", seen_frames, FILMED),
     "task.goal": ("['keypoint[:2]']", task_probe(lambda task: task.observations), []),
@@ -418,6 +419,9 @@ def test_a_field_changes_what_it_configures(key: str, tiny_config: Build, tmp_pa
         value = str(write_demonstrations(tmp_path / "other.zarr.zip", seed=5))
     if value == "OTHER_WEIGHTS":
         value = str(write_resnet18(tmp_path / "resnet18.pth"))
+    if value == "LAYOUT":
+        value = str(tmp_path / "layout.yaml")
+        Path(value).write_text("{episodes: data/demo_*, keys: {action: actions, state: obs/pose}}")
     if "task.data=FILTERED_DATA" in overrides:
         overrides = [f"task.data={write_demonstrations(tmp_path / 'filtered.hdf5')}"]
     if value == "OTHER_DIR":

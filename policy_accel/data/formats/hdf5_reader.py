@@ -1,144 +1,216 @@
-"""What the readers of HDF5 files share: a group of arrays for each demonstration, all of one make."""
+"""What the readers of HDF5 have in common: every episode is a group of arrays, and what differs between them is judged.
+
+A key is usable when all episodes have it with one shape and dtype. What few episodes lack or hold otherwise becomes
+their fault once the key is asked for; until then it keeps the key out, with a remark. Actions are always asked for.
+"""
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 
+from policy_accel.data.formats import hdf5
 from policy_accel.data.formats.base import EpisodeReader, Feature
-from policy_accel.data.formats.hdf5 import damaged, datasets, native, open_hdf5
+from policy_accel.data.formats.encoded import decoded, encoded_feature
+from policy_accel.data.formats.hdf5 import Unusable, follow, open_hdf5, reading
+from policy_accel.data.formats.hdf5_table import Series, Table
 from policy_accel.errors import UserError
+
+Arrays = dict[str, h5py.Dataset | str]
+"""Path of an array in an episode -> itself, or why it is not followed."""
+
+
+class Place(NamedTuple):
+    """Where an episode lies: a group of a file or, with `rows` (first, stop, all), these rows of its arrays."""
+
+    name: str
+    file: Path
+    group: str
+    rows: tuple[int, int, int] | None = None
 
 
 class Hdf5Reader(EpisodeReader):
-    """Demonstrations in one HDF5 file as an `EpisodeReader`; a format says where they are and what their arrays mean.
+    """Demonstrations in HDF5 files as an `EpisodeReader`; a format says where they are and what their arrays mean.
 
-    The first demonstration says what the others must hold. Arrays that are no series of numbers, one row per step, are
-    left out with a warning.
+    Pictures that are kept as JPEG or PNG files are decoded. Where an array has one row more than there are steps in all
+    episodes, as observations may, the last, after the last action, is left out.
 
     Args:
         path: as the user gave it, for messages.
-        file: the HDF5 file.
 
     Raises:
-        UserError: a missing or damaged file; an array that only one of two demonstrations has, or that differs between
-            them in the shape or dtype of a step; a wrong number of rows; two arrays with one name in memory.
+        UserError: a missing or damaged file; no episode that can be used.
     """
 
-    counted: ClassVar[str]
-    """The array whose rows are the steps."""
-
-    def __init__(self, path: Path | str, file: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         super().__init__(path)
         self.features: dict[str, Feature] = {}
         self._paths: dict[str, str] = {}
-        self._left_out: set[str] = set()
-        self._file = open_hdf5(file)
+        self._of_most: dict[str, tuple[str, Series, dict[int, str]]] = {}
+        self._opened: tuple[Path, h5py.File] | None = None
         try:
-            self._demonstrations, self._names = self._find()
-            self._lengths = [self._look_at(name) for name in self._names]
-        except UserError:
-            self._file.close()
+            with reading("the HDF5 file"):
+                self._places = self._find()
+            self._look()
+        except Unusable as error:
+            self.close()
+            raise UserError(f"{path}: {error}") from error
+        except BaseException:
+            self.close()
             raise
-        except (OSError, RuntimeError, KeyError) as error:
-            self._file.close()
-            raise damaged(file, error) from error
-        self.episode_ends = np.cumsum(self._lengths).astype(np.int64)
+
+    @abstractmethod
+    def _find(self) -> list[Place]:
+        """Where the episodes are, in order, at least one."""
 
     @abstractmethod
     def _key_of(self, path: str) -> str:
-        """Key in memory of an array, by its path in a demonstration."""
+        """Key in memory of an array, by its path in an episode; "" for what is no data."""
 
-    @abstractmethod
-    def _find(self) -> tuple[h5py.Group, list[str]]:
-        """The group that holds the demonstrations, and their names in order."""
+    def _arrays(self, group: h5py.Group) -> Arrays:
+        """The arrays of an episode."""
+        return hdf5.datasets(group)
 
-    @abstractmethod
-    def _steps(self, name: str, arrays: dict[str, h5py.Dataset]) -> int:
-        """Steps of a demonstration, at least 1."""
-
-    @abstractmethod
-    def _feature(self, path: str, array: h5py.Dataset, steps: int) -> Feature | None:
-        """What a step of an array is, or None for what is no series of numbers."""
-
-    def _row_counts(self, path: str, steps: int) -> tuple[int, ...]:
-        """The numbers of rows that an array may have."""
-        return (steps,)
-
-    def _stored(self, path: str, array: h5py.Dataset, rows: slice) -> np.ndarray:
-        """Rows of an array."""
-        return np.asarray(array[rows])
+    def _steps(self, place: Place, group: h5py.Group, arrays: Arrays) -> int:
+        """Steps of an episode: rows of its actions, or else of its rewards or what comes first."""
+        rows: dict[str, int] = {}
+        for path, item in arrays.items():
+            if not isinstance(item, str) and item.shape:
+                rows[path] = item.shape[0]
+        paths = {self._key_of(path): path for path in rows}
+        counted = paths.get("action") or paths.get("reward") or next(iter(rows), None)
+        if counted is None:
+            found = ", ".join(list(group)[:6]) or "nothing"
+            raise Unusable(f"{place.name} has no actions (found {found}); remove it or record it again.")
+        if not rows[counted]:
+            raise Unusable(f"{place.name} has no step; remove it.")
+        return rows[counted]
 
     def close(self) -> None:
         """See `EpisodeReader`."""
-        self._file.close()
+        if self._opened is not None:
+            self._opened[1].close()
+            self._opened = None
+
+    def _file(self, path: Path) -> h5py.File:
+        """An open file; one at a time, since a folder may have thousands."""
+        if self._opened is None or self._opened[0] != path:
+            self.close()
+            self._opened = (path, open_hdf5(path))
+        return self._opened[1]
+
+    def _group(self, place: Place) -> h5py.Group:
+        group = hdf5.member(self._file(place.file), place.group)
+        if isinstance(group, h5py.Group):
+            return group
+        raise Unusable(f"{place.name} {group if isinstance(group, str) else 'is no group of arrays'}; remove it.")
+
+    def ask_for(self, keys: Sequence[str]) -> None:
+        """See `EpisodeReader`."""
+        for key in keys:
+            if key in self._of_most:
+                path, usual, problems = self._of_most.pop(key)
+                del self.left_out[key]
+                self.features[key], self._paths[key] = usual.feature, path
+                self._blame(problems)
+        super().ask_for(keys)
 
     def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        name, values = self._names[episode], {}
+        place, values = self._places[episode], {}
+        first = place.rows[0] if place.rows else 0
         for key in keys:
-            path = self._paths[key]
+            name, feature = f"{place.name}/{self._paths[key]}".replace("//", "/"), self.features[key]
             try:
-                stored = self._stored(path, self._demonstrations[name][path], slice(start, stop))
-                values[key] = stored.astype(self.features[key].dtype, copy=False)
-            except (OSError, RuntimeError, KeyError, ValueError) as error:
-                raise damaged(self.source, error, f"{name}/{path}") from error
+                with reading(f"{name} in the HDF5 file"):
+                    rows = follow(self._group(place), self._paths[key])[first + start : first + stop]
+                    if rows.dtype.kind in "OSV" or rows.ndim <= len(feature.shape):
+                        rows = decoded(name, rows, feature)
+            except Unusable as error:
+                raise UserError(f"{self.source}: {error}") from error
+            values[key] = rows.astype(feature.dtype, copy=False)
         return values
 
-    def _look_at(self, name: str) -> int:
-        """Steps of a demonstration, after comparing what it holds with the first."""
-        arrays = datasets(self._demonstrations[name])
-        steps = self._steps(name, arrays)
-        known = set(self._paths.values()) | self._left_out
-        for path, array in arrays.items():
-            if path not in known:
-                self._meet(name, path, array, steps)
-        for key, path in self._paths.items():
-            if path not in arrays:
-                raise self._lacking(path, name, self._names[0])
-            self._compare(name, key, arrays[path], steps)
-        return steps
+    def _look(self) -> None:
+        """Find out what the set holds, what is left out, and which episodes have faults."""
+        table = Table([place.name for place in self._places])
+        lengths: list[int] = []
+        blank: dict[str, str] = {}
+        seen, steps, arrays = None, 0, {}
+        for episode, place in enumerate(self._places):
+            try:
+                with reading(place.name):
+                    if seen != (place.file, place.group):
+                        seen, group = (place.file, place.group), self._group(place)
+                        items = self._arrays(group)
+                        steps = place.rows[2] if place.rows else self._steps(place, group, items)
+                        arrays = {path: _what(item, steps) for path, item in items.items()}
+                        blank |= {path: place.name for path, item in items.items() if _is_blank(item)}
+                table.add(episode, arrays)
+            except (Unusable, UserError) as error:
+                seen, steps = None, 1
+                self.faults[episode] = str(error).removeprefix(f"{self.source}/")
+            lengths.append(place.rows[1] - place.rows[0] if place.rows else steps)
+        self.episode_ends = np.cumsum(lengths).astype(np.int64)
+        keys = {path: key for path in table.columns if (key := self._key_of(path))}
+        self._blame(table.out_of_step([path for path, key in keys.items() if key[:6] != "extra."], self._sound()))
+        for path, key in keys.items():
+            if key.partition(".")[0] == "action" and table.usual(path) is not None:
+                self._blame(table.problems(path, self._sound()))
+        if not self._sound():
+            raise Unusable(self.faults[0])
+        for path, key in keys.items():
+            self._judge(table, path, key)
+        self.remarks += [
+            f"{key} is blank in places, as {path} of {blank[path]}, of which not all was ever written."
+            for key, path in self._paths.items()
+            if path in blank
+        ]
 
-    def _meet(self, name: str, path: str, array: h5py.Dataset, steps: int) -> None:
-        """Take in an array that no demonstration so far has."""
-        feature = self._feature(path, array, steps)
-        if feature is None:
-            self._left_out.add(path)
-            warnings.warn(
-                f"{self.source}: {path} of {name} ({list(array.shape)} {array.dtype}) is not a series of numbers, "
-                "one row per step, and is left out.",
-                stacklevel=2,
-            )
-        elif name != self._names[0]:
-            raise self._lacking(path, self._names[0], name)
+    def _sound(self) -> list[int]:
+        return [episode for episode in range(len(self._places)) if episode not in self.faults]
+
+    def _blame(self, problems: dict[int, str]) -> None:
+        for episode, problem in problems.items():
+            self.faults.setdefault(episode, f"{problem}; record {self._places[episode].name} again or remove it.")
+
+    def _judge(self, table: Table, path: str, key: str) -> None:
+        """Take in an array, or say why it is left out."""
+        usual, sound = table.usual(path), self._sound()
+        problems = table.problems(path, sound)
+        if key in self._paths:
+            del self.features[key]
+            why = f"{self._paths.pop(key)} and {path} would both be called '{key}'; rename one."
+        elif usual is not None and not problems and key not in self.left_out:
+            self.features[key], self._paths[key] = usual.feature, path
+            if usual.more and "the last observation" not in self.layout:
+                self.layout += ", the observation after the last step left out"
+            return
         else:
-            key = self._key_of(path)
-            if key in self._paths:
-                raise UserError(
-                    f"{self.source}: {self._paths[key]} and {path} of {name} would both be called '{key}'; rename one."
-                )
-            self.features[key], self._paths[key] = feature, path
+            why = f"{next(iter(problems.values()))}; mend the file or use other keys."
+            if usual is not None and 2 * len(problems) < len(sound):
+                self._of_most[key] = (path, usual, problems)
+        self.left_out[key] = why
 
-    def _lacking(self, path: str, lacking: str, having: str) -> UserError:
-        return UserError(
-            f"{self.source}: {lacking} has no {path}, which {having} has; record {lacking} again, remove it, or "
-            f"remove {path} from all the others."
-        )
 
-    def _compare(self, name: str, key: str, array: h5py.Dataset, steps: int) -> None:
-        path, expected = self._paths[key], self.features[key]
-        if array.shape[:1] not in [(rows,) for rows in self._row_counts(path, steps)]:
-            raise UserError(
-                f"{self.source}: {name} has {steps} {self.counted} but {path} is {list(array.shape)}; every array "
-                "needs one row per step, so copy or record the file again."
-            )
-        found = self._feature(path, array, steps) or Feature(array.shape[1:], native(array.dtype))
-        if found != expected:
-            raise UserError(
-                f"{self.source}: {path} of {name} is {list(found.shape)} {found.dtype} a step but "
-                f"{list(expected.shape)} {expected.dtype} in {self._names[0]}; all of a file must agree."
-            )
+def _what(item: h5py.Dataset | str, steps: int) -> Series | str:
+    """What an array of an episode is, or why it cannot be used."""
+    if isinstance(item, str):
+        return item
+    try:
+        hdf5.check_stored(item)
+        encoded = encoded_feature(item)
+    except Unusable as error:
+        return str(error)
+    shape, dtype = item.shape, item.dtype
+    if encoded is None and (not shape or dtype.kind not in "biuf"):
+        return f"is no series of numbers, one row per step ({list(shape)} {dtype})"
+    return Series(encoded or Feature(shape[1:], hdf5.native(dtype)), shape[0] - steps)
+
+
+def _is_blank(item: h5py.Dataset | str) -> bool:
+    return not isinstance(item, str) and item.shape is not None and hdf5.unwritten(item)

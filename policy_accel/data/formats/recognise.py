@@ -8,7 +8,7 @@ from pathlib import Path
 
 from policy_accel.data.formats.lerobot.layout import is_lerobot
 from policy_accel.errors import UserError
-from policy_accel.files import explained
+from policy_accel.files import explained, open_regular
 
 GROUP_MARK = "::"
 MAIN_FILE, FACTS_FILE = "main_data.hdf5", "metadata.json"  # of Minari
@@ -28,8 +28,8 @@ def recognised_format(path: Path | str) -> str | None:
     with explained(file, "read"):
         if minari_file(file) is not None:
             return "minari"
-        if is_hdf5(file):
-            return "robomimic"
+        if is_hdf5(file) or (file.is_dir() and any(is_hdf5(member) for member in file.glob("*.h*5"))):
+            return "hdf5"
         if is_npz_demonstrations(file):
             return "npz"
         return "lerobot" if is_lerobot(file) else None
@@ -49,9 +49,9 @@ def is_hdf5(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(len(_SIGNATURE)) == _SIGNATURE
-    except OSError:
+    except (OSError, UserError):
         return False
 
 

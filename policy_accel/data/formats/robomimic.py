@@ -15,17 +15,27 @@ attributes. Facts about the set: `env_args` parsed, and the other attributes of 
 
 from __future__ import annotations
 
-import re
-import warnings
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from policy_accel.data.formats.base import Feature
-from policy_accel.data.formats.hdf5 import attribute, datasets, json_object, native
-from policy_accel.data.formats.hdf5_reader import Hdf5Reader
+from policy_accel.data.formats.base import EpisodeReader
+from policy_accel.data.formats.hdf5 import (
+    SAY_WHERE,
+    Unusable,
+    attribute,
+    attributes,
+    by_number,
+    datasets,
+    json_object,
+    member,
+    open_hdf5,
+    unknown,
+)
+from policy_accel.data.formats.hdf5_layout import Hdf5Layout, LayoutReader
+from policy_accel.data.formats.hdf5_reader import Arrays, Hdf5Reader, Place
 from policy_accel.data.formats.recognise import GROUP_MARK, split_group
 from policy_accel.errors import UserError, did_you_mean
 
@@ -73,105 +83,91 @@ class RobomimicReader(Hdf5Reader):
             recordings of several tasks have them.
 
     Raises:
-        UserError: no group of demonstrations (which groups there are); a demonstration without actions; env_args that
-            are no JSON; as `Hdf5Reader`.
+        UserError: no group of demonstrations (what there is); as `Hdf5Reader`.
     """
 
     format = "robomimic"
-    counted = "actions"
-
-    def __init__(self, path: Path | str) -> None:
-        file, self._group = split_group(path)
-        super().__init__(path, file)
 
     def _key_of(self, path: str) -> str:
-        return memory_name(path)
+        return "" if path in self._made else memory_name(path)
 
-    def _find(self) -> tuple[h5py.Group, list[str]]:
-        data = self._demonstration_group(self._group)
-        names = sorted((name for name, item in data.items() if isinstance(item, h5py.Group)), key=_by_number)
+    def _find(self) -> list[Place]:
+        file, group = split_group(self.source)
+        data = self._demonstration_group(self._file(file), group)
+        names = sorted((name for name in data if isinstance(member(data, name), h5py.Group)), key=by_number)
+        place = data.name.strip("/")
+        names = [name for name in names if place or name != "mask"]
         if not names:
-            place = data.name[1:]
-            raise UserError(f"{self.source}: {place}/ holds no demonstration; expected {place}/demo_0 and so on.")
-        self.metadata = self._set_metadata(data)
+            raise Unusable(f"{place}/ holds no demonstration; expected {place}/demo_0 and so on. {SAY_WHERE}")
+        facts = {name: value for name, value in attributes(data).items() if name != "total"}
+        for name in _JSON_ATTRIBUTES:
+            try:
+                facts |= {name: json_object(self.source, name, facts[name])} if name in facts else {}
+            except UserError as error:
+                self.remarks.append(f"left out: {str(error).removeprefix(self.source)[2:]}")
+                del facts[name]
+        self.metadata, self._made = restored(facts, self.source)
         made_in = self.metadata.get("env_args")
         version = "no env_args"
-        if made_in is not None:
+        if isinstance(made_in, dict):
             version = f"{made_in.get('env_name')}, env_version {made_in.get('env_version', 'not given')}"
-        self.layout = f"robomimic HDF5, {version}" + (f", in {self._group}/" if self._group else "")
-        self._filters = {} if self._group else self._read_filters(set(names))
-        return data, names
+        self.layout = f"robomimic HDF5, {version}" + (f", in {place}/" if place != "data" else "")
+        self._filters = {} if group else self._read_filters(set(names))
+        return [Place(name, file, f"{place}/{name}") for name in names]
 
-    def _demonstration_group(self, group: str) -> h5py.Group:
-        wanted = group or "data"
-        found = self._file.get(wanted)
+    def _demonstration_group(self, file: h5py.File, group: str) -> h5py.Group:
+        found = member(file, group or "data")
         if isinstance(found, h5py.Group):
             return found
-        groups = [
-            name
-            for name, item in self._file.items()
-            if isinstance(item, h5py.Group)
-            and any(isinstance(demo, h5py.Group) and "actions" in demo for demo in item.values())
-        ]
+        groups = [name for name in file if _has_demonstrations(member(file, name))]
         if group:
-            raise UserError(f"{self.source}: has no group '{group}'; {did_you_mean(group, groups or self._file)}")
+            raise Unusable(f"has no group '{group}'; {did_you_mean(group, groups or file)}")
         if groups:
-            raise UserError(
-                f"{self.source}: has no group data/, but demonstrations in {', '.join(groups)}; "
+            raise Unusable(
+                f"has no group data/, but demonstrations in {', '.join(groups)}; "
                 f"give the path of one, as {self.source}{GROUP_MARK}{groups[0]}."
             )
-        listed = ", ".join(list(self._file)[:5]) or "nothing"
-        raise UserError(
-            f"{self.source}: not a robomimic file: found {listed}; expected demonstrations as data/demo_0/actions."
-        )
-
-    def _set_metadata(self, data: h5py.Group) -> dict[str, Any]:
-        facts = {name: attribute(value) for name, value in data.attrs.items() if name != "total"}
-        for name in _JSON_ATTRIBUTES:
-            if name in facts:
-                facts[name] = json_object(self.source, f"{data.name[1:]}.{name}", facts[name])
-        return restored(facts, self.source)
+        if _has_demonstrations(file):
+            return file["/"]
+        raise Unusable(f"{unknown(file)} {SAY_WHERE}")
 
     def _read_filters(self, known: set[str]) -> dict[str, set[str]]:
+        masks = member(self._file(split_group(self.source)[0]), "mask")
         filters = {}
-        masks = datasets(self._file["mask"]) if "mask" in self._file else {}
-        for name, members in masks.items():
-            names = {attribute(member) for member in np.atleast_1d(members[()]).tolist()}
-            missing = sorted(names - known, key=_by_number)
+        for name, members in datasets(masks).items() if isinstance(masks, h5py.Group) else ():
+            values = attribute(np.atleast_1d(members[()])) if isinstance(members, h5py.Dataset) else [None]
+            if not all(isinstance(value, str) for value in values):
+                self.remarks.append(f"mask/{name} is left out: it is no list of names of demonstrations.")
+                continue
+            missing = sorted(set(values) - known, key=by_number)
             if missing:
-                warnings.warn(
-                    f"{self.source}: mask/{name} names {len(missing)} demonstrations that are not there, as "
-                    f"{missing[0]}; they are left out.",
-                    stacklevel=2,
+                self.remarks.append(
+                    f"mask/{name} names {len(missing)} demonstrations that are not there, as {missing[0]}; they are "
+                    "left out."
                 )
-            filters[name] = names
+            filters[name] = set(values)
         return filters
 
-    def _steps(self, name: str, arrays: dict[str, h5py.Dataset]) -> int:
-        demo = self._demonstrations[name]
-        if "actions" not in arrays:
-            found = ", ".join(list(demo)[:6]) or "nothing"
-            raise UserError(f"{self.source}: {name} has no actions (found {found}); remove it or record it again.")
-        steps = len(arrays["actions"]) if arrays["actions"].ndim else 0
-        if steps == 0:
-            raise UserError(f"{self.source}: {name} has no step; remove it.")
-        recorded = attribute(demo.attrs.get("num_samples", steps))
+    def _steps(self, place: Place, group: h5py.Group, arrays: Arrays) -> int:
+        steps = super()._steps(place, group, arrays)
+        recorded = attribute(group.attrs.get("num_samples", steps))
         if recorded != steps:
-            raise UserError(
-                f"{self.source}: {name} has {steps} actions but num_samples {recorded}; copy or record the file again."
-            )
+            raise Unusable(f"{place.name} has {steps} steps but num_samples {recorded}; record it again or remove it.")
         return steps
-
-    def _feature(self, path: str, array: h5py.Dataset, steps: int) -> Feature | None:
-        other = memory_name(path).startswith("extra.") and array.shape[:1] != (steps,)
-        return None if array.dtype.kind not in "biuf" or other else Feature(array.shape[1:], native(array.dtype))
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
-        name = self._names[episode]
-        facts = {key: attribute(value) for key, value in self._demonstrations[name].attrs.items()}
-        filters = sorted(key for key, names in self._filters.items() if name in names)
-        return restored(facts | native_facts(name, int(self._lengths[episode]), filters), f"{self.source}: {name}")
+        place = self._places[episode]
+        steps = int(self.episode_ends[episode]) - self.first_row(episode)
+        filters = sorted(key for key, names in self._filters.items() if place.name in names)
+        facts = attributes(self._group(place)) | native_facts(place.name, steps, filters)
+        return restored(facts, f"{self.source}: {place.name}")[0]
+
+
+def _has_demonstrations(group: Any) -> bool:
+    return isinstance(group, h5py.Group) and any(
+        isinstance(demo := member(group, name), h5py.Group) and "actions" in demo for name in group
+    )
 
 
 def native_facts(name: str, steps: int, filters: list[str]) -> dict[str, Any]:
@@ -179,16 +175,33 @@ def native_facts(name: str, steps: int, filters: list[str]) -> dict[str, Any]:
     return {"name": name, "num_samples": steps} | ({"filters": filters} if filters else {})
 
 
-def restored(facts: dict[str, Any], where: str) -> dict[str, Any]:
-    """The facts as they were before writing: `facts` as read, corrected by our own attribute among them, if any."""
+def restored(facts: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
+    """The facts as they were before writing, and the arrays that the writer made.
+
+    Args:
+        facts: as read, with our own attribute among them, if it is there.
+        where: for messages.
+    """
     own = facts.pop(OWN_ATTRIBUTE, None)
     if own is None:
-        return facts
-    correction = json_object(where, OWN_ATTRIBUTE, own)
-    facts |= correction.get("set", {})
-    return {key: value for key, value in facts.items() if key not in correction.get("unset", ())}
+        return facts, []
+    correction = {"set": {}, "unset": [], "made": []} | json_object(where, OWN_ATTRIBUTE, own)
+    if [type(correction[name]) for name in ("set", "unset", "made")] != [dict, list, list]:
+        raise UserError(f"{where}: {OWN_ATTRIBUTE} is not what we write ({own[:40]!r}); convert the file again.")
+    facts |= correction["set"]
+    return {key: value for key, value in facts.items() if key not in correction["unset"]}, correction["made"]
 
 
-def _by_number(name: str) -> tuple[int, str]:
-    number = re.search(r"(\d+)$", name)
-    return (int(number.group(1)) if number else -1, name)
+def open_hdf5_demonstrations(path: Path | str) -> EpisodeReader:
+    """A reader of HDF5 that is not Minari's: robomimic's file, ALOHA's file or folder of files, D4RL's file.
+
+    Raises:
+        UserError: it is none of them; as the readers do.
+    """
+    file, group = split_group(path)
+    if file.is_dir():
+        return LayoutReader(path, Hdf5Layout(files="*.h*5"))
+    with open_hdf5(file) as opened:
+        one = not group and not opened.keys().isdisjoint(("action", "actions"))
+        ended = [name for name in ("terminals", "timeouts") if name in opened]
+    return LayoutReader(path, Hdf5Layout(last=ended)) if one else RobomimicReader(path)

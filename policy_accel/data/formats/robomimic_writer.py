@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from policy_accel.errors import UserError
 from policy_accel.files import new_path
 
 _SCALARS = (str, bool, int, float)
+_NO_ENVIRONMENT = {"env_name": "none", "type": 2, "env_kwargs": {}}  # a gymnasium environment that nobody registers
 _KEPT = ("name", "filters", "num_samples", OWN_ATTRIBUTE)  # not as attributes of a demonstration
 
 
@@ -25,8 +27,11 @@ def write_robomimic(path: Path | str, reader: EpisodeReader, *, progress: OnProg
     """Write demonstrations as robomimic v1.5 files have them (the layout is described in `formats/robomimic.py`).
 
     Episodes keep their name where it is demo_<number> in ascending order, else they are numbered. Images are
-    compressed (gzip) and chunked frame by frame; the rest is stored plainly. Facts that the layout has no place for go
-    as JSON into an attribute `policy_accel`, which other tools do not look at.
+    compressed (gzip) and chunked frame by frame; the rest is stored plainly. Other tools want `env_args`, rewards,
+    dones and a `next_obs` of each observation. Where there is none, env_args says that there is no environment, rewards
+    are 0, the last step is done, and next_obs is a view of the next row, the last repeated. What was added, and facts
+    that the layout has no place for, go as JSON into an attribute `policy_accel`, by which our reader gives back what
+    there was.
 
     Args:
         path: the file, new.
@@ -54,7 +59,10 @@ def _write(file: h5py.File, reader: EpisodeReader, progress: OnProgress | None) 
     steps = int(reader.episode_ends[-1])
     data = file.create_group("data")
     data.attrs["total"] = steps
-    _write_facts(data, reader.metadata, _set_attributes(reader.metadata), {})
+    paths = [stored_name(key) for key in reader.features]
+    made = [f"next_{path}" for path in paths if path.startswith("obs/")] + ["rewards", "dones"]
+    made = [path for path in made if path not in paths]
+    _write_facts(data, reader.metadata, _set_attributes(reader.metadata), {}, made)
     filters: dict[str, list[str]] = {}
     number = -1
     lengths = np.diff(reader.episode_ends, prepend=0)
@@ -82,6 +90,11 @@ def _write(file: h5py.File, reader: EpisodeReader, progress: OnProgress | None) 
             done += rows
             if progress is not None:
                 progress(done, steps)
+        for path in made:
+            if path.startswith("next_"):
+                _write_next(demo, path)
+            else:
+                demo[path] = np.int64(np.arange(length) == length - 1) if path == "dones" else np.zeros(length)
     for key, members in sorted(filters.items()):
         file.create_dataset(f"mask/{key}", data=np.array([member.encode() for member in members]))
 
@@ -99,18 +112,40 @@ def _set_attributes(metadata: dict[str, Any]) -> dict[str, Any]:
         for key, value in metadata.items()
         if type(value) in _SCALARS and key not in ("total", OWN_ATTRIBUTE, "env_args", "env_info")
     }
-    return kept | {key: metadata[key] for key in ("env_args", "env_info") if isinstance(metadata.get(key), dict)}
+    described = {key: metadata[key] for key in ("env_args", "env_info") if isinstance(metadata.get(key), dict)}
+    return kept | {"env_args": _NO_ENVIRONMENT} | described
 
 
-def _write_facts(group: h5py.Group, facts: dict[str, Any], attributes: dict[str, Any], implied: dict[str, Any]) -> None:
-    """Write `attributes`, and how `facts` differ from what will be read back: the attributes and what is `implied`."""
+def _write_next(demo: h5py.Group, path: str) -> None:
+    """The observation `path` without "next_", a row on, without storing it again."""
+    array = demo[path.removeprefix("next_")]
+    rows = h5py.VirtualLayout(array.shape, array.dtype)
+    source = h5py.VirtualSource(array)
+    if len(array) > 1:
+        rows[:-1] = source[1:]
+    rows[-1:] = source[-1:]
+    demo.create_virtual_dataset(path, rows)
+
+
+def _write_facts(
+    group: h5py.Group,
+    facts: dict[str, Any],
+    attributes: dict[str, Any],
+    implied: dict[str, Any],
+    made: Sequence[str] = (),
+) -> None:
+    """Write `attributes`, and how `facts` differ from what will be read back: the attributes and what is `implied`.
+
+    Args:
+        made: the arrays that nobody gave.
+    """
     for key, value in attributes.items():
         group.attrs[key] = json.dumps(value, indent=4) if isinstance(value, dict) else value
     read = attributes | implied
     differing = {key: value for key, value in facts.items() if key not in read or not _same(read[key], value)}
     absent = [key for key in read if key not in facts]
-    if differing or absent:
-        group.attrs[OWN_ATTRIBUTE] = json.dumps({"set": differing, "unset": absent})
+    if differing or absent or made:
+        group.attrs[OWN_ATTRIBUTE] = json.dumps({"set": differing, "unset": absent, "made": list(made)})
 
 
 def _same(first: Any, second: Any) -> bool:

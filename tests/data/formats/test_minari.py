@@ -126,23 +126,40 @@ def test_faults(make):
     main = path / "data/main_data.hdf5"
     with h5py.File(main, "r+") as file:
         del file["episode_4/actions"]
-    with pytest.raises(UserError, match=r"test-v0: episode_4 has no actions, which episode_0 has"):
-        read_episodes(path)
-    with h5py.File(main, "r+") as file:
-        file["episode_4/actions"] = np.zeros((STEPS - 1, 2), np.float32)
-    with pytest.raises(UserError, match=r"episode_4 has 6 rewards but actions is \[5, 2\]; every array needs"):
-        read_episodes(path)
-    (path / "data/metadata.json").unlink()
-    with pytest.raises(UserError, match=r"metadata\.json: does not exist, cannot read it"):
-        read_episodes(path)
+        del file["episode_6"]
+        file["episode_6"] = np.zeros(3)
+        del file["episode_7/rewards"], file["episode_7/actions"], file["episode_7/terminations"]
+        file["episode_7/rewards"] = 1.0
+        del file["episode_8"]
+        file["episode_9/infos/force"] = np.zeros((STEPS + 1, 3))
+    with open_episodes(path, skip_bad_episodes=True) as reader:
+        assert reader.episode_ends.tolist() == [2, 8, 14, 20, 26, 32, 38]
+        text = " ".join(reader.remarks)
+    assert "metadata.json counts 11 episodes and main_data.hdf5 holds 10" in text
+    assert "episode 4 is left out: episode_4 has no actions, which episode_0 has" in text
+    assert "episode 6 is left out: episode_6 is no group of arrays" in text
+    assert "episode 7 is left out: " in text
+    assert "'info.force', since episode_0 has no infos/force, which episode_9 has" in text
 
 
-def test_array_that_the_first_episode_lacks(make):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "does not exist, cannot read it"),
+        (b"\xff\xfe{", "the file is not a JSON object"),
+        (b"[" * 100_000, "the file is not a JSON object"),
+        (b"3", "the file is not a JSON object"),
+    ],
+)
+def test_facts_that_are_none(make, content, words):
     path = make(box(3))
-    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
-        file["episode_2/infos/force"] = np.zeros((STEPS + 1, 3))
-    with pytest.raises(UserError, match=r"episode_0 has no infos/force, which episode_2 has; record episode_0 again"):
-        open_episodes(path)
+    facts = path / "data/metadata.json"
+    facts.unlink()
+    if content is not None:
+        facts.write_bytes(content)
+    with pytest.raises(UserError, match=r"metadata\.json: ") as error:
+        read_episodes(path)
+    assert words in str(error.value)
 
 
 def test_observations_whose_names_are_taken(make):
@@ -167,10 +184,8 @@ def test_two_arrays_with_one_name(make):
     path = make(spaces.Dict({"goal": spaces.Dict({"door": box(1)})}))
     with h5py.File(path / "data/main_data.hdf5", "r+") as file:
         file["episode_0/observations/goal.door"] = np.zeros((3, 1))
-    with pytest.raises(
-        UserError, match=r"observations/goal\.door of episode_0 would both be called 'goal\.door'; rename"
-    ):
-        open_episodes(path)
+    with pytest.raises(UserError, match=r"'goal\.door' cannot be used: .* would both be called 'goal\.door'; rename"):
+        open_episodes(path, ["goal.door"])
 
 
 def test_report(make):

@@ -137,25 +137,32 @@ def test_names_of_observations_that_are_taken(file, tmp_path):
         assert handle["data/demo_0/obs/action"].shape == (4, 2)
 
 
-def test_arrays_that_are_no_series_are_left_out_with_a_warning(file):
-    with change(file) as handle:
-        handle["data/demo_0/language"] = "lift the cube"
-    with pytest.warns(UserWarning, match=r"language of demo_0 .* is not a series of numbers.* left out"):
-        assert "extra.language" not in read_episodes(file).arrays
-
-
-def test_text_of_a_later_demonstration_is_left_out_with_a_warning(file):
-    with change(file) as handle:
-        handle["data/demo_2/language"] = "lift the cube"
-    with pytest.warns(UserWarning, match=r"language of demo_2 .* is not a series of numbers.* left out"):
-        read_episodes(file)
-
-
 def test_mask_with_a_name_that_is_not_there(file):
     with change(file) as handle:
         handle["mask/more"] = np.array([b"demo_2", b"demo_77"])
     with pytest.warns(UserWarning, match=r"mask/more names 1 demonstrations that are not there, as demo_77"):
         assert len(read_episodes(file, filter_key="more")) == 1
+
+
+@pytest.mark.parametrize("members", [np.array([True, False]), np.array([[3]]), np.float32(1)])
+def test_mask_of_another_kind(file, members):
+    with change(file) as handle:
+        handle["mask/more"] = members
+    with pytest.warns(UserWarning, match=r"mask/more is left out: it is no list of names"):
+        assert len(read_episodes(file, filter_key="train")) == 2
+
+
+def test_attributes_of_another_kind(file):
+    with change(file) as handle:
+        handle["data"].attrs["env_args"] = "{Lift"
+        handle["data"].attrs["where"] = handle["data/demo_0"].ref
+        handle["data/demo_0"].attrs["pair"] = np.array((1, 2.5), dtype="i4,f8")
+        handle["data/demo_0"].attrs["nothing"] = h5py.Empty("f4")
+    with pytest.warns(UserWarning, match=r"env_args is not a JSON object \('{Lift'\)"):
+        read = read_episodes(file)
+    assert "env_args" not in read.metadata
+    assert read.episode_metadata[0]["pair"] == [1, 2.5]
+    json.dumps([read.metadata, read.episode_metadata])
 
 
 def delete(name):
@@ -186,24 +193,180 @@ def set_attribute(place, name, value):
     return damage
 
 
+def twice_over(handle):
+    for demo, steps in LENGTHS.items():
+        handle[f"data/{demo}/obs/again"] = np.zeros((2 * steps, 3))
+
+
+def of_several_sizes(handle):
+    for number, demo in enumerate(LENGTHS):
+        del handle[f"data/{demo}/states"]
+        handle[f"data/{demo}/states"] = np.zeros((LENGTHS[demo], 71 + 13 * number))
+
+
+EVERYWHERE = [f"data/{demo}/obs/it" for demo in LENGTHS]
+
+
+def link(target):
+    def damage(handle):
+        for place in EVERYWHERE:
+            handle[place] = target
+
+    return damage
+
+
+def in_other_files(handle):
+    for place, steps in zip(EVERYWHERE, LENGTHS.values(), strict=True):
+        handle.create_dataset(place, (steps, 3), "f4", external=[("/etc/passwd", 0, 12 * steps)])
+
+
+def of_other_arrays(handle):
+    for place, steps in zip(EVERYWHERE, LENGTHS.values(), strict=True):
+        layout = h5py.VirtualLayout((steps, 10), "f8")
+        layout[:] = h5py.VirtualSource(handle[place.replace("/it", "/object")])
+        handle.create_virtual_dataset(place, layout)
+
+
+def compound(handle):
+    for place, steps in zip(EVERYWHERE, LENGTHS.values(), strict=True):
+        handle[place] = np.zeros(steps, "i4,f8")
+
+
+def larger_than_the_file(handle):
+    for place in EVERYWHERE:
+        handle.create_dataset(place, (10**12, 3), "f8", chunks=(1000, 3))
+
+
+@pytest.mark.parametrize(
+    ("damage", "key", "words"),
+    [
+        (delete("data/demo_2/obs/object"), "object", "demo_2 has no obs/object, which demo_0 has"),
+        (
+            put("data/demo_2/obs/object", np.zeros((4, 10))),
+            "object",
+            "obs/object of demo_2 is [10] float64 a step and has -1 rows against the steps, that of demo_0 is [10]",
+        ),
+        (
+            put("data/demo_2/obs/object", np.zeros((5, 9))),
+            "object",
+            "obs/object of demo_2 is [9] float64 a step, that of demo_0 is [10] float64 a step",
+        ),
+        (put("data/demo_10/rewards", np.zeros(5)), "reward", "rewards of demo_10 is [] float64 a step and has -1 rows"),
+        (only_later, "force", "demo_0 has no obs/force, which demo_2 has"),
+        (twice_over, "again", "obs/again of demo_0 is [3] float64 a step and has +4 rows against the steps"),
+        (of_several_sizes, "sim_state", "states of demo_2 is [97] float64 a step, that of demo_0 is [71] float64 a"),
+        (put("data/demo_2/language", "lift it"), "extra.language", "language of demo_2 is no series of numbers"),
+        (put("data/demo_2/obs.object", np.zeros((5, 1))), "extra.obs.object", "demo_0 has no obs.object, which demo_2"),
+        (link(h5py.ExternalLink("/etc/passwd", "/")), "it", "obs/it of demo_0 is a link into another file"),
+        (link(h5py.SoftLink("/data/demo_0/obs/it")), "it", "a link in a circle, which is not followed"),
+        (link(h5py.SoftLink("/nowhere")), "it", "obs/it of demo_0 leads nowhere"),
+        (in_other_files, "it", "obs/it of demo_0 keeps its values in other files, which are not read"),
+        (of_other_arrays, "it", "obs/it of demo_0 keeps its values in other files, which are not read"),
+        (compound, "it", "obs/it of demo_0 is no series of numbers"),
+        (larger_than_the_file, "it", "obs/it of demo_0 says that it holds 24,000.0 GB, which the file does not"),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_left_out_until_it_is_asked_for(file, damage, key, words):
+    with change(file) as handle:
+        damage(handle)
+    with pytest.warns(UserWarning, match=rf"left out: .*'{key}', since ") as warned:
+        read = read_episodes(file)
+    assert sum(words in str(one.message) for one in warned) == 1
+    assert len(read) == 3
+    assert key not in read.arrays
+    with pytest.raises(UserError, match=r"low_dim\.hdf5: ") as error:
+        read_episodes(file, ["action", key])
+    assert words in str(error.value)
+    assert "did you mean" not in str(error.value)
+    read_episodes(file, ["action", "robot0_eef_pos"])
+
+
+def test_what_few_lack_is_their_fault_once_it_is_asked_for(file):
+    with change(file) as handle:
+        del handle["data/demo_2/obs/object"]
+    with pytest.warns(UserWarning, match=r"episode 1 is left out: demo_2 has no obs/object, which demo_0 has"):
+        read = read_episodes(file, ["action", "object"], skip_bad_episodes=True)
+    assert read.lengths.tolist() == [4, 6]
+    np.testing.assert_array_equal(read.arrays["object"][:4], arrays_of("demo_0")["obs/object"])
+
+
+def shifted(handle):
+    for name in ("actions", "rewards"):
+        put(f"data/demo_2/{name}", np.zeros((4, 7)))(handle)
+    del handle["data/demo_2"].attrs["num_samples"]
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (delete("data/demo_2/actions"), "demo_2 has no actions (found action_dict, actions_abs"),
-        (delete("data/demo_2/obs/object"), "demo_2 has no obs/object, which demo_0 has"),
-        (put("data/demo_2/obs/object", np.zeros((4, 10))), "demo_2 has 5 actions but obs/object is [4, 10]"),
+        (delete("data/demo_2/actions"), "demo_2 has no actions, which demo_0 has"),
         (
-            put("data/demo_2/obs/object", np.zeros((5, 9))),
-            "obs/object of demo_2 is [9] float64 a step but [10] float64",
+            put("data/demo_2/actions", np.zeros((5, 6))),
+            "actions of demo_2 is [6] float64 a step, that of demo_0 is [7]",
         ),
-        (only_later, "demo_0 has no obs/force, which demo_2 has; record demo_0 again, remove it, or remove obs/force"),
-        (put("data/demo_10/rewards", np.zeros(5)), "demo_10 has 6 actions but rewards is [5]"),
-        (put("data/demo_2/obs/object", np.full((5, 10), np.nan)), "data/object holds NaN at step 4 (episode 1, its"),
-        (set_attribute("data/demo_2", "num_samples", 9), "demo_2 has 5 actions but num_samples 9"),
-        (set_attribute("data", "env_args", "{Lift"), "the attribute data.env_args is not a JSON object ('{Lift')"),
-        (put("data/demo_0/actions", np.zeros((0, 7))), "demo_0 has no step"),
-        (delete("data"), "not a robomimic file: found mask; expected demonstrations as data/demo_0/actions"),
+        (put("data/demo_2/actions", [b"up"] * 5), "actions of demo_2 is no series of numbers"),
+        (put("data/demo_2/actions", 5.0), "actions of demo_2 is no series of numbers"),
+        (put("data/demo_2/actions", np.zeros((4, 7))), "demo_2 has 4 steps but num_samples 5"),
+        (shifted, "of demo_2 is [3] float64 a step and has +1 rows against the steps, as most of its arrays"),
+        (set_attribute("data/demo_2", "num_samples", 9), "demo_2 has 5 steps but num_samples 9"),
+        (set_attribute("data/demo_2", "num_samples", "many"), "demo_2 has 5 steps but num_samples many"),
+        (put("data/demo_2/actions", np.zeros((0, 7))), "demo_2 has no step; remove it"),
+        (lambda handle: handle["data/demo_2"].clear(), "demo_2 has no actions (found nothing); remove it"),
+    ],
+)
+def test_one_bad_demonstration(file, damage, words):
+    with change(file) as handle:
+        damage(handle)
+    with pytest.raises(UserError, match=r"low_dim\.hdf5: ") as error:
+        read_episodes(file, ["action", "object"])
+    assert words in str(error.value)
+    assert "skip_bad_episodes=true (1 of 3)" in str(error.value)
+    with pytest.warns(UserWarning, match=r"episode 1 is left out: "):
+        assert read_episodes(file, ["action", "object"], skip_bad_episodes=True).lengths.tolist() == [4, 6]
+
+
+def test_what_was_never_written_is_said(file):
+    with change(file) as handle:
+        for demo, steps in LENGTHS.items():
+            handle.create_dataset(f"data/{demo}/obs/it", (steps, 3), "f4")
+        handle.create_dataset("data/demo_2/obs/half", (5, 3), "f4", chunks=(2, 3))[:2] = 1
+    with pytest.warns(UserWarning, match=r"it is blank in places, as obs/it of demo_\d+, of which not all was ever"):
+        assert not read_episodes(file).arrays["it"].any()
+
+
+def test_demonstrations_at_the_root(file):
+    """And named otherwise; their observations go on after the last action."""
+    with change(file) as handle:
+        for demo, steps in LENGTHS.items():
+            handle.move(f"data/{demo}", demo.replace("demo", "traj"))
+            put(f"{demo.replace('demo', 'traj')}/obs/object", np.zeros((steps + 1, 10)))(handle)
+        del handle["data"]
+    read = read_episodes(file)
+    assert read.lengths.tolist() == [4, 5, 6]
+    assert read.arrays["object"].shape == (15, 10)
+    with open_episodes(file) as reader:
+        assert "the observation after the last step left out" in reader.layout
+
+
+def test_one_demonstration(file):
+    with change(file) as handle:
+        del handle["data/demo_2"], handle["data/demo_10"]
+        handle["data/demo_0/obs/camera/left/rgb"] = np.zeros((4, 2, 2, 3), np.uint8)
+    with pytest.warns(UserWarning, match="mask/"):
+        assert read_episodes(file).arrays["camera/left/rgb"].shape == (4, 2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            put("data/demo_2/obs/object", np.full((5, 10), np.nan)),
+            "data/object holds NaN at step 4 (episode 1, its",
+        ),
+        (delete("data"), "not a robomimic file: found mask/train [2] |S7, mask/valid [1] |S6; expected"),
         (lambda handle: handle["data"].clear(), "data/ holds no demonstration; expected data/demo_0"),
+        (set_attribute("data", "policy_accel", "[" * 100_000), "policy_accel is not a JSON object ('[[["),
+        (set_attribute("data", "policy_accel", '{"set": 3}'), "policy_accel is not what we write"),
     ],
 )
 def test_faults(file, damage, words):
