@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import shutil
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 from policy_accel.errors import UserError
-from policy_accel.files import explain_os_error
+from policy_accel.files import explained
 
 OnDownload = Callable[[int, "int | None"], None]
 
@@ -22,15 +21,10 @@ PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each new attempt after a broken 
 _BLOCK = 2**18
 
 
-class _Broken(Exception):
-    """The connection broke; another attempt may go on where this one stopped."""
-
-
 def download(address: str, part: Path, *, progress: OnDownload | None = None) -> None:
     """Bring `address` to the file `part`, going on with what is there from an earlier, interrupted call.
 
-    A file beside it (`<part>.json`) keeps what identifies the remote file (ETag or Last-Modified); when that changed,
-    or when the server cannot serve ranges, the download starts again.
+    Whether the whole is what it should be is for the caller to check by its digest.
 
     Args:
         address: an http or https address.
@@ -40,103 +34,69 @@ def download(address: str, part: Path, *, progress: OnDownload | None = None) ->
     Raises:
         UserError: no connection, an HTTP error, a connection that broke again and again, disk full, no permission.
     """
-    for attempt, pause in enumerate((*PAUSES, None)):
+    reason = ""
+    for attempt in range(len(PAUSES) + 1):
+        if attempt:
+            time.sleep(PAUSES[attempt - 1])
         try:
-            _attempt(address, part, progress, first=attempt == 0)
-            _validator_file(part).unlink(missing_ok=True)
-            return
-        except _Broken as error:
-            if pause is None:
-                done = part.stat().st_size if part.exists() else 0
+            if _attempt(address, part, progress):
+                return
+            reason = "it ended early"
+        except HTTPError as error:
+            if error.code < 500 and error.code != 429:
                 raise UserError(
-                    f"{address}: the connection broke {len(PAUSES) + 1} times, last after {done} bytes ({error}); "
-                    "give the same command again to go on from there."
+                    f"{address}: the server answered HTTP {error.code} {error.reason}; check the address in a browser, "
+                    "the file may have moved."
                 ) from error
-            time.sleep(pause)
+            reason = f"HTTP {error.code} {error.reason}"
+        except (URLError, HTTPException, OSError) as error:
+            reason = str(getattr(error, "reason", error))
+            if isinstance(error, URLError) and not attempt and not isinstance(error.reason, ConnectionResetError):
+                raise UserError(
+                    f"{address}: cannot be reached ({reason}); check the network connection and give the command again."
+                ) from error
+    done = part.stat().st_size if part.exists() else 0
+    raise UserError(
+        f"{address}: the connection broke {len(PAUSES) + 1} times, last after {done} bytes ({reason}); "
+        "give the same command again to go on from there."
+    )
 
 
-def _attempt(address: str, part: Path, progress: OnDownload | None, *, first: bool) -> None:
+def _attempt(address: str, part: Path, progress: OnDownload | None) -> bool:
+    """Append what the server sends to `part`; whether that was all of it."""
     begin = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "policy-accel", "Accept-Encoding": "identity"}
-    if begin:
-        headers["Range"] = f"bytes={begin}-"
-        if validator := _read_validator(part):
-            headers["If-Range"] = validator
     try:
-        response = urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code == 416 and begin:
-                if error.headers.get("Content-Range", "").rpartition("/")[2] == str(begin):
-                    return
-                part.unlink()
-                raise _Broken("the server has a shorter file now") from error
-            if error.code >= 500 or error.code == 429:
-                raise _Broken(f"HTTP {error.code} {error.reason}") from error
-            raise UserError(
-                f"{address}: the server answered HTTP {error.code} {error.reason}; check the address in a browser, "
-                "the file may have moved."
-            ) from error
-    except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        if not first or isinstance(reason, http.client.HTTPException | ConnectionResetError):
-            raise _Broken(str(reason)) from error
-        raise UserError(
-            f"{address}: cannot be reached ({reason}); check the network connection and give the command again."
-        ) from error
+        response = urlopen(
+            Request(address, headers=headers | ({"Range": f"bytes={begin}-"} if begin else {})), timeout=TIMEOUT
+        )
+    except HTTPError as error:
+        if error.code != 416:  # nothing is left to send, or the file is shorter than what is here
+            raise
+        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(begin):
+            return True
+        part.unlink()
+        return False
     with response:
-        if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
-            part.unlink()
-            raise _Broken(f"the server sent another part of the file than the one from byte {begin}")
-        _save(response, part, begin if response.status == 206 else 0, progress)
-
-
-def _save(response: http.client.HTTPResponse, part: Path, begin: int, progress: OnDownload | None) -> None:
-    length = response.headers.get("Content-Length")
-    total = None if length is None else begin + int(length)
-    done = begin
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(part.parent).free
-        if total is not None and total - begin > free:
-            raise UserError(
-                f"{part}: the disk is full: {total - begin} bytes are missing and {free} are free; free some space."
-            )
-        _write_validator(part, response)
-        with part.open("ab" if begin else "wb") as file:
-            while block := _read_block(response):
-                file.write(block)
+        done = begin if response.status == 206 else 0
+        length = response.headers.get("Content-Length")
+        total = None if length is None else done + int(length)
+        with explained(part):
+            part.parent.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(part.parent).free
+            if total is not None and total - done > free:
+                raise UserError(
+                    f"{part}: the disk is full: {total - done} bytes are missing and {free} are free; free some space."
+                )
+            file = part.open("ab" if done else "wb")
+        with file:
+            while block := response.read1(_BLOCK):
+                with explained(part):
+                    file.write(block)
                 done += len(block)
                 if progress is not None:
                     progress(done, total)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise explain_os_error(error, part, "write") from error
-    if total is not None and done < total:
-        raise _Broken(f"{total - done} bytes were missing")
-
-
-def _read_block(response: http.client.HTTPResponse) -> bytes:
-    try:
-        return response.read1(_BLOCK)
-    except (OSError, http.client.HTTPException) as error:
-        raise _Broken(str(error) or type(error).__name__) from error
-
-
-def _validator_file(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
-
-
-def _write_validator(part: Path, response: http.client.HTTPResponse) -> None:
-    etag = response.headers.get("ETag", "")
-    validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
-    _validator_file(part).write_text(json.dumps({"validator": validator}))
-
-
-def _read_validator(part: Path) -> str | None:
-    try:
-        validator: str | None = json.loads(_validator_file(part).read_text())["validator"]
-        return validator
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+            with explained(part):
+                file.flush()
+                os.fsync(file.fileno())
+    return total is None or done >= total

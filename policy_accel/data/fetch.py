@@ -12,7 +12,7 @@ from policy_accel.data.download import OnDownload, download
 from policy_accel.data.shipped import shipped_path
 from policy_accel.data.zarr_store import open_replay, read_array
 from policy_accel.errors import UserError, did_you_mean
-from policy_accel.files import explain_os_error, sync
+from policy_accel.files import explained, sync
 
 
 @dataclass(frozen=True)
@@ -50,35 +50,37 @@ def fetch(
         UserError: unknown name; a set that its publisher does not let programs download; no connection, HTTP error;
             wrong digest (the file is kept aside); another file of that name; disk full; no permission.
     """
-    manifest_path, manifest = _read_manifest(name, manifest_dir or shipped_path("manifest"))
+    manifests = manifest_dir or shipped_path("manifest")
+    manifest_path = manifests / f"{name}.json"
+    if not manifest_path.is_file():
+        known = [file.stem for file in manifests.glob("*.json")]
+        raise UserError(f"there is no data set '{name}' to fetch; {did_you_mean(name, known)}")
+    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
     if how := manifest.get("how_to_get"):
         raise UserError(f"'{name}' cannot be downloaded by a program (licence: {manifest['licence']}): {how}")
     folder = Path(destination) / manifest.get("folder", "")
     files = manifest.get("files", [manifest])
-    sizes = [file["bytes"] for file in files]
-    downloaded = []
-    for number, file in enumerate(files):
-        shown = progress if len(files) == 1 else _part_of(progress, sum(sizes[:number]), sum(sizes))
-        downloaded.append(_fetch_file(file, folder, manifest_path.name, shown))
+    total, before, downloaded = None if len(files) == 1 else sum(file["bytes"] for file in files), 0, False
+
+    def shown(done: int, of_file: int | None) -> None:
+        if progress is not None:
+            progress(before + done, total or of_file)
+
+    for file in files:
+        downloaded |= _fetch_file(file, folder / file["file"], manifest_path.name, shown)
+        before += file["bytes"] or 0
     path = folder / files[0]["file"] if len(files) == 1 else folder
-    if any(downloaded):
+    if downloaded:
         said = f"{path} was downloaded and agrees with every digest of {manifest_path.name}."
     else:
         said = f"{path} is there already and intact; nothing was downloaded."
-    return Fetched(path, any(downloaded), said, manifest.get("kind") == "images")
+    return Fetched(path, downloaded, said, manifest.get("kind") == "images")
 
 
-def _part_of(progress: OnDownload | None, before: int, total: int) -> OnDownload | None:
-    """Progress of one file shown as that of all files together."""
-    return None if progress is None else lambda done, _: progress(before + done, total)
-
-
-def _fetch_file(file: dict[str, Any], folder: Path, manifest_name: str, progress: OnDownload | None) -> bool:
-    """Bring one file into `folder`; False when it was there, intact."""
-    address = file["address"]
-    path = folder / file["file"]
-    part = path.with_name(path.name + ".part")
-    try:
+def _fetch_file(file: dict[str, Any], path: Path, manifest_name: str, progress: OnDownload) -> bool:
+    """Bring one file to `path`; False when it was there, intact."""
+    part, aside = path.with_name(path.name + ".part"), path.with_name(path.name + ".wrong")
+    with explained(path):
         if path.exists():
             if fault := _fault(path, file):
                 raise UserError(
@@ -86,27 +88,16 @@ def _fetch_file(file: dict[str, Any], folder: Path, manifest_name: str, progress
                     "move it away and give the command again to download it."
                 )
             return False
-        download(address, part, progress=progress)
+        download(file["address"], part, progress=progress)
         if fault := _fault(part, file):
-            aside = path.with_name(path.name + ".wrong")
             part.replace(aside)
             raise UserError(
-                f"{address}: the download does not match {manifest_name}: it {fault}; it is kept as {aside}: "
+                f"{file['address']}: the download does not match {manifest_name}: it {fault}; it is kept as {aside}: "
                 "delete it and give the command again; if that does not help, the file at the address has changed."
             )
         part.rename(path)
         sync(path.parent)
-    except OSError as error:
-        raise explain_os_error(error, path, "write") from error
     return True
-
-
-def _read_manifest(name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
-    path = folder / f"{name}.json"
-    if not path.is_file():
-        known = [file.stem for file in folder.glob("*.json")]
-        raise UserError(f"there is no data set '{name}' to fetch; {did_you_mean(name, known)}")
-    return path, json.loads(path.read_text(encoding="utf-8"))
 
 
 def _fault(path: Path, file: dict[str, Any]) -> str:
@@ -119,19 +110,17 @@ def _fault(path: Path, file: dict[str, Any]) -> str:
                 digest = hashlib.file_digest(content, kind).hexdigest()
             if digest != file[kind]:
                 return f"has {title} {digest} instead of {file[kind]}"
-    if file.get("contents"):
-        return _content_fault(path, file["contents"])
-    return ""
+    try:
+        return _content_fault(path, file["contents"]) if file.get("contents") else ""
+    except UserError as error:
+        return f"cannot be read ({str(error).rstrip('.')})"
 
 
 def _content_fault(path: Path, contents: dict[str, str]) -> str:
-    try:
-        with open_replay(path) as replay:
-            for name, expected in contents.items():
-                values = read_array(replay, name)
-                digest = hashlib.sha256(values.astype(values.dtype.newbyteorder("<")).tobytes()).hexdigest()
-                if digest != expected:
-                    return f"holds another {name}: SHA-256 of its values is {digest} instead of {expected}"
-    except UserError as error:
-        return f"cannot be read ({str(error).rstrip('.')})"
+    with open_replay(path) as replay:
+        for name, expected in contents.items():
+            values = read_array(replay, name)
+            digest = hashlib.sha256(values.astype(values.dtype.newbyteorder("<")).tobytes()).hexdigest()
+            if digest != expected:
+                return f"holds another {name}: SHA-256 of its values is {digest} instead of {expected}"
     return ""
