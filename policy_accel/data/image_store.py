@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,86 +157,102 @@ def read_image_store(
     reader: EpisodeReader, cameras: Sequence[str], *, folder: Path | None = None, share: float = MEMORY_SHARE
 ) -> ImageStore:
     """Read the frames of `cameras`, a piece at a time, into host memory, or onto the disk when they take more than
-    `share` of the memory that is free.
+    `share` of the memory that is free: into nameless files, which are mapped and vanish with the process.
 
-    Frames on the disk are in nameless temporary files, which are mapped into memory and vanish with the process.
+    Frames are whole numbers from 0 to 255 of any type, or floats from 0 to 1, [H, W, C] or [C, H, W]; a warning says
+    where they had to be converted.
 
     Args:
-        reader: the open data set; frames uint8, or whole numbers from 0 to 255 of another type.
+        reader: the open data set.
         cameras: keys.
-        folder: where the temporary files go; None for $XDG_CACHE_HOME or ~/.cache, and policy_accel/frames below it.
+        folder: where the files go; None for $XDG_CACHE_HOME or ~/.cache, and policy_accel/frames below it.
         share: between 0 and 1.
 
     Raises:
         UserError: a key that the set does not have or that holds no frames, other values, a full disk; as the reader.
     """
-    features = {camera: _camera_feature(reader, camera) for camera in cameras}
+    shapes = {camera: _frame_shape(reader, camera) for camera in cameras}
     steps = int(reader.episode_ends[-1])
-    size = steps * sum(int(np.prod(feature.shape)) for feature in features.values())
-    if size <= share * free_memory(torch.device("cpu")):
-        frames = {camera: np.empty((steps, *feature.shape), np.uint8) for camera, feature in features.items()}
-        for begin, piece in _frames(reader, features):
-            for camera, values in piece.items():
-                frames[camera][begin : begin + len(values)] = values
-        return ImageStore(frames)
+    fits = steps * sum(map(math.prod, shapes.values())) <= share * free_memory(torch.device("cpu"))
     place = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "policy_accel" / "frames"
-    with explained(place), ExitStack() as stack:
-        place.mkdir(parents=True, exist_ok=True)
-        files = {camera: stack.enter_context(tempfile.TemporaryFile(dir=place)) for camera in features}
-        # Written, not mapped and filled: on a full disk a write raises, and a mapping would end the process.
-        for _, piece in _frames(reader, features):
-            for camera, values in piece.items():
-                files[camera].write(values.data)
-        mapped = {}
-        for camera, file in files.items():
-            file.flush()
-            mapped[camera] = np.memmap(file, np.uint8, "c", shape=(steps, *features[camera].shape))
-        return ImageStore(mapped)
+    frames = {camera: _room((steps, *shape), None if fits else place) for camera, shape in shapes.items()}
+    scaled: set[str] = set()
+    while (camera := _fill(frames, reader, scaled)) is not None:
+        scaled.add(camera)
+        warnings.warn(f"{reader.source}: {camera} holds values from 0 to 1, which are read times 255.", stacklevel=2)
+    return ImageStore(frames)
 
 
-def _camera_feature(reader: EpisodeReader, camera: str) -> Feature:
-    """Shape of the frames of one key, refused unless they are [H, W, C]."""
-    known = [key for key, feature in reader.features.items() if _holds_frames(feature)]
+def _frame_shape(reader: EpisodeReader, camera: str) -> tuple[int, int, int]:
+    """(H, W, C) of the frames of one key."""
+    known = [key for key, feature in reader.features.items() if _channels_last(feature)]
     if camera not in reader.features:
         have = did_you_mean(camera, known) if known else "there are no camera frames in it."
         raise UserError(f"{reader.source}: there is no camera '{camera}'; {have}")
     feature = reader.features[camera]
-    if not _holds_frames(feature):
-        remedy = f"cameras are: {', '.join(known)}" if known else "store frames with their channels last"
+    shape = _channels_last(feature)
+    if shape is None:
+        remedy = f"cameras are: {', '.join(known)}" if known else "store frames so"
         raise UserError(
             f"{reader.source}: {camera} holds {feature.dtype} {list(feature.shape)} per step, which are no frames "
             f"[H, W, 1, 3 or 4]; {remedy}."
         )
-    return feature
+    if shape != feature.shape:
+        warnings.warn(f"{reader.source}: {camera} has its channels first, which are moved last.", stacklevel=3)
+    return shape
 
 
-def _holds_frames(feature: Feature) -> bool:
-    return len(feature.shape) == 3 and feature.shape[2] in CHANNELS and feature.dtype.kind in "uif"
+def _channels_last(feature: Feature) -> tuple[int, int, int] | None:
+    """(H, W, C) of frames that are stored so or as [C, H, W]; None for what holds no frames."""
+    if len(feature.shape) != 3 or feature.dtype.kind not in "uif":
+        return None
+    first, second, last = feature.shape
+    return (first, second, last) if last in CHANNELS else (second, last, first) if first in CHANNELS else None
 
 
-def _frames(reader: EpisodeReader, features: Mapping[str, Feature]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yield (first row, camera -> uint8 [n, H, W, C]) through the whole set."""
-    progress = Progress("frames", int(reader.episode_ends[-1]), unit="step")
-    try:
-        done = 0
-        for piece in pieces(reader, list(features), piece_bytes=_PIECE_BYTES, finite=False):
-            yield done, {key: _bytes(piece.values[key], key, reader.source) for key in features}
+def _room(shape: tuple[int, ...], folder: Path | None) -> np.ndarray:
+    """uint8 array in memory, or mapped to a nameless file in `folder`."""
+    if folder is None:
+        return np.empty(shape, np.uint8)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # a mapping that meets a full disk would end the process
+                os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+            return np.memmap(file, np.uint8, "r+", shape=shape)
+
+
+def _fill(frames: Mapping[str, np.ndarray], reader: EpisodeReader, scaled: set[str]) -> str | None:
+    """Fill in all frames; stops at a camera whose values turn out to need a factor of 255, and returns it."""
+    done = 0
+    with closing(Progress("frames", int(reader.episode_ends[-1]), unit="step")) as progress:
+        for piece in pieces(reader, list(frames), piece_bytes=_PIECE_BYTES, finite=False):
+            for camera, target in frames.items():
+                values = piece.values[camera]
+                if values.shape[1:] != target.shape[1:]:
+                    values = np.moveaxis(values, 1, -1)
+                found = target[done : done + piece.rows]
+                wrong = _convert(values, found, 255 if camera in scaled else 1)
+                if wrong is None:
+                    continue
+                if camera not in scaled and values.min() >= 0 and values.max() <= 1:
+                    return camera
+                raise UserError(
+                    f"{reader.source}: {camera} holds {wrong}, and frames are whole numbers from 0 to 255, or any from "
+                    "0 to 1; store them as uint8."
+                )
             done += piece.rows
             progress.to(done)
-    finally:
-        progress.close()
+    return None
 
 
-def _bytes(values: np.ndarray, camera: str, source: str) -> np.ndarray:
-    """Frames as contiguous uint8, exactly."""
+def _convert(values: np.ndarray, target: np.ndarray, factor: int) -> Any:
+    """Write values times a factor into uint8 `target`; returns a value that cannot be written so, or None."""
     if values.dtype == np.uint8:
-        return np.ascontiguousarray(values)
+        target[:] = values
+        return None
+    wanted = values if factor == 1 else np.rint(values * float(factor))
     with np.errstate(invalid="ignore"):  # of NaN, found by the comparison
-        converted = values.astype(np.uint8)
-    wrong = converted != values
-    if wrong.any():
-        raise UserError(
-            f"{source}: {camera} holds {values[wrong][0]}, and frames are whole numbers from 0 to 255; "
-            "store them as uint8."
-        )
-    return converted
+        target[:] = wanted.astype(np.uint8)
+    wrong = target != wanted
+    return values[wrong][0] if wrong.any() else None

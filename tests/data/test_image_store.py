@@ -178,14 +178,29 @@ def test_a_camera_that_is_not_there_and_values_that_are_no_pixels(arrays):
         read_image_store(reader(arrays), ["tpo"])
     with pytest.raises(UserError, match=r"demos: action holds float64 \[2\] .* cameras are: top, wrist"):
         read_image_store(reader(arrays), ["action"])
-    first = {"top": arrays["top"].transpose(0, 3, 1, 2)}
-    with pytest.raises(UserError, match=r"top holds uint8 \[3, 12, 15\] .* channels last"):
-        read_image_store(reader(first), ["top"])
+    with pytest.raises(UserError, match=r"top holds uint8 \[12, 15\] .* which are no frames"):
+        read_image_store(reader({"top": arrays["top"][..., 0]}), ["top"])
     for value in (0.5, -1.0, 256.0):
         spoiled = arrays["top"].astype(np.float32)
         spoiled[6, 2, 3, 1] = value
         with pytest.raises(UserError, match=rf"demos: top holds {value}, .* from 0 to 255"):
             read_image_store(reader({"top": spoiled}), ["top"])
+
+
+@pytest.mark.parametrize("share", [1.0, 0.0])
+def test_floats_from_0_to_1_and_channels_first(arrays, tmp_path, share):
+    """The first frames are black and white, so that only later ones tell what 1 means."""
+    given = arrays["top"].copy()
+    given[:4] = 255 * (given[:4] > 127)
+    shares = {"top": np.moveaxis(given / np.float32(255), -1, 1), "wrist": arrays["wrist"]}
+    with pytest.warns(UserWarning, match="demos") as told:
+        store = read_image_store(reader(shares), ["top", "wrist"], folder=tmp_path, share=share)
+    np.testing.assert_array_equal(store.frames["top"].numpy(), given)
+    np.testing.assert_array_equal(store.frames["wrist"].numpy(), arrays["wrist"])
+    assert [str(warning.message) for warning in told] == [
+        "demos: top has its channels first, which are moved last.",
+        "demos: top holds values from 0 to 1, which are read times 255.",
+    ]
 
 
 def test_the_fingerprint_tells_sets_apart(arrays):
