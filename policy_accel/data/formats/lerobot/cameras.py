@@ -31,44 +31,40 @@ class Camera:
     def __init__(
         self, root: Path, column: Column, episodes: Sequence[EpisodeRow], fps: float, *, one_each: bool
     ) -> None:
-        self._root, self._column, self._episodes, self._fps, self._one_each = root, column, episodes, fps, one_each
+        self._root, self._column, self._fps, self._one_each = root, column, fps, one_each
+        self._lengths = [episode.length for episode in episodes]
+        self._places = [episode.videos.get(column.name, (None, 0.0)) for episode in episodes]
         self._cursor = FrameCursor()
         self._timelines: dict[Path, Timeline] = {}
-        self._frames: dict[int, tuple[int, int]] = {}  # place -> first frame, frames
+        self._frames: dict[int, tuple[Path, int, int]] = {}  # place -> file, first frame, frames
         self.faults: dict[int, str] = {}
-        notes: dict[str, list[str]] = {}  # what was assumed -> of which files
-        files: dict[Path, list[int]] = {}
-        for number, episode in enumerate(episodes):
-            if column.name in episode.videos:
-                files.setdefault(episode.videos[column.name][0], []).append(number)
-            else:
-                self.faults[number] = f"the table of episodes names no video of {column.name}; leave the episode out."
-        for path, places in files.items():
+        self._notes: dict[str, list[str]] = {}  # what was assumed -> of what
+        files: dict[Path | None, list[int]] = {}
+        for number in sorted(range(len(episodes)), key=lambda number: self._places[number][1]):
+            files.setdefault(self._places[number][0], []).append(number)
+        for path, numbers in files.items():
             try:
+                if path is None:
+                    raise UserError(f"the table of episodes names no video of {column.name}; leave the episode out.")
                 self._timelines[path] = read_timeline(path)
+                self._place(path, numbers)
             except UserError as error:
-                self.faults |= dict.fromkeys(places, str(error))
-                continue
-            self._place(path, places, notes)
-        self.remarks = [f"{column.name}: {_listed(names)} {assumed}." for assumed, names in notes.items()]
+                self.faults |= dict.fromkeys(numbers, str(error))
+        self.remarks = [f"{column.name}: {_listed(names)} {assumed}." for assumed, names in self._notes.items()]
 
-    def _place(self, path: Path, places: list[int], notes: dict[str, list[str]]) -> None:
-        places = sorted(places, key=lambda number: self._episodes[number].videos[self._column.name][1])
-        starts = np.array([self._episodes[number].videos[self._column.name][1] for number in places])
-        lengths = np.array([self._episodes[number].length for number in places])
-        timeline = self._timelines[path]
-        placing = place(timeline, self._fps, starts, lengths)
-        name = str(path.relative_to(self._root))
+    def _place(self, path: Path, numbers: list[int]) -> None:
+        starts = np.array([self._places[number][1] for number in numbers])
+        lengths = np.array([self._lengths[number] for number in numbers])
+        timeline, name = self._timelines[path], str(path.relative_to(self._root))
+        first, found, in_order = place(timeline, self._fps, starts, lengths)
         rates = f"runs at {timeline.rate:.4g} frames per second, and info.json says fps {self._fps:g}"
-        wrong_rate = abs(timeline.rate / self._fps - 1) > RATE_TOLERANCE
-        if placing.counted:
+        if in_order:
+            wrong_rate = abs(timeline.rate / self._fps - 1) > RATE_TOLERANCE
             why = rates if wrong_rate else "is not cut where from_timestamp says"
-            assumed = f"{why}; with a frame for each step they are taken in the file's order"
-            notes.setdefault(assumed, []).append(name)
-        for number, first, frames in zip(places, placing.first.tolist(), placing.frames.tolist(), strict=True):
-            length = self._episodes[number].length
-            self._frames[number] = first, frames
-            over = frames - length
+            self._note(f"{why}; with a frame for each step they are taken in the file's order", name)
+        for number, begin, frames in zip(numbers, first.tolist(), found.tolist(), strict=True):
+            length, over = self._lengths[number], frames - self._lengths[number]
+            self._frames[number] = path, begin, frames
             if frames < 0 or over < -few(length) or (self._one_each and over > few(length)):
                 self.faults[number] = (
                     f"{name}: has {frames if frames >= 0 else 'no certain'} frames for the {length} steps of the "
@@ -76,13 +72,12 @@ class Camera:
                     "one frame for each step at that rate, or leave the episode out."
                 )
             elif over < 0:
-                notes.setdefault(f"lacks {-over} of the frames; the last picture is shown again", []).append(
-                    f"the video of episode {number}"
-                )
+                self._note(f"lacks {-over} of the frames; the last picture is shown again", f"episode {number}'s video")
             elif over > 0 and self._one_each:
-                notes.setdefault(f"has {over} frames too many; the last are not used", []).append(
-                    f"the video of episode {number}"
-                )
+                self._note(f"has {over} frames too many; the last are not used", f"episode {number}'s video")
+
+    def _note(self, assumed: str, of: str) -> None:
+        self._notes.setdefault(assumed, []).append(of)
 
     def read(self, episode: int, start: int, stop: int) -> np.ndarray:
         """Frames of the steps [start, stop) of an episode, uint8 [stop - start, H, W, C].
@@ -90,12 +85,11 @@ class Camera:
         Raises:
             UserError: the file is missing or damaged, or its frames are of another size than info.json says.
         """
-        path = self._episodes[episode].videos[self._column.name][0]
-        first, frames = self._frames[episode]
+        path, first, frames = self._frames[episode]
         end = min(stop, frames)
         begin = min(start, end - 1)
-        shape = self._column.feature.shape
-        values = self._cursor.read(path, self._timelines[path], first + begin, first + end, shape)
+        shown, shape = self._timelines[path].shown, self._column.feature.shape
+        values = self._cursor.read(path, shown, first + begin, first + end, shape)
         # Steps behind the last frame have its picture.
         return values if end == stop else values[np.minimum(np.arange(start, stop), end - 1) - begin]
 

@@ -181,7 +181,8 @@ def _column(name: str, facts: dict[str, Any], shapes: dict[str, Any]) -> Column:
         raise ValueError("it holds text")
     if any(note.get("is_depth_map") or note.get("video.is_depth_map") for note in notes):
         raise ValueError("it is a depth map, which LeRobot keeps in 12 bits")
-    if not isinstance(shape, list) or not all(_is_count(size) for size in shape):
+    largest = 2**27 if dtype in CAMERAS else 2**22
+    if not isinstance(shape, list) or not all(map(_is_count, shape)) or math.prod(shape) > largest:
         raise ValueError(f"info.json gives its shape as {str(shape)[:40]}")
     if dtype in CAMERAS:
         return Column(name, str(dtype), Feature(_picture_shape(shape, names), np.dtype(np.uint8)), names)

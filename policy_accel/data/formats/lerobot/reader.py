@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from policy_accel.data.formats.lerobot.layout import (
 )
 from policy_accel.data.formats.lerobot.names import to_keys
 from policy_accel.data.formats.lerobot.scan import scan
-from policy_accel.data.formats.lerobot.tables import RowCursor
+from policy_accel.data.formats.lerobot.tables import RowCursor, stored_dtype
 from policy_accel.data.formats.lerobot.video import require_av
 from policy_accel.errors import UserError
 from policy_accel.files import explained, open_regular
@@ -59,27 +60,30 @@ class LeRobotReader(EpisodeReader):
         cameras = [name for name, column in columns.items() if column.dtype == "video"]
         self._episodes, self._tasks = read_catalogue(root, info, cameras)
         self.episode_ends = np.cumsum([episode.length for episode in self._episodes], dtype=np.int64)
-        in_tables = [column for column in columns.values() if column.dtype != "video"]
+        own = own_facts(info)
         # A key `timestamp` of a set that came from elsewhere may hold anything.
-        rising = [name for name in ("frame_index", "timestamp", "index") if name not in own_facts(info).get("keys", {})]
-        self._scan = found = scan(self._episodes, in_tables, self._fps, one_each=self._one_each, rising=rising)
-        self._add_faults(found.faults)
-        left_out |= found.left_out | self._missing_videos(cameras)
-        for name in [column.name for column in in_tables if column.name not in found.stored]:
-            left_out.setdefault(name, "the tables have no such column, which info.json names")
-        own = self._own_facts(info)
-        shown = {
-            name: found.stored.get(name, column)
-            for name, column in columns.items()
-            if name not in left_out and (name not in DERIVED or name in found.irregular)
-        }
-        keys = to_keys([*shown, *(name for name in left_out if name not in DERIVED)], own.get("keys", {}))
-        order = {key: place for place, key in enumerate(own.get("keys", {}).values())}
+        rising = [name for name in ("frame_index", "timestamp", "index") if name not in own.get("keys", {})]
+        self._scan = scan(self._episodes, self._fps, one_each=self._one_each, rising=rising)
+        self._add_faults(self._scan.faults)
+        self._lacking: dict[str, set[int]] = {}  # name -> places of the episodes whose file does not have it so
+        shown: dict[str, Column] = {}
+        for name, column in columns.items():
+            if name in DERIVED and name not in self._scan.irregular:
+                continue
+            try:
+                shown[name] = self._with_videos(column) if column.dtype == "video" else self._as_stored(column)
+            except ValueError as reason:
+                left_out[name] = str(reason)
+        # Another program may have added or removed episodes since.
+        if (own.get("episodes"), own.get("steps")) != (len(self._episodes), self.episode_ends[-1]):
+            own = {"keys": own.get("keys", {})}
+        keys = to_keys([*shown, *left_out], own["keys"])
+        order = {key: place for place, key in enumerate(own["keys"].values())}
         ordered = sorted(shown, key=lambda name: order.get(keys[name], len(order)))
-        self._columns: dict[str, Column] = {keys[name]: shown[name] for name in ordered}
+        self._columns = {keys[name]: shown[name] for name in ordered}
         self.features = {key: column.feature for key, column in self._columns.items()}
-        self.left_out = {keys[name]: f"{why}." for name, why in left_out.items() if name in keys}
-        self.remarks = self._remarks(info, columns)
+        self.left_out = {keys[name]: f"{why}." for name, why in left_out.items()}
+        self._remark(info)
         self._filters, odd = split_filters(info.get("splits"), [episode.index for episode in self._episodes])
         if odd:
             self.remarks.append(f"splits of info.json that are no range of episodes are no filters: {', '.join(odd)}.")
@@ -95,42 +99,49 @@ class LeRobotReader(EpisodeReader):
         for camera in self._cameras.values():
             camera.close()
 
-    def _missing_videos(self, cameras: list[str]) -> dict[str, str]:
-        """The cameras of which not one video is there, and which is missing."""
-        missing = {}
-        for camera in cameras:
-            paths = {episode.videos[camera][0] for episode in self._episodes if camera in episode.videos}
-            if not any(path.exists() for path in paths):
-                first = f", the first {min(paths).relative_to(self._root)}" if paths else ""
-                missing[camera] = f"all of its {len(paths)} videos are missing{first}"
-        return missing
+    def _with_videos(self, camera: Column) -> Column:
+        """The camera; raises ValueError when not one of its videos is there."""
+        paths = {episode.videos[camera.name][0] for episode in self._episodes if camera.name in episode.videos}
+        if not any(path.exists() for path in paths):
+            first = f", the first {min(paths).relative_to(self._root)}" if paths else ""
+            raise ValueError(f"all of its {len(paths)} videos are missing{first}")
+        return camera
 
-    def _remarks(self, info: dict[str, Any], columns: dict[str, Column]) -> list[str]:
-        remarks = []
-        if self.left_out:
-            remarks.append("left out: " + "; ".join(f"{key}, {why[:-1]}" for key, why in self.left_out.items()) + ".")
-        for column in self._columns.values():
-            said = columns[column.name].dtype
-            if column.dtype != said:
-                remarks.append(
-                    f"{column.name} is {column.dtype} in the tables and {said} in info.json; read as the first."
-                )
+    def _as_stored(self, column: Column) -> Column:
+        """The column with the type that most tables have, whatever info.json says; raises ValueError for none."""
+        if not self._scan.types:  # no table can be read
+            return column
+        types, places = self._scan.types.get(column.name, {}), dict[str, list[int]]()
+        for kind, of in types.items():
+            places.setdefault(stored_dtype(kind), []).extend(of)
+        usable = [dtype for dtype in places if dtype and (dtype == "image") == (column.dtype == "image")]
+        if not usable:
+            kinds = ", ".join(str(kind)[:60] for kind in types)
+            raise ValueError(f"the tables hold {kinds}" if kinds else "the tables have no such column")
+        dtype = max(usable, key=lambda dtype: len(places[dtype]))
+        fitting = [one for one in usable if one == dtype or np.can_cast(one, dtype, "safe")]
+        has = {place for one in fitting for place in places[one]}
+        self._lacking[column.name] = set(range(len(self._episodes))) - has
+        if dtype == column.dtype:
+            return column
+        self.remarks.append(
+            f"{column.name} is {dtype} in the tables and {column.dtype} in info.json; read as the first."
+        )
+        return replace(column, dtype=dtype, feature=replace(column.feature, dtype=np.dtype(dtype)))
+
+    def _remark(self, info: dict[str, Any]) -> None:
         counts = {"total_episodes": len(self._episodes), "total_frames": int(self.episode_ends[-1])}
         for name, count in counts.items():
             if info.get(name, count) != count:
                 said = str(info[name])[:40]
-                remarks.append(f"{name} is {said} in info.json, and the table of episodes has {count}, which is taken.")
-        if self._scan.strangers:
-            first = self._scan.strangers[0].relative_to(self._root)
-            remarks.append(f"{first} has rows of episodes that the table of episodes does not name; they are not read.")
-        return remarks
-
-    def _own_facts(self, info: dict[str, Any]) -> dict[str, Any]:
-        own = own_facts(info)
-        # Another program may have added or removed episodes since.
-        now = {"episodes": len(self._episodes), "steps": int(self.episode_ends[-1])}
-        stale = any(own.get(name) != count for name, count in now.items())
-        return {"keys": own.get("keys", {})} if stale else own
+                self.remarks.append(
+                    f"{name} is {said} in info.json, and the table of episodes has {count}, which is taken."
+                )
+        for path in self._scan.strangers[:1]:
+            self.remarks.append(
+                f"{path.relative_to(self._root)} has rows of episodes that the table of episodes does not name; they "
+                "are not read."
+            )
 
     def _recorded(self, info: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
         facts = {
@@ -164,11 +175,10 @@ class LeRobotReader(EpisodeReader):
         """See `EpisodeReader`."""
         super().ask_for(keys)
         for column in (self._columns[key] for key in keys):
-            if column.name in self._scan.refused:
-                raise UserError(self._scan.refused[column.name])
-            lacking = f"has no column '{column.name}', which info.json names; leave the episode out."
-            for place in self._scan.missing.get(column.name, ()):
-                self._add_faults({place: f"{self._episodes[place].data}: {lacking}"})
+            lacking = f"has no column '{column.name}', or of another type than the others; leave the episode out."
+            self._add_faults(
+                {place: f"{self._episodes[place].data}: {lacking}" for place in self._lacking.get(column.name, ())}
+            )
             if column.dtype == "video" and column.name not in self._cameras:
                 require_av(f"{self.source}: reading the videos of {column.name}")
                 camera = Camera(self._root, column, self._episodes, self._fps, one_each=self._one_each)

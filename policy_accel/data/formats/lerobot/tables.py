@@ -9,9 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -122,27 +120,19 @@ def _numpy(kind: pa.DataType) -> np.dtype | None:
     return np.dtype(kind.to_pandas_dtype()) if numeric else None
 
 
-def as_stored(column: Column, kind: pa.DataType) -> Column:
-    """The column with the number type of the table, whatever info.json says.
-
-    Raises:
-        ValueError: the table holds neither numbers nor pictures there.
-    """
-    leaf = kind
-    while isinstance(leaf, pa.BaseExtensionType) or _is_list(leaf):
-        leaf = leaf.storage_type if isinstance(leaf, pa.BaseExtensionType) else leaf.value_type
-    if column.dtype == "image":
-        if not pa.types.is_struct(leaf) or leaf.get_field_index("bytes") < 0:
-            raise ValueError(f"the tables hold {str(kind)[:60]}, not pictures")
-        return column
-    dtype = _numpy(leaf)
-    if dtype is None:
-        raise ValueError(f"the tables hold {str(kind)[:60]}, not numbers")
-    return replace(column, dtype=str(dtype), feature=replace(column.feature, dtype=dtype))
+def stored_dtype(kind: pa.DataType) -> str:
+    """What a column of this type holds: a NumPy dtype, "image" (bytes and path), or "" for anything else."""
+    while isinstance(kind, pa.BaseExtensionType) or _is_list(kind):
+        kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind.value_type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        return "image"
+    return str(_numpy(kind) or "")
 
 
 def _pictures(column: pa.Array, wanted: Column, where: str, first: int) -> np.ndarray:
     height, width, channels = wanted.feature.shape
+    if stored_dtype(column.type) != "image":
+        raise UserError(f"{where}: column '{wanted.name}' holds {column.type}, not pictures; leave that episode out.")
     check_fits(len(column) * height * width * channels, f"{where}: pictures of {height}x{width} pixels")
     result = np.empty((len(column), height, width, channels), np.uint8)
     for row, content in enumerate(column.field("bytes")):
@@ -192,40 +182,32 @@ class RowCursor:
     def __init__(self) -> None:
         self._file: pq.ParquetFile | None = None
         self._open_for: tuple[Path, list[str]] | None = None
-        self._at = 0
-        self._batch: pa.RecordBatch | None = None
+        self._at, self._batch = 0, pa.RecordBatch.from_pylist([])  # its first row and the batch that is decoded
 
     def read(self, path: Path, columns: Sequence[Column], start: int, stop: int) -> dict[str, np.ndarray]:
         """Rows [start, stop) of a file: LeRobot's name -> [stop - start, *shape].
 
         Raises:
-            UserError: missing or damaged file, a column that it lacks.
+            UserError: missing or damaged file, a column that it lacks, values of another shape.
         """
-        result: dict[str, Any] = {
-            column.name: np.empty((stop - start, *column.feature.shape), column.feature.dtype) for column in columns
-        }
+        names, row = [column.name for column in columns], start
+        parts = {one.name: [np.empty((0, *one.feature.shape), one.feature.dtype)] for one in columns}
         with explained_table(path):
-            if self._open_for != (path, list(result)) or not self._reaches(start):
+            if self._open_for != (path, names) or start < self._at:
                 self._begin(path, columns, start)
-            row = start
             while row < stop:
-                if self._batch is None or row >= self._at + len(self._batch):
-                    self._at += 0 if self._batch is None else len(self._batch)
+                if row >= self._at + len(self._batch):
+                    self._at += len(self._batch)
                     self._batch = next(self._batches, None)
                     if self._batch is None:
+                        self.close()
                         raise UserError(f"{path}: ends before row {stop}; copy or download it again.")
                     continue
-                part = self._batch.slice(row - self._at, stop - row)
+                batch = self._batch.slice(row - self._at, stop - row)
                 for column in columns:
-                    values = to_array(part.column(column.name), column, str(path), row)
-                    result[column.name][row - start : row - start + len(part)] = values
-                row += len(part)
-        return result
-
-    def _reaches(self, start: int) -> bool:
-        """Whether reading on comes to the row `start` before a new row group would."""
-        here, there = np.searchsorted(self._ends, [self._at, start], side="right")
-        return self._at <= start and there - here <= 1
+                    parts[column.name].append(to_array(batch.column(column.name), column, str(path), row))
+                row += len(batch)
+        return {name: np.concatenate(found) for name, found in parts.items()}
 
     def _begin(self, path: Path, columns: Sequence[Column], start: int) -> None:
         self.close()
@@ -233,12 +215,11 @@ class RowCursor:
         names = [column.name for column in columns]
         require_columns(path, file.schema_arrow.names, names)
         groups = file.metadata.num_row_groups
-        self._ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(groups)])
-        first = int(np.searchsorted(self._ends, start, side="right"))
-        self._at = int(self._ends[first - 1]) if first else 0
+        ends = np.cumsum([0, *(file.metadata.row_group(group).num_rows for group in range(groups))])
+        first = int(np.searchsorted(ends, start, side="right")) - 1
         size = _BATCH_PICTURES if any(column.dtype == "image" for column in columns) else _BATCH_ROWS
         self._batches = file.iter_batches(size, row_groups=list(range(first, groups)), columns=names)
-        self._batch = None
+        self._at, self._batch = int(ends[first]), pa.RecordBatch.from_pylist([])
         self._open_for = path, names
 
     def close(self) -> None:

@@ -107,7 +107,7 @@ def test_a_video_that_ends_early(videos, missing):
     made = videos("v2.1", change=lambda at, frames: frames[:-missing] if at == 1 else frames)
     with open_episodes(made.root) as reader:
         assert reader.remarks == [
-            f"{NAME}: the video of episode 1 lacks {missing} of the frames; the last picture is shown again."
+            f"{NAME}: episode 1's video lacks {missing} of the frames; the last picture is shown again."
         ]
         assert_frames(reader, made, (0, 2))
         read, wanted = reader.read(1, [KEY])[KEY], made.episode(NAME, 1)
@@ -120,7 +120,7 @@ def test_a_video_that_ends_late(videos):
     made = videos("v2.1", change=lambda at, frames: np.concatenate([frames, frames[:1]]) if at == 1 else frames)
     with open_episodes(made.root) as reader:
         assert_frames(reader, made)
-        assert "the video of episode 1 has 1 frames too many; the last are not used." in reader.remarks[0]
+        assert "episode 1's video has 1 frames too many; the last are not used." in reader.remarks[0]
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,7 @@ def test_all_videos_missing(videos, tmp_path, version):
     count = len([path.unlink() for path in made.root.glob("videos/**/*.mp4")])
     with open_episodes(made.root) as reader:
         assert KEY not in reader.features
-        assert reader.remarks[0].startswith(
-            f"left out: {KEY}, all of its {count} videos are missing, the first videos/"
-        )
+        assert f"left out: '{KEY}', since all of its {count} videos are missing, the first videos/" in reader.remarks[0]
         with pytest.raises(UserError, match=rf"'{KEY}' cannot be used: all of its {count} videos are missing"):
             reader.ask_for([KEY])
         write_lerobot(tmp_path / "copy", reader)
