@@ -1,6 +1,11 @@
 """Accelerated training of robot diffusion policies and image diffusion models on one training core."""
 
 import os
+import sys
+
+if sys.argv[:1] == ["-m"] and sys.path[:1] == [os.getcwd()]:
+    sys.path.pop(0)  # `python -m policy_accel` inside of a stranger's folder must not take a typing.py of that folder
+
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

@@ -228,9 +228,6 @@ class Track(ABC, Generic[C]):
             UserError: not a run directory of this track, no such checkpoint, a damaged file.
         """
 
-    def check_trusted(self, run_dir: Path) -> None:
-        """Raise UserError when scoring a run would import a module that only its config.yaml names."""
-
     @abstractmethod
     def scorer(self, config: C, device: torch.device) -> Score:
         """What scores checkpoints of the run of `config`, by step, with the settings and the results of the training.

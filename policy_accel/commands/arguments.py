@@ -12,6 +12,7 @@ from policy_accel.commands.compare_arguments import add_compare_arguments
 from policy_accel.commands.distill_arguments import add_distill_arguments
 from policy_accel.commands.report_arguments import add_report_arguments
 from policy_accel.commands.sweep_arguments import add_sweep_arguments
+from policy_accel.commands.trust_arguments import add_plugins, add_trust
 from policy_accel.commands.tune_arguments import add_tune_arguments
 from policy_accel.written_formats import WRITTEN_FORMATS
 
@@ -85,12 +86,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate_arguments(commands.add_parser("evaluate", help="score a trained policy or image model"))
     sample = commands.add_parser("sample", help="generate, edit or in-paint images with a trained image model")
     add_sample_arguments(sample)
-    _add_plugins(sample)
+    add_trust(sample)
     sample.set_defaults(run="sample:run_sample")
 
     tune = commands.add_parser("tune-sampling", help="choose the times at which a policy's network is evaluated")
     add_tune_arguments(tune)
-    _add_plugins(tune)
+    add_trust(tune)
 
     diagnose = commands.add_parser(
         "diagnose",
@@ -116,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="make one HTML page of runs or of a sweep")
     add_report_arguments(report)
-    _add_plugins(report)
+    add_trust(report)
 
     lists = commands.add_parser(
         "list", help="name the tasks, recipes, methods or models, or the parameters of a network"
@@ -129,7 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     lists.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for parameters: as for train")
     _add_config_dir(lists)
-    _add_plugins(lists)
+    add_plugins(lists)
     lists.set_defaults(run="list:run_list")
 
     data = commands.add_parser("data", help="inspect, fetch, convert or generate demonstrations and image sets")
@@ -157,16 +158,6 @@ def _add_config_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_plugins(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--plugins",
-        type=lambda names: names.split(","),
-        default=[],
-        metavar="MODULES",
-        help="modules of yours to import first, as plugins=[...] of train; a run's own are not imported unasked",
-    )
-
-
 def _add_times(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--sampling-times",
@@ -188,7 +179,7 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="run_dir of a training run; several make a table"
     )
-    _add_plugins(evaluate)
+    add_trust(evaluate)
     evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     evaluate.add_argument("--seed", type=int, help="seed of the first episode, or of the images")
     evaluate.add_argument("--sampler", help="sampler, as sampling.sampler of train")

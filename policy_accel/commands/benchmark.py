@@ -20,6 +20,7 @@ from policy_accel.files import replace_json
 from policy_accel.track import track, track_of_run
 from policy_accel.training.config import RunConfig
 from policy_accel.training.devices import choose_device
+from policy_accel.trust import admit
 
 
 def run_step(options: argparse.Namespace) -> int:
@@ -44,6 +45,7 @@ def run_sample(options: argparse.Namespace) -> int:
     elif rest:
         raise UserError(f"{' '.join(rest)}: a run has its settings already; give the run alone, or settings alone.")
     else:
+        admit(run_dir, options.plugins, trust=options.trust, environment=False)
         chosen = track_of_run(run_dir)
         config = chosen.read(run_dir)
     result = benchmark_sample(
@@ -57,6 +59,7 @@ def run_sample(options: argparse.Namespace) -> int:
 
 def run_rollouts(options: argparse.Namespace) -> int:
     """Play episodes many at once and one after the other."""
+    admit(options.run_dir, options.plugins, trust=options.trust)
     result = benchmark_rollouts(
         options.run_dir,
         episodes=options.episodes,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.trust_arguments import add_trust
+
 ROUNDS, SECONDS, CALLS, EPISODES, SEQUENTIAL = 3, 30.0, 50, 50, 5
 
 
@@ -40,6 +42,7 @@ def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
     sample.add_argument("--calls", type=int, default=CALLS, help=f"of each size, at most (default: {CALLS})")
     sample.add_argument("--seconds", type=float, default=SECONDS, help=f"for each, about (default: {SECONDS:.0f})")
     sample.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    add_trust(sample)
     _add_json(sample, "sample")
 
     rollouts = kinds.add_parser("rollouts", help="episodes many at once, beside a loop over Policy.act")
@@ -50,6 +53,7 @@ def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
     )
     rollouts.add_argument("--workers", type=int, default=0, help="processes of the environments (default: 0)")
     rollouts.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    add_trust(rollouts)
     _add_json(rollouts, "rollouts")
     _add_time_to_score(kinds)
 

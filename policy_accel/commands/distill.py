@@ -11,17 +11,16 @@ from policy_accel.commands.train import train
 from policy_accel.distill import student_config
 from policy_accel.errors import UserError
 from policy_accel.launched import speaks
-from policy_accel.plugins import import_plugins
 from policy_accel.track import track_of_run
+from policy_accel.trust import admit
 
 
 def run_distill(options: argparse.Namespace) -> int:
     """Train the student, score it, and say where everything is; or print its configuration as YAML."""
     if options.evaluations < 1:
         raise UserError(f"--evaluations {options.evaluations} must be at least 1.")
-    import_plugins(options.plugins)
+    admit(options.run_dir, options.plugins, trust=options.trust)
     track = track_of_run(options.run_dir)
-    track.check_trusted(options.run_dir)
     config = student_config(track, options.run_dir, options.checkpoint, options.evaluations, options.overrides)
     if options.print_config:
         print(yaml.safe_dump(track.record(config), sort_keys=False), end="")
@@ -36,4 +35,5 @@ def run_distill(options: argparse.Namespace) -> int:
         ("--plugins", ",".join(options.plugins), ""),
     ):
         words += [] if value == plain else [name, value]
+    words += ["--trust"] if options.trust else []
     return train(track, config, words)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.trust_arguments import add_trust
+
 
 def add_distill_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them to `parser`."""
@@ -33,12 +35,6 @@ def add_distill_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluations", type=int, required=True, metavar="N", help="evaluations of the student for a sample: 1, 2, ..."
     )
     parser.add_argument("--checkpoint", default="last", help="of the teacher: last (default), best, or a step")
-    parser.add_argument(
-        "--plugins",
-        type=lambda names: names.split(","),
-        default=[],
-        metavar="MODULES",
-        help="modules of yours to import first; the teacher's own are not imported unasked",
-    )
+    add_trust(parser)
     parser.add_argument("--print-config", action="store_true", help="print the student's configuration and stop")
     parser.set_defaults(run="distill:run_distill")

@@ -12,10 +12,10 @@ from policy_accel.commands.output import keep_evaluation, score_table
 from policy_accel.configuration import SOURCES
 from policy_accel.errors import UserError
 from policy_accel.files import check_writable
-from policy_accel.plugins import import_plugins
 from policy_accel.track import Track, track_of_run
 from policy_accel.training.devices import choose_device
 from policy_accel.training.ranks import Ranks, joined
+from policy_accel.trust import admit
 
 OPTIONS = {
     "robot": ("episodes", "noise_seed", "workers", "videos", "camera", "fresh", "untuned"),
@@ -31,7 +31,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
         UserError: a run directory that cannot be written, before anything is scored; a result that could not be kept,
             after all are printed.
     """
-    import_plugins(options.plugins)
+    for run_dir in options.run_dirs:
+        admit(run_dir, options.plugins, trust=options.trust)
     runs = [(run_dir, track_of_run(run_dir)) for run_dir in options.run_dirs]
     for run_dir, track in runs:
         if track.name != "robot" and len(runs) > 1:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.report.collect import collect
 from policy_accel.report.page import render, sections, write_page
 from policy_accel.report.runs import arms_of
+from policy_accel.trust import admit
 
 
 def run_report(options: argparse.Namespace) -> int:
@@ -28,7 +30,7 @@ def run_report(options: argparse.Namespace) -> int:
         options.output or options.paths[0] / "report.html",
         baseline=options.baseline,
         target=target,
-        chunks=None if options.no_chunks else options.plugins,
+        chunks=None if options.no_chunks else partial(admit, plugins=options.plugins, trust=options.trust),
         measured=options.time_to_score,
     )
     print(f"Report: {output} ({output.stat().st_size / 1e6:.1f} MB)")
@@ -41,7 +43,7 @@ def write_report(
     *,
     baseline: str | None = None,
     target: float | None = None,
-    chunks: Sequence[str] | None = None,
+    chunks: Callable[[Path], None] | None = None,
     measured: Path | None = None,
 ) -> Path:
     """Write the page of runs and sweeps to `output`, see `sections`.

@@ -25,12 +25,12 @@ from policy_accel.images.guidance import class_numbers, evaluations_per_step
 from policy_accel.images.pictures import forming_video, grid, shown_scale, write_folder, write_image_npz, write_png
 from policy_accel.images.run import LoadedImageRun, check_guidance
 from policy_accel.images.track import IMAGES
-from policy_accel.plugins import import_plugins
 from policy_accel.progress import Progress
 from policy_accel.run_sampling import AskedSampling
 from policy_accel.track import replaced
 from policy_accel.training.averages import MAIN
 from policy_accel.training.devices import choose_device, use_device
+from policy_accel.trust import admit
 
 GRID_IMAGES = 100
 INTERRUPTED = 130
@@ -44,7 +44,7 @@ def run_sample(options: argparse.Namespace) -> int:
     _check_options(options)
     if options.strength is None:
         options.strength = EDIT_STRENGTH if options.edit else 1.0
-    import_plugins(options.plugins)
+    admit(options.run_dir, options.plugins, trust=options.trust)
     device = choose_device(options.device, "--device")
     loaded = IMAGES.load(options.run_dir, options.checkpoint, device, options.average or MAIN)
     training = loaded.config.training

@@ -9,12 +9,12 @@ import sys
 
 from policy_accel.errors import UserError
 from policy_accel.files import check_writable
-from policy_accel.plugins import import_plugins
-from policy_accel.policy.track import ROBOT, check_trusted
+from policy_accel.policy.track import ROBOT
 from policy_accel.run_sampling import AS_TRAINED
 from policy_accel.track import replaced, track_of_run
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.distillation import DistillationConfig
+from policy_accel.trust import admit
 from policy_accel.tuning.table import conclusion, record, table
 from policy_accel.tuning.tune import TuneConfig, tune
 
@@ -23,8 +23,8 @@ def run_tune_sampling(options: argparse.Namespace) -> int:
     """Choose the times of a run's sampler and write RUN/sampling.yaml; the last line printed is one JSON object."""
     names = ("evaluations", "windows", "noises", "episodes", "seed", "tolerance", "use")
     asked = replaced(TuneConfig(), **{name: getattr(options, name) for name in names})
-    import_plugins(options.plugins)
     run_dir = options.run_dir
+    admit(run_dir, options.plugins, trust=options.trust)
     trains = track_of_run(run_dir).source
     if trains.track != ROBOT.name:
         raise UserError(
@@ -32,7 +32,6 @@ def run_tune_sampling(options: argparse.Namespace) -> int:
             "with `policy-accel evaluate RUN --sampling-times 999,500`."
         )
     check_writable(run_dir)
-    check_trusted(ROBOT.read(run_dir).task, run_dir)
     device = choose_device(options.device, "--device")
     run = ROBOT.load(run_dir, options.checkpoint, device, asked=AS_TRAINED)
     training = run.config.training

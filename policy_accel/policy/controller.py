@@ -23,6 +23,7 @@ from policy_accel.policy.track import ROBOT
 from policy_accel.run_sampling import AskedSampling
 from policy_accel.training.devices import choose_device
 from policy_accel.training.randomness import named_generator
+from policy_accel.trust import admit
 
 
 class Policy:
@@ -65,6 +66,7 @@ class Policy:
         untuned: bool = False,
         warm_start: float | None = None,
         noise_seed: int = 0,
+        trust: bool = False,
     ) -> Policy:
         """Load the policy of a run directory.
 
@@ -77,12 +79,15 @@ class Policy:
             untuned: whether what `tune-sampling` chose is left aside.
             warm_start: see the class.
             noise_seed: see the class.
+            trust: whether the modules that the run's config.yaml names (its plugins and its environment's) are
+                imported; without, nothing of a run directory runs.
 
         Raises:
             UserError: not a run directory of a policy, no such checkpoint, a damaged file, no such device, sampling
                 steps or times that the process cannot take.
         """
         asked = AskedSampling(steps=sampling_steps, times=sampling_times, untuned=untuned)
+        admit(Path(run_dir), trust=trust, environment=trust)
         run = ROBOT.load(Path(run_dir), checkpoint, choose_device(device, "device"), asked=asked)
         if run.sampling_note is not None:
             print(run.sampling_note, file=sys.stderr)

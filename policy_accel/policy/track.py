@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from policy_accel.evaluation.environments import import_environment
 from policy_accel.evaluation.statistics import EXPLANATION, missing_seeds, selection_bias
 from policy_accel.models.encoders.pretrained import read_weights
 from policy_accel.policy.config import EvaluationConfig, RobotConfig
-from policy_accel.policy.demonstrations import TaskConfig, check_task_data, load_demonstrations
+from policy_accel.policy.demonstrations import check_task_data, load_demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator, environment_spec
 from policy_accel.policy.heading import robot_heading
 from policy_accel.policy.recommend import recommend
@@ -132,10 +131,6 @@ class RobotTrack(Track[RobotConfig]):
         policy.eval().requires_grad_(False)
         return LoadedRun(policy, config, saved.step, sampler, data.get("env_args"), how)
 
-    def check_trusted(self, run_dir: Path) -> None:
-        """See `Track.check_trusted`: the module of the environment."""
-        check_trusted(self.read(run_dir).task, run_dir)
-
     def scorer(self, config: RobotConfig, device: torch.device) -> Score:
         """See `Track.scorer`."""
         run_dir, evaluators = Path(config.run_dir), list[PolicyEvaluator]()
@@ -152,7 +147,6 @@ class RobotTrack(Track[RobotConfig]):
         self, run_dir: Path, options: argparse.Namespace, report: Report, ranks: Ranks = ALONE
     ) -> dict[str, Any]:
         """See `Track.evaluate`; one average of the weights is scored, or all of them, and the best is the result."""
-        self.check_trusted(run_dir)
         device = choose_device(options.device, "--device")
         asked = AskedSampling.of(options)
         names = asked_averages(run_dir, options.checkpoint, options.average)
@@ -218,18 +212,6 @@ class RobotTrack(Track[RobotConfig]):
             f"{metrics}over {episodes} episodes from seed {result['start_seed']}, "
             f"{result['sampler']} with {result['network_evaluations']} evaluations a chunk."
         )
-
-
-def check_trusted(task: TaskConfig, run_dir: Path) -> None:
-    """Raise UserError when scoring a run would import a module that only its config.yaml names: it may be a stranger's,
-    and the module beside it."""
-    prefix = (task.environment or "").rpartition(":")[0]  # gymnasium imports what stands before the colon of an id
-    for module in filter(None, (task.environment_module, prefix)):
-        if module != TaskConfig.environment_module and module not in sys.modules:
-            raise UserError(
-                f"{run_dir} has its environment from the module '{module}', which is imported only when you name it: "
-                f"--plugins {module}."
-            )
 
 
 def _first_weights(config: RobotConfig) -> dict[str, Tensor] | None:

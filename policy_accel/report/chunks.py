@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,19 @@ import numpy as np
 from policy_accel.errors import UserError
 from policy_accel.report.media import spread
 from policy_accel.report.runs import ReportedRun, arms_of, of_arm
+from policy_accel.trust import admit
 
 MOST_ARMS, SAMPLES, MOST_STATES = 4, 8, 24
-OUR_ENVIRONMENTS = "policy_accel.envs"
+Admit = Callable[[Path], None]
+"""Refuses the modules of a run that the user does not trust, and imports the others."""
 
 
-def chunks_of(runs: Sequence[ReportedRun], plugins: Sequence[str] = ()) -> tuple[list[dict[str, Any]], list[str]]:
+def chunks_of(runs: Sequence[ReportedRun], admitted: Admit = admit) -> tuple[list[dict[str, Any]], list[str]]:
     """For the first run of each arm what the page draws of its chunk, and sentences on what is missing.
 
     Args:
         runs: of policies.
-        plugins: modules of the user's own that may be imported, as `--plugins` names them.
+        admitted: called before a run is loaded, see `policy_accel.trust`.
     """
     chunks, notes = list[dict[str, Any]](), list[str]()
     arms = arms_of(runs)
@@ -35,7 +38,7 @@ def chunks_of(runs: Sequence[ReportedRun], plugins: Sequence[str] = ()) -> tuple
             notes.append(f"{arm} has no checkpoint yet.")
             continue
         try:
-            chunks.append({"name": str(number), "arm": arm, "seed": run.seed, **_chunk(run, plugins)})
+            chunks.append({"name": str(number), "arm": arm, "seed": run.seed, **_chunk(run, admitted)})
         except UserError as error:
             notes.append(f"No chunk of {arm}: {error}")
     if len(arms) > MOST_ARMS:
@@ -47,13 +50,8 @@ def _has_weights(run: ReportedRun) -> bool:
     return (run.run_dir / "checkpoints" / "last" / "ema.safetensors").is_file()
 
 
-def _chunk(run: ReportedRun, plugins: Sequence[str]) -> dict[str, Any]:
-    from policy_accel.plugins import import_plugins
-
-    module = str(run.settings.get("task.environment_module", OUR_ENVIRONMENTS))
-    if module != OUR_ENVIRONMENTS and module not in plugins:
-        raise UserError(f"its environment is in the module {module}; name it with --plugins if you trust it.")
-    import_plugins(plugins)
+def _chunk(run: ReportedRun, admitted: Admit) -> dict[str, Any]:
+    admitted(run.run_dir)
     return described(run, _watched(run))
 
 

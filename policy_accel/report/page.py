@@ -14,7 +14,7 @@ from typing import Any
 from policy_accel.errors import UserError
 from policy_accel.files import explained, replacing
 from policy_accel.report.charts import Chart, Table
-from policy_accel.report.chunks import chunks_of
+from policy_accel.report.chunks import Admit, chunks_of
 from policy_accel.report.curves import curve_chart
 from policy_accel.report.differences import comparison_of, difference_chart
 from policy_accel.report.facts import machine_table, report_facts, runs_table, settings_table
@@ -48,7 +48,7 @@ def sections(
     baseline: str,
     target: float | None = None,
     *,
-    chunks: Sequence[str] | None = None,
+    chunks: Admit | None = None,
     measured: Path | None = None,
 ) -> list[Section]:
     """What the page shows of the runs; parts that have nothing to show are left out.
@@ -57,7 +57,7 @@ def sections(
         runs: of one task.
         baseline: the arm with which others are compared.
         target: the score whose cost is shown; None for `default_target`.
-        chunks: plugins that may be imported to draw action chunks; None draws none.
+        chunks: called before the run of an action chunk is loaded, see `policy_accel.trust`; None draws none.
         measured: a result of the time-to-score instrument, in place of what the runs logged themselves.
 
     Raises:
@@ -112,8 +112,8 @@ def sections(
     return [section for section in found if _says_something(section)]
 
 
-def _chunk_section(runs: Sequence[ReportedRun], plugins: Sequence[str] | None) -> Section:
-    drawn, notes = ([], []) if plugins is None or runs[0].track != "robot" else chunks_of(runs, plugins)
+def _chunk_section(runs: Sequence[ReportedRun], admitted: Admit | None) -> Section:
+    drawn, notes = ([], []) if admitted is None or runs[0].track != "robot" else chunks_of(runs, admitted)
     return Section("chunks", "Action chunks, from noise to the result", notes=notes, chunks=drawn)
 
 

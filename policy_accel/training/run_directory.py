@@ -106,7 +106,10 @@ def read_typed_config(run_dir: Path, schema: type, track: str) -> Any:
     except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         if values.get("plugins"):
-            reason += f"; it was trained with plugins={values['plugins']}: name those that you trust with --plugins"
+            reason += (
+                f"; it was trained with plugins={values['plugins']}: give --trust (from Python trust=True) to import "
+                "them, or name those that you trust with --plugins"
+            )
         raise UserError(f"{run_dir / 'config.yaml'} cannot be read as a configuration ({reason}).") from error
 
 
