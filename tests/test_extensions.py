@@ -250,7 +250,7 @@ def test_a_recorded_run_imports_nothing_that_is_not_named_again(
     assert not (folder / "imported").exists()
     groups._GROUPS["model", "robot"].choices.pop("one_layer")
     registry._REGISTRY.pop("one_layer")
-    said = sentence(capsys, "evaluate", "run")
+    said = sentence(capsys, "benchmark", "sample", "run")
     assert "model=one_layer is unknown" in said
     assert "trained with plugins=['own_denoiser']: give --trust" in said
     assert "own_denoiser" not in sys.modules
