@@ -63,7 +63,9 @@ def _description(split: str, part: ImageSet) -> Iterator[str]:
     yield f"  mean {_row(mean / scale)}, standard deviation {_row(deviation / scale)} of each channel{unit}"
     if part.labels is not None:
         counts = np.bincount(part.labels, minlength=len(part.classes))
-        shown = [f"{name} {count}" for name, count in zip(part.classes, counts, strict=True)]
+        shown = [
+            f"{repr(name) if ',' in name else name} {count}" for name, count in zip(part.classes, counts, strict=True)
+        ]
         more = f", ... ({counts.min()} to {counts.max()} each)" if len(shown) > 20 else ""
         yield f"  {len(shown)} classes: {', '.join(shown[:20])}{more}"
     else:

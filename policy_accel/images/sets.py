@@ -101,7 +101,13 @@ def load_split(config: ImageTaskConfig) -> ImageSplit:
     """
     config.check()
     parts = [
-        read_images(config.data, split, resolution=config.resolution, skip_bad=config.skip_bad_images)
+        read_images(
+            config.data,
+            split,
+            resolution=config.resolution,
+            skip_bad=config.skip_bad_images,
+            labelled=config.conditional,
+        )
         for split in ("train", "test")
     ]
     train, test = parts

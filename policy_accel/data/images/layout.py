@@ -17,7 +17,6 @@ from policy_accel.data.images.listing import (
     Listing,
     class_label,
     label_column,
-    split_named,
 )
 from policy_accel.data.tree import Tree
 from policy_accel.errors import UserError
@@ -61,12 +60,10 @@ def list_files(tree: Tree) -> Listing:
     paths = _inside(names)
     level = _split_level(paths)
     listing = Listing(
-        str(tree.path), names, ["train"] * len(names), None, tree.read, tree.stamp, (), bool(latents), [], remarks
+        str(tree.path), names, ["train"] * len(names), [], tree.read, tree.stamp, (), bool(latents), [], remarks
     )
     if level is not None:
-        tops = [path[level] if len(path) > level + 1 else "files beside them" for path in paths]
-        split_of = split_named(tops, remarks)
-        listing.splits = [split_of[top] for top in tops]
+        listing.parts = [path[level] if len(path) > level + 1 else path[-1] for path in paths]
         paths = [path[:level] + path[level + 1 :] for path in paths]
     label_files = [name for name in tree.names if _base(name) in LABEL_FILES]
     if label_files:

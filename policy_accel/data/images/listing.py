@@ -14,19 +14,17 @@ from policy_accel.errors import UserError
 
 MOST_CLASSES = 100_000
 TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "testing", "val", "valid", "validation")  # the first that is there is the test part
-LABEL_NAMES = [
-    "label",
-    "labels",
-    "fine_label",
-    "fine_labels",
-    "class",
-    "class_name",
-    "class_id",
-    "cls",
-    "category",
-    "target",
-]
+TEST_NAMES = (
+    "test",
+    "testing",
+    "val",
+    "valid",
+    "validation",
+)  # the first that has labels is used
+LABEL_NAMES = (
+    *("label", "labels", "fine_label", "fine_labels", "class", "class_name", "class_id"),
+    *("cls", "category", "target"),
+)
 
 Label = int | str | None
 
@@ -38,8 +36,8 @@ class Listing:
     Attributes:
         source: the set, for messages.
         names: of the images.
-        splits: part of each image; None for one that belongs to no part.
-        labels: of each image, None where it has none; the whole list is None for a set without labels.
+        parts: what the part of each image is called, as "train", "val" or "unlabeled".
+        labels: of each image, None where it has none; empty for a set without labels.
         read: content of an image, by name.
         stamp: for a name a text that changes when its content does.
         classes: names of the classes in the order of their numbers, where the set tells them.
@@ -50,8 +48,8 @@ class Listing:
 
     source: str
     names: list[str]
-    splits: list[Split | None]
-    labels: list[Label] | None
+    parts: list[str]
+    labels: list[Label]
     read: Callable[[str], bytes]
     stamp: Callable[[str], str]
     classes: tuple[str, ...] = ()
@@ -70,46 +68,57 @@ class Part:
     faults: tuple[str, ...]
 
 
-def part_of(listing: Listing, split: Split) -> Part | None:
+def part_of(listing: Listing, split: Split, *, labelled: bool = True) -> Part | None:
     """Take out one part and number its labels; None when there is no such part.
 
     Labels that are whole numbers are the numbers of the classes; else they are names, and the classes are those of the
-    training part in natural order. Images without a label among others that have one, and those of an unknown class,
-    become faults.
+    training part in natural order. An image without a label among others that have one, and one of an unknown class,
+    is a fault, or else, where the set need not be `labelled`, leaves the set without labels.
     """
-    mine = [place for place, found in enumerate(listing.splits) if found == split]
-    if not mine:
-        return None
-    classes, numbers = _classes(listing)
-    faults = listing.faults if split == "train" else []
-    names, labels = [], []
-    for place in mine:
-        name = listing.names[place]
-        label = listing.labels[place] if listing.labels is not None else None
+    labels = listing.labels or [None] * len(listing.names)
+    with_labels = {part for part, label in zip(listing.parts, labels, strict=True) if label is not None}
+    usable = {part.lower() for part in with_labels or listing.parts}
+    test = next((name for name in TEST_NAMES if name in usable), None)
+    wanted = TRAIN_NAMES if split == "train" else (test,)
+    unused = sorted({part for part in listing.parts if part.lower() not in (*TRAIN_NAMES, test)})
+    if unused and split == "train":
+        listing.remarks.append(
+            f"{', '.join(map(printable, unused[:5]))}: belongs to no part that is used and is left out; the parts are "
+            f"train and {test}."
+        )
+    of_train = {label for part, label in zip(listing.parts, labels, strict=True) if part.lower() in TRAIN_NAMES}
+    classes, numbers = _classes(listing, of_train - {None}, set(labels) - {None})
+    faults, unlabelled = listing.faults if split == "train" else [], []
+    names, found = [], []
+    for name, part, label in zip(listing.names, listing.parts, labels, strict=True):
+        if part.lower() not in wanted:
+            continue
+        number = numbers.get(label, numbers.get(str(label)))
         if printable(name) != name:
             faults.append(f"{listing.source}/{printable(name)}: its name is not UTF-8; rename it")
-        elif numbers and label not in numbers:
+        elif numbers and number is None:
             what = "has no class, as others have" if label is None else f"its class {label} is none of those known"
-            faults.append(f"{listing.source}/{name}: {what} ({len(classes)} in the training part); correct it")
-        else:
+            unlabelled.append(f"{listing.source}/{name}: {what} ({len(classes)} in the training part); correct it")
+        if printable(name) == name and (number is not None or not numbers or not labelled):
             names.append(name)
-            labels.append(numbers.get(label, 0))
-    return Part(tuple(names), np.array(labels, np.int64) if numbers else None, classes, tuple(faults))
+            found.append(number)
+    if unlabelled and not labelled:
+        listing.remarks.append(f"labels are not used: {unlabelled[0].removeprefix(listing.source + '/')}.")
+        unlabelled, numbers, classes = [], {}, ()
+    if not names and not faults and not unlabelled:
+        return None
+    numbered = np.array(found, np.int64) if numbers else None
+    return Part(tuple(names), numbered, classes, (*faults, *unlabelled))
 
 
-def _classes(listing: Listing) -> tuple[tuple[str, ...], dict[Label, int]]:
+def _classes(listing: Listing, of_train: set[Any], known: set[Any]) -> tuple[tuple[str, ...], dict[Label, int]]:
     """Names of the classes, and the number of each label; nothing without labels."""
-    known = {label for label in listing.labels or () if label is not None}
     if not known:
         return (), {}
     if all(isinstance(label, int) for label in known):
-        names = listing.classes or number_names(max(label for label in known if isinstance(label, int)), listing.source)
+        names = listing.classes or number_names(max(known), listing.source)
         return names, {number: number for number in range(len(names))}
-    assert listing.labels is not None
-    if not all(isinstance(label, str) for label in known):
-        listing.labels = [label if label is None else str(label) for label in listing.labels]
-    of_train = {str(label) for label, split in zip(listing.labels, listing.splits, strict=True) if split == "train"}
-    names = listing.classes or tuple(sorted(of_train - {"None"}, key=natural))
+    names = listing.classes or tuple(sorted(map(str, of_train), key=natural))
     return names, {name: number for number, name in enumerate(names)}
 
 
@@ -129,7 +138,9 @@ def class_label(value: Any) -> Label:
         return value.index(1)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    text = str(value).strip()
     if not isinstance(value, str | int | float) or re.fullmatch(r"(-\d+)?", text, re.ASCII):
         return None
     if re.fullmatch(r"\d{1,18}", text, re.ASCII):
@@ -146,19 +157,6 @@ def label_column(columns: Iterable[str], where: str, remarks: list[str]) -> str 
     elif len(found) > 1:
         remarks.append(f"{where}: the labels are its {found[0]}, not {', '.join(found[1:])}.")
     return found[0] if found else None
-
-
-def split_named(names: Iterable[str], remarks: list[str]) -> dict[str, Split | None]:
-    """The part that each of the folders or files called so is of, without case; a remark names what is in none."""
-    names = sorted(set(names))
-    test = next((known for known in TEST_NAMES if known in {name.lower() for name in names}), None)
-    found: dict[str, Split | None] = {
-        name: "train" if name.lower() in TRAIN_NAMES else "test" if name.lower() == test else None for name in names
-    }
-    unused = [printable(name) for name, split in found.items() if split is None]
-    if unused:
-        remarks.append(f"{', '.join(unused[:5])} belong to no part and are left out; the parts are train and {test}.")
-    return found
 
 
 def split_word(path: str) -> str | None:

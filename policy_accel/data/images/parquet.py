@@ -12,11 +12,9 @@ from typing import Any
 
 from policy_accel.data.images.listing import (
     TRAIN_NAMES,
-    Label,
     Listing,
     class_label,
     label_column,
-    split_named,
     split_word,
 )
 from policy_accel.data.tree import Tree
@@ -49,12 +47,12 @@ def list_parquet(tree: Tree) -> Listing:
     remarks = list(tree.remarks)
     files = [name for name in tree.names if name.endswith(SUFFIX)]
     words = {name: split_word(name.removesuffix(SUFFIX)) or PurePosixPath(name).name for name in files}
-    split_of = split_named(words.values(), remarks) if set(words.values()) & set(TRAIN_NAMES) else {}
+    parted = bool(set(words.values()) & set(TRAIN_NAMES))
     sets = sorted({str(PurePosixPath(re.sub(rf"(^|/){word}/", r"\1", name)).parent) for name, word in words.items()})
     if len(sets) > 1:
         raise UserError(f"{tree.path}: holds several sets, {', '.join(sets)}; give the folder of one.")
-    listing = Listing(str(tree.path), [], [], None, tree.read, tree.stamp, remarks=remarks)
-    image, given = "", list[Label]()
+    listing = Listing(str(tree.path), [], [], [], tree.read, tree.stamp, remarks=remarks)
+    image = ""
     for file, word in words.items():
         where = f"{tree.path}/{file}"
         try:
@@ -68,9 +66,9 @@ def list_parquet(tree: Tree) -> Listing:
         listing.names += [
             f"{file}, group {group}, row {row}" for group, size in enumerate(sizes) for row in range(size)
         ]
-        listing.splits += [split_of.get(word, None if split_of else "train")] * len(labels)
-        given += map(class_label, labels)
-    listing.labels, listing.read = given, _reader(tree, image)
+        listing.parts += [word if parted else "train"] * len(labels)
+        listing.labels += map(class_label, labels)
+    listing.read = _reader(tree, image)
     listing.stamp = lambda name: name + tree.stamp(name.rsplit(", ", 2)[0])
     return listing
 

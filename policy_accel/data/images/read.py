@@ -31,6 +31,7 @@ def read_images(
     resolution: int | None = None,
     cache_dir: Path | None = None,
     skip_bad: bool = False,
+    labelled: bool = True,
 ) -> ImageSet | None:
     """Read one part of an image set.
 
@@ -45,6 +46,7 @@ def read_images(
         resolution: cut out the middle square of every image and resize it to this height and width.
         cache_dir: where decoded image files are kept; None for policy_accel/images below $XDG_CACHE_HOME or ~/.cache.
         skip_bad: leave out images that cannot be read, and say so in `ImageSet.skipped`.
+        labelled: whether images without a class among others that have one count as such; else there are no labels.
 
     Returns:
         The part, or None when the set has no such part ("train" always exists).
@@ -66,7 +68,7 @@ def read_images(
         for find, enlist in ((find_parquet, list_parquet), (find_files, list_files)):
             if find(tree):
                 listing = enlist(tree)
-                part, source = part_of(listing, split), f"{place} ({split})"
+                part, source = part_of(listing, split, labelled=labelled), f"{place} ({split})"
                 if part is None:
                     return None
                 found = read_cached(
@@ -74,7 +76,9 @@ def read_images(
                 )
                 return _fitted(found, resolution)
         if inner := _only_archive(tree):
-            return read_images(inner, split, resolution=resolution, cache_dir=cache_dir, skip_bad=skip_bad)
+            return read_images(
+                inner, split, resolution=resolution, cache_dir=cache_dir, skip_bad=skip_bad, labelled=labelled
+            )
         listed = f"{len(tree.names)} files such as {', '.join(tree.names[:3])}" if tree.names else "no file"
         raise UserError(f"{place}: is not an image set, it holds {listed}; {KNOWN_FORMS}")
 

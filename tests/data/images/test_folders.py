@@ -54,7 +54,10 @@ def test_class_called_train(tree, pictures, png, cache):
     files = {"train/a/0.png": content, "test/a/0.png": content, "unlabeled/0.png": content, "val/a/1.png": content}
     found = read_images(tree(files, "three"), "train", cache_dir=cache)
     assert (len(found), found.classes) == (1, ("a",))
-    assert "unlabeled, val belong to no part and are left out; the parts are train and test." in found.remarks
+    assert (
+        "unlabeled, val: belongs to no part that is used and is left out; the parts are train and test."
+        in found.remarks
+    )
 
 
 @pytest.mark.parametrize("archive", [False, True])

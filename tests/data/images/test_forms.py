@@ -111,6 +111,19 @@ def test_metadata_without_labels_says_what_it_has(tree, content, read):
     assert found.remarks == ("the labels in dataset.json are no classes, such as [0.5, 0.1]; they are not used.",)
 
 
+def test_a_class_is_wanted_of_each_image_only_where_labels_are(tree, content, read):
+    files = {"train/a/0.png": content(0), "train/1.png": content(1), "test/b/2.png": content(2)}
+    path = tree(files)
+    with pytest.raises(UserError, match=r"train/1\.png: has no class, as others have"):
+        read(path)
+    with pytest.raises(UserError, match=r"test/b/2\.png: its class b is none of those known"):
+        read(path, "test")
+    numbers, found = read(path, labelled=False)
+    assert numbers == [(1, None), (0, None)]
+    assert found.remarks[0].startswith("labels are not used: train/1.png: has no class")
+    assert read(path, skip_bad=True)[0] == [(0, "a")]
+
+
 def pack(path, files, mode="w"):
     with tarfile.open(path, mode) as archive:
         for name, value in files.items():
@@ -181,8 +194,10 @@ def test_parquet_of_other_shapes(parquet, read, tmp_path):
     path = parquet("default/train/0000.parquet", [1, 2], "img", fine_label=[5, 3], coarse_label=[1, 0], raw=True)
     parquet("default/test/0000.parquet", [3], "img", fine_label=[-1], coarse_label=[0], raw=True)
     assert read(path)[0] == [(1, "5"), (2, "3")]
-    with pytest.raises(UserError, match=r"test/0000\.parquet, group 0, row 0: has no class, as others have"):
-        read(path, "test")
+    parquet("default/validation/0000.parquet", [4], "img", fine_label=[3], coarse_label=[0], raw=True)
+    assert read(path, "test")[0] == [(4, "3")]  # the test part has no labels
+    remark = "test: belongs to no part that is used and is left out; the parts are train and validation."
+    assert remark in read(path)[1].remarks
     path = parquet("other/train/0000.parquet", [1], label=["cat"])
     with pytest.raises(UserError, match=r"hub: holds several sets, default, other; give the folder of one"):
         read(path)
