@@ -1,4 +1,4 @@
-"""Writing the folder meta/ of a LeRobot data set, version 3.0: info.json, tasks, episodes and statistics."""
+"""Writing the tables of the folder meta/ of a LeRobot data set, version 3.0."""
 
 from __future__ import annotations
 
@@ -11,18 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from policy_accel.data.formats.lerobot.files import CHUNKS_SIZE, DATA_BYTES, VIDEO_BYTES
-from policy_accel.data.formats.lerobot.layout import (
-    CAMERAS,
-    DATA_PATH,
-    EPISODES_PATH,
-    INFO,
-    OWN,
-    STATISTICS,
-    TASKS_TABLE,
-    VIDEO_PATH,
-    Column,
-)
+from policy_accel.data.formats.lerobot.layout import EPISODES_PATH
 from policy_accel.data.formats.lerobot.statistics import Statistics, merge
 
 _EPISODES_A_GROUP = 100
@@ -68,62 +57,14 @@ class EpisodeTable:
             self._table.close()
 
 
-def write_metadata(
-    root: Path,
-    *,
-    episodes: int,
-    steps: int,
-    tasks: list[str],
-    statistics: Statistics,
-    fps: float,
-    columns: list[Column],
-    videos: dict[str, dict[str, Any]],
-    recorded: dict[str, Any],
-    own: dict[str, Any],
-) -> None:
-    """Write info.json, the tasks and the statistics of the whole set.
-
-    Args:
-        root: the folder of the data set.
-        episodes: how many there are.
-        steps: of all together.
-        tasks: in words.
-        statistics: feature -> statistics.
-        fps: steps per second.
-        columns: features, the derived ones last.
-        videos: camera -> what is to be said of its files.
-        recorded: what a set that came from LeRobot says: robot_type, splits.
-        own: what this package needs to read the set back as it was.
-    """
-    pq.write_table(_task_table(tasks), root / TASKS_TABLE)
-    _write_json(root / STATISTICS, statistics)
-    info = {
-        "codebase_version": "v3.0",
-        "robot_type": recorded.get("robot_type"),
-        "total_episodes": episodes,
-        "total_frames": steps,
-        "total_tasks": len(tasks),
-        "chunks_size": CHUNKS_SIZE,
-        "data_files_size_in_mb": DATA_BYTES // 2**20,
-        "video_files_size_in_mb": VIDEO_BYTES // 2**20,
-        "fps": int(fps) if float(fps).is_integer() else fps,
-        "splits": _splits(recorded.get("splits"), episodes),
-        "data_path": DATA_PATH,
-        "video_path": VIDEO_PATH if videos else None,
-        "features": {column.name: _feature(column, videos.get(column.name)) for column in columns},
-        OWN: own,
-    }
-    _write_json(root / INFO, info)
-
-
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Write JSON as LeRobot does: four spaces, letters as they are."""
     text = json.dumps(value, indent=4, ensure_ascii=False, default=np.ndarray.tolist)
     path.write_text(text, encoding="utf-8")
 
 
-def _task_table(tasks: list[str]) -> pa.Table:
-    """The tasks as pandas stores a table whose index are the words: columns `task_index` and `task`."""
+def write_tasks(path: Path, tasks: list[str]) -> None:
+    """Write the tasks as pandas stores a table whose index are the words: columns `task_index` and `task`."""
     words = {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object", "metadata": None}
     number = {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64"}
     header = {"name": None, "field_name": None, "pandas_type": "unicode", "numpy_type": "object"}
@@ -135,19 +76,10 @@ def _task_table(tasks: list[str]) -> pa.Table:
         "pandas_version": "2.2.3",
     }
     schema = pa.schema([("task_index", pa.int64()), ("task", pa.string())], metadata={"pandas": json.dumps(pandas)})
-    return pa.table([pa.array(range(len(tasks)), pa.int64()), pa.array(tasks, pa.string())], schema=schema)
+    pq.write_table(pa.table([list(range(len(tasks))), tasks], schema=schema), path)
 
 
-def _feature(column: Column, video: dict[str, Any] | None) -> dict[str, Any]:
-    return {
-        "dtype": column.dtype,
-        "shape": list(column.feature.shape) or [1],
-        "names": ["height", "width", "channels"] if column.dtype in CAMERAS else column.names,
-        **({} if video is None else {"info": video}),
-    }
-
-
-def _splits(recorded: Any, episodes: int) -> dict[str, str]:
+def splits(recorded: Any, episodes: int) -> dict[str, str]:
     """The recorded splits when they still fit the number of episodes, else one."""
     if isinstance(recorded, dict) and recorded:
         found = [re.fullmatch(r"(\d+):(\d+)", str(span)) for span in recorded.values()]

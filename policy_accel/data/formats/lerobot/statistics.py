@@ -54,20 +54,15 @@ class EpisodeStatistics:
                 if not len(part):
                     continue
             flat = part.reshape(-1, part.shape[-1] if part.ndim > 1 else 1)
-            every = self._every(
-                len(flat) // len(part), flat.shape[1], len(self._frames) if column.dtype in CAMERAS else self._length
-            )
+            steps = len(self._frames) if column.dtype in CAMERAS else self._length
+            numbers = steps * (len(flat) // len(part)) * flat.shape[1]  # of the whole episode
+            every = -(-numbers * 8 * len(self._columns) // _SAMPLE_BYTES)
             self._samples[name].append(flat[-self._seen[name] % every :: every])
             self._seen[name] += len(flat)
             wide = flat.astype(np.float64)
             found = {"min": wide.min(0), "max": wide.max(0), "mean": wide.mean(0), "std": wide.std(0)}
             found["count"] = np.array([len(part)])
             self._total = merge(self._total, {name: found})
-
-    def _every(self, rows: int, numbers: int, length: int) -> int:
-        """Of how many rows one is kept for the quantiles: of `rows` a step, each of some numbers."""
-        fitting = max(1, _SAMPLE_BYTES // len(self._columns) // (8 * numbers))
-        return -(-length * rows // fitting)
 
     def result(self) -> Statistics:
         """The statistics, for pictures [3, 1, 1], for numbers the last axis of a step or [1]."""

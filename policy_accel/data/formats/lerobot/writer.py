@@ -10,9 +10,27 @@ from typing import Any
 import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader, Feature
-from policy_accel.data.formats.lerobot.files import table_files, video_facts, video_files
-from policy_accel.data.formats.lerobot.layout import DERIVED, OWN_LINES, VIDEO_PATH, Column
-from policy_accel.data.formats.lerobot.metadata import EpisodeTable, write_metadata
+from policy_accel.data.formats.lerobot.files import (
+    CHUNKS_SIZE,
+    DATA_BYTES,
+    VIDEO_BYTES,
+    table_files,
+    video_facts,
+    video_files,
+)
+from policy_accel.data.formats.lerobot.layout import (
+    CAMERAS,
+    DATA_PATH,
+    DERIVED,
+    INFO,
+    OWN,
+    OWN_LINES,
+    STATISTICS,
+    TASKS_TABLE,
+    VIDEO_PATH,
+    Column,
+)
+from policy_accel.data.formats.lerobot.metadata import EpisodeTable, splits, write_json, write_tasks
 from policy_accel.data.formats.lerobot.names import to_names
 from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics
 from policy_accel.data.formats.lerobot.video import require_av
@@ -95,16 +113,12 @@ class _Writer:
         features = _object(self._recorded, "features")  # key -> LeRobot's "name" and "dtype", "names" of the axes
         known = {key: facts["name"] for key, facts in features.items() if "name" in facts}
         self._names = to_names(reader.features, known, tasks=bool(self._tasks))
-        self._columns = [
-            Column(
-                name,
-                self._dtype(key, features.get(key, {})),
-                reader.features[key],
-                features.get(key, {}).get("names"),
-            )
-            for key, name in self._names.items()
-            if name not in DERIVED
-        ] + [Column(name, dtype, Feature((), np.dtype(dtype)), None) for name, dtype in DERIVED.items()]
+        self._columns = []
+        for key, name in self._names.items():
+            if name not in DERIVED:
+                facts, feature = features.get(key, {}), reader.features[key]
+                self._columns.append(Column(name, self._dtype(key, facts), feature, facts.get("names")))
+        self._columns += [Column(name, dtype, Feature((), np.dtype(dtype)), None) for name, dtype in DERIVED.items()]
         cameras = [column for column in self._columns if column.dtype == "video"]
         if cameras:
             require_av(f"{reader.source}: writing videos")
@@ -133,31 +147,46 @@ class _Writer:
         for episode, length in enumerate(np.diff(ends, prepend=0)):
             self._write_episode(episode, int(length), int(ends[episode] - length), progress)
         self.close()
-        first = {name: VIDEO_PATH.format(video_key=name, chunk_index=0, file_index=0) for name in self._videos}
-        own = {
-            "episodes": len(ends),
-            "steps": int(ends[-1]),
-            "keys": {name: key for key, name in self._names.items()},
-            "shapes": {
-                self._names[key]: list(feature.shape)
-                for key, feature in self._reader.features.items()
-                if feature.shape in ((), (1,))
+        write_tasks(self._root / TASKS_TABLE, list(self._tasks))
+        write_json(self._root / STATISTICS, self._episodes.statistics)
+        write_json(self._root / INFO, self._info(len(ends), int(ends[-1])))
+
+    def _info(self, episodes: int, steps: int) -> dict[str, Any]:
+        return {
+            "codebase_version": "v3.0",
+            "robot_type": self._recorded.get("robot_type"),
+            "total_episodes": episodes,
+            "total_frames": steps,
+            "total_tasks": len(self._tasks),
+            "chunks_size": CHUNKS_SIZE,
+            "data_files_size_in_mb": DATA_BYTES // 2**20,
+            "video_files_size_in_mb": VIDEO_BYTES // 2**20,
+            "fps": int(self._fps) if float(self._fps).is_integer() else self._fps,
+            "splits": splits(self._recorded.get("splits"), episodes),
+            "data_path": DATA_PATH,
+            "video_path": VIDEO_PATH if self._videos else None,
+            "features": {column.name: self._feature(column) for column in self._columns},
+            OWN: {  # what reading the set back as it was needs
+                "episodes": episodes,
+                "steps": steps,
+                "keys": {name: key for key, name in self._names.items()},
+                "shapes": {
+                    self._names[key]: list(feature.shape)
+                    for key, feature in self._reader.features.items()
+                    if feature.shape in ((), (1,))
+                },
+                "metadata": self._metadata,
+                "lines": self._lines is not None,
             },
-            "metadata": self._metadata,
-            "lines": self._lines is not None,
         }
-        write_metadata(
-            self._root,
-            episodes=len(ends),
-            steps=int(ends[-1]),
-            tasks=list(self._tasks),
-            statistics=self._episodes.statistics,
-            fps=self._fps,
-            columns=self._columns,
-            videos={name: video_facts(self._root / path) for name, path in first.items()},
-            recorded=self._recorded,
-            own=own,
-        )
+
+    def _feature(self, column: Column) -> dict[str, Any]:
+        axes = ["height", "width", "channels"] if column.dtype in CAMERAS else column.names
+        facts = {"dtype": column.dtype, "shape": list(column.feature.shape) or [1], "names": axes}
+        if column.dtype == "video":
+            path = VIDEO_PATH.format(video_key=column.name, chunk_index=0, file_index=0)
+            facts["info"] = video_facts(self._root / path)
+        return facts
 
     def close(self) -> None:
         """Close the files, also after an error."""
@@ -170,8 +199,12 @@ class _Writer:
         tasks = self._tasks_of(facts)
         for files in (self._table, *self._videos.values()):
             files.begin(length)
-        row = {"data/chunk_index": self._table.chunk, "data/file_index": self._table.file}
-        row |= {"dataset_from_index": index, "dataset_to_index": index + length} | self._video_places(length)
+        row: dict[str, Any] = {"data/chunk_index": self._table.chunk, "data/file_index": self._table.file}
+        row |= {"dataset_from_index": index, "dataset_to_index": index + length}
+        for name, video in self._videos.items():
+            row |= {f"videos/{name}/chunk_index": video.chunk, f"videos/{name}/file_index": video.file}
+            row[f"videos/{name}/from_timestamp"] = video.steps / self._fps
+            row[f"videos/{name}/to_timestamp"] = (video.steps + length) / self._fps
         statistics = EpisodeStatistics(self._columns, length)
         seen: set[int] = set()
         for _, start, rows, values in pieces(self._reader, list(self._names), [episode], piece_bytes=_PIECE_BYTES):
@@ -192,19 +225,10 @@ class _Writer:
             if progress is not None:
                 progress(index + start + rows, int(self._reader.episode_ends[-1]))
         if "task_index" in self._names.values():
-            tasks = self._tasks_by_number(sorted(seen), episode)
+            tasks = [self._task(number, episode) for number in sorted(seen)]
         self._episodes.add({"episode_index": episode, "tasks": tasks, "length": length} | row, statistics.result())
         if self._lines is not None:
             self._lines.write(json.dumps(facts, ensure_ascii=False) + "\n")
-
-    def _video_places(self, length: int) -> dict[str, Any]:
-        """The columns that tell where the frames of an episode of which none is written yet come to lie."""
-        places: dict[str, Any] = {}
-        for name, video in self._videos.items():
-            places |= {f"videos/{name}/chunk_index": video.chunk, f"videos/{name}/file_index": video.file}
-            places[f"videos/{name}/from_timestamp"] = video.steps / self._fps
-            places[f"videos/{name}/to_timestamp"] = (video.steps + length) / self._fps
-        return places
 
     def _tasks_of(self, facts: dict[str, Any]) -> list[str]:
         """The tasks of an episode in words, numbered on their first appearance."""
@@ -215,12 +239,10 @@ class _Writer:
             self._tasks.setdefault(task, len(self._tasks))
         return tasks
 
-    def _tasks_by_number(self, numbers: list[int], episode: int) -> list[str]:
-        known = list(self._tasks)
-        for number in numbers:
-            if not 0 <= number < len(known):
-                raise UserError(
-                    f"{self._reader.source}: task_index {number} in episode {episode} has no task in words "
-                    f"({len(known)} are known); leave the key task_index out."
-                )
-        return [known[number] for number in numbers]
+    def _task(self, number: int, episode: int) -> str:
+        if not 0 <= number < len(self._tasks):
+            raise UserError(
+                f"{self._reader.source}: task_index {number} in episode {episode} has no task in words "
+                f"({len(self._tasks)} are known); leave the key task_index out."
+            )
+        return list(self._tasks)[number]
