@@ -97,7 +97,7 @@ def _inspect_replay(replay: ReplayStore) -> Inspection:
 
 
 def _inspect_reader(reader: EpisodeReader) -> Inspection:
-    report = _Report(f"{reader.source}: {reader.layout}", reader.episode_ends, [], [])
+    report = _Report(f"{reader.source}: {reader.layout}", reader.episode_ends, [], list(reader.remarks))
     readable = True
     for key, feature in reader.features.items():
         faults = list(feature_problems(key, feature))

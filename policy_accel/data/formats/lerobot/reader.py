@@ -104,7 +104,7 @@ class LeRobotReader(EpisodeReader):
         paths = {episode.videos[camera.name][0] for episode in self._episodes if camera.name in episode.videos}
         if not any(path.exists() for path in paths):
             first = f", the first {min(paths).relative_to(self._root)}" if paths else ""
-            raise ValueError(f"all of its {len(paths)} videos are missing{first}")
+            raise ValueError(f"its videos are missing, {len(paths)} in all{first}")
         return camera
 
     def _as_stored(self, column: Column) -> Column:

@@ -11,6 +11,7 @@ import pytest
 
 from policy_accel.data.formats.lerobot.reader import LeRobotReader
 from policy_accel.data.formats.lerobot.writer import write_lerobot
+from policy_accel.data.inspect import inspect
 from policy_accel.data.readers import open_episodes, read_episodes
 from policy_accel.errors import UserError
 
@@ -201,8 +202,11 @@ def test_all_videos_missing(videos, tmp_path, version):
     count = len([path.unlink() for path in made.root.glob("videos/**/*.mp4")])
     with open_episodes(made.root) as reader:
         assert KEY not in reader.features
-        assert f"left out: '{KEY}', since all of its {count} videos are missing, the first videos/" in reader.remarks[0]
-        with pytest.raises(UserError, match=rf"'{KEY}' cannot be used: all of its {count} videos are missing"):
+        assert (
+            f"left out: '{KEY}', since its videos are missing, {count} in all, the first videos/" in reader.remarks[0]
+        )
+        with pytest.raises(UserError, match=rf"'{KEY}' cannot be used: its videos are missing, {count} in all"):
             reader.ask_for([KEY])
         write_lerobot(tmp_path / "copy", reader)
     np.testing.assert_array_equal(read_episodes(tmp_path / "copy").arrays["state"], made.arrays["observation.state"])
+    assert any("videos are missing" in remark for remark in inspect(made.root).remarks)
