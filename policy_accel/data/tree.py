@@ -179,7 +179,7 @@ def zip_tree(path: Path, archive: zipfile.ZipFile, *, hidden: bool = False) -> T
         check_fits(entry.file_size, f"{path}: {name} in it", stored=entry.compress_size)
         try:
             return archive.read(name)
-        except _BROKEN as error:
+        except (*_BROKEN, OSError, ValueError) as error:
             raise UserError(
                 f"{path}: {name} in it cannot be unpacked ({error}); copy or download the archive again."
             ) from error

@@ -7,9 +7,11 @@ guided-diffusion (`arr_0`, `arr_1`).
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -24,7 +26,8 @@ _NAMES = {
     "train": (("images", "latents", "arr_0"), ("labels", "arr_1")),
     "test": (("test_images", "test_latents"), ("test_labels",)),
 }
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, MemoryError)
+_DAMAGED = (ValueError, EOFError, OverflowError, RuntimeError, MemoryError, SyntaxError, TokenError)  # of an array
+_BROKEN = (*_DAMAGED, zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # of the archive around it
 
 
 def array_form(path: Path) -> str | None:
@@ -38,7 +41,7 @@ def array_form(path: Path) -> str | None:
             return None
         try:
             names = zipfile.ZipFile(file).namelist()
-        except _DAMAGED:
+        except _BROKEN:
             return None
     known = {f"{name}.npy" for name in _NAMES["train"][0]}
     mine = all(name.endswith(".npy") for name in names) and (not known.isdisjoint(names) or path.suffix == ".npz")
@@ -57,7 +60,7 @@ def read_npy(path: Path, split: Split) -> ImageSet | None:
         with explained(path, "read"):
             values = np.load(path, mmap_mode="r", allow_pickle=False)
             stamp = path.stat()
-    except (ValueError, OverflowError, RecursionError, MemoryError, SyntaxError) as error:
+    except _DAMAGED as error:
         raise UserError(f"{path}: cannot be read as an array ({error}); write or copy it again.") from error
     return ImageSet(values, None, (), str(path), key=f"{path.resolve()} {stamp.st_size} {stamp.st_mtime_ns}")
 
@@ -70,7 +73,7 @@ def latent(content: bytes, where: str) -> np.ndarray:
     """
     try:
         values = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except (EOFError, OSError, ValueError, OverflowError, RecursionError, MemoryError, SyntaxError) as error:
+    except _DAMAGED as error:
         raise UserError(f"{where}: cannot be read as an array ({error}); encode it again.") from error
     if values.ndim != 3 or values.dtype not in (np.float16, np.float32):
         raise UserError(
@@ -104,7 +107,7 @@ def read_npz(path: Path, split: Split) -> ImageSet | None:
                 key: archive[key].reshape(-1) for key in sum((n[1] for n in _NAMES.values()), ()) if key in archive
             }
             classes = tuple(map(_text, archive["classes"].reshape(-1))) if "classes" in archive.files else ()
-    except _DAMAGED as error:
+    except _BROKEN as error:
         raise UserError(f"{path}: cannot be read as NPZ ({error}); copy or download the file again.") from error
     if (values.dtype.kind == "f") != name.endswith("latents"):
         raise UserError(
