@@ -72,7 +72,10 @@ def _episode(root: Path, info: dict[str, Any], row: dict[str, Any], cameras: Seq
 
     def path(template: str, place: str, **names: str) -> Path:
         fields = {name: row.get(f"{place}/{name}") for name in ("chunk_index", "file_index")} if newer else older
-        return root / str(info[template].format(**fields, **names))
+        found = Path(info[template].format(**fields, **names))
+        if found.is_absolute() or ".." in found.parts:
+            raise ValueError(f"{found} leads out of the folder")
+        return root / found
 
     try:
         data = path("data_path", "data")

@@ -220,7 +220,7 @@ def test_what_is_wrong_is_one_sentence(lerobot, version, fault):
         ("fps", -10, "fps is -10"),
         ("fps", "10", "fps is 10; it must be a number"),
         ("data_path", "data/{nothing}.parquet", "the file of episode 0 cannot be told.*nothing"),
-        ("data_path", "../{episode_index}.parquet", "data_path is ../{episode_index}.parquet; it must be a path below"),
+        ("data_path", "../{episode_index}.parquet", "../0.parquet leads out of the folder"),
         ("data_path", "{episode_index:0999999999d}", "data_path is {episode_index:0999999999d}; it must be"),
         ("chunks_size", "many", "chunks_size is many"),
         ("features", [], "features is []; it must be an object"),
@@ -462,3 +462,11 @@ def test_a_package_that_is_missing_is_named(lerobot, package, keys):
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert f"the package {package}, which is not installed; pip install '.[lerobot]' in our checkout." in run.stderr
     assert run.stdout == ("(3, 2)\n" if package == "av" else "")  # numbers need no video library
+
+
+def test_a_camera_whose_name_leads_elsewhere_is_left_out(lerobot):
+    made = lerobot(cameras=("top",))
+    made.info["features"]["../../../elsewhere"] = made.info["features"]["observation.images.top"]
+    made.save_info()
+    with open_episodes(made.root) as reader:
+        assert list(reader.left_out) == ["../../../elsewhere"]
