@@ -30,6 +30,11 @@ def close_to(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None
     return close[0] if close else None
 
 
+def one_line(error: BaseException) -> str:
+    """What an error of a library says, on one line, without its full stop."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Name the closest of the known names, or list all when none is close."""
     names = sorted(set(known))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, one_line
 from policy_accel.files import explain_os_error, explained, open_regular
 from policy_accel.memory import check_fits
 
@@ -81,7 +81,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
             raise explain_os_error(error, Path(error.filename or path), "read") from error
         except (*_BROKEN, ValueError, OverflowError) as error:
             raise UserError(
-                f"{path}: the archive is damaged or cut off ({error}); copy or download it again."
+                f"{path}: the archive is damaged or cut off ({one_line(error)}); copy or download it again."
             ) from error
         yield tree
 
@@ -101,7 +101,9 @@ def unpacked(content: bytes, where: str) -> bytes:
             result += block
             check_fits(len(result), where, stored=len(content))
     except (OSError, *_BROKEN) as error:
-        raise UserError(f"{where}: the archive is damaged or cut off ({error}); copy or download it again.") from error
+        raise UserError(
+            f"{where}: the archive is damaged or cut off ({one_line(error)}); copy or download it again."
+        ) from error
     return bytes(result)
 
 
@@ -181,7 +183,7 @@ def zip_tree(path: Path, archive: zipfile.ZipFile, *, hidden: bool = False) -> T
             return archive.read(name)
         except (*_BROKEN, OSError, ValueError) as error:
             raise UserError(
-                f"{path}: {name} in it cannot be unpacked ({error}); copy or download the archive again."
+                f"{path}: {name} in it cannot be unpacked ({one_line(error)}); copy or download the archive again."
             ) from error
 
     def stamp(name: str) -> str:

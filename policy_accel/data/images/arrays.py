@@ -17,7 +17,7 @@ import numpy as np
 
 from policy_accel.data.images.image_set import ImageSet, Split
 from policy_accel.data.images.listing import number_names
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, one_line
 from policy_accel.files import explained, open_regular
 from policy_accel.memory import check_fits
 
@@ -61,7 +61,7 @@ def read_npy(path: Path, split: Split) -> ImageSet | None:
             values = np.load(path, mmap_mode="r", allow_pickle=False)
             stamp = path.stat()
     except _DAMAGED as error:
-        raise UserError(f"{path}: cannot be read as an array ({error}); write or copy it again.") from error
+        raise UserError(f"{path}: cannot be read as an array ({one_line(error)}); write or copy it again.") from error
     return ImageSet(values, None, (), str(path), key=f"{path.resolve()} {stamp.st_size} {stamp.st_mtime_ns}")
 
 
@@ -74,7 +74,7 @@ def latent(content: bytes, where: str) -> np.ndarray:
     try:
         values = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     except _DAMAGED as error:
-        raise UserError(f"{where}: cannot be read as an array ({error}); encode it again.") from error
+        raise UserError(f"{where}: cannot be read as an array ({one_line(error)}); encode it again.") from error
     if values.ndim != 3 or values.dtype not in (np.float16, np.float32):
         raise UserError(
             f"{where}: is {values.dtype} {list(values.shape)}; a latent is float16 or float32 [C, H, W]; encode it so."
@@ -108,7 +108,7 @@ def read_npz(path: Path, split: Split) -> ImageSet | None:
             }
             classes = tuple(map(_text, archive["classes"].reshape(-1))) if "classes" in archive.files else ()
     except _BROKEN as error:
-        raise UserError(f"{path}: cannot be read as NPZ ({error}); copy or download the file again.") from error
+        raise UserError(f"{path}: cannot be read as NPZ ({one_line(error)}); download the file again.") from error
     if (values.dtype.kind == "f") != name.endswith("latents"):
         raise UserError(
             f"{path}: '{name}' holds {values.dtype} values; 'images' are uint8 and 'latents' float16 or float32."

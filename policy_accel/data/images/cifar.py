@@ -15,7 +15,7 @@ import numpy as np
 
 from policy_accel.data.images.image_set import ImageSet, Split
 from policy_accel.data.tree import Tree
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, one_line
 
 _PIXELS = 3 * 32 * 32
 _AGAIN = "unpack the archive again"
@@ -134,5 +134,5 @@ def _written(content: bytes, where: str) -> list[int | str]:
             and code.stack_after[0].obtype is not object
         ]
     except (ValueError, struct.error) as error:
-        raise UserError(f"{where}: is not a CIFAR batch or is cut off ({error}); {_AGAIN}.") from error
+        raise UserError(f"{where}: is not a CIFAR batch or is cut off ({one_line(error)}); {_AGAIN}.") from error
     return found

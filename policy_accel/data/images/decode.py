@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from PIL import Image  # loaded where a file of an image is met: most sets are arrays
@@ -77,7 +77,7 @@ def upright(content: bytes, where: str) -> tuple[Image.Image, list[str]]:
             ) from error
         raise UserError(f"{where}: is not an image that can be read; replace it.") from error
     except Exception as error:  # Pillow raises nearly anything on damaged bytes
-        raise UserError(f"{where}: cannot be decoded ({error}); replace it.") from error
+        raise UserError(f"{where}: cannot be decoded ({one_line(error)}); replace it.") from error
 
 
 def decode(content: bytes, where: str, resolution: int | None) -> tuple[np.ndarray, list[str]]:

@@ -19,7 +19,7 @@ from policy_accel.data.images.listing import (
     label_column,
 )
 from policy_accel.data.tree import Tree
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, one_line
 from policy_accel.files import open_regular
 
 LATENT = ".npy"
@@ -138,7 +138,7 @@ def _rows(tree: Tree, file: str, remarks: list[str]) -> list[tuple[Any, Any]]:
             listed = listed.get("labels", listed) if isinstance(listed, dict) else listed
             listed = list(listed.items()) if isinstance(listed, dict) else listed
     except (ValueError, RecursionError, csv.Error) as error:
-        raise UserError(f"{where}: cannot be read ({error}); correct it or make the set again.") from error
+        raise UserError(f"{where}: cannot be read ({one_line(error)}); correct it or make the set again.") from error
     if not listed:
         return []
     if isinstance(listed, list) and all(isinstance(row, dict) for row in listed):
@@ -168,7 +168,9 @@ def _sidecar_label(tree: Tree, name: str) -> Label:
         content = tree.read(name).decode()
         value = json.loads(content) if name.endswith(".json") else content
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{tree.path}/{name}: cannot be read ({error}); correct it or make the set again.") from error
+        raise UserError(
+            f"{tree.path}/{name}: cannot be read ({one_line(error)}); correct it or make the set again."
+        ) from error
     if isinstance(value, dict):
         value = next((value[name] for name in LABEL_NAMES if name in value), None)
     return class_label(value)

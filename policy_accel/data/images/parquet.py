@@ -18,7 +18,7 @@ from policy_accel.data.images.listing import (
     split_word,
 )
 from policy_accel.data.tree import Tree
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, one_line
 from policy_accel.memory import check_fits
 
 SUFFIX = ".parquet"
@@ -63,7 +63,7 @@ def list_parquet(tree: Tree) -> Listing:
                 labels = table.read([label]).column(label).to_pylist() if label else [None] * sum(sizes)
         except (ArrowException, *_DAMAGED) as error:
             raise UserError(
-                f"{where}: cannot be read as Parquet ({_line(error)}); copy or download it again."
+                f"{where}: cannot be read as Parquet ({one_line(error)}); copy or download it again."
             ) from error
         listing.names += [
             f"{file}, group {group}, row {row}" for group, size in enumerate(sizes) for row in range(size)
@@ -112,13 +112,11 @@ def _reader(tree: Tree, column: str) -> Callable[[str], bytes]:
                 beside = str(PurePosixPath(file).parent / str(cell["path"]))
                 cell = cell["bytes"] if cell["bytes"] is not None else tree.read(beside)
         except (ArrowException, *_DAMAGED) as error:
-            raise UserError(f"{tree.path}/{name}: cannot be read ({_line(error)}); download the file again") from error
+            raise UserError(
+                f"{tree.path}/{name}: cannot be read ({one_line(error)}); download the file again"
+            ) from error
         if not isinstance(cell, bytes):
             raise UserError(f"{tree.path}/{name}: holds no image; replace it")
         return cell
 
     return read
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

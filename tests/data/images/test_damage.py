@@ -134,5 +134,5 @@ def test_damaged_sets_are_read_or_refused(form, tree, cache):
         except UserError as error:
             sentences.append(str(error).removeprefix(str(path)))
     assert sentences
-    assert all(sentence[0] in ":/" and "\n" not in sentence for sentence in sentences)
+    assert all(sentence[0] in ":/ " and "\n" not in sentence for sentence in sentences)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2**21
