@@ -25,7 +25,7 @@ from policy_accel.training.distillation import Distillation, DistillationConfig,
 from policy_accel.training.optimizer import OptimizerConfig
 from policy_accel.training.run_directory import checkpoint_path, differences
 from policy_accel.training.task import Task
-from policy_accel.typed_values import UnknownKeyError, check_form, literal, put
+from policy_accel.typed_values import UnknownKeyError, check_finite, check_form, literal, put
 
 if TYPE_CHECKING:
     from policy_accel.track import Track
@@ -134,6 +134,7 @@ def _overridden(track: Track[Any], config: RunConfig, overrides: Sequence[str]) 
             raise UserError(f"{override}{error}") from error
     changed = OmegaConf.to_object(node)
     assert isinstance(changed, RunConfig)
+    check_finite(changed)
     return changed
 
 

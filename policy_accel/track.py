@@ -29,7 +29,7 @@ from policy_accel.training.loop import Trained, train
 from policy_accel.training.ranks import ALONE, Ranks, joined
 from policy_accel.training.run_directory import check_run_directory, read_typed_config
 from policy_accel.training.task import Task
-from policy_accel.typed_values import given_twice
+from policy_accel.typed_values import check_finite, given_twice
 from policy_accel.user_files import chosen, user_files
 
 RECOMMENDED = "recommended"
@@ -94,6 +94,7 @@ class Track(ABC, Generic[C]):
         self._register()
         config = OmegaConf.to_object(compose_config(self.source, overrides, config_dir))
         assert isinstance(config, self.schema)
+        check_finite(config)
         return config
 
     def record(self, config: C) -> dict[str, Any]:

@@ -7,10 +7,11 @@ or null, leaves an optional setting without a value. A list is [a, b], where quo
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -181,6 +182,17 @@ def _number(text: str) -> int | float:
 def _string(text: str) -> str:
     text = unquoted(text)
     return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
+
+
+def check_finite(settings: Any, prefix: str = "") -> None:
+    """Raise UserError when a number of a dataclass of settings, or of one inside of it, is infinite or none at all."""
+    for field in fields(settings):
+        value, name = getattr(settings, field.name), f"{prefix}{field.name}"
+        if is_dataclass(value):
+            check_finite(value, f"{name}.")
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, float) and not math.isfinite(part):
+                raise UserError(f"{name}={value} must be finite; give a number, for example 0.5 or 1e-4.")
 
 
 def unquoted(text: str) -> str:

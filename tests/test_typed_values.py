@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.config_values import value_of
 
 from policy_accel.errors import UserError
@@ -113,6 +114,27 @@ def test_another_value_is_refused(override: str, sentence: str) -> None:
     track = IMAGES if "task.limit" in override else ROBOT
     with pytest.raises(UserError, match=sentence):
         track.config([override])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("training.optimizer.lr=inf", "training.ema.power=nan", "training.optimizer.lr=1e400", "task.val_ratio=-inf"),
+        *("sampling.clip_sample=inf", "training.optimizer.betas=[0.9,nan]", "encoder.augmentation.hue=NaN"),
+    ],
+)
+def test_numbers_are_finite(override: str, tmp_path: Path) -> None:
+    key = override.partition("=")[0]
+    with pytest.raises(UserError, match=rf"^{key}=.*must be finite; give a number"):
+        ROBOT.config([override])
+    (tmp_path / "infinite.yaml").write_text("training: {optimizer: {lr: .inf}}")
+    with pytest.raises(UserError, match=r"training\.optimizer\.lr=inf must be finite"):
+        ROBOT.config([f"recipe={tmp_path / 'infinite.yaml'}"])
+    values = ROBOT.record(ROBOT.config([]))
+    values["training"]["optimizer"]["lr"] = float("inf")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError, match=r"config\.yaml cannot be read .*lr=inf must be finite"):
+        ROBOT.read(tmp_path)
 
 
 def test_of_a_key_that_is_typed_twice_the_last_value_counts_and_is_said() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 
 import torch
 from omegaconf import MISSING
@@ -17,6 +18,7 @@ from policy_accel.errors import UserError, naming, one_of
 from policy_accel.groups import register_group
 from policy_accel.models.layout import LAYOUTS, lay_out
 from policy_accel.training.checkpoint import CheckpointConfig
+from policy_accel.training.devices import check_threads
 from policy_accel.training.distillation import DistillationConfig
 from policy_accel.training.ema import EMAConfig
 from policy_accel.training.metrics import LoggingConfig
@@ -26,6 +28,7 @@ from policy_accel.training.ranks import Ranks
 from policy_accel.training.wandb_run import MODES
 
 REDUCE_PRECISIONS = ("fp32", "bf16")
+POWER_OF_TWO = 64
 CAPTURES = ("auto", "true", "false")
 
 # Before the momentum decay, which lies in it.
@@ -123,6 +126,14 @@ class TrainingConfig:
             )
         return self.accumulate
 
+    def within(self, samples: int, parts: int) -> TrainingConfig:
+        """With a batch of at most `samples`: a batch has each of them once. It divides into `parts`, and by such powers
+        of two as before, which some methods ask for."""
+        if self.batch_size <= samples or parts < 1:
+            return self
+        unit = math.lcm(math.gcd(self.batch_size, POWER_OF_TWO), parts)
+        return replace(self, batch_size=samples // unit * unit or samples // parts * parts or parts)
+
     def check(self) -> None:
         """Raise UserError unless the numbers make sense."""
         checkpoint = self.checkpoint
@@ -131,7 +142,6 @@ class TrainingConfig:
             ("batch_size", self.batch_size, 1),
             ("accumulate", self.accumulate, 1),
             ("logging.every", self.logging.every, 1),
-            ("threads", self.threads, 0),
             ("validate_every", self.validate_every, 0),
             ("evaluate_every", self.evaluate_every, 0),
             ("checkpoint.every", checkpoint.every, 0),
@@ -141,6 +151,7 @@ class TrainingConfig:
         ):
             if value < least:
                 raise UserError(f"training.{name}={value} must be at least {least}.")
+        check_threads(self.threads)
         for step in checkpoint.at:
             if not 1 <= step <= self.steps:
                 raise UserError(

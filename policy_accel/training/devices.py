@@ -13,6 +13,9 @@ from policy_accel.launched import processes_here
 from policy_accel.machine import processor
 from policy_accel.training.precision import matmul_precision_on
 
+MOST_THREADS = 1024
+"""More than there are cores in any machine that this runs on."""
+
 
 def choose_device(name: str, field: str = "training.device") -> torch.device:
     """The device called `name`; "auto" is CUDA when there is one, else the CPU.
@@ -49,6 +52,15 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
+def check_threads(threads: int) -> None:
+    """Raise UserError unless torch can be given so many threads; far too many end the process without a word."""
+    if not 0 <= threads <= MOST_THREADS:
+        raise UserError(
+            f"training.threads={threads} must be at least 0 and at most {MOST_THREADS}; this machine has "
+            f"{available_cores()} cores."
+        )
+
+
 def use_device(device: torch.device, *, threads: int, matmul_precision: str, deterministic: bool = False) -> None:
     """Set what torch keeps for the whole process: CPU threads (0 leaves them), TF32, memory on the CPU, and how kernels
     are chosen on CUDA.
@@ -57,6 +69,7 @@ def use_device(device: torch.device, *, threads: int, matmul_precision: str, det
     measures its kernels for each shape and takes the fastest, unless `deterministic` wants the same ones each time.
     """
     if threads:
+        check_threads(threads)
         torch.set_num_threads(threads)
     matmul_precision = matmul_precision_on(device, matmul_precision)
     torch.set_float32_matmul_precision(matmul_precision)

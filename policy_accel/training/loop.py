@@ -117,6 +117,7 @@ class Run:
         ranks: Ranks = ALONE,
         defaults: dict[str, Any] | None = None,
     ) -> None:
+        asked, config = config, config.within(task.samples, ranks.count * config.accumulate)
         self.task, self.config, self.seed, self.run_dir, self.ranks = task, config, seed, run_dir, ranks
         self.checkpoints = run_dir / "checkpoints"
         self.update = build_update(task, config, seed, ranks)
@@ -129,6 +130,11 @@ class Run:
         self._resume()
         self.progress = Progress("train", config.steps, self.step)
         self.progress.say(heading(task, config, self.update, ranks, self.step))
+        if config.batch_size < asked.batch_size:
+            self.progress.say(
+                f"training.batch_size={asked.batch_size} is more than the {task.samples} training samples; an update "
+                f"takes {config.batch_size}."
+            )
         self.metrics = MetricsLog(
             run_dir, config.logging, start_step=self.step, run_config=run_config, writes=ranks.first
         )

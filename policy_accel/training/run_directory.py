@@ -14,6 +14,7 @@ from policy_accel.files import explained, no_link, replace_text
 from policy_accel.groups import flatten, typed
 from policy_accel.run_files import CONFIG, FREE_KEYS, read_config, read_metrics
 from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps
+from policy_accel.typed_values import check_finite
 
 LOCK = ".lock"
 
@@ -102,8 +103,9 @@ def read_typed_config(run_dir: Path, schema: type, track: str) -> Any:
     """
     values = read_config(run_dir)
     try:
-        return typed(schema, values, track)
-    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
+        config = typed(schema, values, track)
+        check_finite(config)
+    except (UserError, OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         if values.get("plugins"):
             reason += (
@@ -111,6 +113,7 @@ def read_typed_config(run_dir: Path, schema: type, track: str) -> Any:
                 "them, or name those that you trust with --plugins"
             )
         raise UserError(f"{run_dir / 'config.yaml'} cannot be read as a configuration ({reason}).") from error
+    return config
 
 
 def checkpoint_path(run_dir: Path, checkpoint: str) -> Path:

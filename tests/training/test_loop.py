@@ -387,6 +387,7 @@ def test_a_file_in_the_way_of_the_run_directory(
     [
         ("steps", 0, r"training\.steps=0 must be at least 1"),
         ("batch_size", 0, r"training\.batch_size=0"),
+        ("threads", 100_000, r"training\.threads=100000 must be at least 0 and at most 1024"),
         ("validate_every", -1, r"training\.validate_every=-1 must be at least 0"),
         ("precision", "fp8", r"training\.precision 'fp8' is unknown"),
         ("matmul_precision", "hi", r"did you mean 'high'"),
@@ -491,3 +492,21 @@ def test_a_run_says_which_settings_have_no_effect_in_one_process(
     config.steps, config.shard, config.reduce_precision = 2, False, "fp32"
     run(toy_task(), config, run_config={"training": {"steps": 1}})
     assert "no effect" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("batch", "samples", "parts", "taken"),
+    [(256, 185, 1, 128), (100_000, 185, 1, 160), (100, 185, 1, 100), (100, 90, 3, 84), (256, 5, 2, 4), (9, 1, 2, 2)],
+)
+def test_a_batch_has_each_sample_once(batch: int, samples: int, parts: int, taken: int) -> None:
+    assert TrainingConfig(batch_size=batch).within(samples, parts).batch_size == taken
+
+
+def test_a_batch_of_more_than_the_samples_is_made_smaller_and_said(
+    toy_task: Any, config: TrainingConfig, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = toy_task()
+    trained = run(task, replace(config, batch_size=2**30))
+    assert trained.finished
+    said = capsys.readouterr().err
+    assert f"training.batch_size=1073741824 is more than the {task.samples} training samples; an update takes " in said
