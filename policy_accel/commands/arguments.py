@@ -139,6 +139,9 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("path", help="demonstrations of any known format or an image set; shipped:NAME ships")
     inspect.add_argument("--layout", type=Path, metavar="YAML", help="where HDF5 of another make has its data")
     inspect.add_argument("--resolution", type=int, help="of an image set: crop and resize as task.resolution does")
+    inspect.add_argument(
+        "--sheet", type=Path, metavar="FILE.png", help="draw some episodes: where they go, first frames of the cameras"
+    )
     inspect.set_defaults(run="data:run_inspect")
     fetch = actions.add_parser("fetch", help="download a public set; continues a download that was cut off")
     fetch.add_argument("name", help="name of the set, for example pusht, cifar10 or mnist")

@@ -6,9 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from policy_accel.data import Inspection, fetch, inspect
+from policy_accel.commands.ready import ready_for_images, ready_to_train
+from policy_accel.data import Inspection, fetch
+from policy_accel.data.contact_sheet import draw_sheet
 from policy_accel.data.formats.recognise import recognised_format
-from policy_accel.data.images import image_form, image_path
+from policy_accel.data.images import image_form, image_path, read_images
+from policy_accel.data.inspect import inspect_reader
+from policy_accel.data.readers import open_reader
 from policy_accel.data.tree import KNOWN_FORMS
 from policy_accel.errors import UserError
 from policy_accel.images.inspect import inspect_images
@@ -16,27 +20,47 @@ from policy_accel.progress import Progress
 
 
 def run_inspect(options: argparse.Namespace) -> int:
-    """Print what demonstrations or an image set (at a resolution) hold; status 2 when something is wrong with it."""
-    inspection = _inspect(options.path, options.resolution, options.layout)
-    print(inspection.text)
-    return 2 if inspection.problems else 0
-
-
-def _inspect(path: str, resolution: int | None, layout: Path | None) -> Inspection:
-    place = image_path(path)
+    """Print what demonstrations or an image set (at a resolution) hold and how to train on it, and draw some episodes
+    where asked; status 2 when something is wrong with it."""
+    place = image_path(options.path)
     try:
-        inspection = inspect(place, layout)
+        reader = open_reader(place, options.layout)
     except UserError as error:
-        if layout is not None or recognised_format(place) is not None:
+        if options.layout is not None or recognised_format(place) is not None:
             raise
         if image_form(place) is None:
             raise UserError(f"{str(error).rstrip('.')}; nor is it an image set, of which {KNOWN_FORMS}") from error
-        return inspect_images(place, resolution=resolution)
-    if resolution is not None:
-        raise UserError(
-            f"{place}: holds demonstrations, for which --resolution={resolution} means nothing; leave it out."
-        )
-    return inspection
+        return _inspect_images(options, place)
+    with reader:
+        if options.resolution is not None:
+            raise UserError(
+                f"{place}: holds demonstrations, for which --resolution={options.resolution} means nothing; leave it "
+                "out."
+            )
+        found = inspect_reader(reader)
+        _show(found, ready_to_train(options.path, reader, found, options.layout))
+        if options.sheet is not None:
+            draw_sheet(reader, options.sheet)
+            print(f"Some episodes: {options.sheet}")
+    return 2 if found.problems else 0
+
+
+def _inspect_images(options: argparse.Namespace, place: Path) -> int:
+    if options.sheet is not None:
+        raise UserError(f"{place}: is an image set, and --sheet draws demonstrations; leave it out.")
+    found = inspect_images(place, resolution=options.resolution)
+    try:
+        images = read_images(place, "train", resolution=options.resolution, skip_bad=True)
+    except UserError:  # which is among the problems
+        images = None
+    _show(found, "" if images is None else ready_for_images(options.path, images, options.resolution))
+    return 2 if found.problems else 0
+
+
+def _show(found: Inspection, command: str) -> None:
+    print(found.text)
+    if command:
+        print(f"To train on it:\n  {command}")
 
 
 def run_fetch(options: argparse.Namespace) -> int:

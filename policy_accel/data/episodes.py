@@ -10,6 +10,8 @@ import numpy as np
 
 from policy_accel.errors import UserError
 
+HORIZON = 16
+"""Steps of a training window, unless a run says otherwise."""
 _CHECK_BYTES = 64 * 2**20  # finite values are looked for in pieces, so that a large image array needs no second copy
 
 

@@ -65,11 +65,7 @@ def open_episodes(
     Raises:
         UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
     """
-    with explained(split_group(path)[0], "read"):
-        if layout is None:
-            reader: EpisodeReader = _imported(_READERS[recognised_format(path) or "zarr"], path)(path)
-        else:
-            reader = _imported("hdf5_layout:open_with_layout", path)(path, layout)
+    reader = open_reader(path, layout)
     try:
         if not reader.features:
             check_keys(reader, [*reader.damaged, *reader.left_out])
@@ -84,6 +80,20 @@ def open_episodes(
     except BaseException:
         reader.close()
         raise
+
+
+def open_reader(path: Path | str, layout: Path | str | None = None) -> EpisodeReader:
+    """Open demonstrations as they are, with whatever faults they have; see `open_episodes`.
+
+    Raises:
+        UserError: nothing of them can be read.
+    """
+    with explained(split_group(path)[0], "read"):
+        if layout is not None:
+            reader: EpisodeReader = _imported("hdf5_layout:open_with_layout", path)(path, layout)
+        else:
+            reader = _imported(_READERS[recognised_format(path) or "zarr"], path)(path)
+    return reader
 
 
 def read_episodes(path: Path | str, keys: Sequence[str] | None = None, **chosen: Any) -> Episodes:

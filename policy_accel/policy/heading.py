@@ -39,12 +39,12 @@ def data_heading(
     short = np.flatnonzero(~usable)
     listed = ", ".join(f"{episode} ({episodes.lengths[episode]})" for episode in short[:LISTED])
     more = ", ..." if len(short) > LISTED else ""
+    plural = "s" * (len(short) != 1)
+    left_out = f"{len(short)} episode{plural} shorter than the {shortest} steps a window needs: {listed}{more}"
     return {
         "data": f"{episodes.source}: {len(episodes):,} episodes, {episodes.steps:,} steps; "
         f"{(split.train & usable).sum():,} train in {len(train.indices):,} windows of {horizon} steps, {held}",
-        "left out": f"{len(short)} episodes that are shorter than the {shortest} steps a window needs: {listed}{more}"
-        if len(short)
-        else "",
+        "left out": left_out if len(short) else "",
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from policy_accel.data.episodes import HORIZON
 from policy_accel.data.normalization import Normalizer
 from policy_accel.diffusion import Sampler
 from policy_accel.diffusion.batch import Condition
@@ -28,7 +29,7 @@ CONDITIONINGS = ("global", "inpainting", "planning")
 class PolicyConfig:
     """Shape of the prediction; the defaults are Diffusion Policy's."""
 
-    horizon: int = 16
+    horizon: int = HORIZON
     """Steps that the network predicts at once."""
     n_obs_steps: int = 2
     """Newest observations that the policy sees."""

@@ -1,12 +1,17 @@
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import zarr
+from PIL import Image
 from support.data import write_zarr
 
-from policy_accel.data import Episodes, inspect
+from policy_accel.data import Episodes, inspect, write_episodes
+from policy_accel.data.contact_sheet import draw_sheet
+from policy_accel.data.formats.base import MemoryReader
+from policy_accel.data.inspect import inspect_reader, usual_fields
 from policy_accel.errors import UserError
 
 
@@ -67,32 +72,87 @@ def remark(found, *words):
 def test_everything_at_once(tmp_path):
     action, state = sound(), sound(49)
     action[30, 1] = np.nan
-    state[3] = np.inf
     path = buffer(tmp_path / "x.zarr", ends=(20, 20, 50), action=action, state=state, still=np.ones((50, 3)))
     (path / "data/broken").mkdir()
     (path / "data/broken/.zarray").write_text("{")
     found = inspect(path)
-    one(found, "episode_ends[1] is 20 after 20")
-    one(found, "data/action holds NaN at step 30;")
-    one(found, "data/state holds Inf at step 3;")
-    one(found, "data/action 50, data/state 49, data/still 50")
-    remark(found, "data/still never changes in dimension 0, 1, 2")
+    one(found, "episode 1 has no step")
+    one(found, "data/action holds NaN at step 30 (episode 2, its step 10)")
     one(found, "data/broken cannot be opened")
-    assert (len(found.problems), len(found.remarks)) == (5, 1)
-    assert "episodes: unknown" in found.text
-    assert "broken: cannot be read" in found.text
+    remark(found, "state is left out: data/state has 49 rows and the episodes have 50 steps")
+    remark(found, "data/still never changes in dimension 0, 1, 2")
+    remark(found, "1 of 3 episodes is shorter than a training window of 16 steps (policy.horizon): 1 (0)")
+    assert (len(found.problems), len(found.remarks)) == (3, 3)
+    assert "episodes: 3, steps: 50" in found.text
+
+
+def test_actions_that_are_left_out_are_a_problem(tmp_path):
+    one(inspect(buffer(tmp_path / "x.zarr", action=sound(49), state=sound())), "action is left out: data/action has 49")
 
 
 def test_without_episode_ends(tmp_path):
-    found = inspect(buffer(tmp_path / "x.zarr", ends=None, action=sound()))
-    one(found, "meta/episode_ends is missing")
-    assert "action: [50, 2] float64" in found.text
+    with pytest.raises(UserError, match="meta/episode_ends is missing"):
+        inspect(buffer(tmp_path / "x.zarr", ends=None, action=sound()))
 
 
 def test_ends_past_the_data(tmp_path):
     found = inspect(buffer(tmp_path / "x.zarr", ends=(20, 50, 80, 110), action=sound()))
     one(found, "goes to step 110, past the data, which has 50 steps")
     assert len(found.problems) == 1
+    assert "0: min -" in found.text
+
+
+def test_faults_are_listed_up_to_twenty(tmp_path):
+    reader = MemoryReader(Episodes({"action": sound()}, np.arange(1, 51)))
+    reader.faults = {episode: f"episode {episode} is bad." for episode in range(0, 50, 2)}
+    found = inspect_reader(reader)
+    assert found.problems[:2] == ("episode 0 is bad.", "episode 2 is bad.")
+    assert found.problems[20:] == ("5 further faults of episodes.",)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("robomimic", ["actions", "obs/pos"]), ("lerobot", ["observation.pos"]), ("zarr", [])]
+)
+def test_the_names_of_the_file_are_beside_ours(tmp_path, name, own):
+    write_episodes(tmp_path / "set", MemoryReader(Episodes({"action": sound(), "pos": sound()}, [20, 50])), name)
+    text = inspect(tmp_path / "set").text
+    assert re.findall(r"in the file: (.*)\)", text) == own
+
+
+def numbers(*keys, **images):
+    arrays = {key: sound() for key in keys}
+    arrays |= {key: np.zeros((50, 8, 8, 3), np.uint8) for key in images}
+    return MemoryReader(Episodes(arrays, [20, 50]))
+
+
+def test_usual_fields():
+    assert usual_fields(numbers("action", "action_abs", "pos", "reward", "next_obs.pos", "frame_index")) == (
+        ["pos"],
+        [],
+        "action",
+    )
+    assert usual_fields(numbers("actions", "state", "pos", cam=1)) == (["state"], ["cam"], "actions")
+    assert usual_fields(numbers("pos", "sim_state", "extra.x")) == (["pos"], [], None)
+
+
+def test_a_sheet_shows_paths_and_first_frames(tmp_path):
+    """Pixels: the cameras' frames are one colour for each episode, of which the spread ones are drawn."""
+    frames = np.repeat(np.arange(20, dtype=np.uint8)[:, None, None, None] * 12, 8 * 8 * 3, 0).reshape(20, 8, 8, 3)
+    arrays = {"action": np.zeros((60, 2)), "gripper": np.arange(60.0), "cam": np.repeat(frames, 3, 0)}
+    reader = MemoryReader(Episodes(arrays, np.arange(3, 61, 3)))
+    reader.faults = {0: "bad."}
+    draw_sheet(reader, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    greys, counts = np.unique(pixels[(pixels == pixels[:, :1]).all(1), 0], return_counts=True)
+    large = set(greys[counts > 5000].tolist()) - {255}
+    assert large & {12 * episode for episode in range(1, 20)} == {12 * i for i in (1, 3, 6, 8, 11, 13, 16, 19)}
+    before = (tmp_path / "sheet.png").read_bytes()
+    with pytest.raises(UserError, match=r"sheet\.png: exists already"):
+        draw_sheet(reader, tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").read_bytes() == before
+    with pytest.raises(UserError, match=r"ends in \.png"):
+        draw_sheet(reader, tmp_path / "sheet.jpg")
 
 
 def test_nan_names_the_episode(tmp_path):
@@ -112,7 +172,9 @@ def test_duplicate_and_short_episodes(tmp_path):
     action[45:60] = action[20:35]
     found = inspect(buffer(tmp_path / "x.zarr", ends=(20, 35, 45, 60), action=action))
     remark(found, "episode 3 equals episode 1 in every key; keep one of them")
-    remark(found, "3 of 4 episodes are shorter than a training window of 16 steps: 1 (15), 2 (10), 3 (15)")
+    remark(
+        found, "3 of 4 episodes are shorter than a training window of 16 steps (policy.horizon): 1 (15), 2 (10), 3 (15)"
+    )
     assert (len(found.problems), len(found.remarks)) == (0, 2)
 
 
@@ -147,7 +209,7 @@ def test_damaged_chunk(tmp_path):
 def test_empty_buffer(tmp_path):
     path = buffer(tmp_path / "x.zarr")
     zarr.open_group(path, mode="a", zarr_format=2).create_group("data")
-    one(inspect(path), "there is no array below data/")
+    one(inspect(path), "holds no array of steps")
 
 
 def test_nothing_to_look_at(tmp_path):

@@ -31,7 +31,7 @@ def test_episodes_and_windows_are_counted(tiny_config: Callable[..., RobotConfig
     assert parts["data"] == (
         f"{uneven}: 6 episodes, 63 steps; 3 train in {3 + 1 + 23} windows of 16 steps, none validates"
     )
-    assert parts["left out"] == "3 episodes that are shorter than the 8 steps a window needs: 1 (3), 2 (7), 5 (5)"
+    assert parts["left out"] == "3 episodes shorter than the 8 steps a window needs: 1 (3), 2 (7), 5 (5)"
 
 
 def test_the_validation_split_is_said(tiny_config: Callable[..., RobotConfig], demonstrations: Path) -> None:

@@ -81,6 +81,10 @@ class EpisodeReader(ABC):
         """
         check_keys(self, keys)
 
+    def own_name(self, key: str) -> str:
+        """What the file calls a key."""
+        return key
+
     def first_row(self, episode: int) -> int:
         """The row of the whole set at which an episode begins."""
         return int(self.episode_ends[episode - 1]) if episode else 0

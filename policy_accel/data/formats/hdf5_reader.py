@@ -110,6 +110,10 @@ class Hdf5Reader(EpisodeReader):
             return group
         raise Unusable(f"{place.name} {group if isinstance(group, str) else 'is no group of arrays'}; remove it.")
 
+    def own_name(self, key: str) -> str:
+        """See `EpisodeReader`."""
+        return self._paths[key]
+
     def ask_for(self, keys: Sequence[str]) -> None:
         """See `EpisodeReader`."""
         for key in keys:

@@ -93,6 +93,10 @@ class NpzReader(EpisodeReader):
         """See `EpisodeReader`."""
         self._archive.close()
 
+    def own_name(self, key: str) -> str:
+        """See `EpisodeReader`."""
+        return self._fields[key].member
+
     def _open(self) -> None:
         self._members: dict[str, Member] = {}
         for entry in self._archive.infolist():

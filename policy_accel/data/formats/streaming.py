@@ -154,6 +154,10 @@ class EpisodeView(EpisodeReader):
         """See `EpisodeReader`."""
         self.reader.close()
 
+    def own_name(self, key: str) -> str:
+        """See `EpisodeReader`."""
+        return self.reader.own_name(key)
+
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
         return self.reader.episode_metadata(self.episodes[episode])

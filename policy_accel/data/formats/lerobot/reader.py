@@ -155,6 +155,10 @@ class LeRobotReader(EpisodeReader):
         }
         return {"fps": info["fps"], "lerobot": facts | ({"left_out": left_out} if left_out else {})}
 
+    def own_name(self, key: str) -> str:
+        """See `EpisodeReader`."""
+        return self._columns[key].name
+
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
         if self._lines is not None:

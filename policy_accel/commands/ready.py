@@ -1,0 +1,66 @@
+"""The command that trains on given data, ready to be pasted into a shell."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+
+from policy_accel.data.formats.base import EpisodeReader
+from policy_accel.data.images import ImageSet
+from policy_accel.data.inspect import Inspection, usual_fields
+
+_SHORTEST = 8
+"""Steps that a window needs by default: a horizon of 16, less 1 step that is repeated before and 7 behind."""
+_FITS_ALL = ["policy.horizon=8", "policy.n_action_steps=7"]
+"""With these an episode of any length gives windows."""
+
+_SCORED = {"samples": 2000, "curve_samples": 256}
+"""Images that the default recipe measures, for which there must be as many to train on."""
+
+
+def ready_to_train(path: str, reader: EpisodeReader, found: Inspection, layout: Path | None) -> str:
+    """The command for demonstrations, or how to complete it where no key is called action; "" where there is none."""
+    observation, images, action = usual_fields(reader)
+    if not (observation or images) or len(reader.faults) == len(reader.episode_ends):
+        return ""
+    settings = ["task=custom", f"task.data={path}"]
+    if layout is not None:
+        settings.append(f"task.layout={layout}")
+    settings.append(f"task.observation={_listed(observation)}")
+    if images and not observation:
+        settings.append(f"task.images={_listed(images)}")
+    settings.append(f"task.action={action or 'KEY'}")
+    lengths = np.diff(reader.episode_ends, prepend=0)
+    if lengths.max() < _SHORTEST:
+        settings += _FITS_ALL
+    if found.problems:
+        settings.append("task.skip_bad_episodes=true")
+    lines = [_command(settings)]
+    if images and observation:
+        lines.append(f"  with the cameras: add {shlex.quote(f'task.images={_listed(images)}')} recipe=small_image")
+    if action is None:
+        lines.append("  no key is called action: put that of what the policy is to predict in place of KEY")
+    return "\n".join(lines)
+
+
+def ready_for_images(path: str, images: ImageSet, resolution: int | None) -> str:
+    """The command for an image set, of which these are the training images."""
+    settings = ["task=custom_images", f"task.data={path}"]
+    settings += [f"task.resolution={resolution}"] if resolution is not None else []
+    settings += ["task.conditional=true"] if images.labels is not None else []
+    settings += ["task.augmentation=none"] if images.latents else []
+    settings += ["task.skip_bad_images=true"] if images.skipped else []
+    train = len(images) * 4 // 5  # there are as many at least when some are held out
+    settings += [f"evaluation.{name}={train}" for name, count in _SCORED.items() if train < count]
+    return _command(settings)
+
+
+def _listed(keys: list[str]) -> str:
+    """A list as settings have it; quotes keep a comma or a bracket inside of a name."""
+    return f"[{','.join(key if not set(key) & set(',[]{}()' + chr(39) + chr(34)) else repr(key) for key in keys)}]"
+
+
+def _command(settings: list[str]) -> str:
+    return f"policy-accel train {shlex.join(settings)}"
