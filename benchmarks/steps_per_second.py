@@ -40,7 +40,8 @@ from policy_accel.benchmark.rates import wait_for
 from policy_accel.data.images import image_path
 from policy_accel.models import UnetConfig
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.demonstrations import columns, read_task_episodes
+from policy_accel.policy.fields import columns
+from policy_accel.policy.task_data import read_task_episodes
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.devices import choose_device
 

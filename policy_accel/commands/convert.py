@@ -7,6 +7,7 @@ import sys
 from contextlib import closing
 from typing import Any
 
+from policy_accel.data.formats.streaming import without_unreadable
 from policy_accel.data.images import image_path
 from policy_accel.data.readers import open_episodes, write_episodes
 from policy_accel.errors import UserError
@@ -44,7 +45,8 @@ def run_convert(options: argparse.Namespace) -> int:
 
         opened = AbsoluteActionsReader(opened)
         keys = keys if keys is None or KEY in keys else [*keys, KEY]
-    with opened as reader:
+    with opened:
+        reader = without_unreadable(opened, keys) if options.skip_bad_episodes else opened
         for remark in reader.remarks:
             print(f"{reader.source}: {remark}", file=sys.stderr)
         steps, episodes, kind = int(reader.episode_ends[-1]), len(reader.episode_ends), reader.format

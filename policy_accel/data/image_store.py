@@ -6,25 +6,23 @@ import hashlib
 import math
 import os
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from policy_accel.data.formats.base import EpisodeReader, Feature
+from policy_accel.data.formats.base import EpisodeReader
+from policy_accel.data.formats.pictures import PictureView
 from policy_accel.data.formats.streaming import pieces
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import UserError
 from policy_accel.files import explained
 from policy_accel.memory import free_memory
 from policy_accel.progress import Progress
 
 MEMORY_SHARE = 0.5  # of what is free may go to frames; the rest is for the model and its activations
-CHANNELS = (1, 3, 4)
 _PIECE_BYTES = 64 * 2**20
 _FINGERPRINT_FRAMES = 256
 
@@ -159,11 +157,8 @@ def read_image_store(
     """Read the frames of `cameras`, a piece at a time, into host memory, or onto the disk when they take more than
     `share` of the memory that is free: into nameless files, which are mapped and vanish with the process.
 
-    Frames are whole numbers from 0 to 255 of any type, or floats from 0 to 1, [H, W, C] or [C, H, W]; a warning says
-    where they had to be converted.
-
     Args:
-        reader: the open data set.
+        reader: the open data set; frames as `PictureView` takes them.
         cameras: keys.
         folder: where the files go; None for $XDG_CACHE_HOME or ~/.cache, and policy_accel/frames below it.
         share: between 0 and 1.
@@ -171,43 +166,20 @@ def read_image_store(
     Raises:
         UserError: a key that the set does not have or that holds no frames, other values, a full disk; as the reader.
     """
-    shapes = {camera: _frame_shape(reader, camera) for camera in cameras}
+    pictures = PictureView(reader, cameras)
+    shapes = {camera: pictures.features[camera].shape for camera in cameras}
     steps = int(reader.episode_ends[-1])
     fits = steps * sum(map(math.prod, shapes.values())) <= share * free_memory(torch.device("cpu"))
     place = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "policy_accel" / "frames"
     frames = {camera: _room((steps, *shape), None if fits else place) for camera, shape in shapes.items()}
-    scaled: set[str] = set()
-    while (camera := _fill(frames, reader, scaled)) is not None:
-        scaled.add(camera)
-        warnings.warn(f"{reader.source}: {camera} holds values from 0 to 1, which are read times 255.", stacklevel=2)
+    done = 0
+    with closing(Progress("frames", steps, unit="step")) as progress:
+        for piece in pieces(pictures, cameras, piece_bytes=_PIECE_BYTES, finite=False):
+            for camera, target in frames.items():
+                target[done : done + piece.rows] = piece.values[camera]
+            done += piece.rows
+            progress.to(done)
     return ImageStore(frames)
-
-
-def _frame_shape(reader: EpisodeReader, camera: str) -> tuple[int, int, int]:
-    """(H, W, C) of the frames of one key."""
-    known = [key for key, feature in reader.features.items() if _channels_last(feature)]
-    if camera not in reader.features:
-        have = did_you_mean(camera, known) if known else "there are no camera frames in it."
-        raise UserError(f"{reader.source}: there is no camera '{camera}'; {have}")
-    feature = reader.features[camera]
-    shape = _channels_last(feature)
-    if shape is None:
-        remedy = f"cameras are: {', '.join(known)}" if known else "store frames so"
-        raise UserError(
-            f"{reader.source}: {camera} holds {feature.dtype} {list(feature.shape)} per step, which are no frames "
-            f"[H, W, 1, 3 or 4]; {remedy}."
-        )
-    if shape != feature.shape:
-        warnings.warn(f"{reader.source}: {camera} has its channels first, which are moved last.", stacklevel=3)
-    return shape
-
-
-def _channels_last(feature: Feature) -> tuple[int, int, int] | None:
-    """(H, W, C) of frames that are stored so or as [C, H, W]; None for what holds no frames."""
-    if len(feature.shape) != 3 or feature.dtype.kind not in "uif":
-        return None
-    first, second, last = feature.shape
-    return (first, second, last) if last in CHANNELS else (second, last, first) if first in CHANNELS else None
 
 
 def _room(shape: tuple[int, ...], folder: Path | None) -> np.ndarray:
@@ -220,39 +192,3 @@ def _room(shape: tuple[int, ...], folder: Path | None) -> np.ndarray:
             if hasattr(os, "posix_fallocate"):  # a mapping that meets a full disk would end the process
                 os.posix_fallocate(file.fileno(), 0, math.prod(shape))
             return np.memmap(file, np.uint8, "r+", shape=shape)
-
-
-def _fill(frames: Mapping[str, np.ndarray], reader: EpisodeReader, scaled: set[str]) -> str | None:
-    """Fill in all frames; stops at a camera whose values turn out to need a factor of 255, and returns it."""
-    done = 0
-    with closing(Progress("frames", int(reader.episode_ends[-1]), unit="step")) as progress:
-        for piece in pieces(reader, list(frames), piece_bytes=_PIECE_BYTES, finite=False):
-            for camera, target in frames.items():
-                values = piece.values[camera]
-                if values.shape[1:] != target.shape[1:]:
-                    values = np.moveaxis(values, 1, -1)
-                found = target[done : done + piece.rows]
-                wrong = _convert(values, found, 255 if camera in scaled else 1)
-                if wrong is None:
-                    continue
-                if camera not in scaled and values.min() >= 0 and values.max() <= 1:
-                    return camera
-                raise UserError(
-                    f"{reader.source}: {camera} holds {wrong}, and frames are whole numbers from 0 to 255, or any from "
-                    "0 to 1; store them as uint8."
-                )
-            done += piece.rows
-            progress.to(done)
-    return None
-
-
-def _convert(values: np.ndarray, target: np.ndarray, factor: int) -> Any:
-    """Write values times a factor into uint8 `target`; returns a value that cannot be written so, or None."""
-    if values.dtype == np.uint8:
-        target[:] = values
-        return None
-    wanted = values if factor == 1 else np.rint(values * float(factor))
-    with np.errstate(invalid="ignore"):  # of NaN, found by the comparison
-        target[:] = wanted.astype(np.uint8)
-    wrong = target != wanted
-    return values[wrong][0] if wrong.any() else None

@@ -17,6 +17,7 @@ from policy_accel.data.formats.streaming import (
     chosen_episodes,
     filtered,
     gather,
+    without_unreadable,
 )
 from policy_accel.errors import UserError, one_of
 from policy_accel.files import explained
@@ -58,8 +59,8 @@ def open_episodes(
         filter_key: only the episodes that carry this filter, as robomimic's mask/<filter>; None for all.
         episodes: only these, by their number in the file (of those of the filter) from 0, in this order, "a:b" being
             all from a to before b; None for all.
-        skip_bad_episodes: leave out episodes that are damaged or hold values that are not finite, and say so in the
-            remarks; the values of the keys are read once for it.
+        skip_bad_episodes: leave out episodes with a fault that was found when opening, and say so in the remarks;
+            `without_unreadable` does so for those that are found bad when they are read.
         layout: YAML file that says where HDF5 of another make has its data, an `Hdf5Layout`.
 
     Raises:
@@ -76,7 +77,7 @@ def open_episodes(
         if left_out := reader.left_out | reader.damaged:
             listed = "; ".join(f"'{key}', since {why.rstrip('.')}" for key, why in left_out.items())
             reader.remarks.append(f"left out: {listed}.")
-        return chosen_episodes(reader, episodes, skip_bad=skip_bad_episodes, keys=keys)
+        return chosen_episodes(reader, episodes, skip_bad=skip_bad_episodes)
     except BaseException:
         reader.close()
         raise
@@ -102,13 +103,14 @@ def read_episodes(path: Path | str, keys: Sequence[str] | None = None, **chosen:
     Args:
         path: file or folder.
         keys: the keys to read, as `["state", "action"]`; None for all.
-        chosen: which episodes, as `open_episodes` takes it.
+        chosen: which episodes, as `open_episodes` takes it; with skip_bad_episodes also without those that hold values
+            that are damaged or not finite.
 
     Raises:
         UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
     """
     with open_episodes(path, keys, **chosen) as reader:
-        return gather(reader, keys)
+        return gather(without_unreadable(reader, keys) if chosen.get("skip_bad_episodes") else reader, keys)
 
 
 def write_episodes(

@@ -9,9 +9,9 @@ from torch import Tensor
 from policy_accel.acceleration.conditional import ridge_mean
 from policy_accel.diagnosis.facts import DataFacts
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.demonstrations import read_task_episodes
 from policy_accel.policy.recurrence import task_recurrence
 from policy_accel.policy.task import ChunkTask
+from policy_accel.policy.task_data import read_task_episodes
 from policy_accel.training.randomness import named_generator
 
 EXPLAIN_ROWS = 8192

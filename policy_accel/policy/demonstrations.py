@@ -13,19 +13,15 @@ from omegaconf import MISSING
 from torch import Tensor
 
 from policy_accel.data import Episodes
-from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.streaming import gather
 from policy_accel.data.image_store import ImageStore, read_image_store
-from policy_accel.data.images import image_path
-from policy_accel.data.readers import open_episodes
-from policy_accel.data.split import EpisodeSplit, split_episodes
 from policy_accel.data.windows import Windows, make_windows
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.policy.actions import encode_actions
-from policy_accel.policy.fields import columns, keys_of, parse_field, positions
+from policy_accel.policy.fields import columns, columns_of, parse_field, positions
 from policy_accel.policy.heading import data_heading
 from policy_accel.policy.observations import ObservationLayout
 from policy_accel.policy.policy import PolicyConfig
+from policy_accel.policy.task_data import action_fields, open_task_data, read_numbers
 
 
 @dataclass
@@ -37,20 +33,27 @@ class TaskConfig:
     """Path of demonstrations in any known format; "shipped:NAME" is a file of the package's folder datasets."""
     filter_key: str | None = None
     """Which episodes of a robomimic file to use: a name below mask/, as train or 20_percent; null for all."""
+    episodes: list[Any] | None = None
+    """Which episodes to use, of those of the filter, by their number in the file from 0: [0, 2, 10:50]; null for all.
+    They are split into training and validation afterwards."""
+    skip_bad_episodes: bool = False
+    """Leave out episodes that are damaged or hold values that are not finite, and list them; the data are read once
+    more for it."""
     layout: str | None = None
     """YAML file that says where HDF5 of another make has its episodes and arrays (docs/hdf5.md)."""
     observation: list[str] = MISSING
     """Keys of the data that make up an observation, in the environment's order; "key[a:b]" takes columns."""
     images: list[str] = field(default_factory=list)
-    """Keys of pictures, uint8 [N, H, W, C], that the policy sees through an encoder."""
+    """Keys of pictures that the policy sees through an encoder: uint8 [N, H, W, C], or what can be turned into that, as
+    channels before rows and floats from 0 to 1."""
     goal: list[str] = field(default_factory=list)
     """Fields that say where to get. They follow the observation, or pin the end of the plan (conditioning=planning)."""
     goal_state: str | None = None
     """Columns of the observation that have the goal's values when it is reached, as "observation[:2]"; for planning."""
     environment_keys: dict[str, str] = field(default_factory=dict)
     """Field or picture -> entry of the environment's observation, where that has another name."""
-    action: str = MISSING
-    """Key (or columns of a key) that holds the actions."""
+    action: Any = MISSING
+    """Key (or columns of a key) that holds the actions, or several, put side by side: [arm, "hand[:3]"]."""
     action_rotation: str = "none"
     """none, or rotation_6d: learn the rotations of absolute actions (position, axis-angle, gripper) in six numbers."""
     observation_normalization: str = "limits"
@@ -120,41 +123,6 @@ class Demonstrations:
     heading: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_task_episodes(config: TaskConfig) -> tuple[Episodes, EpisodeSplit]:
-    """The fields of the task's demonstrations, and which episodes train.
-
-    Raises:
-        UserError: as the reader and the split do; no observation.
-    """
-    if not config.observation and not config.images:
-        raise UserError("task.observation is empty; name at least one key of the demonstrations.")
-    with open_task_data(config) as reader:
-        episodes = gather(reader, _keys(config))
-    split = split_episodes(
-        len(episodes),
-        val_ratio=config.val_ratio,
-        seed=config.split_seed,
-        max_train_episodes=config.max_train_episodes,
-    )
-    return episodes, split
-
-
-def check_task_data(config: TaskConfig) -> None:
-    """Raise UserError unless the task's demonstrations are there and have its keys; their steps are not read."""
-    open_task_data(config).close()
-
-
-def open_task_data(config: TaskConfig) -> EpisodeReader:
-    """The task's demonstrations, opened to read its fields and pictures; raises UserError as `open_episodes` does."""
-    keys = [*_keys(config), *config.images]
-    return open_episodes(image_path(config.data), keys, filter_key=config.filter_key, layout=config.layout)
-
-
-def _keys(config: TaskConfig) -> list[str]:
-    group = [] if config.group is None else [config.group]
-    return keys_of([*config.observation, *config.goal, config.action, *group])
-
-
 def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrations:
     """Read and window the demonstrations of a task, padded and split as in Diffusion Policy.
 
@@ -168,7 +136,9 @@ def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrati
     """
     planning = policy.conditioning == "planning"
     _check_goal(config, planning)
-    episodes, split = read_task_episodes(config)
+    with open_task_data(config) as reader:
+        episodes, split = read_numbers(config, reader)
+        images = read_image_store(reader, config.images) if config.images else None
     pad_before = policy.n_obs_steps - 1
     pad_after = policy.horizon - policy.n_obs_steps if planning else policy.n_action_steps - 1
     if not config.padding:
@@ -186,7 +156,7 @@ def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrati
         used = torch.from_numpy(episodes_used)
         return make_windows(ends, policy.horizon, pad_before=pad_before, pad_after=pad_after, episodes=used)
 
-    actions = torch.from_numpy(columns(episodes, [config.action]))
+    actions = torch.from_numpy(columns(episodes, action_fields(config)))
     observed = [*config.observation, *([] if planning else config.goal)]
     quaternions = [name for name in observed if parse_field(name)[0].endswith("quat")]
     train = windows(split.train)
@@ -197,7 +167,7 @@ def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrati
         train=train,
         validation=validation,
         groups=None if config.group is None else _groups(episodes, config.group),
-        images=read_pictures(config),
+        images=images,
         goal_columns=_goal_columns(episodes, config) if planning else (),
         quaternions=tuple(place for name in quaternions for place in positions(episodes, name, observed)),
         action_range=(actions.amin(0).numpy(), actions.amax(0).numpy()),
@@ -228,21 +198,10 @@ def _goal_columns(episodes: Episodes, config: TaskConfig) -> tuple[int, ...]:
     return pinned
 
 
-def read_pictures(config: TaskConfig) -> ImageStore | None:
-    """The pictures of the task, uint8, or None when it has none.
-
-    Raises:
-        UserError: as `read_image_store` and the reader do.
-    """
-    if not config.images:
-        return None
-    with open_task_data(config) as reader:
-        return read_image_store(reader, config.images)
-
-
 def _groups(episodes: Episodes, name: str) -> Tensor:
     """The distinct rows of the field `name`, numbered: [N] int64."""
-    key, rows = parse_field(name)
-    values = episodes.arrays[key].reshape(episodes.steps, -1)[:, rows]
+    values = episodes.arrays[parse_field(name)[0]]
+    taken = columns_of(name, values.shape[1:])
+    values = values.reshape(episodes.steps, -1)[:, taken.start : taken.stop]
     _, numbers = np.unique(values, axis=0, return_inverse=True)
     return torch.from_numpy(numbers.reshape(-1).astype(np.int64))

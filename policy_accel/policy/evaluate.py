@@ -25,6 +25,7 @@ from policy_accel.policy.demonstrations import TaskConfig, observation_layout
 from policy_accel.policy.planner import Planner
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.run import build_sampler
+from policy_accel.policy.task_data import action_fields
 from policy_accel.progress import Progress
 from policy_accel.run_sampling import sampling_record
 from policy_accel.training.devices import available_cores
@@ -105,7 +106,7 @@ class PolicyEvaluator:
             margin = OUTSIDE * np.where(np.isfinite(high - low), high - low, 0.0)
             for column in np.flatnonzero((lowest < low - margin) | (highest > high + margin)):
                 raise UserError(
-                    f"number {column} of the demonstrations' actions ({task.action}) goes from "
+                    f"number {column} of the demonstrations' actions ({', '.join(action_fields(task))}) goes from "
                     f"{lowest[column]:.4g} to {highest[column]:.4g}, and environment "
                     f"'{environment.id}' takes {low[column]:.4g} to {high[column]:.4g}; choose the actions that it "
                     "takes (relative or absolute ones, for instance) in task.action or task.environment_options."

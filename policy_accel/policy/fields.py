@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -27,21 +28,32 @@ def keys_of(fields: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(parse_field(name)[0] for name in fields))
 
 
+def columns_of(name: str, shape: Sequence[int]) -> range:
+    """The columns that a field takes of a key whose steps have `shape`, flattened.
+
+    Raises:
+        UserError: a field that is not "key" or "key[a:b]", that goes past the key's columns, or takes none.
+    """
+    key, rows = parse_field(name)
+    width = math.prod(shape)
+    taken = range(width)[rows]
+    if not taken or any(bound is not None and abs(bound) > width for bound in (rows.start, rows.stop)):
+        what = "goes past" if taken else "takes none of"
+        raise UserError(f"task field '{name}' {what} the columns of {key}, which has {width}, from 0 to {width - 1}.")
+    return taken
+
+
 def columns(episodes: Episodes, fields: Sequence[str]) -> np.ndarray:
     """Concatenate the named fields, flattened per step, to [N, D] float32; no field gives [N, 0].
 
     Raises:
-        UserError: a field that is not "key" or "key[a:b]", or that takes no column.
+        UserError: as `columns_of`.
     """
     parts = [np.zeros((episodes.steps, 0), dtype=np.float32)]
     for name in fields:
-        key, rows = parse_field(name)
-        part = episodes.arrays[key].reshape(episodes.steps, -1)[:, rows]
-        if part.shape[1] == 0:
-            raise UserError(
-                f"task field '{name}' takes no column of {key}, which has {episodes.arrays[key].shape[1:]}."
-            )
-        parts.append(part.astype(np.float32))
+        values = episodes.arrays[parse_field(name)[0]]
+        taken = columns_of(name, values.shape[1:])
+        parts.append(values.reshape(episodes.steps, -1)[:, taken.start : taken.stop].astype(np.float32))
     return np.concatenate(parts, axis=1)
 
 
@@ -53,9 +65,8 @@ def positions(episodes: Episodes, name: str, fields: Sequence[str]) -> tuple[int
     """
 
     def labels(field: str) -> list[tuple[str, int]]:
-        key, rows = parse_field(field)
-        width = int(np.prod(episodes.arrays[key].shape[1:], dtype=int))
-        return [(key, column) for column in range(width)[rows]]
+        key = parse_field(field)[0]
+        return [(key, column) for column in columns_of(field, episodes.arrays[key].shape[1:])]
 
     present = {label: place for place, label in enumerate(label for field in fields for label in labels(field))}
     missing = [label for label in labels(name) if label not in present]

@@ -52,6 +52,7 @@ def robot_heading(config: RobotConfig, policy: DiffusionPolicy, data: Mapping[st
     """All of the heading but what the training core knows; `data` is what `data_heading` gave."""
     task, shape = config.task, config.policy
     fields = ", ".join([*task.observation, *(task.goal if not policy.goal_columns else ())])
+    actions = task.action if isinstance(task.action, str) else ", ".join(task.action)
     seen = [f"{fields} ({policy.observation_dim} numbers)"] if fields else []
     if policy.encoder is not None:
         for (camera, (height, width, _)), size in zip(policy.images.items(), policy.encoder.sizes, strict=True):
@@ -60,7 +61,7 @@ def robot_heading(config: RobotConfig, policy: DiffusionPolicy, data: Mapping[st
     return {
         **data,
         "sees": f"{_steps(shape.n_obs_steps)} of {' and '.join(seen)}",
-        "predicts": f"{_steps(shape.horizon)} of {task.action} ({policy.action_dim} numbers), of which "
+        "predicts": f"{_steps(shape.horizon)} of {actions} ({policy.action_dim} numbers), of which "
         f"{shape.n_action_steps} are executed",
         "method": method_of(config),
         "score": _score(config),

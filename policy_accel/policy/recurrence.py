@@ -11,8 +11,8 @@ from torch import Tensor
 
 from policy_accel.acceleration.conditional import kmeans_groups, ridge_mean
 from policy_accel.policy.config import RobotConfig
-from policy_accel.policy.demonstrations import read_task_episodes
 from policy_accel.policy.task import ChunkTask
+from policy_accel.policy.task_data import read_task_episodes
 from policy_accel.training.randomness import named_generator
 
 WINDOWS = 8192

@@ -17,12 +17,13 @@ from policy_accel.evaluation.environments import import_environment
 from policy_accel.evaluation.statistics import EXPLANATION, missing_seeds, selection_bias
 from policy_accel.models.encoders.pretrained import read_weights
 from policy_accel.policy.config import EvaluationConfig, RobotConfig
-from policy_accel.policy.demonstrations import check_task_data, load_demonstrations
+from policy_accel.policy.demonstrations import load_demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator, environment_spec
 from policy_accel.policy.heading import robot_heading
 from policy_accel.policy.recommend import recommend
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config
 from policy_accel.policy.task import ChunkTask
+from policy_accel.policy.task_data import check_task_data
 from policy_accel.run_files import read_metrics
 from policy_accel.run_sampling import AS_CHOSEN, AS_TRAINED, TUNED, AskedSampling, TunedSampling
 from policy_accel.scoring import Score

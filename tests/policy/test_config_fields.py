@@ -18,6 +18,8 @@ from support.pretrained import write_resnet18
 from support.simulated_cuda import SimulatedCuda
 
 from policy_accel.acceleration.config import GROUPS
+from policy_accel.data import read_episodes
+from policy_accel.errors import UserError
 from policy_accel.evaluation import EnvironmentSpec, EpisodeResult, RolloutPool
 from policy_accel.groups import flatten
 from policy_accel.models import denoiser_configs
@@ -189,6 +191,23 @@ def encoded_frames(config: RobotConfig) -> Any:
     return task.policy.eval().encode(batch.condition)
 
 
+def stays_or_ends(config: RobotConfig) -> str:
+    """What the data are refused for, or nothing."""
+    try:
+        ROBOT.build(config)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _with_a_bad_episode(folder: Path) -> Path:
+    data = read_episodes(write_demonstrations(folder / "sound.zarr.zip"))
+    arrays = {key: values.copy() for key, values in data.arrays.items()}
+    arrays["action"][0] = np.nan
+    np.savez(folder / "bad.npz", **arrays, episode_ends=data.episode_ends)
+    return folder / "bad.npz"
+
+
 BATCH = torch.arange(8)
 COLOURS = ("brightness", "contrast", "saturation", "hue")
 FILMED = ["task.images=[img]", "encoder.crop=36", "encoder.resnet.width=16", "encoder.resnet.keypoints=4"]
@@ -224,6 +243,8 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.observation": ("[state,keypoint]", task_probe(lambda task: task.observations), []),
     "task.layout": ("LAYOUT", task_probe(lambda task: task.observations), ["task.data=FILTERED_DATA"]),
     "task.filter_key": ("half", task_probe(lambda task: task.samples), ["task.data=FILTERED_DATA"]),
+    "task.episodes": ("[0,'2:4']", task_probe(lambda task: task.samples), []),
+    "task.skip_bad_episodes": ("true", stays_or_ends, ["task.data=BAD_DATA"]),
     "task.images": ("[img,img2]", seen_frames, FILMED),
     "task.goal": ("['keypoint[:2]']", task_probe(lambda task: task.observations), []),
     "task.goal_state": ("'state[1:3]'", task_probe(lambda task: task.known), PLANNED),
@@ -424,6 +445,8 @@ def test_a_field_changes_what_it_configures(key: str, tiny_config: Build, tmp_pa
         Path(value).write_text("{episodes: data/demo_*, keys: {action: actions, state: obs/pose}}")
     if "task.data=FILTERED_DATA" in overrides:
         overrides = [f"task.data={write_demonstrations(tmp_path / 'filtered.hdf5')}"]
+    if "task.data=BAD_DATA" in overrides:
+        overrides = [f"task.data={_with_a_bad_episode(tmp_path)}"]
     if value == "OTHER_DIR":
         value = str(tmp_path / "elsewhere")
     directories = [] if key == "run_dir" or any(o.startswith("run_dir") for o in overrides) else ["run_dir={}"]

@@ -32,7 +32,11 @@ def test_positions_find_the_columns_of_a_field(name: str) -> None:
 def test_a_column_that_is_not_observed_is_named() -> None:
     with pytest.raises(UserError, match=r"'pose\[:2\]' takes column 0 of pose, which task.observation=\[pose\[1:5\]\]"):
         positions(DATA, "pose[:2]", ["pose[1:5]"])
-    with pytest.raises(UserError, match=r"'state\[5:\]' takes no column of state"):
-        columns(DATA, ["state[5:]"])
+    for name in ("state[5:]", "state[2:2]", "state[3:1]"):
+        with pytest.raises(UserError, match=r"takes none of the columns of state, which has 5, from 0 to 4\."):
+            columns(DATA, [name])
+    for name in ("state[:6]", "state[-6:]", "pose[3:7]"):
+        with pytest.raises(UserError, match=r"goes past the columns of (state, which has 5|pose, which has 6), from 0"):
+            columns(DATA, [name])
     with pytest.raises(UserError, match="not of the form key or key"):
         columns(DATA, ["state[1]"])

@@ -89,6 +89,10 @@ class EpisodeReader(ABC):
         """The row of the whole set at which an episode begins."""
         return int(self.episode_ends[episode - 1]) if episode else 0
 
+    def origin(self, episode: int) -> tuple[EpisodeReader, int]:
+        """The reader of the file behind this one, and the number of an episode there."""
+        return self, episode
+
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """JSON-able facts about one episode, as its name, filters, model_file, task; {} when there are none."""
         return {}

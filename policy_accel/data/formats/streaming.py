@@ -55,11 +55,12 @@ def pieces(
         for start in range(0, int(lengths[episode]), rows):
             stop = min(start + rows, int(lengths[episode]))
             piece = Piece(episode, start, stop - start, reader.read(episode, keys, start, stop))
+            file, number = reader.origin(episode)
             for key in keys:
-                problem = _shape_problem(reader.features[key], piece, key)
+                problem = _shape_problem(reader.features[key], piece, key, number)
                 if not problem and finite:
-                    first = reader.first_row(episode) + start
-                    problem = non_finite_problem(key, piece.values[key], reader.episode_ends, first)
+                    first = file.first_row(number) + start
+                    problem = non_finite_problem(key, piece.values[key], file.episode_ends, first)
                 if problem:
                     raise UserError(f"{reader.source}: {problem}")
             yield piece
@@ -70,12 +71,12 @@ def step_size(feature: Feature) -> int:
     return math.prod(feature.shape) * feature.dtype.itemsize
 
 
-def _shape_problem(feature: Feature, piece: Piece, key: str) -> str:
+def _shape_problem(feature: Feature, piece: Piece, key: str, episode: int) -> str:
     values, expected = piece.values[key], (piece.rows, *feature.shape)
     if values.shape == expected and values.dtype == feature.dtype:
         return ""
     return (
-        f"data/{key} of episode {piece.episode} is {list(values.shape)} {values.dtype} from its step {piece.start} on "
+        f"data/{key} of episode {episode} is {list(values.shape)} {values.dtype} from its step {piece.start} on "
         f"instead of {list(expected)} {feature.dtype}; record it again."
     )
 
@@ -158,6 +159,10 @@ class EpisodeView(EpisodeReader):
         """See `EpisodeReader`."""
         return self.reader.own_name(key)
 
+    def origin(self, episode: int) -> tuple[EpisodeReader, int]:
+        """See `EpisodeReader`."""
+        return self.reader.origin(self.episodes[episode])
+
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
         return self.reader.episode_metadata(self.episodes[episode])
@@ -182,37 +187,42 @@ def filtered(reader: EpisodeReader, filter_key: str) -> EpisodeView:
 
 
 def chosen_episodes(
-    reader: EpisodeReader,
-    episodes: Sequence[int | str] | None,
-    *,
-    skip_bad: bool = False,
-    keys: Sequence[str] | None = None,
+    reader: EpisodeReader, episodes: Sequence[int | str] | None, *, skip_bad: bool = False
 ) -> EpisodeReader:
     """The episodes of these numbers, in this order, as `open_episodes` takes them; None: all.
-
-    With `skip_bad` the values of `keys` (None: all) are read once, and episodes that hold something damaged or not
-    finite are left out with those that have a fault.
 
     Raises:
         UserError: there is no such episode; one of them has a fault and `skip_bad` is not set; none is left.
     """
     count = len(reader.episode_ends)
     wanted = list(range(count)) if episodes is None else _numbers(reader, episodes)
-    if skip_bad:
-        check_keys(reader, keys or ())
-        found = {episode: _fault_in(reader, keys, episode) for episode in wanted if episode not in reader.faults}
-        reader.faults.update({episode: fault for episode, fault in found.items() if fault})
     bad = [episode for episode in wanted if episode in reader.faults]
     if bad and not skip_bad:
         raise UserError(
             f"{reader.source}: {reader.faults[bad[0]].rstrip('.')}; or leave such episodes out with "
             f"skip_bad_episodes=true ({len(bad)} of {len(wanted)})."
         )
-    reader.remarks += [f"episode {episode} is left out: {reader.faults[episode]}" for episode in bad]
+    reader.remarks += [f"episode {reader.origin(episode)[1]} is left out: {reader.faults[episode]}" for episode in bad]
     kept = [episode for episode in wanted if episode not in reader.faults]
     if not kept:
         raise UserError(f"{reader.source}: none of {len(wanted)} episodes is left; {reader.faults[bad[0]]}")
     return reader if kept == list(range(count)) else EpisodeView(reader, episodes=kept)
+
+
+def without_unreadable(reader: EpisodeReader, keys: Sequence[str] | None) -> EpisodeReader:
+    """The episodes whose values of `keys` (None: all) are sound; all of them are read once for it.
+
+    Raises:
+        UserError: none is left.
+    """
+    chosen = list(reader.features) if keys is None else list(keys)
+    for episode in range(len(reader.episode_ends)):
+        try:
+            for _ in pieces(reader, chosen, [episode]):
+                pass
+        except UserError as error:
+            reader.faults[episode] = str(error).removeprefix(f"{reader.source}: ")
+    return chosen_episodes(reader, None, skip_bad=True)
 
 
 def _numbers(reader: EpisodeReader, episodes: Sequence[int | str]) -> list[int]:
@@ -233,13 +243,3 @@ def _numbers(reader: EpisodeReader, episodes: Sequence[int | str]) -> list[int]:
         what = "names an episode twice" if found else "names no episode"
         raise UserError(f"{reader.source}: episodes={list(episodes)} {what}; give each number once, or null for all.")
     return found
-
-
-def _fault_in(reader: EpisodeReader, keys: Sequence[str] | None, episode: int) -> str:
-    """What is wrong with the values of an episode, or nothing."""
-    try:
-        for _ in pieces(reader, list(reader.features) if keys is None else keys, [episode]):
-            pass
-    except UserError as error:
-        return str(error).removeprefix(f"{reader.source}: ")
-    return ""

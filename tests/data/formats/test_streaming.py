@@ -10,7 +10,7 @@ import pytest
 from policy_accel.data import Episodes, MemoryReader
 from policy_accel.data.episodes import compare_rows, empty_episodes
 from policy_accel.data.formats.base import check_keys
-from policy_accel.data.formats.streaming import chosen_episodes, gather
+from policy_accel.data.formats.streaming import chosen_episodes, gather, without_unreadable
 from policy_accel.errors import UserError
 
 
@@ -53,10 +53,10 @@ def test_episodes_found_bad_when_read_are_skipped() -> None:
     made = reader()
     made.episodes.arrays["action"][5] = np.nan
     made.episodes.arrays["other"][9] = np.inf
-    assert numbers(chosen_episodes(made, ["1:5"], skip_bad=True, keys=["action"])) == [1, 3, 4]
+    assert numbers(without_unreadable(chosen_episodes(made, ["1:5"]), ["action"])) == [1, 3, 4]
     (remark,) = made.remarks
     assert remark.startswith("episode 2 is left out: data/action holds NaN at step 5 (episode 2, its step 1); repair")
-    assert numbers(chosen_episodes(made, None, skip_bad=True)) == [0, 1, 3]
+    assert numbers(without_unreadable(made, None)) == [0, 1, 3]
 
 
 def test_what_is_left_out_is_refused_when_it_is_asked_for() -> None:
