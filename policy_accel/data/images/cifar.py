@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pickletools
 import struct
-from dataclasses import dataclass
 from itertools import takewhile
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,28 +21,23 @@ _PIXELS = 3 * 32 * 32
 _AGAIN = "unpack the archive again"
 
 
-@dataclass(frozen=True)
-class _Form:
-    """One of the four forms: title, files of the parts, number of classes, file with their names; and for pickles the
-    keys of labels and names, for binary records the bytes before the pixels, of which the last is the label.
-    """
-
+class _Form(NamedTuple):
     title: str
     train: tuple[str, ...]
     test: str
     classes: int
-    meta: str
-    label_key: str = ""
+    meta: str  # the file with the names of the classes
+    label_key: str = ""  # of pickles
     names_key: str = ""
-    label_bytes: int = 0
+    label_bytes: int = 0  # before the pixels of a binary record; the last one is the label
 
 
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
-_BINARY_BATCHES = tuple(f"{name}.bin" for name in _BATCHES)
+_BINARY = tuple(f"{name}.bin" for name in _BATCHES)
 _FORMS = (
     _Form("CIFAR-10 (Python version)", _BATCHES, "test_batch", 10, "batches.meta", "labels", "label_names"),
     _Form("CIFAR-100 (Python version)", ("train",), "test", 100, "meta", "fine_labels", "fine_label_names"),
-    _Form("CIFAR-10 (binary version)", _BINARY_BATCHES, "test_batch.bin", 10, "batches.meta.txt", label_bytes=1),
+    _Form("CIFAR-10 (binary version)", _BINARY, "test_batch.bin", 10, "batches.meta.txt", label_bytes=1),
     _Form("CIFAR-100 (binary version)", ("train.bin",), "test.bin", 100, "fine_label_names.txt", label_bytes=2),
 )
 
@@ -62,22 +57,27 @@ def read_cifar(tree: Tree, split: Split) -> ImageSet | None:
     found = _find(tree)
     assert found is not None
     form, folder = found
-    wanted = form.train if split == "train" else (form.test,)
-    missing = [name for name in wanted if folder + name not in tree.names]
+    files = form.train if split == "train" else (form.test,)
+    missing = [name for name in files if folder + name not in tree.names]
     if missing and split == "test":
         return None
     if missing:
         raise UserError(f"{tree.path}: {form.title} is incomplete, {', '.join(missing)} is missing; {_AGAIN}.")
-    parts = [_read_file(tree, folder + name, form) for name in wanted]
+    parts = [_read_file(tree, folder + name, form) for name in files]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    where, content = f"{tree.path}/{folder}{form.meta}", tree.read(folder + form.meta)
-    lines = content.decode("utf-8", "replace").split("\n") if form.label_bytes else _written(content, where)
-    names = [str(line).strip() for line in lines if isinstance(line, str) and line.strip()]
-    names = names[names.index(form.names_key) + 1 :] if form.names_key in names else names if form.label_bytes else []
-    names = names[: form.classes]
+    return ImageSet(images, labels, _class_names(tree, folder + form.meta, form), f"{tree.path} ({split})")
+
+
+def _class_names(tree: Tree, name: str, form: _Form) -> tuple[str, ...]:
+    where, content = f"{tree.path}/{name}", tree.read(name)
+    if form.label_bytes:
+        lines = content.decode("utf-8", "replace").split("\n")
+        names = [line.strip() for line in lines if line.strip()]
+    else:
+        names = _after(form.names_key, _written(content, where), str)[: form.classes]
     if len(set(names)) != form.classes:
         raise UserError(f"{where}: has {len(set(names))} class names instead of {form.classes}; {_AGAIN}.")
-    return ImageSet(images, labels, tuple(names), f"{tree.path} ({split})")
+    return tuple(names)
 
 
 def _find(tree: Tree) -> tuple[_Form, str] | None:
@@ -110,8 +110,7 @@ def _read_file(tree: Tree, name: str, form: _Form) -> tuple[np.ndarray, np.ndarr
         if not bulk or len(bulk) % _PIXELS:
             raise UserError(f"{where}: has no array 'data' of rows of {_PIXELS} bytes; {_AGAIN}.")
         pixels = np.frombuffer(bulk, np.uint8).reshape(-1, _PIXELS)
-        after = values[values.index(form.label_key) + 1 :] if form.label_key in values else []
-        labels = np.array(list(takewhile(lambda value: isinstance(value, int), after)), np.int64)
+        labels = np.array(_after(form.label_key, values, int), np.int64)
     if len(labels) != len(pixels):
         raise UserError(f"{where}: has {len(labels)} labels for {len(pixels)} images; {_AGAIN}.")
     bad = np.flatnonzero((labels < 0) | (labels >= form.classes))
@@ -136,3 +135,9 @@ def _written(content: bytes, where: str) -> list[int | str]:
     except (ValueError, struct.error) as error:
         raise UserError(f"{where}: is not a CIFAR batch or is cut off ({one_line(error)}); {_AGAIN}.") from error
     return found
+
+
+def _after(key: str, values: list[int | str], kind: type) -> list[Any]:
+    """The values of a kind that follow a key directly."""
+    following = values[values.index(key) + 1 :] if key in values else []
+    return list(takewhile(lambda value: isinstance(value, kind), following))
