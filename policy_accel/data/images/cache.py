@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -90,7 +90,8 @@ def _refuse(faults: Sequence[str], skip_bad: bool) -> None:
 def _key(listing: Listing, part: Part, resolution: int | None) -> str:
     digest = hashlib.sha256(f"{_VERSION} {Path(listing.source).resolve()} {resolution}".encode())
     for name in part.names:
-        digest.update(f"\n{listing.stamp(name)}".encode())
+        with suppress(UserError):  # of a file that is not there, which is said when it is read
+            digest.update(f"\n{listing.stamp(name)}".encode())
     return digest.hexdigest()[:32]
 
 

@@ -259,8 +259,9 @@ def test_no_image_set(tree, files, words):
 def test_broken_link(tree, pictures, png, cache):
     path = tree({"0.png": png(pictures(1)[0])})
     (path / "1.png").symlink_to(path / "gone.png")
-    with pytest.raises(UserError, match=r"1\.png: does not exist, cannot read it"):
+    with pytest.raises(UserError, match=r"1\.png: does not exist, cannot read it; check the path, or skip such images"):
         read_images(path, "train", cache_dir=cache)
+    assert len(read_images(path, "train", cache_dir=cache, skip_bad=True)) == 1
 
 
 def test_disk_full(tree, pictures, png, cache, monkeypatch):
