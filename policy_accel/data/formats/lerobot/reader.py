@@ -26,7 +26,7 @@ from policy_accel.data.formats.lerobot.scan import scan
 from policy_accel.data.formats.lerobot.tables import RowCursor, stored_dtype
 from policy_accel.data.formats.lerobot.video import require_av
 from policy_accel.errors import UserError
-from policy_accel.files import explained, open_regular
+from policy_accel.files import open_regular
 
 
 class LeRobotReader(EpisodeReader):
@@ -212,7 +212,7 @@ class LeRobotReader(EpisodeReader):
 
 def _line_offsets(path: Path, count: int) -> list[int]:
     offsets, position = [], 0
-    with explained(path, "read"), open_regular(path) as file:
+    with open_regular(path) as file:
         for line in file:
             offsets.append(position)
             position += len(line)

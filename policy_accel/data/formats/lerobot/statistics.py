@@ -107,6 +107,7 @@ def merge(total: Statistics, part: Statistics) -> Statistics:
             "std": np.sqrt(spread / count),
             "count": count,
         }
-        for level in QUANTILES.keys() & new.keys():
-            merged[name][level] = (np.minimum if QUANTILES[level] <= 0.5 else np.maximum)(old[level], new[level])
+        for level, share in QUANTILES.items():
+            if level in new:
+                merged[name][level] = (np.minimum if share <= 0.5 else np.maximum)(old[level], new[level])
     return merged

@@ -61,7 +61,8 @@ def read_timeline(path: Path) -> Timeline:
             seconds = (shown - shown[0]) * float(stream.time_base or 0)
     except (av.error.FFmpegError, IndexError, ValueError) as error:
         raise _damaged(path, error) from error
-    step = np.median(np.diff(seconds)) if len(seconds) > 1 else 0
+    steps = np.diff(seconds)
+    step = steps[steps <= 1.5 * np.median(steps)].mean() if steps.size else 0  # without gaps; times may be rounded
     return Timeline(shown, seconds, float(1 / step) if step > 0 else float("nan"))
 
 
@@ -128,7 +129,7 @@ class FrameCursor:
                 self._stream = self._container.streams.video[0]
                 self._frames, self._next, self._path = self._container.decode(self._stream), 0, path
             for row, number in enumerate(range(begin, end)):
-                frame = self._frame(number, int(shown[number]))
+                frame = self._frame(number, shown)
                 if (frame.height, frame.width) != shape[:2]:
                     raise UserError(
                         f"{path}: has frames of {frame.height}x{frame.width} pixels, and info.json says "
@@ -140,16 +141,19 @@ class FrameCursor:
             raise _damaged(path, error) from error
         return result
 
-    def _frame(self, number: int, shown: int) -> Any:
-        if not self._next <= number <= self._next + _SKIP:
-            self._container.seek(shown, stream=self._stream)
-            self._frames = self._container.decode(self._stream)
-        for frame in self._frames:
-            if frame.pts == shown:
-                self._next = number + 1
-                return frame
-            if frame.pts is None or frame.pts > shown:
-                break
+    def _frame(self, number: int, shown: np.ndarray) -> Any:
+        near = self._next <= number <= self._next + _SKIP
+        # A seek finds a key frame that is stored before the time asked for, but with B-frames may be shown behind it.
+        for begin in (None if near else number, max(0, number - _SKIP), 0):
+            if begin is not None:
+                self._container.seek(int(shown[begin]), stream=self._stream)
+                self._frames = self._container.decode(self._stream)
+            for frame in self._frames:
+                if frame.pts == shown[number]:
+                    self._next = number + 1
+                    return frame
+                if frame.pts is None or frame.pts > shown[number]:
+                    break
         raise ValueError(f"frame {number} is missing")
 
     def close(self) -> None:

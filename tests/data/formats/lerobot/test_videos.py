@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from policy_accel.data.formats.lerobot.reader import LeRobotReader
+from policy_accel.data.formats.lerobot.video import read_timeline
 from policy_accel.data.formats.lerobot.writer import write_lerobot
 from policy_accel.data.inspect import inspect
 from policy_accel.data.readers import open_episodes, read_episodes
@@ -143,6 +144,31 @@ def test_one_bad_video_is_a_fault_of_its_episode(videos, change):
     with open_episodes(made.root, ["state", KEY], skip_bad_episodes=True) as reader:
         np.testing.assert_array_equal(reader.read(1, [KEY])[KEY], made.episode(NAME, 2))
         assert "episode 1 is left out" in reader.remarks[-1]
+
+
+@pytest.mark.parametrize("options", [{"bf": "3", "g": "30"}, {"bf": "0", "g": "250"}])
+def test_frames_that_are_stored_in_another_order_are_found_in_any(videos, options):
+    """A key frame before B-frames is stored before frames that are shown before it."""
+    made = videos("v3.0")
+    path = sorted(made.root.glob("videos/**/*.mp4"))[1]
+    grey = np.arange(55, dtype=np.uint8) * 4
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "5", **options})
+        stream.pix_fmt, stream.height, stream.width = "yuv420p", 16, 24
+        for level in grey:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((16, 24, 3), level), format="rgb24")))
+        container.mux(stream.encode())
+    rng = np.random.default_rng(0)
+    with LeRobotReader(made.root) as reader:
+        for step in rng.permutation(55).tolist():
+            episode, start = (1, step) if step < 30 else (2, step - 30)
+            found = reader.read(episode, [KEY], start, start + 1)[KEY]
+            assert abs(float(found.mean()) - grey[step]) < 1.9
+
+
+def test_a_rate_from_times_that_are_rounded(tmp_path):
+    mux(tmp_path / "x.mp4", np.zeros((40, 16, 24, 3), np.uint8), np.round(np.arange(40) / 30, 3))
+    assert abs(read_timeline(tmp_path / "x.mp4").rate / 30 - 1) < 0.001
 
 
 def test_v30_video_that_is_cut_short(videos):
