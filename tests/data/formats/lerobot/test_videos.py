@@ -146,7 +146,9 @@ def test_one_bad_video_is_a_fault_of_its_episode(videos, change):
         assert "episode 1 is left out" in reader.remarks[-1]
 
 
-@pytest.mark.parametrize(("codec", "options"), [("libx264", {"bf": "3", "crf": "5"}), ("mpeg4", {"bf": "2", "b": "4000000"})])
+@pytest.mark.parametrize(
+    ("codec", "options"), [("libx264", {"bf": "3", "crf": "5"}), ("mpeg4", {"bf": "2", "b": "4000000"})]
+)
 def test_frames_that_are_stored_in_another_order_are_found_in_any(videos, codec, options):
     """A key frame may be stored before B-frames that are shown before it; a seek finds it for these in MPEG-4."""
     made = videos("v3.0")
