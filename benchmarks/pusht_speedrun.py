@@ -71,7 +71,9 @@ class Rung:
 EIGHT = ("--sampling-steps", "8")
 TRAILING = ("--sampling-steps", "2")
 GRID = ("--sampling-times", "99,25")
+LATER = ("--sampling-times", "99,18")
 ONE = ("--sampling-steps", "1")
+SHORT = ("--average", "ema_0.05")
 TRAININGS = {
     "published": Training(
         [
@@ -87,6 +89,9 @@ TRAININGS = {
     "adamw": Training([*ADAMW, "training.steps=1500"]),
     "muon": Training([*MUON, "training.steps=1500"]),
     "muon_short": Training([*MUON, "training.steps=1000"]),
+    "muon_averages": Training(
+        [*MUON, "training.steps=1000", "training.optimizer.newton_schulz_steps=3", "training.ema.lengths=[0.05,0.1]"]
+    ),
     "distilled": Training([], teacher="muon"),
     "distilled_short": Training([], teacher="muon_short"),
 }
@@ -105,6 +110,17 @@ LADDER = {
     "the same student, grid (99, 25)": Rung("distilled", GRID, on="+ grid (99, 25)"),
     "Muon, 1,000, + distilled, 1 evaluation": Rung("distilled_short", ONE, on="+ distilled, 1 evaluation"),
 }
+
+AVERAGES = {
+    "Muon, 1,000 updates, 3 steps of Newton and Schulz": Rung("muon_averages", EIGHT),
+    "the same, shorter average": Rung(
+        "muon_averages", (*EIGHT, *SHORT), on="Muon, 1,000 updates, 3 steps of Newton and Schulz"
+    ),
+    "the same, grid (99, 25)": Rung("muon_averages", (*GRID, *SHORT)),
+    "the same, grid (99, 18)": Rung("muon_averages", (*LATER, *SHORT), on="the same, grid (99, 25)"),
+}
+"""What was looked at after the ladder."""
+RUNGS = LADDER | AVERAGES
 
 
 def run(command: Sequence[str]) -> tuple[dict[str, float], str]:
@@ -181,16 +197,16 @@ def summary(names: Sequence[str], options: argparse.Namespace, kept: Kept) -> li
     """The ladder's rungs with means, intervals and differences."""
     scores, rows = {}, []
     for name in names:
-        results = [scored(LADDER[name], seed, options, kept) for seed in options.seeds]
-        again = [trained(LADDER[name].training, options.seeds[0], options, kept, AGAIN)] if options.seconds else []
-        costs = again or [trained(LADDER[name].training, seed, options, kept) for seed in options.seeds]
+        results = [scored(RUNGS[name], seed, options, kept) for seed in options.seeds]
+        again = [trained(RUNGS[name].training, options.seeds[0], options, kept, AGAIN)] if options.seconds else []
+        costs = again or [trained(RUNGS[name].training, seed, options, kept) for seed in options.seeds]
         scores[name] = np.array([result["scores"] for result in results])
-        training = TRAININGS[LADDER[name].training]
+        training = TRAININGS[RUNGS[name].training]
         rows.append(
             {
                 "rung": name,
                 "training": list(training.settings) or f"distill of {training.teacher}",
-                "sampling": " ".join(LADDER[name].sampling),
+                "sampling": " ".join(RUNGS[name].sampling),
                 "updates": costs[0]["updates"],
                 "network_evaluations_a_chunk": results[0]["network_evaluations"],
                 "cpu_seconds": round(float(np.mean([cost["cpu_seconds"] for cost in costs])), 1),
@@ -203,7 +219,7 @@ def summary(names: Sequence[str], options: argparse.Namespace, kept: Kept) -> li
             }
         )
     for row in rows:
-        name, on = row["rung"], LADDER[row["rung"]].on
+        name, on = row["rung"], RUNGS[row["rung"]].on
         mean = TwoLevels([scores[name]]).estimate(np.array([1.0]))
         row["score"], row["score_interval"] = round(mean.value, 4), _rounded(mean.interval)
         if on in scores:
@@ -289,15 +305,15 @@ def main() -> None:
     parser.add_argument(
         "--seconds", action="store_true", help="train the first seed of each once more, for its seconds"
     )
-    parser.add_argument("--rungs", nargs="+", default=list(LADDER), choices=list(LADDER), metavar="RUNG")
+    parser.add_argument("--rungs", nargs="+", default=list(LADDER), choices=list(RUNGS), metavar="RUNG")
     parser.add_argument("--output", type=Path, default=RESULTS / "pusht_speedrun_cpu.json")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     kept = Kept(options.folder, options.seeds)
     for seed in options.seeds:  # a seed at a time: what is there after the first says something already
         for name in options.rungs:
-            trained(LADDER[name].training, seed, options, kept)
-            scored(LADDER[name], seed, options, kept)
+            trained(RUNGS[name].training, seed, options, kept)
+            scored(RUNGS[name], seed, options, kept)
     rows = summary(options.rungs, options, kept)
     figures = {"task": "pusht_keypoints, 206 human episodes", "target": TARGET, "seeds": options.seeds}
     write_result(
