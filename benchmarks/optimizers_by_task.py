@@ -83,7 +83,7 @@ def trained(arm: Arm, options: argparse.Namespace, kept: Kept) -> dict[str, Any]
     def make() -> dict[str, Any]:
         seconds, _ = run([*command, f"seed={arm.seed}", f"run_dir={run_dir}"])
         rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-        held_out = [row["val_loss"] for row in rows if "val_loss" in row]
+        held_out = [row["validation_loss"] for row in rows if "validation_loss" in row]
         return {
             **seconds,
             "loss": [row["loss"] for row in rows if "loss" in row][-1],
