@@ -110,7 +110,7 @@ MUTATIONS = [
     *of(
         "track.py",
         "policy/test_pretrained_policy.py",
-        ("defaults = plain(OmegaConf.structured(self.schema), resolve=False)", "defaults = None"),
+        ("defaults = plain(defaults_of(self.schema, record, self.name), resolve=False)", "defaults = {}"),
     ),
     *of(
         "training/update.py",

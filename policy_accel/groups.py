@@ -99,6 +99,16 @@ def typed(schema: type, values: dict[str, Any], track: str) -> Any:
         ValueError: a choice that nobody registered.
         omegaconf.errors.OmegaConfBaseException: values that do not fit.
     """
+    config, given = defaults_of(schema, values, track), OmegaConf.create(literal(values))
+    return OmegaConf.to_object(OmegaConf.merge(config, given))
+
+
+def defaults_of(schema: type, values: dict[str, Any], track: str) -> DictConfig:
+    """What `typed` fills up values with: the defaults of `schema` and of the choices that the values name.
+
+    Raises:
+        ValueError: a choice that nobody registered.
+    """
     config, given = OmegaConf.structured(schema), OmegaConf.create(literal(values))
     for group in groups_of(track):
         # A run from before there was a choice has no name in it; the base is what there was.
@@ -107,7 +117,8 @@ def typed(schema: type, values: dict[str, Any], track: str) -> Any:
         if name not in group.choices:
             raise ValueError(f"{group.name}={name} is unknown; {did_you_mean(str(name), group.choices)}")
         OmegaConf.update(config, group.path, OmegaConf.structured(group.choices[name]), merge=False)
-    return OmegaConf.to_object(OmegaConf.merge(config, given))
+    assert isinstance(config, DictConfig)
+    return config
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

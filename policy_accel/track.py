@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from policy_accel.configuration import Source, choices, compose_config, plain
 from policy_accel.errors import UserError, one_of
-from policy_accel.groups import register_group, typed
+from policy_accel.groups import defaults_of, register_group, typed
 from policy_accel.models import ModelConfig, denoiser_configs
 from policy_accel.plugins import import_plugins, named_plugins
 from policy_accel.run_files import read_config
@@ -149,7 +149,7 @@ class Track(ABC, Generic[C]):
             page: writes the report of the finished run, which goes to Weights & Biases with it.
         """
         record, device, scorer = self.record(config), choose_device(config.training.device), None
-        defaults = plain(OmegaConf.structured(self.schema), resolve=False)
+        defaults = plain(defaults_of(self.schema, record, self.name), resolve=False)
 
         def build() -> Task:
             self.check(config)

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import sys
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from policy_accel.configuration import plain
 from policy_accel.errors import UserError
+from policy_accel.groups import defaults_of
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
 from policy_accel.track import Track, replaced, track, track_of_run
+from policy_accel.training.run_directory import differences
 
 TRACKS = [ROBOT, IMAGES]
 
@@ -83,3 +87,16 @@ def test_a_run_of_other_settings_is_found_before_the_data_are_read(tmp_path: Pat
     config.seed += 1
     with pytest.raises(UserError, match=r"holds a run with another configuration \(seed: 42 -> 43\)"):
         ROBOT.train(config)
+
+
+@pytest.mark.parametrize("key", ["policy.horizon", "task.padding", "evaluation.slots", "model.film_scale", "seed"])
+def test_a_key_that_an_earlier_version_lacked_counts_as_its_default(key: str) -> None:
+    new = ROBOT.record(ROBOT.config([]))
+    old = ROBOT.record(ROBOT.config([]))
+    *path, name = key.split(".")
+    section = reduce(lambda values, part: values[part], path, old)
+    del section[name]
+    defaults = plain(defaults_of(ROBOT.schema, new, ROBOT.name), resolve=False)
+    assert differences(old, new, defaults) == []
+    reduce(lambda values, part: values[part], path, new)[name] = 7
+    assert [line.partition(":")[0] for line in differences(old, new, defaults)] == [key]

@@ -28,8 +28,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     """Score a checkpoint of each run; the last line printed is one JSON object: the result, or {"runs": results}.
 
     Raises:
-        UserError: a run directory that cannot be written, before anything is scored; a result that could not be kept,
-            after all are printed.
+        UserError: a result that could not be kept, after all are printed.
     """
     for run_dir in options.run_dirs:
         admit(run_dir, options.plugins, trust=options.trust)
@@ -43,8 +42,6 @@ def run_evaluate(options: argparse.Namespace) -> int:
                     option = f"--{name.replace('_', '-')}"
                     asked, given = SOURCES[owner].trains, track.source.trains
                     raise UserError(f"{option} is for {asked}, and {run_dir} is a run of {given}; drop it.")
-    for run_dir, _ in runs:
-        check_writable(run_dir)
     with joined(choose_device(options.device, "--device")) as ranks:
         return _evaluate(runs, options, ranks)
 
@@ -58,6 +55,10 @@ def _evaluate(runs: list[tuple[Path, Track[Any]]], options: argparse.Namespace, 
     for run_dir, track in runs:
         if len(runs) > 1:
             _say(f"{run_dir}:")
+        try:
+            check_writable(run_dir)
+        except UserError as error:  # a shared run, for example
+            _say(f"{error} It is scored, and the result is only printed.")
         result = track.evaluate(run_dir, options, _say, ranks)
         try:
             keep_evaluation(run_dir, result)

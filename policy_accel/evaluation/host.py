@@ -224,7 +224,10 @@ class Episode:
     def finish(self) -> EpisodeResult:
         """The row of this episode, its video in place."""
         if self.video is not None:
-            self.video.finish()
+            try:
+                self.video.finish()
+            except UserError as error:
+                self._no_film(error)
         success = self.score >= 1 if self.success is None else self.success
         name = None if self.video is None else self.video.path.name
         return EpisodeResult(self.seed, self.score, success, self.length, video=name, metrics=self.metrics)
@@ -241,7 +244,15 @@ class Episode:
             frame = np.asarray(self.environment.render())
         except Exception as error:
             raise UserError(f"the environment cannot render ({error}); go without videos") from error
-        self.video.add(frame)
+        try:
+            self.video.add(frame)
+        except UserError as error:
+            self._no_film(error)
+
+    def _no_film(self, error: UserError) -> None:
+        """The episode goes on without its film: its score is worth more."""
+        print(f"No film of the episode of seed {self.seed}: {error}", file=sys.stderr)
+        self.video = None
 
 
 def _metrics(info: dict[str, Any]) -> dict[str, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -203,7 +204,8 @@ def _film_paths(seeds: Sequence[int], video_dir: Path | None, videos: int) -> di
     try:
         video_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the video folder {video_dir}: {error.strerror}; choose another") from error
+        print(f"No films: cannot make the folder {video_dir} ({error.strerror}).", file=sys.stderr)
+        return {}
     return {episode: video_dir / f"{seed}.mp4" for episode, seed in enumerate(seeds[:videos])}
 
 

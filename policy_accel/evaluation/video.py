@@ -81,8 +81,17 @@ class VideoWriter:
             "-f",
             "mp4",
         ]
+        # ffmpeg takes "-x.mp4" for an option and "exp:1/x.mp4" for a protocol, and an absolute path for a file
         return subprocess.Popen(
-            [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *frames_in, *output, str(self._partial)],
+            [
+                imageio_ffmpeg.get_ffmpeg_exe(),
+                "-y",
+                "-loglevel",
+                "error",
+                *frames_in,
+                *output,
+                str(self._partial.absolute()),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -147,12 +147,13 @@ class ImageEvaluator:
         images = self.samples(model, max(count, self.config.grid if picture else 0))
 
         def measured() -> dict[str, Any] | None:
+            measures = self._measures(images[:count], report, full=full) if count else None
             if picture and self.config.grid:
-                self.draw(model, images[: self.config.grid], picture, film=film)
-            if not count:
-                return None
-            measures = self._measures(images[:count], report, full=full)
-            return {**measures, "seconds": time.perf_counter() - began}
+                try:
+                    self.draw(model, images[: self.config.grid], picture, film=film)
+                except UserError as error:  # the measures are worth more
+                    report(f"No pictures: {error}")
+            return None if measures is None else {**measures, "seconds": time.perf_counter() - began}
 
         return self.ranks.share(self.ranks.together(lambda: measured() if self.ranks.first else None))
 

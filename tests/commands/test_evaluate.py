@@ -14,7 +14,9 @@ from support.data import write_zarr
 
 from policy_accel.cli import main
 from policy_accel.data import Episodes
+from policy_accel.errors import UserError
 from policy_accel.evaluation.statistics import bootstrap_difference
+from policy_accel.evaluation.video import VideoWriter
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.run_sampling import TunedSampling
 from policy_accel.training.checkpoint import best_checkpoint
@@ -211,21 +213,26 @@ def full_disk(descriptor: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_result_that_could_not_be_kept_is_refused_before_it_is_made(
-    run_dir: Path, other_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_cannot_be_written_is_scored_and_its_result_printed(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def play(*arguments: Any, **options: Any) -> Any:
-        raise AssertionError("an episode was played")
+    """A shared run, or a full disk: said first, and again with status 2; no film is lost work either."""
 
-    monkeypatch.setattr(PolicyEvaluator, "__call__", play)
-    monkeypatch.setattr(os, "fsync", full_disk)
-    before = sorted(path.name for path in run_dir.iterdir())
-    for runs in ([run_dir], [run_dir, other_dir]):
-        assert main(["evaluate", *map(str, runs)]) == 2
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert f"{run_dir}: the disk is full, cannot write it" in said.err
-    assert sorted(path.name for path in run_dir.iterdir()) == before
+    def read_only(path: Path, *_: Any) -> None:
+        raise UserError(f"{path}: no permission to write it.")
+
+    def no_film(self: VideoWriter, frame: Any) -> None:
+        raise UserError("cannot write the video")
+
+    monkeypatch.setattr("policy_accel.commands.evaluate.check_writable", read_only)
+    monkeypatch.setattr("policy_accel.commands.evaluate.keep_evaluation", read_only)
+    monkeypatch.setattr(VideoWriter, "add", no_film)
+    words = ["--seed", "40", "--episodes", "2", "--videos", "1", "--workers", "0"]
+    assert main(["evaluate", str(run_dir), *words]) == 2
+    said = capsys.readouterr()
+    assert seeds(json.loads(said.out.splitlines()[-1])["episodes"]) == [40, 41]
+    assert f"{run_dir}: no permission to write it. It is scored, and the result is only printed." in said.err
+    assert "No film of the episode of seed 40: cannot write the video" in said.err
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -1,5 +1,6 @@
 import os
 from contextlib import closing
+from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
@@ -140,10 +141,23 @@ def test_an_environment_that_cannot_render(tmp_path, workers, name, words):
         pool.run(act, [1], video_dir=tmp_path, videos=1)
 
 
-def test_a_video_folder_that_is_a_file(tmp_path):
+def test_without_a_video_folder_there_is_a_score(tmp_path, capsys):
     (tmp_path / "taken").touch()
-    with closing(RolloutPool(spec(), slots=1, workers=0)) as pool, pytest.raises(UserError, match="taken"):
-        pool.run(act, [1], video_dir=tmp_path / "taken", videos=1)
+    with closing(RolloutPool(spec(), slots=1, workers=0)) as pool:
+        (result,) = pool.run(act, [1], video_dir=tmp_path / "taken", videos=1)
+    assert result.error is None
+    assert result.video is None
+    assert f"No films: cannot make the folder {tmp_path / 'taken'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["exp:1", "data:x", "-dash", "a%03d"])
+def test_the_encoder_takes_every_folder_for_a_folder(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    writer = VideoWriter(Path(name, "film.mp4"), 10)
+    writer.add(np.zeros((16, 16, 3), np.uint8))
+    writer.finish()
+    assert read(tmp_path / name / "film.mp4")[0].shape == (1, 16, 16, 3)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
