@@ -222,3 +222,14 @@ def test_the_layout_of_an_hdf5_file(
     assert "front: [480, 24, 32, 3] uint8" in capsys.readouterr().out
     assert set(read_episodes("lab.zarr.zip").arrays) == {"action", "joints", "front"}
     assert (tmp_path / "runs" / "lab" / "checkpoints" / "last").exists()
+
+
+def test_the_lines_that_save_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (PACKAGE / "policy" / "README.md").read_text()
+    (script,) = re.findall(r"```python\n(import numpy.*?)```", page, flags=re.DOTALL)
+    assert len(script.split("\n")) <= 7
+    monkeypatch.chdir(tmp_path)
+    exec(script, {})
+    read = read_episodes("mine.npz")
+    assert {key: values.shape for key, values in read.arrays.items()} == {"state": (500, 7), "action": (500, 4)}
+    assert read.episode_ends.tolist() == list(range(50, 501, 50))
