@@ -162,6 +162,25 @@ def summary(options: argparse.Namespace, kept: Kept) -> dict[str, Any]:
     return {"tuning": {name: tried for name, (_, tried) in chosen.items()}, "runs": rows, "muon_beside_adamw": beside}
 
 
+def table(result: dict[str, Any]) -> str:
+    """The rows of a task for the page on optimisers."""
+    best = {name: max(tried, key=lambda one: one["score"])["rates"] for name, tried in result["tuning"].items()}
+    lines = []
+    for row in result["runs"]:
+        rate = best[row["optimizer"]][-1].rpartition("=")[2]
+        low, high = row["score_interval"]
+        cells = (
+            result["task"],
+            f"{'Muon' if row['optimizer'] == 'muon' else 'AdamW'} {rate}",
+            f"{row['updates']:,}",
+            f"{row['score']:.3f} [{low:.2f}, {high:.2f}]",
+            f"{row['held_out_loss']:.4f}",
+            f"{row['cpu_seconds']:.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def estimate(scores: Sequence[np.ndarray], factors: Sequence[float], name: str) -> dict[str, Any]:
     """A mean, or a difference of means, with its interval."""
     found = TwoLevels(list(scores)).estimate(np.array(factors))
@@ -183,7 +202,9 @@ def main() -> None:
     output = options.output or RESULTS / f"optimizers_{options.task}_cpu.json"
     facts = {"task": options.task, "data": options.data.name, "seeds": options.seeds, "start_seed": options.start_seed}
     episodes = {"episodes": TASKS[options.task].episodes, "settings": list(TASKS[options.task].settings)}
-    write_result(output, {**facts, **episodes, **summary(options, kept)})
+    result = {**facts, **episodes, **summary(options, kept)}
+    write_result(output, result)
+    print(table(result))
 
 
 if __name__ == "__main__":

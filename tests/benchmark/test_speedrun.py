@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -77,3 +79,33 @@ def test_the_readme_shows_the_recorded_ladder(speedrun: ModuleType) -> None:
     assert speedrun.table(rows) in readme
     assert f"({path.relative_to(REPOSITORY).with_suffix('.png')})" in readme
     assert path.with_suffix(".png").is_file()
+
+
+def test_the_page_has_the_figures_of_the_other_tasks() -> None:
+    page = (REPOSITORY / "docs" / "optimizers.md").read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(REPOSITORY / "benchmarks")
+        by_task = importlib.import_module("optimizers_by_task")
+    recorded = sorted((REPOSITORY / "benchmarks" / "results").glob("optimizers_*_cpu.json"))
+    assert len(recorded) >= 2
+    for path in recorded:
+        assert by_task.table(json.loads(path.read_text())) in page
+
+
+def test_updates_to_a_score() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(REPOSITORY / "benchmarks")
+        by_task = importlib.import_module("optimizers_by_task")
+    curve = [(100, 0.2), (400, 0.6), (800, 0.6)]
+    assert by_task.updates_to(0.1, curve) == 100
+    assert by_task.updates_to(0.4, curve) == pytest.approx(200)
+    assert by_task.updates_to(0.61, curve) is None
+
+
+def test_scripts_import_what_there_is() -> None:
+    for path in sorted((REPOSITORY / "benchmarks").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("policy_accel"):
+                module = importlib.import_module(node.module)
+                for name in (alias.name for alias in node.names):
+                    assert hasattr(module, name) or importlib.util.find_spec(f"{node.module}.{name}"), (path, name)
