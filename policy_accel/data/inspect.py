@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def inspect(path: Path | str, layout: Path | str | None = None) -> Inspection:
 
 def inspect_reader(reader: EpisodeReader) -> Inspection:
     """See `inspect`."""
+    with suppress(UserError):  # which is told again when that key is read
+        reader.ask_for(list(reader.features))
     report = _Report(reader)
     for key in reader.features:
         report.look_at(key)

@@ -65,6 +65,7 @@ def test_another_rate_with_a_frame_for_each_step(videos, version, rate):
         assert " frames per second, and info.json says fps 10; with a frame for each step" in reader.remarks[0]
         assert f"runs at {rate:g}"[:8] in reader.remarks[0]
         assert not reader.faults
+        assert reader.remarks[0] in inspect(made.root).remarks
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
