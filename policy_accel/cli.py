@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pkgutil import resolve_name
+from typing import Any
 
 from policy_accel.commands.arguments import build_parser
 from policy_accel.errors import UserError
@@ -15,7 +18,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 2 after a mistake that was named, 130 after Ctrl-C."""
+    """Run one command; returns the exit status: 0, 2 after a mistake that was named, 130 after Ctrl-C or SIGTERM."""
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and ("overrides" not in options or any(argument.startswith("-") for argument in rest)):
@@ -24,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     if rest:  # settings after an option, which argparse leaves over
         options.overrides += rest
+    before = _sigterm_as_ctrl_c()
     try:
         return int(resolve_name(f"policy_accel.commands.{options.run}")(options))
     except UserError as error:
@@ -39,3 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
         return 0
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _sigterm_as_ctrl_c() -> Any:
+    """Let SIGTERM stop a command as Ctrl-C does, with what it began cleaned up; returns what handled it before, None
+    where nothing is changed: somebody handles it otherwise, or this is no main thread."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return None
+    return signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -55,6 +56,7 @@ def replacing(path: Path, *, new: bool = False) -> Iterator[Path]:
     try:
         if new:
             _refuse_existing(path)
+            _remove_left_over(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         for folder, _, names in os.walk(temporary):
@@ -71,10 +73,7 @@ def replacing(path: Path, *, new: bool = False) -> Iterator[Path]:
         raise explain_os_error(error, path, "write") from error
     finally:
         with suppress(OSError):  # never in place of the error that led here
-            if temporary.is_dir():
-                shutil.rmtree(temporary, ignore_errors=True)
-            else:
-                temporary.unlink(missing_ok=True)
+            remove(temporary)
 
 
 def new_path(path: Path) -> AbstractContextManager[Path]:
@@ -94,6 +93,32 @@ def sync(path: Path) -> None:
 def _refuse_existing(path: Path) -> None:
     if path.exists() or path.is_symlink():
         raise UserError(f"{path}: exists already and is not overwritten; remove it or choose another path.")
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove what processes that were killed had written of `path`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        number = left.name.removeprefix(f".{path.name}.").removesuffix(".partial")
+        if number.isdigit() and not _is_alive(int(number)):
+            remove(left)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, or nothing; a symbolic link is not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

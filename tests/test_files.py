@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,17 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     with open_regular(tmp_path / "file") as file:
         assert file.read() == b"x"
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = [tmp_path / f".new.{ended.pid}.partial", tmp_path / f".new.zarr.{ended.pid}.partial"]
+    for folder in left:
+        folder.mkdir()
+    (left[0] / "half").touch()
+    (tmp_path / f".new.{os.getppid()}.partial").touch()  # of a process that lives
+    with new_path(tmp_path / "new") as temporary:
+        temporary.touch()
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == sorted([f".new.{os.getppid()}.partial", left[1].name, "new"])

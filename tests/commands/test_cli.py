@@ -17,6 +17,7 @@ from support.data import write_zarr
 from policy_accel.cli import main
 from policy_accel.data import Episodes, read_episodes
 from policy_accel.errors import UserError
+from policy_accel.files import new_path
 from policy_accel.training.ranks import Told
 
 Train = Callable[..., list[str]]
@@ -268,3 +269,17 @@ def test_other_processes_of_a_run_say_what_they_alone_met(
 
     assert fail(UserError("no GPU here.")) == "policy-accel: process 3: no GPU here.\n"
     assert fail(Told("said by the first.")) == ""
+
+
+def test_sigterm_is_as_ctrl_c_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(options: object) -> int:
+        with new_path(tmp_path / "new") as temporary:
+            temporary.write_text("half of it")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        return 0
+
+    monkeypatch.setattr("policy_accel.commands.list.run_list", killed)
+    assert main(["list", "tasks"]) == 130
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
