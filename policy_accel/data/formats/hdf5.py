@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,12 +172,10 @@ def attribute(value: Any) -> Any:
 def attributes(group: h5py.Group) -> dict[str, Any]:
     """All attributes of a group, see `attribute`; those that cannot be read are left out."""
     found = {}
-    for name in group.attrs:
-        try:
-            with reading(name):
+    with suppress(Unusable), reading("the names"):
+        for name in group.attrs:
+            with suppress(Unusable), reading(name):
                 found[name] = attribute(group.attrs[name])
-        except Unusable:
-            continue
     return found
 
 

@@ -21,7 +21,6 @@ from policy_accel.data.formats.hdf5 import (
     NOWHERE,
     SAY_WHERE,
     Unusable,
-    attributes,
     by_number,
     check_stored,
     datasets,
@@ -197,7 +196,7 @@ class LayoutReader(Hdf5Reader):
         place = self._places[episode]
         if place.rows:
             return {}
-        facts = attributes(self._group(place))
+        facts = self._attributes(episode)
         return {"name": place.name} | {name: value for name, value in facts.items() if name != "compress"}
 
 

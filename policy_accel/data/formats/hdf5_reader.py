@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -113,6 +113,16 @@ class Hdf5Reader(EpisodeReader):
     def own_name(self, key: str) -> str:
         """See `EpisodeReader`."""
         return self._paths[key]
+
+    def _attributes(self, episode: int) -> dict[str, Any]:
+        """All attributes of an episode."""
+        if episode in self.faults:
+            return {}
+        try:
+            with reading(self._places[episode].name):
+                return hdf5.attributes(self._group(self._places[episode]))
+        except Unusable as error:
+            raise UserError(f"{self.source}: {error}") from error
 
     def ask_for(self, keys: Sequence[str]) -> None:
         """See `EpisodeReader`."""

@@ -32,6 +32,7 @@ from policy_accel.data.formats.hdf5 import (
     json_object,
     member,
     open_hdf5,
+    reading,
     unknown,
 )
 from policy_accel.data.formats.hdf5_layout import Hdf5Layout, LayoutReader
@@ -160,7 +161,7 @@ class RobomimicReader(Hdf5Reader):
         place = self._places[episode]
         steps = int(self.episode_ends[episode]) - self.first_row(episode)
         filters = sorted(key for key, names in self._filters.items() if place.name in names)
-        facts = attributes(self._group(place)) | native_facts(place.name, steps, filters)
+        facts = self._attributes(episode) | native_facts(place.name, steps, filters)
         return restored(facts, f"{self.source}: {place.name}")[0]
 
 
@@ -201,7 +202,11 @@ def open_hdf5_demonstrations(path: Path | str) -> EpisodeReader:
     file, group = split_group(path)
     if file.is_dir():
         return LayoutReader(path, Hdf5Layout(files="*.h*5"))
-    with open_hdf5(file) as opened:
-        one = not group and not opened.keys().isdisjoint(("action", "actions"))
-        ended = [name for name in ("terminals", "timeouts") if name in opened]
+    try:
+        with open_hdf5(file) as opened, reading("the HDF5 file"):
+            arrays = [] if group else [name for name in opened if isinstance(member(opened, name), h5py.Dataset)]
+    except Unusable as error:
+        raise UserError(f"{path}: {error}") from error
+    one = not {"action", "actions"}.isdisjoint(arrays)
+    ended = [name for name in ("terminals", "timeouts") if name in arrays]
     return LayoutReader(path, Hdf5Layout(last=ended)) if one else RobomimicReader(path)
