@@ -29,9 +29,11 @@ def encoded_feature(array: h5py.Dataset) -> Feature | None:
     """
     import h5py
 
+    if array.dtype.kind not in "OSu" or not array.shape or not array.shape[0]:
+        return None
     rows = h5py.check_vlen_dtype(array.dtype) == np.uint8 or h5py.check_string_dtype(array.dtype) is not None
     padded = array.dtype == np.uint8 and array.ndim == 2
-    if not array.shape or not array.shape[0] or not (padded or (rows and array.ndim == 1)):
+    if not (padded or (rows and array.ndim == 1)):
         return None
     first = _bytes(array[0])
     return _feature(_opened(first)) if first.startswith(_BEGIN) else None

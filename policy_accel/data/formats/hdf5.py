@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,10 @@ from policy_accel.files import open_regular
 if TYPE_CHECKING:
     import h5py  # NPZ has the functions on values in common, and needs no HDF5
 
-NOWHERE = "leads nowhere"
+NOWHERE = "cannot be opened"
 _METADATA_CACHE = 2 * 2**20  # bytes
-_MOST_LINKS = 8  # soft links that lead to soft links
 _MOST_STEP = 2**30  # bytes of one step or one chunk, which are read at once
+_MOST_ATTRIBUTE = 2**26  # bytes
 _MOST_PACKED = 1100  # bytes that gzip and its kind pack into one
 
 
@@ -68,33 +68,25 @@ def open_hdf5(path: Path) -> h5py.File:
     return file
 
 
-def follow(group: h5py.Group, path: str, links: int = _MOST_LINKS) -> Any:
-    """The group or array that a path leads to, from a group or, beginning with a slash, from the root of its file.
+def member(group: h5py.Group, path: str) -> Any:
+    """The group or array at a path below a group or, with a leading slash, its file; text says why there is none."""
+    from h5py import h5o
 
-    Raises:
-        Unusable: it leads into another file, or nowhere.
+    item = None
+    with suppress(Unusable), reading(path):
+        item = group.get(path)
+    if item is not None and h5o.get_info(item.id).fileno != h5o.get_info(group.id).fileno:
+        return "lies in another file, which is not read"
+    return NOWHERE if item is None else item
+
+
+def datasets(group: h5py.Group, without: Collection[str] = ()) -> dict[str, h5py.Dataset | str]:
+    """Every array below a group by its path, in the order of the file, or why it cannot be used.
+
+    Args:
+        group: where to look.
+        without: paths that are not opened.
     """
-    from h5py import Group, h5l
-
-    here = group.file if path.startswith("/") else group
-    for name in path.split("/"):
-        if name in ("", "."):
-            continue
-        encoded = name.encode("utf-8", "surrogateescape")
-        if not isinstance(here, Group) or not here.id.links.exists(encoded):
-            raise Unusable(NOWHERE)
-        kind = here.id.links.get_info(encoded).type
-        if kind == h5l.TYPE_HARD:
-            here = here[name]
-        elif kind == h5l.TYPE_SOFT and links:
-            here = follow(here, here.id.links.get_val(encoded).decode("utf-8", "surrogateescape"), links - 1)
-        else:
-            raise Unusable("is a link into another file or a link in a circle, which is not followed")
-    return here
-
-
-def datasets(group: h5py.Group) -> dict[str, h5py.Dataset | str]:
-    """Every array below a group by its path, in the order of the file, or why a link is not followed."""
     import h5py
 
     found: dict[str, h5py.Dataset | str] = {}
@@ -104,19 +96,12 @@ def datasets(group: h5py.Group) -> dict[str, h5py.Dataset | str]:
         path, item = waiting.pop()
         if isinstance(item, h5py.Group) and item not in met:
             met.add(item)
-            below = [(f"{path}/{name}".lstrip("/"), member(item, name)) for name in item]
+            names = {f"{path}/{name}".lstrip("/"): name for name in item}
+            below = [(place, member(item, name)) for place, name in names.items() if place not in without]
             waiting += reversed(below)
         elif isinstance(item, h5py.Dataset | str):
             found[path] = item
     return found
-
-
-def member(group: h5py.Group, name: str) -> Any:
-    """What a name in a group is, or why the link is not followed."""
-    try:
-        return follow(group, name)
-    except Unusable as error:
-        return str(error)
 
 
 def check_stored(array: h5py.Dataset) -> None:
@@ -139,7 +124,7 @@ def check_stored(array: h5py.Dataset) -> None:
     step = math.prod(array.shape[1:]) * itemsize
     chunk = math.prod(array.chunks or (0,)) * itemsize
     size = step * (array.shape[0] if array.shape else 1)
-    if max(step, chunk) > _MOST_STEP or size > max(_MOST_STEP, _MOST_PACKED * array.file.id.get_filesize()):
+    if max(step, chunk) > _MOST_STEP or (size > _MOST_STEP and size > _MOST_PACKED * array.file.id.get_filesize()):
         raise Unusable(f"says that it holds {size / 1e9:,.1f} GB, which the file does not")
 
 
@@ -169,13 +154,14 @@ def attribute(value: Any) -> Any:
     return str(value).encode("utf-8", "replace").decode()
 
 
-def attributes(group: h5py.Group) -> dict[str, Any]:
-    """All attributes of a group, see `attribute`; those that cannot be read are left out."""
+def attributes(group: h5py.Group, names: Collection[str] | None = None) -> dict[str, Any]:
+    """Attributes of a group (None: all), see `attribute`; those that are not there or cannot be read are left out."""
     found = {}
     with suppress(Unusable), reading("the names"):
-        for name in group.attrs:
+        for name in list(group.attrs) if names is None else names:
             with suppress(Unusable), reading(name):
-                found[name] = attribute(group.attrs[name])
+                if group.attrs.get_id(name).get_storage_size() < _MOST_ATTRIBUTE:
+                    found[name] = attribute(group.attrs[name])
     return found
 
 

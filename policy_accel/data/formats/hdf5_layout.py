@@ -53,7 +53,7 @@ class Hdf5Layout:
 
     keys: dict[str, str] = field(default_factory=dict)
     episodes: str = "/"
-    files: str = "*.hdf5"
+    files: str = "*.h*5"
     ends: str | None = None
     lengths: str | None = None
     last: list[str] = field(default_factory=list)
@@ -117,29 +117,29 @@ class LayoutReader(Hdf5Reader):
 
     def __init__(self, path: Path | str, layout: Hdf5Layout, root: Path | None = None) -> None:
         self._where, self._root, self._met = layout, root or Path(path), set[str]()
-        self._named = {stored: key for key, stored in layout.keys.items()}
         super().__init__(path)
-        for stored, key in self._named.items():
-            if stored not in self._met:
+        for key, stored in layout.keys.items():
+            if key not in self._met:
                 near = did_you_mean(stored, datasets(self._group(self._places[0])))
                 self.close()
                 raise UserError(f"{path}: has no {stored}, which the layout gives for '{key}'; {near}")
 
     def _key_of(self, path: str) -> str:
-        return self._named[path] if self._named else memory_name(path)
+        return path if self._where.keys else memory_name(path)
+
+    def _stored(self, path: str) -> str:
+        return self._where.keys.get(path, path)
 
     def _arrays(self, group: h5py.Group) -> Arrays:
-        if not self._named:
+        if not self._where.keys:
             return datasets(group)
-        found = {path: item for path in self._named if (item := member(group, path)) != NOWHERE}
+        found = {key: item for key, path in self._where.keys.items() if (item := member(group, path)) != NOWHERE}
         self._met |= found.keys()
-        return {path: "is a group" if isinstance(item, h5py.Group) else item for path, item in found.items()}
+        return {key: "is a group" if isinstance(item, h5py.Group) else item for key, item in found.items()}
 
     def _find(self) -> list[Place]:
         root, self.metadata = self._root, {}
-        names = (
-            [file for file in root.iterdir() if fnmatchcase(file.name, self._where.files)] if root.is_dir() else [root]
-        )
+        names = [file for file in root.glob(self._where.files) if file.name[0] != "."] if root.is_dir() else [root]
         places: list[Place] = []
         for file in sorted(names, key=lambda file: by_number(file.name)):
             try:
@@ -161,15 +161,14 @@ class LayoutReader(Hdf5Reader):
             return
         root = self._file(file)["/"]
         for group in _matching(root, parts):
-            name = f"{file.name}/{group}" if several or not group else group.rpartition("/")[2]
+            name = f"{file.name}/{group}".rstrip("/") if several or not group else group.rpartition("/")[2]
+            group = group or "/"
             if not (where.ends or where.lengths or where.last):
                 yield Place(name, file, group)
                 continue
-            ends = self._ends(member(root, group or "/"))
+            ends = self._ends(member(root, group))
             for number, (start, stop) in enumerate(zip([0, *ends], ends, strict=False)):
-                yield Place(
-                    f"episode {number}" + (f" of {file.name}" if several else ""), file, group, (start, stop, ends[-1])
-                )
+                yield Place(f"{name}, episode {number}", file, group, (start, stop, ends[-1]))
 
     def _ends(self, group: h5py.Group) -> list[int]:
         """The cumulative ends of the episodes that lie end to end in a group."""

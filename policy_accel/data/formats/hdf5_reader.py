@@ -17,12 +17,12 @@ import numpy as np
 from policy_accel.data.formats import hdf5
 from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.formats.encoded import decoded, encoded_feature
-from policy_accel.data.formats.hdf5 import Unusable, follow, open_hdf5, reading
+from policy_accel.data.formats.hdf5 import Unusable, member, open_hdf5, reading
 from policy_accel.data.formats.hdf5_table import Series, Table
 from policy_accel.errors import UserError
 
 Arrays = dict[str, h5py.Dataset | str]
-"""Path of an array in an episode -> itself, or why it is not followed."""
+"""Path of an array in an episode -> itself, or why it cannot be used."""
 
 
 class Place(NamedTuple):
@@ -52,6 +52,7 @@ class Hdf5Reader(EpisodeReader):
         self.features: dict[str, Feature] = {}
         self._paths: dict[str, str] = {}
         self._of_most: dict[str, tuple[str, Series, dict[int, str]]] = {}
+        self._spare = False  # whether an array goes on after the last action
         self._opened: tuple[Path, h5py.File] | None = None
         try:
             with reading("the HDF5 file"):
@@ -71,6 +72,10 @@ class Hdf5Reader(EpisodeReader):
     @abstractmethod
     def _key_of(self, path: str) -> str:
         """Key in memory of an array, by its path in an episode; "" for what is no data."""
+
+    def _stored(self, path: str) -> str:
+        """Path in the file of what is `path` among the arrays of an episode."""
+        return path
 
     def _arrays(self, group: h5py.Group) -> Arrays:
         """The arrays of an episode."""
@@ -105,7 +110,7 @@ class Hdf5Reader(EpisodeReader):
         return self._opened[1]
 
     def _group(self, place: Place) -> h5py.Group:
-        group = hdf5.member(self._file(place.file), place.group)
+        group = member(self._file(place.file), place.group)
         if isinstance(group, h5py.Group):
             return group
         raise Unusable(f"{place.name} {group if isinstance(group, str) else 'is no group of arrays'}; remove it.")
@@ -138,10 +143,10 @@ class Hdf5Reader(EpisodeReader):
         place, values = self._places[episode], {}
         first = place.rows[0] if place.rows else 0
         for key in keys:
-            name, feature = f"{place.name}/{self._paths[key]}".replace("//", "/"), self.features[key]
+            name, feature = f"{place.name}/{self._paths[key]}", self.features[key]
             try:
                 with reading(f"{name} in the HDF5 file"):
-                    rows = follow(self._group(place), self._paths[key])[first + start : first + stop]
+                    rows = member(self._group(place), self._stored(self._paths[key]))[first + start : first + stop]
                     if rows.dtype.kind in "OSV" or rows.ndim <= len(feature.shape):
                         rows = decoded(name, rows, feature)
             except Unusable as error:
@@ -179,6 +184,10 @@ class Hdf5Reader(EpisodeReader):
             raise Unusable(self.faults[0])
         for path, key in keys.items():
             self._judge(table, path, key)
+        if not self.features and not self._of_most:
+            raise Unusable(f"has no array that can be used: {next(iter(self.left_out.values()), 'none at all.')}")
+        if self._spare:
+            self.layout += ", the observation after the last step left out"
         self.remarks += [
             f"{key} is blank in places, as {path} of {blank[path]}, of which not all was ever written."
             for key, path in self._paths.items()
@@ -196,19 +205,18 @@ class Hdf5Reader(EpisodeReader):
         """Take in an array, or say why it is left out."""
         usual, sound = table.usual(path), self._sound()
         problems = table.problems(path, sound)
-        if key in self._paths:
-            del self.features[key]
-            why = f"{self._paths.pop(key)} and {path} would both be called '{key}'; rename one."
-        elif usual is not None and not problems and key not in self.left_out:
-            self.features[key], self._paths[key] = usual.feature, path
-            if usual.more and "the last observation" not in self.layout:
-                self.layout += ", the observation after the last step left out"
-            return
-        else:
-            why = f"{next(iter(problems.values()))}; mend the file or use other keys."
+        if key in self._paths or key in self.left_out:
+            self.features.pop(key, None)
+            self._of_most.pop(key, None)
+            why = f"{self._paths.pop(key, 'another array')} and {path} would both be called '{key}'; rename one."
+            self.left_out[key] = why
+        elif problems or usual is None:
+            self.left_out[key] = f"{next(iter(problems.values()))}; mend the file or use other keys."
             if usual is not None and 2 * len(problems) < len(sound):
                 self._of_most[key] = (path, usual, problems)
-        self.left_out[key] = why
+        else:
+            self.features[key], self._paths[key] = usual.feature, path
+            self._spare |= bool(usual.more)
 
 
 def _what(item: h5py.Dataset | str, steps: int) -> Series | str:

@@ -90,7 +90,10 @@ class RobomimicReader(Hdf5Reader):
     format = "robomimic"
 
     def _key_of(self, path: str) -> str:
-        return "" if path in self._made else memory_name(path)
+        return memory_name(path)
+
+    def _arrays(self, group: h5py.Group) -> Arrays:
+        return datasets(group, without=self._made)
 
     def _find(self) -> list[Place]:
         file, group = split_group(self.source)
@@ -136,7 +139,9 @@ class RobomimicReader(Hdf5Reader):
         masks = member(self._file(split_group(self.source)[0]), "mask")
         filters = {}
         for name, members in datasets(masks).items() if isinstance(masks, h5py.Group) else ():
-            values = attribute(np.atleast_1d(members[()])) if isinstance(members, h5py.Dataset) else [None]
+            values = [None]
+            if isinstance(members, h5py.Dataset) and members.size and members.size <= len(known) + 10_000:
+                values = attribute(np.atleast_1d(members[()]))
             if not all(isinstance(value, str) for value in values):
                 self.remarks.append(f"mask/{name} is left out: it is no list of names of demonstrations.")
                 continue
@@ -151,7 +156,7 @@ class RobomimicReader(Hdf5Reader):
 
     def _steps(self, place: Place, group: h5py.Group, arrays: Arrays) -> int:
         steps = super()._steps(place, group, arrays)
-        recorded = attribute(group.attrs.get("num_samples", steps))
+        recorded = attributes(group, ["num_samples"]).get("num_samples", steps)
         if recorded != steps:
             raise Unusable(f"{place.name} has {steps} steps but num_samples {recorded}; record it again or remove it.")
         return steps
@@ -201,7 +206,7 @@ def open_hdf5_demonstrations(path: Path | str) -> EpisodeReader:
     """
     file, group = split_group(path)
     if file.is_dir():
-        return LayoutReader(path, Hdf5Layout(files="*.h*5"))
+        return LayoutReader(path, Hdf5Layout())
     try:
         with open_hdf5(file) as opened, reading("the HDF5 file"):
             arrays = [] if group else [name for name in opened if isinstance(member(opened, name), h5py.Dataset)]

@@ -215,14 +215,14 @@ def test_layout_of_a_folder(tmp_path: Path, text: str, count: int) -> None:
         ("episode: x", "it.yaml: 'episode' is no setting of a layout; did you mean 'episodes'?"),
         ("keys: [a]", "it.yaml: is no layout ("),
         ("episodes: runs/*", "lab.h5: has no group runs/*. Say where the data lies: task.layout="),
-        (BELOW.replace("sensors/arm/q", "sensors/arm"), "'state' cannot be used: sensors/arm of run0 is a group"),
+        (BELOW.replace("sensors/arm/q", "sensors/arm"), "'state' cannot be used: state of run0 is a group"),
         (
             BELOW.replace("arm/q", "arm/p"),
             "has no sensors/arm/p, which the layout gives for 'state'; did you mean 'sen",
         ),
         (FLAT + "ends: index", "index is no list of numbers, by which the layout tells episodes apart"),
         (FLAT + "ends: /falling", "/falling is not increasing: /falling[1] is 2 after 4"),
-        (FLAT + "ends: /short", "command of episode 0 is [2] float64 a step and has +6 rows against the steps"),
+        (FLAT + "ends: /short", "action of flat, episode 0 is [2] float64 a step and has +6 rows against the steps"),
     ],
 )
 def test_layouts_that_do_not_fit(tmp_path: Path, text: str, words: str) -> None:
