@@ -117,7 +117,7 @@ class Hdf5Reader(EpisodeReader):
 
     def own_name(self, key: str) -> str:
         """See `EpisodeReader`."""
-        return self._paths[key]
+        return self._stored(self._paths[key])
 
     def _attributes(self, episode: int) -> dict[str, Any]:
         """All attributes of an episode."""
@@ -184,8 +184,6 @@ class Hdf5Reader(EpisodeReader):
             raise Unusable(self.faults[0])
         for path, key in keys.items():
             self._judge(table, path, key)
-        if not self.features and not self._of_most:
-            raise Unusable(f"has no array that can be used: {next(iter(self.left_out.values()), 'none at all.')}")
         if self._spare:
             self.layout += ", the observation after the last step left out"
         self.remarks += [

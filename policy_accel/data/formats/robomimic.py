@@ -139,7 +139,7 @@ class RobomimicReader(Hdf5Reader):
         masks = member(self._file(split_group(self.source)[0]), "mask")
         filters = {}
         for name, members in datasets(masks).items() if isinstance(masks, h5py.Group) else ():
-            values = [None]
+            values: Any = [None]
             if isinstance(members, h5py.Dataset) and members.size and members.size <= len(known) + 10_000:
                 values = attribute(np.atleast_1d(members[()]))
             if not all(isinstance(value, str) for value in values):
