@@ -4,7 +4,8 @@
 
 Every measurement is a process of its own, alone; in each round the sides take turns. CPU time (user and system) and not
 the clock: machines are shared. `import torch` is the floor of whatever trains; "first update" is `policy-accel train
-recipe=demo` up to the end of its first update, and the "beside" side is the python of another checkout.
+recipe=demo` (or images_demo) up to the end of its first update, and the "beside" side is the python of another checkout.
+OMP_NUM_THREADS=1, so that no run measures which number of threads is best.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ WHAT: dict[str, tuple[str, list[str]]] = {
     "data inspect": (COMMAND, ["data", "inspect", "shipped:pusht_scripted.zarr.zip"]),
     "train --print-config": (COMMAND, ["train", "recipe=demo", "--print-config"]),
     "first update": (FIRST_UPDATE, ["train", "recipe=demo"]),
+    "first update of images": (FIRST_UPDATE, ["train", "recipe=images_demo"]),
+    "unknown environment": (COMMAND, ["train", "recipe=demo", "task.environment=Nope-v0"]),
 }
 
 
 def cpu_seconds(python: str, code: str, arguments: list[str]) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        own = [*arguments, f"run_dir={folder}/run"] if "recipe=demo" in arguments else arguments
+        own = [*arguments, f"run_dir={folder}/run"] if arguments[:1] == ["train"] else arguments
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run([python, "-P", "-c", code, *own], capture_output=True, text=True, env=environment)
     _, found, seconds = done.stderr.rpartition("CPU ")

@@ -209,27 +209,35 @@ def test_an_example_runs_outside_of_the_package(
     assert len(list(tmp_path.glob("runs/*/evaluation.json"))) == runs > 0
 
 
-def test_the_layout_of_an_hdf5_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name, text in blocks((REPOSITORY / "docs" / "hdf5.md").read_text()):
+def run_blocks(page: Path) -> None:
+    """Write the files of a page to the current folder, and run its commands."""
+    for name, text in blocks(page.read_text()):
         if name == "sh":
             for line in text.splitlines():
                 run_line(line)
         else:
-            (tmp_path / name).write_text(text)
+            Path(name).write_text(text)
+
+
+def test_data_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The heading of the page is that of the run, but for the machine and how long it trains."""
+    monkeypatch.chdir(tmp_path)
+    page = REPOSITORY / "docs" / "your_data.md"
+    run_blocks(page)
+    printed = capsys.readouterr()
+    shown = re.findall(r"^ {6}(\w.*)$", page.read_text(), flags=re.MULTILINE)
+    assert len(shown) == 8
+    for line in shown[:-1]:
+        assert f"\n  {line}\n" in printed.err
+    assert "1 of 4 episodes is shorter" in printed.out
+    assert (tmp_path / "mine.png").exists()
+
+
+def test_the_layout_of_an_hdf5_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_blocks(REPOSITORY / "docs" / "hdf5.md")
     assert "front: [480, 24, 32, 3] uint8" in capsys.readouterr().out
     assert set(read_episodes("lab.zarr.zip").arrays) == {"action", "joints", "front"}
     assert (tmp_path / "runs" / "lab" / "checkpoints" / "last").exists()
-
-
-def test_the_lines_that_save_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (PACKAGE / "policy" / "README.md").read_text()
-    (script,) = re.findall(r"```python\n(import numpy.*?)```", page, flags=re.DOTALL)
-    assert len(script.split("\n")) <= 7
-    monkeypatch.chdir(tmp_path)
-    exec(script, {})
-    read = read_episodes("mine.npz")
-    assert {key: values.shape for key, values in read.arrays.items()} == {"state": (500, 7), "action": (500, 4)}
-    assert read.episode_ends.tolist() == list(range(50, 501, 50))

@@ -42,7 +42,8 @@ def _network(task: Task, update: Update) -> str:
 def _updates(task: Task, config: TrainingConfig, update: Update, step: int) -> str:
     batch = update.feed.order.batch_size
     passes = config.steps * batch / task.samples
-    text = f"{config.steps:,} of {batch:,} samples each, {passes:.3g} times through the {task.samples:,}"
+    times = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"
+    text = f"{config.steps:,} of {batch:,} samples each, {times} times through the {task.samples:,}"
     return text + (f"; going on from step {step:,}" if step else "")
 
 

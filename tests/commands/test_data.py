@@ -86,7 +86,7 @@ def trained(printed, *overrides):
 POLICY = ["model.down_dims=[8,16]", "model.kernel_size=3", "model.step_embedding_dim=8"]
 
 
-@pytest.mark.parametrize("name", ["zarr", "robomimic", "npz", "lerobot", "short", "pictures"])
+@pytest.mark.parametrize("name", ["zarr", "robomimic", "npz", "lerobot", "short", "skipped", "pictures"])
 def test_inspect_ends_with_a_command_that_trains(tmp_path, capsys, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     generator = np.random.default_rng(0)
