@@ -172,7 +172,7 @@ def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrati
         quaternions=tuple(place for name in quaternions for place in positions(episodes, name, observed)),
         action_range=(actions.amin(0).numpy(), actions.amax(0).numpy()),
         metadata=episodes.metadata,
-        heading=data_heading(episodes, split, train, validation, shortest),
+        heading=data_heading(episodes, split, train, validation, shortest, reader.remarks),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +18,16 @@ if TYPE_CHECKING:  # the settings of a task lie in the module that calls this on
     from policy_accel.policy.policy import DiffusionPolicy
 
 LISTED = 8
+SKIPPED = re.compile(r"episode \d+ is left out: ")
 
 
 def data_heading(
-    episodes: Episodes, split: EpisodeSplit, train: Windows, validation: Windows | None, shortest: int
+    episodes: Episodes,
+    split: EpisodeSplit,
+    train: Windows,
+    validation: Windows | None,
+    shortest: int,
+    remarks: Sequence[str] = (),
 ) -> dict[str, str]:
     """What the data are and what is used of them: "data" and "left out".
 
@@ -30,6 +37,7 @@ def data_heading(
         train: windows to train on.
         validation: windows of the others, or None.
         shortest: steps that an episode needs to give a window.
+        remarks: of the reader, which say which episodes were skipped.
     """
     usable = episodes.lengths >= shortest
     horizon = train.indices.shape[1]
@@ -37,14 +45,20 @@ def data_heading(
     if validation is not None:
         held = f"{(split.validation & usable).sum():,} validate in {len(validation.indices):,}"
     short = np.flatnonzero(~usable)
-    listed = ", ".join(f"{episode} ({episodes.lengths[episode]})" for episode in short[:LISTED])
-    more = ", ..." if len(short) > LISTED else ""
-    plural = "s" * (len(short) != 1)
-    left_out = f"{len(short)} episode{plural} shorter than the {shortest} steps a window needs: {listed}{more}"
+    left_out = [remark.rstrip(".") for remark in remarks if SKIPPED.match(remark)]
+    if len(left_out) > LISTED:
+        left_out[LISTED:] = [f"... ({len(left_out)} episodes)"]
+    if len(short):
+        listed = ", ".join(f"{episode} ({episodes.lengths[episode]})" for episode in short[:LISTED])
+        more = ", ..." if len(short) > LISTED else ""
+        plural = "s" * (len(short) != 1)
+        left_out.append(
+            f"{len(short)} episode{plural} shorter than the {shortest} steps a window needs: {listed}{more}"
+        )
     return {
-        "data": f"{episodes.source}: {len(episodes):,} episodes, {episodes.steps:,} steps; "
+        "data": f"{episodes.source}: {_counted(len(episodes), 'episode')}, {episodes.steps:,} steps; "
         f"{(split.train & usable).sum():,} train in {len(train.indices):,} windows of {horizon} steps, {held}",
-        "left out": left_out if len(short) else "",
+        "left out": "; ".join(left_out),
     }
 
 
@@ -60,8 +74,8 @@ def robot_heading(config: RobotConfig, policy: DiffusionPolicy, data: Mapping[st
             seen.append(f"{camera} ({height} x {width} px{part})")
     return {
         **data,
-        "sees": f"{_steps(shape.n_obs_steps)} of {' and '.join(seen)}",
-        "predicts": f"{_steps(shape.horizon)} of {actions} ({policy.action_dim} numbers), of which "
+        "sees": f"{_counted(shape.n_obs_steps, 'step')} of {' and '.join(seen)}",
+        "predicts": f"{_counted(shape.horizon, 'step')} of {actions} ({policy.action_dim} numbers), of which "
         f"{shape.n_action_steps} are executed",
         "method": method_of(config),
         "score": _score(config),
@@ -80,5 +94,5 @@ def _score(config: RobotConfig) -> str:
     )
 
 
-def _steps(count: int) -> str:
-    return f"{count} step" + "s" * (count != 1)
+def _counted(count: int, unit: str) -> str:
+    return f"{count:,} {unit}" + "s" * (count != 1)

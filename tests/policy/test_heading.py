@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.data import write_zarr
 
-from policy_accel.data import Episodes
+from policy_accel.data import Episodes, open_episodes
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.track import ROBOT
 
@@ -32,6 +32,20 @@ def test_episodes_and_windows_are_counted(tiny_config: Callable[..., RobotConfig
         f"{uneven}: 6 episodes, 63 steps; 3 train in {3 + 1 + 23} windows of 16 steps, none validates"
     )
     assert parts["left out"] == "3 episodes shorter than the 8 steps a window needs: 1 (3), 2 (7), 5 (5)"
+
+
+def test_skipped_episodes_are_said(tiny_config: Callable[..., RobotConfig], uneven: Path, tmp_path: Path) -> None:
+    with open_episodes(uneven) as reader:
+        values = reader.read(4)
+    arrays = {key: np.concatenate([rows, rows]) for key, rows in values.items() if key != "img"}
+    arrays["action"][3] = np.nan
+    np.savez(tmp_path / "x.npz", episode_ends=[30, 60], **arrays)
+    with pytest.warns(UserWarning, match="episode 0 is left out"):
+        task = ROBOT.build(
+            tiny_config(f"task.data={tmp_path}/x.npz", "task.skip_bad_episodes=true", "task.val_ratio=0")
+        )
+    assert "1 episode, 30 steps; 1 train in 23 windows" in task.heading["data"]
+    assert task.heading["left out"].startswith("episode 0 is left out: data/action holds NaN at step 3")
 
 
 def test_the_validation_split_is_said(tiny_config: Callable[..., RobotConfig], demonstrations: Path) -> None:
