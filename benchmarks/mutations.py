@@ -794,6 +794,25 @@ MUTATIONS = [
         ('max(0.0, row["score_interval"][1]', '(row["score_interval"][1]'),
     ),
     *of(
+        "data/normalization.py",
+        "data/test_normalization.py",
+        ("(x.double() - center).float()", "x.float() - center.float()"),
+        ("torch.where(self.varies, x, self.constant.to(self.dtype))", "x"),
+        ("center = torch.where(far, low + span / 2, 0.0)", "center = 0.0 * low"),
+    ),
+    *of(
+        "data/statistics.py",
+        "data/test_normalization.py",
+        ("max(float(np.finfo(dtype).eps), _LAST_BITS)", "0.0"),
+        ("np.maximum(allowed, _NOTHING)", "allowed"),
+    ),
+    *of(
+        "policy/run.py",
+        "policy/test_units.py",
+        ("config.sampling.clip_sample = wider", "pass"),
+        ("largest <= clip * (1 + ROUNDING)", "largest <= clip"),
+    ),
+    *of(
         "training/run_directory.py",
         "training/test_run_directory.py training/test_loop.py",
         ('"a", opener=no_link)', '"w")'),
@@ -832,7 +851,7 @@ MUTATIONS = [
         "policy/test_policy.py policy/test_planning.py",
         ("start = self.config.n_obs_steps - 1", "start = self.config.n_obs_steps"),
         ("mask[: self.config.n_obs_steps, self.action_dim :] = True", "mask[:1, self.action_dim :] = True"),
-        ("goal = goal * scale + offset", "pass"),
+        ("goal = self.observation_normalizer(goal, columns)", "pass"),
     ),
     *of(
         "policy/actions.py",
@@ -845,6 +864,7 @@ MUTATIONS = [
         "evaluation/test_statistics.py",
         ("tail = (1 - confidence) / 2", "tail = 1 - confidence"),
         ('method="wilson"', 'method="exact"'),
+        ("[min(low, mean), max(high, mean)]", "[low, high]"),
         ('method="percentile"', 'method="basic"'),
         ("means[0] - means[1], [tail", "means[1] - means[0], [tail"),
         ("start = max(asked.stop, chosen.stop)", "start = min(asked.stop, chosen.stop)"),

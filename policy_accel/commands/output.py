@@ -17,7 +17,7 @@ from policy_accel.launched import processes
 def score_table(results: Sequence[dict[str, Any]]) -> str:
     """Results of several runs (with their "run_dir"), one row each: a table in aligned columns.
 
-    Success and largest reward have their intervals; "ms/chunk" is the median time of one call of the policy, for all
+    Success and score have their intervals; "ms/chunk" is the median time of one call of the policy, for all
     slots at once.
     """
     header = [
@@ -28,7 +28,7 @@ def score_table(results: Sequence[dict[str, Any]]) -> str:
         "seeds",
         "max steps",
         "success",
-        "max reward",
+        "score",
         "length",
         "ms/chunk",
         "s",

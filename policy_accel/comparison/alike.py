@@ -8,10 +8,19 @@ from typing import Any
 from policy_accel.comparison.scores import EVEN, SAMPLING, TIMES, ScoredRun
 from policy_accel.errors import UserError
 
-OF_EVALUATIONS = {"noise_seed": None, "max_steps": None, "seed": None, "score_images": None, "average": "ema"}
+OF_EVALUATIONS = {
+    "noise_seed": None,
+    "max_steps": None,
+    "seed": None,
+    "score_images": None,
+    "average": "ema",
+    "score_from": "max_reward",
+}
 """Keys of an evaluation that are to be the same for all runs, and what one without them was scored with."""
-FOLLOWING = {**SAMPLING, "step": "training.steps"}
-"""Keys of an evaluation that may differ where these settings do: then they are what is compared."""
+FOLLOWING = {key: setting for key, setting in SAMPLING.items() if key != "sampling_clip_sample"}
+FOLLOWING["step"] = "training.steps"
+"""Keys of an evaluation that may differ where these settings do: then they are what is compared. The bound of a sample
+follows from settings and data."""
 
 
 def check_alike(runs: Sequence[ScoredRun], measure: str = "score") -> None:

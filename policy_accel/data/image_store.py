@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -33,10 +33,12 @@ class ImageStore:
     Args:
         frames: camera -> uint8 [N, H, W, C], tensors or arrays (memory-mapped ones stay on the disk); N is the same
             for all.
+        recorded: camera -> (H, W, C) before they were resized; None where none was.
 
     Attributes:
         frames: camera -> uint8 [N, H, W, C] tensors, where they are kept.
         shapes: camera -> (H, W, C).
+        recorded: camera -> (H, W, C) as recorded.
         device: where gathered frames go.
         resident: whether the frames themselves are there.
 
@@ -44,7 +46,9 @@ class ImageStore:
         ValueError: frames of another dtype or rank, or of different N.
     """
 
-    def __init__(self, frames: Mapping[str, Tensor | np.ndarray]) -> None:
+    def __init__(
+        self, frames: Mapping[str, Tensor | np.ndarray], recorded: Mapping[str, tuple[int, ...]] | None = None
+    ) -> None:
         self.frames = {
             camera: values if isinstance(values, Tensor) else torch.from_numpy(values)
             for camera, values in frames.items()
@@ -57,8 +61,14 @@ class ImageStore:
         self.shapes: dict[str, tuple[int, int, int]] = {
             camera: (values.shape[1], values.shape[2], values.shape[3]) for camera, values in self.frames.items()
         }
+        self.recorded = self.shapes if recorded is None else dict(recorded)
         self.device = torch.device("cpu")
         self.resident = True
+
+    @property
+    def resized(self) -> dict[str, tuple[int, ...]]:
+        """Camera -> (H, W) of those whose frames were resized."""
+        return {name: shape[:2] for name, shape in self.shapes.items() if shape != self.recorded[name]}
 
     @property
     def bytes(self) -> int:
@@ -151,8 +161,26 @@ class ImageStore:
         return digest.hexdigest()
 
 
+def resize_frames(frames: Tensor, size: Sequence[int]) -> Tensor:
+    """Frames uint8 [*B, H, W, C] brought to `size` (H, W), bilinear with antialiasing as torchvision's Resize; those
+    that have it stay as they are."""
+    if tuple(frames.shape[-3:-1]) == tuple(size):
+        return frames
+    batch = frames.reshape(-1, *frames.shape[-3:]).permute(0, 3, 1, 2)
+    if batch.device.type != "cpu":  # where there is no such kernel for bytes
+        batch = batch.float()
+    small = torch.nn.functional.interpolate(batch, tuple(size), mode="bilinear", antialias=True)
+    small = small.round().clamp(0, 255).to(torch.uint8) if small.is_floating_point() else small
+    return small.permute(0, 2, 3, 1).reshape(*frames.shape[:-3], *size, frames.shape[-1]).contiguous()
+
+
 def read_image_store(
-    reader: EpisodeReader, cameras: Sequence[str], *, folder: Path | None = None, share: float = MEMORY_SHARE
+    reader: EpisodeReader,
+    cameras: Sequence[str],
+    *,
+    size_of: Callable[[Sequence[int]], tuple[int, int]] | None = None,
+    folder: Path | None = None,
+    share: float = MEMORY_SHARE,
 ) -> ImageStore:
     """Read the frames of `cameras`, a piece at a time, into host memory, or onto the disk when they take more than
     `share` of the memory that is free: into nameless files, which are mapped and vanish with the process.
@@ -160,6 +188,7 @@ def read_image_store(
     Args:
         reader: the open data set; frames as `PictureView` takes them.
         cameras: keys.
+        size_of: the size (H, W) at which frames of a shape (H, W, C) are kept; None for their own.
         folder: where the files go; None for $XDG_CACHE_HOME or ~/.cache, and policy_accel/frames below it.
         share: between 0 and 1.
 
@@ -167,7 +196,8 @@ def read_image_store(
         UserError: a key that the set does not have or that holds no frames, other values, a full disk; as the reader.
     """
     pictures = PictureView(reader, cameras)
-    shapes = {camera: pictures.features[camera].shape for camera in cameras}
+    recorded = {camera: pictures.features[camera].shape for camera in cameras}
+    shapes = {name: shape if size_of is None else (*size_of(shape), shape[2]) for name, shape in recorded.items()}
     steps = int(reader.episode_ends[-1])
     fits = steps * sum(map(math.prod, shapes.values())) <= share * free_memory(torch.device("cpu"))
     place = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "policy_accel" / "frames"
@@ -176,10 +206,11 @@ def read_image_store(
     with closing(Progress("frames", steps, unit="step")) as progress:
         for piece in pieces(pictures, cameras, piece_bytes=_PIECE_BYTES, finite=False):
             for camera, target in frames.items():
-                target[done : done + piece.rows] = piece.values[camera]
+                values = torch.from_numpy(piece.values[camera])
+                target[done : done + piece.rows] = resize_frames(values, target.shape[1:3])
             done += piece.rows
             progress.to(done)
-    return ImageStore(frames)
+    return ImageStore(frames, recorded)
 
 
 def _room(shape: tuple[int, ...], folder: Path | None) -> np.ndarray:

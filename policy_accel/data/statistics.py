@@ -1,14 +1,49 @@
-"""Statistics of one key of demonstrations, gathered a piece at a time."""
+"""Statistics of one key of demonstrations, gathered a piece at a time, and what they say of its dimensions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+NOTICEABLE = 0.01
+"""Share of a dimension's range from which a step of its type is a loss."""
 _MOST_DIMENSIONS = 16  # a key with more gets one row for all of them
-_CONSTANT = 1e-4  # range below which normalisers take a dimension for constant
+_LAST_BITS = 2.0**-40  # of float64 numbers that were computed, relative to them
+_NOTHING = 1e-15  # what computing with float64 numbers near 1 leaves of 0
 _PIECE = 256  # steps looked at together, so that image arrays need no copy in floating point
+
+
+def rounding(dtype: np.dtype) -> float:
+    """How far apart equal numbers of a type may lie, in units of their magnitude; 0 of whole numbers."""
+    return max(float(np.finfo(dtype).eps), _LAST_BITS) if dtype.kind == "f" else 0.0
+
+
+def never_changes(low: np.ndarray, high: np.ndarray, rounding: float | np.ndarray) -> np.ndarray:
+    """Whether dimensions [D] with these least and largest values are constant but for `rounding`: bool [D].
+
+    The unit does not matter: what goes from 0 to 1e-9 changes.
+    """
+    low, high = low.astype(np.float64), high.astype(np.float64)
+    allowed = rounding * np.maximum(np.abs(low), np.abs(high))
+    span = high - low
+    constant: np.ndarray = np.isfinite(span) & (span <= np.where(rounding > 0, np.maximum(allowed, _NOTHING), 0.0))
+    return constant
+
+
+def float_steps(low: np.ndarray, high: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+    """The step between neighbouring numbers of a float type where dimensions [D] are largest, as a share of their
+    range; 0 of one without range."""
+    with np.errstate(invalid="ignore"):
+        span = high.astype(np.float64) - low
+        step = np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(dtype)).astype(np.float64)
+    share: np.ndarray = np.divide(step, span, out=np.zeros_like(span), where=span > 0)
+    return share
+
+
+def listed(dimensions: Sequence[int] | np.ndarray) -> str:
+    """Up to eight numbers of dimensions, for a sentence."""
+    return ", ".join(map(str, dimensions[:8])) + (", ..." if len(dimensions) > 8 else "")
 
 
 class KeyStatistics:
@@ -60,14 +95,29 @@ class KeyStatistics:
         if self._low is None or self._high is None:
             return
         if len(self.shape) < 3 and self.rows > 1:
-            constant = np.flatnonzero(self._high.astype(np.float64) - self._low < _CONSTANT)
+            constant = np.flatnonzero(never_changes(self._low, self._high, rounding(self.dtype)))
             if constant.size:
-                listed = ", ".join(map(str, constant[:8])) + (", ..." if constant.size > 8 else "")
-                yield f"data/{key} never changes in dimension {listed}; leave it out if it carries nothing."
+                yield f"data/{key} never changes in dimension {listed(constant)}; leave it out if it carries nothing."
+            yield from self.coarse(key)
         if self._whole_bytes and self._high.max() > 1:
             yield (
                 f"data/{key} holds 8-bit values as {self.dtype}, {self.dtype.itemsize} times the size; "
                 "store images as uint8."
+            )
+
+    def coarse(self, key: str) -> Iterator[str]:
+        """A sentence where the type of the file is too coarse for how little its numbers change."""
+        if self._low is None or self._high is None or self.dtype.kind != "f":
+            return
+        steps = float_steps(self._low, self._high, self.dtype)
+        steps[never_changes(self._low, self._high, rounding(self.dtype))] = 0.0
+        rough = np.flatnonzero(steps >= NOTICEABLE)
+        if rough.size:
+            first = rough[0]
+            yield (
+                f"data/{key} is stored as {self.dtype}, whose steps are {steps[first]:.0%} of the range of dimension "
+                f"{first} ({self._low[first]:.9g} to {self._high[first]:.9g}); what was finer is lost in the file. "
+                f"Record dimension {listed(rough)} as float64, or relative to a fixed point."
             )
 
 

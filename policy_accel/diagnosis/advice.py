@@ -19,7 +19,6 @@ grid        The same at the first time of the sampler's grid, where the last tra
 target      Predicted noise, and alpha / sigma below `FAINT` where sampling starts: the first predicted sample is the
             network's error times sigma / alpha.
 range       More than `WASTED` of the times outside the useful range of log-SNR.
-clip        More than `CLIPPED` of the normalised actions beyond sampling.clip_sample.
 constant    Dimensions that never change.
 determined  More than `DETERMINED` of the chunks' variance predicted from the observation.
 
@@ -33,6 +32,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from policy_accel.data.statistics import listed
 from policy_accel.diagnosis.facts import DOUBTFUL_P, INDEPENDENT, LEAK_P, Diagnosis, NoiseFacts
 from policy_accel.diagnosis.measure import MOST_ROWS
 
@@ -41,7 +41,6 @@ BOUNDED_NATS = 0.2
 SHRUNK_NATS = 0.05
 FAINT = 0.05
 WASTED = 0.25
-CLIPPED = 1e-3
 DETERMINED = 0.8
 NOISE_TARGETS = ("epsilon", "negative_epsilon")
 
@@ -149,11 +148,11 @@ _NOISE_RULES: dict[str, tuple[str, Callable[[NoiseFacts], str], str]] = {
 
 def _noise(diagnosis: Diagnosis) -> Iterator[Advice]:
     chosen = [facts for facts in diagnosis.noise if facts.name != INDEPENDENT]
-    for rule, (verdict, listed, sentence) in _NOISE_RULES.items():
+    for rule, (verdict, named, sentence) in _NOISE_RULES.items():
         several = [facts for facts in chosen if _noise_rule(facts) == rule]
         if several:
             commands = [command(diagnosis, *f.overrides) for f in several if verdict in ("try", "experiment")]
-            choices = ", ".join(map(listed, several))
+            choices = ", ".join(map(named, several))
             yield Advice(rule, verdict, sentence.format(choices=choices, rows=diagnosis.rows), tuple(commands))
     shrunk = [facts for facts in chosen if facts.divergence > SHRUNK_NATS]
     if shrunk:
@@ -210,16 +209,9 @@ def _schedule(diagnosis: Diagnosis) -> Iterator[Advice]:
 
 def _data(diagnosis: Diagnosis) -> Iterator[Advice]:
     data = diagnosis.data
-    if data.clipped > CLIPPED:
-        sentence = (
-            f"{data.clipped:.1%} of the normalised actions lie beyond sampling.clip_sample={data.clip_sample:g}, "
-            "which the sampler never exceeds; lift the bound."
-        )
-        yield Advice("clip", "change", sentence, (command(diagnosis, "sampling.clip_sample=null"),))
     for name, constant in (("action", data.constant_actions), ("observation", data.constant_observations)):
         if constant:
-            listed = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")
-            sentence = f"The {name} never changes in dimension {listed}; leave out what carries nothing."
+            sentence = f"The {name} never changes in dimension {listed(constant)}; leave out what carries nothing."
             yield Advice("constant", "note", sentence)
     explained = max(data.explained_linear or 0.0, data.explained_neighbours or 0.0)
     if explained > DETERMINED:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.acceleration.conditional import ridge_mean
+from policy_accel.data.normalization import Normalizer
 from policy_accel.diagnosis.facts import DataFacts
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.recurrence import task_recurrence
@@ -16,7 +17,7 @@ from policy_accel.training.randomness import named_generator
 
 EXPLAIN_ROWS = 8192
 NEIGHBOURS = 8
-_CONSTANT = 1e-4  # as in the normalisers
+_CONSTANT = 1e-4  # deviation of normalised conditions
 
 
 def data_facts(task: ChunkTask, config: RobotConfig) -> DataFacts:
@@ -30,8 +31,7 @@ def data_facts(task: ChunkTask, config: RobotConfig) -> DataFacts:
     x = batch.x0.flatten(1).double()
     covariance = (x - x.mean(0)).T @ (x - x.mean(0))
     linear, neighbours = explained_by_observation(batch.condition, batch.x0, episode[picked], config.seed)
-    clip, actions = config.sampling.clip_sample, task.actions.double()
-    beyond = 0.0 if clip is None else float((actions.abs() > clip * (1.0 + _CONSTANT)).double().mean())
+    actions = task.actions.double()
     return DataFacts(
         windows=task.samples,
         episodes=len(torch.unique(episode)),
@@ -44,16 +44,14 @@ def data_facts(task: ChunkTask, config: RobotConfig) -> DataFacts:
         explained_neighbours=neighbours,
         action_std=tuple(actions.std(0, correction=0).tolist()),
         action_rms=float(actions.square().mean().sqrt()),
-        clipped=beyond,
-        clip_sample=clip,
-        constant_actions=_constant(task.actions),
-        constant_observations=_constant(task.observations),
+        constant_actions=_constant(task.policy.action_normalizer),
+        constant_observations=_constant(task.policy.observation_normalizer),
         recurrence=task_recurrence(task, config),
     )
 
 
-def _constant(values: Tensor) -> tuple[int, ...]:
-    return tuple(((values.amax(0) - values.amin(0)) < _CONSTANT).nonzero().flatten().tolist())
+def _constant(normalizer: Normalizer) -> tuple[int, ...]:
+    return tuple((~normalizer.varies).nonzero().flatten().tolist())
 
 
 @torch.no_grad()

@@ -20,8 +20,8 @@ class DataFacts:
     explained_linear, explained_neighbours: share of the chunks' variance predicted from the observation in other
         episodes than those of the prediction, by ridge regression and by the mean of the 8 nearest; None with one
         episode.
-    action_std: of each dimension. action_rms: over all of them. clipped: share of the actions beyond
-        sampling.clip_sample. constant_*: dimensions that never change. recurrence: whether observations come again.
+    action_std: of each dimension. action_rms: over all of them. constant_*: dimensions that never change.
+    recurrence: whether observations come again.
     """
 
     windows: int
@@ -35,8 +35,6 @@ class DataFacts:
     explained_neighbours: float | None
     action_std: tuple[float, ...]
     action_rms: float
-    clipped: float
-    clip_sample: float | None
     constant_actions: tuple[int, ...]
     constant_observations: tuple[int, ...]
     recurrence: Recurrence

@@ -37,7 +37,6 @@ def _data(diagnosis: Diagnosis) -> list[str]:
             "action deviation",
             " ".join(f"{value:.2f}" for value in d.action_std[:12]) + (" ..." if len(d.action_std) > 12 else ""),
         ),
-        ("actions beyond clip", f"{d.clipped:.2%}"),
         (
             "constant dimensions",
             f"{len(d.constant_actions)} of the action, {len(d.constant_observations)} of the observation",

@@ -27,6 +27,8 @@ class EnvironmentSpec:
         film_kwargs: more keyword arguments, for the environment of an episode that is filmed only; for example
             {"render_camera": "frontview"}.
         plugins: modules that may register the id where `module` does not.
+        score: what an episode's score is, a key of `host.SCORES`.
+        entries: of a dictionary of observations, what the policy takes; () for all.
 
     Raises:
         UserError: no step, or a module name that is not a dotted name.
@@ -39,6 +41,8 @@ class EnvironmentSpec:
     module: str = "policy_accel.envs"
     film_kwargs: dict[str, Any] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
+    score: str = "max_reward"
+    entries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_steps < 1:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,6 +27,15 @@ from policy_accel.evaluation.video import VideoWriter
 
 Observation = np.ndarray | dict[str, np.ndarray]
 
+SUCCESS_KEYS = ("is_success", "success")
+"""Where the info of a step says whether the task is done; the first one counts that an environment has."""
+SCORES: dict[str, Callable[[Sequence[float], bool], float]] = {
+    "max_reward": lambda rewards, success: max(rewards),
+    "return": lambda rewards, success: math.fsum(rewards),
+    "final_reward": lambda rewards, success: rewards[-1],
+    "success": lambda rewards, success: float(success),
+}
+"""What an episode's score may be, of its rewards and its success."""
 DEFAULT_FPS = 10.0
 PARENT_CHECK_SECONDS = 1.0
 
@@ -37,8 +46,9 @@ class EpisodeResult:
 
     Attributes:
         seed: seed of the environment's reset.
-        score: largest reward of the episode; 0 when the episode failed with `error`.
-        success: whether any step's info had a true `is_success`; in an environment without it, whether score >= 1.
+        score: of the episode, as `EnvironmentSpec.score` says; 0 when the episode failed with `error`.
+        success: whether any step's info had a true `success_from`.
+        success_from: "info.is_success", "info.success", or "reward >= 1" in an environment whose info has neither.
         length: environment steps; 0 when the episode failed with `error`.
         video: name of the mp4 file in the video directory, when the episode was filmed.
         error: why the episode could not be run, twice, in one line.
@@ -52,6 +62,7 @@ class EpisodeResult:
     video: str | None = None
     error: str | None = None
     metrics: dict[str, float] | None = None
+    success_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -173,20 +184,21 @@ class Episode:
         self.environment = environment
         self.seed = seed
         self.length = 0
-        self.score = -math.inf
-        self.success: bool | None = None
+        self.rewards: list[float] = []
+        self.successes: dict[str, bool] = {}
         self.metrics: dict[str, float] | None = None
         fps = float(environment.metadata.get("render_fps") or DEFAULT_FPS)
         self.video = None if video is None else VideoWriter(video, fps)
         self._max_steps = spec.max_steps
         self._n_obs_steps = spec.n_obs_steps
+        self._score, self._entries = SCORES[spec.score], spec.entries
         self._history: deque[Observation] = deque()
 
     def reset(self) -> None:
         """Start from the seed; the first observation fills the history."""
         self._want_frames(True)
         first, _ = self.environment.reset(seed=self.seed)
-        self._history = deque([_snapshot(first)] * self._n_obs_steps, maxlen=self._n_obs_steps)
+        self._history = deque([self._snapshot(first)] * self._n_obs_steps, maxlen=self._n_obs_steps)
         self._film()
 
     def advance(self, actions: np.ndarray) -> bool:
@@ -203,10 +215,11 @@ class Episode:
             self.length += 1
             if not math.isfinite(reward):
                 raise ValueError(f"the reward of step {self.length} is {reward}")
-            self.score = max(self.score, float(reward))
-            if "is_success" in info:
-                self.success = bool(self.success or info["is_success"])
-            self._history.append(_snapshot(observation))
+            self.rewards.append(float(reward))
+            for key in SUCCESS_KEYS:
+                if key in info:
+                    self.successes[key] = self.successes.get(key, False) or _true(info[key])
+            self._history.append(self._snapshot(observation))
             self._film()
             if terminated or truncated or self.length >= self._max_steps:
                 self.metrics = _metrics(info)
@@ -217,7 +230,7 @@ class Episode:
         """The last n_obs_steps observations, oldest first: [n_obs_steps, *O], or a dictionary of such arrays."""
         stacked = stack(self._history)
         for key, array in stacked.items() if isinstance(stacked, dict) else [("", stacked)]:
-            if array.dtype.kind not in "biu" and not np.isfinite(array).all():
+            if array.dtype.kind in "fc" and not np.isfinite(array).all():
                 raise ValueError(f"the observation {key} after step {self.length} has a NaN or infinite value")
         return stacked
 
@@ -228,9 +241,24 @@ class Episode:
                 self.video.finish()
             except UserError as error:
                 self._no_film(error)
-        success = self.score >= 1 if self.success is None else self.success
-        name = None if self.video is None else self.video.path.name
-        return EpisodeResult(self.seed, self.score, success, self.length, video=name, metrics=self.metrics)
+        key = next((key for key in SUCCESS_KEYS if key in self.successes), None)
+        success = max(self.rewards) >= 1 if key is None else self.successes[key]
+        return EpisodeResult(
+            self.seed,
+            self._score(self.rewards, success),
+            success,
+            self.length,
+            video=None if self.video is None else self.video.path.name,
+            metrics=self.metrics,
+            success_from="reward >= 1" if key is None else f"info.{key}",
+        )
+
+    def _snapshot(self, observation: Any) -> Observation:
+        """A copy of an observation: an array, or arrays by name, of the entries that a policy takes."""
+        if not isinstance(observation, Mapping):
+            return np.array(observation)
+        parts = named_parts(observation)
+        return {key: np.array(value) for key, value in parts.items() if not self._entries or key in self._entries}
 
     def _want_frames(self, wanted: bool) -> None:
         environment: Any = self.environment.unwrapped
@@ -265,10 +293,20 @@ def _metrics(info: dict[str, Any]) -> dict[str, float] | None:
     return metrics
 
 
-def _snapshot(observation: Any) -> Observation:
-    if isinstance(observation, dict):
-        return {key: np.array(value) for key, value in observation.items()}
-    return np.array(observation)
+def _true(value: Any) -> bool:
+    """What an environment says of success: a truth value, a number or an array of one; NaN and None are no success."""
+    return bool(np.nan_to_num(np.asarray(value, dtype=float)).any())
+
+
+def named_parts(observation: Mapping[str, Any]) -> dict[str, Any]:
+    """{"robot": {"joints": x}} -> {"robot.joints": x}, for a dictionary of observations or of their spaces."""
+    parts: dict[str, Any] = {}
+    for key, value in observation.items():
+        if isinstance(value, Mapping):
+            parts |= {f"{key}.{name}": part for name, part in named_parts(value).items()}
+        else:
+            parts[key] = value
+    return parts
 
 
 def stack(observations: Sequence[Any]) -> Observation:

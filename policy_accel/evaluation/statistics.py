@@ -31,10 +31,11 @@ METRICS: dict[str, Callable[[Sequence[EpisodeResult]], float | None]] = {}
 def summarize(results: Sequence[EpisodeResult], *, confidence: float = CONFIDENCE) -> dict[str, Any]:
     """Score and success of a set of episodes, with intervals, as it stands in evaluation.json.
 
-    score: mean over episodes of the largest reward, with a bootstrap interval; success_rate with a Wilson interval;
-    mean_length: environment steps of the episodes that could be run; episodes: one row each (seed, score, success,
-    length, and video, error or metrics where there is one). metrics, where the environment reports some: by name, the
-    mean over the episodes that have it; and those that were registered in METRICS.
+    score: mean over episodes, with a bootstrap interval; success_rate with a Wilson interval; success_from: where the
+    environment says so, see `EpisodeResult`; mean_length: environment steps of the episodes that could be run;
+    episodes: one row each (seed, score, success, length, and video, error or metrics where there is one). metrics,
+    where the environment reports some: by name, the mean over the episodes that have it; and those that were registered
+    in METRICS.
 
     Raises:
         UserError: no episode.
@@ -42,7 +43,11 @@ def summarize(results: Sequence[EpisodeResult], *, confidence: float = CONFIDENC
     if not results:
         raise UserError("there is no episode to score; set evaluation.episodes to at least 1.")
     successes = sum(result.success for result in results)
-    rows = [{key: value for key, value in asdict(result).items() if value is not None} for result in results]
+    rows = [
+        {key: value for key, value in asdict(result).items() if value is not None and key != "success_from"}
+        for result in results
+    ]
+    sources = sorted({result.success_from for result in results if result.success_from is not None})
     lengths = [result.length for result in results if not result.error]
     metrics: dict[str, list[float]] = {}
     for result in results:
@@ -55,6 +60,7 @@ def summarize(results: Sequence[EpisodeResult], *, confidence: float = CONFIDENC
         **_score([result.score for result in results], confidence),
         "success_rate": successes / len(results),
         "success_interval": list(wilson_interval(successes, len(results), confidence)),
+        **({"success_from": ", ".join(sources)} if sources else {}),
         "confidence": confidence,
         "mean_length": sum(lengths) / len(lengths) if lengths else 0.0,
         **({"metrics": means} if means else {}),
@@ -64,7 +70,9 @@ def summarize(results: Sequence[EpisodeResult], *, confidence: float = CONFIDENC
 
 
 def _score(scores: Sequence[float], confidence: float) -> dict[str, Any]:
-    return {"score": sum(scores) / len(scores), "score_interval": list(bootstrap_interval(scores, confidence))}
+    mean = sum(scores) / len(scores)
+    low, high = bootstrap_interval(scores, confidence)
+    return {"score": mean, "score_interval": [min(low, mean), max(high, mean)]}  # rounding may part equal scores
 
 
 def missing_seeds(asked: range, chosen: range) -> range:

@@ -6,6 +6,7 @@ the angle passes pi, so Diffusion Policy learns the first two rows of the rotati
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
 from policy_accel.data.normalization import MODES, Normalizer, fit_normalizer
@@ -18,7 +19,7 @@ RECORDED, DIFFUSED, POSITION = 7, 10, 3  # numbers of an arm: position, axis-ang
 
 
 def encode_actions(actions: Tensor, rotation: str) -> Tensor:
-    """Recorded actions [N, A] in the form that is diffused, [N, A] or [N, 10 arms].
+    """Recorded actions [N, A] in the form that is diffused, [N, A] or [N, 10 arms] float32.
 
     Raises:
         UserError: an unknown form, or actions that are not 7 numbers an arm for rotation_6d.
@@ -31,7 +32,7 @@ def encode_actions(actions: Tensor, rotation: str) -> Tensor:
             f"task.action_rotation=rotation_6d takes absolute actions of {RECORDED} numbers an arm (position, "
             f"axis-angle, gripper), and task.action has {actions.shape[-1]}; use action_rotation=none."
         )
-    return abs_action_to_6d(actions)
+    return abs_action_to_6d(actions.float())
 
 
 def decode_actions(actions: Tensor, rotation: str) -> Tensor:
@@ -44,8 +45,8 @@ def executed_dim(action_dim: int, rotation: str) -> int:
     return action_dim if rotation == "none" else action_dim // DIFFUSED * RECORDED
 
 
-def fit_action_normalizer(actions: Tensor, mode: str, rotation: str) -> Normalizer:
-    """Fit the normaliser of encoded actions [N, A].
+def fit_action_normalizer(actions: Tensor, mode: str, rotation: str, precision: np.ndarray | None = None) -> Normalizer:
+    """Fit the normaliser of encoded actions [N, A], recorded as exactly as `precision` [A] says where none is rotated.
 
     `position_limits` brings the positions of every arm to [-1, 1] and leaves rotation and gripper alone, as the
     reference does for absolute actions; the other modes are those of `fit_normalizer`.
@@ -55,7 +56,7 @@ def fit_action_normalizer(actions: Tensor, mode: str, rotation: str) -> Normaliz
     """
     one_of("task.action_normalization", mode, ACTION_MODES)
     if mode != "position_limits":
-        return fit_normalizer(actions, mode)
+        return fit_normalizer(actions, mode, precision=precision if rotation == "none" else None)
     if rotation != "rotation_6d":
         raise UserError(
             f"task.action_normalization=position_limits needs task.action_rotation=rotation_6d, not {rotation}; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from policy_accel.data.image_store import resize_frames
 from policy_accel.errors import UserError
+from policy_accel.evaluation.host import named_parts
 from policy_accel.evaluation.latency import LatencyMeter
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.demonstrations import observation_layout
@@ -106,10 +108,10 @@ class Policy:
         return self._plan
 
     def act(self, observation: Any) -> np.ndarray:
-        """The action [A] to execute now, in the data's units, float32.
+        """The action [A] to execute now, in the data's units: float32, or float64 where that would not hold them.
 
         Args:
-            observation: of the environment: a row of numbers [O], or its dictionary of arrays.
+            observation: of the environment: numbers, or its dictionary of arrays, each in its own shape or flat.
 
         Raises:
             UserError: an observation of another size or type than the policy's, without an entry that it needs, or with
@@ -149,7 +151,8 @@ class Policy:
     def _taken(self, observation: Any) -> dict[str, np.ndarray]:
         """A copy of what the policy takes of an observation, checked: its numbers [O], and pictures [H, W, C]."""
         layout, images = self.layout, self.run.policy.images
-        if isinstance(observation, dict):
+        if isinstance(observation, Mapping):
+            observation = named_parts(observation)
             for name in (*layout.fields, *layout.images):
                 entry = layout.entry(name)[0]
                 if entry not in observation:
@@ -159,7 +162,10 @@ class Policy:
                     )
         elif images:
             raise UserError(f"the policy sees pictures ({', '.join(images)}); give it a dictionary of arrays.")
-        numbers = np.array(layout.numbers(observation))
+        try:
+            numbers = layout.numbers(observation, 0)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the observation is not made of numbers ({error}); give arrays.") from error
         if numbers.shape != (self.run.policy.input_dim,):
             raise UserError(
                 f"the observation has shape {numbers.shape}; this policy takes {self.run.policy.input_dim} numbers."
@@ -174,7 +180,8 @@ class Policy:
                     f"picture '{name}' is {picture.dtype} of shape {picture.shape}; this policy takes uint8 of "
                     f"shape {tuple(shape)}, height, width and channels."
                 )
-            taken[name] = picture
+            size = self.run.policy.resized.get(name, shape[:2])
+            taken[name] = resize_frames(torch.from_numpy(picture), size).numpy()
         return taken
 
     def _observed(self) -> Observations:

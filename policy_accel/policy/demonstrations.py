@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,12 @@ from torch import Tensor
 
 from policy_accel.data import Episodes
 from policy_accel.data.image_store import ImageStore, read_image_store
+from policy_accel.data.statistics import KeyStatistics
 from policy_accel.data.windows import Windows, make_windows
 from policy_accel.errors import UserError, did_you_mean
+from policy_accel.models.encoders import EncoderConfig
 from policy_accel.policy.actions import encode_actions
-from policy_accel.policy.fields import columns, columns_of, parse_field, positions
+from policy_accel.policy.fields import columns, columns_of, flat, keys_of, parse_field, positions, precisions
 from policy_accel.policy.heading import data_heading
 from policy_accel.policy.observations import ObservationLayout
 from policy_accel.policy.policy import PolicyConfig
@@ -80,6 +82,8 @@ class TaskConfig:
     """Give the environment the data's own description of it (env_args, as robomimic's files have)."""
     max_steps: int = 300
     """Environment steps of an episode."""
+    score: str = "max_reward"
+    """What scores an episode: max_reward, return (the sum of its rewards), final_reward or success (1 or 0)."""
 
 
 def observation_layout(config: TaskConfig) -> ObservationLayout:
@@ -101,13 +105,14 @@ def observation_layout(config: TaskConfig) -> ObservationLayout:
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """Observations [N, O] and actions [N, A] float32, and pictures; windows [W, horizon] into them.
+    """Observations [N, O] and actions [N, A], float32 or float64, and pictures; windows [W, horizon] into them.
 
     Actions are in the form that is diffused, the rest is in the data's units. groups: [N] int64, the group of each step
     when the task has groups. goal_columns: columns of the observation that a plan's goal pins, () without planning.
     action_range: smallest and largest value [A] of each number of the recorded actions. metadata: of the data set.
     quaternions: columns of the observation that belong to fields whose key ends in quat. heading: how many of the
-    episodes are used, in words.
+    episodes are used, and what was lost when they were recorded, in words. observation_precision, action_precision: how
+    exactly each column was recorded, see `precisions`.
     """
 
     observations: Tensor
@@ -121,10 +126,15 @@ class Demonstrations:
     metadata: dict[str, Any] = field(default_factory=dict)
     quaternions: tuple[int, ...] = ()
     heading: Mapping[str, str] = field(default_factory=dict)
+    observation_precision: np.ndarray | None = None
+    action_precision: np.ndarray | None = None
 
 
-def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrations:
-    """Read and window the demonstrations of a task, padded and split as in Diffusion Policy.
+def load_demonstrations(
+    config: TaskConfig, policy: PolicyConfig, encoder: EncoderConfig | None = None
+) -> Demonstrations:
+    """Read and window the demonstrations of a task, padded and split as in Diffusion Policy. Pictures are kept at the
+    size of `encoder`, or at their own.
 
     A plan may end before its last step: it then stays where it is, so windows of conditioning=planning repeat the last
     step of an episode up to horizon - n_obs_steps times; others n_action_steps - 1 times. With task.padding=false none
@@ -138,7 +148,8 @@ def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrati
     _check_goal(config, planning)
     with open_task_data(config) as reader:
         episodes, split = read_numbers(config, reader)
-        images = read_image_store(reader, config.images) if config.images else None
+        size_of = None if encoder is None else encoder.frame_size
+        images = read_image_store(reader, config.images, size_of=size_of) if config.images else None
     pad_before = policy.n_obs_steps - 1
     pad_after = policy.horizon - policy.n_obs_steps if planning else policy.n_action_steps - 1
     if not config.padding:
@@ -172,8 +183,22 @@ def load_demonstrations(config: TaskConfig, policy: PolicyConfig) -> Demonstrati
         quaternions=tuple(place for name in quaternions for place in positions(episodes, name, observed)),
         action_range=(actions.amin(0).numpy(), actions.amax(0).numpy()),
         metadata=episodes.metadata,
-        heading=data_heading(episodes, split, train, validation, shortest, reader.remarks),
+        heading={
+            **data_heading(episodes, split, train, validation, shortest, reader.remarks),
+            "recorded": " ".join(_coarse(episodes, [*observed, *action_fields(config)])),
+        },
+        observation_precision=precisions(episodes, observed),
+        action_precision=precisions(episodes, action_fields(config)),
     )
+
+
+def _coarse(episodes: Episodes, fields: Sequence[str]) -> Iterator[str]:
+    """What the fields lost when they were recorded."""
+    for key in keys_of(fields):
+        values = episodes.arrays[key]
+        statistics = KeyStatistics(values.shape[1:], values.dtype)
+        statistics.add(values)
+        yield from statistics.coarse(key)
 
 
 def _check_goal(config: TaskConfig, planning: bool) -> None:
@@ -202,6 +227,6 @@ def _groups(episodes: Episodes, name: str) -> Tensor:
     """The distinct rows of the field `name`, numbered: [N] int64."""
     values = episodes.arrays[parse_field(name)[0]]
     taken = columns_of(name, values.shape[1:])
-    values = values.reshape(episodes.steps, -1)[:, taken.start : taken.stop]
+    values = flat(values, 1)[:, taken.start : taken.stop]
     _, numbers = np.unique(values, axis=0, return_inverse=True)
     return torch.from_numpy(numbers.reshape(-1).astype(np.int64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +139,14 @@ class PolicyEvaluator:
                 )
             )
         results = sorted((result for part in ranks.collect(done) for result in part), key=lambda result: result.seed)
-        for failed in (result for result in results if result.error):
-            report(f"The episode of seed {failed.seed} failed twice and counts as score 0: {failed.error}")
+        worst = min([0.0, *(result.score for result in results)])  # of negative scores, 0 would be the best
+        for place, failed in enumerate(results):
+            if failed.error:
+                report(f"The episode of seed {failed.seed} failed twice and counts as score {worst:g}: {failed.error}")
+                results[place] = replace(failed, score=worst)
         return {
             **summarize(results, confidence=config.confidence),
+            "score_from": self.pool.spec.score,
             **sampling_record(self.sampler.config),
             "network_evaluations": self.sampler.network_evaluations(),
             "max_steps": self.pool.spec.max_steps,
@@ -165,7 +170,7 @@ class PolicyEvaluator:
                     generator = named_generator(self.config.noise_seed, "rollout", seed, chunk)
                     torch.randn(shape, generator=generator, out=noise[row])
             with meter.call():
-                tensors = self.layout.tensors(observations, device)
+                tensors = self.layout.tensors(observations, device, policy.resized)
                 return policy.executed(plan(tensors, noise)).cpu().numpy()
 
         return act
@@ -199,4 +204,6 @@ def environment_spec(
         task.environment_module,
         film_kwargs={} if camera is None else {"render_camera": camera},
         plugins=imported_plugins(),
+        score=task.score,
+        entries=observation_layout(task).entries,
     )

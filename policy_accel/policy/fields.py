@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from policy_accel.data import Episodes
+from policy_accel.data.statistics import rounding
 from policy_accel.errors import UserError
 
 FIELD = re.compile(r"^(?P<key>[^\[\]]+?)(\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?$")
@@ -43,8 +45,19 @@ def columns_of(name: str, shape: Sequence[int]) -> range:
     return taken
 
 
+def flat(values: Any, steps: int) -> np.ndarray:
+    """The numbers of each step in one row: [*N, *S] -> [*N, D], where `steps` axes are those of N; D is 1 for S = ().
+
+    Demonstrations, environments and `Policy.act` all flatten by it.
+    """
+    array = np.asarray(values)
+    return array.reshape(*array.shape[:steps], math.prod(array.shape[steps:]))
+
+
 def columns(episodes: Episodes, fields: Sequence[str]) -> np.ndarray:
-    """Concatenate the named fields, flattened per step, to [N, D] float32; no field gives [N, 0].
+    """Concatenate the named fields, flattened per step, to [N, D]; no field gives [N, 0].
+
+    The result is float32, or float64 where that holds more of the data.
 
     Raises:
         UserError: as `columns_of`.
@@ -53,8 +66,18 @@ def columns(episodes: Episodes, fields: Sequence[str]) -> np.ndarray:
     for name in fields:
         values = episodes.arrays[parse_field(name)[0]]
         taken = columns_of(name, values.shape[1:])
-        parts.append(values.reshape(episodes.steps, -1)[:, taken.start : taken.stop].astype(np.float32))
+        part = flat(values, 1)[:, taken.start : taken.stop]
+        parts.append(part.astype(np.result_type(part.dtype, np.float32), copy=False))
     return np.concatenate(parts, axis=1)
+
+
+def precisions(episodes: Episodes, fields: Sequence[str]) -> np.ndarray:
+    """How exactly each of `columns(episodes, fields)` was recorded: `rounding` [D] of its type."""
+    parts = [np.zeros(0)]
+    for name in fields:
+        values = episodes.arrays[parse_field(name)[0]]
+        parts.append(np.full(len(columns_of(name, values.shape[1:])), rounding(values.dtype)))
+    return np.concatenate(parts)
 
 
 def positions(episodes: Episodes, name: str, fields: Sequence[str]) -> tuple[int, ...]:

@@ -70,8 +70,10 @@ def robot_heading(config: RobotConfig, policy: DiffusionPolicy, data: Mapping[st
     seen = [f"{fields} ({policy.observation_dim} numbers)"] if fields else []
     if policy.encoder is not None:
         for (camera, (height, width, _)), size in zip(policy.images.items(), policy.encoder.sizes, strict=True):
-            part = "" if size == (height, width) else f", of which {size[0]} x {size[1]} at a time"
-            seen.append(f"{camera} ({height} x {width} px{part})")
+            kept = policy.resized.get(camera, (height, width))
+            small = "" if kept == (height, width) else f" resized to {kept[0]} x {kept[1]}"
+            part = "" if size == kept else f", of which {size[0]} x {size[1]} at a time"
+            seen.append(f"{camera} ({height} x {width} px{small}{part})")
     return {
         **data,
         "sees": f"{_counted(shape.n_obs_steps, 'step')} of {' and '.join(seen)}",

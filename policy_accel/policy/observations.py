@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from policy_accel.data.image_store import resize_frames
 from policy_accel.data.normalization import MODES, Normalizer, fit_normalizer
 from policy_accel.diffusion.host_work import to_device
 from policy_accel.errors import UserError, did_you_mean, one_of
+from policy_accel.evaluation.host import named_parts
 from policy_accel.models.encoders.observation import STATE
-from policy_accel.policy.fields import parse_field
+from policy_accel.policy.fields import flat, parse_field
 
 Observations = Tensor | dict[str, Tensor]
 """Numbers [B, T, O], or a dictionary with these as "state" and pictures uint8 [B, T, H, W, C] by name."""
@@ -24,8 +27,11 @@ Observations = Tensor | dict[str, Tensor]
 OBSERVATION_MODES = (*MODES, "limits_except_quat")
 
 
-def fit_observation_normalizer(observations: Tensor, mode: str, quaternions: Sequence[int]) -> Normalizer:
-    """Fit the normaliser of observations [N, O]; without columns it has nothing to do.
+def fit_observation_normalizer(
+    observations: Tensor, mode: str, quaternions: Sequence[int], precision: np.ndarray | None = None
+) -> Normalizer:
+    """Fit the normaliser of observations [N, O], recorded as exactly as `precision` [O] says; without columns it has
+    nothing to do.
 
     `limits_except_quat` is `limits` but for the columns `quaternions`, which stay as they are: what the reference does
     for the hand beside robomimic's pictures. The other modes are those of `fit_normalizer`.
@@ -37,8 +43,8 @@ def fit_observation_normalizer(observations: Tensor, mode: str, quaternions: Seq
     if not observations.shape[1]:
         return Normalizer(0)
     if mode == "limits_except_quat":
-        return fit_normalizer(observations, "limits", untouched=quaternions)
-    return fit_normalizer(observations, mode)
+        return fit_normalizer(observations, "limits", untouched=quaternions, precision=precision)
+    return fit_normalizer(observations, mode, precision=precision)
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,8 @@ class ObservationLayout:
     """Which entries of an observation a policy takes, in which order.
 
     fields: columns of numbers, goals last. images: names of pictures. environment_keys: field or image -> entry of the
-    environment's Dict where that has another name. A field without an entry of its own there takes its columns from
-    the entry of its key.
+    environment's Dict where that has another name; of a Dict in a Dict, "outer.inner". A field without an entry of its
+    own there takes its columns from the entry of its key. An entry of any shape is flattened first.
     """
 
     fields: tuple[str, ...]
@@ -60,28 +66,36 @@ class ObservationLayout:
             return self.environment_keys[name], slice(None)
         return parse_field(name)
 
-    def numbers(self, observation: Any) -> np.ndarray:
-        """The numbers of observations [*B, ...] (an array, or a dictionary of arrays): [*B, O] float32."""
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The entries of a dictionary that anything is read from."""
+        return tuple(dict.fromkeys(self.entry(name)[0] for name in (*self.fields, *self.images)))
+
+    def numbers(self, observation: Any, steps: int) -> np.ndarray:
+        """The numbers of observations (an array, or a dictionary of arrays by entry) with `steps` leading axes N:
+        [*N, O] float64."""
         if not isinstance(observation, dict):
-            return np.asarray(observation, dtype=np.float32)
-        parts = []
+            return flat(observation, steps).astype(np.float64)
+        picture = [np.asarray(observation[self.entry(self.images[0])[0]])] if self.images else []
+        parts = [np.zeros((*values.shape[:steps], 0)) for values in picture]
         for name in self.fields:
             entry, rows = self.entry(name)
-            parts.append(np.asarray(observation[entry], dtype=np.float32)[..., rows])
-        if parts:
-            return np.concatenate(parts, axis=-1)
-        picture = np.asarray(observation[self.entry(self.images[0])[0]])
-        return np.zeros((*picture.shape[:-3], 0), dtype=np.float32)
+            parts.append(flat(observation[entry], steps)[..., rows].astype(np.float64))
+        return np.concatenate(parts, axis=-1)
 
-    def tensors(self, observation: Any, device: torch.device) -> Observations:
-        """Observations [B, T, ...] as the policy takes them, on `device`; pictures stay uint8."""
-        numbers = to_device(torch.from_numpy(self.numbers(observation)), device)
+    def tensors(
+        self, observation: Any, device: torch.device, sizes: Mapping[str, Sequence[int]] = MappingProxyType({})
+    ) -> Observations:
+        """Observations [B, T, ...] as the policy takes them, on `device`; pictures stay uint8, those in `sizes` are
+        resized here, as those that were trained on."""
+        numbers = to_device(torch.from_numpy(self.numbers(observation, 2)), device)
         if not self.images:
             return numbers
         pictures = {
-            name: to_device(torch.from_numpy(np.ascontiguousarray(observation[self.entry(name)[0]])), device)
-            for name in self.images
+            name: torch.from_numpy(np.ascontiguousarray(observation[self.entry(name)[0]])) for name in self.images
         }
+        pictures |= {name: resize_frames(pictures[name], size) for name, size in sizes.items()}
+        pictures = {name: to_device(picture, device) for name, picture in pictures.items()}
         return {STATE: numbers, **pictures}
 
     def check(
@@ -99,17 +113,18 @@ class ObservationLayout:
             UserError: an entry that the environment lacks (with those that it has), or of another size.
         """
         agree = "make task.observation, task.environment and task.environment_options agree."
-        if isinstance(space, spaces.Dict):
+        parts = named_parts(space) if isinstance(space, spaces.Dict) else {}
+        if parts:
             for name in (*self.fields, *self.images):
                 entry = self.entry(name)[0]
-                if entry not in space.spaces:
+                if entry not in parts:
                     raise UserError(
                         f"environment '{environment}' gives no observation '{entry}' for task field '{name}'; "
-                        f"{did_you_mean(entry, space.spaces)} (task.environment_keys names an entry that is called "
+                        f"{did_you_mean(entry, parts)} (task.environment_keys names an entry that is called "
                         "otherwise there)"
                     )
             for name, shape in images.items():
-                found = space.spaces[self.entry(name)[0]].shape
+                found = parts[self.entry(name)[0]].shape
                 if found != tuple(shape):
                     raise UserError(
                         f"environment '{environment}' gives pictures '{name}' of shape {found}, the demonstrations "
@@ -117,11 +132,11 @@ class ObservationLayout:
                     )
         elif self.images:
             raise UserError(f"environment '{environment}' gives {space} and no picture '{self.images[0]}'; {agree}")
-        sample = space.sample()
-        if not isinstance(sample, dict) and np.ndim(sample) != 1:
+        sample = {entry: parts[entry].sample() for entry in self.entries} if parts else space.sample()
+        if isinstance(sample, tuple):
             raise UserError(f"environment '{environment}' gives {space}, which is not a row of numbers; {agree}")
-        if self.numbers(sample).shape[-1] != dim:
+        if self.numbers(sample, 0).shape[-1] != dim:
             raise UserError(
                 f"the observation of environment '{environment}' is {space}, of which the task takes "
-                f"{self.numbers(sample).shape[-1]} numbers; the demonstrations have {dim} numbers a step; {agree}"
+                f"{self.numbers(sample, 0).shape[-1]} numbers; the demonstrations have {dim} numbers a step; {agree}"
             )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.data.episodes import HORIZON
+from policy_accel.data.image_store import resize_frames
 from policy_accel.data.normalization import Normalizer
 from policy_accel.diffusion import Sampler
 from policy_accel.diffusion.batch import Condition
@@ -63,6 +64,7 @@ class DiffusionPolicy(Denoiser):
         observation_dim: O, numbers per observation; without the goal where that pins the end of a plan.
         action_dim: A, numbers per action in the form that is diffused.
         images: picture -> (H, W, C) of its whole frames; {} for a policy of numbers alone.
+        resized: picture -> (H, W) that whole frames are brought to first, of those that are.
         encoder: settings of the network that makes features of the pictures.
         goal_columns: columns of the observation that the goal of a plan pins.
         action_rotation: form of the actions, see `policy_accel.policy.actions`.
@@ -76,6 +78,7 @@ class DiffusionPolicy(Denoiser):
         observation_dim: int,
         action_dim: int,
         images: Mapping[str, tuple[int, int, int]] | None = None,
+        resized: Mapping[str, tuple[int, int]] | None = None,
         encoder: EncoderConfig | None = None,
         goal_columns: Sequence[int] = (),
         action_rotation: str = "none",
@@ -87,7 +90,7 @@ class DiffusionPolicy(Denoiser):
         self.action_rotation = action_rotation
         self.goal_columns = tuple(goal_columns)
         self.inpainting = config.conditioning != "global"
-        self.images = dict(images or {})
+        self.images, self.resized = dict(images or {}), dict(resized or {})
         if self.inpainting and self.images:
             raise UserError(
                 f"policy.conditioning={config.conditioning} puts observations into the trajectory, which pictures do "
@@ -100,7 +103,8 @@ class DiffusionPolicy(Denoiser):
         self.encoder: ObservationEncoder | None = None
         features = self.input_dim
         if self.images:
-            self.encoder = ObservationEncoder(encoder or EncoderConfig(), images=self.images, state_dim=observation_dim)
+            frames = {name: (*self.resized.get(name, shape[:2]), shape[2]) for name, shape in self.images.items()}
+            self.encoder = ObservationEncoder(encoder or EncoderConfig(), images=frames, state_dim=observation_dim)
             features = self.encoder.output_dim
         self.denoiser = build_denoiser(
             model,
@@ -173,8 +177,8 @@ class DiffusionPolicy(Denoiser):
             sampler: of the training's objective.
 
         Returns:
-            Actions [B, n_action_steps, executed_dim] in the data's units; the first is for the time of the newest
-            observation.
+            Actions [B, n_action_steps, executed_dim] in the data's units, in `action_normalizer.dtype`; the first is
+            for the time of the newest observation.
         """
         return self.executed(self.plan(observations, noise, sampler=sampler))
 
@@ -222,7 +226,8 @@ class DiffusionPolicy(Denoiser):
         """The encoded condition, and the trajectory [B, horizon, channels] that holds what in-painting is given."""
         if isinstance(observations, dict):
             normalized = self.observation_normalizer(observations[STATE])
-            return self.encode({**observations, STATE: normalized}), None
+            pictures = {name: resize_frames(observations[name], size) for name, size in self.resized.items()}
+            return self.encode({**observations, **pictures, STATE: normalized}), None
         states, goal = observations[..., : self.observation_dim], observations[:, -1, self.observation_dim :]
         normalized = self.observation_normalizer(states)
         if not self.inpainting:
@@ -232,7 +237,6 @@ class DiffusionPolicy(Denoiser):
         if not self.goal_columns:
             return None, given
         columns = list(self.goal_columns)
-        scale, offset = self.observation_normalizer.scale[columns], self.observation_normalizer.offset[columns]
-        goal = goal * scale + offset
+        goal = self.observation_normalizer(goal, columns)
         given[:, -1, [self.action_dim + column for column in columns]] = goal
         return self.with_goal(normalized, goal), given

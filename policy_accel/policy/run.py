@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,17 @@ from torch import Tensor
 from policy_accel.acceleration.assigned_noise import ConditionalAssignmentConfig
 from policy_accel.acceleration.build import build_objective
 from policy_accel.diffusion import Objective, Sampler
-from policy_accel.errors import UserError, refuse_idle
+from policy_accel.diffusion.config import SamplingConfig
+from policy_accel.errors import UserError, one_of, refuse_idle
+from policy_accel.evaluation.host import SCORES
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import observation_layout
 from policy_accel.policy.observations import Observations
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.training.randomness import seeded_weights
+
+ROUNDING = 1e-4
+"""By which normalised numbers may leave a bound."""
 
 
 def build_sampler(config: RobotConfig) -> Sampler:
@@ -56,16 +62,7 @@ def check_config(config: RobotConfig) -> Objective:
             f"task.action_rotation={config.task.action_rotation} is for absolute poses, and "
             "task.environment_options.actions=relative takes changes of them; use action_rotation=none."
         )
-    if (
-        config.policy.conditioning != "global"
-        and config.task.observation_normalization == "gaussian"
-        and config.sampling.clip_sample is not None
-    ):
-        raise UserError(
-            f"sampling.clip_sample={config.sampling.clip_sample} would cut the observations in the trajectory "
-            f"(policy.conditioning={config.policy.conditioning}) at that many deviations; use "
-            "task.observation_normalization=limits, or sampling.clip_sample=null."
-        )
+    one_of("task.score", config.task.score, SCORES)
     config.check_scores(
         scored=config.is_scored(),
         overlap=config.evaluation.overlap,
@@ -74,12 +71,39 @@ def check_config(config: RobotConfig) -> Objective:
     return objective
 
 
+def fit_bound(config: RobotConfig, largest: float) -> str | None:
+    """Make sampling.clip_sample hold normalised demonstrations, whose values reach `largest`; a note where it had to be
+    changed. Checkpoints keep the bound then, so that a run is sampled with it wherever it is loaded.
+
+    Raises:
+        UserError: a bound was chosen that they leave.
+    """
+    clip = config.sampling.clip_sample
+    if clip is None or largest <= clip * (1 + ROUNDING):
+        return None
+    wider = math.ceil(1000 * largest) / 1000
+    cause = (
+        f"the normalised demonstrations reach {largest:.4g} (task.action_normalization="
+        f"{config.task.action_normalization}"
+    )
+    if config.policy.conditioning != "global":
+        cause += f", task.observation_normalization={config.task.observation_normalization}"
+    if clip != SamplingConfig.clip_sample:
+        raise UserError(
+            f"sampling.clip_sample={clip} would cut what is sampled, since {cause}); set "
+            f"sampling.clip_sample={wider:g} or null."
+        )
+    config.sampling.clip_sample = wider
+    return f"sampling.clip_sample is widened from {clip:g} to {wider:g}: {cause})."
+
+
 def build_policy(
     config: RobotConfig,
     observation_dim: int,
     action_dim: int,
     *,
     images: Mapping[str, Sequence[int]] | None = None,
+    resized: Mapping[str, Sequence[int]] | None = None,
     goal_columns: Sequence[int] = (),
 ) -> DiffusionPolicy:
     """A freshly initialised policy; its weights follow from `config.seed` alone.
@@ -89,6 +113,7 @@ def build_policy(
         observation_dim: numbers per observation.
         action_dim: numbers per action in the form that is diffused.
         images: picture -> (H, W, C) of its whole frames.
+        resized: picture -> (H, W) that they are brought to first, of those that are.
         goal_columns: columns of the observation that the goal of a plan pins.
 
     Raises:
@@ -104,6 +129,7 @@ def build_policy(
             observation_dim=observation_dim,
             action_dim=action_dim,
             images=shapes,
+            resized={name: (height, width) for name, (height, width) in (resized or {}).items()},
             encoder=config.encoder,
             goal_columns=goal_columns,
             action_rotation=config.task.action_rotation,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,8 +28,18 @@ from policy_accel.policy.demonstrations import Demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.observations import fit_observation_normalizer
 from policy_accel.policy.policy import DiffusionPolicy
+from policy_accel.training.checkpoint import Checkpoint
 from policy_accel.training.self_consistency import lesson_of
 from policy_accel.training.task import NOTHING, Draws, Task
+
+
+@contextmanager
+def _of(fields: str) -> Iterator[None]:
+    """Begin what is raised of a normaliser with the setting that names the data."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith("task.") else f"{fields}: {error}") from error
 
 
 class ChunkTask(Task):
@@ -42,11 +54,13 @@ class ChunkTask(Task):
         demonstrations: the data.
         normalization: modes of (observations, actions).
         mask_padding: leave repeated steps out of the loss.
-        evaluator: scores a policy, or None.
         noise: settings of the objective's choice of noise, which may need groups of windows or their conditional mean.
         seed: of the groups.
         crop: side of the square in px that is cut from training pictures, or None.
         augmentation: what else is random about them.
+
+    Attributes:
+        evaluator: scores a policy, or None.
     """
 
     def __init__(
@@ -57,7 +71,6 @@ class ChunkTask(Task):
         *,
         normalization: tuple[str, str],
         mask_padding: bool,
-        evaluator: PolicyEvaluator | None,
         noise: NoiseConfig,
         seed: int,
         crop: int | None = None,
@@ -67,12 +80,19 @@ class ChunkTask(Task):
         self.policy = policy
         self.objective, self.lesson = objective, lesson_of(objective)
         self.mask_padding = mask_padding
-        self.evaluator = evaluator
+        self.evaluator: PolicyEvaluator | None = None
         observation_mode, action_mode = normalization
-        policy.observation_normalizer = fit_observation_normalizer(
-            demonstrations.observations, observation_mode, demonstrations.quaternions
-        )
-        policy.action_normalizer = fit_action_normalizer(demonstrations.actions, action_mode, policy.action_rotation)
+        with _of("task.observation"):
+            policy.observation_normalizer = fit_observation_normalizer(
+                demonstrations.observations,
+                observation_mode,
+                demonstrations.quaternions,
+                demonstrations.observation_precision,
+            )
+        with _of("task.action"):
+            policy.action_normalizer = fit_action_normalizer(
+                demonstrations.actions, action_mode, policy.action_rotation, demonstrations.action_precision
+            )
         self.observations: Tensor = policy.observation_normalizer(demonstrations.observations)
         self.actions: Tensor = policy.action_normalizer(demonstrations.actions)
         self.store = demonstrations.images
@@ -81,8 +101,9 @@ class ChunkTask(Task):
         self.augmentation = Augmentation(augmentation or AugmentationConfig(), shapes)
         self.goal_columns = torch.tensor(policy.goal_columns, dtype=torch.int64)
         images = demonstrations.images
-        self.description = {
-            "images": {} if images is None else {name: list(shape) for name, shape in images.shapes.items()},
+        self.description: dict[str, Any] = {
+            "images": {} if images is None else {name: list(shape) for name, shape in images.recorded.items()},
+            "resized": {} if images is None else {name: list(size) for name, size in images.resized.items()},
             "goal_columns": list(demonstrations.goal_columns),
             "env_args": demonstrations.metadata.get("env_args"),
         }
@@ -95,11 +116,26 @@ class ChunkTask(Task):
             self.groups, self.group_run = self._groups(noise, demonstrations, seed), noise.group_run
         self.mean = self._mean() if noise.center == "ridge" else None
         digest = hashlib.sha256()
-        for tensor in (demonstrations.observations, demonstrations.actions, self.train.indices):
+        for tensor in (demonstrations.observations.float(), demonstrations.actions.float(), self.train.indices):
             digest.update(tensor.contiguous().numpy().tobytes())
         self.fingerprint = digest.hexdigest()
         if self.store is not None:
             self.fingerprint += self.store.fingerprint()
+
+    def check_continued(self, checkpoint: Checkpoint, run_dir: Path) -> None:
+        """See `Task.check_continued`; an earlier version may have normalised the same data otherwise."""
+        super().check_continued(checkpoint, run_dir)
+        for name, value in self.policy.state_dict().items():
+            if "_normalizer." in name and not torch.equal(checkpoint.tensors["model"].get(name, value), value.cpu()):
+                raise UserError(
+                    f"{run_dir} was trained by an earlier version, which normalised these data otherwise ({name}); "
+                    "choose another run_dir. What is in it can be evaluated as before."
+                )
+
+    def largest(self) -> float:
+        """The largest magnitude in the trajectories that are diffused: of actions, and of observations in them."""
+        diffused = [self.actions, self.observations] if self.policy.inpainting else [self.actions]
+        return max(float(values.abs().max()) for values in diffused if values.numel())
 
     def _conditions(self, steps: Tensor) -> Tensor:
         """Normalised observations that the policy sees, flattened: [B, n_obs_steps * O]."""

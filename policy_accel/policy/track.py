@@ -21,7 +21,7 @@ from policy_accel.policy.demonstrations import load_demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator, environment_spec
 from policy_accel.policy.heading import robot_heading
 from policy_accel.policy.recommend import recommend
-from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config
+from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config, fit_bound
 from policy_accel.policy.task import ChunkTask
 from policy_accel.policy.task_data import check_task_data
 from policy_accel.run_files import read_metrics
@@ -66,35 +66,38 @@ class RobotTrack(Track[RobotConfig]):
         """See `Track.build`."""
         objective = check_config(config)
         weights = _first_weights(config)
-        demonstrations = load_demonstrations(config.task, config.policy)
+        demonstrations = load_demonstrations(config.task, config.policy, config.encoder)
+        images = demonstrations.images
         policy = build_policy(
             config,
             demonstrations.observations.shape[1],
             demonstrations.actions.shape[1],
-            images=None if demonstrations.images is None else demonstrations.images.shapes,
+            images=None if images is None else images.recorded,
+            resized=None if images is None else images.resized,
             goal_columns=demonstrations.goal_columns,
         )
         if weights is not None and policy.encoder is not None:
             policy.encoder.begin_with(weights)
-        env_args = demonstrations.metadata.get("env_args")
-        evaluator = None
-        if scored and config.is_scored():
-            run_dir, action_range = Path(config.run_dir), demonstrations.action_range
-            evaluator = PolicyEvaluator(config, policy, run_dir, env_args, action_range=action_range, ranks=ranks)
         task = ChunkTask(
             policy,
             objective,
             demonstrations,
             normalization=(config.task.observation_normalization, config.task.action_normalization),
             mask_padding=config.task.mask_padding,
-            evaluator=evaluator,
             noise=config.acceleration.noise,
             seed=config.seed,
             crop=config.encoder.crop,
             augmentation=config.encoder.augmentation,
         )
-        task.heading = robot_heading(config, policy, demonstrations.heading)
+        bound = fit_bound(config, task.largest())
+        if bound is not None:
+            task.description = {**task.description, "clip_sample": config.sampling.clip_sample}
+        task.heading = {**robot_heading(config, policy, demonstrations.heading), "bound": bound or ""}
         teach(self, config, task, build_sampler(config))
+        if scored and config.is_scored():
+            env_args, action_range = demonstrations.metadata.get("env_args"), demonstrations.action_range
+            run_dir = Path(config.run_dir)
+            task.evaluator = PolicyEvaluator(config, policy, run_dir, env_args, action_range=action_range, ranks=ranks)
         return task
 
     def load(
@@ -120,11 +123,15 @@ class RobotTrack(Track[RobotConfig]):
         saved = load_average(run_dir, checkpoint, average)
         tensors = saved.tensors[MAIN]
         data = saved.state.get("task") or {}
+        if "clip_sample" in data:  # which the data decided, see `fit_bound`
+            config.sampling = dataclasses.replace(config.sampling, clip_sample=data["clip_sample"])
+            sampler = dataclasses.replace(sampler, config=config.sampling)
         policy = build_policy(
             config,
             tensors["observation_normalizer.scale"].shape[0],
             tensors["action_normalizer.scale"].shape[0],
             images=data.get("images"),
+            resized=data.get("resized"),
             goal_columns=data.get("goal_columns", ()),
         )
         policy.load_state_dict(tensors)
@@ -139,7 +146,8 @@ class RobotTrack(Track[RobotConfig]):
         def score(step: int, report: Report) -> dict[str, Any]:
             loaded = self.load(run_dir, str(step), device, asked=AS_TRAINED)
             if not evaluators:
-                evaluators.append(PolicyEvaluator(config, loaded.policy, run_dir, loaded.env_args))
+                own = dataclasses.replace(config, sampling=loaded.config.sampling)
+                evaluators.append(PolicyEvaluator(own, loaded.policy, run_dir, loaded.env_args))
             return evaluators[0](loaded.policy, report)
 
         return score
@@ -206,10 +214,11 @@ class RobotTrack(Track[RobotConfig]):
         low, high = result["score_interval"]
         success_low, success_high = result["success_interval"]
         episodes = len(result["episodes"])
+        source = f" by {result['success_from']}" if "success_from" in result else ""  # not where all episodes failed
         metrics = "".join(f"{name} {value:.3g}, " for name, value in result.get("metrics", {}).items())
         return (
-            f"Score {result['score']:.3f} ({result['confidence']:.0%} interval {low:.3f} to {high:.3f}), "
-            f"success {result['success_rate']:.0%} ({success_low:.0%} to {success_high:.0%}), "
+            f"Score {result['score']:.3f} by {result['score_from']} ({result['confidence']:.0%} interval {low:.3f} to "
+            f"{high:.3f}), success {result['success_rate']:.0%}{source} ({success_low:.0%} to {success_high:.0%}), "
             f"{metrics}over {episodes} episodes from seed {result['start_seed']}, "
             f"{result['sampler']} with {result['network_evaluations']} evaluations a chunk."
         )

@@ -37,6 +37,9 @@ from policy_accel.training.task import Task
 from policy_accel.training.threads import choose_threads
 from policy_accel.training.update import Update
 
+EXPLODED = 1e6
+"""Times the loss that a run began at, or 1: what no training comes back from."""
+
 
 def order_of(task: Task, config: TrainingConfig, seed: int, device: torch.device) -> DataOrder:
     """Which samples make up the batch of each step: on the device, or on the host where that reads them."""
@@ -126,6 +129,7 @@ class Run:
         self.lock = ranks.together(lambda: self._open(run_config, defaults))
         self.step, self.training_seconds = 0, 0.0
         self.saved: int | None = None
+        self.first_loss: float | None = None
         self.stopping = False
         self._resume()
         self.progress = Progress("train", config.steps, self.step)
@@ -156,7 +160,7 @@ class Run:
             if not self.config.threads:
                 choose_threads(self.update, self.seed)
             return
-        self.task.check_continued(newest.state, self.run_dir)
+        self.task.check_continued(newest, self.run_dir)
         if not self.config.threads and self.update.device.type == "cpu":
             torch.set_num_threads(int(newest.state.get("threads", torch.get_num_threads())))
         self.update.restore(newest.tensors, newest.state)
@@ -240,7 +244,8 @@ class Run:
         """Read the losses since the last call (the only place that waits for the device) and log their mean.
 
         Raises:
-            UserError: a loss is NaN or infinite, or a checkpoint could not be written; those written before stay.
+            UserError: a loss is NaN, infinite, or `EXPLODED` times what it began at; or a checkpoint could not be
+                written. Those written before stay.
         """
         updates = self.update.log.count
         if not updates:
@@ -254,12 +259,21 @@ class Run:
             update = self.step - updates + first + 1
             self.snapshots.wait()
             raise UserError(self._diverged(f"The loss of update {update} is {float(losses[first])}"))
+        mean = float(losses.mean())
+        self.first_loss = float(losses[0]) if self.first_loss is None else self.first_loss
+        if mean > EXPLODED * max(1.0, self.first_loss):
+            self.snapshots.wait()
+            raise UserError(
+                self._diverged(
+                    f"The mean loss up to update {self.step} is {mean:.3g}, and began at {self.first_loss:.3g}"
+                )
+            )
         spent = self.clock.lap()
         self.training_seconds += spent
         samples = self.step * self.order.batch_size
         row = {
             "step": self.step,
-            "loss": float(losses.mean()),
+            "loss": mean,
             "lr": step_values(config.optimizer, self.step - 1, config.steps)[0],
             "epoch": samples / self.task.samples,
             "samples": samples,

@@ -39,7 +39,9 @@ def plot_learning_curve(run_dir: Path) -> Path:
             above = [max(0.0, row["score_interval"][1] - row["score"]) for row in scored]
             intervals, label = [below, above], f"score ({scored[-1]['confidence']:.0%} interval)"
         axes[1].errorbar(steps, scores, yerr=intervals, marker="o", capsize=4, color="tab:green")
-        axes[1].set_ylim(0.0, 1.05)
+        ends = [end for row in scored for end in row.get("score_interval", [])]
+        if all(0.0 <= value <= 1.0 for value in (*scores, *ends)):
+            axes[1].set_ylim(0.0, 1.05)
         axes[1].set_ylabel(label)
     axes[-1].set_xlabel("updates")
     figure.suptitle(run_dir.name)

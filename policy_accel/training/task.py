@@ -14,6 +14,7 @@ from torch import Tensor
 from policy_accel.diffusion import Batch, Objective
 from policy_accel.errors import UserError
 from policy_accel.models.denoiser import Denoiser
+from policy_accel.training.checkpoint import Checkpoint
 from policy_accel.training.lesson import Lesson
 
 Draws = Mapping[str, Tensor]
@@ -60,8 +61,9 @@ class Task(ABC):
         teacher = "" if self.lesson is None else self.lesson.fingerprint
         return {"data": self.fingerprint} | ({"teacher": teacher} if teacher else {})
 
-    def check_continued(self, state: Mapping[str, Any], run_dir: Path) -> None:
-        """Raise UserError when the run with the checkpoint `state` learnt from something else."""
+    def check_continued(self, checkpoint: Checkpoint, run_dir: Path) -> None:
+        """Raise UserError when the run with the `checkpoint` learnt from something else."""
+        state = checkpoint.state
         if state["data"] != self.fingerprint:
             raise UserError(
                 f"{run_dir} was trained on other data than the task has now (another file, or a changed one); put "

@@ -1,20 +1,23 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from policy_accel.data.normalization import Normalizer, fit_normalizer
 from policy_accel.errors import UserError
 
+WAVE = np.sin(np.arange(60))
+
 
 def test_limits_by_hand():
-    data = np.array([[0.0, 10.0, 5.0], [4.0, 20.0, 5.00005], [1.0, 12.5, 5.0]])
+    data = np.array([[0.0, 10.0, 5.0], [4.0, 20.0, 5.0], [1.0, 12.5, 5.0]])
     normalizer = fit_normalizer(data, "limits")
     assert normalizer.scale.tolist() == pytest.approx([0.5, 0.2, 1.0])
     assert normalizer.offset.tolist() == pytest.approx([-1.0, -3.0, -5.0])
     result = normalizer(torch.tensor(data, dtype=torch.float32))
     assert result[:, :2].amin(0).tolist() == pytest.approx([-1, -1])
     assert result[:, :2].amax(0).tolist() == pytest.approx([1, 1])
-    assert result[:, 2].abs().max() < 1e-4
+    assert result[:, 2].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_gaussian_by_hand():
@@ -77,7 +80,69 @@ def test_state_dict_restores_everything():
     x = torch.randn(3, 7)
     assert torch.equal(loaded(x), fitted(x))
     assert not list(loaded.parameters())
-    assert set(fitted.state_dict()) == {"scale", "offset"}
+    assert set(fitted.state_dict()) == {"scale", "offset", "center", "varies", "constant"}
+
+
+def test_a_state_of_an_earlier_version_acts_as_it_did():
+    scale, offset, x = torch.tensor([1.0, 0.5]), torch.tensor([-0.04, 3.0]), torch.randn(3, 2)
+    loaded = nn.Sequential(Normalizer(2))
+    loaded.load_state_dict({"0.scale": scale, "0.offset": offset})
+    assert torch.equal(loaded(x), x * scale + offset)
+    assert torch.equal(loaded[0].inverse(x), (x - offset) / scale)
+
+
+UNITS = {
+    "delta poses in m": (4e-5 * WAVE).astype(np.float32),
+    "nA": 1e-9 * WAVE,
+    "encoder counts": (10**9 + 100 * WAVE).astype(np.int64),
+    "northing in float32": (5e6 + 20 * WAVE).astype(np.float32),
+    "northing": 5e6 + WAVE,
+    "seconds since 1970": 1.7e9 + WAVE,
+    "truth values": WAVE > 0,
+    "half precision": WAVE.astype(np.float16),
+}
+
+
+@pytest.mark.parametrize("mode", ["limits", "gaussian"])
+@pytest.mark.parametrize("unit", UNITS)
+def test_what_varies_is_scaled_whatever_its_unit(unit, mode):
+    data = UNITS[unit][:, None]
+    normalizer = fit_normalizer(data, mode)
+    normalized = normalizer(torch.from_numpy(data)).double()
+    exact = data.astype(float)
+    low, high = exact.min(), exact.max()
+    limits, gaussian = 2 * (exact - low) / (high - low) - 1, (exact - exact.mean()) / exact.std(ddof=1)
+    np.testing.assert_allclose(normalized, limits if mode == "limits" else gaussian, atol=3e-4)
+    back = normalizer.inverse(normalizer(torch.from_numpy(data))).double()
+    np.testing.assert_allclose(back, exact, rtol=0, atol=3e-4 * (high - low))
+
+
+@pytest.mark.parametrize("mode", ["limits", "gaussian", "max_abs", "identity"])
+@pytest.mark.parametrize("value", [0.0, 0.04, -3.0, 1_700_000_000.25])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_never_changes_comes_back_exactly(mode, value, dtype):
+    data = np.stack([WAVE, np.full(len(WAVE), value)], axis=1).astype(dtype)
+    normalizer = fit_normalizer(data, mode)
+    back = normalizer.inverse(torch.randn(50, 2)).numpy()
+    assert (back[:, 1] == data[0, 1]).all()
+    assert (back[:, 0] != data[0, 1]).all()
+
+
+def test_rounding_is_no_change():
+    """Equal but for the last bits of the type; the next smallest difference is one."""
+    data = np.array([[0.3, 0.0, 7.0], [0.1 + 0.2, 1e-17, 7.0]])
+    assert fit_normalizer(data).varies.tolist() == [False, False, False]
+    assert fit_normalizer(np.array([[0.3], [0.3 + 1e-9]])).varies.tolist() == [True]
+    near = np.array([[0.04], [np.nextafter(np.float32(0.04), np.float32(1))]], dtype=np.float32)
+    assert fit_normalizer(near).varies.tolist() == [False]
+    # What was recorded in whole numbers has no rounding.
+    assert fit_normalizer(np.array([[1.0], [1.0 + 1e-7]]), precision=np.zeros(1)).varies.tolist() == [True]
+
+
+@pytest.mark.parametrize("mode", ["identity", "max_abs"])
+def test_far_numbers_that_are_not_shifted_are_refused(mode):
+    with pytest.raises(UserError, match=r"dimension 0 goes from 1699999999.* in float32, .*choose .* limits"):
+        fit_normalizer(1.7e9 + WAVE[:, None], mode)
 
 
 @pytest.mark.parametrize(

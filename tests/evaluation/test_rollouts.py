@@ -47,7 +47,8 @@ def plain_episode(seed, max_steps=14, n_obs_steps=3, **kwargs):
         if terminated:
             break
     success = any(successes) if environment.is_success else max(rewards) >= 1
-    return EpisodeResult(seed, max(rewards), success, len(rewards))
+    source = "info.is_success" if environment.is_success else "reward >= 1"
+    return EpisodeResult(seed, max(rewards), success, len(rewards), success_from=source)
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2, 3])
@@ -140,7 +141,57 @@ def test_success_without_is_success():
     still = EnvironmentSpec("toy/Still-v0", {}, 3, 1, module="toy_environments")
     gymnasium.register("toy/Still-v0", entry_point=Still)
     with closing(RolloutPool(still, slots=1, workers=0)) as pool:
-        assert pool.run(home, [0]) == [EpisodeResult(0, 1.0, True, 3)]
+        assert pool.run(home, [0]) == [EpisodeResult(0, 1.0, True, 3, success_from="reward >= 1")]
+
+
+class Told(gymnasium.Env):
+    """Rewards 3, -1, 2; what it says of success, under a key, at each of its three steps."""
+
+    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (2,))
+
+    def __init__(self, said, key="success"):
+        self.said, self.key = said, key
+
+    def reset(self, *, seed=None, options=None):
+        self.step_number = 0
+        return {"robot": {"joints": np.zeros(2), "name": "left"}, "unused": np.array([np.inf])}, {}
+
+    def step(self, action):
+        observation = {"robot": {"joints": np.ones(2), "name": "right"}, "unused": np.array([np.nan])}
+        self.step_number += 1
+        info = {self.key: self.said[self.step_number - 1]} if self.said else {}
+        return observation, (3.0, -1.0, 2.0)[self.step_number - 1], False, False, info
+
+
+gymnasium.register("toy/Told-v0", entry_point=Told)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "success", "source"),
+    [
+        ({"said": [0.0, np.float32(1.0), 0.0]}, True, "info.success"),
+        ({"said": [0, 0, 0]}, False, "info.success"),
+        ({"said": [np.array([False]), np.nan, None]}, False, "info.success"),
+        ({"said": [False, True, False], "key": "is_success"}, True, "info.is_success"),
+        ({"said": []}, True, "reward >= 1"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("score", "value"), [("max_reward", 3.0), ("return", 4.0), ("final_reward", 2.0), ("success", None)]
+)
+def test_success_is_what_the_environment_says_and_the_score_is_chosen(kwargs, success, source, score, value):
+    told = EnvironmentSpec("toy/Told-v0", kwargs, 3, 1, __name__, score=score, entries=("robot.joints",))
+    seen = []
+
+    def still(observations, seeds, chunk_index):
+        seen.append(observations)
+        return np.zeros((1, 3, 2))
+
+    with closing(RolloutPool(told, slots=1, workers=0)) as pool:
+        (result,) = pool.run(still, [0])
+    wanted = float(success) if value is None else value
+    assert (result.score, result.success, result.success_from) == (wanted, success, source)
+    assert list(seen[0]) == ["robot.joints"]  # what nobody takes may be no number
 
 
 class Still(toy_environments.Walk):

@@ -139,7 +139,6 @@ def test_the_goal_follows_the_observation_of_a_chunk(build: Build, walks: Path) 
         ),
         ("task.images=[observation]", "plans numbers, not pictures"),
         ("task.goal_state='observation[:3]'", r"task.goal=.desired_goal. has 2 numbers and .* takes 3 columns"),
-        ("task.observation_normalization=gaussian", "clip_sample=1.0 would cut the observations in the trajectory"),
         ("task.environment_keys={observatoin: x}", "did you mean 'observation'"),
     ],
 )

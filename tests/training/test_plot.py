@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.axes
+import matplotlib.figure
 import numpy as np
 import pytest
 from PIL import Image
 
+from policy_accel.errors import UserError
 from policy_accel.training.plot import plot_learning_curve
 
 
@@ -52,6 +54,19 @@ def test_error_bars_reach_to_the_ends_of_the_interval(tmp_path: Path, monkeypatc
     ((steps, scores, (below, above)),) = drawn(tmp_path, [*LOSSES, *rows], monkeypatch)
     assert (steps, scores) == ([2, 4], [0.5, 0.75])
     assert (below, above) == ([0.25, 0.25], [0.5, 0.125])
+
+
+@pytest.mark.parametrize("score", [0.5, 5.4, -40.0, 3e9])
+def test_a_score_of_any_size_is_seen(score: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, float]] = []
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "savefig", lambda self, *_, **__: seen.append(self.axes[1].get_ylim())
+    )
+    row = {"step": 4, "score": score, "score_interval": [score, score + 0.1], "confidence": 0.95}
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in [*LOSSES, row]))
+    with pytest.raises(UserError):  # nothing was written
+        plot_learning_curve(tmp_path)
+    assert seen[0][0] < score < score + 0.1 < seen[0][1]
 
 
 def test_scores_without_intervals_and_losses_alone_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

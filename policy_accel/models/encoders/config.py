@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from policy_accel.errors import UserError, one_of, refuse_idle
@@ -10,6 +11,8 @@ from policy_accel.models.encoders.augmentation import AugmentationConfig
 from policy_accel.models.encoders.pretrained import WIDTH
 
 ENCODERS = ("resnet18", "vit_small")
+LARGE, MARGIN = 4 / 3, 8 / 7
+"""Sides of a frame in units of the crop: what is larger than the first is resized to the second, as 96 px are to 84."""
 
 
 @dataclass
@@ -44,6 +47,9 @@ class EncoderConfig:
 
     name: str = "resnet18"
     """resnet18 (GroupNorm, spatial softmax) or vit_small."""
+    resize: list[int] | None = None
+    """Height and width in px that frames are brought to before the crop. null leaves frames as they are of which the
+    crop sees most, and brings the others, with a side of more than 4/3 of the crop, to 8/7 of it (84: 96 x 96)."""
     crop: int | None = 84
     """Side in px of the square that the network sees: anywhere in training, in the centre otherwise. null for the whole
     frame."""
@@ -61,12 +67,27 @@ class EncoderConfig:
     resnet: ResNetConfig = field(default_factory=ResNetConfig)
     vit: ViTConfig = field(default_factory=ViTConfig)
 
+    def frame_size(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Height and width that frames of `shape` (H, W, C) are brought to before the crop."""
+        if self.resize is not None:
+            return self.resize[0], self.resize[1]
+        height, width = shape[:2]
+        if self.crop is None or max(height, width) <= self.crop * LARGE:
+            return height, width
+        side = round(self.crop * MARGIN)
+        return min(height, side), min(width, side)
+
     def check(self) -> None:
         """Raise UserError when a value is out of range, unknown, or has no effect with this encoder."""
         one_of("encoder.name", self.name, ENCODERS)
         sizes = {"encoder.feature_dim": self.feature_dim}
         if self.crop is not None:
             sizes["encoder.crop"] = self.crop
+        if self.resize is not None and (len(self.resize) != 2 or min(self.resize) < (self.crop or 1)):
+            raise UserError(
+                f"encoder.resize={list(self.resize)} must be height and width in px, not below encoder.crop="
+                f"{'null' if self.crop is None else self.crop}, as [96,128]."
+            )
         if self.name == "resnet18":
             refuse_idle(self.vit, "encoder.vit", set(), "encoder.name=resnet18")
             resnet = self.resnet
