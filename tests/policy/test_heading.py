@@ -70,7 +70,8 @@ def test_what_the_network_sees_and_how_it_is_scored(tiny_config: Callable[..., R
             "diffusion.target=v",
         )
     ).heading
-    assert parts["sees"] == "2 steps of state[:3] (3 numbers) and img (44 x 60 px, of which 40 x 40 at a time)"
+    seen = "img (44 x 60 px resized to 44 x 46, of which 40 x 40 at a time)"
+    assert parts["sees"] == f"2 steps of state[:3] (3 numbers) and {seen}"
     assert parts["predicts"] == "16 steps of action (2 numbers), of which 8 are executed"
     assert parts["method"].endswith("immiscible_knn: ddpm with target v, noise nearest")
     assert parts["score"] == "none: evaluation.episodes=0"
