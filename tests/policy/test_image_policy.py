@@ -274,9 +274,9 @@ def test_what_an_environment_cannot_show_is_named(build: Build, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["task.images=[state]"], "names 'state', which holds numbers .* task.observation=.state."),
-        (["task.images=[front]"], "no key 'front'"),
-        (["task.observation=['state[:2]',img]"], "names 'img', which holds pictures .* task.images=.img."),
+        (["task.images=[state]"], "state holds float32 .5. per step, .* task.observation instead"),
+        (["task.images=[front]"], "no (key|camera) 'front'"),
+        (["task.observation=['state[:2]',img]"], "'img' is no row of numbers but a picture .* in task.images"),
         (["encoder.crop=200"], "encoder.crop=200 is larger than the frames of img"),
         (["encoder.crop=null", "encoder.augmentation.shift=96"], "shift=96 is larger than the frames of img"),
         (["encoder.augmentation.shift=4"], "encoder.crop=64 is a shift already"),

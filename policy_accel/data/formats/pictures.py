@@ -58,9 +58,7 @@ class PictureView(EpisodeView):
             if shape is None:
                 remedy = f"cameras are: {', '.join(known)}" if known else "store pictures with their channels last"
                 if len(feature.shape) < 2:
-                    remedy = (
-                        f"numbers are named in task.observation; {remedy}" if known else "name it in task.observation"
-                    )
+                    remedy = f"name numbers in task.observation instead; {remedy}"
                 raise UserError(
                     f"{reader.source}: {key} holds {feature.dtype} {list(feature.shape)} per step, which are no "
                     f"pictures [H, W, 1, 3 or 4]; {remedy}."
