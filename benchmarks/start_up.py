@@ -4,7 +4,7 @@
 
 Every measurement is a process of its own, alone; in each round the sides take turns. CPU time (user and system) and not
 the clock: machines are shared. `import torch` is the floor of whatever trains; "first update" is `policy-accel train
-recipe=demo` (or images_demo) up to the end of its first update, and the "beside" side is the python of another checkout.
+recipe=demo` (or images_demo) up to the end of its first update, and the "beside" side is another checkout's python.
 OMP_NUM_THREADS=1, so that no run measures which number of threads is best.
 """
 
