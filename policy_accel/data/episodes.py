@@ -12,6 +12,8 @@ from policy_accel.errors import UserError
 
 HORIZON = 16
 """Steps of a training window, unless a run says otherwise."""
+LARGEST = 1e30
+"""No value that anyone records is larger; flipped bits make such."""
 _CHECK_BYTES = 64 * 2**20  # finite values are looked for in pieces, so that a large image array needs no second copy
 
 
@@ -180,7 +182,7 @@ def value_problems(key: str, values: np.ndarray, ends: np.ndarray | None) -> Ite
 
 
 def non_finite_problem(key: str, values: np.ndarray, ends: np.ndarray | None, first: int = 0) -> str:
-    """One sentence on the first of the values [N, ...], which are the rows from `first` on, that is not finite."""
+    """One sentence on the first of the values [N, ...], rows from `first` on, that is not finite or beyond sense."""
     found = _first_non_finite(values) if values.dtype.kind == "f" else None
     if found is None:
         return ""
@@ -196,8 +198,9 @@ def _first_non_finite(values: np.ndarray) -> tuple[int, str] | None:
     rows = max(1, _CHECK_BYTES // max(1, values[0].nbytes))
     for begin in range(0, len(values), rows):
         piece = values[begin : begin + rows].reshape(-1, values[0].size)
-        finite = np.isfinite(piece)
-        if not finite.all():
-            row, column = np.argwhere(~finite)[0]
-            return begin + int(row), "NaN" if np.isnan(piece[row, column]) else "Inf"
+        sound = np.abs(piece) < LARGEST
+        if not sound.all():
+            row, column = np.argwhere(~sound)[0]
+            value = piece[row, column]
+            return begin + int(row), "NaN" if np.isnan(value) else "Inf" if np.isinf(value) else f"{value:.3g}"
     return None

@@ -14,6 +14,7 @@ import numpy as np
 
 from policy_accel.data.episodes import HORIZON, non_finite_problem
 from policy_accel.data.formats.base import EpisodeReader
+from policy_accel.data.formats.recognise import FLAGS
 from policy_accel.data.formats.streaming import feature_problems, pieces
 from policy_accel.data.readers import open_reader
 from policy_accel.data.statistics import KeyStatistics
@@ -22,7 +23,7 @@ from policy_accel.errors import UserError
 _LONGEST_FACT = 300  # characters of a fact that are shown
 _LISTED = 8
 _FAULTS = 20
-_RECORDED = ("reward", "done", "terminated", "truncated", "success", "sim_state", "timestamp", "index")
+_RECORDED = ("reward", "done", "terminated", "truncated", "success", "sim_state", "timestamp", "index", *FLAGS)
 """What recordings hold beside observations and actions; also as the end of a key, as episode_index."""
 
 

@@ -50,7 +50,9 @@ def test_differing_lengths():
         Episodes(data, np.array([100]), "demo")
 
 
-@pytest.mark.parametrize(("value", "name"), [(np.nan, "NaN"), (np.inf, "Inf"), (-np.inf, "Inf")])
+@pytest.mark.parametrize(
+    ("value", "name"), [(np.nan, "NaN"), (np.inf, "Inf"), (-np.inf, "Inf"), (-7.1e36, r"-7\.1e\+36")]
+)
 @pytest.mark.parametrize(("step", "episode", "own_step"), [(0, 0, 0), (2, 0, 2), (3, 1, 0), (9, 2, 5)])
 def test_non_finite(value, name, step, episode, own_step):
     data = arrays()

@@ -116,7 +116,7 @@ def wrong(lift: Episodes, path: Path, **env_args: object) -> str:
         (["task=lift", "task.action=action_abs"], r"number \d of the demonstrations' actions \(action_abs\) goes from"),
         (["task=lift", "task.action='action[:6]'"], "the demonstrations have 6 numbers a step"),
         (["task=lift", "task.environment_keys={object: cube}"], "gives no observation 'cube' for task field 'object'"),
-        (["task=lift_image", "encoder.crop=76"], "no camera 'agentview_image'"),
+        (["task=lift_image", "encoder.crop=76"], "no key 'agentview_image'"),
         (["task=lift", "evaluation.camera=ceiling", "evaluation.videos=1"], "ceiling.*agentview"),
         (["task=lift", "task.filter_key=better"], "better"),
         (["task=lift", "task.action_rotation=rotation_6d"], "rotation_6d is for absolute poses"),

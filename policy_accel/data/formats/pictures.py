@@ -47,7 +47,7 @@ class PictureView(EpisodeView):
         known = [key for key, feature in reader.features.items() if picture_shape(feature) and len(feature.shape) > 2]
         for key in keys:
             if key not in reader.features and key not in reader.left_out and key not in reader.damaged:
-                have = did_you_mean(key, known) if known else "there are no pictures in it."
+                have = did_you_mean(key, known) if known else "there are no camera frames in it."
                 raise UserError(f"{reader.source}: there is no camera '{key}'; {have}")
         check_keys(reader, keys)
         super().__init__(reader)
@@ -56,12 +56,12 @@ class PictureView(EpisodeView):
         for key in keys:
             feature, shape = reader.features[key], picture_shape(reader.features[key])
             if shape is None:
-                remedy = f"cameras are: {', '.join(known)}" if known else "store pictures with their channels last"
+                remedy = f"cameras are: {', '.join(known)}" if known else "store frames so"
                 if len(feature.shape) < 2:
                     remedy = f"name numbers in task.observation instead; {remedy}"
                 raise UserError(
-                    f"{reader.source}: {key} holds {feature.dtype} {list(feature.shape)} per step, which are no "
-                    f"pictures [H, W, 1, 3 or 4]; {remedy}."
+                    f"{reader.source}: {key} holds {feature.dtype} {list(feature.shape)} per step, which are no frames "
+                    f"[H, W, 1, 3 or 4]; {remedy}."
                 )
             if shape != feature.shape:
                 has = "its channels first, which are moved last" if len(feature.shape) > 2 else "no axis of channels"
@@ -108,7 +108,7 @@ def _bytes(values: np.ndarray, key: str, scale: int, source: str) -> np.ndarray:
         deep = values.dtype.kind == "u" and values.shape[-1] != 3
         remedy = "such depths can be named in task.observation, as numbers" if deep else "store them as uint8"
         raise UserError(
-            f"{source}: {key} holds {values[wrong][0]}, and pictures are whole numbers from 0 to 255, or floats from 0 "
+            f"{source}: {key} holds {values[wrong][0]}, and frames are whole numbers from 0 to 255, or floats from 0 "
             f"to 1; {remedy}."
         )
     return converted

@@ -45,14 +45,14 @@ def test_pictures_are_converted_with_a_warning(values: np.ndarray, expected: np.
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (PICTURES.astype(np.float32) - 1, r"top holds -1.0, and pictures are whole numbers from 0 to 255, or floats"),
-        (PICTURES + 0.5, r"top holds \d+\.5, and pictures"),
-        (PICTURES / -255.0, r"top holds -0\.\d+, and pictures"),
+        (PICTURES.astype(np.float32) - 1, r"top holds -1.0, and frames are whole numbers from 0 to 255, or floats"),
+        (PICTURES + 0.5, r"top holds \d+\.5, and frames"),
+        (PICTURES / -255.0, r"top holds -0\.\d+, and frames"),
         (
             np.full((10, 12, 15, 1), 4000, np.uint16),
             r"top holds 4000, .* in task\.observation, as numbers",
         ),
-        (np.zeros((10, 12, 15), np.uint16), r"top holds uint16 \[12, 15\] per step, which are no pictures"),
+        (np.zeros((10, 12, 15), np.uint16), r"top holds uint16 \[12, 15\] per step, which are no frames"),
         (PICTURES > 5, r"top holds bool"),
     ],
 )
