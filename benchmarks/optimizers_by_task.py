@@ -51,7 +51,7 @@ class Task:
 
 TASKS = {
     "pointmaze_medium": Task({"adamw": (250, 500, 1000), "muon": (250, 500)}, 100),
-    "adroit_door": Task({"adamw": (400, 800, 1200), "muon": (400, 800)}, 60, ["task.val_ratio=0.1"]),
+    "adroit_door": Task({"adamw": (400, 800), "muon": (400, 800)}, 60, ["task.val_ratio=0.1"]),
     "lift": Task({"adamw": (200, 400, 600), "muon": (200, 400)}, 40, ["task.max_steps=120"]),
     "can": Task({"adamw": (250, 500, 750), "muon": (250, 500)}, 40, ["task.max_steps=200"]),
 }
