@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from policy_accel.errors import UserError
 from policy_accel.files import explained
+from policy_accel.parsing import from_json, is_number, read_record
 
 CONFIG = "config.yaml"
 
@@ -44,26 +42,24 @@ def read_config(run_dir: Path) -> dict[str, Any]:
             raise UserError(
                 f"{run_dir} is not a run directory: it has no {CONFIG}; give the run_dir of a training run."
             )
-        try:
-            config = yaml.safe_load(record.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{record} is damaged ({type(error).__name__}); choose another run_dir.") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{record} is damaged (it holds no settings); choose another run_dir.")
-    return config
+    return read_record(record, "choose another run_dir")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Rows of a metrics file; a last line that a crash cut short is left out.
 
     Raises:
-        UserError: another line is damaged.
+        UserError: another line is damaged, or is no row.
     """
-    lines = path.read_text().splitlines() if path.is_file() else []
+    with explained(path, "read"):
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            row = from_json(line)
+            if not isinstance(row, dict) or not is_number(row.get("step", 0)):
+                raise ValueError("no row with a number as its step")
+            rows.append(row)
         except ValueError as error:
             if number < len(lines):
                 raise UserError(f"{path}: line {number} is damaged ({error}); remove that line.") from error

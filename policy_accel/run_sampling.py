@@ -14,13 +14,14 @@ import yaml
 from policy_accel.diffusion.config import SamplingConfig
 from policy_accel.errors import UserError
 from policy_accel.files import explained, replace_text
+from policy_accel.parsing import from_yaml
 
 TUNED = "sampling.yaml"
 HEADER = (
     "# How this run is sampled, as `policy-accel tune-sampling` chose. Without this file, or with --untuned, it is\n"
     "# sampled as config.yaml says.\n"
 )
-DAMAGED = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+DAMAGED = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 """What reading a file of other content may raise."""
 S = TypeVar("S", bound=SamplingConfig)
 
@@ -52,7 +53,7 @@ class TunedSampling:
             if not path.is_file():
                 return None
             try:
-                values = yaml.safe_load(path.read_text())
+                values = from_yaml(path.read_bytes())
                 found = cls(int(values["step"]), values["use"], dict(values["grids"]))
                 for evaluations, grid in found.grids.items():
                     if not (

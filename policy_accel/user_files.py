@@ -16,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from policy_accel.errors import UserError
+from policy_accel.parsing import from_yaml
 
 GROUPS = ("task", "recipe", "method", "model")
 OF_ALL_SETTINGS = ("recipe", "method")
@@ -79,8 +80,9 @@ def _read(group: str, name: str, path: Path) -> UserFile:
     if not path.is_file():
         raise UserError(f"{group}={path}: there is no such file.")
     try:
+        from_yaml(path.read_bytes())
         settings: Any = OmegaConf.load(path)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError) as error:
         raise UserError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(settings, DictConfig):
         raise UserError(f"{path} holds no settings; write key: value, as in the files that `policy-accel list` names.")

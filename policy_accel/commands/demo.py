@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from policy_accel.commands.train import say, train
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.launched import speaks
+from policy_accel.parsing import read_record
 from policy_accel.track import track
 
 DEMOS = {"pusht": "robot", "images": "images"}
@@ -49,7 +49,7 @@ def scores(run_dir: Path) -> Iterator[dict[str, Any]]:
     path = run_dir / "evaluation.json"
     if not path.is_file():
         return
-    yield json.loads(path.read_text())
+    yield read_record(path, "score the run again with `policy-accel evaluate`")
     print("Scoring with fewer evaluations of the network", file=sys.stderr)
     for few in (["--sampling-times", "99,25"], ["--sampling-steps", "1"]):
         options = build_parser().parse_args(["evaluate", str(run_dir), *few, "--videos", "0"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from policy_accel.comparison.arms import arm_names, printable
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.files import explained
 from policy_accel.groups import flatten
+from policy_accel.parsing import from_json, read_record
 from policy_accel.run_files import CONFIG, FREE_KEYS, read_config
 from policy_accel.sweep.folder import RECORD, read_sweep
 
@@ -161,10 +161,10 @@ def _evaluation(run_dir: Path, checkpoint: int | None) -> dict[str, Any]:
         return _json(run_dir / "evaluation.json")
     history = run_dir / "evaluations.jsonl"
     with explained(history, "read"):
-        lines = history.read_text().splitlines() if history.is_file() else []
+        lines = history.read_text(errors="replace").splitlines() if history.is_file() else []
     for number in reversed(range(len(lines))):
         try:
-            row = json.loads(lines[number])
+            row = from_json(lines[number])
             if row.get("step") == checkpoint:
                 return dict(row)
         except (ValueError, TypeError, AttributeError) as error:
@@ -178,13 +178,7 @@ def _json(path: Path) -> dict[str, Any]:
     with explained(path, "read"):
         if not path.is_file():
             return {}
-        try:
-            value = json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({type(error).__name__}); score the run again.") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged (it holds no record); score the run again.")
-    return value
+    return read_record(path, "score the run again")
 
 
 def _with_score(run: ScoredRun, evaluation: dict[str, Any], measure: str) -> ScoredRun:

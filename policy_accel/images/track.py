@@ -33,6 +33,7 @@ from policy_accel.run_sampling import AS_CHOSEN, AskedSampling
 from policy_accel.scoring import Score
 from policy_accel.track import Recommendation, Report, Track, best_average, replaced
 from policy_accel.training.averages import MAIN, asked_averages, load_average
+from policy_accel.training.checkpoint import fitting
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.ranks import ALONE, Ranks
 
@@ -114,9 +115,11 @@ class ImageTrack(Track[ImageConfig]):
             raise UserError(
                 f"{saved.path / 'state.json'} does not say what images the model makes; train the run again."
             )
-        shape, classes = tuple(image_format["shape"]), tuple(image_format["classes"])
-        model = build_model(config, shape, len(classes))
-        model.load_state_dict(saved.tensors[MAIN])
+        with fitting(saved.path):
+            shape, classes = tuple(image_format["shape"]), tuple(image_format["classes"])
+            model = build_model(config, shape, len(classes))
+            model.load_state_dict(saved.tensors[MAIN])
+            representation = Representation(bool(image_format["latents"]), float(image_format["latent_scale"]))
         config.training.lay_out(model, device)
         model.eval().requires_grad_(False)
         return LoadedImageRun(
@@ -127,7 +130,7 @@ class ImageTrack(Track[ImageConfig]):
             shape,
             classes if config.task.conditional else (),
             condition_size(config.task, len(classes)),
-            Representation(bool(image_format["latents"]), float(image_format["latent_scale"])),
+            representation,
         )
 
     def scorer(self, config: ImageConfig, device: torch.device) -> Score:

@@ -29,7 +29,7 @@ from policy_accel.run_sampling import AS_CHOSEN, AS_TRAINED, TUNED, AskedSamplin
 from policy_accel.scoring import Score
 from policy_accel.track import Recommendation, Report, Track, best_average, replaced
 from policy_accel.training.averages import MAIN, asked_averages, load_average
-from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps, evaluation_of
+from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps, evaluation_of, fitting
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.ranks import ALONE, Ranks
 
@@ -122,19 +122,20 @@ class RobotTrack(Track[RobotConfig]):
             raise UserError(f"{run_dir / TUNED} does not fit the run, remove it or use --untuned: {error}") from error
         saved = load_average(run_dir, checkpoint, average)
         tensors = saved.tensors[MAIN]
-        data = saved.state.get("task") or {}
-        if "clip_sample" in data:  # which the data decided, see `fit_bound`
-            config.sampling = dataclasses.replace(config.sampling, clip_sample=data["clip_sample"])
-            sampler = dataclasses.replace(sampler, config=config.sampling)
-        policy = build_policy(
-            config,
-            tensors["observation_normalizer.scale"].shape[0],
-            tensors["action_normalizer.scale"].shape[0],
-            images=data.get("images"),
-            resized=data.get("resized"),
-            goal_columns=data.get("goal_columns", ()),
-        )
-        policy.load_state_dict(tensors)
+        with fitting(saved.path):
+            data = dict(saved.state.get("task") or {})
+            if "clip_sample" in data:  # which the data decided, see `fit_bound`
+                config.sampling = dataclasses.replace(config.sampling, clip_sample=data["clip_sample"])
+                sampler = dataclasses.replace(sampler, config=config.sampling)
+            policy = build_policy(
+                config,
+                tensors["observation_normalizer.scale"].shape[0],
+                tensors["action_normalizer.scale"].shape[0],
+                images=data.get("images"),
+                resized=data.get("resized"),
+                goal_columns=data.get("goal_columns", ()),
+            )
+            policy.load_state_dict(tensors)
         config.training.lay_out(policy, device)
         policy.eval().requires_grad_(False)
         return LoadedRun(policy, config, saved.step, sampler, data.get("env_args"), how)
@@ -240,7 +241,7 @@ def _choice(
     `step` came to be chosen; None where nothing was chosen by score and --fresh was not given."""
     folder = run_dir / "checkpoints"
     best = best_checkpoint(folder)
-    candidates = len({row["step"] for row in read_metrics(run_dir / "metrics.jsonl") if "score" in row})
+    candidates = len({row.get("step") for row in read_metrics(run_dir / "metrics.jsonl") if "score" in row})
     by_score = options.checkpoint != "last" and best == folder / f"{step:08d}" and candidates > 1
     if options.checkpoint == "best" and not by_score:
         report(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from policy_accel.errors import UserError
 from policy_accel.files import explained
+from policy_accel.parsing import from_json
 from policy_accel.report.charts import BAR_TEXT, Chart, Row, Table, rounded, shown, span, trace
 from policy_accel.report.runs import ReportedRun, as_number
 
@@ -51,7 +51,7 @@ def measured_task(path: Path, task: str) -> MeasuredTask:
     with explained(path, "read"):
         text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        result = json.loads(text)
+        result = from_json(text)
         if task not in result["tasks"]:
             known = ", ".join(map(str, result["tasks"]))
             raise UserError(f"--time-to-score {path} has the tasks {known}, and these runs are of {task}.")

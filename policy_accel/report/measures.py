@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from policy_accel.parsing import is_number
 from policy_accel.report.charts import Chart, Row, Table, rounded, shown, trace
 from policy_accel.report.curves import Points, curve_chart
-from policy_accel.report.runs import ReportedRun, as_number, is_number
+from policy_accel.report.runs import ReportedRun, as_number
 
 
 def measure_names(runs: Sequence[ReportedRun]) -> list[str]:

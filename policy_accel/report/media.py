@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policy_accel.files import explained
+from policy_accel.parsing import is_number
 from policy_accel.report.charts import shown
-from policy_accel.report.runs import ReportedRun, arms_of, is_number, of_arm
+from policy_accel.report.runs import ReportedRun, arms_of, of_arm
 
 FILM_BYTES, PICTURE_BYTES = 8_000_000, 6_000_000
 FILMS, PICTURES = 24, 48

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from policy_accel.comparison.scores import ScoredRun
 from policy_accel.files import explained
+from policy_accel.parsing import from_json, is_number
 from policy_accel.report.charts import span
 from policy_accel.run_files import read_metrics
 
@@ -69,11 +68,6 @@ class ReportedRun:
         return sorted(found.items())
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value of somebody's JSON is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def as_number(value: Any) -> float | None:
     """A finite number of somebody's JSON; None for anything else."""
     return float(value) if is_number(value) else None
@@ -94,8 +88,8 @@ def read_run(run_dir: Path, arm: str, seed: str, settings: dict[str, Any], score
         UserError: a damaged line of metrics.jsonl or evaluations.jsonl, no permission.
     """
     with explained(run_dir, "read"):
-        rows = [row for row in read_metrics(run_dir / "metrics.jsonl") if isinstance(row, dict)]
-        evaluations = [row for row in read_metrics(run_dir / "evaluations.jsonl") if isinstance(row, dict)]
+        rows = read_metrics(run_dir / "metrics.jsonl")
+        evaluations = read_metrics(run_dir / "evaluations.jsonl")
         state = _json(run_dir / "checkpoints" / "last" / "state.json")
     facts = {key: state[key] for key in STATE_FACTS if isinstance(state.get(key), int | float | str)}
     return ReportedRun(run_dir, arm, seed, settings, scored, rows, scored.evaluation or {}, evaluations, facts)
@@ -104,7 +98,7 @@ def read_run(run_dir: Path, arm: str, seed: str, settings: dict[str, Any], score
 def _json(path: Path) -> dict[str, Any]:
     """The object in a file; {} where there is none that is whole."""
     try:
-        value = json.loads(path.read_text())
+        value = from_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from policy_accel.parsing import is_number
 from policy_accel.report.charts import BAR_TEXT, Chart, Row, Table, rounded, shown, trace
-from policy_accel.report.runs import ReportedRun, arms_of, as_number, is_number, of_arm, shown_interval
+from policy_accel.report.runs import ReportedRun, arms_of, as_number, of_arm, shown_interval
 
 TARGET_SHARE = 0.9
 COSTS = {"samples": "samples", "training_seconds": "seconds", "training_flops": "FLOPs"}

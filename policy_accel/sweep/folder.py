@@ -13,16 +13,16 @@ It needs neither torch nor Hydra, so that whoever looks after a run costs little
 from __future__ import annotations
 
 import fcntl
-import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from policy_accel.errors import UserError
 from policy_accel.files import explained, no_link, replace_json
+from policy_accel.parsing import from_json, read_record
 
 RECORD, LOCK, STOP = "sweep.json", ".lock", "stop"
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
@@ -104,7 +104,7 @@ class Sweep:
 
     def _noted(self, name: str) -> Job:
         try:
-            return Job(**json.loads(self._job_file(name).read_text()))
+            return Job(**from_json(self._job_file(name).read_bytes()))
         except (OSError, ValueError, TypeError):
             return Job()
 
@@ -161,9 +161,8 @@ def read_sweep(folder: Path) -> Sweep:
     with explained(record, "read"):
         if not record.is_file():
             raise UserError(f"{folder} is not the folder of a sweep: it has no {RECORD}; give the sweep_dir of one.")
-        text = record.read_text()
+    values = read_record(record, "choose another sweep_dir")
     try:
-        values: dict[str, Any] = json.loads(text)
         runs = {name: Run(**run) for name, run in values.pop("runs").items()}
         return Sweep(folder, runs, **values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from policy_accel.configuration import SOURCES, source_of
 from policy_accel.errors import UserError, did_you_mean, one_of
+from policy_accel.parsing import from_yaml
 from policy_accel.plugins import import_plugins, named_plugins
 from policy_accel.run_files import FREE_KEYS
 from policy_accel.sweep.folder import Run, Sweep
@@ -77,8 +77,8 @@ def read_file(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file.")
     try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        values = from_yaml(path.read_bytes())
+    except (ValueError, OSError) as error:
         raise UserError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no settings; write key: value, for example `seed: 1,2,3`.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from policy_accel.errors import UserError
 from policy_accel.files import replace_json
+from policy_accel.parsing import read_record
 from policy_accel.sweep.folder import DONE, FAILED, STOPPED, Sweep
 from policy_accel.sweep.job import let_save, perform
 from policy_accel.sweep.launcher import Launcher, SlurmConfig
@@ -95,7 +95,7 @@ class SlurmLauncher(Launcher):
         """Jobs of an earlier start that wait or run."""
         if self._config.cluster != "slurm" or not self._book.is_file():
             return {}
-        known = json.loads(self._book.read_text())
+        known = read_record(self._book, "remove it, and look with squeue for jobs that still run")
         folder = self.sweep.folder.resolve() / "slurm" / "%j"
         jobs = {name: self._submitit.SlurmJob(folder, known[name]) for name in names if name in known}
         return {name: job for name, job in jobs.items() if not job.done(force_check=True)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from policy_accel.parsing import from_json
 from policy_accel.sweep.folder import DONE, FAILED, RUNNING, Job, Sweep
 
 TAIL_BYTES = 8192
@@ -44,7 +44,7 @@ def logged(run_dir: Path) -> Logged:
         return Logged()
     for line in reversed(lines):
         with suppress(ValueError, KeyError, TypeError):  # a validation loss or a score, a line that is cut
-            row = json.loads(line)
+            row = from_json(line)
             return Logged(int(row["step"]), float(row["steps_per_second"]))
     return Logged()
 
@@ -67,7 +67,7 @@ def _standing(sweep: Sweep, name: str) -> Standing:
 
 def _score(run_dir: Path) -> float | None:
     try:
-        return float(json.loads((run_dir / "evaluation.json").read_text())["score"])
+        return float(from_json((run_dir / "evaluation.json").read_bytes())["score"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from policy_accel.errors import UserError, did_you_mean
+from policy_accel.parsing import from_yaml
 from policy_accel.sweep.prepare import read_file
 from policy_accel.time_to_score.checkpoints import checkpoint_grid
 
@@ -138,7 +138,7 @@ def read_plan(path: Path) -> Plan:
         UserError: no such file, an unknown key, a value of a wrong type or out of range.
     """
     read_file(path)  # says what is wrong with a file that is none
-    values = yaml.safe_load(path.read_text())
+    values = from_yaml(path.read_bytes())
     values["methods"] = _methods(path, values.get("methods"))
     _check_keys(path, values, Plan)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from policy_accel.errors import UserError
-from policy_accel.files import explained
+from policy_accel.parsing import read_record
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.run import LoadedRun
@@ -154,9 +153,8 @@ class RunScorer:
     def _weights(self, step: int) -> str:
         """SHA-256 of the averaged weights of a checkpoint, as its state.json has it."""
         path = self.run_dir / "checkpoints" / f"{step:08d}" / "state.json"
-        with explained(path, "read"):
-            text = path.read_text()
+        state = read_record(path, "train the run anew")
         try:
-            return str(json.loads(text)["files"]["ema.safetensors"])
-        except (ValueError, KeyError, TypeError) as error:
+            return str(state["files"]["ema.safetensors"])
+        except (KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({type(error).__name__}); train the run anew.") from error

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from policy_accel.errors import UserError
 from policy_accel.files import explained, new_path, replace_json, sync
+from policy_accel.parsing import from_json, is_number
 
 FORMAT = 1
 
@@ -93,7 +95,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
     """Steps of the checkpoints in `folder`, ascending, whole or not."""
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit() and path.is_dir())
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
 
 def load_checkpoint(path: Path, names: tuple[str, ...] | None = None) -> Checkpoint:
@@ -107,17 +109,18 @@ def load_checkpoint(path: Path, names: tuple[str, ...] | None = None) -> Checkpo
     try:
         with explained(path, "read"):
             text = (path / "state.json").read_text() if (path / "state.json").is_file() else ""
-        state = json.loads(text)
+        state = from_json(text)
         if state["format"] != FORMAT:
             raise UserError(f"{path} has checkpoint format {state['format']!r}, this version reads {FORMAT}.")
         digests = state["files"]
         step = int(state["step"])
-    except (ValueError, KeyError, TypeError) as error:
+        chosen = [file.removesuffix(".safetensors") for file in digests] if names is None else names
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DamagedError(
             f"{path / 'state.json'} is missing or damaged ({type(error).__name__}); {remedy}."
         ) from error
     tensors = {}
-    for name in [file.removesuffix(".safetensors") for file in digests] if names is None else names:
+    for name in chosen:
         file = path / f"{name}.safetensors"
         if not file.is_file():
             raise DamagedError(f"{file} is missing; {remedy}.")
@@ -125,8 +128,29 @@ def load_checkpoint(path: Path, names: tuple[str, ...] | None = None) -> Checkpo
             whole = _digest(file) == digests.get(file.name)
         if not whole:
             raise DamagedError(f"{file} is damaged: its SHA-256 is not the one in state.json; {remedy}.")
-        tensors[name] = safetensors.torch.load_file(file)
+        try:
+            tensors[name] = safetensors.torch.load_file(file)
+        except (safetensors.SafetensorError, ValueError) as error:
+            raise DamagedError(f"{file} holds no tensors ({error}); {remedy}.") from error
     return Checkpoint(step, path, tensors, state)
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Say that a checkpoint is of another run when what it holds does not fit the one that the block puts it into.
+
+    Raises:
+        DamagedError: in place of what the block raises.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DamagedError(
+            f"{path} is not a checkpoint of this run and version ({reason[:200]}); remove it and use an earlier one."
+        ) from error
 
 
 def load_newest(folder: Path, report: Any = print) -> Checkpoint | None:
@@ -165,7 +189,7 @@ def record_evaluation(path: Path, result: dict[str, Any]) -> None:
 def evaluation_of(path: Path) -> dict[str, Any] | None:
     """The evaluation recorded beside a checkpoint, or None."""
     try:
-        result = json.loads((path / "evaluation.json").read_text())
+        result = from_json((path / "evaluation.json").read_bytes())
     except (OSError, ValueError):
         return None
     return result if isinstance(result, dict) else None
@@ -176,7 +200,7 @@ def _scored_steps(folder: Path) -> list[int]:
     scores = {}
     for step in checkpoint_steps(folder):
         result = evaluation_of(folder / f"{step:08d}")
-        if result and "score" in result and float(result["score"]) > -math.inf:
+        if result and is_number(result.get("score")):
             scores[step] = float(result["score"])
     return sorted(scores, key=lambda step: (scores[step], step))
 

@@ -18,6 +18,7 @@ from policy_accel.training.checkpoint import (
     Checkpoint,
     DamagedError,
     checkpoint_steps,
+    fitting,
     load_checkpoint,
     load_newest,
 )
@@ -160,12 +161,13 @@ class Run:
             if not self.config.threads:
                 choose_threads(self.update, self.seed)
             return
-        self.task.check_continued(newest, self.run_dir)
-        if not self.config.threads and self.update.device.type == "cpu":
-            torch.set_num_threads(int(newest.state.get("threads", torch.get_num_threads())))
-        self.update.restore(newest.tensors, newest.state)
+        with fitting(newest.path):
+            self.task.check_continued(newest, self.run_dir)
+            if not self.config.threads and self.update.device.type == "cpu":
+                torch.set_num_threads(int(newest.state.get("threads", torch.get_num_threads())))
+            self.update.restore(newest.tensors, newest.state)
+            self.training_seconds = float(newest.state["training_seconds"])
         self.step = self.saved = newest.step
-        self.training_seconds = float(newest.state["training_seconds"])
 
     def _newest(self) -> Checkpoint | None:
         """The newest checkpoint, which the first rank looks for, and sets damaged ones aside."""

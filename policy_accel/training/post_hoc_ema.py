@@ -7,7 +7,6 @@ same coefficients give its weights.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.errors import UserError
+from policy_accel.parsing import from_json
 from policy_accel.training.checkpoint import checkpoint_steps, load_checkpoint
 from policy_accel.training.ema import average_name, check_length, profile_exponent
 
@@ -88,11 +88,12 @@ def stored_averages(run_dir: Path) -> list[tuple[int, float]]:
     found = []
     for step in checkpoint_steps(run_dir / "checkpoints"):
         try:
-            files = json.loads((run_dir / "checkpoints" / f"{step:08d}" / "state.json").read_text())["files"]
-        except (OSError, ValueError, KeyError):
+            state = from_json((run_dir / "checkpoints" / f"{step:08d}" / "state.json").read_bytes())
+            names = [name.removesuffix(".safetensors") for name in state["files"] if name.startswith("ema_")]
+            lengths = [float(name.removeprefix("ema_")) for name in sorted(names)]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a damaged checkpoint gives nothing
-        names = [name.removesuffix(".safetensors") for name in files if name.startswith("ema_")]
-        found += [(step, float(name.removeprefix("ema_"))) for name in sorted(names)]
+        found += [(step, length) for length in lengths]
     return found
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -11,8 +13,10 @@ from torch import Tensor
 from policy_accel.errors import UserError
 from policy_accel.training.checkpoint import (
     CheckpointConfig,
+    DamagedError,
     best_checkpoint,
     checkpoint_steps,
+    fitting,
     load_checkpoint,
     load_newest,
     prune_checkpoints,
@@ -173,3 +177,25 @@ def test_keys_of_a_later_version_count_as_their_defaults() -> None:
     other = {"training": {"steps": 3, "ema": {"lengths": [0.1]}}}
     assert differences(old, other, defaults) == ["training.ema.lengths: [] -> [0.1]"]
     assert differences(old, {"training": {"steps": 4, "ema": {"lengths": []}}}, defaults) == ["training.steps: 3 -> 4"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors", b"\xff" * 64])
+def test_a_file_whose_digest_fits_and_whose_content_does_not_is_damage(tmp_path: Path, content: bytes) -> None:
+    path = save_checkpoint(tmp_path, 3, {"model": {"w": torch.zeros(2)}}, {})
+    (path / "model.safetensors").write_bytes(content)
+    state = json.loads((path / "state.json").read_text())
+    state["files"]["model.safetensors"] = hashlib.sha256(content).hexdigest()
+    (path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(DamagedError, match=r"model\.safetensors holds no tensors"):
+        load_checkpoint(path)
+    (path / "state.json").write_text(json.dumps({**state, "files": [1]}))
+    with pytest.raises(DamagedError, match=r"state\.json is missing or damaged"):
+        load_checkpoint(path)
+
+
+def test_what_does_not_fit_the_run_is_one_sentence() -> None:
+    sentence = r"00000003 is not a checkpoint of this run .*KeyError: 'w'.*use an earlier one"
+    with pytest.raises(DamagedError, match=sentence), fitting(Path("00000003")):
+        raise KeyError("w")
+    with pytest.raises(UserError, match=r"^other data$"), fitting(Path("00000003")):
+        raise UserError("other data")
