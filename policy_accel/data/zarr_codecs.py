@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-import numcodecs
+from numcodecs import registry
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
@@ -62,13 +62,10 @@ def codec_problem(names: list[str], zarr_format: int) -> str:
                 return (
                     f"the codec '{name}' of the package imagecodecs, which is not installed; pip install imagecodecs."
                 )
-            if name not in numcodecs.registry.codec_registry:
-                return f"the codec '{name}', which imagecodecs here does not have; pip install --upgrade imagecodecs."
         elif name not in known and name.removeprefix("numcodecs.") not in (NUMCODECS if zarr_format == 3 else ()):
-            return (
-                f"the codec '{name}', which is not one of those that are known to run no code from the file; write it "
-                "with Blosc."
-            )
+            return f"the codec '{name}', which is not known to run no code from the file; write it with Blosc."
+        if zarr_format == 2 and name not in (registry.codec_registry | registry.entries):
+            return f"the codec '{name}', which is not installed; pip install --upgrade 'numcodecs[{name}]' imagecodecs."
     return ""
 
 

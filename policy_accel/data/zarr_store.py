@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policy_accel.data.formats.base import decoding
 from policy_accel.data.tree import folder_tree
 from policy_accel.errors import UserError
-from policy_accel.files import explain_os_error, explained, open_regular
+from policy_accel.files import explained, open_regular
 from policy_accel.memory import check_fits
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ReplayStore:
     Attributes:
         source: the path, for messages.
         layout: for people: "zarr v2, zip".
+        root: path of the buffer inside the store.
         arrays: name ("data/action", "meta/episode_ends") -> (path inside the store, zarr format 2 or 3).
         store: the zarr store, which knows the sizes of its files.
         read: content of one file of it.
@@ -43,6 +45,7 @@ class ReplayStore:
 
     source: str
     layout: str
+    root: str
     arrays: dict[str, tuple[str, int]]
     store: GuardedStore
     read: Callable[[str], bytes]
@@ -86,7 +89,7 @@ def open_replay(path: Path | str) -> Iterator[ReplayStore]:
         layout = f"{formats}, {'zip' if path.is_file() else 'folder'}" + (f", in {root}/" if root else "")
         store = ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True)
         stack.callback(_close, store)
-        yield ReplayStore(str(path), layout, arrays, GuardedStore(store, sizes), read)
+        yield ReplayStore(str(path), layout, root, arrays, GuardedStore(store, sizes), read)
 
 
 def _files(path: Path, stack: ExitStack) -> tuple[dict[str, int], Callable[[str], bytes]]:
@@ -102,13 +105,8 @@ def _files(path: Path, stack: ExitStack) -> tuple[dict[str, int], Callable[[str]
                 f"{path}: not a replay buffer: found a file that is not a zip (begins with {magic!r}); {EXPECTED}; "
                 f"{KNOWN_FORMATS}."
             )
-        try:
+        with decoding(path, f"the zip of {path.stat().st_size} bytes"):
             archive = stack.enter_context(zipfile.ZipFile(path))
-        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-            raise UserError(
-                f"{path}: the zip is truncated or damaged after {path.stat().st_size} bytes ({_first_line(error)}); "
-                "copy or download it again."
-            ) from error
         return {entry.filename: entry.file_size for entry in archive.infolist() if not entry.is_dir()}, archive.read
 
 
@@ -133,7 +131,7 @@ def open_array(replay: ReplayStore, name: str) -> zarr.Array[Any]:
         raise UserError(f"{replay.source}: {name} is missing; {EXPECTED}; write it there.")
     node, fmt = replay.arrays[name]
     file = f"{node}/{'zarr.json' if fmt == 3 else '.zarray'}".lstrip("/")
-    try:
+    with decoding(replay.source, f"{file}"):
         check_fits(replay.store.sizes[file], f"{replay.source}: {file}")
         metadata = json.loads(replay.read(file))
         names = codec_names(metadata, fmt)
@@ -141,21 +139,12 @@ def open_array(replay: ReplayStore, name: str) -> zarr.Array[Any]:
             raise UserError(f"{replay.source}: {name} is stored with {problem}")
         chunk = metadata["chunks"] if fmt == 2 else metadata["chunk_grid"]["configuration"]["chunk_shape"]
         if min(*metadata["shape"], 0) < 0 or min(*chunk, 1) < 1:
-            raise ValueError(f"it is said to be {metadata['shape']} in chunks of {chunk}")
+            raise ValueError(f"an array of {metadata['shape']} in chunks of {chunk}")
         array = zarr.open_array(replay.store, path=node, mode="r", zarr_format=3 if fmt == 3 else 2)
         size = math.prod(chunk) * max(1, array.dtype.itemsize)
         check_fits(size, f"{replay.source}: a chunk of {name}")
         replay.store.chunks[node] = size, names[-1].removeprefix("numcodecs.") if names else ""
         return array
-    except UserError:
-        raise
-    except PermissionError as error:
-        raise explain_os_error(error, replay.source, "read") from error
-    except Exception as error:  # as `decoding`
-        raise UserError(
-            f"{replay.source}: {name} cannot be opened ({_first_line(error)}); its metadata is damaged or names "
-            "a codec that is not installed: copy the file again, or write it with Blosc."
-        ) from error
 
 
 def read_array(replay: ReplayStore, name: str) -> np.ndarray:
@@ -205,25 +194,9 @@ def _decoded(replay: ReplayStore, name: str, array: zarr.Array[Any], begin: int,
     """Rows [begin, end) of an array, or all of one without rows."""
     try:
         return np.asarray(array[begin:end] if array.ndim else array[...])
-    except Exception as error:  # as `decoding`
-        if isinstance(error, PermissionError):
-            raise explain_os_error(error, replay.source, "read") from error
-        raise UserError(
-            f"{replay.source}: {name} has a damaged chunk{_damaged_steps(array, begin, end)} ({_first_line(error)}); "
-            "copy or download the file again."
-        ) from error
-
-
-def root_attributes(replay: ReplayStore) -> dict[str, Any]:
-    """The attributes of the buffer's root group, {} where it has none."""
-    import zarr
-
-    name, (node, fmt) = next(iter(replay.arrays.items()))
-    root = node.removesuffix(name).rstrip("/")
-    try:
-        return dict(zarr.open_group(replay.store, path=root, mode="r", zarr_format=3 if fmt == 3 else 2).attrs)
-    except Exception:  # a store without group files; zarr raises one of several errors
-        return {}
+    except Exception as error:  # decoders raise whatever they like
+        with decoding(replay.source, f"a chunk of {name}{_damaged_steps(array, begin, end)}"):
+            raise error
 
 
 def chunk_counts(replay: ReplayStore, name: str, array: zarr.Array[Any]) -> tuple[int, int]:
@@ -235,17 +208,6 @@ def chunk_counts(replay: ReplayStore, name: str, array: zarr.Array[Any]) -> tupl
     return total, min(total, sum(not file.startswith(".") and file != "zarr.json" for file in files))
 
 
-def missing_chunks(replay: ReplayStore, name: str) -> str:
-    """One sentence on chunks of an array that are not stored, which zarr reads as the fill value, or nothing."""
-    total, stored = chunk_counts(replay, name, open_array(replay, name))
-    if stored == total:
-        return ""
-    return (
-        f"{total - stored} of {total} chunks of {name} are not stored and read as the fill value; "
-        "if that is not on purpose, copy the file again."
-    )
-
-
 def _damaged_steps(array: zarr.Array[Any], begin: int, end: int) -> str:
     if array.ndim:
         for first in range(begin, end, array.chunks[0]):
@@ -255,10 +217,6 @@ def _damaged_steps(array: zarr.Array[Any], begin: int, end: int) -> str:
             except Exception:
                 return f" at steps {first}..{last - 1}"
     return ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _array_format(file: str, read: Callable[[str], bytes]) -> int:

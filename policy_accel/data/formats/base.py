@@ -132,6 +132,15 @@ def decoding(source: Path | str, name: str) -> Iterator[None]:
         raise UserError(f"{source}: {name} is damaged ({reason}); copy or download the file again.") from error
 
 
+@contextmanager
+def refusing(source: Path | str) -> Iterator[None]:
+    """Turn a ValueError, which is one sentence, into a UserError that names the source."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
 def check_keys(reader: EpisodeReader, keys: Iterable[str]) -> None:
     """Raise UserError for the first key that the reader does not have: why it was left out, or the nearest."""
     for key in keys:

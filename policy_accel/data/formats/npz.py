@@ -27,32 +27,19 @@ from typing import IO, Any
 
 import numpy as np
 
-from policy_accel.data.episodes import compare_rows, empty_episodes, end_problems, whole
-from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
+from policy_accel.data.episodes import compare_rows, empty_episodes
+from policy_accel.data.formats.base import EpisodeReader, Feature, decoding, refusing
 from policy_accel.data.formats.hdf5 import attribute
-from policy_accel.data.formats.recognise import ENDS, FLAGS, LENGTHS
+from policy_accel.data.formats.npz_ends import STEPS, Member, find_ends
+from policy_accel.data.formats.recognise import ENDS, LENGTHS
 from policy_accel.errors import UserError
 from policy_accel.memory import check_fits
 
 COLUMNS, EPISODE_FACTS = "policy_accel.json", "policy_accel_episodes.jsonl"
 STANDARD = {"actions": "action", "rewards": "reward", "terminals": "done"}
 _NAMES = {**STANDARD, "states": "state", "observations": "observation"}
-_STEPS = {*_NAMES, *_NAMES.values(), "obs", "images", *FLAGS}  # arrays that are meant to have a row for every step
 _LARGEST_FACT = 1_000_000  # numbers
 _HEADER_BYTES = 20_000  # more than np.lib.format reads
-
-
-@dataclass(frozen=True)
-class Member:
-    """One array of the file, unread: its header."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    @property
-    def rows(self) -> int:
-        """Size of the first axis; 0 for a single value."""
-        return self.shape[0] if self.shape else 0
 
 
 @dataclass(frozen=True)
@@ -113,10 +100,10 @@ class NpzReader(EpisodeReader):
                     "it as numbers, all episodes end to end, with np.concatenate and episode_ends."
                 )
                 del self._members[name]
-        ends = self._find_ends()
-        for problem in end_problems(ends, empty=True):
-            raise UserError(f"{self.source}: {problem}")
-        self.episode_ends = ends.astype(np.int64)
+        if not self._members and self.left_out:
+            raise UserError(f"{self.source}: {next(iter(self.left_out.values()))}")
+        with refusing(self.source):
+            self.episode_ends = find_ends(self._members, self._array, self.damaged | self.left_out, self.remarks)
         self.faults |= empty_episodes(self.episode_ends)
         own = COLUMNS in self._archive.namelist()
         (self._open_our_own if own else self._open_foreign)()
@@ -150,63 +137,6 @@ class NpzReader(EpisodeReader):
         check_fits(entry.file_size, f"{self.source}: {name.removesuffix('.npy')}", stored=entry.compress_size)
         return self._archive.open(entry)
 
-    def _find_ends(self) -> np.ndarray:
-        """[E], cumulative."""
-        for name in (LENGTHS, ENDS):
-            if name in self.damaged:
-                raise UserError(f"{self.source}: {self.damaged[name]}")
-        if LENGTHS in self._members:
-            return self._from_lengths(self._array(LENGTHS).reshape(-1))
-        if ENDS in self._members:
-            return self._array(ENDS)
-        if flags := [name for name in FLAGS if name in self._members]:
-            return self._from_flags(flags)
-        if self.left_out:
-            raise UserError(f"{self.source}: {next(iter(self.left_out.values()))}")
-        listed = ", ".join(f"{name} {list(member.shape)}" for name, member in list(self._members.items())[:5])
-        raise UserError(
-            f"{self.source}: holds demonstrations without the lengths of their episodes ({listed or 'no array'}); save "
-            f"it with {ENDS}, the cumulative number of steps at the end of each, or {LENGTHS}."
-        )
-
-    def _from_lengths(self, lengths: np.ndarray) -> np.ndarray:
-        if not lengths.size or not whole(lengths) or lengths.min() < 0:
-            raise UserError(
-                f"{self.source}: {LENGTHS} is {lengths.dtype} {lengths[:8].tolist()}; it needs the number of steps of "
-                "every episode, whole numbers from 0."
-            )
-        ends = np.cumsum(lengths.astype(np.int64))
-        others = {name: member.rows for name, member in self._members.items() if name != LENGTHS}
-        rows = {name: count for name, count in others.items() if name in _STEPS} or others
-        if ends[-1] not in rows.values():
-            listed = ", ".join(f"{name} {count}" for name, count in rows.items())
-            raise UserError(
-                f"{self.source}: {LENGTHS} adds up to {ends[-1]} steps, but the arrays have other rows ({listed}); "
-                f"correct {LENGTHS}."
-            )
-        return ends
-
-    def _from_flags(self, names: list[str]) -> np.ndarray:
-        flags = [self._array(name) for name in names]
-        for name, values in zip(names, flags, strict=True):
-            if len(flags[0]) != values.size or not values.size or not np.isin(values, (0, 1)).all():
-                raise UserError(
-                    f"{self.source}: {name} is {values.dtype} {list(values.shape)}; it needs 0 or 1 for every step, 1 "
-                    f"at the end of an episode; or add {ENDS}."
-                )
-        last = np.any([values.reshape(-1) != 0 for values in flags], axis=0)
-        said = " or ".join(names)
-        if not last.any():
-            raise UserError(f"{self.source}: {said} is 1 nowhere, and tells no end of an episode; add {ENDS}.")
-        open_end = not last[-1]
-        last[-1] = True
-        ends = np.flatnonzero(last) + 1
-        lengths = np.diff(ends, prepend=0)
-        rest = f"; the last {lengths[-1]} steps have no end and are one of them" if open_end else ""
-        made = f"{len(ends)} of {lengths.min()} to {lengths.max()} steps{rest}"
-        self.remarks.append(f"an episode ends where {said} is 1, which makes {made}.")
-        return ends
-
     def _open_our_own(self) -> None:
         with decoding(self.source, COLUMNS), self._opened(COLUMNS) as file:
             described = json.loads(file.read())
@@ -231,7 +161,7 @@ class NpzReader(EpisodeReader):
             numbers, small = member.dtype.kind in "biuf", math.prod(member.shape) <= _LARGEST_FACT
             if name in (LENGTHS, ENDS):
                 continue
-            if numbers and (name in _STEPS or member.rows == steps):
+            if numbers and (name in STEPS or member.rows == steps):
                 self._add(name, key, member)
             elif small and (numbers or member.dtype.kind in "US") and member.rows != steps:
                 facts = attribute(self._array(name))
@@ -264,10 +194,8 @@ class NpzReader(EpisodeReader):
                 missing = f"{field.member} is missing; copy the file again."
                 self.damaged[key] = self.damaged.get(_NAMES.get(field.member, field.member), missing)
         rows = {field.member: self._members[field.member].rows for field in self._fields.values()}
-        try:
+        with refusing(self.source):
             left_out, faults = compare_rows(rows, self.episode_ends)
-        except ValueError as error:
-            raise UserError(f"{self.source}: {error}") from error
         self.faults |= faults
         for key, field in list(self._fields.items()):
             if field.member in left_out:

@@ -8,22 +8,22 @@ int64: Diffusion Policy's ReplayBuffer loads whatever is below meta/, and compar
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 
 from policy_accel.data.episodes import compare_rows, empty_episodes, end_problems
-from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
+from policy_accel.data.formats.base import EpisodeReader, Feature, decoding, refusing
 from policy_accel.data.zarr_store import (
     ReplayStore,
     RowReader,
     chunk_counts,
-    missing_chunks,
+    open_array,
     open_replay,
     read_array,
-    root_attributes,
 )
 from policy_accel.errors import UserError
 
@@ -66,7 +66,8 @@ class ReplayBufferReader(EpisodeReader):
             self._closing = stack.pop_all()
 
     def _read_ends(self) -> np.ndarray:
-        if _ENDS in self._replay.arrays and missing_chunks(self._replay, _ENDS):
+        total, stored = chunk_counts(self._replay, _ENDS, open_array(self._replay, _ENDS))
+        if stored < total:
             raise UserError(f"{self.source}: {_ENDS} is not stored as a whole; copy the file again.")
         ends = read_array(self._replay, _ENDS)
         for problem in end_problems(ends, empty=True):
@@ -89,10 +90,8 @@ class ReplayBufferReader(EpisodeReader):
 
     def _compare_rows(self) -> None:
         names = {f"data/{key}": rows.array.shape[0] for key, rows in self._arrays.items()}
-        try:
+        with refusing(self.source):
             left_out, faults = compare_rows(names, self.episode_ends)
-        except ValueError as error:
-            raise UserError(f"{self.source}: {error}") from error
         self.faults |= faults
         for name, why in left_out.items():
             key = name.removeprefix("data/")
@@ -107,7 +106,10 @@ class ReplayBufferReader(EpisodeReader):
             raise UserError(f"{self.source}: most chunks of every array are not stored ({listed}); copy it again.")
         for key, (total, stored) in counts.items():
             if stored < total:
-                self.remarks.append(missing_chunks(self._replay, f"data/{key}"))
+                self.remarks.append(
+                    f"{total - stored} of {total} chunks of data/{key} are not stored and read as the fill value; if "
+                    "that is not on purpose, copy the file again."
+                )
 
     def close(self) -> None:
         """See `EpisodeReader`."""
@@ -124,8 +126,13 @@ class ReplayBufferReader(EpisodeReader):
 
 def set_facts(replay: ReplayStore) -> dict[str, Any]:
     """Facts about the set, {} when there are none."""
-    facts = root_attributes(replay).get(OWN_ATTRIBUTE, {})
-    return facts if isinstance(facts, dict) else {}
+    facts = None
+    for zarr_format in (2, 3):
+        with suppress(Exception):  # a store without group files; zarr raises one of several errors
+            facts = zarr.open_group(replay.store, path=replay.root, mode="r", zarr_format=zarr_format).attrs[
+                OWN_ATTRIBUTE
+            ]
+    return dict(facts) if isinstance(facts, dict) else {}
 
 
 class EpisodeFacts:

@@ -126,7 +126,7 @@ def test_damaged_chunk_is_told_when_it_is_read(tmp_path, plain_zarr):
     (path / "data/action/1.0").write_bytes(b"no")
     with open_episodes(path) as reader:
         assert reader.read(0, stop=4)["action"].shape == (4, 2)
-        with pytest.raises(UserError, match=r"x\.zarr: data/action has a damaged chunk at steps 4\.\.7"):
+        with pytest.raises(UserError, match=r"x\.zarr: a chunk of data/action at steps 4\.\.7"):
             reader.read(1)
 
 
