@@ -47,7 +47,7 @@ def scored(run_dir: Path, how: list[str], sampling: str = "") -> dict[str, Any]:
         alike = its_times == times if times or its_times else result["sampling_steps"] == steps
         if alike and result.get("start_seed", result.get("seed")) == seed:
             return dict(result)
-    words = ["evaluate", str(run_dir), *how, *words]
+    words = ["evaluate", str(run_dir), *how, *words, "--json"]
     done = subprocess.run([*COMMAND, *words], check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

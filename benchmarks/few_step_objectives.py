@@ -83,7 +83,7 @@ def scored(
     episodes = ["--episodes", str(options.episodes), "--seed", str(options.start_seed), "--videos", "0"]
 
     def make() -> dict[str, Any]:
-        _, printed = run(["evaluate", str(run_dir), *sampling, *episodes])
+        _, printed = run(["evaluate", str(run_dir), *sampling, *episodes, "--json"])
         result = json.loads(printed.splitlines()[-1])
         return {
             "scores": [episode["score"] for episode in result["episodes"]],

@@ -100,7 +100,7 @@ def scored(arm: Arm, episodes: int, start_seed: int, options: argparse.Namespace
     played = ["--episodes", str(episodes), "--seed", str(start_seed), "--videos", "0", "--workers", "0"]
 
     def make() -> list[float]:
-        _, printed = run(["evaluate", str(options.folder / arm.name), *played])
+        _, printed = run(["evaluate", str(options.folder / arm.name), *played, "--json"])
         return [episode["score"] for episode in json.loads(printed.splitlines()[-1])["episodes"]]
 
     found: list[float] = kept.get(f"score {arm.name}, {episodes} from {start_seed}", make)

@@ -38,7 +38,7 @@ def train(data: Path, steps: int, seed: int, curve_every: int, run_dir: Path, ov
 
 
 def score(run_dir: Path, evaluations: int) -> dict[str, object]:
-    options = ["--episodes", "100", "--seed", "100000", "--sampling-steps", str(evaluations), "--videos", "0"]
+    options = ["--episodes", "100", "--seed", "100000", "--sampling-steps", str(evaluations), "--videos", "0", "--json"]
     done = subprocess.run([*COMMAND, "evaluate", str(run_dir), *options], check=True, stdout=subprocess.PIPE, text=True)
     result = json.loads(done.stdout.splitlines()[-1])
     kept = ("score", "score_interval", "success_rate", "success_interval", "sampler", "sampling_spacing", "seconds")

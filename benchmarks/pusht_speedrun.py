@@ -179,7 +179,7 @@ def scored(rung: Rung, seed: int, options: argparse.Namespace, kept: Kept) -> di
     episodes = ["--episodes", str(options.episodes), "--seed", str(options.start_seed), "--videos", "0"]
 
     def make() -> dict[str, Any]:
-        _, printed = run(["evaluate", str(run_dir), *rung.sampling, *episodes])
+        _, printed = run(["evaluate", str(run_dir), *rung.sampling, *episodes, "--json"])
         result = json.loads(printed.splitlines()[-1])
         scores = [episode["score"] for episode in result["episodes"]]
         return {

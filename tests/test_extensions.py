@@ -216,7 +216,7 @@ def test_what_is_ones_own_is_trained_evaluated_and_loaded_again(
 
     for path in (folder / "own").rglob("*.yaml"):
         path.unlink()  # the record is complete
-    again = ["evaluate", "run", "--plugins", "own_denoiser,own_acceleration,own_reach", "--videos", "0"]
+    again = ["evaluate", "run", "--plugins", "own_denoiser,own_acceleration,own_reach", "--videos", "0", "--json"]
     assert main(again) == 0
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["score"] == scored["score"]
     policy = Policy.load("run", device="cpu")

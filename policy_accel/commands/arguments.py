@@ -194,6 +194,9 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
         "--average", help="which average of the weights: ema (default), ema_LENGTH, or all to compare and choose"
     )
     evaluate.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    evaluate.add_argument(
+        "--json", action="store_true", help="print one JSON object alone, and what it says on the standard error"
+    )
     policies = evaluate.add_argument_group("policies")
     policies.add_argument("--episodes", type=int, help="number of episodes")
     policies.add_argument("--noise-seed", type=int, help="seed of the sampler's noise")

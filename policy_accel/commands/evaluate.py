@@ -25,7 +25,8 @@ OPTIONS = {
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    """Score a checkpoint of each run; the last line printed is one JSON object: the result, or {"runs": results}.
+    """Score a checkpoint of each run and print what the scores say; with --json one JSON object instead, the result or
+    {"runs": results}, and the rest on the standard error.
 
     Raises:
         UserError: a result that could not be kept, after all are printed.
@@ -51,25 +52,24 @@ def _evaluate(runs: list[tuple[Path, Track[Any]]], options: argparse.Namespace, 
         for run_dir, track in runs:
             track.evaluate(run_dir, options, lambda line: None, ranks)
         return 0
-    results, unkept = [], []
+    results, unkept, say = [], [], _say if options.json else print
     for run_dir, track in runs:
         if len(runs) > 1:
-            _say(f"{run_dir}:")
+            say(f"{run_dir}:")
         try:
             check_writable(run_dir)
         except UserError as error:  # a shared run, for example
             _say(f"{error} It is scored, and the result is only printed.")
-        result = track.evaluate(run_dir, options, _say, ranks)
+        result = track.evaluate(run_dir, options, say, ranks)
         try:
             keep_evaluation(run_dir, result)
         except UserError as error:  # after the result is printed
             unkept.append(error)
         results.append({"run_dir": str(run_dir), **result})
     if len(results) > 1:
-        _say(score_table(results))
-        print(json.dumps({"runs": results}))
-    else:
-        print(json.dumps(result))
+        say(score_table(results))
+    if options.json:
+        print(json.dumps(result if len(results) == 1 else {"runs": results}))
     if unkept:
         raise unkept[0]
     return 0

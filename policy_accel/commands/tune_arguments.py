@@ -34,4 +34,5 @@ def add_tune_arguments(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     tune.add_argument("--workers", type=int, help="processes for the environments")
     tune.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    tune.add_argument("--json", action="store_true", help="print one JSON object, and the table on the standard error")
     tune.set_defaults(run="tune_sampling:run_tune_sampling")

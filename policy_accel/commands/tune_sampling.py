@@ -20,7 +20,8 @@ from policy_accel.tuning.tune import TuneConfig, tune
 
 
 def run_tune_sampling(options: argparse.Namespace) -> int:
-    """Choose the times of a run's sampler and write RUN/sampling.yaml; the last line printed is one JSON object."""
+    """Choose the times of a run's sampler and write RUN/sampling.yaml; with --json print one JSON object, and the
+    table on the standard error."""
     names = ("evaluations", "windows", "noises", "episodes", "seed", "tolerance", "use")
     asked = replaced(TuneConfig(), **{name: getattr(options, name) for name in names})
     run_dir = options.run_dir
@@ -42,9 +43,11 @@ def run_tune_sampling(options: argparse.Namespace) -> int:
     workers = run.config.evaluation.workers if options.workers is None else options.workers
     tuning = tune(run_dir, run, task, asked, workers, _say)
     tuning.tuned.write(run_dir)
-    _say(table(tuning))
-    _say(conclusion(tuning))
-    print(json.dumps(record(tuning)))
+    say = _say if options.json else print
+    say(table(tuning))
+    say(conclusion(tuning))
+    if options.json:
+        print(json.dumps(record(tuning)))
     return 0
 
 

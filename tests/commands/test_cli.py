@@ -89,7 +89,7 @@ def test_train_then_evaluate(train: Train, tmp_path: Path, capsys: pytest.Captur
     assert [json.loads(line) for line in (run_dir / "evaluations.jsonl").read_text().splitlines()] == [trained]
 
     options = ["--episodes", "3", "--seed", "5", "--sampler", "ddpm", "--sampling-steps", "2", "--workers", "0"]
-    assert main(["evaluate", str(run_dir), *options, "--videos", "0"]) == 0
+    assert main(["evaluate", str(run_dir), *options, "--videos", "0", "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [row["seed"] for row in result["episodes"]] == [5, 6, 7]
     assert (result["sampler"], result["sampling_steps"], result["network_evaluations"]) == ("ddpm", 2, 2)

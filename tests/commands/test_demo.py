@@ -34,7 +34,7 @@ def test_a_demo_shows_what_fewer_evaluations_cost(tmp_path: Path, capsys: pytest
     assert kept["network_evaluations"] == 8
     expected = [kept]
     for few in (["--sampling-times", "99,25"], ["--sampling-steps", "1"]):
-        assert main(["evaluate", str(run_dir), *few]) == 0
+        assert main(["evaluate", str(run_dir), *few, "--json"]) == 0
         expected.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
     assert [row[0] for row in shown] == ["8", "2", "1"]
     assert shown[1][1:4] == ["(times", "99,", "25)"]

@@ -86,7 +86,7 @@ def test_a_student_is_a_run_like_any_other(runs: Path, capsys: CAPTURE) -> None:
     rows = [row for row in read_metrics(student / "metrics.jsonl") if "loss" in row]
     assert [row["step"] for row in rows] == [2, 4]
     shutil.rmtree(runs / "policy")
-    assert main(["evaluate", str(student), "--episodes", "1", "--workers", "0"]) == 0
+    assert main(["evaluate", str(student), "--episodes", "1", "--workers", "0", "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["network_evaluations"] == 2
     loaded = ROBOT.load(student)
@@ -125,7 +125,7 @@ def test_the_tuned_sampling_of_a_teacher_teaches_nothing_else(runs: Path, capsys
     assert same(weights(runs / "again"), weights(runs / "policy-distilled1"))
     shutil.rmtree(runs / "policy")
     few = ["--windows", "4", "--noises", "2", "--episodes", "0", "--evaluations", "1", "2", "--use", "2"]
-    assert main(["tune-sampling", str(runs / "again"), *few]) == 0
+    assert main(["tune-sampling", str(runs / "again"), *few, "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["use"] == 2
 
 

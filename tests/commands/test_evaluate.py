@@ -66,7 +66,7 @@ def evaluate(capsys: pytest.CaptureFixture[str]) -> Run:
 
     def run(*arguments: Any) -> dict[str, Any]:
         capsys.readouterr()
-        assert main(["evaluate", *map(str, arguments)]) == 0
+        assert main(["evaluate", *map(str, arguments), "--json"]) == 0
         printed = capsys.readouterr()
         result = json.loads(printed.out.splitlines()[-1])
         assert "said" not in result
@@ -209,6 +209,13 @@ def test_a_wrong_folder_among_several_is_found_first(
     assert (run_dir / "evaluations.jsonl").read_text() == before
 
 
+def test_without_json_a_person_reads_the_score(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run_dir), "--episodes", "1", "--videos", "0", "--workers", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Score 0.")
+    assert "{" not in printed
+
+
 def full_disk(descriptor: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -228,7 +235,7 @@ def test_a_run_that_cannot_be_written_is_scored_and_its_result_printed(
     monkeypatch.setattr("policy_accel.commands.evaluate.keep_evaluation", read_only)
     monkeypatch.setattr(VideoWriter, "add", no_film)
     words = ["--seed", "40", "--episodes", "2", "--videos", "1", "--workers", "0"]
-    assert main(["evaluate", str(run_dir), *words]) == 2
+    assert main(["evaluate", str(run_dir), *words, "--json"]) == 2
     said = capsys.readouterr()
     assert seeds(json.loads(said.out.splitlines()[-1])["episodes"]) == [40, 41]
     assert f"{run_dir}: no permission to write it. It is scored, and the result is only printed." in said.err
@@ -252,7 +259,7 @@ def test_a_result_is_printed_though_it_cannot_be_kept(
     fsync = os.fsync
     monkeypatch.setattr(PolicyEvaluator, "__call__", then_fill)
     runs = [run_dir, other_dir] if several else [run_dir]
-    assert main(["evaluate", *map(str, runs), "--seed", "40", "--episodes", "2"]) == 2
+    assert main(["evaluate", *map(str, runs), "--seed", "40", "--episodes", "2", "--json"]) == 2
     said = capsys.readouterr()
     printed = json.loads(said.out.splitlines()[-1])
     results = printed["runs"] if several else [printed]

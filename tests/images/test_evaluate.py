@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_the_result_printed(
     if fills == "before":
         monkeypatch.setattr(os, "fsync", fill)
     capsys.readouterr()
-    assert main(["evaluate", config.run_dir, "--samples", "24"]) == 2
+    assert main(["evaluate", config.run_dir, "--samples", "24", "--json"]) == 2
     said = capsys.readouterr()
     assert "the disk is full, cannot write it" in said.err.splitlines()[-1]
     assert ("the result is only printed" in said.err) == (fills == "before")

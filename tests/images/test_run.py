@@ -160,7 +160,7 @@ def test_a_run_loads_without_its_data(tiny_images: Build, shapes: Path) -> None:
 def test_evaluate_compares_the_averages(tiny_images: Build, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny_images("training.ema.lengths=[0.1]", "evaluation.samples=0")
     IMAGES.train(config)
-    assert main(["evaluate", config.run_dir, "--samples", "20", "--average", "all", "--seed", "3"]) == 0
+    assert main(["evaluate", config.run_dir, "--samples", "20", "--average", "all", "--seed", "3", "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(result["averages"]) == {"ema", "ema_0.1"}
     assert result["score"] == max(result["averages"].values())
@@ -171,7 +171,7 @@ def test_evaluate_compares_the_averages(tiny_images: Build, capsys: pytest.Captu
 def test_the_same_evaluation_gives_the_same_numbers(tiny_images: Build, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny_images("evaluation.samples=24")
     trained = IMAGES.train(config)
-    main(["evaluate", config.run_dir])
+    main(["evaluate", config.run_dir, "--json"])
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert trained.evaluation is not None
     assert again["measures"] == trained.evaluation["measures"]

@@ -36,7 +36,7 @@ def tuned(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     def run(*arguments: Any) -> dict[str, Any]:
         capsys.readouterr()
         few = ["--windows", "6", "--noises", "2", "--episodes", "2", "--workers", "0"]
-        assert main(["tune-sampling", str(run_dir), *few, *map(str, arguments)]) == 0
+        assert main(["tune-sampling", str(run_dir), *few, *map(str, arguments), "--json"]) == 0
         printed = capsys.readouterr()
         return {**json.loads(printed.out.splitlines()[-1]), "said": printed.err}
 
@@ -64,7 +64,7 @@ def test_a_run_is_tuned_and_then_sampled_so(run_dir: Path, tuned: Run, capsys: p
     changed = {path for path, held in before.items() if path.read_bytes() != held}
     assert changed <= {run_dir / ".lock"}
 
-    assert main(["evaluate", str(run_dir), "--seed", "500000", "--workers", "0"]) == 0
+    assert main(["evaluate", str(run_dir), "--seed", "500000", "--workers", "0", "--json"]) == 0
     printed = capsys.readouterr()
     evaluated = json.loads(printed.out.splitlines()[-1])
     assert (evaluated["sampler"], evaluated["sampling_times"]) == (chosen["sampler"], chosen["times"])
