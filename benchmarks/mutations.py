@@ -231,7 +231,6 @@ MUTATIONS = [
         ("and not self.untuned", ""),
         ("tuned.use if self.steps is None else self.steps", "tuned.use"),
         ('changed["times"] = None', "pass"),
-        (", OverflowError, RecursionError", ""),
     ),
     *of(
         "comparison/alike.py",
@@ -922,11 +921,11 @@ MUTATIONS = [
         ("if number % 2 == 0 else reversed(sides)", ""),
         ("seconds / rounds / both", "seconds / both"),
     ),
+    *of("quoting.py", "test_typed_values.py", ('in (*PAIRS, ":", ",", "")  #', "in text  #")),
     *of(
         "typed_values.py",
         "test_typed_values.py",
         ("if abs(value) >= LARGEST:", "if False:"),
-        ('in (*_PAIRS, ":", ",", "")  #', "in text  #"),
         ("return value if known else literal(value)", "return value"),
         ("if text in NOTHING:", "if False:"),
     ),

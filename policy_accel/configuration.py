@@ -20,8 +20,9 @@ import policy_accel.configs as shipped_configs
 from policy_accel.errors import UserError, did_you_mean, one_of
 from policy_accel.groups import check_names, flatten, groups_of, register_variants, variants_of
 from policy_accel.key_hints import key_hint
+from policy_accel.quoting import quoted
 from policy_accel.task_variants import robosuite_variants
-from policy_accel.typed_values import UnknownKeyError, check_form, put, quoted
+from policy_accel.typed_values import UnknownKeyError, check_form, put
 from policy_accel.user_files import UserFile, chosen, user_files
 
 CONFIG_DIR = Path(shipped_configs.__path__[0]).resolve()

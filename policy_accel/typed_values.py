@@ -19,14 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from policy_accel.errors import UserError
+from policy_accel.quoting import bracketed, entries, items, unquoted
 
 NOTHING = ("", "null", "Null", "NULL", "None")
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 LARGEST = 2**63
 """Whole numbers stay below it: those of tensors do."""
-_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
-_PAIRS = {"[": "]", "{": "}", "(": ")"}
-_ITEM = re.compile(rf"({_QUOTED.pattern}|[^:]*?)\s*:(.*)", re.DOTALL)
 _REFERENCE = re.compile(r"(?<!\\)\$\{([\w.]+)\}")
 
 
@@ -75,7 +73,7 @@ def put(config: DictConfig, key: str, text: str, open_sections: tuple[str, ...] 
         inside = key[len(section) + 1 :]
         key, names = section, inside.split(".") if kind is Any else [inside]  # names of other dictionaries have dots
     if is_dataclass(kind):
-        for name, part in _items(text):
+        for name, part in items(text):
             put(config, f"{key}.{name}", part, open_sections)
         return
     value = _with_references(config, read_value(kind, text))
@@ -124,9 +122,9 @@ def read_value(kind: Any, text: str) -> Any:
             raise ValueError(" is nothing, and there is no run without it; give a value.")
         return _string(text)
     if get_origin(first) is list:
-        return [read_value(get_args(first)[0], part) for part in _entries(text)]
+        return [read_value(get_args(first)[0], part) for part in entries(text)]
     if get_origin(first) is dict:
-        return {name: read_value(get_args(first)[1], part) for name, part in _items(text)}
+        return {name: read_value(get_args(first)[1], part) for name, part in items(text)}
     return read_any(text)
 
 
@@ -137,10 +135,10 @@ def read_any(text: str) -> Any:
         return None
     if stripped.lower() in ("true", "false"):
         return stripped.lower() == "true"
-    if _bracketed(stripped, "["):
-        return [read_any(part) for part in _entries(stripped)]
-    if _bracketed(stripped, "{"):
-        return {name: read_any(part) for name, part in _items(stripped)}
+    if bracketed(stripped, "["):
+        return [read_any(part) for part in entries(stripped)]
+    if bracketed(stripped, "{"):
+        return {name: read_any(part) for name, part in items(stripped)}
     try:
         return _number(stripped)
     except ValueError:
@@ -193,83 +191,6 @@ def check_finite(settings: Any, prefix: str = "") -> None:
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, float) and not math.isfinite(part):
                 raise UserError(f"{name}={value} must be finite; give a number, for example 0.5 or 1e-4.")
-
-
-def unquoted(text: str) -> str:
-    """The text without the one pair of quotes that is all around it, if there is one."""
-    stripped = text.strip()
-    if not _QUOTED.fullmatch(stripped):
-        return text
-    return re.sub(rf"\\([\\{stripped[0]}])", r"\1", stripped[1:-1])
-
-
-def quoted(text: str) -> str:
-    """The text in quotes, for `unquoted`."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def split(text: str) -> list[str]:
-    """The parts between commas, without the blanks around them; a comma inside of brackets or of a part in quotes does
-    not count.
-
-    Raises:
-        ValueError: a bracket that is not closed or not opened; the message follows "key=text".
-    """
-    parts, closers, start, place = list[str](), list[str](), 0, 0
-    while place < len(text):
-        character = text[place]
-        opens = text[:place].rstrip()[-1:] in (*_PAIRS, ":", ",", "")  # elsewhere it is an apostrophe
-        if opens and (string := _QUOTED.match(text, place)):
-            place = string.end()
-            continue
-        if character in _PAIRS:
-            closers.append(_PAIRS[character])
-        elif character in _PAIRS.values():
-            if not closers or closers.pop() != character:
-                raise ValueError(f" has a '{character}' that closes nothing; put quotes around a name that has one.")
-        elif character == "," and not closers:
-            parts.append(text[start:place].strip())
-            start = place + 1
-        place += 1
-    if closers:
-        raise ValueError(f" lacks a '{closers[-1]}'; put quotes around a name that has a bracket.")
-    return [*parts, text[start:].strip()]
-
-
-def _entries(text: str) -> list[str]:
-    """What stands between the commas of [a, b]; the brackets may be left out."""
-    stripped = text.strip()
-    parts = split(stripped[1:-1] if _bracketed(stripped, "[") else stripped)
-    if parts[-1] == "":  # of nothing at all, or behind a last comma
-        parts.pop()
-    if "" in parts:
-        raise ValueError(" has an entry that is empty; drop one comma.")
-    return parts
-
-
-def _items(text: str) -> list[tuple[str, str]]:
-    """Names and values of {a: 1, b: 2}."""
-    stripped = text.strip()
-    if not _bracketed(stripped, "{"):
-        raise ValueError(" holds settings; write them as {name: value}, or one by one.")
-    items = []
-    for part in filter(None, split(stripped[1:-1])):
-        item = _ITEM.fullmatch(part)
-        if item is None:
-            raise ValueError(f" has '{part}' without a colon; write {{name: value}}.")
-        items.append((unquoted(item[1]), item[2].strip()))
-    return items
-
-
-def _bracketed(text: str, opener: str) -> bool:
-    """Whether one pair of brackets is around all of it."""
-    if not (text.startswith(opener) and text.endswith(_PAIRS[opener]) and len(text) > 1):
-        return False
-    try:
-        split(text[1:-1])
-    except ValueError:
-        return False
-    return True
 
 
 def _with_references(config: DictConfig, value: Any) -> Any:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from policy_accel.errors import UserError
 from policy_accel.parsing import from_yaml
+from policy_accel.typed_values import LARGEST
 
 GROUPS = ("task", "recipe", "method", "model")
 OF_ALL_SETTINGS = ("recipe", "method")
@@ -86,7 +87,20 @@ def _read(group: str, name: str, path: Path) -> UserFile:
         raise UserError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(settings, DictConfig):
         raise UserError(f"{path} holds no settings; write key: value, as in the files that `policy-accel list` names.")
+    _make_whole(settings)
     track = settings.pop("track", None)
     if group in NAMES:
         settings.setdefault(NAMES[group], path.stem)
     return UserFile(group, name, path, settings, None if track is None else str(track))
+
+
+def _make_whole(settings: DictConfig) -> None:
+    """Make 10000 of 1e4 and 10000.0, which YAML reads as decimals and `training.steps` would not take; what goes to an
+    environment stays as it is."""
+    for key in settings:
+        if not OmegaConf.is_missing(settings, key) and not OmegaConf.is_interpolation(settings, str(key)):
+            value = settings[key]
+            if isinstance(value, DictConfig) and key != "environment_options":
+                _make_whole(value)
+            elif isinstance(value, float) and value.is_integer() and abs(value) < LARGEST:
+                settings[key] = int(value)

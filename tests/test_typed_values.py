@@ -12,7 +12,8 @@ from support.config_values import value_of
 from policy_accel.errors import UserError
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
-from policy_accel.typed_values import quoted, read_value, unquoted
+from policy_accel.quoting import quoted, unquoted
+from policy_accel.typed_values import read_value
 
 ODD = (
     *("my demos (final)", "lr=0.1,seed=3", "Schränke", "{v1}", "a[1]", "it's", 'say "hi"', "50%_$HOME", "a#b", "c:d"),
@@ -81,6 +82,15 @@ def test_a_value_is_what_its_setting_wants(override: str, expected: Any) -> None
     if key == "encoder.augmentation":
         found = {name: getattr(found, name) for name in expected}
     assert found == expected
+
+
+def test_numbers_of_a_file_are_as_people_write_them_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "training: {steps: 1e4, batch_size: 64.0, optimizer: {lr: 1.0}}\ntask: {environment_options: {gain: 2.0}}"
+    )
+    config = ROBOT.config([f"recipe={tmp_path / 'mine.yaml'}"])
+    assert (config.training.steps, config.training.batch_size, config.training.optimizer.lr) == (10_000, 64, 1.0)
+    assert isinstance(config.task.environment_options["gain"], float)
 
 
 def test_a_home_is_found() -> None:

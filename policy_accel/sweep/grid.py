@@ -14,7 +14,8 @@ from hydra.core.override_parser.types import Glob, Override, RangeSweep, Transfo
 from hydra.errors import HydraException
 
 from policy_accel.errors import UserError, did_you_mean
-from policy_accel.typed_values import read_any, split, unquoted
+from policy_accel.quoting import split, unquoted
+from policy_accel.typed_values import read_any
 from policy_accel.user_files import GROUPS, SUFFIXES
 
 FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from policy_accel.errors import UserError
 from policy_accel.files import explained
+from policy_accel.quoting import quoted
 from policy_accel.sweep.folder import AT_ONCE, DONE, FAILED, RUNNING, STOPPED, Job, Sweep, read_sweep
 from policy_accel.sweep.standing import logged
-from policy_accel.typed_values import quoted
 
 START = "from policy_accel.sweep.job import main; main()"
 POLL_SECONDS = 0.3

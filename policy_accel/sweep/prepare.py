@@ -17,12 +17,13 @@ from policy_accel.configuration import SOURCES, source_of
 from policy_accel.errors import UserError, did_you_mean, one_of
 from policy_accel.parsing import from_yaml
 from policy_accel.plugins import import_plugins, named_plugins
+from policy_accel.quoting import quoted
 from policy_accel.run_files import FREE_KEYS
 from policy_accel.sweep.folder import Run, Sweep
 from policy_accel.sweep.grid import ChoicesOf, Setting, product, read_settings, short_keys
 from policy_accel.sweep.launcher import LAUNCHERS, LauncherConfig
 from policy_accel.track import track
-from policy_accel.typed_values import put, quoted
+from policy_accel.typed_values import put
 from policy_accel.user_files import SUFFIXES, user_files
 
 SWEEPS = Path("runs", "sweeps")
