@@ -86,7 +86,7 @@ class GuardedStore(WrapperStore[Store]):
         """See `Store`; None for what is no plain file.
 
         Raises:
-            ValueError: it is larger, or unpacks to more, than it should.
+            ValueError: it is larger, or unpacks to more, than it should, or is cut short.
         """
         if key not in self.sizes:
             return None
@@ -98,9 +98,16 @@ class GuardedStore(WrapperStore[Store]):
         if size <= most:
             content = await super().get(key, prototype, byte_range)
             size = 0 if content is None else _unpacked_size(content.to_bytes(), codec, most)
+            if codec == "blosc" and content is not None and not byte_range and len(content) != _blosc_bytes(content):
+                raise ValueError(f"{key} is cut short")  # which Blosc itself would read past
         if size > most:
             raise ValueError(f"{key} holds {size} bytes or more instead of {raw}")
         return content
+
+
+def _blosc_bytes(content: Buffer) -> int:
+    """Bytes that a chunk of Blosc says to have (its header, README_CHUNK_FORMAT)."""
+    return int.from_bytes(content.to_bytes()[12:16], "little")
 
 
 def _unpacked_size(content: bytes, codec: str, most: int) -> int:
