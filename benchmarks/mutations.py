@@ -120,7 +120,7 @@ MUTATIONS = [
             "            return share.noised\n        with ",
         ),
         (
-            "part = self.loss(self.task.model, share.batch, noised, share.of)",
+            "part = self.loss(self.task.model, share.batch, taught, share.of)",
             "part = self.loss(self.task.model, share.batch, share.noised, share.of)",
         ),
         ("self.task.model, self.ema.model)", "self.ema.model, self.task.model)"),
@@ -723,7 +723,7 @@ MUTATIONS = [
     *of(
         "training/loop.py",
         "training/test_metrics.py training/test_loop.py training/test_snapshots.py",
-        ('"loss": float(losses.mean())', '"loss": float(losses[-1])'),
+        ("mean = float(losses.mean())", "mean = float(losses[-1])"),
         ('self.training_seconds = float(newest.state["training_seconds"])', "pass"),
         ("with self.clock.aside():\n                self.validate()", "if True:\n                self.validate()"),
         ("with self.clock.aside():\n                self.save()", "if True:\n                self.save()"),

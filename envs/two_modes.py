@@ -21,7 +21,7 @@ from scipy.special import expit
 
 from policy_accel.data.episodes import Episodes
 from policy_accel.errors import UserError
-from policy_accel.evaluation.host import EpisodeResult
+from policy_accel.evaluation.episode import EpisodeResult
 from policy_accel.evaluation.scene import ActionsOnScene
 from policy_accel.evaluation.statistics import METRICS
 

@@ -27,7 +27,7 @@ class EnvironmentSpec:
         film_kwargs: more keyword arguments, for the environment of an episode that is filmed only; for example
             {"render_camera": "frontview"}.
         plugins: modules that may register the id where `module` does not.
-        score: what an episode's score is, a key of `host.SCORES`.
+        score: what an episode's score is, a key of `episode.SCORES`.
         entries: of a dictionary of observations, what the policy takes; () for all.
 
     Raises:

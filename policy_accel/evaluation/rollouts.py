@@ -13,7 +13,8 @@ import numpy as np
 
 from policy_accel.errors import UserError
 from policy_accel.evaluation.environments import EnvironmentSpec
-from policy_accel.evaluation.host import Advance, EpisodeResult, LocalHost, Observation, Reply, Reset, stack
+from policy_accel.evaluation.episode import EpisodeResult, Observation, stack
+from policy_accel.evaluation.host import Advance, LocalHost, Reply, Reset
 from policy_accel.evaluation.processes import WorkerGroup
 from policy_accel.evaluation.video import remove_partial
 

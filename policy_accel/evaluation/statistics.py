@@ -14,7 +14,7 @@ import numpy as np
 import scipy  # scipy.stats is loaded at its first use: rollout workers import this package and need none of it
 
 from policy_accel.errors import UserError
-from policy_accel.evaluation.host import EpisodeResult
+from policy_accel.evaluation.episode import EpisodeResult
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000

@@ -16,7 +16,7 @@ import torch
 from policy_accel.errors import UserError
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
 from policy_accel.evaluation.environments import environment_spaces
-from policy_accel.evaluation.host import Observation
+from policy_accel.evaluation.episode import Observation
 from policy_accel.evaluation.latency import LatencyMeter
 from policy_accel.evaluation.rollouts import Act
 from policy_accel.evaluation.statistics import summarize

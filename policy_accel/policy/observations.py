@@ -16,7 +16,7 @@ from policy_accel.data.image_store import resize_frames
 from policy_accel.data.normalization import MODES, Normalizer, fit_normalizer
 from policy_accel.diffusion.host_work import to_device
 from policy_accel.errors import UserError, did_you_mean, one_of
-from policy_accel.evaluation.host import named_parts
+from policy_accel.evaluation.episode import named_parts
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.fields import flat, parse_field
 

@@ -15,7 +15,7 @@ from policy_accel.acceleration.build import build_objective
 from policy_accel.diffusion import Objective, Sampler
 from policy_accel.diffusion.config import SamplingConfig
 from policy_accel.errors import UserError, one_of, refuse_idle
-from policy_accel.evaluation.host import SCORES
+from policy_accel.evaluation.episode import SCORES
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import observation_layout
 from policy_accel.policy.observations import Observations

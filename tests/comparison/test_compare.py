@@ -229,6 +229,7 @@ def test_a_score_of_the_training_is_one_of_the_main_average(tmp_path: Path) -> N
         ({}, {"noise_seed": 1}, r"one was scored with noise_seed=0 and .*two with noise_seed=1; score all in one way"),
         ({}, {"average": "ema_0.1"}, r"one was scored with average=ema and .*two with average=ema_0\.1"),
         ({}, {"max_steps": 200}, "max_steps=300 and .* max_steps=200"),
+        ({}, {"score_from": "return"}, "score_from=max_reward and .* score_from=return"),
         ({}, {"sampling_steps": 4}, "sampling_steps=8 and .* sampling_steps=4"),
         ({}, {"step": 500}, "step=1000 and .* step=500"),
         ({}, {"start_seed": 7}, "share no evaluation seed"),

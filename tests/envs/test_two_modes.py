@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from policy_accel.envs.two_modes import TwoModes, generate, mode_probability_error
 from policy_accel.errors import UserError
 from policy_accel.evaluation.environments import EnvironmentSpec
-from policy_accel.evaluation.host import EpisodeResult
+from policy_accel.evaluation.episode import EpisodeResult
 from policy_accel.evaluation.rollouts import RolloutPool
 from policy_accel.evaluation.statistics import summarize
 

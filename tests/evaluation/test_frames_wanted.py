@@ -11,7 +11,7 @@ from policy_accel.envs.pusht import PushT
 from policy_accel.envs.robosuite_demonstrations import play
 from policy_accel.envs.robosuite_env import Robosuite
 from policy_accel.evaluation.environments import EnvironmentSpec
-from policy_accel.evaluation.host import Episode
+from policy_accel.evaluation.episode import Episode
 
 CAMERAS = ["agentview", "robot0_eye_in_hand"]
 SIZE = 16
