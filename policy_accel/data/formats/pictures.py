@@ -58,7 +58,7 @@ class PictureView(EpisodeView):
             if shape is None:
                 remedy = f"cameras are: {', '.join(known)}" if known else "store frames so"
                 if len(feature.shape) < 2:
-                    remedy = f"name numbers in task.observation instead; {remedy}"
+                    remedy = "name numbers in task.observation instead" + f"; {remedy}" * bool(known)
                 raise UserError(
                     f"{reader.source}: {key} holds {feature.dtype} {list(feature.shape)} per step, which are no frames "
                     f"[H, W, 1, 3 or 4]; {remedy}."
