@@ -35,7 +35,7 @@ def ready_to_train(path: str, reader: EpisodeReader, found: Inspection, layout: 
     lengths = np.diff(reader.episode_ends, prepend=0)
     if lengths.max() < _SHORTEST:
         settings += _FITS_ALL
-    if found.problems:
+    if set(found.problems) - set(reader.damaged.values()):  # a damaged key is none of the observation
         settings.append("task.skip_bad_episodes=true")
     lines = [_command(settings)]
     if images and observation:
