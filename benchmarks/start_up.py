@@ -5,7 +5,9 @@
 Every measurement is a process of its own, alone; in each round the sides take turns. CPU time (user and system) and not
 the clock: machines are shared. `import torch` is the floor of whatever trains; "first update" is `policy-accel train
 recipe=demo` (or images_demo) up to the end of its first update, and the "beside" side is another checkout's python.
-OMP_NUM_THREADS=1, so that no run measures which number of threads is best.
+OMP_NUM_THREADS=1, so that no run measures which number of threads is best. A first round does not count: it leaves the
+bytecode of every module, without which a side compiles all that it imports. "import torch" is the control: code that
+both sides have alike, so that its cost has to agree.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ def cpu_seconds(python: str, code: str, arguments: list[str]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         own = [*arguments, f"run_dir={folder}/run"] if arguments[:1] == ["train"] else arguments
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         done = subprocess.run([python, "-P", "-c", code, *own], capture_output=True, text=True, env=environment)
     _, found, seconds = done.stderr.rpartition("CPU ")
     if not found:
@@ -65,11 +68,13 @@ def main() -> None:
     sides = {"here": sys.executable, **({"beside": arguments.beside} if arguments.beside else {})}
     load = os.getloadavg()
     seconds: dict[str, dict[str, list[float]]] = {name: {side: [] for side in sides} for name in arguments.only}
-    for number in range(arguments.rounds):
+    for number in range(-1, arguments.rounds):
         for name in arguments.only:
             code, own = WHAT[name]
             for side, python in sides.items() if number % 2 == 0 else reversed(sides.items()):
-                seconds[name][side].append(cpu_seconds(python, code, own))
+                spent = cpu_seconds(python, code, own)
+                if number >= 0:
+                    seconds[name][side].append(spent)
         print(f"round {number + 1} of {arguments.rounds}", flush=True)
     figures: dict[str, Any] = {}
     for name, by_side in seconds.items():

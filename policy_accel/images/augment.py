@@ -170,7 +170,7 @@ def resampling_tables(height: int, width: int, device: torch.device) -> Resampli
     The filters are symmetric around a pixel, so that an image that is reflected at its outermost pixels stays so at
     twice the resolution; and biorthogonal, so that down(up(image)) is the image.
     """
-    from scipy.ndimage import correlate1d  # half a second, which most runs do without
+    from scipy.ndimage import correlate1d  # which most runs do without
 
     finer, coarser = (np.array([*half[:0:-1], *half]) for half in (FINER, COARSER))
     sides = []

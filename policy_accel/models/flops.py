@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 class _Counter(TorchDispatchMode):
     """Adds up what is computed inside of it.
 
-    torch's FlopCounterMode gives the same sum, but loads torch.compile when it begins: five seconds of a CPU.
+    torch's FlopCounterMode gives the same sum, but loads torch.compile when it begins: over a second of a CPU.
     """
 
     def __init__(self) -> None:
