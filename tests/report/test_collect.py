@@ -54,10 +54,12 @@ def test_runs_of_several_tasks(tmp_path: Path) -> None:
 def test_what_a_stranger_wrote_is_data(tmp_path: Path) -> None:
     """Values of another kind than ours count as missing."""
     run = write_run(tmp_path / "run", losses={100: 0.5})
-    (run / "metrics.jsonl").write_text(
-        '[1]\n{"step": "x", "loss": 1}\n{"step": 1, "loss": [2]}\n{"step": 2, "loss": 3}\n'
-    )
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": [2]}\n{"step": 2, "loss": 3}\n')
     (run / "checkpoints" / "last" / "state.json").write_text('{"threads": {"a": 1}, "precision": "fp32"}')
     (found,) = collect([run])
     assert found.points("loss") == [(2.0, 3.0)]
     assert (found.evaluation, found.state) == ({}, {"precision": "fp32"})
+    for row in ("[1]", '{"step": "x", "loss": 1}'):
+        (run / "metrics.jsonl").write_text(f'{row}\n{{"step": 2, "loss": 3}}\n')
+        with pytest.raises(UserError, match=r"metrics\.jsonl: line 1 is damaged \(no row with a number as its step\)"):
+            collect([run])
