@@ -21,10 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pusht_speedrun import COMMON, LINEAR, Kept, run
+from pusht_speedrun import COMMON, LINEAR, Kept, estimate, run
 from results import RESULTS, write_result
-
-from policy_accel.comparison.statistics import TwoLevels
 
 OPTIMIZERS = {
     "muon": ["training/optimizer=muon", *LINEAR],
@@ -125,7 +123,7 @@ def summary(options: argparse.Namespace, kept: Kept) -> list[dict[str, Any]]:
                         "loss": round(float(np.mean([cost["loss"] for cost in costs])), 5),
                         "sampling": " ".join(sampling),
                         "network_evaluations_a_chunk": evaluations,
-                        **_estimate([own], [1.0], "score"),
+                        **estimate([own], [1.0], "score"),
                         "by_seed": [round(float(row.mean()), 4) for row in own],
                         **{
                             name: [round(result["metrics"][name], 4) for result in results]
@@ -135,14 +133,8 @@ def summary(options: argparse.Namespace, kept: Kept) -> list[dict[str, Any]]:
                     }
                 )
                 if name != BASELINE and evaluations in best:
-                    rows[-1] |= _estimate([best[evaluations], own], [-1.0, 1.0], "difference")
+                    rows[-1] |= estimate([best[evaluations], own], [-1.0, 1.0], "difference")
     return rows
-
-
-def _estimate(scores: Sequence[np.ndarray], factors: Sequence[float], name: str) -> dict[str, Any]:
-    found = TwoLevels(list(scores)).estimate(np.array(factors))
-    ends = None if found.interval is None else [round(end, 4) for end in found.interval]
-    return {name: round(found.value, 4), f"{name}_interval": ends}
 
 
 def main() -> None:

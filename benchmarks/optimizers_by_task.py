@@ -24,10 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pusht_speedrun import LINEAR, Kept, run
+from pusht_speedrun import LINEAR, Kept, estimate, run
 from results import RESULTS, write_result
-
-from policy_accel.comparison.statistics import TwoLevels
 
 RATES = {
     "adamw": [["training.optimizer.lr=1e-3"], ["training.optimizer.lr=2e-3"], ["training.optimizer.lr=4e-3"]],
@@ -179,13 +177,6 @@ def table(result: dict[str, Any]) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def estimate(scores: Sequence[np.ndarray], factors: Sequence[float], name: str) -> dict[str, Any]:
-    """A mean, or a difference of means, with its interval."""
-    found = TwoLevels(list(scores)).estimate(np.array(factors))
-    ends = None if found.interval is None else [round(end, 4) for end in found.interval]
-    return {name: round(found.value, 4), f"{name}_interval": ends}
 
 
 def main() -> None:

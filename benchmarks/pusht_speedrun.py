@@ -220,13 +220,16 @@ def summary(names: Sequence[str], options: argparse.Namespace, kept: Kept) -> li
         )
     for row in rows:
         name, on = row["rung"], RUNGS[row["rung"]].on
-        mean = TwoLevels([scores[name]]).estimate(np.array([1.0]))
-        row["score"], row["score_interval"] = round(mean.value, 4), _rounded(mean.interval)
+        row |= estimate([scores[name]], [1.0], "score")
         if on in scores:
-            difference = TwoLevels([scores[on], scores[name]]).estimate(np.array([-1.0, 1.0]))
-            row["compared_with"], row["difference"] = on, round(difference.value, 4)
-            row["difference_interval"] = _rounded(difference.interval)
+            row |= {"compared_with": on, **estimate([scores[on], scores[name]], [-1.0, 1.0], "difference")}
     return rows
+
+
+def estimate(scores: Sequence[np.ndarray], factors: Sequence[float], name: str) -> dict[str, Any]:
+    """A mean, or a difference of means, of scores [seeds, episodes], with its interval."""
+    found = TwoLevels(list(scores)).estimate(np.array(factors))
+    return {name: round(found.value, 4), f"{name}_interval": _rounded(found.interval)}
 
 
 def _rounded(interval: tuple[float, float] | None) -> list[float] | None:

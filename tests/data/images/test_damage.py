@@ -11,6 +11,8 @@ import warnings
 import zipfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -52,7 +54,6 @@ def packed(files, mode):
 
 
 def parquet():
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     table = pa.table({"image": [{"bytes": encoded(), "path": "x"} for _ in range(5)], "label": [0, 1, 0, 1, 1]})
     features = {"info": {"features": {"label": {"names": ["x", "y"]}}}}
     return numpy(

@@ -8,6 +8,8 @@ import tarfile
 import threading
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -158,7 +160,6 @@ def test_webdataset_of_several_archives(tmp_path, content, read):
 @pytest.fixture
 def parquet(tmp_path, content):
     """Write rows as Hugging Face does, three to a group: parquet(NAME, numbers, label=[...], names=[...])."""
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
 
     def parquet(name, numbers, image="image", names=None, raw=False, **columns):
         cells = [content(n) if raw else {"bytes": content(n), "path": f"{n}.png"} for n in numbers]
