@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.comparison.arms import arm_names, printable
+from policy_accel.comparison.older import with_later_settings
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.files import explained
 from policy_accel.groups import flatten
@@ -90,11 +91,12 @@ def scored_runs(paths: Sequence[Path], *, measure: str = "score", checkpoint: in
     Raises:
         UserError: a path that is neither; a damaged file; a measure that a scored run does not have.
     """
-    found: dict[Path, ScoredRun] = {}
-    for path in paths:
-        for run_dir in _run_dirs(path):
-            found.setdefault(run_dir.resolve(), _read(run_dir, measure, checkpoint))
-    runs = list(found.values())
+    found: dict[Path, Path] = {}
+    for run_dir in (run_dir for path in paths for run_dir in _run_dirs(path)):
+        found.setdefault(run_dir.resolve(), run_dir)
+    begun = {place: read_config(run_dir) for place, run_dir in found.items() if (run_dir / CONFIG).is_file()}
+    configs = dict(zip(begun, with_later_settings(list(begun.values())), strict=True))
+    runs = [_read(run_dir, configs.get(place), measure, checkpoint) for place, run_dir in found.items()]
     names = arm_names([(run.method, run.settings) for run in runs if run.settings is not None])
     named = iter(names)
     return [run if run.settings is None else replace(run, **next(named)._asdict()) for run in runs]
@@ -113,10 +115,10 @@ def _run_dirs(path: Path) -> list[Path]:
     return [path]
 
 
-def _read(run_dir: Path, measure: str, checkpoint: int | None) -> ScoredRun:
-    if not (run_dir / CONFIG).is_file():
+def _read(run_dir: Path, recorded: dict[str, Any] | None, measure: str, checkpoint: int | None) -> ScoredRun:
+    if recorded is None:
         return ScoredRun(run_dir, missing="not begun")
-    config = flatten(read_config(run_dir))
+    config = flatten(recorded)
     settings = {key: value for key, value in config.items() if not _under(key, NO_ARM)}
     evaluation = _evaluation(run_dir, checkpoint)
     settings |= {key: evaluation[name] for name, key in SAMPLING.items() if name in evaluation}
