@@ -26,10 +26,10 @@ from results import RESULTS, write_result
 
 import policy_accel.policy.track as robot_track
 from policy_accel.benchmark.counting import count_update
-from policy_accel.data.image_store import ImageStore
 from policy_accel.models.encoders import Augmentation, AugmentationConfig
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import Demonstrations, TaskConfig, load_demonstrations
+from policy_accel.policy.image_store import ImageStore
 from policy_accel.policy.policy import PolicyConfig
 from policy_accel.policy.task import ChunkTask
 from policy_accel.policy.track import ROBOT

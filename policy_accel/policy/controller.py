@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policy_accel.data.image_store import resize_frames
 from policy_accel.errors import UserError
 from policy_accel.evaluation.episode import named_parts
 from policy_accel.evaluation.latency import LatencyMeter
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.demonstrations import observation_layout
+from policy_accel.policy.image_store import resize_frames
 from policy_accel.policy.observations import Observations
 from policy_accel.policy.planner import Planner
 from policy_accel.policy.run import LoadedRun

@@ -13,7 +13,6 @@ from omegaconf import MISSING
 from torch import Tensor
 
 from policy_accel.data import Episodes
-from policy_accel.data.image_store import ImageStore, read_image_store
 from policy_accel.data.statistics import KeyStatistics
 from policy_accel.data.windows import Windows, make_windows
 from policy_accel.errors import UserError, did_you_mean
@@ -21,6 +20,7 @@ from policy_accel.models.encoders import EncoderConfig
 from policy_accel.policy.actions import encode_actions
 from policy_accel.policy.fields import columns, columns_of, flat, keys_of, parse_field, positions, precisions
 from policy_accel.policy.heading import data_heading
+from policy_accel.policy.image_store import ImageStore, read_image_store
 from policy_accel.policy.observations import ObservationLayout
 from policy_accel.policy.policy import PolicyConfig
 from policy_accel.policy.task_data import action_fields, open_task_data, read_numbers

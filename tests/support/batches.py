@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from policy_accel.data.image_store import ImageStore
 from policy_accel.diffusion import Batch
+from policy_accel.policy.image_store import ImageStore
 from policy_accel.training import Task
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from policy_accel.data.rotations import (
+from policy_accel.errors import UserError
+from policy_accel.policy.rotations import (
     abs_action_from_6d,
     abs_action_to_6d,
     axis_angle_to_quaternion,
@@ -16,7 +17,6 @@ from policy_accel.data.rotations import (
     rotation_6d_to_axis_angle,
     rotation_6d_to_matrix,
 )
-from policy_accel.errors import UserError
 
 ANGLES = [0.0, 1e-12, 1e-8, 1e-5, 1e-3, 0.1, 1.0, np.pi / 2, 2.0, np.pi - 1e-3, np.pi - 1e-6, np.pi - 1e-9]
 

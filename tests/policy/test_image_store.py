@@ -10,8 +10,8 @@ from support.batches import cut_out
 
 from policy_accel.data.episodes import Episodes
 from policy_accel.data.formats.base import MemoryReader
-from policy_accel.data.image_store import ImageStore, read_image_store
 from policy_accel.errors import UserError
+from policy_accel.policy.image_store import ImageStore, read_image_store
 
 STEPS = 11
 
@@ -112,7 +112,7 @@ def test_frames_that_are_no_frames_raise(arrays):
 @pytest.mark.parametrize("share", [1.0, 0.0])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64])
 def test_reading_into_memory_and_onto_the_disk(arrays, tmp_path, monkeypatch, share, dtype):
-    monkeypatch.setattr("policy_accel.data.image_store._PIECE_BYTES", 2 * 12 * 15 * 3 * np.dtype(dtype).itemsize)
+    monkeypatch.setattr("policy_accel.policy.image_store._PIECE_BYTES", 2 * 12 * 15 * 3 * np.dtype(dtype).itemsize)
     given = reader({key: values.astype(dtype) for key, values in arrays.items()})
     store = read_image_store(given, ["wrist", "top"], folder=tmp_path / "frames", share=share)
     assert list(store.shapes) == ["wrist", "top"]
@@ -139,7 +139,7 @@ def test_frames_on_the_disk_do_not_fill_the_memory(tmp_path):
 _LARGE = """
 import sys, threading, pathlib
 import numpy as np, torch
-from policy_accel.data.image_store import read_image_store
+from policy_accel.policy.image_store import read_image_store
 from policy_accel.data.formats.base import EpisodeReader, Feature
 
 class Generated(EpisodeReader):
