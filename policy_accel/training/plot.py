@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from policy_accel.files import replacing
+from policy_accel.parsing import is_number
 from policy_accel.run_files import read_metrics
 
 
@@ -19,12 +21,12 @@ def plot_learning_curve(run_dir: Path) -> Path:
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    rows = read_metrics(run_dir / "metrics.jsonl")
-    scored = [row for row in rows if "score" in row]
+    rows = [row for row in read_metrics(run_dir / "metrics.jsonl") if "step" in row]
+    scored = [row for row in rows if is_number(row.get("score"))]
     figure = Figure(figsize=(7.0, 4.0 if not scored else 6.0), layout="constrained")
     axes = figure.subplots(2 if scored else 1, sharex=True, squeeze=False)[:, 0]
     for key, label in (("loss", "training loss"), ("validation_loss", "validation loss (EMA)")):
-        points = [(row["step"], row[key]) for row in rows if key in row]
+        points = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
         if points:
             axes[0].plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
     axes[0].set_yscale("log")
@@ -33,13 +35,13 @@ def plot_learning_curve(run_dir: Path) -> Path:
     if scored:
         steps, scores = [row["step"] for row in scored], [row["score"] for row in scored]
         intervals, label = None, "score"
-        if all("score_interval" in row for row in scored):
+        if all(_interval(row) for row in scored):
             # Of equal scores the interval is one point, and rounding may put their mean beside it.
-            below = [max(0.0, row["score"] - row["score_interval"][0]) for row in scored]
-            above = [max(0.0, row["score_interval"][1] - row["score"]) for row in scored]
+            below = [max(0.0, row["score"] - _interval(row)[0]) for row in scored]
+            above = [max(0.0, _interval(row)[1] - row["score"]) for row in scored]
             intervals, label = [below, above], f"score ({scored[-1]['confidence']:.0%} interval)"
         axes[1].errorbar(steps, scores, yerr=intervals, marker="o", capsize=4, color="tab:green")
-        ends = [end for row in scored for end in row.get("score_interval", [])]
+        ends = [end for row in scored for end in _interval(row)]
         if all(0.0 <= value <= 1.0 for value in (*scores, *ends)):
             axes[1].set_ylim(0.0, 1.05)
         axes[1].set_ylabel(label)
@@ -51,3 +53,11 @@ def plot_learning_curve(run_dir: Path) -> Path:
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
     return path
+
+
+def _interval(row: dict[str, Any]) -> list[float]:
+    """[low, high] of a row's score; [] where the file has none, or something else."""
+    ends = row.get("score_interval")
+    if not (isinstance(ends, list) and len(ends) == 2 and is_number(row.get("confidence"))):
+        return []
+    return ends if all(map(is_number, ends)) else []

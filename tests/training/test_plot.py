@@ -72,3 +72,9 @@ def test_a_score_of_any_size_is_seen(score: float, tmp_path: Path, monkeypatch: 
 def test_scores_without_intervals_and_losses_alone_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn(tmp_path, [*LOSSES, {"step": 4, "score": 0.5}], monkeypatch) == [([4], [0.5], None)]
     assert drawn(tmp_path, LOSSES, monkeypatch) == []
+
+
+def test_rows_of_another_kind_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = [{"loss": 1.0}, {"step": 1, "loss": "x"}, {"step": 2, "score": [0.5]}, {"step": 3, "loss": None}]
+    scored = [{"step": 4, "loss": 0.5, "score": 0.5, "score_interval": "wide"}]
+    assert drawn(tmp_path, [*LOSSES, *odd, *scored], monkeypatch) == [([4], [0.5], None)]
