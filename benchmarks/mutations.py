@@ -835,15 +835,18 @@ MUTATIONS = [
     *of(
         "policy/evaluate.py",
         "policy/test_evaluate.py policy/test_controller.py",
-        ('"rollout", seed, chunk)', '"rollout", seed, 0)'),
         ("config.start_seed + config.episodes)", "config.start_seed + config.episodes + 1)"),
     ),
     *of(
         "policy/controller.py",
         "policy/test_controller.py",
-        ('"rollout", self._seed, self._chunk)', '"rollout", self._seed, 0)'),
         ("self._history.extend([taken] * (", "self._history.extend([taken] * 0 * ("),
-        ("[plan[:, done:], plan[:, -1:]", "[plan[:, done:], plan[:, :1]"),
+    ),
+    *of(
+        "policy/planner.py",
+        "policy/test_controller.py",
+        ('"rollout", seed, chunk)', '"rollout", seed, 0)'),
+        ("[plan[:, steps:], plan[:, -1:]", "[plan[:, steps:], plan[:, :1]"),
     ),
     *of(
         "policy/policy.py",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from policy_accel.diffusion.config import SamplingConfig
 from policy_accel.diffusion.grid import Grid
+from policy_accel.diffusion.guidance import Guidance, GuidedPredictor
 from policy_accel.diffusion.objective import Objective
 from policy_accel.diffusion.processes import Level
 from policy_accel.diffusion.samplers import (
@@ -72,6 +73,7 @@ class Sampler:
         start: Tensor | None = None,
         strength: float = 1.0,
         resamplings: int = 1,
+        guidance: Guidance | None = None,
     ) -> Tensor:
         """Sample x_0 [B, *S] in the data's units.
 
@@ -92,6 +94,7 @@ class Sampler:
             resamplings: how often each step is taken, from noise added anew (Lugmayr et al. 2022, algorithm 1), which
                 brings what is painted in line with what is known around it. More than once takes the sampler ddpm, and
                 draws one by one, as there are more of them than noise_count.
+            guidance: what the sample is drawn to by the gradient of the network.
 
         Raises:
             ValueError: a strength outside (0, 1], or resamplings that the sampler cannot do.
@@ -110,6 +113,8 @@ class Sampler:
 
         bound = None if clip is None else scale * clip
         predict = Predictor(denoise, self.objective.target, bound, known_scaled)
+        if guidance is not None:
+            predict = GuidedPredictor(**vars(predict), guidance=guidance, scale=scale)
         if self.config.sampler == "ddpm":
             x0 = ddpm(predict, x, process, grid, noise=draws)
         else:

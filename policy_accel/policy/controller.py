@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,14 @@ import torch
 from torch import Tensor
 
 from policy_accel.errors import UserError
-from policy_accel.evaluation.episode import named_parts
 from policy_accel.evaluation.latency import LatencyMeter
-from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.demonstrations import observation_layout
-from policy_accel.policy.image_store import resize_frames
-from policy_accel.policy.observations import Observations
-from policy_accel.policy.planner import Planner
+from policy_accel.policy.observations import as_tensors
+from policy_accel.policy.planner import Planner, chunk_noise, shifted
 from policy_accel.policy.run import LoadedRun
 from policy_accel.policy.track import ROBOT
 from policy_accel.run_sampling import AskedSampling
 from policy_accel.training.devices import choose_device
-from policy_accel.training.randomness import named_generator
 from policy_accel.trust import admit
 
 
@@ -117,7 +113,8 @@ class Policy:
             UserError: an observation of another size or type than the policy's, without an entry that it needs, or with
                 a value that is not finite; a prediction that is not finite.
         """
-        taken = self._taken(observation)
+        network = self.run.policy
+        taken = self.layout.taken(observation, network.input_dim, network.images)
         if not self._history:
             self._history.extend([taken] * (self.run.config.policy.n_obs_steps - 1))
         self._history.append(taken)
@@ -133,59 +130,13 @@ class Policy:
     def _predict(self) -> np.ndarray:
         """The next chunk of actions [n_action_steps, A]."""
         policy, sampler = self.run.policy, self.run.sampler
-        generator = named_generator(self.noise_seed, "rollout", self._seed, self._chunk)
-        noise = torch.randn(1, *policy.noise_shape(sampler), generator=generator)
+        noise = chunk_noise(policy.noise_shape(sampler), self.noise_seed, [self._seed], [self._chunk])
         start, strength = None, 1.0
         if self.warm_start is not None and self._plan is not None:
-            start, strength = self._shifted(self._plan), self.warm_start
-        trajectory = self._planner(self._observed(), noise, start=start, strength=strength)
+            start = shifted(self._plan, self.run.config.policy.n_action_steps)
+            strength = self.warm_start
+        observed = as_tensors([list(self._history)], self.device, policy.resized)
+        trajectory = self._planner(observed, noise, start=start, strength=strength)
         self._plan = trajectory
         self._chunk += 1
         return policy.executed(trajectory)[0].cpu().numpy()
-
-    def _shifted(self, plan: Tensor) -> Tensor:
-        """The plan [1, horizon, channels] as seen after its chunk was executed; its last step is repeated."""
-        done = self.run.config.policy.n_action_steps
-        return torch.cat([plan[:, done:], plan[:, -1:].expand(-1, done, -1)], dim=1)
-
-    def _taken(self, observation: Any) -> dict[str, np.ndarray]:
-        """A copy of what the policy takes of an observation, checked: its numbers [O], and pictures [H, W, C]."""
-        layout, images = self.layout, self.run.policy.images
-        if isinstance(observation, Mapping):
-            observation = named_parts(observation)
-            for name in (*layout.fields, *layout.images):
-                entry = layout.entry(name)[0]
-                if entry not in observation:
-                    raise UserError(
-                        f"the observation has no entry '{entry}', which task field '{name}' takes; it has "
-                        f"{', '.join(observation)}."
-                    )
-        elif images:
-            raise UserError(f"the policy sees pictures ({', '.join(images)}); give it a dictionary of arrays.")
-        try:
-            numbers = layout.numbers(observation, 0)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"the observation is not made of numbers ({error}); give arrays.") from error
-        if numbers.shape != (self.run.policy.input_dim,):
-            raise UserError(
-                f"the observation has shape {numbers.shape}; this policy takes {self.run.policy.input_dim} numbers."
-            )
-        if not np.isfinite(numbers).all():
-            raise UserError(f"number {int(np.flatnonzero(~np.isfinite(numbers))[0])} of the observation is not finite.")
-        taken = {STATE: numbers}
-        for name, shape in images.items():
-            picture = np.array(observation[layout.entry(name)[0]])
-            if picture.dtype != np.uint8 or picture.shape != tuple(shape):
-                raise UserError(
-                    f"picture '{name}' is {picture.dtype} of shape {picture.shape}; this policy takes uint8 of "
-                    f"shape {tuple(shape)}, height, width and channels."
-                )
-            size = self.run.policy.resized.get(name, shape[:2])
-            taken[name] = resize_frames(torch.from_numpy(picture), size).numpy()
-        return taken
-
-    def _observed(self) -> Observations:
-        """The remembered observations as the policy takes them, a batch of one."""
-        window = {name: np.stack([row[name] for row in self._history])[None] for name in self._history[0]}
-        tensors = {name: torch.from_numpy(values).to(self.device) for name, values in window.items()}
-        return tensors if self.run.policy.images else tensors[STATE]

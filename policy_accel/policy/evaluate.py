@@ -11,7 +11,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 
 from policy_accel.errors import UserError
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
@@ -23,14 +22,13 @@ from policy_accel.evaluation.statistics import summarize
 from policy_accel.plugins import imported_plugins, search_current_folder
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import TaskConfig, observation_layout
-from policy_accel.policy.planner import Planner
+from policy_accel.policy.planner import Planner, chunk_noise
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.run import build_sampler
 from policy_accel.policy.task_data import action_fields
 from policy_accel.progress import Progress
 from policy_accel.run_sampling import sampling_record
 from policy_accel.training.devices import available_cores
-from policy_accel.training.randomness import named_generator
 from policy_accel.training.ranks import ALONE, Ranks
 
 OUTSIDE = 0.25
@@ -164,11 +162,7 @@ class PolicyEvaluator:
         plan = Planner(policy, self.sampler, self.training)
 
         def act(observations: Observation, seeds: np.ndarray, chunk_index: np.ndarray) -> np.ndarray:
-            noise = torch.zeros(len(seeds), *shape)
-            for row, (seed, chunk) in enumerate(zip(seeds.tolist(), chunk_index.tolist(), strict=True)):
-                if seed >= 0:
-                    generator = named_generator(self.config.noise_seed, "rollout", seed, chunk)
-                    torch.randn(shape, generator=generator, out=noise[row])
+            noise = chunk_noise(shape, self.config.noise_seed, seeds.tolist(), chunk_index.tolist())
             with meter.call():
                 tensors = self.layout.tensors(observations, device, policy.resized)
                 return policy.executed(plan(tensors, noise)).cpu().numpy()

@@ -47,6 +47,20 @@ def fit_observation_normalizer(
     return fit_normalizer(observations, mode, precision=precision)
 
 
+def as_tensors(
+    windows: Sequence[Sequence[Mapping[str, np.ndarray]]],
+    device: torch.device,
+    sizes: Mapping[str, Sequence[int]] = MappingProxyType({}),
+) -> Observations:
+    """Windows of observations as `ObservationLayout.taken` gives them, [B][T], as the policy takes them, on `device`;
+    pictures in `sizes` are resized here, as those that were trained on."""
+    names = windows[0][0]
+    tensors = {name: torch.from_numpy(np.stack([[row[name] for row in rows] for rows in windows])) for name in names}
+    tensors |= {name: resize_frames(tensors[name], size) for name, size in sizes.items()}
+    tensors = {name: to_device(tensor, device) for name, tensor in tensors.items()}
+    return tensors if len(tensors) > 1 else tensors[STATE]
+
+
 @dataclass(frozen=True)
 class ObservationLayout:
     """Which entries of an observation a policy takes, in which order.
@@ -82,6 +96,48 @@ class ObservationLayout:
             entry, rows = self.entry(name)
             parts.append(flat(observation[entry], steps)[..., rows].astype(np.float64))
         return np.concatenate(parts, axis=-1)
+
+    def taken(self, observation: Any, dim: int, images: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+        """A copy of what a policy takes of one observation of an environment or robot: its numbers [O] float64 as
+        "state", and its pictures uint8 [H, W, C] by name.
+
+        Args:
+            observation: numbers, or a dictionary of arrays, each in its own shape or flat.
+            dim: numbers that the policy takes.
+            images: name -> (H, W, C) of the pictures that it takes.
+
+        Raises:
+            UserError: another size or type; an entry that is missing; a value that is not finite.
+        """
+        if isinstance(observation, Mapping):
+            observation = named_parts(observation)
+            for name in (*self.fields, *self.images):
+                entry = self.entry(name)[0]
+                if entry not in observation:
+                    raise UserError(
+                        f"the observation has no entry '{entry}', which task field '{name}' takes; it has "
+                        f"{', '.join(observation)}."
+                    )
+        elif images:
+            raise UserError(f"the policy sees pictures ({', '.join(images)}); give it a dictionary of arrays.")
+        try:
+            numbers = self.numbers(observation, 0)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the observation is not made of numbers ({error}); give arrays.") from error
+        if numbers.shape != (dim,):
+            raise UserError(f"the observation has shape {numbers.shape}; this policy takes {dim} numbers.")
+        if not np.isfinite(numbers).all():
+            raise UserError(f"number {int(np.flatnonzero(~np.isfinite(numbers))[0])} of the observation is not finite.")
+        taken = {STATE: numbers}
+        for name, shape in images.items():
+            picture = np.array(observation[self.entry(name)[0]])
+            if picture.dtype != np.uint8 or picture.shape != tuple(shape):
+                raise UserError(
+                    f"picture '{name}' is {picture.dtype} of shape {picture.shape}; this policy takes uint8 of "
+                    f"shape {tuple(shape)}, height, width and channels."
+                )
+            taken[name] = picture
+        return taken
 
     def tensors(
         self, observation: Any, device: torch.device, sizes: Mapping[str, Sequence[int]] = MappingProxyType({})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,28 @@ from torch import Tensor
 from policy_accel.diffusion import Sampler
 from policy_accel.diffusion.host_work import to_device
 from policy_accel.models.encoders.observation import STATE
+from policy_accel.policy.committed import Committed
 from policy_accel.policy.observations import Observations
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.training.config import TrainingConfig
 from policy_accel.training.graphs import Replayed
+from policy_accel.training.randomness import named_generator
+
+
+def chunk_noise(shape: Sequence[int], noise_seed: int, seeds: Sequence[int], chunks: Sequence[int]) -> Tensor:
+    """The noise [B, *shape] of chunks: a row follows from the noise's seed, the episode's seed and the number of its
+    chunk; 0 where the seed is below 0."""
+    noise = torch.zeros(len(seeds), *shape)
+    for row, (seed, chunk) in enumerate(zip(seeds, chunks, strict=True)):
+        if seed >= 0:
+            torch.randn(shape, generator=named_generator(noise_seed, "rollout", seed, chunk), out=noise[row])
+    return noise
+
+
+def shifted(plan: Tensor, steps: int) -> Tensor:
+    """A plan [B, horizon, channels] as seen `steps` later; its last step stands for those behind its end."""
+    steps = min(steps, plan.shape[1])
+    return torch.cat([plan[:, steps:], plan[:, -1:].expand(-1, steps, -1)], dim=1)
 
 
 class Planner:
@@ -40,16 +58,24 @@ class Planner:
             self._stream, self._pool = torch.cuda.Stream(self.device), torch.cuda.graph_pool_handle()
 
     def __call__(
-        self, observations: Observations, noise: Tensor, *, start: Tensor | None = None, strength: float = 1.0
+        self,
+        observations: Observations,
+        noise: Tensor,
+        *,
+        start: Tensor | None = None,
+        strength: float = 1.0,
+        committed: Committed | None = None,
     ) -> Tensor:
-        """See `DiffusionPolicy.plan`; noise may lie on the host. The next call may overwrite a captured plan.
+        """See `DiffusionPolicy.plan`; noise may lie on the host. The next call may overwrite a captured plan. One with
+        committed actions is not captured.
 
         Raises:
             UserError: it cannot be captured.
         """
         noise = to_device(noise, self.device)
-        if not self.captured:
-            return self.policy.plan(observations, noise, sampler=self.sampler, start=start, strength=strength)
+        if not self.captured or committed is not None:
+            how: dict[str, Any] = {"start": start, "strength": strength, "committed": committed}
+            return self.policy.plan(observations, noise, sampler=self.sampler, **how)
         given = {**(observations if isinstance(observations, dict) else {STATE: observations}), "noise": noise}
         if start is not None:
             given["start"] = start

@@ -20,6 +20,7 @@ from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.encoders import EncoderConfig, ObservationEncoder
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.actions import decode_actions, executed_dim
+from policy_accel.policy.committed import Committed
 from policy_accel.policy.image_store import resize_frames
 from policy_accel.policy.observations import Observations
 
@@ -191,31 +192,39 @@ class DiffusionPolicy(Denoiser):
         sampler: Sampler,
         start: Tensor | None = None,
         strength: float = 1.0,
+        committed: Committed | None = None,
     ) -> Tensor:
         """The whole normalised trajectory [B, horizon, channels] of which `predict` returns a part.
 
         `start` [B, horizon, channels] is a trajectory to start from: it is noised to the last `strength` of the
-        sampler's steps, which alone are taken then. The other arguments are those of `predict`.
+        sampler's steps, which alone are taken then. `committed` are actions that the trajectory is to agree with. The
+        other arguments are those of `predict`.
         """
         condition, given = self._inputs(observations)
         mask = None if given is None else self.known_mask(given.device)
+        put_back = None if committed is None else committed.put_back(noise[:, 0])
 
         def known(x: Tensor, level: Level) -> Tensor:
-            assert mask is not None
-            return torch.where(mask, given, x)  # type: ignore[arg-type]
+            x = x if mask is None else torch.where(mask, given, x)  # type: ignore[arg-type]
+            return x if put_back is None else put_back(x, level)
 
         return sampler(
             lambda x, t: self.denoiser(x, t, condition),
             noise,
-            known=unchanged if mask is None else known,
+            known=unchanged if mask is None and put_back is None else known,
             start=start,
             strength=strength,
+            guidance=None if committed is None else committed.guidance(self.channels),
         )
 
     def executed(self, trajectory: Tensor) -> Tensor:
         """The actions of a normalised trajectory [B, horizon, channels] that are executed before the next prediction:
         [B, n_action_steps, executed_dim] in the data's units."""
-        return decode_actions(self.action_normalizer.inverse(self.executed_part(trajectory)), self.action_rotation)
+        return self.decoded(self.executed_part(trajectory))
+
+    def decoded(self, actions: Tensor) -> Tensor:
+        """Normalised actions [..., A] in the data's units: [..., executed_dim]."""
+        return decode_actions(self.action_normalizer.inverse(actions), self.action_rotation)
 
     def executed_part(self, trajectory: Tensor) -> Tensor:
         """`executed` as it is in the trajectory: [B, n_action_steps, A], normalised."""

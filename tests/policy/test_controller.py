@@ -15,6 +15,7 @@ from policy_accel import Policy
 from policy_accel.envs.pusht import PushT
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
+from policy_accel.policy.planner import shifted
 from policy_accel.policy.track import ROBOT
 from policy_accel.run_sampling import TunedSampling
 
@@ -139,7 +140,7 @@ def test_a_warm_start_takes_fewer_steps_from_the_rest_of_the_plan(
     assert torch.equal(previous[:, :8], first[:, 8:])
     assert torch.equal(previous[:, 8:], first[:, -1:].expand(-1, 8, -1))
     plan = torch.arange(16.0).reshape(1, 16, 1)
-    assert warm._shifted(plan).flatten().tolist() == [*range(8, 16), *[15] * 8]
+    assert shifted(plan, 8).flatten().tolist() == [*range(8, 16), *[15] * 8]
 
 
 @pytest.mark.parametrize(
