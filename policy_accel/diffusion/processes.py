@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -35,9 +36,9 @@ class Level:
     def told(self, x: Tensor) -> Tensor:
         """`time` for the rows of x [B, *S]: [B] int64 or float32, or [B, n] float32 of several numbers."""
         if isinstance(self.time, tuple):
-            return torch.stack([torch.full((len(x),), number, device=x.device) for number in self.time], dim=1)
+            return torch.stack([torch.full(x.shape[:1], number, device=x.device) for number in self.time], dim=1)
         dtype = torch.int64 if isinstance(self.time, int) else torch.float32
-        return torch.full((len(x),), self.time, device=x.device, dtype=dtype)
+        return torch.full(x.shape[:1], self.time, device=x.device, dtype=dtype)
 
     @property
     def half_log_snr(self) -> float:
@@ -93,6 +94,13 @@ class Process(ABC):
     def level(self, t: float) -> Level:
         """The coefficients of one time; the clean sample for a negative one."""
 
+    def knowing(self, times: Iterable[float]) -> Self:
+        """The same process, which knows the levels of `times` by heart. Nothing reads a table where a sampler steps
+        through them, so that its steps can be traced for a compiler or an exported file."""
+        copied = copy.copy(self)
+        object.__setattr__(copied, "level", _KnownLevels(self, {t: self.level(t) for t in times}))
+        return copied
+
     @abstractmethod
     def coefficients(self, t: Tensor) -> Coefficients:
         """The coefficients at times t [B], on the tables' device."""
@@ -144,6 +152,17 @@ class Process(ABC):
                 kind, least = ("an integer ", f"{low}") if discrete else ("", f"{low:g}" if low > 0 else "above 0")
                 raise ValueError(f"times={list(times)}: {time} must be {kind}from {least} to {high:g}.")
         return Grid.of([int(time) if discrete else float(time) for time in times])
+
+
+@dataclass(frozen=True)
+class _KnownLevels:
+    """`Process.level` that remembers some."""
+
+    process: Process
+    known: Mapping[float, Level]
+
+    def __call__(self, t: float) -> Level:
+        return self.known[t] if t in self.known else self.process.level(t)
 
 
 @dataclass(frozen=True)

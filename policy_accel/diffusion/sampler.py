@@ -43,7 +43,9 @@ class Sampler:
 
     def __post_init__(self) -> None:
         self.config.check(self.objective.process)
-        object.__setattr__(self, "objective", self.objective.to("cpu"))
+        objective, grid = self.objective.to("cpu"), self.grid
+        process = objective.process.knowing({*grid.timesteps, *grid.next_timesteps})
+        object.__setattr__(self, "objective", replace(objective, process=process))
         object.__setattr__(self, "config", deepcopy(self.config))
 
     @property
