@@ -795,9 +795,9 @@ MUTATIONS = [
     *of(
         "data/normalization.py",
         "data/test_normalization.py",
-        ("(x.double() - center).float()", "x.float() - center.float()"),
+        ("(x.double() - self.center[columns]).float()", "x.float() - self.center[columns].float()"),
         ("torch.where(self.varies, x, self.constant.to(self.dtype))", "x"),
-        ("center = torch.where(far, low + span / 2, 0.0)", "center = 0.0 * low"),
+        ("center = np.where(~constant & (steps > _FAR), low + (high - low) / 2, 0.0)", "center = 0.0 * low"),
     ),
     *of(
         "data/statistics.py",

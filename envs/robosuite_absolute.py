@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.streaming import EpisodeView
+from policy_accel.data.formats.base import EpisodeReader, EpisodeView
 from policy_accel.errors import UserError
 
 from .robosuite_env import Robosuite

@@ -1,6 +1,6 @@
 """Demonstrations: reading, writing, checking, splitting. Torch is needed by `windows` and `normalization` only."""
 
-from policy_accel.data.episodes import Episodes, find_problems
+from policy_accel.data.episodes import Episodes
 from policy_accel.data.fetch import Fetched, fetch
 from policy_accel.data.formats.base import EpisodeReader, Feature, MemoryReader
 from policy_accel.data.inspect import Inspection, inspect
@@ -17,7 +17,6 @@ __all__ = [
     "Inspection",
     "MemoryReader",
     "fetch",
-    "find_problems",
     "inspect",
     "open_episodes",
     "read_episodes",

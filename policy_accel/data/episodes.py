@@ -14,17 +14,14 @@ HORIZON = 16
 """Steps of a training window, unless a run says otherwise."""
 LARGEST = 1e30
 """No value that anyone records is larger; flipped bits make such."""
-_CHECK_BYTES = 64 * 2**20  # finite values are looked for in pieces, so that a large image array needs no second copy
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """Demonstrations, all episodes end to end along the time axis.
-
-    Construction checks everything that `find_problems` knows and raises a `UserError` with the first fault.
+    """Demonstrations, all episodes end to end along the time axis. A fault in them raises a `UserError`.
 
     Attributes:
-        arrays: key -> [N, ...], numbers or truth values; time (one control step per row) along axis 0.
+        arrays: key -> [N, ...], finite numbers or truth values; time (one control step per row) along axis 0.
         episode_ends: [E] int64, cumulative exclusive ends: episode i is rows `episode_ends[i-1]:episode_ends[i]`,
             and the last end is N.
         source: where the data came from, for messages.
@@ -41,13 +38,8 @@ class Episodes:
     def __post_init__(self) -> None:
         arrays = {key: np.asarray(values) for key, values in self.arrays.items()}
         ends = np.asarray(self.episode_ends)
-        for problem in find_problems(arrays, ends):
+        for problem in _problems(arrays, ends, len(self.episode_metadata)):
             raise UserError(f"{self.source or 'episodes'}: {problem}")
-        if self.episode_metadata and len(self.episode_metadata) != len(ends):
-            raise UserError(
-                f"{self.source or 'episodes'}: there are facts about {len(self.episode_metadata)} episodes and "
-                f"{len(ends)} episodes; give one dictionary for each, or none."
-            )
         object.__setattr__(self, "arrays", arrays)
         object.__setattr__(self, "episode_ends", ends.astype(np.int64))
 
@@ -71,40 +63,39 @@ class Episodes:
         return np.diff(self.episode_ends, prepend=0)
 
 
-def find_problems(arrays: dict[str, np.ndarray], episode_ends: np.ndarray) -> Iterator[str]:
-    """Yield one sentence for every fault that makes the data unusable: which key, which value, what to do.
-
-    Args:
-        arrays: key -> [N, ...].
-        episode_ends: [E], cumulative exclusive ends.
-    """
-    faults = list(end_problems(episode_ends))
-    ends = None if faults else episode_ends
-    yield from faults
-    yield from length_problems({f"data/{key}": len(values) for key, values in arrays.items() if values.ndim}, ends)
+def _problems(arrays: dict[str, np.ndarray], ends: np.ndarray, facts: int) -> Iterator[str]:
+    """What makes data unusable; what follows a fault is not looked at before it is asked for."""
+    yield from end_problems(ends)
+    if facts not in (0, len(ends)):
+        yield f"there are facts about {facts} episodes and {len(ends)} episodes; give one dictionary for each, or none."
     if not arrays:
         yield "there is no array of data; give at least one, as data/action."
     for key, values in arrays.items():
-        yield from value_problems(key, values, ends)
+        if values.ndim == 0:
+            yield f"data/{key} is a single value; its first axis must be time, one row per step."
+    try:
+        for found in compare_rows({f"data/{key}": len(values) for key, values in arrays.items()}, ends):
+            yield from found.values()
+    except ValueError as error:
+        yield str(error)
+    for key, values in arrays.items():
+        yield from filter(None, [unusable(key, values.shape[1:], values.dtype), non_finite_problem(key, values, ends)])
 
 
 def end_problems(ends: np.ndarray, *, empty: bool = False) -> Iterator[str]:
     """What is wrong with `episode_ends` [E] in itself; with `empty`, an episode without a step is nothing wrong."""
     if ends.ndim != 1 or ends.size == 0:
         yield f"episode_ends has shape {ends.shape}; it needs one end for every episode, at least one."
-        return
-    if not whole(ends):
+    elif not whole(ends):
         yield f"episode_ends holds {ends.dtype} values that are not whole steps; store cumulative ends as int64."
-        return
-    if ends[0] < 0 or (ends[0] == 0 and not empty):
-        yield f"episode_ends[0] is {ends[0]}, so episode 0 has no step; ends are cumulative and start above 0."
-    falls = np.flatnonzero(ends[1:] < ends[:-1] if empty else ends[1:] <= ends[:-1])
-    if falls.size:
-        first = falls[0] + 1
-        yield (
-            f"episode_ends is not increasing: episode_ends[{first}] is {ends[first]} after {ends[first - 1]}; "
-            "store the cumulative end of every episode, and leave empty episodes out."
-        )
+    else:
+        lengths = np.diff(ends.astype(np.int64), prepend=0)
+        for episode in np.flatnonzero(lengths < (0 if empty else 1))[:1]:
+            after = f" after {ends[episode - 1]}" if episode else ""
+            yield (
+                f"episode_ends is not increasing: episode_ends[{episode}] is {ends[episode]}{after}, so that episode "
+                f"{episode} has no step; store the cumulative end of every episode, and leave empty episodes out."
+            )
 
 
 def whole(values: np.ndarray) -> bool:
@@ -135,72 +126,50 @@ def compare_rows(rows: dict[str, int], ends: np.ndarray) -> tuple[dict[str, str]
     Raises:
         ValueError: one sentence, when no array has the right number.
     """
-    steps = int(ends[-1])
-    if steps in rows.values() or not rows:
-        return {
-            name: f"{name} has {count} rows and the episodes have {steps} steps; it needs one row per step."
-            for name, count in rows.items()
-            if count != steps
-        }, {}
-    for problem in length_problems(rows, ends):
-        count = next(iter(rows.values()))
-        if len(set(rows.values())) > 1 or count > steps:
-            raise ValueError(problem)
-        return {}, {int(episode): problem for episode in np.flatnonzero(ends > count)}
-    return {}, {}
+    steps, counts = int(ends[-1]), set(rows.values())
+    if not rows or steps in counts:
+        wrong = {name: count for name, count in rows.items() if count != steps}
+        why = f"rows and the episodes have {steps} steps; it needs one row per step."
+        return {name: f"{name} has {count} {why}" for name, count in wrong.items()}, {}
+    if len(counts) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in rows.items())
+        raise ValueError(f"the arrays differ in their number of steps ({listed}); every key needs one row per step.")
+    (count,) = counts
+    if count > steps:
+        raise ValueError(
+            f"episode_ends stops at step {steps}, but the data has {count} steps; add the end of the last episode or "
+            "cut the data there."
+        )
+    problem = (
+        f"episode_ends goes to step {steps}, past the data, which has {count} steps; the data is cut short: copy or "
+        "record it again, or remove the last episodes from episode_ends."
+    )
+    return {}, {int(episode): problem for episode in np.flatnonzero(ends > count)}
 
 
-def length_problems(lengths: dict[str, int], ends: np.ndarray | None) -> Iterator[str]:
-    """What is wrong with the rows of every array, by its name, compared with each other and with sound `ends` [E]."""
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        yield f"the arrays differ in their number of steps ({listed}); every key needs one row per step."
-    elif lengths and ends is not None:
-        length = next(iter(lengths.values()))
-        if ends[-1] > length:
-            yield (
-                f"episode_ends goes to step {ends[-1]}, past the data, which has {length} steps; "
-                "the data is cut short: copy or record it again, or remove the last episodes from episode_ends."
-            )
-        elif ends[-1] < length:
-            yield (
-                f"episode_ends stops at step {ends[-1]}, but the data has {length} steps; "
-                "add the end of the last episode or cut the data there."
-            )
+def unusable(key: str, shape: tuple[int, ...], dtype: np.dtype) -> str:
+    """What makes a key unusable by the shape of a step and its dtype, whatever its values; "" for nothing."""
+    if dtype.kind not in "biuf":
+        return f"data/{key} holds {dtype}, which are not numbers; store it as floats or integers."
+    if 0 in shape:
+        return f"data/{key} holds no numbers ({list(shape)} a step); leave the key out or record it again."
+    return ""
 
 
-def value_problems(key: str, values: np.ndarray, ends: np.ndarray | None) -> Iterator[str]:
-    """What is wrong with one array [N, ...] in itself; sound `ends` [E] tell in which episode."""
-    if values.dtype.kind not in "biuf":
-        yield f"data/{key} holds {values.dtype}, which are not numbers; store it as floats or integers."
-    elif values.ndim == 0:
-        yield f"data/{key} is a single value; its first axis must be time, one row per step."
-    elif values.size == 0:
-        yield f"data/{key} is empty (shape {values.shape}); remove the key or record it again."
-    elif problem := non_finite_problem(key, values, ends):
-        yield problem
-
-
-def non_finite_problem(key: str, values: np.ndarray, ends: np.ndarray | None, first: int = 0) -> str:
+def non_finite_problem(key: str, values: np.ndarray, ends: np.ndarray, first: int = 0) -> str:
     """One sentence on the first of the values [N, ...], rows from `first` on, that is not finite or beyond sense."""
-    found = _first_non_finite(values) if values.dtype.kind == "f" else None
-    if found is None:
+    if values.dtype.kind != "f" or not values.size:
         return ""
-    step, name = first + found[0], found[1]
-    where = f"step {step}"
-    if ends is not None and step < ends[-1]:
-        episode = int(np.searchsorted(ends, step, side="right"))
-        where += f" (episode {episode}, its step {step - (int(ends[episode - 1]) if episode else 0)})"
-    return f"data/{key} holds {name} at {where}; repair that value or leave the episode out (skip_bad_episodes=true)."
-
-
-def _first_non_finite(values: np.ndarray) -> tuple[int, str] | None:
-    rows = max(1, _CHECK_BYTES // max(1, values[0].nbytes))
-    for begin in range(0, len(values), rows):
-        piece = values[begin : begin + rows].reshape(-1, values[0].size)
-        sound = np.abs(piece) < LARGEST
-        if not sound.all():
-            row, column = np.argwhere(~sound)[0]
-            value = piece[row, column]
-            return begin + int(row), "NaN" if np.isnan(value) else "Inf" if np.isinf(value) else f"{value:.3g}"
-    return None
+    with np.errstate(invalid="ignore"):
+        if float(values.min()) > -LARGEST and float(values.max()) < LARGEST:  # what NaN never is
+            return ""
+    rows = values.reshape(len(values), -1).astype(np.float64)
+    row, column = np.argwhere(~(np.abs(rows) < LARGEST))[0]
+    value, step = rows[row, column], first + int(row)
+    name = "NaN" if np.isnan(value) else "Inf" if np.isinf(value) else f"{value:.3g}"
+    episode = int(np.searchsorted(ends, step, side="right"))
+    own = step - (int(ends[episode - 1]) if episode else 0)
+    return (
+        f"data/{key} holds {name} at step {step} (episode {episode}, its step {own}); repair that value or leave the "
+        "episode out (skip_bad_episodes=true)."
+    )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from policy_accel.data.statistics import NOTICEABLE, float_steps, never_changes, rounding
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import UserError, one_of
 
 MODES = ("limits", "gaussian", "max_abs", "identity")
 _FAR = 2.0**-13
@@ -46,12 +46,9 @@ class Normalizer(nn.Module):
         self.register_buffer("constant", torch.zeros(dims, dtype=torch.float64))
         self.dtype = torch.float32
 
-    def forward(self, x: torch.Tensor, columns: Sequence[int] | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, columns: Sequence[int] | slice = slice(None)) -> torch.Tensor:
         """Normalise x [..., D], or x [..., C] that holds some `columns` of it."""
-        center, scale, offset = self.center, self.scale, self.offset
-        if columns is not None:
-            center, scale, offset = center[columns], scale[columns], offset[columns]
-        return (x.double() - center).float() * scale + offset
+        return (x.double() - self.center[columns]).float() * self.scale[columns] + self.offset[columns]
 
     def inverse(self, y: torch.Tensor) -> torch.Tensor:
         """Bring normalised y [..., D] back to the data's own units."""
@@ -60,16 +57,13 @@ class Normalizer(nn.Module):
             x = x.double() + self.center
         return torch.where(self.varies, x, self.constant.to(self.dtype))
 
-    def choose_dtype(self) -> None:
-        """Make `dtype` fit the buffers."""
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name, buffer in Normalizer(len(self.scale)).named_buffers():
+            if name not in ("scale", "offset"):
+                state_dict.setdefault(prefix + name, buffer)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
         exact = not self.center.any() and torch.equal(self.constant, self.constant.float().double())
         self.dtype = torch.float32 if exact else torch.float64
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name in ("center", "varies", "constant"):
-            state_dict.setdefault(prefix + name, getattr(Normalizer(len(self.scale)), name))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-        self.choose_dtype()
 
 
 def fit_normalizer(
@@ -97,8 +91,7 @@ def fit_normalizer(
         UserError: unknown mode; data that is not [N, D] with N >= 1; NaN or Inf in the data; numbers that keep their
             magnitude in this mode and change by little more than the steps of float32 there.
     """
-    if mode not in MODES:
-        raise UserError(f"there is no normaliser '{mode}'; {did_you_mean(mode, MODES)}")
+    one_of("normaliser", mode, MODES)
     given = torch.as_tensor(data)
     values = given.to(torch.float64)
     if values.ndim != 2 or values.numel() == 0:
@@ -108,43 +101,34 @@ def fit_normalizer(
         raise UserError(f"a normaliser cannot be fitted: step {step}, dimension {dimension} is not a finite number.")
     if precision is None:
         precision = np.full(values.shape[1], rounding(given[:0].cpu().numpy().dtype))
-    normalizer = Normalizer(values.shape[1]).to(values.device)
-    low, high = values.amin(0), values.amax(0)
-    span, ends = high - low, (low.cpu().numpy(), high.cpu().numpy())
-    constant = torch.from_numpy(never_changes(*ends, precision)).to(span.device)
-    far = torch.from_numpy(float_steps(*ends, np.float32) > _FAR).to(span.device) & ~constant
-    center = torch.where(far, low + span / 2, 0.0)
+    low, high, mean, first = (part.cpu().numpy() for part in (*values.aminmax(dim=0), values.mean(0), values[0]))
+    constant, steps = never_changes(low, high, precision), float_steps(low, high, np.float32)
+    center = np.where(~constant & (steps > _FAR), low + (high - low) / 2, 0.0)
+    scale, offset, kept = np.ones_like(low), np.zeros_like(low), list(untouched)
     if mode == "limits":
-        scale = 2 / torch.where(constant, 2, span)
-        offset = torch.where(constant, -low, -1 - scale * (low - center))
+        scale = 2 / np.where(constant, 2, high - low)
+        offset = np.where(constant, -low, -1 - scale * (low - center))
     elif mode == "gaussian":
-        deviation = values.std(0) if len(values) > 1 else torch.ones_like(low)
-        scale = 1 / torch.where(constant, 1, deviation)
-        offset = -(values.mean(0) - center) * scale
+        if len(values) > 1:
+            scale = 1 / np.where(constant, 1, values.std(0).cpu().numpy())
+        offset = -(mean - center) * scale
     else:
-        largest = values.abs().amax() if mode == "max_abs" else torch.ones_like(low[0])
-        scale = torch.where(largest > 0, 1 / largest, 1.0).expand_as(low)
-        offset, untouched = torch.zeros_like(low), range(values.shape[1]) if mode == "identity" else untouched
-    kept = list(range(values.shape[1]) if mode == "max_abs" else untouched)
-    _check_kept(kept, ends, constant)
-    scale, offset = scale.clone(), offset.clone()
-    scale[list(untouched)], offset[list(untouched)], center[kept] = 1.0, 0.0, 0.0
-    normalizer.scale.copy_(scale)
-    normalizer.offset.copy_(offset)
-    normalizer.center.copy_(center)
-    normalizer.varies.copy_(~constant)
-    normalizer.constant.copy_(torch.where(constant, values[0], 0.0))
-    normalizer.choose_dtype()
-    return normalizer
-
-
-def _check_kept(columns: Sequence[int], ends: tuple[np.ndarray, np.ndarray], constant: torch.Tensor) -> None:
-    """Raise UserError where columns that are not shifted change by little more than the steps of float32."""
-    steps = float_steps(*ends, np.float32)
-    for column in columns:
+        kept = list(range(len(low)))
+        if mode == "max_abs" and (largest := float(values.abs().amax())):
+            scale = np.full_like(low, 1 / largest)
+            scale[list(untouched)] = 1.0
+    for column in kept:  # which are not shifted
         if steps[column] >= NOTICEABLE and not constant[column]:
             raise UserError(
-                f"dimension {column} goes from {ends[0][column]:.12g} to {ends[1][column]:.12g}, and the network sees "
-                f"it in float32, whose steps there are {steps[column]:.0%} of that; choose the normalisation limits "
-                "or gaussian, which shift it first."
+                f"dimension {column} goes from {low[column]:.12g} to {high[column]:.12g}, and the network sees it in "
+                f"float32, whose steps there are {steps[column]:.0%} of that; choose the normalisation limits or "
+                "gaussian, which shift it first."
             )
+    if mode in ("limits", "gaussian"):
+        scale[kept], offset[kept] = 1.0, 0.0
+    center[kept] = 0.0
+    found = {"scale": scale, "offset": offset, "center": center, "varies": ~constant}
+    found["constant"] = np.where(constant, first, 0.0)
+    normalizer = Normalizer(len(low)).to(values.device)
+    normalizer.load_state_dict({name: torch.from_numpy(buffer) for name, buffer in found.items()})
+    return normalizer

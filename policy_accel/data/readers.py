@@ -8,34 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.data.episodes import Episodes
-from policy_accel.data.formats.base import EpisodeReader, check_keys
-from policy_accel.data.formats.recognise import recognised_format, split_group
+from policy_accel.data.formats.base import EpisodeReader, EpisodeView, check_keys
+from policy_accel.data.formats.recognise import FORMATS, recognised_format, split_group
 from policy_accel.data.formats.streaming import (
-    EpisodeView,
     OnProgress,
     check_features,
     chosen_episodes,
-    filtered,
     gather,
     without_unreadable,
 )
 from policy_accel.errors import UserError, one_of
 from policy_accel.files import explained
-
-_READERS = {
-    "zarr": "replay_buffer:ReplayBufferReader",
-    "hdf5": "robomimic:open_hdf5_demonstrations",
-    "lerobot": "lerobot.reader:LeRobotReader",
-    "npz": "npz:NpzReader",
-    "minari": "minari:MinariReader",
-}
-_WRITERS = {
-    "zarr": "replay_writer:write_replay_buffer",
-    "robomimic": "robomimic_writer:write_robomimic",
-    "lerobot": "lerobot.writer:write_lerobot",
-    "npz": "npz_writer:write_npz",
-}
-"""Format -> module and name, which are imported when they are needed."""
+from policy_accel.written_formats import WRITTEN_FORMATS
 
 
 def open_episodes(
@@ -68,16 +52,15 @@ def open_episodes(
     """
     reader = open_reader(path, layout)
     try:
+        left_out = reader.left_out | reader.damaged
         if not reader.features:
-            check_keys(reader, [*reader.damaged, *reader.left_out])
+            check_keys(reader, left_out)
             raise UserError(f"{path}: holds no array of steps; give at least one, as action.")
         reader.ask_for([*reader.features, *reader.damaged] if keys is None else keys)
-        if filter_key is not None:
-            reader = filtered(reader, filter_key)
         if left_out := reader.left_out | reader.damaged:
             listed = "; ".join(f"'{key}', since {why.rstrip('.')}" for key, why in left_out.items())
             reader.remarks.append(f"left out: {listed}.")
-        return chosen_episodes(reader, episodes, skip_bad=skip_bad_episodes)
+        return chosen_episodes(reader, episodes, filter_key=filter_key, skip_bad=skip_bad_episodes)
     except BaseException:
         reader.close()
         raise
@@ -93,12 +76,12 @@ def open_reader(path: Path | str, layout: Path | str | None = None) -> EpisodeRe
         if layout is not None:
             reader: EpisodeReader = _imported("hdf5_layout:open_with_layout", path)(path, layout)
         else:
-            reader = _imported(_READERS[recognised_format(path) or "zarr"], path)(path)
+            reader = _imported(FORMATS[recognised_format(path) or "zarr"].reader, path)(path)
     return reader
 
 
 def read_episodes(path: Path | str, keys: Sequence[str] | None = None, **chosen: Any) -> Episodes:
-    """Read demonstrations into memory; see `open_episodes` for the formats.
+    """Read demonstrations into memory.
 
     Args:
         path: file or folder.
@@ -107,7 +90,7 @@ def read_episodes(path: Path | str, keys: Sequence[str] | None = None, **chosen:
             that are damaged or not finite.
 
     Raises:
-        UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
+        UserError: as `open_episodes`.
     """
     with open_episodes(path, keys, **chosen) as reader:
         return gather(without_unreadable(reader, keys) if chosen.get("skip_bad_episodes") else reader, keys)
@@ -136,10 +119,10 @@ def write_episodes(
         UserError: an unknown format or key; a key without numbers; `path` exists; disk full; no permission;
             what the reader raises.
     """
-    one_of("format", format, _WRITERS)
+    one_of("format", format, WRITTEN_FORMATS)
     source = reader if keys is None else EpisodeView(reader, keys)
     check_features(source)
-    _imported(_WRITERS[format], path)(path, source, progress=progress, **options)
+    _imported(FORMATS[format].writer, path)(path, source, progress=progress, **options)
 
 
 def _imported(function: str, path: Path | str) -> Any:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from policy_accel.errors import UserError
 
 
-@dataclass(frozen=True)
-class EpisodeSplit:
-    """Two masks: every episode trains or validates.
-
-    Attributes:
-        train: [E] bool.
-        validation: [E] bool.
-    """
+class EpisodeSplit(NamedTuple):
+    """Two masks, bool [E]: every episode trains or validates."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -25,20 +19,14 @@ class EpisodeSplit:
 def split_episodes(
     n_episodes: int, *, val_ratio: float, seed: int, max_train_episodes: int | None = None
 ) -> EpisodeSplit:
-    """Set validation episodes aside, then train on at most `max_train_episodes` of the others.
+    """Set a share 0 <= `val_ratio` < 1 of the episodes aside, then train on at most `max_train_episodes` of the others.
 
     The same masks as in Diffusion Policy with the same seed: each draw starts a fresh `numpy.random.default_rng(seed)`,
     a positive `val_ratio` gives at least one validation episode as long as one is left to train on, and every episode
-    that does not train validates, those left out by `max_train_episodes` too.
-
-    Args:
-        n_episodes: E, at least 1.
-        val_ratio: share of the episodes to validate on, 0 <= val_ratio < 1; 0 for none.
-        seed: seed of both draws.
-        max_train_episodes: upper limit of the number of training episodes, at least 1; None for all.
+    that does not train validates, those left out by `max_train_episodes` (None: no limit) too.
 
     Raises:
-        UserError: a value outside the ranges above.
+        UserError: a ratio outside of that range, a negative seed, no episode, a limit below 1.
     """
     if n_episodes < 1:
         raise UserError(f"there are {n_episodes} episodes, so none is left to train on; record at least one.")
@@ -48,14 +36,11 @@ def split_episodes(
         raise UserError(f"val_ratio is {val_ratio}; it must be at least 0 and below 1 (0.02 keeps 2 % for validation).")
     if max_train_episodes is not None and max_train_episodes < 1:
         raise UserError(f"max_train_episodes is {max_train_episodes}; give 1 or more, or null for all episodes.")
-    validation = np.zeros(n_episodes, dtype=bool)
-    if val_ratio > 0:
-        n_validation = min(max(1, round(n_episodes * val_ratio)), n_episodes - 1)
-        validation[np.random.default_rng(seed).choice(n_episodes, n_validation, replace=False)] = True
-    train = ~validation
-    candidates = np.flatnonzero(train)
-    if max_train_episodes is not None and len(candidates) > max_train_episodes:
-        kept = np.random.default_rng(seed).choice(len(candidates), max_train_episodes, replace=False)
-        train = np.zeros(n_episodes, dtype=bool)
-        train[candidates[kept]] = True
+    held_out = min(max(1, round(n_episodes * val_ratio)), n_episodes - 1) if val_ratio > 0 else 0
+    train = np.ones(n_episodes, dtype=bool)
+    train[np.random.default_rng(seed).choice(n_episodes, held_out, replace=False)] = False
+    others = np.flatnonzero(train)
+    if max_train_episodes is not None and len(others) > max_train_episodes:
+        kept = np.random.default_rng(seed).choice(len(others), max_train_episodes, replace=False)
+        train[np.delete(others, kept)] = False
     return EpisodeSplit(train, ~train)

@@ -11,7 +11,6 @@ NOTICEABLE = 0.01
 _MOST_DIMENSIONS = 16  # a key with more gets one row for all of them
 _LAST_BITS = 2.0**-40  # of float64 numbers that were computed, relative to them
 _NOTHING = 1e-15  # what computing with float64 numbers near 1 leaves of 0
-_PIECE = 256  # steps looked at together, so that image arrays need no copy in floating point
 
 
 def rounding(dtype: np.dtype) -> float:
@@ -26,8 +25,8 @@ def never_changes(low: np.ndarray, high: np.ndarray, rounding: float | np.ndarra
     """
     low, high = low.astype(np.float64), high.astype(np.float64)
     allowed = rounding * np.maximum(np.abs(low), np.abs(high))
-    span = high - low
-    constant: np.ndarray = np.isfinite(span) & (span <= np.where(rounding > 0, np.maximum(allowed, _NOTHING), 0.0))
+    close = high - low <= np.where(rounding > 0, np.maximum(allowed, _NOTHING), 0.0)
+    constant: np.ndarray = close & np.isfinite(high - low)
     return constant
 
 
@@ -41,85 +40,60 @@ def float_steps(low: np.ndarray, high: np.ndarray, dtype: np.dtype | type) -> np
     return share
 
 
+def too_coarse(key: str, low: np.ndarray, high: np.ndarray) -> Iterator[str]:
+    """A sentence where the float type of a key is too coarse for how little its dimensions [D] change."""
+    if low.dtype.kind == "f":
+        steps = np.where(never_changes(low, high, rounding(low.dtype)), 0.0, float_steps(low, high, low.dtype))
+        for first in (rough := np.flatnonzero(steps >= NOTICEABLE))[:1]:
+            yield (
+                f"data/{key} is stored as {low.dtype}, whose steps are {steps[first]:.0%} of the range of dimension "
+                f"{first} ({low[first]:.9g} to {high[first]:.9g}); what was finer is lost in the file. Record "
+                f"dimension {listed(rough)} as float64, or relative to a fixed point."
+            )
+
+
 def listed(dimensions: Sequence[int] | np.ndarray) -> str:
     """Up to eight numbers of dimensions, for a sentence."""
     return ", ".join(map(str, dimensions[:8])) + (", ..." if len(dimensions) > 8 else "")
 
 
 class KeyStatistics:
-    """Minimum, maximum and mean of a key's values, for the key and for each of its dimensions if they are few.
+    """Minimum, maximum and mean of a key's values, for the key and for each of its dimensions if they are few."""
 
-    Args:
-        shape: of a step's value.
-        dtype: a number or truth value.
-    """
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self.shape, self.dtype = shape, dtype
-        self.rows = 0
-        self.width = int(np.prod(shape, dtype=np.int64))
-        self._low: np.ndarray | None = None
-        self._high: np.ndarray | None = None
-        self._total = np.zeros(self.width if self.width <= _MOST_DIMENSIONS else 1)
-        self._whole_bytes = dtype.kind == "f" and len(shape) == 3  # images that may hold 8-bit values
+    rows = 0
+    low: np.ndarray
+    high: np.ndarray
+    _total: np.ndarray
+    _bytes = True
 
     def add(self, values: np.ndarray) -> None:
         """Look at further rows [n, *shape]."""
         flat = values.reshape(len(values), -1)
         with np.errstate(invalid="ignore", over="ignore"):
-            for begin in range(0, len(flat), _PIECE):
-                piece = flat[begin : begin + _PIECE]
-                low, high = piece.min(0), piece.max(0)
-                self._low = low if self._low is None else np.minimum(self._low, low)
-                self._high = high if self._high is None else np.maximum(self._high, high)
-                self._total += piece.sum(0 if len(self._total) > 1 else None, dtype=np.float64)
-                if self._whole_bytes:
-                    in_range = low.min() >= 0 and high.max() <= 255
-                    self._whole_bytes = bool(in_range and np.array_equal(piece, piece.round()))
-        self.rows += len(values)
+            low, high = flat.min(0), flat.max(0)
+            total = np.asarray(flat.sum(0 if len(low) <= _MOST_DIMENSIONS else None, dtype=np.float64))
+            if self.rows:
+                low, high, total = np.minimum(self.low, low), np.maximum(self.high, high), self._total + total
+            picture = values.dtype.kind == "f" and values.ndim == 4 and low.min() >= 0 and high.max() <= 255
+            self._bytes = bool(self._bytes and picture and np.array_equal(flat, flat.round()))
+        self.low, self.high, self._total = low, high, total
+        self.rows, self.ndim = self.rows + len(flat), values.ndim
 
     def lines(self) -> Iterator[str]:
         """The statistics for people."""
-        if self._low is None or self._high is None:
-            return
-        if len(self._total) == 1:
-            mean = self._total[0] / (self.rows * self.width)
-            yield _row("all" if self.width > 1 else "0", self._low.min(), self._high.max(), mean)
-            return
-        for dimension in range(self.width):
-            mean = self._total[dimension] / self.rows
-            yield _row(str(dimension), self._low[dimension], self._high[dimension], mean)
+        low, high, mean, names = self.low, self.high, self._total / self.rows, [*map(str, range(len(self.low)))]
+        if not self._total.shape:
+            low, high, mean, names = low.min()[None], high.max()[None], mean[None] / len(low), ["all"]
+        for name, least, most, middle in zip(names, low.astype(float), high.astype(float), mean, strict=True):
+            yield f"    {name:>4}: min {least:<12.6g} max {most:<12.6g} mean {middle:.6g}"
 
     def doubtful(self, key: str) -> Iterator[str]:
         """What can be trained on but is probably a mistake, one sentence each."""
-        if self._low is None or self._high is None:
-            return
-        if len(self.shape) < 3 and self.rows > 1:
-            constant = np.flatnonzero(never_changes(self._low, self._high, rounding(self.dtype)))
+        dtype = self.low.dtype
+        if self.ndim < 4 and self.rows > 1:
+            constant = np.flatnonzero(never_changes(self.low, self.high, rounding(dtype)))
             if constant.size:
                 yield f"data/{key} never changes in dimension {listed(constant)}; leave it out if it carries nothing."
-            yield from self.coarse(key)
-        if self._whole_bytes and self._high.max() > 1:
-            yield (
-                f"data/{key} holds 8-bit values as {self.dtype}, {self.dtype.itemsize} times the size; "
-                "store images as uint8."
-            )
-
-    def coarse(self, key: str) -> Iterator[str]:
-        """A sentence where the type of the file is too coarse for how little its numbers change."""
-        if self._low is None or self._high is None or self.dtype.kind != "f":
-            return
-        steps = float_steps(self._low, self._high, self.dtype)
-        steps[never_changes(self._low, self._high, rounding(self.dtype))] = 0.0
-        rough = np.flatnonzero(steps >= NOTICEABLE)
-        if rough.size:
-            first = rough[0]
-            yield (
-                f"data/{key} is stored as {self.dtype}, whose steps are {steps[first]:.0%} of the range of dimension "
-                f"{first} ({self._low[first]:.9g} to {self._high[first]:.9g}); what was finer is lost in the file. "
-                f"Record dimension {listed(rough)} as float64, or relative to a fixed point."
-            )
-
-
-def _row(name: str, low: float, high: float, mean: float) -> str:
-    return f"    {name:>4}: min {low:<12.6g} max {high:<12.6g} mean {mean:.6g}"
+            yield from too_coarse(key, self.low, self.high)
+        if self._bytes and self.high.max() > 1:
+            yield (f"data/{key} holds 8-bit values as {dtype}, {dtype.itemsize} times the size; store images as uint8.")

@@ -62,8 +62,7 @@ def make_windows(
         if not 0 <= pad < horizon:
             raise UserError(f"{name} is {pad}; with horizon {horizon} it must lie in 0..{horizon - 1}.")
     ends = torch.as_tensor(episode_ends, dtype=torch.int64)
-    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-    lengths = ends - starts
+    lengths = ends.diff(prepend=ends.new_zeros(1))
     used = torch.ones_like(ends, dtype=torch.bool) if episodes is None else torch.as_tensor(episodes)
     if used.dtype != torch.bool or used.shape != ends.shape:
         raise UserError(
@@ -76,12 +75,8 @@ def make_windows(
             f"no window fits: the longest episode has {int(lengths[used].max())} steps, and horizon {horizon} with "
             f"pad_before {pad_before} and pad_after {pad_after} needs {1 - extra}; choose a smaller horizon."
         )
-    episode = torch.repeat_interleave(torch.arange(len(ends), device=ends.device), counts)
-    first_window = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-    begin = torch.arange(len(episode), device=ends.device) - first_window - pad_before
+    episode = torch.repeat_interleave(counts)
+    begin = torch.arange(len(episode), device=ends.device) - (counts.cumsum(0) - counts)[episode] - pad_before
     step = begin[:, None] + torch.arange(horizon, device=ends.device)
     last = lengths[episode, None] - 1
-    return Windows(
-        indices=starts[episode, None] + torch.minimum(step.clamp(min=0), last),
-        valid=(step >= 0) & (step <= last),
-    )
+    return Windows((ends - lengths)[episode, None] + step.clamp(min=0).minimum(last), (step >= 0) & (step <= last))

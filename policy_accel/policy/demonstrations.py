@@ -13,7 +13,7 @@ from omegaconf import MISSING
 from torch import Tensor
 
 from policy_accel.data import Episodes
-from policy_accel.data.statistics import KeyStatistics
+from policy_accel.data.statistics import too_coarse
 from policy_accel.data.windows import Windows, make_windows
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.models.encoders import EncoderConfig
@@ -196,9 +196,7 @@ def _coarse(episodes: Episodes, fields: Sequence[str]) -> Iterator[str]:
     """What the fields lost when they were recorded."""
     for key in keys_of(fields):
         values = episodes.arrays[key]
-        statistics = KeyStatistics(values.shape[1:], values.dtype)
-        statistics.add(values)
-        yield from statistics.coarse(key)
+        yield from too_coarse(key, values.min(0).reshape(-1), values.max(0).reshape(-1))
 
 
 def _check_goal(config: TaskConfig, planning: bool) -> None:

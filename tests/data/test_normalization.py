@@ -148,7 +148,7 @@ def test_far_numbers_that_are_not_shifted_are_refused(mode):
 @pytest.mark.parametrize(
     ("data", "mode", "words"),
     [
-        (np.zeros((3, 2)), "limit", "no normaliser 'limit'; did you mean 'limits'"),
+        (np.zeros((3, 2)), "limit", "normaliser 'limit' is unknown; did you mean 'limits'"),
         (np.zeros((3, 2, 2)), "limits", r"not on shape \(3, 2, 2\)"),
         (np.zeros((0, 2)), "limits", r"not on shape \(0, 2\)"),
         (np.array([[0.0, 1.0], [2.0, np.nan]]), "limits", "step 1, dimension 1 is not a finite number"),

@@ -34,32 +34,19 @@ class EpisodeReader(ABC):
 
     Keys have the names of the one in-memory form (`Episodes`), whatever the format calls them: `action`,
     `action_abs`, `reward` [N], `done` [N], `sim_state` [N, D] (the simulator's state), `next_obs.<key>`, and the
-    observations under their own names, without a prefix.
-
-    Attributes:
-        source: the path, for messages.
-        format: "zarr", "robomimic", "lerobot", "npz", "minari" or "memory".
-        layout: for people: "zarr v2, zip".
-        features: key -> shape and dtype.
-        episode_ends: [E] int64, cumulative exclusive ends.
-        metadata: JSON-able facts about the whole set, as env_args, fps, tasks.
-        faults: episode -> what keeps it from being used, one sentence with a remedy, without the source. It is counted
-            in `episode_ends`, and reading it raises that sentence; the others can be read.
-        remarks: what was left out or assumed when the set was opened, one sentence each, without the source.
-        left_out: key -> why the data has it and it is none of the features, one sentence without the source.
-        damaged: the same for a key that would be one of them if the file were whole: all of the data is not read then.
+    observations under their own names, without a prefix. Sentences come without the source.
     """
 
-    source: str
-    format: str
-    layout: str
+    source: str  # the path, for messages
+    format: str  # of `FORMATS`, or "memory"
+    layout: str  # for people: "zarr v2, zip"
     features: dict[str, Feature]
-    episode_ends: np.ndarray
-    metadata: dict[str, Any]
-    faults: dict[int, str]
-    remarks: list[str]
-    left_out: dict[str, str]
-    damaged: dict[str, str]
+    episode_ends: np.ndarray  # [E] int64, cumulative exclusive ends
+    metadata: dict[str, Any]  # JSON-able facts about the whole set, as env_args, fps, tasks
+    faults: dict[int, str]  # episode, counted in episode_ends -> what keeps it, and not the others, from being read
+    remarks: list[str]  # what was left out or assumed when the set was opened
+    left_out: dict[str, str]  # key -> why the data has it and it is none of the features
+    damaged: dict[str, str]  # key -> why it is none of them, though it would be if the file were whole
 
     def __init__(self, source: Path | str) -> None:
         self.source, self.faults, self.remarks, self.left_out, self.damaged = str(source), {}, [], {}, {}
@@ -118,6 +105,75 @@ class EpisodeReader(ABC):
         """`read` for keys and steps that there are."""
 
 
+class MemoryReader(EpisodeReader):
+    """Episodes in memory behind the interface of a file."""
+
+    format, layout = "memory", "in memory"
+
+    def __init__(self, episodes: Episodes) -> None:
+        super().__init__(episodes.source)
+        self.episodes, self.episode_ends, self.metadata = episodes, episodes.episode_ends, episodes.metadata
+        self.features = {key: Feature(values.shape[1:], values.dtype) for key, values in episodes.arrays.items()}
+
+    def episode_metadata(self, episode: int) -> dict[str, Any]:
+        """As given, or {}."""
+        return self.episodes.episode_metadata[episode] if self.episodes.episode_metadata else {}
+
+    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        first = self.first_row(episode)
+        return {key: self.episodes.arrays[key][first + start : first + stop] for key in keys}
+
+
+class EpisodeView(EpisodeReader):
+    """Some `keys`, or some `episodes` in the order wanted, of an open reader, which the view closes; None for all.
+
+    Raises:
+        UserError: an unknown key.
+    """
+
+    def __init__(
+        self, reader: EpisodeReader, keys: Sequence[str] | None = None, episodes: Sequence[int] | None = None
+    ) -> None:
+        check_keys(reader, keys or ())
+        super().__init__(reader.source)
+        self.reader, self.format, self.layout, self.metadata = reader, reader.format, reader.layout, reader.metadata
+        self.remarks, self.left_out, self.damaged = reader.remarks, reader.left_out, reader.damaged
+        self.features = {key: reader.features[key] for key in (reader.features if keys is None else keys)}
+        self.episodes = list(range(len(reader.episode_ends)) if episodes is None else episodes)
+        self.faults = {i: reader.faults[kept] for i, kept in enumerate(self.episodes) if kept in reader.faults}
+        self.episode_ends = np.cumsum(np.diff(reader.episode_ends, prepend=0)[self.episodes]).astype(np.int64)
+
+    def close(self) -> None:
+        """Close the reader."""
+        self.reader.close()
+
+    def own_name(self, key: str) -> str:
+        """The reader's."""
+        return self.reader.own_name(key)
+
+    def origin(self, episode: int) -> tuple[EpisodeReader, int]:
+        """The reader's."""
+        return self.reader.origin(self.episodes[episode])
+
+    def episode_metadata(self, episode: int) -> dict[str, Any]:
+        """The reader's."""
+        return self.reader.episode_metadata(self.episodes[episode])
+
+    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        return self.reader.read(self.episodes[episode], keys, start, stop)
+
+
+def check_keys(reader: EpisodeReader, keys: Iterable[str]) -> None:
+    """Raise UserError for the first key that the reader does not have: why it was left out, or the nearest."""
+    for key in keys:
+        if key in reader.damaged:
+            raise UserError(f"{reader.source}: {reader.damaged[key]}")
+        if key in reader.left_out:
+            raise UserError(f"{reader.source}: '{key}' cannot be used: {reader.left_out[key]}")
+        if key not in reader.features:
+            raise UserError(f"{reader.source}: has no key '{key}'; {did_you_mean(key, reader.features)}")
+
+
 @contextmanager
 def decoding(source: Path | str, name: str) -> Iterator[None]:
     """Turn whatever a decoder raises on the bytes of a file into one sentence that names what is damaged in it."""
@@ -139,36 +195,3 @@ def refusing(source: Path | str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(f"{source}: {error}") from error
-
-
-def check_keys(reader: EpisodeReader, keys: Iterable[str]) -> None:
-    """Raise UserError for the first key that the reader does not have: why it was left out, or the nearest."""
-    for key in keys:
-        if key in reader.damaged:
-            raise UserError(f"{reader.source}: {reader.damaged[key]}")
-        if key in reader.left_out:
-            raise UserError(f"{reader.source}: '{key}' cannot be used: {reader.left_out[key]}")
-        if key not in reader.features:
-            raise UserError(f"{reader.source}: has no key '{key}'; {did_you_mean(key, reader.features)}")
-
-
-class MemoryReader(EpisodeReader):
-    """Episodes in memory behind the interface of a file."""
-
-    format = "memory"
-    layout = "in memory"
-
-    def __init__(self, episodes: Episodes) -> None:
-        super().__init__(episodes.source)
-        self.episodes = episodes
-        self.features = {key: Feature(values.shape[1:], values.dtype) for key, values in episodes.arrays.items()}
-        self.episode_ends = episodes.episode_ends
-        self.metadata = episodes.metadata
-
-    def episode_metadata(self, episode: int) -> dict[str, Any]:
-        """See `EpisodeReader`."""
-        return self.episodes.episode_metadata[episode] if self.episodes.episode_metadata else {}
-
-    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        first = self.first_row(episode)
-        return {key: self.episodes.arrays[key][first + start : first + stop] for key in keys}

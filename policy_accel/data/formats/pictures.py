@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from policy_accel.data.formats.base import EpisodeReader, Feature, check_keys
-from policy_accel.data.formats.streaming import EpisodeView, pieces
+from policy_accel.data.formats.base import EpisodeReader, EpisodeView, Feature, check_keys
+from policy_accel.data.formats.streaming import pieces
 from policy_accel.errors import UserError, did_you_mean
 
 CHANNELS = (1, 3, 4)
@@ -30,14 +30,10 @@ def picture_shape(feature: Feature) -> tuple[int, int, int] | None:
 
 
 class PictureView(EpisodeView):
-    """A reader of which some keys are pictures uint8 [H, W, C].
+    """An open reader, which the view closes, of which some keys are seen as pictures uint8 [H, W, C].
 
-    Pictures with their channels first, or without an axis of channels, are turned, and floats
-    from 0 to 1 become 0 to 255, with a warning. Whole numbers from 0 to 255 are taken as they are, whatever their type.
-
-    Args:
-        reader: an open reader, which the view closes.
-        keys: the keys to see as pictures.
+    Pictures with their channels first, or without an axis of channels, are turned, and floats from 0 to 1 become 0 to
+    255, with a warning. Whole numbers from 0 to 255 are taken as they are, whatever their type.
 
     Raises:
         UserError: a key that there is not or that holds no pictures; as it is read, other values.
@@ -51,7 +47,7 @@ class PictureView(EpisodeView):
                 raise UserError(f"{reader.source}: there is no camera '{key}'; {have}")
         check_keys(reader, keys)
         super().__init__(reader)
-        self._scales: dict[str, int] = {}
+        self._white: dict[str, int] = {}
         self._pictures = set(keys)
         for key in keys:
             feature, shape = reader.features[key], picture_shape(reader.features[key])
@@ -71,44 +67,41 @@ class PictureView(EpisodeView):
     def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
         found = super()._read(episode, keys, start, stop)
         for key in self._pictures.intersection(keys):
-            found[key] = self._turned(_bytes(found[key], key, self._scale(key), self.source), key)
+            height, width, channels = shape = self.features[key].shape
+            values = self._as_bytes(key, found[key])
+            if values.shape[1:] == (channels, height, width) != shape:
+                values = np.moveaxis(values, 1, -1)
+            found[key] = np.ascontiguousarray(values.reshape(-1, *shape))
         return found
 
-    def _turned(self, values: np.ndarray, key: str) -> np.ndarray:
-        height, width, channels = self.features[key].shape
-        if values.shape[1:] == (channels, height, width) and values.shape[1:] != (height, width, channels):
-            values = np.moveaxis(values, 1, -1)
-        return np.ascontiguousarray(values.reshape(-1, height, width, channels))
+    def _as_bytes(self, key: str, values: np.ndarray) -> np.ndarray:
+        """Values as uint8: exactly, or floats from 0 to 1 times 255, rounded."""
+        if values.dtype == np.uint8:
+            return values
+        with np.errstate(invalid="ignore"):  # of NaN, found by the comparison
+            if values.dtype.kind == "f" and self._is_white(key) == 1:
+                converted, wrong = np.round(values * np.float32(255)).astype(np.uint8), ~((values >= 0) & (values <= 1))
+            else:
+                converted = values.astype(np.uint8)
+                wrong = converted != values
+        if wrong.any():
+            deep = values.dtype.kind == "u" and values.shape[-1] != 3
+            remedy = "such depths can be named in task.observation, as numbers" if deep else "store them as uint8"
+            raise UserError(
+                f"{self.source}: {key} holds {values[wrong][0]}, and frames are whole numbers from 0 to 255, or floats "
+                f"from 0 to 1; {remedy}."
+            )
+        return converted
 
-    def _scale(self, key: str) -> int:
-        """255 for floats that never exceed 1, which are looked through once, else 1."""
-        if key not in self._scales:
-            largest = 0.0 if self.reader.features[key].dtype.kind == "f" else np.inf
-            for episode in self.episodes if largest == 0 else ():
+    def _is_white(self, key: str) -> int:
+        """1 for floats that never exceed 1, which are looked through once, else 255."""
+        if key not in self._white:
+            largest = 0.0
+            for episode in self.episodes:
                 with suppress(UserError):  # reading that episode says so
                     for part in pieces(self.reader, [key], [episode], finite=False):
                         largest = max(largest, float(np.fmax.reduce(part.values[key], axis=None, initial=0)))
-            self._scales[key] = 255 if 0 < largest <= 1 else 1
-            if self._scales[key] == 255:
+            self._white[key] = 1 if 0 < largest <= 1 else 255
+            if self._white[key] == 1:
                 warnings.warn(f"{self.source}: {key} holds values from 0 to 1, which are read times 255.", stacklevel=2)
-        return self._scales[key]
-
-
-def _bytes(values: np.ndarray, key: str, scale: int, source: str) -> np.ndarray:
-    """Values as uint8: exactly, or floats from 0 to 1 times 255, rounded."""
-    if values.dtype == np.uint8:
-        return values
-    with np.errstate(invalid="ignore"):  # of NaN, found by the comparison
-        if scale == 255:
-            converted, wrong = np.round(values * np.float32(255)).astype(np.uint8), ~((values >= 0) & (values <= 1))
-        else:
-            converted = values.astype(np.uint8)
-            wrong = converted != values
-    if wrong.any():
-        deep = values.dtype.kind == "u" and values.shape[-1] != 3
-        remedy = "such depths can be named in task.observation, as numbers" if deep else "store them as uint8"
-        raise UserError(
-            f"{source}: {key} holds {values[wrong][0]}, and frames are whole numbers from 0 to 255, or floats from 0 "
-            f"to 1; {remedy}."
-        )
-    return converted
+        return self._white[key]

@@ -1,14 +1,17 @@
-"""Which format a path is of, by its content; nothing heavy is imported."""
+"""The formats of demonstrations: how each is told by its content, and what reads and writes it; imports are light."""
 
 from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from policy_accel.data.formats.lerobot.layout import is_lerobot
 from policy_accel.errors import UserError
-from policy_accel.files import explained, open_regular
+from policy_accel.files import explained
 
 GROUP_MARK = "::"
 MAIN_FILE, FACTS_FILE = "main_data.hdf5", "metadata.json"  # of Minari
@@ -18,41 +21,10 @@ _IMAGES = ("images", "latents", "arr_0")  # of an NPZ that is an image set
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"  # HDF5 File Format Specification 3.0, II.A
 
 
-def recognised_format(path: Path | str) -> str | None:
-    """The format that a path is of by its beginning, however damaged the rest; None for the replay buffer and others.
-
-    Raises:
-        UserError: no permission to look; a kind of Minari data set that is not read.
-    """
-    file, _ = split_group(path)
-    with explained(file, "read"):
-        if minari_file(file) is not None:
-            return "minari"
-        if is_hdf5(file) or (file.is_dir() and any(is_hdf5(member) for member in file.glob("*.h*5"))):
-            return "hdf5"
-        if is_npz_demonstrations(file):
-            return "npz"
-        return "lerobot" if is_lerobot(file) else None
-
-
 def split_group(path: Path | str) -> tuple[Path, str]:
     """ "file.hdf5::lift" -> (file.hdf5, "lift"); without a mark the group is ""."""
-    text = str(path)
-    if GROUP_MARK in text and not Path(text).exists():
-        file, _, group = text.rpartition(GROUP_MARK)
-        return Path(file), group.strip("/")
-    return Path(text), ""
-
-
-def is_hdf5(path: Path) -> bool:
-    """Whether a file begins as HDF5 does; also one that is cut short."""
-    if not path.is_file():
-        return False
-    try:
-        with open_regular(path) as file:
-            return file.read(len(_SIGNATURE)) == _SIGNATURE
-    except (OSError, UserError):
-        return False
+    file, mark, group = str(path).rpartition(GROUP_MARK)
+    return (Path(file), group.strip("/")) if mark and not Path(path).exists() else (Path(path), "")
 
 
 def minari_file(path: Path) -> Path | None:
@@ -60,20 +32,28 @@ def minari_file(path: Path) -> Path | None:
     if path.is_file():
         return path if path.name == MAIN_FILE else None
     for folder in (path, path / "data"):
+        facts = folder / FACTS_FILE
         if (folder / MAIN_FILE).is_file():
             return folder / MAIN_FILE
-        if (folder / FACTS_FILE).is_file() and _is_arrow(folder / FACTS_FILE):
+        if facts.is_file() and re.search(r'"data_format":\s*"arrow"', facts.read_text(errors="replace")):
             raise UserError(
                 f"{path}: a Minari data set in Arrow files; create it again with data_format='hdf5', which is read."
             )
     return None
 
 
-def _is_arrow(facts: Path) -> bool:
-    return re.search(r'"data_format":\s*"arrow"', facts.read_text(errors="replace")) is not None
+def _is_hdf5(path: Path) -> bool:
+    """Whether a file begins as HDF5 does, also one that is cut short, or a folder holds such files."""
+    if path.is_dir():
+        return any(_is_hdf5(member) for member in path.glob("*.h*5") if member.is_file())
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.read(len(_SIGNATURE)) == _SIGNATURE
+    return False
 
 
-def is_npz_demonstrations(path: Path) -> bool:
+def _is_npz(path: Path) -> bool:
     """Whether a file is a zip of arrays, unless they are an image set without actions and ends of episodes."""
     if not path.is_file():
         return False
@@ -85,3 +65,32 @@ def is_npz_demonstrations(path: Path) -> bool:
         return False
     told = names & {LENGTHS, ENDS, *FLAGS, "actions", "action"}
     return bool(told) or (bool(names) and arrays and names.isdisjoint(_IMAGES))
+
+
+class Format(NamedTuple):
+    """Whether a path is of a format, and "module:function" of what reads and what writes it."""
+
+    recognises: Callable[[Path], bool]
+    reader: str
+    writer: str = ""
+
+
+FORMATS = {
+    "minari": Format(lambda path: minari_file(path) is not None, "minari:MinariReader"),
+    "robomimic": Format(_is_hdf5, "robomimic:open_hdf5_demonstrations", "robomimic_writer:write_robomimic"),
+    "npz": Format(_is_npz, "npz:NpzReader", "npz_writer:write_npz"),
+    "lerobot": Format(is_lerobot, "lerobot.reader:LeRobotReader", "lerobot.writer:write_lerobot"),
+    "zarr": Format(lambda _: False, "replay_buffer:ReplayBufferReader", "replay_writer:write_replay_buffer"),
+}
+"""Those that read something are asked in this order; what none of them knows is opened as a replay buffer."""
+
+
+def recognised_format(path: Path | str) -> str | None:
+    """The format that a path is of by its beginning, however damaged the rest; None for the replay buffer and others.
+
+    Raises:
+        UserError: no permission to look; a kind of Minari data set that is not read.
+    """
+    file, _ = split_group(path)
+    with explained(file, "read"):
+        return next((name for name, known in FORMATS.items() if known.recognises(file)), None)

@@ -1,4 +1,4 @@
-"""Moving demonstrations in pieces: bounded reads from any reader, views of a part of it, and the whole in memory."""
+"""Moving demonstrations in pieces: bounded reads from any reader, the episodes to use, and the whole in memory."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from policy_accel.data.episodes import Episodes, non_finite_problem, value_problems
-from policy_accel.data.formats.base import EpisodeReader, Feature, check_keys
+from policy_accel.data.episodes import Episodes, non_finite_problem, unusable
+from policy_accel.data.formats.base import EpisodeReader, EpisodeView, Feature, refusing
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.memory import check_fits
 
-PIECE_BYTES = 8_000_000
 OnProgress = Callable[[int, int], None]
 
 
@@ -33,7 +32,7 @@ def pieces(
     keys: Sequence[str],
     episodes: Iterable[int] | None = None,
     *,
-    piece_bytes: int = PIECE_BYTES,
+    piece_bytes: int = 8_000_000,
     finite: bool = True,
 ) -> Iterator[Piece]:
     """Every step in order, in pieces of at most about `piece_bytes` (but one step) that do not span two episodes.
@@ -48,22 +47,25 @@ def pieces(
     Raises:
         UserError: what the reader raises; values that are not finite, or of another shape or dtype than announced.
     """
-    lengths = np.diff(reader.episode_ends, prepend=0)
-    step_bytes = sum(step_size(reader.features[key]) for key in keys)
-    rows = max(1, piece_bytes // max(1, step_bytes))
+    lengths = np.diff(reader.episode_ends, prepend=0).tolist()
+    rows = max(1, piece_bytes // max(1, sum(step_size(reader.features[key]) for key in keys)))
     for episode in range(len(lengths)) if episodes is None else episodes:
-        for start in range(0, int(lengths[episode]), rows):
-            stop = min(start + rows, int(lengths[episode]))
-            piece = Piece(episode, start, stop - start, reader.read(episode, keys, start, stop))
-            file, number = reader.origin(episode)
+        file, number = reader.origin(episode)
+        for start in range(0, lengths[episode], rows):
+            count = min(rows, lengths[episode] - start)
+            read = reader.read(episode, keys, start, start + count)
             for key in keys:
-                problem = _shape_problem(reader.features[key], piece, key, number)
-                if not problem and finite:
-                    first = file.first_row(number) + start
-                    problem = non_finite_problem(key, piece.values[key], file.episode_ends, first)
+                values, feature, problem = read[key], reader.features[key], ""
+                if values.shape != (count, *feature.shape) or values.dtype != feature.dtype:
+                    problem = (
+                        f"data/{key} of episode {number} is {list(values.shape)} {values.dtype} from its step {start} "
+                        f"on instead of {[count, *feature.shape]} {feature.dtype}; record it again."
+                    )
+                elif finite:
+                    problem = non_finite_problem(key, values, file.episode_ends, file.first_row(number) + start)
                 if problem:
                     raise UserError(f"{reader.source}: {problem}")
-            yield piece
+            yield Piece(episode, start, count, read)
 
 
 def step_size(feature: Feature) -> int:
@@ -71,18 +73,8 @@ def step_size(feature: Feature) -> int:
     return math.prod(feature.shape) * feature.dtype.itemsize
 
 
-def _shape_problem(feature: Feature, piece: Piece, key: str, episode: int) -> str:
-    values, expected = piece.values[key], (piece.rows, *feature.shape)
-    if values.shape == expected and values.dtype == feature.dtype:
-        return ""
-    return (
-        f"data/{key} of episode {episode} is {list(values.shape)} {values.dtype} from its step {piece.start} on "
-        f"instead of {list(expected)} {feature.dtype}; record it again."
-    )
-
-
 def gather(reader: EpisodeReader, keys: Sequence[str] | None = None, *, progress: OnProgress | None = None) -> Episodes:
-    """Everything in memory; the reader's remarks become warnings.
+    """Some keys (None: all) of an open reader in memory; its remarks become warnings.
 
     Args:
         reader: an open reader.
@@ -109,104 +101,50 @@ def gather(reader: EpisodeReader, keys: Sequence[str] | None = None, *, progress
     return Episodes(arrays, reader.episode_ends, reader.source, reader.metadata, facts if any(facts) else ())
 
 
-def feature_problems(key: str, feature: Feature) -> Iterator[str]:
-    """What makes a key unusable whatever its values, one sentence each."""
-    if 0 in feature.shape:
-        yield f"data/{key} holds no numbers ({list(feature.shape)} a step); leave the key out or record it again."
-    else:
-        yield from value_problems(key, np.broadcast_to(np.zeros((), feature.dtype), (1, *feature.shape)), None)
-
-
 def check_features(reader: EpisodeReader) -> None:
     """Raise UserError for the first key of a reader that is unusable whatever its values."""
     for key, feature in reader.features.items():
-        for problem in feature_problems(key, feature):
+        if problem := unusable(key, feature.shape, feature.dtype):
             raise UserError(f"{reader.source}: {problem}")
 
 
-class EpisodeView(EpisodeReader):
-    """Some keys, or some episodes, of a reader, as a reader.
-
-    Args:
-        reader: an open reader, which the view closes.
-        keys: the keys that it keeps; None for all.
-        episodes: the episodes that it keeps, in the order wanted; None for all.
-
-    Raises:
-        UserError: an unknown key.
-    """
-
-    def __init__(
-        self, reader: EpisodeReader, keys: Sequence[str] | None = None, episodes: Sequence[int] | None = None
-    ) -> None:
-        chosen = list(reader.features) if keys is None else list(keys)
-        check_keys(reader, chosen)
-        super().__init__(reader.source)
-        self.reader, self.remarks = reader, reader.remarks
-        self.left_out, self.damaged = reader.left_out, reader.damaged
-        self.format, self.layout = reader.format, reader.layout
-        self.metadata = reader.metadata
-        self.features = {key: reader.features[key] for key in chosen}
-        self.episodes = list(range(len(reader.episode_ends))) if episodes is None else list(episodes)
-        self.faults = {i: reader.faults[kept] for i, kept in enumerate(self.episodes) if kept in reader.faults}
-        self.episode_ends = np.cumsum(np.diff(reader.episode_ends, prepend=0)[self.episodes]).astype(np.int64)
-
-    def close(self) -> None:
-        """See `EpisodeReader`."""
-        self.reader.close()
-
-    def own_name(self, key: str) -> str:
-        """See `EpisodeReader`."""
-        return self.reader.own_name(key)
-
-    def origin(self, episode: int) -> tuple[EpisodeReader, int]:
-        """See `EpisodeReader`."""
-        return self.reader.origin(self.episodes[episode])
-
-    def episode_metadata(self, episode: int) -> dict[str, Any]:
-        """See `EpisodeReader`."""
-        return self.reader.episode_metadata(self.episodes[episode])
-
-    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        return self.reader.read(self.episodes[episode], keys, start, stop)
-
-
-def filtered(reader: EpisodeReader, filter_key: str) -> EpisodeView:
-    """The episodes whose "filters" name a filter key, as robomimic's masks do.
-
-    Raises:
-        UserError: no episode carries it (which filter keys there are).
-    """
-    filters = [reader.episode_metadata(episode).get("filters", ()) for episode in range(len(reader.episode_ends))]
-    chosen = [episode for episode, names in enumerate(filters) if filter_key in names]
-    if not chosen:
-        known = {name for names in filters for name in names}
-        remedy = did_you_mean(filter_key, known) if known else "it has no filters at all."
-        raise UserError(f"{reader.source}: has no filter '{filter_key}'; {remedy}")
-    return EpisodeView(reader, episodes=chosen)
-
-
 def chosen_episodes(
-    reader: EpisodeReader, episodes: Sequence[int | str] | None, *, skip_bad: bool = False
+    reader: EpisodeReader,
+    episodes: Sequence[int | str] | None,
+    *,
+    filter_key: str | None = None,
+    skip_bad: bool = False,
 ) -> EpisodeReader:
-    """The episodes of these numbers, in this order, as `open_episodes` takes them; None: all.
+    """Of the episodes that carry a filter, those of these numbers, in this order, as `open_episodes` takes them.
 
     Raises:
-        UserError: there is no such episode; one of them has a fault and `skip_bad` is not set; none is left.
+        UserError: there is no such filter or episode; one has a fault and `skip_bad` is not set; none is left.
     """
-    count = len(reader.episode_ends)
-    wanted = list(range(count)) if episodes is None else _numbers(reader, episodes)
+    wanted = list(range(len(reader.episode_ends)))
+    if filter_key is not None:
+        filters = [reader.episode_metadata(episode).get("filters", ()) for episode in wanted]
+        wanted = [episode for episode in wanted if filter_key in filters[episode]]
+        if not wanted:
+            known = {name for names in filters for name in names}
+            remedy = did_you_mean(filter_key, known) if known else "it has no filters at all."
+            raise UserError(f"{reader.source}: has no filter '{filter_key}'; {remedy}")
+    if episodes is not None:
+        with refusing(reader.source):
+            wanted = [wanted[number] for number in _numbers(episodes, len(wanted))]
     bad = [episode for episode in wanted if episode in reader.faults]
+    kept = [episode for episode in wanted if episode not in reader.faults]
     if bad and not skip_bad:
         raise UserError(
             f"{reader.source}: {reader.faults[bad[0]].rstrip('.')}; or leave such episodes out with "
             f"skip_bad_episodes=true ({len(bad)} of {len(wanted)})."
         )
-    reader.remarks += [f"episode {reader.origin(episode)[1]} is left out: {reader.faults[episode]}" for episode in bad]
-    kept = [episode for episode in wanted if episode not in reader.faults]
     if not kept:
         raise UserError(f"{reader.source}: none of {len(wanted)} episodes is left; {reader.faults[bad[0]]}")
-    return reader if kept == list(range(count)) else EpisodeView(reader, episodes=kept)
+    for episode in bad:
+        name = f"episode {reader.origin(episode)[1]}"
+        why = reader.faults[episode].removeprefix(f"{name}: ").replace(f"{name} ", "it ", 1)
+        reader.remarks.append(f"{name} is left out: {why}")
+    return reader if kept == list(range(len(reader.episode_ends))) else EpisodeView(reader, episodes=kept)
 
 
 def without_unreadable(reader: EpisodeReader, keys: Sequence[str] | None) -> EpisodeReader:
@@ -215,31 +153,29 @@ def without_unreadable(reader: EpisodeReader, keys: Sequence[str] | None) -> Epi
     Raises:
         UserError: none is left.
     """
-    chosen = list(reader.features) if keys is None else list(keys)
     for episode in range(len(reader.episode_ends)):
         try:
-            for _ in pieces(reader, chosen, [episode]):
+            for _ in pieces(reader, list(reader.features) if keys is None else keys, [episode]):
                 pass
         except UserError as error:
             reader.faults[episode] = str(error).removeprefix(f"{reader.source}: ")
     return chosen_episodes(reader, None, skip_bad=True)
 
 
-def _numbers(reader: EpisodeReader, episodes: Sequence[int | str]) -> list[int]:
-    """Numbers of episodes, and ranges of them as "a:b", one by one."""
-    count = len(reader.episode_ends)
+def _numbers(given: Sequence[int | str], count: int) -> list[int]:
+    """Numbers of episodes, and ranges of them as "a:b", one by one; a ValueError says what is wrong with them."""
     found: list[int] = []
-    for item in episodes:
+    for item in given:
         match = re.fullmatch(r"(\d+)|(\d*):(\d*)", str(item))
         if match is None:
-            raise UserError(f"{reader.source}: episodes names '{item}'; give numbers from 0, or ranges as 0:{count}.")
+            raise ValueError(f"episodes names '{item}'; give numbers from 0, or ranges as 0:{count}.")
         number, first, end = match.groups()
         some = [int(number)] if number else range(int(first or 0), int(end or count))
-        beyond = [episode for episode in (*some[:1], *some[-1:]) if episode >= count]
-        if beyond:
-            raise UserError(f"{reader.source}: episodes names {beyond[0]}; there are {count}, from 0 to {count - 1}.")
+        for episode in (*some[:1], *some[-1:]):
+            if episode >= count:
+                raise ValueError(f"episodes names {episode}; there are {count}, from 0 to {count - 1}.")
         found += some
     if not found or len(set(found)) < len(found):
         what = "names an episode twice" if found else "names no episode"
-        raise UserError(f"{reader.source}: episodes={list(episodes)} {what}; give each number once, or null for all.")
+        raise ValueError(f"episodes={list(given)} {what}; give each number once, or null for all.")
     return found

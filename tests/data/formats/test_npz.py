@@ -122,7 +122,7 @@ def test_what_is_not_asked_for_may_be_anything(tmp_path):
 
 def test_an_empty_episode_is_skipped(tmp_path):
     np.savez(tmp_path / "x.npz", **{**dppo(), "traj_lengths": [5, 0, 7]}, goal=[[1.0], [2.0], [3.0]])
-    with pytest.warns(UserWarning, match="episode 1 is left out: episode 1 has no step"):
+    with pytest.warns(UserWarning, match="episode 1 is left out: it has no step"):
         read = read_episodes(tmp_path / "x.npz", skip_bad_episodes=True)
     assert read.lengths.tolist() == [5, 7]
     assert [facts["goal"] for facts in read.episode_metadata] == [[1.0], [3.0]]
