@@ -803,7 +803,7 @@ MUTATIONS = [
         "data/statistics.py",
         "data/test_normalization.py",
         ("max(float(np.finfo(dtype).eps), _LAST_BITS)", "0.0"),
-        ("np.maximum(allowed, _NOTHING)", "allowed"),
+        ("np.abs(high)), _NOTHING)", "np.abs(high)), 0.0)"),
     ),
     *of(
         "policy/run.py",

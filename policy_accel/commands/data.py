@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from policy_accel.commands.contact_sheet import draw_sheet
 from policy_accel.commands.ready import ready_for_images, ready_to_train
 from policy_accel.data import Inspection, fetch
-from policy_accel.data.contact_sheet import draw_sheet
 from policy_accel.data.formats.recognise import recognised_format
 from policy_accel.data.images import image_form, image_path, read_images
 from policy_accel.data.inspect import inspect_reader

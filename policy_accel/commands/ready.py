@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader
+from policy_accel.data.formats.recognise import FLAGS
 from policy_accel.data.images import ImageSet
-from policy_accel.data.inspect import Inspection, usual_fields
+from policy_accel.data.inspect import Inspection
 
 _SHORTEST = 8
 """Steps that a window needs by default: a horizon of 16, less 1 step that is repeated before and 7 behind."""
@@ -18,6 +19,23 @@ _FITS_ALL = ["policy.horizon=8", "policy.n_action_steps=7"]
 
 _SCORED = {"samples": 2000, "curve_samples": 256}
 """Images that the default recipe measures, for which there must be as many to train on."""
+_RECORDED = ("reward", "done", "terminated", "truncated", "success", "sim_state", "timestamp", "index", *FLAGS)
+"""What recordings hold beside observations and actions; also as the end of a key, as episode_index."""
+
+
+def usual_fields(reader: EpisodeReader) -> tuple[list[str], list[str], str | None]:
+    """Keys that a policy may see, pictures, and the key of its actions, by their names; None where none is called so.
+
+    `state` is the whole observation where there is one.
+    """
+    actions = [key for key in reader.features if key.startswith("action")]
+    images = [key for key, feature in reader.features.items() if feature.is_image and not key.startswith("next_")]
+    numbers = [
+        key
+        for key, feature in reader.features.items()
+        if len(feature.shape) < 3 and not key.startswith(("action", "next", "extra.")) and not key.endswith(_RECORDED)
+    ]
+    return ["state"] if "state" in numbers else numbers, images, min(actions, key=len, default=None)
 
 
 def ready_to_train(path: str, reader: EpisodeReader, found: Inspection, layout: Path | None) -> str:

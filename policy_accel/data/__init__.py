@@ -8,19 +8,5 @@ from policy_accel.data.readers import open_episodes, read_episodes, write_episod
 from policy_accel.data.shipped import shipped_path
 from policy_accel.data.split import EpisodeSplit, split_episodes
 
-__all__ = [
-    "EpisodeReader",
-    "EpisodeSplit",
-    "Episodes",
-    "Feature",
-    "Fetched",
-    "Inspection",
-    "MemoryReader",
-    "fetch",
-    "inspect",
-    "open_episodes",
-    "read_episodes",
-    "shipped_path",
-    "split_episodes",
-    "write_episodes",
-]
+__all__ = ["EpisodeReader", "EpisodeSplit", "Episodes", "Feature", "Fetched", "Inspection", "MemoryReader"]
+__all__ += ["fetch", "inspect", "open_episodes", "read_episodes", "shipped_path", "split_episodes", "write_episodes"]

@@ -12,8 +12,7 @@ from policy_accel.errors import UserError
 
 HORIZON = 16
 """Steps of a training window, unless a run says otherwise."""
-LARGEST = 1e30
-"""No value that anyone records is larger; flipped bits make such."""
+LARGEST = 1e30  # no value that anyone records is larger; flipped bits make such
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,8 @@ def _problems(arrays: dict[str, np.ndarray], ends: np.ndarray, facts: int) -> It
     except ValueError as error:
         yield str(error)
     for key, values in arrays.items():
-        yield from filter(None, [unusable(key, values.shape[1:], values.dtype), non_finite_problem(key, values, ends)])
+        yield from unusable(key, values.shape[1:], values.dtype)
+        yield from non_finite(key, values, ends)
 
 
 def end_problems(ends: np.ndarray, *, empty: bool = False) -> Iterator[str]:
@@ -89,8 +89,7 @@ def end_problems(ends: np.ndarray, *, empty: bool = False) -> Iterator[str]:
     elif not whole(ends):
         yield f"episode_ends holds {ends.dtype} values that are not whole steps; store cumulative ends as int64."
     else:
-        lengths = np.diff(ends.astype(np.int64), prepend=0)
-        for episode in np.flatnonzero(lengths < (0 if empty else 1))[:1]:
+        for episode in np.flatnonzero(np.diff(ends.astype(np.int64), prepend=0) < (0 if empty else 1))[:1]:
             after = f" after {ends[episode - 1]}" if episode else ""
             yield (
                 f"episode_ends is not increasing: episode_ends[{episode}] is {ends[episode]}{after}, so that episode "
@@ -102,8 +101,7 @@ def whole(values: np.ndarray) -> bool:
     """Whether values are whole numbers, of whatever type, that an int64 holds."""
     if values.dtype.kind not in "iuf":
         return False
-    fits = np.isfinite(values) & (np.abs(values.astype(np.float64)) < 2**62)
-    return bool(np.all(fits & (values == np.round(values))))
+    return bool(np.all((np.abs(values.astype(np.float64)) < 2**62) & (values == np.round(values))))
 
 
 def empty_episodes(ends: np.ndarray) -> dict[int, str]:
@@ -113,63 +111,51 @@ def empty_episodes(ends: np.ndarray) -> dict[int, str]:
 
 
 def compare_rows(rows: dict[str, int], ends: np.ndarray) -> tuple[dict[str, str], dict[int, str]]:
-    """Which arrays cannot be used because of their number of rows, and which episodes.
-
-    Args:
-        rows: name of an array, as "data/action" -> its rows.
-        ends: [E] int64, sound; its last is the number of rows that an array should have.
+    """Compare the rows of arrays, by their names as "data/action", with sound ends [E].
 
     Returns:
-        Name -> why that array is left out, where others have the right number of rows. Episode -> why it cannot be
+        Name -> why that array is left out, where others have the right number of rows; episode -> why it cannot be
         read, where all arrays end alike and too early.
 
     Raises:
-        ValueError: one sentence, when no array has the right number.
+        ValueError: one sentence, where neither is so.
     """
     steps, counts = int(ends[-1]), set(rows.values())
     if not rows or steps in counts:
-        wrong = {name: count for name, count in rows.items() if count != steps}
         why = f"rows and the episodes have {steps} steps; it needs one row per step."
-        return {name: f"{name} has {count} {why}" for name, count in wrong.items()}, {}
+        return {name: f"{name} has {count} {why}" for name, count in rows.items() if count != steps}, {}
     if len(counts) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in rows.items())
         raise ValueError(f"the arrays differ in their number of steps ({listed}); every key needs one row per step.")
     (count,) = counts
     if count > steps:
-        raise ValueError(
-            f"episode_ends stops at step {steps}, but the data has {count} steps; add the end of the last episode or "
-            "cut the data there."
-        )
-    problem = (
-        f"episode_ends goes to step {steps}, past the data, which has {count} steps; the data is cut short: copy or "
-        "record it again, or remove the last episodes from episode_ends."
-    )
+        remedy = "add the end of the last episode or cut the data there."
+        raise ValueError(f"episode_ends stops at step {steps}, but the data has {count} steps; {remedy}")
+    remedy = "the data is cut short: copy or record it again, or remove the last episodes from episode_ends."
+    problem = f"episode_ends goes to step {steps}, past the data, which has {count} steps; {remedy}"
     return {}, {int(episode): problem for episode in np.flatnonzero(ends > count)}
 
 
-def unusable(key: str, shape: tuple[int, ...], dtype: np.dtype) -> str:
-    """What makes a key unusable by the shape of a step and its dtype, whatever its values; "" for nothing."""
+def unusable(key: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[str]:
+    """What makes a key unusable by the shape of a step and its dtype, whatever its values."""
     if dtype.kind not in "biuf":
-        return f"data/{key} holds {dtype}, which are not numbers; store it as floats or integers."
-    if 0 in shape:
-        return f"data/{key} holds no numbers ({list(shape)} a step); leave the key out or record it again."
-    return ""
+        yield f"data/{key} holds {dtype}, which are not numbers; store it as floats or integers."
+    elif 0 in shape:
+        yield f"data/{key} holds no numbers ({list(shape)} a step); leave the key out or record it again."
 
 
-def non_finite_problem(key: str, values: np.ndarray, ends: np.ndarray, first: int = 0) -> str:
+def non_finite(key: str, values: np.ndarray, ends: np.ndarray, first: int = 0) -> Iterator[str]:
     """One sentence on the first of the values [N, ...], rows from `first` on, that is not finite or beyond sense."""
     if values.dtype.kind != "f" or not values.size:
-        return ""
+        return
     with np.errstate(invalid="ignore"):
-        if float(values.min()) > -LARGEST and float(values.max()) < LARGEST:  # what NaN never is
-            return ""
+        if float(values.min()) > -LARGEST and float(values.max()) < LARGEST:  # which NaN never is
+            return
     rows = values.reshape(len(values), -1).astype(np.float64)
     row, column = np.argwhere(~(np.abs(rows) < LARGEST))[0]
     value, step = rows[row, column], first + int(row)
     name = "NaN" if np.isnan(value) else "Inf" if np.isinf(value) else f"{value:.3g}"
     episode = int(np.searchsorted(ends, step, side="right"))
     own = step - (int(ends[episode - 1]) if episode else 0)
-    return (
-        f"data/{key} holds {name} at step {step} (episode {episode}, its step {own}); repair that value or leave the "
-        "episode out (skip_bad_episodes=true)."
-    )
+    remedy = "repair that value or leave the episode out (skip_bad_episodes=true)."
+    yield f"data/{key} holds {name} at step {step} (episode {episode}, its step {own}); {remedy}"

@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from policy_accel.data.episodes import HORIZON, non_finite_problem, unusable
+from policy_accel.data.episodes import HORIZON, non_finite, unusable
 from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.recognise import FLAGS
 from policy_accel.data.formats.streaming import pieces
 from policy_accel.data.readers import open_reader
 from policy_accel.data.statistics import KeyStatistics
@@ -22,8 +21,6 @@ from policy_accel.errors import UserError
 _LONGEST_FACT = 300  # characters of a fact that are shown
 _LISTED = 8
 _MOST = 20  # faults, filters, tasks
-_RECORDED = ("reward", "done", "terminated", "truncated", "success", "sim_state", "timestamp", "index", *FLAGS)
-"""What recordings hold beside observations and actions; also as the end of a key, as episode_index."""
 
 
 class Inspection(NamedTuple):
@@ -47,21 +44,6 @@ def inspect(path: Path | str, layout: Path | str | None = None) -> Inspection:
     """
     with open_reader(path, layout) as reader:
         return inspect_reader(reader)
-
-
-def usual_fields(reader: EpisodeReader) -> tuple[list[str], list[str], str | None]:
-    """Keys that a policy may see, pictures, and the key of its actions, by their names; None where none is called so.
-
-    `state` is the whole observation where there is one.
-    """
-    actions = [key for key in reader.features if key.startswith("action")]
-    images = [key for key, feature in reader.features.items() if feature.is_image and not key.startswith("next_")]
-    numbers = [
-        key
-        for key, feature in reader.features.items()
-        if len(feature.shape) < 3 and not key.startswith(("action", "next", "extra.")) and not key.endswith(_RECORDED)
-    ]
-    return ["state"] if "state" in numbers else numbers, images, min(actions, key=len, default=None)
 
 
 def inspect_reader(reader: EpisodeReader) -> Inspection:
@@ -91,19 +73,17 @@ def inspect_reader(reader: EpisodeReader) -> Inspection:
         own = reader.own_name(key)
         named = "" if own == key else f"  (in the file: {own})"
         lines.append(f"  {key}: {[int(ends[-1]), *feature.shape]} {feature.dtype}{named}")
-        if problem := unusable(key, feature.shape, feature.dtype):
-            problems.append(problem)
-            continue
+        found = list(unusable(key, feature.shape, feature.dtype))
         statistics = KeyStatistics()
         try:
-            for episode, start, _, values in pieces(reader, [key], sound, finite=False):
+            for episode, start, _, values in () if found else pieces(reader, [key], sound, finite=False):
                 digests[episode].update(np.ascontiguousarray(values[key]).data)
                 statistics.add(values[key])
-                problem = problem or non_finite_problem(key, values[key], ends, reader.first_row(episode) + start)
+                found = found or list(non_finite(key, values[key], ends, reader.first_row(episode) + start))
         except UserError as error:
             comparable = False
-            problems.append(str(error).removeprefix(f"{reader.source}: "))
-        problems += [problem] * bool(problem)
+            found.append(str(error).removeprefix(f"{reader.source}: "))
+        problems += found
         if statistics.rows:
             lines += statistics.lines()
             remarks += statistics.doubtful(key)
@@ -117,10 +97,10 @@ def inspect_reader(reader: EpisodeReader) -> Inspection:
             tasks.update([str(facts["task"])] if "task" in facts else [])
     except UserError as error:
         problems.append(str(error).removeprefix(f"{reader.source}: "))
-    for name, found in (("filters", sorted(filters.items())), ("tasks", tasks.most_common())):
-        if found:
-            listed = ", ".join(f"{_shortened(value)} ({count})" for value, count in found[:_MOST])
-            lines.append(f"  {name}: {listed} episodes" + (", ..." if len(found) > _MOST else ""))
+    for name, counted in (("filters", sorted(filters.items())), ("tasks", tasks.most_common())):
+        if counted:
+            listed = ", ".join(f"{_shortened(value)} ({count})" for value, count in counted[:_MOST])
+            lines.append(f"  {name}: {listed} episodes" + (", ..." if len(counted) > _MOST else ""))
     short = np.flatnonzero(lengths < HORIZON)
     if short.size:
         listed = ", ".join(f"{i} ({lengths[i]})" for i in short[:_LISTED]) + (", ..." if short.size > _LISTED else "")

@@ -21,21 +21,16 @@ class Normalizer(nn.Module):
     """y = (x - center) * scale + offset for every dimension; the identity until it is fitted or loaded.
 
     The difference is taken in float64, and y is float32: numbers far from 0, as seconds since 1970, keep what changes
-    in them. The inverse returns a dimension that never changed in the data exactly, whatever y is.
-
-    `Normalizer(dims)` followed by `load_state_dict` restores a saved one from its buffers [dims]: `scale` and `offset`
-    float32, `center` float64 (0 of numbers near 0), `varies` bool, `constant` float64 (what does not vary). States of
-    earlier versions have the first two alone.
-
-    Attributes:
-        dtype: what the inverse returns, float32 unless that does not hold the data's own units.
+    in them. The inverse returns a dimension that never changed in the data exactly, whatever y is; in `dtype`, which is
+    float32 unless that does not hold the data's own units. `Normalizer(dims)` followed by `load_state_dict` restores a
+    saved one; states of earlier versions have `scale` and `offset` alone.
     """
 
-    scale: torch.Tensor
-    offset: torch.Tensor
-    center: torch.Tensor
-    varies: torch.Tensor
-    constant: torch.Tensor
+    scale: torch.Tensor  # [dims] float32
+    offset: torch.Tensor  # [dims] float32
+    center: torch.Tensor  # [dims] float64, 0 of numbers near 0
+    varies: torch.Tensor  # [dims] bool
+    constant: torch.Tensor  # [dims] float64, of those that do not vary
 
     def __init__(self, dims: int):
         super().__init__()
@@ -82,51 +77,42 @@ def fit_normalizer(
     none).
 
     Args:
-        data: [N, D].
+        data: [N, D] finite, N >= 1.
         mode: see above.
         untouched: columns that keep their values.
         precision: `rounding` [D] of the types that the columns were recorded in; None for the type of `data`.
 
     Raises:
-        UserError: unknown mode; data that is not [N, D] with N >= 1; NaN or Inf in the data; numbers that keep their
-            magnitude in this mode and change by little more than the steps of float32 there.
+        UserError: unknown mode; numbers that keep their magnitude in this mode and change by little more than the steps
+            of float32 there.
     """
     one_of("normaliser", mode, MODES)
     given = torch.as_tensor(data)
     values = given.to(torch.float64)
-    if values.ndim != 2 or values.numel() == 0:
-        raise UserError(f"a normaliser is fitted on [steps, dimensions], not on shape {tuple(values.shape)}.")
-    if not values.isfinite().all():
-        step, dimension = (~values.isfinite()).nonzero()[0].tolist()
-        raise UserError(f"a normaliser cannot be fitted: step {step}, dimension {dimension} is not a finite number.")
     if precision is None:
         precision = np.full(values.shape[1], rounding(given[:0].cpu().numpy().dtype))
     low, high, mean, first = (part.cpu().numpy() for part in (*values.aminmax(dim=0), values.mean(0), values[0]))
     constant, steps = never_changes(low, high, precision), float_steps(low, high, np.float32)
     center = np.where(~constant & (steps > _FAR), low + (high - low) / 2, 0.0)
-    scale, offset, kept = np.ones_like(low), np.zeros_like(low), list(untouched)
+    scale, offset = np.ones_like(low), np.zeros_like(low)
     if mode == "limits":
         scale = 2 / np.where(constant, 2, high - low)
         offset = np.where(constant, -low, -1 - scale * (low - center))
     elif mode == "gaussian":
-        if len(values) > 1:
-            scale = 1 / np.where(constant, 1, values.std(0).cpu().numpy())
+        scale /= np.where(constant, 1, values.std(0, correction=min(1, len(values) - 1)).cpu().numpy())
         offset = -(mean - center) * scale
-    else:
-        kept = list(range(len(low)))
-        if mode == "max_abs" and (largest := float(values.abs().amax())):
-            scale = np.full_like(low, 1 / largest)
-            scale[list(untouched)] = 1.0
-    for column in kept:  # which are not shifted
+    elif mode == "max_abs":
+        scale /= float(values.abs().amax()) or 1.0
+    scale[list(untouched)], offset[list(untouched)] = 1.0, 0.0
+    unshifted = list(untouched) if mode in ("limits", "gaussian") else range(len(low))
+    for column in unshifted:
         if steps[column] >= NOTICEABLE and not constant[column]:
             raise UserError(
                 f"dimension {column} goes from {low[column]:.12g} to {high[column]:.12g}, and the network sees it in "
                 f"float32, whose steps there are {steps[column]:.0%} of that; choose the normalisation limits or "
                 "gaussian, which shift it first."
             )
-    if mode in ("limits", "gaussian"):
-        scale[kept], offset[kept] = 1.0, 0.0
-    center[kept] = 0.0
+    center[unshifted] = 0.0
     found = {"scale": scale, "offset": offset, "center": center, "varies": ~constant}
     found["constant"] = np.where(constant, first, 0.0)
     normalizer = Normalizer(len(low)).to(values.device)

@@ -31,14 +31,10 @@ def open_episodes(
     skip_bad_episodes: bool = False,
     layout: Path | str | None = None,
 ) -> EpisodeReader:
-    """Open demonstrations; the format is recognised by content, not by name.
-
-    Known are Diffusion Policy's replay buffer (zarr v2 or v3, folder or zip), robomimic's HDF5 (`FILE::GROUP` for raw
-    recordings of several tasks), LeRobot's folders (v2.0, v2.1, v3.0), the NPZ of DPPO (or any NPZ with arrays of steps
-    and `traj_lengths` or `episode_ends`) and Minari's folders.
+    """Open demonstrations of a format that README's table lists, which is recognised by content, not by name.
 
     Args:
-        path: file or folder.
+        path: file or folder; `FILE::GROUP` for raw HDF5 recordings of several tasks.
         keys: those that will be read, which alone must be sound; None for all that every episode has.
         filter_key: only the episodes that carry this filter, as robomimic's mask/<filter>; None for all.
         episodes: only these, by their number in the file (of those of the filter) from 0, in this order, "a:b" being
@@ -52,9 +48,8 @@ def open_episodes(
     """
     reader = open_reader(path, layout)
     try:
-        left_out = reader.left_out | reader.damaged
         if not reader.features:
-            check_keys(reader, left_out)
+            check_keys(reader, [*reader.damaged, *reader.left_out])
             raise UserError(f"{path}: holds no array of steps; give at least one, as action.")
         reader.ask_for([*reader.features, *reader.damaged] if keys is None else keys)
         if left_out := reader.left_out | reader.damaged:
@@ -81,16 +76,11 @@ def open_reader(path: Path | str, layout: Path | str | None = None) -> EpisodeRe
 
 
 def read_episodes(path: Path | str, keys: Sequence[str] | None = None, **chosen: Any) -> Episodes:
-    """Read demonstrations into memory.
-
-    Args:
-        path: file or folder.
-        keys: the keys to read, as `["state", "action"]`; None for all.
-        chosen: which episodes, as `open_episodes` takes it; with skip_bad_episodes also without those that hold values
-            that are damaged or not finite.
+    """Read demonstrations into memory, as `open_episodes` opens them; with skip_bad_episodes also without the episodes
+    that hold values that are damaged or not finite. What was left out or assumed becomes a warning.
 
     Raises:
-        UserError: as `open_episodes`.
+        UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
     """
     with open_episodes(path, keys, **chosen) as reader:
         return gather(without_unreadable(reader, keys) if chosen.get("skip_bad_episodes") else reader, keys)
@@ -110,7 +100,7 @@ def write_episodes(
     Args:
         path: file or folder, new; a replay buffer is a zip when the name ends in .zip.
         reader: where they come from: `open_episodes(...)` or `MemoryReader(episodes)`.
-        format: "zarr", "robomimic", "lerobot" or "npz".
+        format: one of `WRITTEN_FORMATS`.
         keys: the keys to write; None for all.
         progress: called with (steps so far, all steps).
         options: of the format's writer: `zarr_format` of zarr; `fps`, `images` of lerobot.

@@ -26,21 +26,19 @@ def split_episodes(
     that does not train validates, those left out by `max_train_episodes` (None: no limit) too.
 
     Raises:
-        UserError: a ratio outside of that range, a negative seed, no episode, a limit below 1.
+        UserError: a ratio outside of that range, a negative seed, a limit below 1.
     """
-    if n_episodes < 1:
-        raise UserError(f"there are {n_episodes} episodes, so none is left to train on; record at least one.")
     if seed < 0:
         raise UserError(f"split_seed is {seed}; it must not be negative.")
     if not 0 <= val_ratio < 1:
         raise UserError(f"val_ratio is {val_ratio}; it must be at least 0 and below 1 (0.02 keeps 2 % for validation).")
     if max_train_episodes is not None and max_train_episodes < 1:
         raise UserError(f"max_train_episodes is {max_train_episodes}; give 1 or more, or null for all episodes.")
-    held_out = min(max(1, round(n_episodes * val_ratio)), n_episodes - 1) if val_ratio > 0 else 0
     train = np.ones(n_episodes, dtype=bool)
+    held_out = min(max(1, round(n_episodes * val_ratio)), n_episodes - 1) if val_ratio > 0 else 0
     train[np.random.default_rng(seed).choice(n_episodes, held_out, replace=False)] = False
     others = np.flatnonzero(train)
-    if max_train_episodes is not None and len(others) > max_train_episodes:
-        kept = np.random.default_rng(seed).choice(len(others), max_train_episodes, replace=False)
-        train[np.delete(others, kept)] = False
+    kept = min(len(others), max_train_episodes or len(others))
+    if kept < len(others):
+        train[np.delete(others, np.random.default_rng(seed).choice(len(others), kept, replace=False))] = False
     return EpisodeSplit(train, ~train)

@@ -24,9 +24,8 @@ def never_changes(low: np.ndarray, high: np.ndarray, rounding: float | np.ndarra
     The unit does not matter: what goes from 0 to 1e-9 changes.
     """
     low, high = low.astype(np.float64), high.astype(np.float64)
-    allowed = rounding * np.maximum(np.abs(low), np.abs(high))
-    close = high - low <= np.where(rounding > 0, np.maximum(allowed, _NOTHING), 0.0)
-    constant: np.ndarray = close & np.isfinite(high - low)
+    allowed = np.maximum(rounding * np.maximum(np.abs(low), np.abs(high)), _NOTHING)
+    constant: np.ndarray = np.isfinite(high - low) & (high - low <= np.where(rounding > 0, allowed, 0.0))
     return constant
 
 
@@ -44,7 +43,8 @@ def too_coarse(key: str, low: np.ndarray, high: np.ndarray) -> Iterator[str]:
     """A sentence where the float type of a key is too coarse for how little its dimensions [D] change."""
     if low.dtype.kind == "f":
         steps = np.where(never_changes(low, high, rounding(low.dtype)), 0.0, float_steps(low, high, low.dtype))
-        for first in (rough := np.flatnonzero(steps >= NOTICEABLE))[:1]:
+        rough = np.flatnonzero(steps >= NOTICEABLE)
+        for first in rough[:1]:
             yield (
                 f"data/{key} is stored as {low.dtype}, whose steps are {steps[first]:.0%} of the range of dimension "
                 f"{first} ({low[first]:.9g} to {high[first]:.9g}); what was finer is lost in the file. Record "
@@ -60,32 +60,32 @@ def listed(dimensions: Sequence[int] | np.ndarray) -> str:
 class KeyStatistics:
     """Minimum, maximum and mean of a key's values, for the key and for each of its dimensions if they are few."""
 
-    rows = 0
+    rows, ndim, whole = 0, 0, False
     low: np.ndarray
     high: np.ndarray
-    _total: np.ndarray
-    _bytes = True
+    total: np.ndarray
 
     def add(self, values: np.ndarray) -> None:
         """Look at further rows [n, *shape]."""
         flat = values.reshape(len(values), -1)
         with np.errstate(invalid="ignore", over="ignore"):
-            low, high = flat.min(0), flat.max(0)
-            total = np.asarray(flat.sum(0 if len(low) <= _MOST_DIMENSIONS else None, dtype=np.float64))
+            low, high, total = flat.min(0), flat.max(0), flat.sum(0, dtype=np.float64)
+            # Pictures that may hold 8-bit values.
+            whole = values.dtype.kind == "f" and values.ndim == 4 and low.min() >= 0 and high.max() <= 255
+            whole = bool(whole and np.array_equal(flat, flat.round()))
             if self.rows:
-                low, high, total = np.minimum(self.low, low), np.maximum(self.high, high), self._total + total
-            picture = values.dtype.kind == "f" and values.ndim == 4 and low.min() >= 0 and high.max() <= 255
-            self._bytes = bool(self._bytes and picture and np.array_equal(flat, flat.round()))
-        self.low, self.high, self._total = low, high, total
+                low, high = np.minimum(self.low, low), np.maximum(self.high, high)
+                total, whole = self.total + total, self.whole and whole
+        self.low, self.high, self.total, self.whole = low, high, total, whole
         self.rows, self.ndim = self.rows + len(flat), values.ndim
 
     def lines(self) -> Iterator[str]:
         """The statistics for people."""
-        low, high, mean, names = self.low, self.high, self._total / self.rows, [*map(str, range(len(self.low)))]
-        if not self._total.shape:
-            low, high, mean, names = low.min()[None], high.max()[None], mean[None] / len(low), ["all"]
-        for name, least, most, middle in zip(names, low.astype(float), high.astype(float), mean, strict=True):
-            yield f"    {name:>4}: min {least:<12.6g} max {most:<12.6g} mean {middle:.6g}"
+        rows = list(zip(map(str, range(len(self.low))), self.low, self.high, self.total, strict=True))
+        if len(self.low) > _MOST_DIMENSIONS:
+            rows = [("all", self.low.min(), self.high.max(), self.total.mean())]
+        for name, low, high, total in rows:
+            yield f"    {name:>4}: min {float(low):<12.6g} max {float(high):<12.6g} mean {total / self.rows:.6g}"
 
     def doubtful(self, key: str) -> Iterator[str]:
         """What can be trained on but is probably a mistake, one sentence each."""
@@ -95,5 +95,6 @@ class KeyStatistics:
             if constant.size:
                 yield f"data/{key} never changes in dimension {listed(constant)}; leave it out if it carries nothing."
             yield from too_coarse(key, self.low, self.high)
-        if self._bytes and self.high.max() > 1:
-            yield (f"data/{key} holds 8-bit values as {dtype}, {dtype.itemsize} times the size; store images as uint8.")
+        if self.whole and self.high.max() > 1:
+            size = f"{dtype.itemsize} times the size"
+            yield f"data/{key} holds 8-bit values as {dtype}, {size}; store images as uint8."

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from policy_accel.errors import UserError
-
 
 @dataclass(frozen=True)
 class Windows:
@@ -22,22 +20,13 @@ class Windows:
     indices: torch.Tensor
     valid: torch.Tensor
 
-    def __len__(self) -> int:
-        """W, the number of windows."""
-        return len(self.indices)
-
     def to(self, device: torch.device | str) -> Windows:
         """The same windows on another device."""
         return Windows(self.indices.to(device), self.valid.to(device))
 
 
 def make_windows(
-    episode_ends: np.ndarray | torch.Tensor,
-    horizon: int,
-    *,
-    pad_before: int,
-    pad_after: int,
-    episodes: np.ndarray | torch.Tensor | None = None,
+    episode_ends: np.ndarray, horizon: int, *, pad_before: int, pad_after: int, episodes: np.ndarray | None = None
 ) -> Windows:
     """All windows of `horizon` steps that begin at most `pad_before` steps before an episode or end `pad_after` after.
 
@@ -52,31 +41,13 @@ def make_windows(
         pad_before: steps repeated before the first step, 0 .. horizon - 1.
         pad_after: steps repeated after the last step, 0 .. horizon - 1.
         episodes: [E] bool, the episodes to use; None for all.
-
-    Raises:
-        UserError: an impossible horizon or padding, a mask of another length, or episodes all too short for a window.
     """
-    if horizon < 1:
-        raise UserError(f"horizon is {horizon}; a window needs at least 1 step.")
-    for name, pad in (("pad_before", pad_before), ("pad_after", pad_after)):
-        if not 0 <= pad < horizon:
-            raise UserError(f"{name} is {pad}; with horizon {horizon} it must lie in 0..{horizon - 1}.")
     ends = torch.as_tensor(episode_ends, dtype=torch.int64)
     lengths = ends.diff(prepend=ends.new_zeros(1))
-    used = torch.ones_like(ends, dtype=torch.bool) if episodes is None else torch.as_tensor(episodes)
-    if used.dtype != torch.bool or used.shape != ends.shape:
-        raise UserError(
-            f"the episode mask is {used.dtype} of shape {tuple(used.shape)}; give one bool for each of {len(ends)}."
-        )
-    extra = pad_before + pad_after + 1 - horizon
-    counts = torch.where(used, (lengths + extra).clamp(min=0), 0)
-    if used.any() and not counts.any():
-        raise UserError(
-            f"no window fits: the longest episode has {int(lengths[used].max())} steps, and horizon {horizon} with "
-            f"pad_before {pad_before} and pad_after {pad_after} needs {1 - extra}; choose a smaller horizon."
-        )
+    counts = (lengths - horizon + 1 + pad_before + pad_after).clamp(min=0)
+    if episodes is not None:
+        counts *= torch.from_numpy(episodes)
     episode = torch.repeat_interleave(counts)
-    begin = torch.arange(len(episode), device=ends.device) - (counts.cumsum(0) - counts)[episode] - pad_before
-    step = begin[:, None] + torch.arange(horizon, device=ends.device)
-    last = lengths[episode, None] - 1
+    begin = torch.arange(len(episode)) - (counts.cumsum(0) - counts)[episode] - pad_before
+    step, last = begin[:, None] + torch.arange(horizon), lengths[episode, None] - 1
     return Windows((ends - lengths)[episode, None] + step.clamp(min=0).minimum(last), (step >= 0) & (step <= last))

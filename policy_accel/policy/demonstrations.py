@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,6 @@ def load_demonstrations(
     pad_after = policy.horizon - policy.n_obs_steps if planning else policy.n_action_steps - 1
     if not config.padding:
         pad_before = pad_after = 0
-    ends = torch.from_numpy(episodes.episode_ends)
     shortest = max(1, policy.horizon - pad_before - pad_after)
     long_enough = episodes.lengths >= shortest
     if not (split.train & long_enough).any():
@@ -163,15 +163,12 @@ def load_demonstrations(
             f"policy.horizon={policy.horizon}; the longest has {episodes.lengths[split.train].max()} steps."
         )
 
-    def windows(episodes_used: np.ndarray) -> Windows:
-        used = torch.from_numpy(episodes_used)
-        return make_windows(ends, policy.horizon, pad_before=pad_before, pad_after=pad_after, episodes=used)
-
+    windows = partial(make_windows, episodes.episode_ends, policy.horizon, pad_before=pad_before, pad_after=pad_after)
     actions = torch.from_numpy(columns(episodes, action_fields(config)))
     observed = [*config.observation, *([] if planning else config.goal)]
     quaternions = [name for name in observed if parse_field(name)[0].endswith("quat")]
-    train = windows(split.train)
-    validation = windows(split.validation) if (split.validation & long_enough).any() else None
+    train = windows(episodes=split.train)
+    validation = windows(episodes=split.validation) if (split.validation & long_enough).any() else None
     return Demonstrations(
         observations=torch.from_numpy(columns(episodes, observed)),
         actions=encode_actions(actions, config.action_rotation),

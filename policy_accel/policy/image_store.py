@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.pictures import PictureView
 from policy_accel.data.formats.streaming import pieces
 from policy_accel.errors import UserError
 from policy_accel.files import explained
 from policy_accel.memory import free_memory
+from policy_accel.policy.pictures import PictureView
 from policy_accel.progress import Progress
 
 MEMORY_SHARE = 0.5  # of what is free may go to frames; the rest is for the model and its activations
@@ -204,11 +204,10 @@ def read_image_store(
     frames = {camera: _room((steps, *shape), None if fits else place) for camera, shape in shapes.items()}
     done = 0
     with closing(Progress("frames", steps, unit="step")) as progress:
-        for piece in pieces(pictures, cameras, piece_bytes=_PIECE_BYTES, finite=False):
+        for _, _, rows, values in pieces(pictures, cameras, piece_bytes=_PIECE_BYTES, finite=False):
             for camera, target in frames.items():
-                values = torch.from_numpy(piece.values[camera])
-                target[done : done + piece.rows] = resize_frames(values, target.shape[1:3])
-            done += piece.rows
+                target[done : done + rows] = resize_frames(torch.from_numpy(values[camera]), target.shape[1:3])
+            done += rows
             progress.to(done)
     return ImageStore(frames, recorded)
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from policy_accel.data import Episodes
 from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.pictures import PictureView
 from policy_accel.data.formats.streaming import gather, without_unreadable
 from policy_accel.data.images import image_path
 from policy_accel.data.readers import open_episodes
 from policy_accel.data.split import EpisodeSplit, split_episodes
 from policy_accel.errors import UserError
 from policy_accel.policy.fields import columns_of, keys_of, parse_field
+from policy_accel.policy.pictures import PictureView
 
 if TYPE_CHECKING:  # the settings of a task lie in a module that calls this one
     from policy_accel.policy.demonstrations import TaskConfig

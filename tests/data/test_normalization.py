@@ -145,15 +145,6 @@ def test_far_numbers_that_are_not_shifted_are_refused(mode):
         fit_normalizer(1.7e9 + WAVE[:, None], mode)
 
 
-@pytest.mark.parametrize(
-    ("data", "mode", "words"),
-    [
-        (np.zeros((3, 2)), "limit", "normaliser 'limit' is unknown; did you mean 'limits'"),
-        (np.zeros((3, 2, 2)), "limits", r"not on shape \(3, 2, 2\)"),
-        (np.zeros((0, 2)), "limits", r"not on shape \(0, 2\)"),
-        (np.array([[0.0, 1.0], [2.0, np.nan]]), "limits", "step 1, dimension 1 is not a finite number"),
-    ],
-)
-def test_bad_input(data, mode, words):
-    with pytest.raises(UserError, match=words):
-        fit_normalizer(data, mode)
+def test_an_unknown_mode():
+    with pytest.raises(UserError, match="normaliser 'limit' is unknown; did you mean 'limits'"):
+        fit_normalizer(np.zeros((3, 2)), "limit")

@@ -59,7 +59,7 @@ def test_seed_changes_the_draw():
         ({"val_ratio": -0.1}, "val_ratio is -0.1"),
         ({"val_ratio": float("nan")}, "val_ratio is nan"),
         ({"max_train_episodes": 0}, "max_train_episodes is 0; give 1 or more"),
-        ({"n_episodes": 0}, "there are 0 episodes, so none is left to train on"),
+        ({"seed": -1}, "split_seed is -1; it must not be negative"),
     ],
 )
 def test_impossible_values(arguments, words):

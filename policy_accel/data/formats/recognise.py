@@ -55,16 +55,15 @@ def _is_hdf5(path: Path) -> bool:
 
 def _is_npz(path: Path) -> bool:
     """Whether a file is a zip of arrays, unless they are an image set without actions and ends of episodes."""
-    if not path.is_file():
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
-            arrays = all(name.endswith(".npy") or "/" not in name for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError):
-        return False
-    told = names & {LENGTHS, ENDS, *FLAGS, "actions", "action"}
-    return bool(told) or (bool(names) and arrays and names.isdisjoint(_IMAGES))
+    with suppress(zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError):
+        if path.is_file():
+            with zipfile.ZipFile(path) as archive:
+                members = archive.namelist()
+            names = {name.removesuffix(".npy") for name in members if name.endswith(".npy")}
+            told = not names.isdisjoint({LENGTHS, ENDS, *FLAGS, "actions", "action"})
+            arrays = all(name.endswith(".npy") or "/" not in name for name in members)
+            return told or (bool(names) and arrays and names.isdisjoint(_IMAGES))
+    return False
 
 
 class Format(NamedTuple):

@@ -6,25 +6,20 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from policy_accel.data.episodes import Episodes, non_finite_problem, unusable
+from policy_accel.data.episodes import Episodes, non_finite, unusable
 from policy_accel.data.formats.base import EpisodeReader, EpisodeView, Feature, refusing
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.memory import check_fits
 
 OnProgress = Callable[[int, int], None]
+"""Called with (steps so far, all steps)."""
 
 
-class Piece(NamedTuple):
-    """Steps [start, start + rows) of an episode, counted from its first: key -> [rows, *shape]."""
-
-    episode: int
-    start: int
-    rows: int
-    values: dict[str, np.ndarray]
+Piece = tuple[int, int, int, dict[str, np.ndarray]]
+"""An episode, start and rows: its steps [start, start + rows), counted from its first; key -> [rows, *shape]."""
 
 
 def pieces(
@@ -35,17 +30,11 @@ def pieces(
     piece_bytes: int = 8_000_000,
     finite: bool = True,
 ) -> Iterator[Piece]:
-    """Every step in order, in pieces of at most about `piece_bytes` (but one step) that do not span two episodes.
-
-    Args:
-        reader: an open reader.
-        keys: the keys to read.
-        episodes: the episodes to read, in this order; None for all.
-        piece_bytes: bytes of a piece, over all keys.
-        finite: whether NaN and Inf are refused.
+    """Every step of some episodes (None: all) in order, in pieces of at most about `piece_bytes` over all keys (but one
+    step) that do not span two episodes.
 
     Raises:
-        UserError: what the reader raises; values that are not finite, or of another shape or dtype than announced.
+        UserError: what the reader raises; values of another shape or dtype than announced; with `finite`, NaN and Inf.
     """
     lengths = np.diff(reader.episode_ends, prepend=0).tolist()
     rows = max(1, piece_bytes // max(1, sum(step_size(reader.features[key]) for key in keys)))
@@ -55,17 +44,16 @@ def pieces(
             count = min(rows, lengths[episode] - start)
             read = reader.read(episode, keys, start, start + count)
             for key in keys:
-                values, feature, problem = read[key], reader.features[key], ""
+                values, feature = read[key], reader.features[key]
                 if values.shape != (count, *feature.shape) or values.dtype != feature.dtype:
-                    problem = (
-                        f"data/{key} of episode {number} is {list(values.shape)} {values.dtype} from its step {start} "
-                        f"on instead of {[count, *feature.shape]} {feature.dtype}; record it again."
+                    raise UserError(
+                        f"{reader.source}: data/{key} of episode {number} is {list(values.shape)} {values.dtype} from "
+                        f"its step {start} on instead of {[count, *feature.shape]} {feature.dtype}; record it again."
                     )
-                elif finite:
-                    problem = non_finite_problem(key, values, file.episode_ends, file.first_row(number) + start)
-                if problem:
-                    raise UserError(f"{reader.source}: {problem}")
-            yield Piece(episode, start, count, read)
+                if finite:
+                    for problem in non_finite(key, values, file.episode_ends, file.first_row(number) + start):
+                        raise UserError(f"{reader.source}: {problem}")
+            yield episode, start, count, read
 
 
 def step_size(feature: Feature) -> int:
@@ -75,11 +63,6 @@ def step_size(feature: Feature) -> int:
 
 def gather(reader: EpisodeReader, keys: Sequence[str] | None = None, *, progress: OnProgress | None = None) -> Episodes:
     """Some keys (None: all) of an open reader in memory; its remarks become warnings.
-
-    Args:
-        reader: an open reader.
-        keys: the keys to read; None for all.
-        progress: called with (steps so far, all steps).
 
     Raises:
         UserError: an unknown key; damaged data; more than the free memory; any fault that `Episodes` finds.
@@ -104,7 +87,7 @@ def gather(reader: EpisodeReader, keys: Sequence[str] | None = None, *, progress
 def check_features(reader: EpisodeReader) -> None:
     """Raise UserError for the first key of a reader that is unusable whatever its values."""
     for key, feature in reader.features.items():
-        if problem := unusable(key, feature.shape, feature.dtype):
+        for problem in unusable(key, feature.shape, feature.dtype):
             raise UserError(f"{reader.source}: {problem}")
 
 
@@ -133,13 +116,10 @@ def chosen_episodes(
             wanted = [wanted[number] for number in _numbers(episodes, len(wanted))]
     bad = [episode for episode in wanted if episode in reader.faults]
     kept = [episode for episode in wanted if episode not in reader.faults]
-    if bad and not skip_bad:
-        raise UserError(
-            f"{reader.source}: {reader.faults[bad[0]].rstrip('.')}; or leave such episodes out with "
-            f"skip_bad_episodes=true ({len(bad)} of {len(wanted)})."
-        )
-    if not kept:
-        raise UserError(f"{reader.source}: none of {len(wanted)} episodes is left; {reader.faults[bad[0]]}")
+    if bad and not (skip_bad and kept):
+        remedy = "none is left" if skip_bad else "or leave such episodes out with skip_bad_episodes=true"
+        fault = reader.faults[bad[0]].rstrip(".")
+        raise UserError(f"{reader.source}: {fault}; {remedy} ({len(bad)} of {len(wanted)}).")
     for episode in bad:
         name = f"episode {reader.origin(episode)[1]}"
         why = reader.faults[episode].removeprefix(f"{name}: ").replace(f"{name} ", "it ", 1)
@@ -171,9 +151,8 @@ def _numbers(given: Sequence[int | str], count: int) -> list[int]:
             raise ValueError(f"episodes names '{item}'; give numbers from 0, or ranges as 0:{count}.")
         number, first, end = match.groups()
         some = [int(number)] if number else range(int(first or 0), int(end or count))
-        for episode in (*some[:1], *some[-1:]):
-            if episode >= count:
-                raise ValueError(f"episodes names {episode}; there are {count}, from 0 to {count - 1}.")
+        if some and some[-1] >= count:
+            raise ValueError(f"episodes names {item}; there are {count}, from 0 to {count - 1}.")
         found += some
     if not found or len(set(found)) < len(found):
         what = "names an episode twice" if found else "names no episode"

@@ -117,7 +117,7 @@ def test_an_episode_with_a_fault(tmp_path, plain_zarr):
         view = chosen_episodes(reader, None, skip_bad=True)
         np.testing.assert_array_equal(view.read(0)["action"], reader.read(1)["action"])
         assert view.remarks == ["episode 0 is left out: it has no picture of its last step; record it again."]
-        with pytest.raises(UserError, match=r"none of 1 episodes is left"):
+        with pytest.raises(UserError, match=r"none is left \(1 of 1\)"):
             chosen_episodes(reader, [0], skip_bad=True)
 
 

@@ -36,7 +36,7 @@ def test_episodes_by_number(episodes: Any, expected: list[int]) -> None:
     ("episodes", "words"),
     [
         ([5], "episodes names 5; there are 5, from 0 to 4."),
-        (["3:7"], "episodes names 6; there are 5"),
+        (["3:7"], "episodes names 3:7; there are 5"),
         ([-1], "episodes names '-1'; give numbers from 0, or ranges as 0:5."),
         ([1.5], "episodes names '1.5'"),
         ([], "names no episode"),

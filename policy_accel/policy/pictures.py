@@ -99,8 +99,8 @@ class PictureView(EpisodeView):
             largest = 0.0
             for episode in self.episodes:
                 with suppress(UserError):  # reading that episode says so
-                    for part in pieces(self.reader, [key], [episode], finite=False):
-                        largest = max(largest, float(np.fmax.reduce(part.values[key], axis=None, initial=0)))
+                    for *_, values in pieces(self.reader, [key], [episode], finite=False):
+                        largest = max(largest, float(np.fmax.reduce(values[key], axis=None, initial=0)))
             self._white[key] = 1 if 0 < largest <= 1 else 255
             if self._white[key] == 1:
                 warnings.warn(f"{self.source}: {key} holds values from 0 to 1, which are read times 255.", stacklevel=2)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from policy_accel.commands.ready import usual_fields
 from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.inspect import usual_fields
 from policy_accel.errors import UserError
 from policy_accel.files import replacing
 

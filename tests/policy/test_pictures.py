@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from policy_accel.data import Episodes, MemoryReader
-from policy_accel.data.formats.pictures import PictureView
 from policy_accel.data.formats.streaming import gather
 from policy_accel.errors import UserError
+from policy_accel.policy.pictures import PictureView
 
 PICTURES = np.random.default_rng(0).integers(0, 256, size=(10, 12, 15, 3), dtype=np.uint8)
 FIRST = PICTURES.transpose(0, 3, 1, 2)
