@@ -24,7 +24,7 @@ from policy_accel.policy.heading import data_heading
 from policy_accel.policy.image_store import ImageStore, read_image_store
 from policy_accel.policy.observations import ObservationLayout
 from policy_accel.policy.policy import PolicyConfig
-from policy_accel.policy.task_data import action_fields, open_task_data, read_numbers
+from policy_accel.policy.task_data import action_fields, image_ranges, open_task_data, read_numbers
 
 
 @dataclass
@@ -49,6 +49,9 @@ class TaskConfig:
     images: list[str] = field(default_factory=list)
     """Keys of pictures that the policy sees through an encoder: uint8 [N, H, W, C], or what can be turned into that, as
     channels before rows and floats from 0 to 1."""
+    image_ranges: dict[str, Any] = field(default_factory=dict)
+    """Picture -> [low, high] of its values, which become 0 and 255, for depths and others that are not of 8 bits:
+    {depth: [0, 2000]}."""
     goal: list[str] = field(default_factory=list)
     """Fields that say where to get. They follow the observation, or pin the end of the plan (conditioning=planning)."""
     goal_state: str | None = None
@@ -101,7 +104,12 @@ def observation_layout(config: TaskConfig) -> ObservationLayout:
                 f"task.environment_keys names '{name}', which is neither a field nor a picture of the task; "
                 f"{did_you_mean(name, known)}"
             )
-    return ObservationLayout((*config.observation, *config.goal), tuple(config.images), dict(config.environment_keys))
+    return ObservationLayout(
+        (*config.observation, *config.goal),
+        tuple(config.images),
+        dict(config.environment_keys),
+        image_ranges(config),
+    )
 
 
 @dataclass(frozen=True)

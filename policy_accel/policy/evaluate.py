@@ -164,7 +164,7 @@ class PolicyEvaluator:
         def act(observations: Observation, seeds: np.ndarray, chunk_index: np.ndarray) -> np.ndarray:
             noise = chunk_noise(shape, self.config.noise_seed, seeds.tolist(), chunk_index.tolist())
             with meter.call():
-                tensors = self.layout.tensors(observations, device, policy.resized)
+                tensors = self.layout.tensors(observations, device, images=policy.images, sizes=policy.resized)
                 return policy.executed(plan(tensors, noise)).cpu().numpy()
 
         return act

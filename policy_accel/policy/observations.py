@@ -12,6 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from policy_accel.data.frames import as_frames, forms_of
 from policy_accel.data.normalization import MODES, Normalizer, fit_normalizer
 from policy_accel.diffusion.host_work import to_device
 from policy_accel.errors import UserError, did_you_mean, one_of
@@ -67,12 +68,14 @@ class ObservationLayout:
 
     fields: columns of numbers, goals last. images: names of pictures. environment_keys: field or image -> entry of the
     environment's Dict where that has another name; of a Dict in a Dict, "outer.inner". A field without an entry of its
-    own there takes its columns from the entry of its key. An entry of any shape is flattened first.
+    own there takes its columns from the entry of its key. An entry of any shape is flattened first. image_ranges: image
+    -> the values that become 0 and 255.
     """
 
     fields: tuple[str, ...]
     images: tuple[str, ...] = ()
     environment_keys: Mapping[str, str] = field(default_factory=dict)
+    image_ranges: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def entry(self, name: str) -> tuple[str, slice]:
         """The entry of a dictionary that a field or picture is read from, and which columns of it."""
@@ -130,26 +133,37 @@ class ObservationLayout:
             raise UserError(f"number {int(np.flatnonzero(~np.isfinite(numbers))[0])} of the observation is not finite.")
         taken = {STATE: numbers}
         for name, shape in images.items():
-            picture = np.array(observation[self.entry(name)[0]])
-            if picture.dtype != np.uint8 or picture.shape != tuple(shape):
-                raise UserError(
-                    f"picture '{name}' is {picture.dtype} of shape {picture.shape}; this policy takes uint8 of "
-                    f"shape {tuple(shape)}, height, width and channels."
-                )
-            taken[name] = picture
+            taken[name] = self.frames(observation, name, shape, 0).copy()
         return taken
 
+    def frames(self, observation: Mapping[str, Any], name: str, shape: Sequence[int], steps: int) -> np.ndarray:
+        """The frames of a picture, whose shape is (H, W, C), with `steps` leading axes N: uint8 [*N, H, W, C].
+
+        Raises:
+            UserError: another shape, or values that are no frames.
+        """
+        values = np.asarray(observation[self.entry(name)[0]])
+        before = values.shape[:steps]
+        try:
+            made = as_frames(values.reshape(-1, *values.shape[steps:]), shape, self.image_ranges.get(name))
+        except ValueError as error:
+            raise UserError(f"picture '{name}' {error}; give it as the demonstrations have it.") from error
+        return made.reshape(*before, *shape)
+
     def tensors(
-        self, observation: Any, device: torch.device, sizes: Mapping[str, Sequence[int]] = MappingProxyType({})
+        self,
+        observation: Any,
+        device: torch.device,
+        *,
+        images: Mapping[str, Sequence[int]],
+        sizes: Mapping[str, Sequence[int]],
     ) -> Observations:
-        """Observations [B, T, ...] as the policy takes them, on `device`; pictures stay uint8, those in `sizes` are
-        resized here, as those that were trained on."""
+        """Observations [B, T, ...] as the policy takes them, on `device`: numbers, and frames of `images` (H, W, C), of
+        which those in `sizes` are resized here, as those that were trained on."""
         numbers = to_device(torch.from_numpy(self.numbers(observation, 2)), device)
-        if not self.images:
+        if not images:
             return numbers
-        pictures = {
-            name: torch.from_numpy(np.ascontiguousarray(observation[self.entry(name)[0]])) for name in self.images
-        }
+        pictures = {name: torch.from_numpy(self.frames(observation, name, shape, 2)) for name, shape in images.items()}
         pictures |= {name: resize_frames(pictures[name], size) for name, size in sizes.items()}
         pictures = {name: to_device(picture, device) for name, picture in pictures.items()}
         return {STATE: numbers, **pictures}
@@ -181,7 +195,7 @@ class ObservationLayout:
                     )
             for name, shape in images.items():
                 found = parts[self.entry(name)[0]].shape
-                if found != tuple(shape):
+                if found not in forms_of(shape):
                     raise UserError(
                         f"environment '{environment}' gives pictures '{name}' of shape {found}, the demonstrations "
                         f"have {tuple(shape)}; {agree}"

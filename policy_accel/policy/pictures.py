@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader, EpisodeView, Feature, check_keys
 from policy_accel.data.formats.streaming import pieces
+from policy_accel.data.frames import as_frames
 from policy_accel.errors import UserError, did_you_mean
 
 CHANNELS = (1, 3, 4)
 
 
-def picture_shape(feature: Feature) -> tuple[int, int, int] | None:
-    """[H, W, C] of a step's value: as it is, with its channels behind, or with one channel; None for no picture."""
+def picture_shape(feature: Feature, *, deep: bool = False) -> tuple[int, int, int] | None:
+    """[H, W, C] of a step's value: as it is, with its channels behind, or with one channel (bytes, or where it is said
+    to be `deep`); None for no picture."""
     match feature.shape:
         case _ if feature.dtype.kind not in "uif":
             return None
@@ -24,7 +26,7 @@ def picture_shape(feature: Feature) -> tuple[int, int, int] | None:
             return height, width, channels
         case (channels, height, width) if channels in CHANNELS:
             return height, width, channels
-        case (height, width) if feature.dtype == np.uint8:
+        case (height, width) if deep or feature.dtype == np.uint8:
             return height, width, 1
     return None
 
@@ -33,13 +35,16 @@ class PictureView(EpisodeView):
     """An open reader, which the view closes, of which some keys are seen as pictures uint8 [H, W, C].
 
     Pictures with their channels first, or without an axis of channels, are turned, and floats from 0 to 1 become 0 to
-    255, with a warning. Whole numbers from 0 to 255 are taken as they are, whatever their type.
+    255, with a warning. Whole numbers from 0 to 255 are taken as they are, whatever their type. `spans` tells of
+    others, as depths, which values become 0 and 255, see `as_frames`.
 
     Raises:
         UserError: a key that there is not or that holds no pictures; as it is read, other values.
     """
 
-    def __init__(self, reader: EpisodeReader, keys: Sequence[str]) -> None:
+    def __init__(
+        self, reader: EpisodeReader, keys: Sequence[str], spans: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
         known = [key for key, feature in reader.features.items() if picture_shape(feature) and len(feature.shape) > 2]
         for key in keys:
             if key not in reader.features and key not in reader.left_out and key not in reader.damaged:
@@ -48,11 +53,15 @@ class PictureView(EpisodeView):
         check_keys(reader, keys)
         super().__init__(reader)
         self._white: dict[str, int] = {}
+        self._spans = dict(spans or {})
         self._pictures = set(keys)
         for key in keys:
-            feature, shape = reader.features[key], picture_shape(reader.features[key])
+            feature = reader.features[key]
+            shape = picture_shape(feature, deep=key in self._spans)
             if shape is None:
                 remedy = f"cameras are: {', '.join(known)}" if known else "store frames so"
+                if len(feature.shape) == 2 and feature.dtype.kind in "uif":
+                    remedy = "for depths give their range in task.image_ranges"
                 if len(feature.shape) < 2:
                     remedy = "name numbers in task.observation instead" + f"; {remedy}" * bool(known)
                 raise UserError(
@@ -67,31 +76,15 @@ class PictureView(EpisodeView):
     def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
         found = super()._read(episode, keys, start, stop)
         for key in self._pictures.intersection(keys):
-            height, width, channels = shape = self.features[key].shape
-            values = self._as_bytes(key, found[key])
-            if values.shape[1:] == (channels, height, width) != shape:
-                values = np.moveaxis(values, 1, -1)
-            found[key] = np.ascontiguousarray(values.reshape(-1, *shape))
+            span, unknown = self._spans.get(key), self.reader.features[key].dtype.kind == "f"
+            white = self._is_white(key) if unknown and span is None else None
+            try:
+                found[key] = as_frames(found[key], self.features[key].shape, span, white=white)
+            except ValueError as error:
+                deep = found[key].dtype.kind == "u" and found[key].shape[-1] != 3
+                remedy = "for depths give their range in task.image_ranges" if deep else "store them as uint8"
+                raise UserError(f"{self.source}: {key} {error}; {remedy}.") from error
         return found
-
-    def _as_bytes(self, key: str, values: np.ndarray) -> np.ndarray:
-        """Values as uint8: exactly, or floats from 0 to 1 times 255, rounded."""
-        if values.dtype == np.uint8:
-            return values
-        with np.errstate(invalid="ignore"):  # of NaN, found by the comparison
-            if values.dtype.kind == "f" and self._is_white(key) == 1:
-                converted, wrong = np.round(values * np.float32(255)).astype(np.uint8), ~((values >= 0) & (values <= 1))
-            else:
-                converted = values.astype(np.uint8)
-                wrong = converted != values
-        if wrong.any():
-            deep = values.dtype.kind == "u" and values.shape[-1] != 3
-            remedy = "such depths can be named in task.observation, as numbers" if deep else "store them as uint8"
-            raise UserError(
-                f"{self.source}: {key} holds {values[wrong][0]}, and frames are whole numbers from 0 to 255, or floats "
-                f"from 0 to 1; {remedy}."
-            )
-        return converted
 
     def _is_white(self, key: str) -> int:
         """1 for floats that never exceed 1, which are looked through once, else 255."""

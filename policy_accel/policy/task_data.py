@@ -12,7 +12,8 @@ from policy_accel.data.formats.streaming import gather, without_unreadable
 from policy_accel.data.images import image_path
 from policy_accel.data.readers import open_episodes
 from policy_accel.data.split import EpisodeSplit, split_episodes
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, did_you_mean
+from policy_accel.parsing import is_number
 from policy_accel.policy.fields import columns_of, keys_of, parse_field
 from policy_accel.policy.pictures import PictureView
 
@@ -30,6 +31,21 @@ def action_fields(config: TaskConfig) -> list[str]:
     if not isinstance(fields, list | tuple) or not fields or not all(isinstance(name, str) for name in fields):
         raise UserError(f"task.action={config.action} names no actions; give a key, or several, as [arm, hand[:3]].")
     return list(fields)
+
+
+def image_ranges(config: TaskConfig) -> dict[str, tuple[float, float]]:
+    """Picture -> the values that become 0 and 255.
+
+    Raises:
+        UserError: a range of no picture of the task; no two different finite numbers.
+    """
+    for name, ends in config.image_ranges.items():
+        if name not in config.images:
+            known = did_you_mean(name, config.images) if config.images else "task.images is empty."
+            raise UserError(f"task.image_ranges names '{name}', which is no picture of the task; {known}")
+        if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(map(is_number, ends)) or ends[0] == ends[1]:
+            raise UserError(f"task.image_ranges.{name}={ends} is no range; give two numbers, as [0, 2000].")
+    return {name: (float(low), float(high)) for name, (low, high) in config.image_ranges.items()}
 
 
 @contextmanager
@@ -79,7 +95,7 @@ def _opened(config: TaskConfig) -> EpisodeReader:
                     f"task field '{name}' is no row of numbers but a picture of {list(feature.shape)}; name it in "
                     "task.images."
                 )
-        return PictureView(reader, config.images) if config.images else reader
+        return PictureView(reader, config.images, image_ranges(config)) if config.images else reader
     except BaseException:
         reader.close()
         raise

@@ -30,7 +30,7 @@ def test_the_environment_observes_what_the_recorded_set_holds(config, env):
         recorded = reader.read(7, ["img", "state"], 0, 1)
     observed, _ = env.reset(options={"state": recorded["state"][0]})
     batch = {name: values[None, None] for name, values in observed.items()}
-    given = layout.tensors(batch, torch.device("cpu"))
+    given = layout.tensors(batch, torch.device("cpu"), images={"img": shape}, sizes={})
     assert given["img"].dtype == torch.uint8
     np.testing.assert_array_equal(given["img"][0, 0].numpy(), recorded["img"][0])
     np.testing.assert_array_equal(given["state"][0, 0].numpy(), recorded["state"][0, :2])

@@ -9,6 +9,7 @@ import pytest
 
 from policy_accel.data import Episodes, MemoryReader
 from policy_accel.data.formats.streaming import gather
+from policy_accel.data.frames import as_frames
 from policy_accel.errors import UserError
 from policy_accel.policy.pictures import PictureView
 
@@ -50,9 +51,12 @@ def test_pictures_are_converted_with_a_warning(values: np.ndarray, expected: np.
         (PICTURES / -255.0, r"top holds -0\.\d+, and frames"),
         (
             np.full((10, 12, 15, 1), 4000, np.uint16),
-            r"top holds 4000, .* in task\.observation, as numbers",
+            r"top holds 4000, .*; for depths give their range in task\.image_ranges\.",
         ),
-        (np.zeros((10, 12, 15), np.uint16), r"top holds uint16 \[12, 15\] per step, which are no frames"),
+        (
+            np.zeros((10, 12, 15), np.uint16),
+            r"top holds uint16 \[12, 15\] per step, which are no frames .*; for depths .* task\.image_ranges",
+        ),
         (PICTURES > 5, r"top holds bool"),
     ],
 )
@@ -67,3 +71,28 @@ def test_float_pictures_that_are_black_at_first_are_scaled_alike() -> None:
     values = PICTURES.astype(np.float32)
     values[:4] = 1
     assert view(values).read(0)["top"].max() == 1
+
+
+@pytest.mark.parametrize("shape", [(10, 12, 15), (10, 12, 15, 1), (10, 1, 12, 15)])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.int32])
+def test_depths_become_bytes_by_their_range(shape: tuple[int, ...], dtype: type) -> None:
+    """500 becomes 0, 1,500 becomes 255; what lies outside counts as the nearer end, holes as the first."""
+    depths = np.random.default_rng(1).integers(0, 2000, size=shape).astype(dtype)
+    expected = np.round((np.clip(depths.astype(float), 500, 1500) - 500) / 1000 * 255).astype(np.uint8)
+    reader = MemoryReader(Episodes({"top": depths, "action": np.zeros((10, 2))}, [4, 10], "demos"))
+    with warnings.catch_warnings(action="ignore"):
+        found = gather(PictureView(reader, ["top"], {"top": (500, 1500)})).arrays["top"]
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected.reshape(10, 12, 15, 1))
+    if dtype == np.float32:
+        depths.flat[:3] = np.nan, np.inf, -np.inf
+        assert not as_frames(depths, (12, 15, 1), (500, 1500)).flat[:3].any()
+
+
+def test_white_of_floats_is_told_by_each_picture() -> None:
+    """Where there is no set to look through: a robot's pictures, one batch of several environments."""
+    unit, whole = PICTURES[:1] / np.float32(255), PICTURES[1:2].astype(np.float32)
+    np.testing.assert_array_equal(as_frames(np.concatenate([unit, whole]), (12, 15, 3)), PICTURES[:2])
+    np.testing.assert_array_equal(as_frames(unit, (12, 15, 3), white=255, span=(0, 1)), PICTURES[:1])
+    with pytest.raises(ValueError, match=r"is uint8 of shape \(15, 12, 3\); this policy takes uint8 of shape"):
+        as_frames(PICTURES.swapaxes(1, 2), (12, 15, 3))
