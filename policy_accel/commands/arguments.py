@@ -11,6 +11,7 @@ from policy_accel.commands.benchmark_arguments import add_benchmark_arguments
 from policy_accel.commands.compare_arguments import add_compare_arguments
 from policy_accel.commands.distill_arguments import add_distill_arguments
 from policy_accel.commands.report_arguments import add_report_arguments
+from policy_accel.commands.serve_arguments import add_serve_arguments
 from policy_accel.commands.sweep_arguments import add_sweep_arguments
 from policy_accel.commands.trust_arguments import add_plugins, add_trust
 from policy_accel.commands.tune_arguments import add_tune_arguments
@@ -88,6 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_sample_arguments(sample)
     add_trust(sample)
     sample.set_defaults(run="sample:run_sample")
+
+    add_serve_arguments(commands.add_parser("serve", help="serve trained policies to robots over websockets"))
 
     tune = commands.add_parser("tune-sampling", help="choose the times at which a policy's network is evaluated")
     add_tune_arguments(tune)
