@@ -27,10 +27,11 @@ def run_serve(options: argparse.Namespace) -> int:
     try:
         from policy_accel.robot.server import PolicyServer, ServerConfig
     except ModuleNotFoundError as error:
-        if error.name not in ("websockets", "msgpack"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("websockets", "msgpack"):
             raise
         raise UserError(
-            f"serve needs the package {error.name}: pip install '.[serve]' in our checkout, or pip install "
+            f"serve needs the package {package}: pip install '.[serve]' in our checkout, or pip install "
             "websockets msgpack."
         ) from error
     from policy_accel.policy.controller import Policy

@@ -24,7 +24,7 @@ class PolicyClient:
     seed = chunk = 0
 
     def __init__(self, url: str = "ws://127.0.0.1:8000", token: str = "", patience: float = 30.0) -> None:
-        self.url, self.headers, self.patience = url, {"Authorization": f"Bearer {token}"} if token else {}, patience
+        self.url, self.auth, self.patience = url, {"Authorization": f"Bearer {token}"} if token else {}, patience
         self.metadata = self.predict([])
         self.reset()
 
@@ -44,7 +44,7 @@ class PolicyClient:
             socket, self.socket = self.socket, None  # until it has answered: no answer is taken for another's
             try:
                 if socket is None:
-                    socket = connect(self.url, additional_headers=self.headers, compression=None, proxy=None)
+                    socket = connect(self.url, additional_headers=self.auth, compression=None, proxy=None).__enter__()
                     socket.recv(self.patience)  # what the server tells about its policy
                 socket.send(message)
                 answer = socket.recv(self.patience)

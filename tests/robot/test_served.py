@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+
+from policy_accel.policy.controller import Policy
+from policy_accel.robot.batching import Predictor
+from policy_accel.robot.client import array
+from policy_accel.robot.messages import encode
+from policy_accel.robot.served import Connection, Job, ServedPolicy, rounded_up
+
+
+def observations(seed: int, count: int = 2) -> list[dict[str, np.ndarray]]:
+    return [{"state": row} for row in np.random.default_rng(seed).normal(size=(count, 5))]
+
+
+def answers(served: ServedPolicy, *requests: dict[str, Any], connections: list[Connection] | None = None) -> list[Any]:
+    """What becomes of requests that wait together: maps, or sentences."""
+    jobs = [
+        Job(served, connection, encode(request))
+        for request, connection in zip(requests, connections or [Connection() for _ in requests], strict=True)
+    ]
+    served.answer(jobs)
+    found = [job.answer.result(0) for job in jobs]
+    return [msgpack.unpackb(one, object_hook=array) if isinstance(one, bytes) else one for one in found]
+
+
+def test_requests_that_wait_together_are_one_batch_and_do_not_change_each_other(policy: Policy) -> None:
+    requests = [{"observations": observations(seed), "seed": seed, "chunk": seed % 3} for seed in range(6)]
+    wrong = [{"observations": [{"state": np.zeros(4)}]}, {"observations": [{}]}]
+    together = ServedPolicy("a", policy, 64)
+    found = answers(together, *requests[:3], *wrong, *requests[3:])
+    assert [type(answer) for answer in found] == [dict] * 3 + [str] * 2 + [dict] * 3
+    assert "shape (4,); this policy takes 5 numbers" in found[3]
+    assert (together.figures.batches, together.figures.batched, together.figures.refusals) == (1, 6, 2)
+    in_twos, alone = ServedPolicy("b", policy, 2), ServedPolicy("c", policy, 64)
+    twos = answers(in_twos, *requests)
+    assert (in_twos.figures.batches, in_twos.figures.largest) == (3, 2)
+    for request, one, two in zip(requests, [*found[:3], *found[5:]], twos, strict=True):
+        expected = answers(alone, request)[0]["actions"]
+        assert expected.shape == (8, 2)
+        np.testing.assert_allclose(one["actions"], expected, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(two["actions"], expected, rtol=1e-4, atol=1e-3)
+    again = answers(alone, {**requests[0], "seed": 9}, {**requests[0], "chunk": 9}, requests[0])
+    assert len({answer["actions"].tobytes() for answer in again}) == 3
+
+
+def test_an_episode_goes_on_by_itself(policy: Policy) -> None:
+    """The connection counts chunks; a reset, or another seed, begins anew; what is refused does not count."""
+    served, connection = ServedPolicy("a", policy, 64), [Connection()]
+    seen = {"observations": observations(0)}
+
+    def ask(request: dict[str, Any]) -> Any:
+        return answers(served, request, connections=connection)[0]
+
+    assert [(ask(seen)["seed"], ask(seen)["chunk"])] == [(0, 1)]
+    assert "not finite" in ask({"observations": [{"state": np.full(5, np.nan)}]})
+    assert ask(seen)["chunk"] == 2
+    assert ask({"reset": 7}) == {"reset": 7}
+    first = ask(seen)
+    assert (first["seed"], first["chunk"]) == (7, 0)
+    assert (ask({**seen, "seed": 8})["chunk"], ask(seen)["chunk"]) == (0, 1)
+    assert ask({**seen, "seed": 7, "chunk": 0})["actions"].tolist() == first["actions"].tolist()
+    rest = ask({**seen, "seed": 7, "chunk": 0, "horizon": True})["actions"]
+    assert rest.shape == (15, 2)
+    np.testing.assert_array_equal(rest[:8], first["actions"])
+    lone, twice = ({"observations": rows, "chunk": 0} for rows in (observations(0, 1), observations(0, 1) * 2))
+    assert ask(lone)["actions"].tolist() == ask(twice)["actions"].tolist()
+    assert "has 3 entries; this policy takes the 2 newest" in ask({"observations": observations(0, 3)})
+    assert ask({})["n_obs_steps"] == 2
+
+
+def test_weights_that_are_damaged_and_faults_of_the_server_are_told(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served, predictor = ServedPolicy("a", policy, 64), Predictor()
+    monkeypatch.setattr(served, "actions", lambda windows, *_: np.full((len(windows), 15, 2), np.nan))
+    assert "NaN or infinite action" in answers(served, {"observations": observations(0)})[0]
+
+    def fault(*_: Any) -> np.ndarray:
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setattr(served, "actions", fault)
+    job = Job(served, Connection(), encode({"observations": observations(0)}))
+    predictor._jobs.put(job)
+    assert job.answer.result(5) == "the server could not answer: RuntimeError: out of memory"
+    assert served.figures.failures == 1
+    monkeypatch.undo()
+    after = Job(served, Connection(), encode({"observations": observations(0)}))
+    predictor._jobs.put(after)
+    assert isinstance(after.answer.result(5), bytes)
+    predictor.close()
+    assert capsys.readouterr().err == "policy-accel: a: RuntimeError: out of memory\n"
+
+
+def test_what_arrives_during_a_prediction_is_the_next_batch(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, predictor = ServedPolicy("a", policy, 64), Predictor()
+    sizes, begun, go, actions = [], threading.Event(), threading.Event(), served.actions
+
+    def slow(windows: Any, *rest: Any) -> np.ndarray:
+        sizes.append(len(windows))
+        begun.set()
+        assert go.wait(5)
+        return actions(windows, *rest)
+
+    monkeypatch.setattr(served, "actions", slow)
+    jobs = [Job(served, Connection(), encode({"observations": observations(seed)})) for seed in range(6)]
+    predictor._jobs.put(jobs[0])
+    assert begun.wait(5)
+    for job in jobs[1:]:
+        predictor._jobs.put(job)
+    go.set()
+    predictor.close()  # answers what waits
+    assert all(isinstance(job.answer.result(0), bytes) for job in jobs)
+    assert sizes == [1, 5]
+
+
+def test_captured_graphs_have_few_sizes(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, sizes, plan = ServedPolicy("a", policy, 64), [], ServedPolicy("b", policy, 64).planner
+
+    class Captured:
+        captured = True
+
+        def __call__(self, tensors: Any, noise: Any) -> Any:
+            sizes.append((len(tensors), len(noise)))
+            return plan(tensors, noise)
+
+    expected = [served.actions([observations_of(row)], [row], [0])[0] for row in range(5)]
+    monkeypatch.setattr(served, "planner", Captured())
+    found = served.actions([observations_of(row) for row in range(5)], list(range(5)), [0] * 5)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+    assert sizes == [(8, 8)]
+    assert [rounded_up(rows) for rows in (1, 2, 3, 64)] == [1, 2, 4, 64]
+
+
+def observations_of(seed: int) -> list[dict[str, np.ndarray]]:
+    return observations(seed)

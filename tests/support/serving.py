@@ -1,0 +1,57 @@
+"""A server in a thread of the tests, and clients that send what they like."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import websockets.sync.client
+
+from policy_accel.policy.controller import Policy
+from policy_accel.robot.served import ServedPolicy
+from policy_accel.robot.server import PolicyServer, ServerConfig
+
+
+class Running:
+    """A server that runs: `url` of its first policy, `http` of its pages."""
+
+    def __init__(self, server: PolicyServer) -> None:
+        self.server = server
+        self.policy = next(iter(server.policies.values()))
+
+    def at(self, port: int) -> None:
+        self.port, self.url, self.http = port, f"ws://127.0.0.1:{port}", f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def serving(*policies: Policy, max_batch: int = 64, **settings: Any) -> Iterator[Running]:
+    """Serve policies, called a, b and so on, until the end of the block."""
+    served = {name: ServedPolicy(name, policy, max_batch) for name, policy in zip("abc", policies, strict=False)}
+    config = ServerConfig(**{"port": 0, **settings})
+    running, ready = Running(PolicyServer(served, config)), threading.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def run() -> None:
+        loops.append(asyncio.get_running_loop())
+        await running.server.run(lambda host, port: (running.at(port), ready.set()))
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    assert ready.wait(20)
+    try:
+        yield running
+    finally:
+        loops[0].call_soon_threadsafe(running.server.stop)
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@contextmanager
+def connected(url: str, **settings: Any) -> Iterator[websockets.sync.client.ClientConnection]:
+    """A connection whose first message, the metadata, was read."""
+    with websockets.sync.client.connect(url, compression=None, proxy=None, **settings) as socket:
+        socket.recv(10)
+        yield socket
