@@ -10,10 +10,9 @@ from policy_accel.commands.contact_sheet import draw_sheet
 from policy_accel.commands.ready import ready_for_images, ready_to_train
 from policy_accel.data import Inspection, fetch
 from policy_accel.data.formats.recognise import recognised_format
-from policy_accel.data.images import image_form, image_path, read_images
+from policy_accel.data.images import KNOWN_FORMS, image_form, image_path, read_images
 from policy_accel.data.inspect import inspect_reader
 from policy_accel.data.readers import open_reader
-from policy_accel.data.tree import KNOWN_FORMS
 from policy_accel.errors import UserError
 from policy_accel.images.inspect import inspect_images
 from policy_accel.progress import Progress

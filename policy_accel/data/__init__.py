@@ -1,7 +1,7 @@
 """Demonstrations: reading, writing, checking, splitting. Torch is needed by `windows` and `normalization` only."""
 
+from policy_accel.data.download import Fetched, fetch
 from policy_accel.data.episodes import Episodes
-from policy_accel.data.fetch import Fetched, fetch
 from policy_accel.data.formats.base import EpisodeReader, Feature, MemoryReader
 from policy_accel.data.inspect import Inspection, inspect
 from policy_accel.data.readers import open_episodes, read_episodes, write_episodes

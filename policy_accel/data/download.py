@@ -1,18 +1,24 @@
-"""One file over HTTP: resumed where it stopped, tried again when the connection breaks. Standard library only."""
+"""Public data sets from their publisher's own address, resumed where it stopped and checked against the manifest that
+ships with the package. Standard library only."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from policy_accel.errors import UserError
-from policy_accel.files import explained
+from policy_accel.data.shipped import shipped_path
+from policy_accel.data.zarr_store import open_replay, read_array
+from policy_accel.errors import UserError, did_you_mean
+from policy_accel.files import explained, sync
 
 OnDownload = Callable[[int, "int | None"], None]
 
@@ -21,55 +27,136 @@ PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each new attempt after a broken 
 _BLOCK = 2**18
 
 
-def download(address: str, part: Path, *, progress: OnDownload | None = None) -> None:
+class Fetched(NamedTuple):
+    """Where a data set lies now, ready to be read: the archive, or the folder of several files; whether it was not
+    there already, intact; a sentence that says so; and whether it is an image set."""
+
+    path: Path
+    downloaded: bool
+    message: str
+    images: bool
+
+
+def fetch(
+    name: str, destination: Path | str, *, manifest_dir: Path | None = None, progress: OnDownload | None = None
+) -> Fetched:
+    """Download a public data set into a folder, or find it there intact.
+
+    Each download goes to `<file>.part`, is resumed by the next call if it is interrupted, and gets its name only when
+    every digest of the manifest agrees.
+
+    Args:
+        name: the data set, as "pusht" or "cifar10".
+        destination: folder, made if it is missing; a set of several files gets a folder of its own in it.
+        manifest_dir: folder of `<name>.json`; None for the manifests that ship with the package.
+        progress: called with (bytes so far, bytes in total or None when nobody says), over all files of the set.
+
+    Raises:
+        UserError: unknown name; a set that its publisher does not let programs download; no connection, HTTP error;
+            wrong digest (the file is kept aside); another file of that name; disk full; no permission.
+    """
+    manifests = manifest_dir or shipped_path("manifest")
+    source = manifests / f"{name}.json"
+    if not source.is_file():
+        known = did_you_mean(name, [file.stem for file in manifests.glob("*.json")])
+        raise UserError(f"there is no data set '{name}' to fetch; {known}")
+    manifest = json.loads(source.read_text(encoding="utf-8"))
+    if how := manifest.get("how_to_get"):
+        raise UserError(f"'{name}' cannot be downloaded by a program (licence: {manifest['licence']}): {how}")
+    folder, files = Path(destination) / manifest.get("folder", ""), manifest.get("files", [manifest])
+    total = sum(file["bytes"] for file in files) if len(files) > 1 else None
+    before, downloaded = 0, False
+
+    def shown(done: int, of_file: int | None) -> None:
+        if progress is not None:
+            progress(before + done, total or of_file)
+
+    for file in files:
+        downloaded |= _fetch_file(file, folder / file["file"], source.name, shown)
+        before += file["bytes"] or 0
+    path = folder if len(files) > 1 else folder / files[0]["file"]
+    what = f"was downloaded and agrees with every digest of {source.name}"
+    said = what if downloaded else "is there already and intact; nothing was downloaded"
+    return Fetched(path, downloaded, f"{path} {said}.", manifest.get("kind") == "images")
+
+
+def _fetch_file(file: dict[str, Any], path: Path, manifest: str, progress: OnDownload) -> bool:
+    """Bring one file to `path`; False when it was there, intact."""
+    part, aside = path.with_name(path.name + ".part"), path.with_name(path.name + ".wrong")
+    with explained(path):
+        if path.exists():
+            if fault := _fault(path, file):
+                remedy = "move it away and give the command again to download it"
+                raise UserError(f"{path}: is there already but {fault} ({manifest}); {remedy}.")
+            return False
+        download(file["address"], part, progress=progress)
+        if fault := _fault(part, file):
+            part.replace(aside)
+            remedy = "delete it and give the command again; if that does not help, the file at the address has changed"
+            what = f"the download does not match {manifest}: it {fault}; it is kept as {aside}"
+            raise UserError(f"{file['address']}: {what}: {remedy}.")
+        part.rename(path)
+        sync(path.parent)
+    return True
+
+
+def _fault(path: Path, file: dict[str, Any]) -> str:
+    """What distinguishes the file from what the manifest says of it, or nothing."""
+    if file["bytes"] not in (None, size := path.stat().st_size):
+        return f"has {size} bytes instead of {file['bytes']}"
+    for kind, title in (("sha256", "SHA-256"), ("md5", "MD5")):
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, kind).hexdigest() if file.get(kind) else None
+        if digest != file.get(kind):
+            return f"has {title} {digest} instead of {file[kind]}"
+    try:
+        for name, expected in file.get("contents", {}).items():
+            with open_replay(path) as replay:
+                values = read_array(replay, name)
+            digest = hashlib.sha256(values.astype(values.dtype.newbyteorder("<")).tobytes()).hexdigest()
+            if digest != expected:
+                return f"holds another {name}: SHA-256 of its values is {digest} instead of {expected}"
+    except UserError as error:
+        return f"cannot be read ({str(error).rstrip('.')})"
+    return ""
+
+
+def download(address: str, part: Path, *, progress: OnDownload = lambda done, total: None) -> None:
     """Bring `address` to the file `part`, going on with what is there from an earlier, interrupted call.
 
     Whether the whole is what it should be is for the caller to check by its digest.
 
-    Args:
-        address: an http or https address.
-        part: the file to fill; left as it is when the download fails, for the next call.
-        progress: called with (bytes so far, bytes in total or None when the server does not say).
-
     Raises:
         UserError: no connection, an HTTP error, a connection that broke again and again, disk full, no permission.
     """
-    reason = ""
-    for attempt in range(len(PAUSES) + 1):
-        if attempt:
-            time.sleep(PAUSES[attempt - 1])
+    for pause in (0.0, *PAUSES):
+        time.sleep(pause)
         try:
             if _attempt(address, part, progress):
                 return
             reason = "it ended early"
         except HTTPError as error:
-            if error.code < 500 and error.code != 429:
-                raise UserError(
-                    f"{address}: the server answered HTTP {error.code} {error.reason}; check the address in a browser, "
-                    "the file may have moved."
-                ) from error
             reason = f"HTTP {error.code} {error.reason}"
+            if error.code < 500 and error.code != 429:
+                remedy = "check the address in a browser, the file may have moved"
+                raise UserError(f"{address}: the server answered {reason}; {remedy}.") from error
         except (URLError, HTTPException, OSError) as error:
             reason = str(getattr(error, "reason", error))
-            if isinstance(error, URLError) and not attempt and not isinstance(error.reason, ConnectionResetError):
-                raise UserError(
-                    f"{address}: cannot be reached ({reason}); check the network connection and give the command again."
-                ) from error
+            if isinstance(error, URLError) and not pause and not isinstance(error.reason, ConnectionResetError):
+                remedy = "check the network connection and give the command again"
+                raise UserError(f"{address}: cannot be reached ({reason}); {remedy}.") from error
     done = part.stat().st_size if part.exists() else 0
-    raise UserError(
-        f"{address}: the connection broke {len(PAUSES) + 1} times, last after {done} bytes ({reason}); "
-        "give the same command again to go on from there."
-    )
+    what = f"the connection broke {len(PAUSES) + 1} times, last after {done} bytes ({reason})"
+    raise UserError(f"{address}: {what}; give the same command again to go on from there.")
 
 
-def _attempt(address: str, part: Path, progress: OnDownload | None) -> bool:
+def _attempt(address: str, part: Path, progress: OnDownload) -> bool:
     """Append what the server sends to `part`; whether that was all of it."""
     begin = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "policy-accel", "Accept-Encoding": "identity"}
+    headers |= {"Range": f"bytes={begin}-"} if begin else {}
     try:
-        response = urlopen(
-            Request(address, headers=headers | ({"Range": f"bytes={begin}-"} if begin else {})), timeout=TIMEOUT
-        )
+        response = urlopen(Request(address, headers=headers), timeout=TIMEOUT)
     except HTTPError as error:
         if error.code != 416:  # nothing is left to send, or the file is shorter than what is here
             raise
@@ -85,18 +172,16 @@ def _attempt(address: str, part: Path, progress: OnDownload | None) -> bool:
             part.parent.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(part.parent).free
             if total is not None and total - done > free:
-                raise UserError(
-                    f"{part}: the disk is full: {total - done} bytes are missing and {free} are free; free some space."
-                )
+                what = f"{total - done} bytes are missing and {free} are free"
+                raise UserError(f"{part}: the disk is full: {what}; free some space.")
             file = part.open("ab" if done else "wb")
         with file:
             while block := response.read1(_BLOCK):
                 with explained(part):
                     file.write(block)
+                    file.flush()
                 done += len(block)
-                if progress is not None:
-                    progress(done, total)
+                progress(done, total)
             with explained(part):
-                file.flush()
                 os.fsync(file.fileno())
     return total is None or done >= total

@@ -59,7 +59,7 @@ def test_problem_of_one_part_does_not_hide_the_other(tmp_path, pictures):
     np.savez(tmp_path / "x.npz", images=pictures(3), labels=[0, 1, 2], test_images=pictures(2), test_labels=[0])
     found = inspect_images(tmp_path / "x.npz")
     assert len(found.problems) == 1
-    assert "has 1 labels for 2 images" in found.problems[0]
+    assert "has labels int64 [1] for 2 images" in found.problems[0]
     assert "train: 3 images" in found.text
     assert f"problem: {found.problems[0]}" in found.text
 

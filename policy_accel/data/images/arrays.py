@@ -1,137 +1,197 @@
-"""Image sets and latents in NumPy's own formats: one array of all (NPY), several (NPZ), or one file for each latent.
+"""Image sets that are arrays already: NPY and NPZ, CIFAR-10 and -100 (Krizhevsky 2009), MNIST (LeCun et al. 1998).
 
 NPZ: our own (`images` or `latents`, `labels`, `classes`, and `test_` before those of the test part) and those of
 guided-diffusion (`arr_0`, `arr_1`).
+
+A pickle, as CIFAR's are, can name any function of any module, and the ordinary loader calls it. Here the pickle is not
+loaded: only the bytes, texts and numbers that are written in it are listed, of which those after a key belong to it.
 """
 
 from __future__ import annotations
 
-import io
-import lzma
+import pickletools
+import struct
 import zipfile
-import zlib
-from pathlib import Path
-from tokenize import TokenError
+from collections.abc import Iterable
+from functools import partial
+from itertools import takewhile
+from typing import Any
 
 import numpy as np
 
+from policy_accel.data.formats.base import decoding
 from policy_accel.data.images.image_set import ImageSet, Split
-from policy_accel.data.images.listing import number_names
-from policy_accel.errors import UserError, one_line
-from policy_accel.files import explained, open_regular
+from policy_accel.data.images.listing import Form, number_names
+from policy_accel.data.tree import Tree, unpacked
+from policy_accel.errors import UserError
+from policy_accel.files import open_regular
 from policy_accel.memory import check_fits
 
-_MAGIC = b"\x93NUMPY"
-_NAMES = {
+_ARRAYS = {
     "train": (("images", "latents", "arr_0"), ("labels", "arr_1")),
     "test": (("test_images", "test_latents"), ("test_labels",)),
 }
-_DAMAGED = (ValueError, EOFError, OverflowError, RuntimeError, MemoryError, SyntaxError, TokenError)  # of an array
-_BROKEN = (*_DAMAGED, zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # of the archive around it
+_PIXELS = 3 * 32 * 32
+_BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
+# Files of the training part, of the test part and of the names of the classes, how many these are; keys of the labels
+# and of the names in pickles, or else how many bytes are before the pixels of a record, of which the last is the label.
+_CIFAR: dict[str, tuple[list[str], str, str, int, str | int, str]] = {
+    "CIFAR-10 (Python version)": (_BATCHES, "test_batch", "batches.meta", 10, "labels", "label_names"),
+    "CIFAR-100 (Python version)": (["train"], "test", "meta", 100, "fine_labels", "fine_label_names"),
+    "CIFAR-10 (binary version)": (
+        [f"{name}.bin" for name in _BATCHES],
+        "test_batch.bin",
+        "batches.meta.txt",
+        10,
+        1,
+        "",
+    ),
+    "CIFAR-100 (binary version)": (["train.bin"], "test.bin", "fine_label_names.txt", 100, 2, ""),
+}
 
 
-def array_form(path: Path) -> str | None:
-    """ "NPY", or "NPZ" for a ZIP of arrays under the names of an image set or one that is called .npz; else None."""
-    if path.is_dir():
+def npy_form(tree: Tree) -> Form | None:
+    """Latents float16 or float32 [N, C, H, W] in one array, which is mapped into memory."""
+    path = tree.path / "".join(tree.names[:2])
+    if len(tree.names) != 1 or not path.is_file():
         return None
     with open_regular(path) as file:
-        if file.read(len(_MAGIC)) == _MAGIC:
-            return "NPY"
-        if not zipfile.is_zipfile(file):
+        if file.read(6) != b"\x93NUMPY":
             return None
-        try:
-            names = zipfile.ZipFile(file).namelist()
-        except _BROKEN:
-            return None
-    known = {f"{name}.npy" for name in _NAMES["train"][0]}
-    mine = all(name.endswith(".npy") for name in names) and (not known.isdisjoint(names) or path.suffix == ".npz")
-    return "NPZ" if mine else None
+
+    def load(split: Split) -> ImageSet | None:
+        with decoding(path, "the array"):
+            values, found = np.load(path, mmap_mode="r", allow_pickle=False), path.stat()
+        key = f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
+        return ImageSet(values, None, (), str(path), key) if split == "train" else None
+
+    return "NPY", load
 
 
-def read_npy(path: Path, split: Split) -> ImageSet | None:
-    """Map latents float16 or float32 [N, C, H, W] into memory; without labels, and without a test part.
-
-    Raises:
-        UserError: damaged file, Python objects inside, whatever `ImageSet` refuses.
-    """
-    if split == "test":
+def npz_form(tree: Tree) -> Form | None:
+    """A ZIP of arrays under the names of an image set, or one that is called .npz: images uint8 [N, H, W, C],
+    [N, C, H, W] or [N, H, W], or latents float16 or float32 [N, C, H, W]."""
+    names = [name.removesuffix(".npy") for name in tree.names if name.endswith(".npy")]
+    known = tree.path.suffix == ".npz" or not set(names).isdisjoint(_ARRAYS["train"][0])
+    if not (tree.path.is_file() and known and len(names) == len(tree.names)):
         return None
-    try:
-        with explained(path, "read"):
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-            stamp = path.stat()
-    except _DAMAGED as error:
-        raise UserError(f"{path}: cannot be read as an array ({one_line(error)}); write or copy it again.") from error
-    return ImageSet(values, None, (), str(path), key=f"{path.resolve()} {stamp.st_size} {stamp.st_mtime_ns}")
 
-
-def latent(content: bytes, where: str) -> np.ndarray:
-    """One latent [C, H, W] float16 or float32 from the bytes of its file.
-
-    Raises:
-        UserError: no such array.
-    """
-    try:
-        values = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except _DAMAGED as error:
-        raise UserError(f"{where}: cannot be read as an array ({one_line(error)}); encode it again.") from error
-    if values.ndim != 3 or values.dtype not in (np.float16, np.float32):
-        raise UserError(
-            f"{where}: is {values.dtype} {list(values.shape)}; a latent is float16 or float32 [C, H, W]; encode it so."
-        )
-    return values
-
-
-def read_npz(path: Path, split: Split) -> ImageSet | None:
-    """Read `images` (or `latents`, or `arr_0`) and, if there are any, `labels` (or `arr_1`).
-
-    Images are uint8 [N, H, W, C] or [N, C, H, W]; latents float16 or float32 [N, C, H, W].
-
-    Raises:
-        UserError: damaged file, no such array, Python objects inside, whatever `ImageSet` refuses.
-    """
-    array_names, label_names = _NAMES[split]
-    try:
-        with explained(path, "read"), zipfile.ZipFile(path) as stored:
-            for entry in stored.infolist():
-                check_fits(entry.file_size, f"{path}: {entry.filename} in it")
-        with explained(path, "read"), np.load(path, allow_pickle=False) as archive:
-            name = next((name for name in array_names if name in archive.files), None)
-            if name is None:
-                if split == "test":
-                    return None
-                shown = ", ".join(archive.files[:5]) + (", ..." if len(archive.files) > 5 else "")
-                raise UserError(f"{path}: holds the arrays {shown}; an image set has 'images', 'latents' or 'arr_0'.")
+    def load(split: Split) -> ImageSet | None:
+        name, own = (next((name for name in known if name in names), None) for known in _ARRAYS[split])
+        if name is None and split == "test":
+            return None
+        if name is None:
+            shown = ", ".join(names[:5])
+            raise UserError(f"{tree.path}: holds the arrays {shown}; an image set has 'images', 'latents' or 'arr_0'.")
+        with decoding(tree.path, "the NPZ"), zipfile.ZipFile(tree.path) as stored, np.load(tree.path) as archive:
+            check_fits(sum(entry.file_size for entry in stored.infolist()), str(tree.path))
             values = archive[name]
-            labels = {
-                key: archive[key].reshape(-1) for key in sum((n[1] for n in _NAMES.values()), ()) if key in archive
-            }
-            classes = tuple(map(_text, archive["classes"].reshape(-1))) if "classes" in archive.files else ()
-    except _BROKEN as error:
-        raise UserError(f"{path}: cannot be read as NPZ ({one_line(error)}); download the file again.") from error
-    if (values.dtype.kind == "f") != name.endswith("latents"):
-        raise UserError(
-            f"{path}: '{name}' holds {values.dtype} values; 'images' are uint8 and 'latents' float16 or float32."
-        )
-    own = next((labels[key] for key in label_names if key in labels), None)
-    if own is None:
-        return ImageSet(_channels_first(values), None, (), f"{path} ({split})")
-    for key, found in labels.items():
-        if found.dtype.kind not in "iu":
-            raise UserError(f"{path}: {key} holds {found.dtype} values; labels are integers from 0.")
-    largest = max((int(found.max()) for found in labels.values() if found.size), default=0)  # of both parts
-    classes = classes or number_names(max(largest, 0), str(path))
-    return ImageSet(_channels_first(values), own.astype(np.int64), classes, f"{path} ({split})")
+            labels = {key: archive[key].reshape(-1) for _, keys in _ARRAYS.values() for key in keys if key in names}
+            listed = archive["classes"].reshape(-1) if "classes" in names else ()
+            classes = tuple(text.decode() if isinstance(text, bytes) else str(text) for text in listed)
+        if (values.dtype.kind == "f") != name.endswith("latents"):
+            kinds = "'images' are uint8 and 'latents' float16 or float32"
+            raise UserError(f"{tree.path}: '{name}' holds {values.dtype} values; {kinds}.")
+        if values.dtype == np.uint8 and values.ndim == 3:
+            values = values[:, None]
+        elif values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] in (1, 3):
+            values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        if own is None:
+            return ImageSet(values, None, (), f"{tree.path} ({split})")
+        largest = max(int(found.max(initial=0)) for found in labels.values())  # of both parts
+        numbers = labels[own].astype(np.int64) if labels[own].dtype.kind in "iu" else labels[own]
+        return ImageSet(values, numbers, classes or number_names(largest, str(tree.path)), f"{tree.path} ({split})")
+
+    return "NPZ", load
 
 
-def _text(name: object) -> str:
-    return name.decode("utf-8") if isinstance(name, bytes) else str(name)
+def cifar_form(tree: Tree) -> Form | None:
+    """CIFAR at the root of the tree or one folder below, of CIFAR-100 the fine labels."""
+    folders, names = (
+        {"", *(name.partition("/")[0] + "/" for name in tree.names if name.count("/") == 1)},
+        set(tree.names),
+    )
+    for title, (train, test, meta, *_) in _CIFAR.items():
+        for folder in sorted(folders):
+            if folder + meta in names and not names.isdisjoint(folder + name for name in (*train, test)):
+                return title, partial(_read_cifar, tree, title, folder)
+    return None
 
 
-def _channels_first(values: np.ndarray) -> np.ndarray:
-    """uint8 [N, H, W, C] or [N, C, H, W] -> [N, C, H, W]; grey [N, H, W] gets its channel; all else as it is."""
-    if values.dtype == np.uint8 and values.ndim == 3:
-        return values[:, None]
-    if values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] in (1, 3):
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-    return values
+def _read_cifar(tree: Tree, title: str, folder: str, split: Split) -> ImageSet | None:
+    train, test, meta, count, label_key, name_key = _CIFAR[title]
+    if split == "test" and folder + test not in tree.names:
+        return None
+    files = [folder + file for file in (train if split == "train" else [test])]
+    _check_complete(tree, title, files)
+    content, where = tree.read(folder + meta), f"{tree.path}/{folder}{meta}"
+    lines = list(filter(None, map(str.strip, content.decode("utf-8", "replace").split("\n"))))
+    classes = tuple((_after(name_key, _written(content, where), str) if name_key else lines)[:count])
+    if len(set(classes)) != count:
+        raise UserError(f"{where}: has {len(set(classes))} class names instead of {count}; download the set again.")
+    parts = [_batch(tree, file, label_key, classes) for file in files]
+    images, labels = (np.concatenate([getattr(part, key) for part in parts]) for key in ("images", "labels"))
+    return ImageSet(images, labels, classes, f"{tree.path} ({split})")
+
+
+def _check_complete(tree: Tree, title: str, names: Iterable[str]) -> None:
+    if missing := [name for name in names if name not in tree.names]:
+        raise UserError(f"{tree.path}: {title} is incomplete, {', '.join(missing)} is missing; download the set again.")
+
+
+def _batch(tree: Tree, name: str, key: str | int, classes: tuple[str, ...]) -> ImageSet:
+    where, content = f"{tree.path}/{name}", tree.read(name)
+    before, written = (key, []) if isinstance(key, int) else (0, _written(content, where))
+    texts = [text.encode("latin1", "ignore") for text in written if isinstance(text, str)]
+    with decoding(where, "the CIFAR batch"):
+        bulk = content if before else max(texts, key=len, default=b"")
+        records = np.frombuffer(bulk, np.uint8).reshape(-1, before + _PIXELS)
+        labels = np.array(records[:, before - 1] if before else _after(str(key), written, int), np.int64)
+    return ImageSet(records[:, before:].reshape(-1, 3, 32, 32), labels, classes, where)
+
+
+def _written(content: bytes, where: str) -> list[int | str]:
+    """The numbers and texts that are written in a pickle, in their order; bytes as texts of latin-1."""
+    with decoding(where, "the CIFAR batch"):
+        return [
+            value.decode("latin1") if isinstance(value, bytes | bytearray) else value
+            for code, value, _ in pickletools.genops(content)
+            if isinstance(value, int | str | bytes | bytearray)
+            and code.stack_after
+            and code.stack_after[0].obtype is not object
+        ]
+
+
+def _after(key: str, values: list[int | str], kind: type) -> list[Any]:
+    """The values of a kind that follow a key directly."""
+    following = values[values.index(key) + 1 :] if key in values else []
+    return list(takewhile(lambda value: isinstance(value, kind), following))
+
+
+def mnist_form(tree: Tree) -> Form | None:
+    """Four IDX files of bytes, compressed or not, under the names that are in use, at the root or one folder below."""
+    near = [name for name in tree.names if name.count("/") <= 1]
+    found = {name.rpartition("/")[2].removesuffix(".gz").replace(".idx", "-idx"): name for name in near}
+    if found.keys().isdisjoint(("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")):
+        return None
+
+    def read(name: str, axes: int) -> np.ndarray:
+        where = f"{tree.path}/{name}"
+        content = unpacked(tree.read(name), where)
+        with decoding(where, "the IDX file"):
+            if content[:4] != bytes([0, 0, 8, axes]):
+                raise ValueError(f"it begins with {content[:4]!r}")
+            shape = struct.unpack_from(f">{axes}I", content, 4)
+            return np.frombuffer(bytearray(content), np.uint8, offset=4 + 4 * axes).reshape(shape)  # a writable one
+
+    def load(split: Split) -> ImageSet | None:
+        part = "train" if split == "train" else "t10k"
+        files = [found.get(name, name) for name in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")]
+        if split == "test" and files[0] not in tree.names:
+            return None
+        _check_complete(tree, "MNIST", files)
+        images, labels = read(files[0], 3), read(files[1], 1)
+        classes = number_names(int(labels.max(initial=9)), str(tree.path))  # the digits, also where one is missing
+        return ImageSet(images[:, None], labels.astype(np.int64), classes, f"{tree.path} ({split})")
+
+    return "MNIST (IDX)", load

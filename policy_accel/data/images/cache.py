@@ -7,25 +7,24 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from policy_accel.data.images.arrays import latent
-from policy_accel.data.images.decode import decode
+from policy_accel.data.formats.base import decoding
+from policy_accel.data.images.decode import decode, fitted
 from policy_accel.data.images.image_set import ImageSet
-from policy_accel.data.images.listing import Listing, Part
+from policy_accel.data.images.listing import Listing
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
 from policy_accel.progress import Progress
 
 _VERSION = 2  # counted up when the same files would be decoded to other arrays
-_PIECE_BYTES = 2**27  # of images decoded together
+_PIECE = 64  # images decoded together
 _ARRAY, _DONE = "images.bin", "images.json"
 
 
@@ -34,9 +33,7 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "policy_accel" / "images"
 
 
-def read_cached(
-    listing: Listing, part: Part, source: str, *, resolution: int | None, cache_dir: Path | None, skip_bad: bool
-) -> ImageSet:
+def read_cached(listing: Listing, source: str, resolution: int | None, cache_dir: Path, skip_bad: bool) -> ImageSet:
     """Decode the images of a part, or find them decoded; the array is memory-mapped either way.
 
     The key is made of path, name, size and time of every file, and the resolution. The labels are not in the cache.
@@ -44,163 +41,100 @@ def read_cached(
     Raises:
         UserError: an image cannot be decoded and `skip_bad` is False, none can, sizes differ, the disk is full.
     """
-    _refuse(part.faults, skip_bad)
-    key = _key(listing, part, resolution)
-    folder = (cache_dir or default_cache()) / key
-    found = _load(folder)
-    if found is None:
+    _refuse(listing.faults, skip_bad)
+    digest = hashlib.sha256(f"{_VERSION} {Path(listing.source).resolve()} {resolution}".encode())
+    for item in listing.items:
+        file = listing.file(item.name)
+        found = file.stat() if file.exists() else None  # else it is said when it is read
+        digest.update(f"\n{item.name} {found and f'{found.st_size} {found.st_mtime_ns}'}".encode())
+    key = digest.hexdigest()[:32]
+    folder = cache_dir / key
+    try:
+        images, made = _load(folder)
+    except (OSError, ValueError, TypeError, KeyError):
         if folder.exists():
             print(f"{folder}: is damaged and is made again.", file=sys.stderr)
             shutil.rmtree(folder, ignore_errors=True)
-        _fill(folder, listing, part, resolution, skip_bad)
-        found = _load(folder)
-        if found is None:
-            raise UserError(f"{folder}: was written and cannot be read again; check the disk.")
-    images, contents = found
-    faults = list(contents.faults.values())
+        _fill(folder, listing, resolution, skip_bad)
+        with decoding(folder, "the cache"):
+            images, made = _load(folder)
+    faults = list(made["faults"].values())
     _refuse(faults, skip_bad)
-    kept = [place for place in range(len(part.names)) if str(place) not in contents.faults]
-    remarks = [f"{count} images {what}, such as {name}." for what, (count, name) in contents.done.items()]
-    return ImageSet(
-        images,
-        None if part.labels is None else part.labels[kept],
-        part.classes,
-        source,
-        f"{key} {_label_digest(part)}",
-        (*listing.remarks, *remarks),
-        tuple(f"{fault}." for fault in (*part.faults, *faults)),
-    )
-
-
-@dataclass
-class _Contents:
-    """What is said beside the array: its shape and type, why images were left out, what was done to how many."""
-
-    shape: list[int] = field(default_factory=list)
-    dtype: str = "|u1"
-    faults: dict[str, str] = field(default_factory=dict)
-    done: dict[str, tuple[int, str]] = field(default_factory=dict)
+    kept = [item.label for place, item in enumerate(listing.items) if str(place) not in made["faults"]]
+    labels = np.array(kept, np.int64) if listing.classes else None
+    told = hashlib.sha256(repr(listing.classes).encode() + (b"" if labels is None else labels.tobytes())).hexdigest()
+    done = [f"{count} images {what}, such as {name}." for what, (count, name) in made["done"].items()]
+    remarks, skipped = (*listing.remarks, *done), (*listing.faults, *faults)
+    return ImageSet(images, labels, listing.classes, source, f"{key} {told[:32]}", remarks, skipped)
 
 
 def _refuse(faults: Sequence[str], skip_bad: bool) -> None:
     if faults and not skip_bad:
-        raise UserError(f"{faults[0]}, or skip such images with task.skip_bad_images=true.")
+        raise UserError(f"{faults[0].rstrip('.')}, or skip such images with task.skip_bad_images=true.")
 
 
-def _key(listing: Listing, part: Part, resolution: int | None) -> str:
-    digest = hashlib.sha256(f"{_VERSION} {Path(listing.source).resolve()} {resolution}".encode())
-    for name in part.names:
-        with suppress(UserError):  # of a file that is not there, which is said when it is read
-            digest.update(f"\n{listing.stamp(name)}".encode())
-    return digest.hexdigest()[:32]
+def _load(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    made = json.loads((folder / _DONE).read_text())
+    return np.memmap(folder / _ARRAY, made["dtype"], "r", shape=tuple(made["shape"])), made
 
 
-def _label_digest(part: Part) -> str:
-    labels = b"" if part.labels is None else part.labels.tobytes()
-    return hashlib.sha256(repr(part.classes).encode() + labels).hexdigest()[:32]
-
-
-def _load(folder: Path) -> tuple[np.ndarray, _Contents] | None:
-    """The mapped array, or None when it is not there whole."""
-    try:
-        contents = _Contents(**json.loads((folder / _DONE).read_text()))
-        images = np.memmap(folder / _ARRAY, contents.dtype, "r").reshape(contents.shape)
-    except (OSError, ValueError, TypeError):
-        return None
-    return images, contents
-
-
-def _fill(folder: Path, listing: Listing, part: Part, resolution: int | None, skip_bad: bool) -> None:
-    def one(name: str) -> tuple[np.ndarray | None, list[str]]:
-        where = f"{listing.source}/{name}"
-        try:
-            content = listing.read(name)
-            return (latent(content, where), []) if listing.latents else decode(content, where, resolution)
-        except UserError as error:
-            return None, [str(error).rstrip(".")]
-
+def _fill(folder: Path, listing: Listing, resolution: int | None, skip_bad: bool) -> None:
     try:
         with new_path(folder) as temporary:
             temporary.mkdir()
             with (temporary / _ARRAY).open("wb") as file:  # a mapped file would end the process when the disk is full
-                contents = _write(file, one, part.names, listing.source, skip_bad)
-            (temporary / _DONE).write_text(json.dumps(vars(contents)))
+                made = _write(file, listing, resolution, skip_bad) or _write(file, listing, resolution, skip_bad, 3)
+            (temporary / _DONE).write_text(json.dumps(made))
     except UserError:
         if not (folder / _DONE).exists():  # otherwise another process was faster
             raise
 
 
 def _write(
-    file: BinaryIO,
-    one: Callable[[str], tuple[np.ndarray | None, list[str]]],
-    names: Sequence[str],
-    source: str,
-    skip_bad: bool,
-    *,
-    colour: bool = False,
-) -> _Contents:
-    """Decode all names in turn and write them; grey becomes colour when any image has colour."""
-    contents, first, begin, piece = _Contents(), None, 0, 8
-    progress = Progress("decode", len(names), unit="image")
-    with closing(progress), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        while begin < len(names):
-            good = []
-            wanted = names[begin : begin + piece]
-            for place, (name, (image, done)) in enumerate(zip(wanted, pool.map(one, wanted), strict=True), begin):
+    file: BinaryIO, listing: Listing, resolution: int | None, skip_bad: bool, channels: int = 0
+) -> dict[str, Any] | None:
+    """Decode all images in turn and write them; None when one has colour after grey ones, which have to become it."""
+    names, source = [item.name for item in listing.items], listing.source
+    faults: dict[int, str] = {}
+    done: dict[str, tuple[int, str]] = {}
+    first: tuple[str, np.ndarray] | None = None
+
+    def one(name: str) -> tuple[np.ndarray | None, list[str]]:
+        try:
+            return decode(listing.read(name), f"{source}/{name}", resolution)
+        except UserError as error:
+            return None, [str(error)]
+
+    file.seek(0)
+    file.truncate()
+    with closing(Progress("decode", len(names), unit="image")) as progress, ThreadPoolExecutor(8) as pool:
+        for begin in range(0, len(names), _PIECE):
+            piece = names[begin : begin + _PIECE]
+            for place, (name, (image, said)) in enumerate(zip(piece, pool.map(one, piece), strict=True), begin):
                 if image is None:
-                    _refuse(done, skip_bad)
-                    contents.faults[str(place)] = done[0]
+                    _refuse(said, skip_bad)
+                    faults[place] = said[0]
                     continue
-                for what in done:
-                    count, example = contents.done.get(what, (0, name))
-                    contents.done[what] = (count + 1, example)
+                done |= {what: (done.get(what, (0, ""))[0] + 1, done.get(what, (0, name))[1]) for what in said}
                 first = first or (name, image)
-                _check_alike(first, name, image, source)
-                good.append(image)
-            if not colour and any(image.dtype == np.uint8 and len(image) == 3 for image in good):
-                colour = True
-                if file.tell():  # grey ones were written
-                    file.seek(0)
-                    file.truncate()
-                    return _write(file, one, names, source, skip_bad, colour=True)
-            if good:
-                alike = [image.repeat(3, 0) if colour and len(image) == 1 else image for image in good]
-                file.write(np.stack(alike).tobytes())
-                piece = max(8, min(256, _PIECE_BYTES // good[0].nbytes))
-            begin += len(wanted)
-            progress.to(begin)
+                _check_alike(*first, name, image, source)
+                if channels < len(image) and file.tell():
+                    return None
+                channels = channels or len(fitted(image[None], resolution, source)[0])
+                file.write(image.repeat(channels // len(image), axis=0).tobytes())
+            progress.to(begin + len(piece))
     if first is None:
-        raise UserError(
-            f"{source}: none of its {len(names)} images can be read, the first of them: {contents.faults['0']}."
-        )
-    shape = first[1].shape
-    contents.shape = [len(names) - len(contents.faults), 3 if colour else shape[0], *shape[1:]]
-    contents.dtype = first[1].dtype.str
-    return contents
+        raise UserError(f"{source}: none of its {len(names)} images can be read, the first of them: {faults[0]}")
+    shape = [len(names) - len(faults), channels, *first[1].shape[1:]]
+    return {"shape": shape, "dtype": first[1].dtype.str, "faults": faults, "done": done}
 
 
-def _check_alike(first: tuple[str, np.ndarray], name: str, image: np.ndarray, source: str) -> None:
+def _check_alike(first: str, like: np.ndarray, name: str, image: np.ndarray, source: str) -> None:
     """Raise UserError unless an image has the size of the first, or a latent its type and shape."""
-    like = first[1]
-    if image.dtype != np.uint8 and (image.shape, image.dtype) != (like.shape, like.dtype):
-        raise UserError(
-            f"{source}: {first[0]} is {like.dtype} {list(like.shape)} and {name} {image.dtype} {list(image.shape)}; "
-            "encode all latents the same way."
+    begin = 1 if image.dtype == np.uint8 else 0
+    if image.shape[begin:] != like.shape[begin:] or image.dtype != like.dtype:
+        both = " and ".join(
+            f"{file} is {some.dtype} {list(some.shape)}" for file, some in ((first, like), (name, image))
         )
-    height, width = image.shape[1:]
-    if image.shape[1:] != like.shape[1:]:
-        raise UserError(
-            f"{source}: {first[0]} is {like.shape[2]} x {like.shape[1]} and {name} {width} x {height} pixels; "
-            "give task.resolution=SIZE to cut and resize all to one size."
-        )
-    check_square(source, image)
-
-
-def check_square(source: str, image: np.ndarray) -> None:
-    """Raise UserError unless an image [..., H, W], which is no latent, is square."""
-    height, width = image.shape[-2:]
-    if image.dtype == np.uint8 and height != width:
-        raise UserError(
-            f"{source}: the images are {width} x {height} pixels, not square; give task.resolution=SIZE to cut "
-            "out the middle square and resize it."
-        )
+        remedy = "give task.resolution=SIZE to cut and resize all images to one size, or encode all latents alike"
+        raise UserError(f"{source}: {both}; {remedy}.")

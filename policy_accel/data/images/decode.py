@@ -7,38 +7,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policy_accel.errors import UserError, one_line
+from policy_accel.data.formats.base import decoding
+from policy_accel.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image  # loaded where a file of an image is met: most sets are arrays
 
-SUFFIXES = frozenset(
-    (
-        *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif", ".gif", ".jp2"),
-        *(".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff"),
-    )
+SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif", ".gif", ".jp2"),
+    *(".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff"),
 )
-TURNED = "were turned as their EXIF orientation says"
-FLATTENED = "are transparent in places and were put on white"
-NARROWED = "have more than 8 bits a channel, of which the upper 8 were taken"
-FIRST = "have several frames, of which the first was taken"
-
+LATENT = ".npy"
 _STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
-_GREY = frozenset(("1", "L", "LA", "La"))
-_WIDE_GREY = ("I", "I;16", "I;16B", "I;16L")
 _ORIENTATION = 0x0112
 
 
-def is_image(start: bytes) -> bool:
-    """Whether a file that begins with these bytes is of a common image format."""
-    return start.startswith(_STARTS) or start[8:12] == b"WEBP" or start[4:8] == b"ftyp"
+def is_image(content: bytes) -> bool:
+    """Whether a file begins like those of a common image format."""
+    return content.startswith(_STARTS) or content[8:12] == b"WEBP" or content[4:8] == b"ftyp"
 
 
 def upright(content: bytes, where: str) -> tuple[Image.Image, list[str]]:
-    """Decode an image file as it is meant to be seen.
-
-    Returns:
-        The picture, grey (mode L) or RGB, and what was done to it, of TURNED, FLATTENED, NARROWED and FIRST.
+    """Decode an image file as it is meant to be seen: grey (mode L) or RGB; and say what was done to it.
 
     Raises:
         UserError: it is no image, cut off, damaged, or of numbers without a known range.
@@ -46,74 +36,79 @@ def upright(content: bytes, where: str) -> tuple[Image.Image, list[str]]:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     done: list[str] = []
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            image: Image.Image = opened
-            if image.mode == "F" or (image.mode == "I" and opened.format not in ("PNG", "PPM")):
-                raise UserError(f"{where}: holds numbers without a range (mode {image.mode}); convert it to 8 bits.")
-            if getattr(image, "is_animated", False):
-                done.append(FIRST)
-            if "16" in str([tile[3] for tile in opened.tile]):  # of RGB, Pillow itself takes the upper 8 bits
-                done.append(NARROWED)
-            if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
-                image = ImageOps.exif_transpose(image)
-                done.append(TURNED)
-            if image.mode in _WIDE_GREY:
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            mode = "L" if image.mode in _GREY else "RGB"
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                if image.getchannel("A").getextrema()[0] != 255:
-                    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-                    done.append(FLATTENED)
-            return image.convert(mode), done
-    except UserError:
-        raise
-    except UnidentifiedImageError as error:
-        if content[4:8] == b"ftyp":
-            raise UserError(
-                f"{where}: is AVIF or HEIC, which the installed Pillow cannot read; install pillow>=11.3 (AVIF), or "
-                "convert it to PNG or JPEG."
-            ) from error
-        raise UserError(f"{where}: is not an image that can be read; replace it.") from error
-    except Exception as error:  # Pillow raises nearly anything on damaged bytes
-        raise UserError(f"{where}: cannot be decoded ({one_line(error)}); replace it.") from error
+    with decoding(where, "the image"):
+        try:
+            opened = Image.open(io.BytesIO(content))
+        except UnidentifiedImageError:
+            newer = "AVIF or HEIC, which the installed Pillow cannot read; install pillow>=11.3, or convert it to PNG"
+            kind = newer if content[4:8] == b"ftyp" else "not an image that can be read; replace it"
+            raise UserError(f"{where}: is {kind}.") from None
+        image: Image.Image = opened
+        if image.mode == "F" or (image.mode == "I" and opened.format not in ("PNG", "PPM")):
+            raise UserError(f"{where}: holds numbers without a range (mode {image.mode}); convert it to 8 bits.")
+        if getattr(image, "is_animated", False):
+            done.append("have several frames, of which the first was taken")
+        if "16" in str([tile[3] for tile in opened.tile]):  # of RGB, Pillow itself takes the upper 8 bits
+            done.append("have more than 8 bits a channel, of which the upper 8 were taken")
+        if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+            image = ImageOps.exif_transpose(image)
+            done.append("were turned as their EXIF orientation says")
+        if image.mode.startswith("I"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            if image.getchannel("A").getextrema()[0] != 255:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+                done.append("are transparent in places and were put on white")
+        return image.convert(mode), done
 
 
 def decode(content: bytes, where: str, resolution: int | None) -> tuple[np.ndarray, list[str]]:
-    """Pixels uint8 [C, H, W] of an image file, C 1 for grey and 3 for colour, and what was done, as `upright`.
-
-    With a resolution the middle square is cut out and resized to it, as `resize` does.
-    """
+    """Pixels uint8 [C, H, W] of an image file, C 1 for grey and 3 for colour, at the resolution; or the latent
+    float16 or float32 [C, H, W] of a .npy file; and what was done, as `upright` says, as which it refuses."""
+    if where.lower().endswith(LATENT):
+        with decoding(where, "the latent"):
+            values = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        if values.ndim == 3 and values.dtype in (np.float16, np.float32):
+            return values, []
+        raise UserError(
+            f"{where}: is {values.dtype} {list(values.shape)}; encode latents as float16 or float32 [C, H, W]."
+        )
     image, done = upright(content, where)
     pixels = np.asarray(image if resolution is None else _square(image, resolution))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), done
 
 
-def resize(images: np.ndarray, resolution: int) -> np.ndarray:
-    """Cut out the middle square and resize it by a Lanczos filter that covers all source pixels.
+def fitted(images: np.ndarray, resolution: int | None, source: str) -> np.ndarray:
+    """Images uint8 or latents [N, C, H, W] at the resolution, to which the middle square of images is resized.
 
-    Args:
-        images: uint8 [N, C, H, W], C 1 or 3.
-        resolution: height and width wanted.
-
-    Returns:
-        uint8 [N, C, resolution, resolution].
+    Raises:
+        UserError: images that are not square without a resolution, or latents of another size than that.
     """
+    height, width = images.shape[2:]
+    size = f"{width} x {height}"
+    if {height, width} == {resolution or height} or (images.dtype != np.uint8 and resolution is None):
+        return images
+    if images.dtype != np.uint8:
+        what = f"latents of {size}, which cannot be resized to task.resolution={resolution}"
+        raise UserError(f"{source}: holds {what}; set it to null or encode images of another size.")
+    if resolution is None:
+        remedy = "give task.resolution=SIZE to cut out the middle square and resize it"
+        raise UserError(f"{source}: the images are {size} pixels, not square; {remedy}.")
     from PIL import Image
 
     result = np.empty((*images.shape[:2], resolution, resolution), np.uint8)
-    for image, target in zip(images, result, strict=True):
-        for plane, to in zip(image, target, strict=True):
-            to[:] = np.asarray(_square(Image.fromarray(plane), resolution))
+    for plane in np.ndindex(images.shape[:2]):
+        result[plane] = np.asarray(_square(Image.fromarray(images[plane]), resolution))
     return result
 
 
 def _square(image: Image.Image, resolution: int) -> Image.Image:
+    """The middle square, resized by a Lanczos filter that covers all source pixels."""
     from PIL.Image import Resampling
 
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    if (side, side) != image.size:
-        image = image.crop((left, top, left + side, top + side))
+    image = image.crop((left, top, left + side, top + side))
     return image if side == resolution else image.resize((resolution, resolution), Resampling.LANCZOS)

@@ -41,8 +41,7 @@ class ImageSet:
     skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        fault = _image_fault(self.images) or _label_fault(self.labels, len(self.images), len(self.classes))
-        if fault:
+        if fault := self._image_fault() or self._label_fault():
             raise UserError(f"{self.source}: {fault}")
 
     @property
@@ -61,47 +60,35 @@ class ImageSet:
 
     def fingerprint(self) -> str:
         """SHA-256 that tells this set from any other: of its content, or cheaply of its cache key, if it has one."""
-        digest = hashlib.sha256()
         if self.key is not None:
-            digest.update(f"key {self.key}".encode())
-            return digest.hexdigest()
-        digest.update(f"{self.images.dtype.str} {self.images.shape} {self.classes}".encode())
-        for begin in range(0, len(self.images), _PIECE):
-            digest.update(np.ascontiguousarray(self.images[begin : begin + _PIECE]).data)
-        if self.labels is not None:
-            digest.update(np.ascontiguousarray(self.labels).data)
+            return hashlib.sha256(f"key {self.key}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{self.images.dtype.str} {self.images.shape} {self.classes}".encode())
+        for array in (self.images, () if self.labels is None else self.labels):
+            for begin in range(0, len(array), _PIECE):
+                digest.update(np.ascontiguousarray(array[begin : begin + _PIECE]).data)
         return digest.hexdigest()
 
-
-def _image_fault(images: np.ndarray) -> str:
-    if images.ndim != 4:
-        return f"holds an array of shape {list(images.shape)}; images are [N, C, H, W]."
-    if not images.size:
-        return f"is empty (shape {list(images.shape)}); give a set with at least one image."
-    if images.dtype == np.uint8:
-        if images.shape[1] not in (1, 3):
-            return f"has images of {images.shape[1]} channels; known are 1 (grey) and 3 (RGB)."
+    def _image_fault(self) -> str:
+        kind, shape = self.images.dtype, self.images.shape
+        if len(shape) != 4 or 0 in shape:
+            return f"holds an array of shape {list(shape)}; images are [N, C, H, W], one at least."
+        if kind not in (np.uint8, np.float16, np.float32):
+            return f"holds {kind} values; images are uint8, latents float16 or float32."
+        if kind == np.uint8 and shape[1] not in (1, 3):
+            return f"has images of {shape[1]} channels; known are 1 (grey) and 3 (RGB)."
+        for begin in range(0, len(self) if self.latents else 0, _PIECE):
+            bad = np.flatnonzero(~np.isfinite(self.images[begin : begin + _PIECE]).all(axis=(1, 2, 3)))
+            if bad.size:
+                return f"latent {begin + bad[0]} has a value that is not finite; encode it again or leave it out."
         return ""
-    if images.dtype not in (np.float16, np.float32):
-        return f"holds {images.dtype} values; images are uint8, latents float16 or float32."
-    for begin in range(0, len(images), _PIECE):
-        bad = np.flatnonzero(~np.isfinite(images[begin : begin + _PIECE]).all(axis=(1, 2, 3)))
-        if bad.size:
-            return f"latent {begin + bad[0]} has a value that is not finite; encode it again or leave it out."
-    return ""
 
-
-def _label_fault(labels: np.ndarray | None, images: int, classes: int) -> str:
-    if labels is None:
-        return f"has {classes} class names and no labels; give both or none." if classes else ""
-    if labels.shape != (images,):
-        found = f"{len(labels)} labels" if labels.ndim == 1 else f"labels of shape {list(labels.shape)}"
-        return f"has {found} for {images} images; give one for each."
-    if labels.dtype != np.int64:
-        return f"has labels of type {labels.dtype}; they are integers from 0."
-    bad = np.flatnonzero((labels < 0) | (labels >= classes))
-    if bad.size:
-        return (
-            f"label {labels[bad[0]]} of image {bad[0]} is outside 0..{classes - 1}, its {classes} classes; correct it."
-        )
-    return ""
+    def _label_fault(self) -> str:
+        labels, count = self.labels, len(self.classes)
+        if labels is None:
+            return f"has {count} class names and no labels; give both or none." if count else ""
+        if labels.shape != (len(self),) or labels.dtype != np.int64:
+            found = f"{labels.dtype} {list(labels.shape)}"
+            return f"has labels {found} for {len(self)} images; give one integer from 0 for each."
+        bad = np.flatnonzero((labels < 0) | (labels >= count))
+        what = f"label {labels[bad[0]]} of image {bad[0]}" if bad.size else ""
+        return what and f"{what} is outside 0..{count - 1}, its {count} classes; correct it."

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from policy_accel.data.images.image_set import Split
+from policy_accel.data.images.image_set import ImageSet, Split
 from policy_accel.errors import UserError
 
-MOST_CLASSES = 100_000
 TRAIN_NAMES = ("train", "training")
-TEST_NAMES = (
-    "test",
-    "testing",
-    "val",
-    "valid",
-    "validation",
-)  # the first that has labels is used
-LABEL_NAMES = (
+TEST_NAMES = ("test", "testing", "val", "valid", "validation")  # the first that has labels is used
+MOST_CLASSES = 100_000
+LABEL_COLUMNS = (
     *("label", "labels", "fine_label", "fine_labels", "class", "class_name", "class_id"),
     *("cls", "category", "target"),
 )
@@ -29,97 +22,81 @@ LABEL_NAMES = (
 Label = int | str | None
 
 
+class Item(NamedTuple):
+    """An image: its name, what its part is called, as "train", "val" or "unlabeled", and its label, None without."""
+
+    name: str
+    part: str
+    label: Label
+
+
 @dataclass
 class Listing:
-    """The images of a set, none of them decoded.
-
-    Attributes:
-        source: the set, for messages.
-        names: of the images.
-        parts: what the part of each image is called, as "train", "val" or "unlabeled".
-        labels: of each image, None where it has none; empty for a set without labels.
-        read: content of an image, by name.
-        stamp: for a name a text that changes when its content does.
-        classes: names of the classes in the order of their numbers, where the set tells them.
-        latents: whether the images are arrays of latents.
-        faults: sentence without its full stop for each image that cannot be used.
-        remarks: what was assumed or left out, one sentence each.
-    """
+    """The images of a set, none of them decoded: what reads one by its name, and the file on the disk that it is, or
+    is in; names of the classes in the order of their numbers, where the set tells them; what was assumed or left out;
+    and a sentence for each image that cannot be used."""
 
     source: str
-    names: list[str]
-    parts: list[str]
-    labels: list[Label]
+    items: list[Item]
     read: Callable[[str], bytes]
-    stamp: Callable[[str], str]
+    file: Callable[[str], Path]
     classes: tuple[str, ...] = ()
-    latents: bool = False
-    faults: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Part:
-    """What belongs to one part: names, labels int64 [N] (None without), names of the classes, and the faults of it."""
-
-    names: tuple[str, ...]
-    labels: np.ndarray | None
-    classes: tuple[str, ...]
-    faults: tuple[str, ...]
+Form = tuple[str, Callable[[Split], ImageSet | Listing | None]]
+"""The name of a form, and what reads a part of the set, or lists all of it."""
 
 
-def part_of(listing: Listing, split: Split, *, labelled: bool = True) -> Part | None:
-    """Take out one part and number its labels; None when there is no such part.
+def part_of(listing: Listing, split: Split, *, labelled: bool) -> Listing | None:
+    """One part with its labels numbered, all None without; None when there is no such part.
 
     Labels that are whole numbers are the numbers of the classes; else they are names, and the classes are those of the
     training part in natural order. An image without a label among others that have one, and one of an unknown class,
     is a fault, or else, where the set need not be `labelled`, leaves the set without labels.
     """
-    labels = listing.labels or [None] * len(listing.names)
-    with_labels = {part for part, label in zip(listing.parts, labels, strict=True) if label is not None}
-    usable = {part.lower() for part in with_labels or listing.parts}
+    usable = {item.part.lower() for item in listing.items if item.label is not None}
+    usable = usable or {item.part.lower() for item in listing.items}
     test = next((name for name in TEST_NAMES if name in usable), None)
-    wanted = TRAIN_NAMES if split == "train" else (test,)
-    unused = sorted({part for part in listing.parts if part.lower() not in (*TRAIN_NAMES, test)})
-    if unused and split == "train":
-        listing.remarks.append(
-            f"{', '.join(map(printable, unused[:5]))}: belongs to no part that is used and is left out; the parts are "
-            f"train and {test}."
-        )
-    of_train = {label for part, label in zip(listing.parts, labels, strict=True) if part.lower() in TRAIN_NAMES}
-    classes, numbers = _classes(listing, of_train - {None}, set(labels) - {None})
-    faults, unlabelled = listing.faults if split == "train" else [], []
-    names, found = [], []
-    for name, part, label in zip(listing.names, listing.parts, labels, strict=True):
-        if part.lower() not in wanted:
-            continue
-        number = numbers.get(label, numbers.get(str(label)))
-        if printable(name) != name:
-            faults.append(f"{listing.source}/{printable(name)}: its name is not UTF-8; rename it")
-        elif numbers and number is None:
-            what = "has no class, as others have" if label is None else f"its class {label} is none of those known"
-            unlabelled.append(f"{listing.source}/{name}: {what} ({len(classes)} in the training part); correct it")
-        if printable(name) == name and (number is not None or not numbers or not labelled):
-            names.append(name)
-            found.append(number)
-    if unlabelled and not labelled:
-        listing.remarks.append(f"labels are not used: {unlabelled[0].removeprefix(listing.source + '/')}.")
-        unlabelled, numbers, classes = [], {}, ()
-    if not names and not faults and not unlabelled:
-        return None
-    numbered = np.array(found, np.int64) if numbers else None
-    return Part(tuple(names), numbered, classes, (*faults, *unlabelled))
+    items = [item for item in listing.items if item.part.lower() in (TRAIN_NAMES if split == "train" else (test,))]
+    remarks, faults = list(listing.remarks), list(listing.faults) if split == "train" else []
+    if unused := sorted({item.part for item in listing.items if item.part.lower() not in (*TRAIN_NAMES, test)}):
+        shown = ", ".join(map(printable, unused[:5]))
+        remarks.append(f"{shown}: belongs to no part that is used and is left out; the parts are train and {test}.")
+    classes, numbers = _classes(listing)
+
+    def fault(item: Item) -> str:
+        known = f"none of those known ({len(classes)} in the training part)"
+        what = "has no class, as others have" if item.label is None else f"its class {item.label} is {known}"
+        return f"{item.name}: {what}; correct it." if numbers and item.label not in numbers else ""
+
+    if not labelled and (lost := next(filter(None, map(fault, items)), None)):
+        remarks.append(f"labels are not used: {lost}")
+        classes, numbers = (), {}
+    kept = []
+    for item in items:
+        if printable(item.name) != item.name:
+            faults.append(f"{listing.source}/{printable(item.name)}: its name is not UTF-8; rename it.")
+        elif why := fault(item):
+            faults.append(f"{listing.source}/{why}")
+        else:
+            kept.append(Item(item.name, split, numbers.get(item.label)))
+    return replace(listing, items=kept, classes=classes, remarks=remarks, faults=faults) if kept or faults else None
 
 
-def _classes(listing: Listing, of_train: set[Any], known: set[Any]) -> tuple[tuple[str, ...], dict[Label, int]]:
+def _classes(listing: Listing) -> tuple[tuple[str, ...], dict[Label, int]]:
     """Names of the classes, and the number of each label; nothing without labels."""
-    if not known:
+    labels = {item.label for item in listing.items} - {None}
+    numbers = [label for label in labels if isinstance(label, int)]
+    if not labels:
         return (), {}
-    if all(isinstance(label, int) for label in known):
-        names = listing.classes or number_names(max(known), listing.source)
-        return names, {number: number for number in range(len(names))}
-    names = listing.classes or tuple(sorted(map(str, of_train), key=natural))
-    return names, {name: number for number, name in enumerate(names)}
+    if len(numbers) == len(labels):
+        names = listing.classes or number_names(max(numbers), listing.source)
+        return names, {number: number for number in numbers if number < len(names)}
+    of_train = {item.label for item in listing.items if item.part.lower() in TRAIN_NAMES} - {None}
+    places = {name: place for place, name in enumerate(listing.classes or sorted(map(str, of_train), key=natural))}
+    return tuple(places), {label: places[str(label)] for label in labels if str(label) in places}
 
 
 def number_names(largest: int, source: str) -> tuple[str, ...]:
@@ -130,30 +107,27 @@ def number_names(largest: int, source: str) -> tuple[str, ...]:
 
 
 def class_label(value: Any) -> Label:
-    """A label from a file: the number of a class or its name; None when it says that there is none, or is neither.
-
-    Whole numbers may be written as text, as floats or as a one-hot list; null, "" and -1 say that there is none.
-    """
+    """The number of a class, which may be written as text, as a float or as a one-hot list, or its name; None for what
+    is neither, or says that there is none, as null, "" and -1 do."""
     if isinstance(value, list) and len(value) > 1 and sorted(value, key=str) == [0] * (len(value) - 1) + [1]:
         return value.index(1)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         value = int(value)
-    text = str(value).strip()
-    if not isinstance(value, str | int | float) or re.fullmatch(r"(-\d+)?", text, re.ASCII):
-        return None
+    text = str(value).strip() if isinstance(value, int | str) else ""
     if re.fullmatch(r"\d{1,18}", text, re.ASCII):
         return int(text)
-    return text if isinstance(value, str) else None
+    return text if isinstance(value, str) and not re.fullmatch(r"(-\d+)?", text, re.ASCII) else None
 
 
 def label_column(columns: Iterable[str], where: str, remarks: list[str]) -> str | None:
     """Which of the columns holds the labels; a remark names others that might, or what there is instead."""
     columns = list(columns)
-    found = [name for name in LABEL_NAMES if name in columns]
+    found = [name for name in LABEL_COLUMNS if name in columns]
     if not found:
-        remarks.append(f"{where} has no column of labels ({', '.join(LABEL_NAMES[:3])}, ...) but {', '.join(columns)}.")
+        known = ", ".join(LABEL_COLUMNS[:3])
+        remarks.append(f"{where} has no column of labels ({known}, ...) but {', '.join(columns)}.")
     elif len(found) > 1:
         remarks.append(f"{where}: the labels are its {found[0]}, not {', '.join(found[1:])}.")
     return found[0] if found else None
@@ -161,11 +135,8 @@ def label_column(columns: Iterable[str], where: str, remarks: list[str]) -> str 
 
 def split_word(path: str) -> str | None:
     """The word in the name of a file, or of a folder of it, that tells the part: train in data/train-00000-of-00002."""
-    for step in reversed(path.lower().split("/")):
-        for word in re.split(r"[-._]", step):
-            if word in (*TRAIN_NAMES, *TEST_NAMES):
-                return word
-    return None
+    words = [word for step in reversed(path.lower().split("/")) for word in re.split(r"[-._]", step)]
+    return next((word for word in words if word in (*TRAIN_NAMES, *TEST_NAMES)), None)
 
 
 def natural(name: str) -> tuple[list[str | int], str]:

@@ -114,7 +114,7 @@ def test_binary_version(pictures, tree, tmp_path):
     check(tree(files), images, labels)
     check(pack(files, tmp_path / "cifar-10-binary.tar.gz"), images, labels)
     files["cifar-10-batches-bin/test_batch.bin"] += b"x"
-    with pytest.raises(UserError, match=r"test_batch\.bin: has 12293 bytes, no multiple of the 3073 of a record"):
+    with pytest.raises(UserError, match=r"test_batch\.bin: the CIFAR batch is damaged .*12293 into shape \(3073\)"):
         read_images(tree(files, "cut"), "test")
 
 
@@ -152,7 +152,7 @@ def test_malicious_pickle_does_nothing(cifar10, tree, tmp_path, call, place):
     function, *arguments = call
     attack = Malicious(function, *(argument.format(str(victim)) for argument in arguments))
     files[f"cifar-10-batches-py/{place}"] = pickle.dumps({"data": attack, "labels": [1]}, protocol=2)
-    with pytest.raises(UserError, match=rf"{place}: has (no array 'data'|0 class names)"):
+    with pytest.raises(UserError, match=rf"{place}: (the CIFAR batch is damaged|has 0 class names)"):
         read_images(tree(files), "train")
     assert not victim.exists()
 
@@ -174,21 +174,21 @@ def test_place_in_the_memo_takes_no_memory(cifar10, tree):
         (lambda f: f.pop("data_batch_4"), r"CIFAR-10 \(Python version\) is incomplete, data_batch_4 is missing"),
         (
             lambda f: f.update(data_batch_2=f["data_batch_2"][:5000]),
-            r"data_batch_2: is not a CIFAR batch or is cut off",
+            r"data_batch_2: the CIFAR batch is damaged",
         ),
-        (lambda f: f.update(data_batch_2=b"<html>"), r"data_batch_2: is not a CIFAR batch or is cut off"),
-        (lambda f: f.update(data_batch_2=pickle.dumps([1], 2)), r"data_batch_2: has no array 'data'"),
+        (lambda f: f.update(data_batch_2=b"<html>"), r"data_batch_2: the CIFAR batch is damaged"),
+        (lambda f: f.update(data_batch_2=pickle.dumps([1], 2)), r"data_batch_2: holds an array of shape \[0, 3,"),
         (
             lambda f: f.update(data_batch_2=python2_pickle({"labels": [1]})),
-            r"data_batch_2: has no array 'data' of rows",
+            r"data_batch_2: the CIFAR batch is damaged",
         ),
         (
             lambda f: f.update(data_batch_2=python2_pickle({"data": np.zeros((2, 3072), np.uint8)})),
-            r"data_batch_2: has 0 labels for 2 images",
+            r"data_batch_2: has labels int64 \[0\] for 2 images",
         ),
         (
             lambda f: f.update(data_batch_2=python2_pickle({"data": np.zeros((2, 3072), np.uint8), "labels": [1]})),
-            r"data_batch_2: has 1 labels for 2 images",
+            r"data_batch_2: has labels int64 \[1\] for 2 images",
         ),
         (
             lambda f: f.update(data_batch_2=python2_pickle({"data": np.zeros((1, 3072), np.uint8), "labels": [10]})),
@@ -211,5 +211,5 @@ def test_damage_is_named(cifar10, tree, change, words):
 def test_cut_off_archive(cifar10, tmp_path, keep):
     path = pack(cifar10[0], tmp_path / "cifar-10-python.tar.gz")
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
-    with pytest.raises(UserError, match=r"cifar-10-python\.tar\.gz: the archive is damaged or cut off \(.*download"):
+    with pytest.raises(UserError, match=r"cifar-10-python\.tar\.gz: the archive is damaged \(.*download"):
         read_images(path, "train")

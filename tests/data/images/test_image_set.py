@@ -42,9 +42,9 @@ def test_fingerprint_of_a_key_reads_no_image(pictures):
     ("labels", "classes", "words"),
     [
         (None, ("a",), "has 1 class names and no labels"),
-        (np.zeros(3, np.int32), ("a",), "has labels of type int32"),
-        (np.zeros(2, np.int64), ("a",), "has 2 labels for 3 images"),
-        (np.zeros((3, 1), np.int64), ("a",), r"has labels of shape \[3, 1\] for 3 images"),
+        (np.zeros(3, np.int32), ("a",), r"has labels int32 \[3\] for 3 images"),
+        (np.zeros(2, np.int64), ("a",), r"has labels int64 \[2\] for 3 images"),
+        (np.zeros((3, 1), np.int64), ("a",), r"has labels int64 \[3, 1\] for 3 images"),
         (np.array([0, 1, 0]), ("a",), r"label 1 of image 1 is outside 0\.\.0"),
     ],
 )

@@ -60,8 +60,8 @@ def test_resolution_has_no_meaning(latents, tmp_path):
     [
         (npy(np.full((2, 4, 8, 8), np.inf, np.float32)), "latent 0 has a value that is not finite"),
         (npy(np.zeros((4, 8, 8), np.float32)), r"array of shape \[4, 8, 8\]; images are \[N, C, H, W\]"),
-        (npy(np.zeros((2, 4, 8, 8), np.float32))[:-100], "cannot be read as an array"),
-        (npy(np.array([{}], dtype=object)), "cannot be read as an array"),
+        (npy(np.zeros((2, 4, 8, 8), np.float32))[:-100], "the array is damaged"),
+        (npy(np.array([{}], dtype=object)), "the array is damaged"),
     ],
 )
 def test_arrays_that_are_refused(tmp_path, content, words):
@@ -73,10 +73,10 @@ def test_arrays_that_are_refused(tmp_path, content, words):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (npy(np.zeros((4, 8, 9), np.float16)), r"0\.npy is float16 \[4, 8, 8\] and 1\.npy float16 \[4, 8, 9\]"),
-        (npy(np.zeros((4, 8, 8))), r"1\.npy: is float64 \[4, 8, 8\]; a latent is float16 or float32 \[C, H, W\]"),
-        (npy(np.zeros((4, 8, 8), np.float16))[:-2], r"1\.npy: cannot be read as an array"),
-        (npy(np.array([{}], dtype=object)), r"1\.npy: cannot be read as an array"),
+        (npy(np.zeros((4, 8, 9), np.float16)), r"0\.npy is float16 \[4, 8, 8\] and 1\.npy is float16 \[4, 8, 9\]"),
+        (npy(np.zeros((4, 8, 8))), r"1\.npy: is float64 \[4, 8, 8\]; encode latents as float16 or float32 \[C, H, W\]"),
+        (npy(np.zeros((4, 8, 8), np.float16))[:-2], r"1\.npy: the latent is damaged"),
+        (npy(np.array([{}], dtype=object)), r"1\.npy: the latent is damaged"),
         (npy(np.full((4, 8, 8), np.nan, np.float16)), r"latent 1 has a value that is not finite"),
     ],
 )

@@ -54,12 +54,12 @@ def test_without_test_part(mnist, tree):
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        ("train-images-idx3-ubyte", lambda c: c[:-1], r"has 4703 bytes of values instead of 4704 for \[6, 28, 28\]"),
-        ("train-images-idx3-ubyte", lambda c: c[:10], r"is not an IDX file of bytes with 3 axes, it begins with"),
-        ("train-images-idx3-ubyte", lambda c: b"<!DOCTYPE html>.", r"is not an IDX file .*begins with b'<!DO'"),
-        ("train-images-idx3-ubyte", lambda c: gzip.compress(c)[:-20], r"is damaged or cut off"),
-        ("train-labels-idx1-ubyte", lambda c: idx(np.zeros(5, np.uint8)), r"has 6 images, train-labels.* 5"),
-        ("train-labels-idx1-ubyte", None, r"has train-images-idx3-ubyte and not the labels"),
+        ("train-images-idx3-ubyte", lambda c: c[:-1], r"the IDX file is damaged .*4703 into shape \(6,28,28\)"),
+        ("train-images-idx3-ubyte", lambda c: c[:10], r"train-images-idx3-ubyte: the IDX file is damaged"),
+        ("train-images-idx3-ubyte", lambda c: b"<!DOCTYPE html>.", r"the IDX file is damaged \(it begins with b'<!DO'"),
+        ("train-images-idx3-ubyte", lambda c: gzip.compress(c)[:-20], r"the archive is damaged"),
+        ("train-labels-idx1-ubyte", lambda c: idx(np.zeros(5, np.uint8)), r"has labels int64 \[5\] for 6 images"),
+        ("train-labels-idx1-ubyte", None, r"MNIST is incomplete, train-labels-idx1-ubyte is missing"),
         ("train-images-idx3-ubyte", None, r"MNIST is incomplete, train-images-idx3-ubyte is missing"),
     ],
 )
