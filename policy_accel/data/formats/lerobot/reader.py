@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.lerobot.cameras import Camera
-from policy_accel.data.formats.lerobot.catalogue import read_catalogue, split_filters
-from policy_accel.data.formats.lerobot.layout import (
-    DERIVED,
-    OWN_LINES,
-    Column,
-    json_object,
-    own_facts,
-    read_columns,
-    read_info,
-)
-from policy_accel.data.formats.lerobot.names import to_keys
-from policy_accel.data.formats.lerobot.scan import scan
-from policy_accel.data.formats.lerobot.tables import RowCursor, stored_dtype
-from policy_accel.data.formats.lerobot.video import require_av
+from policy_accel.data.formats.base import EpisodeReader, Feature
+from policy_accel.data.formats.lerobot import layout
+from policy_accel.data.formats.lerobot.layout import DERIVED, Column, entry
+from policy_accel.data.formats.lerobot.tables import Catalogue, read_table, to_array
+from policy_accel.data.formats.lerobot.video import Camera, require_av
 from policy_accel.errors import UserError
 from policy_accel.files import open_regular
 
@@ -52,52 +43,50 @@ class LeRobotReader(EpisodeReader):
 
     def __init__(self, path: Path | str) -> None:
         self._root = root = Path(path)
-        info = read_info(root)
+        self._info = info = layout.read_info(root)
         super().__init__(root)
         self.layout = f"LeRobot {info['codebase_version']}"
-        self._fps, self._one_each = float(info["fps"]), info["codebase_version"] != "v3.0"
-        columns, left_out = read_columns(info)
-        cameras = [name for name, column in columns.items() if column.dtype == "video"]
-        self._episodes, self._tasks = read_catalogue(root, info, cameras)
-        self.episode_ends = np.cumsum([episode.length for episode in self._episodes], dtype=np.int64)
-        own = own_facts(info)
+        columns, left_out = layout.read_columns(info)
+        own = entry(info, layout.OWN)
+        known = {name: key for name, key in entry(own, "keys").items() if isinstance(key, str)}
         # A key `timestamp` of a set that came from elsewhere may hold anything.
-        rising = [name for name in ("frame_index", "timestamp", "index") if name not in own.get("keys", {})]
-        self._scan = scan(self._episodes, self._fps, one_each=self._one_each, rising=rising)
-        self._add_faults(self._scan.faults)
-        self._lacking: dict[str, set[int]] = {}  # name -> places of the episodes whose file does not have it so
+        rising = [name for name in ("frame_index", "timestamp", "index") if name not in known]
+        cameras = [name for name, column in columns.items() if column.dtype == "video"]
+        self._tables = tables = Catalogue(root, info, cameras, rising)
+        self._episodes, self.episode_ends = tables.episodes, tables.ends
+        self._add_faults(tables.faults)
+        for stranger in tables.strangers[:1]:
+            self.remarks.append(f"{stranger.relative_to(root)} has rows of episodes that no table names; left out.")
+        counts = {"total_episodes": len(tables.episodes), "total_frames": int(tables.ends[-1])}
+        for name, count in counts.items():
+            if (said := info.get(name, count)) != count:
+                self.remarks.append(f"{name} is {str(said)[:40]} in info.json; the table of episodes has {count}.")
         shown: dict[str, Column] = {}
         for name, column in columns.items():
-            if name in DERIVED and name not in self._scan.irregular:
-                continue
-            try:
-                shown[name] = self._with_videos(column) if column.dtype == "video" else self._as_stored(column)
-            except ValueError as reason:
-                left_out[name] = str(reason)
-        # Another program may have added or removed episodes since.
-        if (own.get("episodes"), own.get("steps")) != (len(self._episodes), self.episode_ends[-1]):
-            own = {"keys": own.get("keys", {})}
-        keys = to_keys([*shown, *left_out], own["keys"])
-        order = {key: place for place, key in enumerate(own["keys"].values())}
-        ordered = sorted(shown, key=lambda name: order.get(keys[name], len(order)))
-        self._columns = {keys[name]: shown[name] for name in ordered}
+            if name not in DERIVED or name in tables.irregular:
+                try:
+                    shown[name] = self._with_videos(column) if column.dtype == "video" else self._as_stored(column)
+                except ValueError as reason:
+                    left_out[name] = str(reason)
+        keys = layout.to_keys([*shown, *left_out], known)
+        self._columns = {keys[name]: column for name, column in shown.items()}
         self.features = {key: column.feature for key, column in self._columns.items()}
         self.left_out = {keys[name]: f"{why}." for name, why in left_out.items()}
-        self._remark(info)
-        self._filters, odd = split_filters(info.get("splits"), [episode.index for episode in self._episodes])
-        if odd:
-            self.remarks.append(f"splits of info.json that are no range of episodes are no filters: {', '.join(odd)}.")
-        self._plain = "metadata" in own
-        self.metadata: dict[str, Any] = own["metadata"] if self._plain else self._recorded(info, sorted(left_out))
-        self._lines = _line_offsets(root / OWN_LINES, len(self._episodes)) if own.get("lines") else None
-        self._rows = RowCursor()
+        splits = {name: re.fullmatch(r"(\d{1,12}):(\d{1,12})", str(v)) for name, v in entry(info, "splits").items()}
+        self._splits = {name: range(int(span[1]), int(span[2])) for name, span in splits.items() if span}
+        if (own.get("episodes"), own.get("steps")) != tuple(counts.values()):
+            own = {}  # another program has added or removed episodes since
+        self._own = isinstance(own.get("metadata"), dict)
+        self.metadata = own["metadata"] if self._own else self._recorded(sorted(left_out))
+        self._lines: list[bytes] = []  # facts about each episode
+        if own.get("lines"):
+            with open_regular(root / layout.OWN_LINES) as file:
+                self._lines = file.readlines()
+            if len(self._lines) != len(tables.episodes):
+                said = f"has {len(self._lines)} lines for {len(tables.episodes)} episodes; copy the set again."
+                raise UserError(f"{root / layout.OWN_LINES}: {said}")
+        self._table = lru_cache(2)(lambda path, names: read_table(path, names)[0])
         self._cameras: dict[str, Camera] = {}
-
-    def close(self) -> None:
-        """See `EpisodeReader`."""
-        self._rows.close()
-        for camera in self._cameras.values():
-            camera.close()
 
     def _with_videos(self, camera: Column) -> Column:
         """The camera; raises ValueError when not one of its videos is there."""
@@ -108,52 +97,32 @@ class LeRobotReader(EpisodeReader):
         return camera
 
     def _as_stored(self, column: Column) -> Column:
-        """The column with the type that most tables have, whatever info.json says; raises ValueError for none."""
-        if not self._scan.types:  # no table can be read
+        """The column with the type that most episodes have, whatever info.json says; raises ValueError for none."""
+        found = Counter(episode.stored.get(column.name, "") for episode in self._episodes if episode.stored)
+        usable = [kind for kind, _ in found.most_common() if kind and (kind == "image") == (column.dtype == "image")]
+        if found and not usable:
+            raise ValueError("the tables have no such column, or another kind of values in it")
+        if not usable or usable[0] == column.dtype:
             return column
-        types, places = self._scan.types.get(column.name, {}), dict[str, list[int]]()
-        for kind, of in types.items():
-            places.setdefault(stored_dtype(kind), []).extend(of)
-        usable = [dtype for dtype in places if dtype and (dtype == "image") == (column.dtype == "image")]
-        if not usable:
-            kinds = ", ".join(str(kind)[:60] for kind in types)
-            raise ValueError(f"the tables hold {kinds}" if kinds else "the tables have no such column")
-        dtype = max(usable, key=lambda dtype: len(places[dtype]))
-        fitting = [one for one in usable if one == dtype or np.can_cast(one, dtype, "safe")]
-        has = {place for one in fitting for place in places[one]}
-        self._lacking[column.name] = set(range(len(self._episodes))) - has
-        if dtype == column.dtype:
-            return column
-        self.remarks.append(
-            f"{column.name} is {dtype} in the tables and {column.dtype} in info.json; read as the first."
-        )
-        return replace(column, dtype=dtype, feature=replace(column.feature, dtype=np.dtype(dtype)))
+        said = f"is {usable[0]} in the tables and {column.dtype} in info.json; read as the first."
+        self.remarks.append(f"{column.name} {said}")
+        return column._replace(dtype=usable[0], feature=Feature(column.feature.shape, np.dtype(usable[0])))
 
-    def _remark(self, info: dict[str, Any]) -> None:
-        counts = {"total_episodes": len(self._episodes), "total_frames": int(self.episode_ends[-1])}
-        for name, count in counts.items():
-            if info.get(name, count) != count:
-                said = str(info[name])[:40]
-                self.remarks.append(
-                    f"{name} is {said} in info.json, and the table of episodes has {count}, which is taken."
-                )
-        for path in self._scan.strangers[:1]:
-            self.remarks.append(
-                f"{path.relative_to(self._root)} has rows of episodes that the table of episodes does not name; they "
-                "are not read."
-            )
-
-    def _recorded(self, info: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
-        facts = {
-            "robot_type": info.get("robot_type"),
-            "splits": info.get("splits", {}),
-            "tasks": self._tasks,
-            "features": {
-                key: {"name": column.name, "dtype": column.dtype, "names": column.names}
-                for key, column in self._columns.items()
-            },
+    def _recorded(self, left_out: list[str]) -> dict[str, Any]:
+        """What writing the set again needs."""
+        facts = {name: self._info.get(name, default) for name, default in (("robot_type", None), ("splits", {}))}
+        facts["tasks"] = self._tables.tasks
+        facts["features"] = {
+            key: {"name": column.name, "dtype": column.dtype, "names": column.axes}
+            for key, column in self._columns.items()
         }
-        return {"fps": info["fps"], "lerobot": facts | ({"left_out": left_out} if left_out else {})}
+        return {"fps": self._info["fps"], "lerobot": facts | ({"left_out": left_out} if left_out else {})}
+
+    def close(self) -> None:
+        """See `EpisodeReader`."""
+        self._table.cache_clear()
+        for camera in self._cameras.values():
+            camera.close()
 
     def own_name(self, key: str) -> str:
         """See `EpisodeReader`."""
@@ -161,32 +130,29 @@ class LeRobotReader(EpisodeReader):
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """See `EpisodeReader`."""
-        if self._lines is not None:
-            path = self._root / OWN_LINES
-            with open_regular(path) as file:
-                file.seek(self._lines[episode])
-                return json_object(file.readline(), f"{path}: line {episode + 1}")
-        if self._plain:
-            return {}
-        row, number = self._episodes[episode], int(self._scan.tasks[episode])
-        tasks = row.tasks or tuple(self._tasks[number : number + 1] if number >= 0 else ())
-        one = len(tasks) == 1 and "task_index" not in self._scan.irregular
-        facts: dict[str, Any] = {"task": tasks[0]} if one else {"tasks": list(tasks)}
-        filters = self._filters[episode]
+        if self._own:
+            path = self._root / layout.OWN_LINES
+            return layout.json_object(self._lines[episode], path, f"line {episode + 1}") if self._lines else {}
+        row = self._episodes[episode]
+        tasks = row.tasks or self._tables.tasks[max(row.task, 0) : row.task + 1]
+        one = len(tasks) == 1 and "task_index" not in self._tables.irregular
+        facts: dict[str, Any] = {"task": tasks[0]} if one else {"tasks": tasks}
+        # A split counts the episodes as they lie when the last one ends at their number, else LeRobot's episode_index.
+        by_place = max((span.stop for span in self._splits.values()), default=0) == len(self._episodes)
+        filters = [name for name, span in self._splits.items() if (episode if by_place else row.index) in span]
         return facts | ({"filters": filters} if filters else {})
 
     def ask_for(self, keys: Sequence[str]) -> None:
         """See `EpisodeReader`."""
         super().ask_for(keys)
         for column in (self._columns[key] for key in keys):
-            lacking = f"has no column '{column.name}', or of another type than the others; leave the episode out."
-            self._add_faults(
-                {place: f"{self._episodes[place].data}: {lacking}" for place in self._lacking.get(column.name, ())}
-            )
-            if column.dtype == "video" and column.name not in self._cameras:
+            if column.dtype != "video":
+                lacking = f"has no column '{column.name}', or of another type than the others; leave the episode out."
+                misfits = [place for place, episode in enumerate(self._episodes) if not _fits(episode.stored, column)]
+                self._add_faults({place: f"{self._episodes[place].data}: {lacking}" for place in misfits})
+            elif column.name not in self._cameras:
                 require_av(f"{self.source}: reading the videos of {column.name}")
-                camera = Camera(self._root, column, self._episodes, self._fps, one_each=self._one_each)
-                self._cameras[column.name] = camera
+                camera = self._cameras[column.name] = Camera(column, self._episodes, self._info)
                 self._add_faults(camera.faults)
                 self.remarks += camera.remarks
 
@@ -197,25 +163,24 @@ class LeRobotReader(EpisodeReader):
             self.faults.setdefault(place, f"{name}: {sentence.removeprefix(f'{self._root}/')}")
 
     def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        columns = [self._columns[key] for key in keys]
-        videos = [column.name for column in columns if column.dtype == "video"]
-        if not self._cameras.keys() >= set(videos):
+        columns, row = [self._columns[key] for key in keys], self._episodes[episode]
+        if any(column.dtype == "video" and column.name not in self._cameras for column in columns):
             self.ask_for(keys)
             if episode in self.faults:
                 raise UserError(f"{self.source}: {self.faults[episode]}")
-        row, first = self._episodes[episode], int(self._scan.starts[episode])
-        in_table = [column for column in columns if column.dtype != "video"]
-        found = self._rows.read(row.data, in_table, first + start, first + stop) if in_table else {}
-        found |= {name: self._cameras[name].read(episode, start, stop) for name in videos}
-        return {key: found[self._columns[key].name] for key in keys}
+        in_table, found = tuple(column.name for column in columns if column.dtype != "video"), {}
+        table = self._table(row.data, in_table).slice(row.first + start, stop - start) if in_table else None
+        for key, column in zip(keys, columns, strict=True):
+            if table is not None and column.dtype != "video":
+                found[key] = to_array(table[column.name], column, row.data)
+            else:
+                found[key] = self._cameras[column.name].read(episode, start, stop)
+        return found
 
 
-def _line_offsets(path: Path, count: int) -> list[int]:
-    offsets, position = [], 0
-    with open_regular(path) as file:
-        for line in file:
-            offsets.append(position)
-            position += len(line)
-    if len(offsets) != count:
-        raise UserError(f"{path}: has {len(offsets)} lines for {count} episodes; copy the data set again.")
-    return offsets
+def _fits(stored: dict[str, str], column: Column) -> bool:
+    """Whether a file with these columns has this one; one that could not be opened has a fault already."""
+    kind = stored.get(column.name, "")
+    if not stored or not kind or "image" in (kind, column.dtype):
+        return not stored or kind == column.dtype
+    return np.can_cast(kind, column.feature.dtype, "safe")

@@ -1,4 +1,4 @@
-"""Parquet as LeRobot writes it: columns to arrays, rows read in order in bounded memory, and the derived columns.
+"""The tables of a LeRobot data set: its episodes, where their rows lie, and columns as arrays.
 
 Columns are those of Hugging Face `datasets`: a number is a value, a vector a list, more axes nested lists (extension
 types Array2D to Array5D), a picture a struct of encoded bytes and a path.
@@ -7,9 +7,12 @@ types Array2D to Array5D), a picture a struct of encoded bytes and a path.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,213 +20,223 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from policy_accel.data.formats.lerobot.layout import DERIVED, Column
+from policy_accel.data.formats.base import Feature, decoding
+from policy_accel.data.formats.lerobot.layout import DERIVED, EPISODES, TASKS, Column, json_object
 from policy_accel.errors import UserError
-from policy_accel.files import explain_os_error, open_regular
+from policy_accel.files import open_regular
 from policy_accel.memory import check_fits
 
-_BATCH_ROWS, _BATCH_PICTURES = 4096, 32
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
-
-@contextmanager
-def parquet_file(path: Path) -> Iterator[pq.ParquetFile]:
-    """An open parquet file; what is wrong with it, also while it is read, is one sentence.
+def read_table(path: Path, needed: Sequence[str], wanted: Sequence[str] = ()) -> tuple[pa.Table, pa.Schema]:
+    """The columns of a parquet file that are needed, and of the wanted those that it has; and what it holds in all.
 
     Raises:
-        UserError: missing, cut off, damaged.
+        UserError: the file is missing or damaged, or lacks a column that is needed.
     """
-    with explained_table(path), _open(path) as file:
-        yield file
-
-
-def _open(path: Path) -> pq.ParquetFile:
     open_regular(path).close()
-    return pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
+    with decoding(path, "the table"), pq.ParquetFile(path) as file:
+        names, rows = file.schema_arrow.names, file.metadata.num_rows
+        if missing := [name for name in needed if name not in names]:
+            raise UserError(f"{path}: has no column '{missing[0]}', but {', '.join(names)[:300]}; copy the set again.")
+        present = [*needed, *(name for name in wanted if name in names and name not in needed)]
+        check_fits(8 * rows * len(present), f"{path}: its {rows} rows", stored=path.stat().st_size)
+        return file.read(columns=present).select(present), file.schema_arrow  # "a" would read "a.b" too
 
 
-@contextmanager
-def explained_table(path: Path) -> Iterator[None]:
-    """Turn what pyarrow says about the file `path` into one sentence."""
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise explain_os_error(error, path, "read") from error
-        said = str(error).split("\n")[0][:200].rstrip(". ")
-        raise UserError(f"{path}: is cut off or damaged ({said}); copy or download it again.") from error
+def _stored_dtype(kind: pa.DataType) -> str:
+    """What a column of this type holds: a NumPy dtype, "image" (bytes and path), or "" for anything else."""
+    while isinstance(kind, pa.BaseExtensionType | pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind.value_type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        return "image"
+    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return str(np.dtype(kind.to_pandas_dtype())) if numeric else ""
 
 
-def require_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise UserError when the table at `path` lacks a column."""
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise UserError(
-            f"{path}: has no column '{missing[0]}'; it has {', '.join(found)[:300]}: correct info.json or copy the "
-            "data set again."
-        )
-
-
-def to_array(column: pa.Array, wanted: Column, where: str, first: int = 0) -> np.ndarray:
-    """A column of a table as [rows, *shape] of the dtype wanted.
-
-    Args:
-        column: some rows of it.
-        wanted: what it must be.
-        where: the file, for messages.
-        first: the row of the file that it begins with.
+def to_array(cells: pa.ChunkedArray, column: Column, path: Path) -> np.ndarray:
+    """Some rows of a column as [rows, *shape].
 
     Raises:
         UserError: values missing, rows of another shape, another type than can be cast without loss.
     """
-    if wanted.dtype == "image":
-        return _pictures(column, wanted, where, first)
-    values, size = column, 1
-    while True:
-        if values.null_count:
-            raise UserError(f"{where}: column '{wanted.name}' has empty values; record them or leave the episode out.")
+    with decoding(path, f"column '{column.name}'"):
+        return (_pictures if column.dtype == "image" else _numbers)(cells, column, f"{path}: column '{column.name}'")
+
+
+def _numbers(cells: pa.ChunkedArray, column: Column, at: str) -> np.ndarray:
+    values, shape, even = cells.combine_chunks(), column.feature.shape, True
+    while isinstance(values, pa.ExtensionArray) or pa.types.is_nested(values.type):
         if isinstance(values, pa.ExtensionArray):
             values = values.storage
-        elif _is_list(values.type):
-            sizes = pc.list_value_length(values).to_numpy(zero_copy_only=False)
-            if np.any(odd := sizes != sizes[:1]):
-                row = first + int(np.argmax(odd)) // size
-                raise UserError(
-                    f"{where}: column '{wanted.name}' is ragged: row {row} has {sizes[np.argmax(odd)]} numbers and row "
-                    f"{first} has {sizes[0]}; record or remove that row."
-                )
-            size *= int(sizes[0]) if len(sizes) else 1
-            values = values.flatten()
         else:
-            break
-    dtype, shape = _numpy(values.type), wanted.feature.shape
-    if dtype is None or not np.can_cast(dtype, wanted.feature.dtype, "safe"):
-        raise UserError(
-            f"{where}: column '{wanted.name}' holds {values.type}, and other files {wanted.feature.dtype}; store one "
-            "type."
-        )
-    if size != np.prod(shape, dtype=object) and len(column):
-        raise UserError(
-            f"{where}: column '{wanted.name}' has {size} numbers a row, and info.json says shape {list(shape)}; "
-            "correct the shape there."
-        )
-    array: np.ndarray = values.to_numpy(zero_copy_only=False).astype(wanted.feature.dtype, copy=False)
-    return array.reshape(len(column), *shape)
+            even &= len(pc.unique(pc.list_value_length(values))) <= 1
+            values = pc.list_flatten(values)
+    if not even or values.null_count or len(values) != len(cells) * math.prod(shape):
+        wrong = f"has empty or ragged rows, or others than info.json's shape {list(shape)}"
+        raise UserError(f"{at} {wrong}; correct the shape, or leave the episode out.")
+    array: np.ndarray = values.to_numpy(zero_copy_only=False)
+    return array.astype(column.feature.dtype, casting="safe", copy=False).reshape(len(cells), *shape)
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType)
-
-
-def _numpy(kind: pa.DataType) -> np.dtype | None:
-    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    return np.dtype(kind.to_pandas_dtype()) if numeric else None
-
-
-def stored_dtype(kind: pa.DataType) -> str:
-    """What a column of this type holds: a NumPy dtype, "image" (bytes and path), or "" for anything else."""
-    while isinstance(kind, pa.BaseExtensionType) or _is_list(kind):
-        kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind.value_type
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        return "image"
-    return str(_numpy(kind) or "")
-
-
-def _pictures(column: pa.Array, wanted: Column, where: str, first: int) -> np.ndarray:
-    height, width, channels = wanted.feature.shape
-    if stored_dtype(column.type) != "image":
-        raise UserError(f"{where}: column '{wanted.name}' holds {column.type}, not pictures; leave that episode out.")
-    check_fits(len(column) * height * width * channels, f"{where}: pictures of {height}x{width} pixels")
-    result = np.empty((len(column), height, width, channels), np.uint8)
-    for row, content in enumerate(column.field("bytes")):
-        at = f"{where}: column '{wanted.name}' has"
-        if not content.is_valid:
-            raise UserError(
-                f"{at} no picture in row {first + row}, only a path; embed the pictures in the table as "
-                "`LeRobotDataset` does."
-            )
-        try:
-            with Image.open(io.BytesIO(content.as_py())) as image:
-                if image.size != (width, height):
-                    raise UserError(
-                        f"{at} a picture of {image.height}x{image.width} pixels in row {first + row}, and info.json "
-                        f"says {height}x{width}; correct the shape there."
-                    )
-                mode = _MODES[channels]
-                pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(
-                f"{at} a picture that cannot be decoded in row {first + row}; leave that episode out."
-            ) from error
-        result[row] = pixels.reshape(height, width, channels)
+def _pictures(cells: pa.ChunkedArray, column: Column, at: str) -> np.ndarray:
+    height, width, channels = column.feature.shape
+    check_fits(len(cells) * height * width * channels, f"{at} of {height}x{width} pixels")
+    result = np.empty((len(cells), height, width, channels), np.uint8)
+    for row, content in enumerate(pc.struct_field(cells, "bytes").to_pylist()):
+        if content is None:
+            raise UserError(f"{at} holds paths; embed the pictures in the table as `LeRobotDataset` does.")
+        with Image.open(io.BytesIO(content)) as image:
+            if image.size != (width, height):
+                has = f"a picture of {image.height}x{image.width} pixels, and info.json says {height}x{width}"
+                raise UserError(f"{at} has {has}; correct the shape there.")
+            result[row] = np.asarray(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])).reshape(result.shape[1:])
     return result
 
 
-def derived_columns(file: pq.ParquetFile, path: Path) -> dict[str, np.ndarray]:
-    """The derived columns that a file has, name -> [rows].
+@dataclass
+class Episode:
+    """An episode as the tables have it."""
+
+    index: int  # LeRobot's episode_index
+    length: int
+    tasks: list[str]
+    data: Path
+    videos: dict[str, tuple[Path, float]]  # camera -> file, and the second in it at which the episode begins
+    first: int = 0  # its first row in the file
+    task: int = -1  # task_index of its first step
+    stored: dict[str, str] = field(default_factory=dict)  # column -> dtype, "image" or "" in the file
+
+
+class Catalogue:
+    """The `episodes` of a data set in order of their index, and where they lie; every data file is looked at.
+
+    Attributes:
+        ends: [E] int64, cumulative steps.
+        tasks: in words by task_index, "" for a number without words.
+        faults: place of an episode -> what is wrong with its rows.
+        irregular: the derived columns that are not what they must be.
+        strangers: files with rows of episodes that the table of episodes does not place there.
 
     Raises:
-        UserError: one of them holds no numbers, or more than fit into the memory.
+        UserError: tables of episodes that are missing or damaged, a set without episodes, paths that cannot be made.
     """
-    names = [name for name in DERIVED if name in file.schema_arrow.names]
-    check_fits(8 * len(names) * file.metadata.num_rows, str(path), stored=path.stat().st_size)
-    table = file.read(columns=names).combine_chunks()
-    for name in names:
-        if table[name].null_count or _numpy(table[name].type) is None:
-            raise UserError(
-                f"{path}: column '{name}' holds {table[name].type} or empty values, not numbers; correct it."
-            )
-    return {name: table[name].to_numpy() for name in names}
 
+    def __init__(self, root: Path, info: dict[str, Any], cameras: Sequence[str], rising: Sequence[str]) -> None:
+        self._root, self._info, self._cameras = root, info, cameras
+        self._newer, self._rising = info["codebase_version"] == "v3.0", rising  # columns that must not fall
+        self.episodes = sorted(map(self._episode, self._rows()), key=lambda episode: episode.index)
+        if len({episode.index for episode in self.episodes}) < len(self.episodes) or not self.episodes:
+            said = "names an episode twice; remove one of them" if self.episodes else "names no episode; record some"
+            raise UserError(f"{root / EPISODES}: the table {said}, or choose another data set.")
+        self.tasks = self._read_tasks()
+        self.faults: dict[int, str] = {}
+        self.irregular: set[str] = set()
+        self.strangers: list[Path] = []
+        self.ends = np.cumsum([episode.length for episode in self.episodes], dtype=np.int64)
+        files: dict[Path, list[int]] = {}
+        for place, episode in enumerate(self.episodes):
+            files.setdefault(episode.data, []).append(place)
+        for path, places in files.items():
+            try:
+                self._find_rows(path, places)
+            except UserError as error:
+                self.faults |= dict.fromkeys(places, str(error))
 
-class RowCursor:
-    """Reads runs of rows; asked for in order, no part of a file is decoded twice and only a batch is in memory."""
+    def _rows(self) -> list[dict[str, Any]]:
+        if not self._newer:
+            return _lines(self._root / f"{EPISODES}.jsonl")
+        needed = ["episode_index", "length", "data/chunk_index", "data/file_index"]
+        fields = ("chunk_index", "file_index", "from_timestamp")
+        wanted = ["tasks", *(f"videos/{camera}/{name}" for camera in self._cameras for name in fields)]
+        paths = sorted((self._root / EPISODES).glob("*/*.parquet"))
+        return [row for path in paths for row in read_table(path, needed, wanted)[0].to_pylist()]
 
-    def __init__(self) -> None:
-        self._file: pq.ParquetFile | None = None
-        self._open_for: tuple[Path, list[str]] | None = None
-        self._at, self._batch = 0, pa.RecordBatch.from_pylist([])  # its first row and the batch that is decoded
+    def _read_tasks(self) -> list[str]:
+        path = self._root / f"{TASKS}.{'parquet' if self._newer else 'jsonl'}"
+        if not path.exists():
+            return []
+        # The words are the index of a pandas table; early writers of v3.0 left it without a name.
+        unnamed = "__index_level_0__"
+        rows = read_table(path, ["task_index"], ["task", unnamed])[0].to_pylist() if self._newer else _lines(path)
+        pairs = [(row.get("task_index"), str(row.get("task", row.get(unnamed, "")))) for row in rows]
+        tasks = {number: words for number, words in pairs if type(number) is int and 0 <= number < 2**20}
+        return [tasks.get(number, "") for number in range(max(tasks, default=-1) + 1)]
 
-    def read(self, path: Path, columns: Sequence[Column], start: int, stop: int) -> dict[str, np.ndarray]:
-        """Rows [start, stop) of a file: LeRobot's name -> [stop - start, *shape].
+    def _episode(self, row: dict[str, Any]) -> Episode:
+        index, length, tasks, videos = row.get("episode_index"), row.get("length"), row.get("tasks") or [], {}
+        if type(index) is not int or type(length) is not int or not (0 <= index < 2**40 and 0 < length < 2**40):
+            said = f"an episode has episode_index {str(index)[:40]} and length {str(length)[:40]} in the table"
+            raise UserError(f"{self._root / EPISODES}: {said}; correct or remove that row.")
+        try:
+            data = self._path("data_path", "data", row)
+        except (KeyError, ValueError, TypeError) as error:
+            said = f"data_path of info.json does not tell the file of episode {index} ({error}); correct it"
+            raise UserError(f"{self._root}: {said}, or the table of episodes.") from error
+        for camera in self._cameras:
+            try:
+                start = float(row[f"videos/{camera}/from_timestamp"]) if self._newer else 0.0
+                if math.isfinite(start):
+                    videos[camera] = self._path("video_path", f"videos/{camera}", row), start
+            except (KeyError, ValueError, TypeError):
+                continue  # the camera has no video of this episode
+        return Episode(index, length, list(map(str, tasks if isinstance(tasks, list) else [tasks])), data, videos)
 
-        Raises:
-            UserError: missing or damaged file, a column that it lacks, values of another shape.
+    def _path(self, template: str, place: str, row: dict[str, Any]) -> Path:
+        """A file by a template of info.json, as "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"."""
+        index = row["episode_index"]
+        fields = {"episode_index": index, "episode_chunk": index // self._info["chunks_size"]}
+        fields |= {name: row.get(f"{place}/{name}") for name in ("chunk_index", "file_index")}
+        text = self._info[template].replace("{video_key}", place.removeprefix("videos/"))
+        filled = re.sub(r"\{(\w+)(?::0?(\d{1,2})d)?\}", lambda found: f"{fields[found[1]]:0{found[2] or 1}d}", text)
+        path = Path(filled)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{path} leads out of the folder")
+        return self._root / path
+
+    def _find_rows(self, path: Path, places: list[int]) -> None:
+        """Find the rows of the episodes of a file, and whether the derived columns are what they must be.
+
+        That is of step t of the episode at place p: frame_index t, timestamp t / fps (to the last bit of float32),
+        episode_index p, index the number of steps before, task_index the same in the whole episode.
         """
-        names, row = [column.name for column in columns], start
-        parts = {one.name: [np.empty((0, *one.feature.shape), one.feature.dtype)] for one in columns}
-        with explained_table(path):
-            if self._open_for != (path, names) or start < self._at:
-                self._begin(path, columns, start)
-            while row < stop:
-                if row >= self._at + len(self._batch):
-                    self._at += len(self._batch)
-                    self._batch = next(self._batches, None)
-                    if self._batch is None:
-                        self.close()
-                        raise UserError(f"{path}: ends before row {stop}; copy or download it again.")
-                    continue
-                batch = self._batch.slice(row - self._at, stop - row)
-                for column in columns:
-                    parts[column.name].append(to_array(batch.column(column.name), column, str(path), row))
-                row += len(batch)
-        return {name: np.concatenate(found) for name, found in parts.items()}
+        table, schema = read_table(path, ["episode_index"] if self._newer else [], list(DERIVED))
+        stored, number = {one.name: _stored_dtype(one.type) for one in schema}, Feature((), np.dtype(np.float64))
+        found = {name: to_array(table[name], Column(name, "", number, None), path) for name in table.column_names}
+        # In v2.x an episode has a file of its own.
+        owners = found["episode_index"] if self._newer else np.full(len(table), self.episodes[places[0]].index)
+        counted = zip(*np.unique(owners, return_index=True, return_counts=True), strict=True)
+        runs = {owner: (int(first), int(count)) for owner, first, count in counted}
+        for place in places:
+            episode = self.episodes[place]
+            episode.stored = stored
+            episode.first, count = runs.pop(episode.index, (0, 0))
+            rows, steps = slice(episode.first, episode.first + count), np.arange(episode.length)
+            part = {name: values[rows] for name, values in found.items()}
+            drops = {name: part[name][1:] < part[name][:-1] for name in self._rising if name in part}
+            back = [f"{name} falls after its step {np.argmax(drop)}" for name, drop in drops.items() if drop.any()]
+            fault = ""
+            if count != episode.length:
+                fault = (
+                    f"holds {count} steps of episode {episode.index}, and the table of episodes says {episode.length}"
+                )
+            elif np.any(owners[rows] != episode.index):
+                fault = f"has other rows between those of episode {episode.index}"
+            elif back:
+                fault = f"time runs backwards in episode {episode.index}: {back[0]}"
+            if fault:
+                self.faults[place] = f"{path}: {fault}; correct the rows or that table, or leave the episode out."
+                continue
+            episode.task = int(part.get("task_index", [-1])[0])
+            times = (steps / float(self._info["fps"])).astype(np.float32)
+            expected = {"timestamp": times, "frame_index": steps, "index": self.ends[place] - episode.length + steps}
+            for name, values in part.items():
+                off = np.abs(values - expected.get(name, place if name == "episode_index" else episode.task))
+                if not np.all(off <= (np.spacing(times) if name == "timestamp" else 0)):
+                    self.irregular.add(name)
+        if runs:
+            self.strangers.append(path)
 
-    def _begin(self, path: Path, columns: Sequence[Column], start: int) -> None:
-        self.close()
-        self._file = file = _open(path)
-        names = [column.name for column in columns]
-        require_columns(path, file.schema_arrow.names, names)
-        groups = file.metadata.num_row_groups
-        ends = np.cumsum([0, *(file.metadata.row_group(group).num_rows for group in range(groups))])
-        first = int(np.searchsorted(ends, start, side="right")) - 1
-        size = _BATCH_PICTURES if any(column.dtype == "image" for column in columns) else _BATCH_ROWS
-        self._batches = file.iter_batches(size, row_groups=list(range(first, groups)), columns=names)
-        self._at, self._batch = int(ends[first]), pa.RecordBatch.from_pylist([])
-        self._open_for = path, names
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-        self._file = self._open_for = None
+def _lines(path: Path) -> list[dict[str, Any]]:
+    with open_regular(path) as file:
+        return [json_object(line, path, f"line {number}") for number, line in enumerate(file, 1) if line.strip()]

@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
 
 from policy_accel.data.formats.base import EpisodeReader, Feature
-from policy_accel.data.formats.lerobot.files import (
-    CHUNKS_SIZE,
-    DATA_BYTES,
-    VIDEO_BYTES,
-    table_files,
-    video_facts,
-    video_files,
-)
-from policy_accel.data.formats.lerobot.layout import (
-    CAMERAS,
-    DATA_PATH,
-    DERIVED,
-    INFO,
-    OWN,
-    OWN_LINES,
-    STATISTICS,
-    TASKS_TABLE,
-    VIDEO_PATH,
-    Column,
-)
-from policy_accel.data.formats.lerobot.metadata import EpisodeTable, splits, write_json, write_tasks
-from policy_accel.data.formats.lerobot.names import to_names
-from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics
-from policy_accel.data.formats.lerobot.video import require_av
+from policy_accel.data.formats.lerobot import layout
+from policy_accel.data.formats.lerobot.layout import CAMERAS, DERIVED, Column, entry
+from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics, Statistics, merge
+from policy_accel.data.formats.lerobot.video import FrameWriter, require_av, video_facts
 from policy_accel.data.formats.streaming import OnProgress, pieces
 from policy_accel.errors import UserError, one_of
 from policy_accel.files import new_path
 
-IMAGES = ("lossless", "h264", "png")
 DEFAULT_FPS = 10
+DATA_BYTES, VIDEO_BYTES = 100 * 2**20, 200 * 2**20  # of a file, LeRobot's limits
+CHUNKS_SIZE = 1000  # files of a folder, and episodes of a file of their table
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+EPISODES_PATH = f"{layout.EPISODES}/chunk-{{chunk_index:03d}}/file-{{file_index:03d}}.parquet"
 _PIECE_BYTES = 8_000_000
-_MAX_AXES = 5
+_PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
 
 def write_lerobot(
@@ -68,14 +60,11 @@ def write_lerobot(
         progress: called with (steps so far, all steps).
 
     Raises:
-        UserError: `path` exists, another version, an unknown way to store images, what cannot be stored, a full disk,
-            av not installed for videos.
+        UserError: `path` exists, an unknown option, what cannot be stored, a full disk, av not installed for videos.
     """
     if version != "v3.0":
-        raise UserError(
-            f"LeRobot version {version} is not written, v3.0 alone; leave it out (LeRobot reads v3.0 from 0.4 on)."
-        )
-    one_of("images", images, IMAGES)
+        raise UserError(f"LeRobot version {version} is not written, v3.0 alone; leave it out (LeRobot 0.4 reads v3.0).")
+    one_of("images", images, ("lossless", "h264", "png"))
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise UserError(f"fps={fps} must be a positive number of frames per second.")
     with new_path(Path(path)) as temporary:
@@ -88,161 +77,215 @@ def write_lerobot(
             raise
 
 
-def _rate(metadata: dict[str, Any]) -> float:
-    """The control rate that the metadata tell."""
-    for facts in (metadata, _object(_object(metadata, "env_args"), "env_kwargs")):
-        rate = facts.get("fps") or facts.get("control_freq")
-        if isinstance(rate, int | float) and rate > 0:
-            return rate
-    return DEFAULT_FPS
+class _Files:
+    """Files of one kind, which `opened` begins; before each episode it is decided whether a new one begins."""
+
+    def __init__(self, root: Path, template: str, limit: int, opened: Callable[[Path], Any]) -> None:
+        self._root, self._template, self._limit, self._opened = root, template, limit, opened
+        self._number, self._path, self._steps, self.writer = -1, root, 0, cast(Any, None)  # of the file that is open
+
+    def begin(self, length: int) -> tuple[dict[str, int], int]:
+        """Make ready for an episode of `length` steps: the numbers of its file, and its first step there."""
+        if self.writer is None or self._path.stat().st_size * (1 + length / self._steps) >= self._limit:
+            self.close()
+            self._number, self._steps = self._number + 1, 0
+            self._path = self._root / self._template.format(**_numbers(self._number))
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self.writer = self._opened(self._path)
+        self._steps += length
+        return _numbers(self._number), self._steps - length
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.writer is not None:
+            self.writer.close()
 
 
-def _object(facts: dict[str, Any], name: str) -> dict[str, Any]:
-    value = facts.get(name)
-    return value if isinstance(value, dict) else {}
+def _numbers(number: int) -> dict[str, int]:
+    return dict(zip(("chunk_index", "file_index"), divmod(number, CHUNKS_SIZE), strict=True))
 
 
 class _Writer:
     def __init__(self, root: Path, reader: EpisodeReader, fps: float | None, images: str) -> None:
-        self._root, self._reader, self._images = root, reader, images
-        self._fps = _rate(reader.metadata) if fps is None else fps
+        self._root, self._reader = root, reader
         self._metadata = reader.metadata | ({} if fps is None else {"fps": fps})
-        self._recorded = _object(reader.metadata, "lerobot")  # what a set that came from there carries
+        rate = _rate(reader.metadata) if fps is None else fps
+        self._fps = int(rate) if float(rate).is_integer() else rate
+        self._recorded = entry(reader.metadata, "lerobot")  # what a set that came from there carries
         listed = self._recorded.get("tasks")
         self._tasks = {str(task): number for number, task in enumerate(listed if isinstance(listed, list) else ())}
-        features = _object(self._recorded, "features")  # key -> LeRobot's "name" and "dtype", "names" of the axes
-        known = {key: facts["name"] for key, facts in features.items() if "name" in facts}
-        self._names = to_names(reader.features, known, tasks=bool(self._tasks))
+        facts = {key: entry(entry(self._recorded, "features"), key) for key in reader.features}
+        known = {key: of["name"] for key, of in facts.items() if "name" in of}
+        self._names = layout.to_names(reader.features, known, tasks=bool(self._tasks))
         self._columns = []
         for key, name in self._names.items():
-            if name not in DERIVED:
-                facts, feature = features.get(key, {}), reader.features[key]
-                self._columns.append(Column(name, self._dtype(key, facts), feature, facts.get("names")))
-        self._columns += [Column(name, dtype, Feature((), np.dtype(dtype)), None) for name, dtype in DERIVED.items()]
+            feature, dtype = reader.features[key], str(reader.features[key].dtype)
+            if feature.is_image:
+                in_table = images == "png" or feature.shape[2] != 3 or facts[key].get("dtype") == "image"
+                dtype = "image" if in_table else "video"
+            elif len(feature.shape) > 5:
+                why = f"data/{key} has {len(feature.shape)} axes a step, and LeRobot knows 5"
+                raise UserError(f"{reader.source}: {why}; leave the key out or flatten it.")
+            self._columns.append(Column(name, dtype, feature, facts[key].get("names")))
+        derived = [(name, dtype) for name, dtype in DERIVED.items() if name not in self._names.values()]
+        self._columns += [Column(name, dtype, Feature((), np.dtype(dtype)), None) for name, dtype in derived]
+        self._in_table = [column for column in self._columns if column.dtype != "video"]
+        self._schema = _schema(self._in_table)
+        self._table = _Files(root, DATA_PATH, DATA_BYTES, partial(pq.ParquetWriter, schema=self._schema))
         cameras = [column for column in self._columns if column.dtype == "video"]
         if cameras:
             require_av(f"{reader.source}: writing videos")
-        self._episodes = EpisodeTable(root)
-        self._table = table_files(root, [column for column in self._columns if column.dtype != "video"])
+        begin = partial(FrameWriter, fps=self._fps, lossless=images == "lossless")
         self._videos = {
-            camera.name: video_files(root, camera, self._fps, lossless=images == "lossless") for camera in cameras
+            one.name: _Files(root, VIDEO_PATH.replace("{video_key}", one.name), VIDEO_BYTES, partial(begin, camera=one))
+            for one in cameras
         }
+        self._rows: list[dict[str, Any]] = []  # of the table of episodes
+        self._statistics: Statistics = {}
         keep_lines = any(reader.episode_metadata(episode) for episode in range(len(reader.episode_ends)))
-        self._lines = (root / OWN_LINES).open("w", encoding="utf-8") if keep_lines else None
-
-    def _dtype(self, key: str, recorded: dict[str, Any]) -> str:
-        feature = self._reader.features[key]
-        if feature.is_image:
-            in_table = self._images == "png" or feature.shape[2] != 3 or recorded.get("dtype") == "image"
-            return "image" if in_table else "video"
-        if len(feature.shape) > _MAX_AXES:
-            raise UserError(
-                f"{self._reader.source}: data/{key} has {len(feature.shape)} axes a step, and LeRobot knows "
-                f"{_MAX_AXES}; leave the key out or flatten it."
-            )
-        return str(feature.dtype)
-
-    def run(self, progress: OnProgress | None) -> None:
-        ends = self._reader.episode_ends
-        for episode, length in enumerate(np.diff(ends, prepend=0)):
-            self._write_episode(episode, int(length), int(ends[episode] - length), progress)
-        self.close()
-        write_tasks(self._root / TASKS_TABLE, list(self._tasks))
-        write_json(self._root / STATISTICS, self._episodes.statistics)
-        write_json(self._root / INFO, self._info(len(ends), int(ends[-1])))
-
-    def _info(self, episodes: int, steps: int) -> dict[str, Any]:
-        return {
-            "codebase_version": "v3.0",
-            "robot_type": self._recorded.get("robot_type"),
-            "total_episodes": episodes,
-            "total_frames": steps,
-            "total_tasks": len(self._tasks),
-            "chunks_size": CHUNKS_SIZE,
-            "data_files_size_in_mb": DATA_BYTES // 2**20,
-            "video_files_size_in_mb": VIDEO_BYTES // 2**20,
-            "fps": int(self._fps) if float(self._fps).is_integer() else self._fps,
-            "splits": splits(self._recorded.get("splits"), episodes),
-            "data_path": DATA_PATH,
-            "video_path": VIDEO_PATH if self._videos else None,
-            "features": {column.name: self._feature(column) for column in self._columns},
-            OWN: {  # what reading the set back as it was needs
-                "episodes": episodes,
-                "steps": steps,
-                "keys": {name: key for key, name in self._names.items()},
-                "shapes": {
-                    self._names[key]: list(feature.shape)
-                    for key, feature in self._reader.features.items()
-                    if feature.shape in ((), (1,))
-                },
-                "metadata": self._metadata,
-                "lines": self._lines is not None,
-            },
-        }
-
-    def _feature(self, column: Column) -> dict[str, Any]:
-        axes = ["height", "width", "channels"] if column.dtype in CAMERAS else column.names
-        facts = {"dtype": column.dtype, "shape": list(column.feature.shape) or [1], "names": axes}
-        if column.dtype == "video":
-            path = VIDEO_PATH.format(video_key=column.name, chunk_index=0, file_index=0)
-            facts["info"] = video_facts(self._root / path)
-        return facts
+        (root / "meta").mkdir(parents=True)
+        self._lines = (root / layout.OWN_LINES).open("w", encoding="utf-8") if keep_lines else None
 
     def close(self) -> None:
         """Close the files, also after an error."""
-        for file in (self._table, *self._videos.values(), self._episodes, self._lines):
+        for file in (self._table, *self._videos.values(), self._lines):
             if file is not None:
                 file.close()
 
-    def _write_episode(self, episode: int, length: int, index: int, progress: OnProgress | None) -> None:
-        facts = self._reader.episode_metadata(episode)
+    def run(self, progress: OnProgress | None) -> None:
+        ends = self._reader.episode_ends.tolist()
+        for episode, (begin, end) in enumerate(pairwise([0, *ends])):
+            self._write_episode(episode, begin, end, progress)
+            if len(self._rows) == CHUNKS_SIZE or end == ends[-1]:
+                place = _numbers(episode // CHUNKS_SIZE)
+                path = self._root / EPISODES_PATH.format(**place)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                more = {f"meta/episodes/{name}": number for name, number in place.items()}
+                pq.write_table(pa.Table.from_pylist([row | more for row in self._rows]), path)
+                self._rows.clear()
+        self.close()
+        _write_tasks(self._root / f"{layout.TASKS}.parquet", list(self._tasks))
+        for name, value in {"meta/stats.json": self._statistics, layout.INFO: self._info(len(ends), ends[-1])}.items():
+            text = json.dumps(value, indent=4, ensure_ascii=False, default=np.ndarray.tolist)  # as LeRobot does
+            (self._root / name).write_text(text, encoding="utf-8")
+
+    def _write_episode(self, episode: int, begin: int, end: int, progress: OnProgress | None) -> None:
+        facts, length = self._reader.episode_metadata(episode), end - begin
         tasks = self._tasks_of(facts)
-        for files in (self._table, *self._videos.values()):
-            files.begin(length)
-        row: dict[str, Any] = {"data/chunk_index": self._table.chunk, "data/file_index": self._table.file}
-        row |= {"dataset_from_index": index, "dataset_to_index": index + length}
-        for name, video in self._videos.items():
-            row |= {f"videos/{name}/chunk_index": video.chunk, f"videos/{name}/file_index": video.file}
-            row[f"videos/{name}/from_timestamp"] = video.steps / self._fps
-            row[f"videos/{name}/to_timestamp"] = (video.steps + length) / self._fps
-        statistics = EpisodeStatistics(self._columns, length)
-        seen: set[int] = set()
+        row: dict[str, Any] = {f"data/{name}": number for name, number in self._table.begin(length)[0].items()}
+        row |= {"dataset_from_index": begin, "dataset_to_index": end}
+        for camera, video in self._videos.items():
+            place, first = video.begin(length)
+            times = {"from_timestamp": first / self._fps, "to_timestamp": (first + length) / self._fps}
+            row |= {f"videos/{camera}/{name}": value for name, value in (place | times).items()}
+        statistics, seen = EpisodeStatistics(self._columns, length), set[int]()
         for _, start, rows, values in pieces(self._reader, list(self._names), [episode], piece_bytes=_PIECE_BYTES):
             steps = np.arange(start, start + rows)
-            named: dict[str, np.ndarray] = {
-                "timestamp": (steps / self._fps).astype(np.float32),
-                "frame_index": steps,
-                "episode_index": np.full(rows, episode),
-                "index": index + steps,
-                "task_index": np.full(rows, self._tasks[tasks[0]]),
-            }
+            named: dict[str, np.ndarray] = {"frame_index": steps, "index": begin + steps}
+            named |= {"timestamp": (steps / self._fps).astype(np.float32), "episode_index": np.full(rows, episode)}
+            named["task_index"] = np.full(rows, self._tasks[tasks[0]])
             named |= {self._names[key]: part for key, part in values.items()}
             seen.update(np.unique(named["task_index"]).tolist())
-            self._table.write(named, start, rows)
+            columns = zip(self._in_table, self._schema.types, strict=True)
+            arrays = [_to_arrow(named[column.name], column, start).cast(kind) for column, kind in columns]
+            self._table.writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
             for name, video in self._videos.items():
-                video.write(named[name], start, rows)
+                video.writer.write(named[name], start)
             statistics.add(named, start)
             if progress is not None:
-                progress(index + start + rows, int(self._reader.episode_ends[-1]))
+                progress(begin + start + rows, int(self._reader.episode_ends[-1]))
         if "task_index" in self._names.values():
-            tasks = [self._task(number, episode) for number in sorted(seen)]
-        self._episodes.add({"episode_index": episode, "tasks": tasks, "length": length} | row, statistics.result())
+            words = dict(enumerate(self._tasks))
+            if unknown := seen - words.keys():
+                why = f"task_index {min(unknown)} in episode {episode} has no task in words ({len(words)} are known)"
+                raise UserError(f"{self._reader.source}: {why}; leave the key task_index out.")
+            tasks = [words[number] for number in sorted(seen)]
+        found = statistics.result()
+        merge(self._statistics, found)
+        flat = {f"stats/{name}/{level}": v.tolist() for name, of in found.items() for level, v in of.items()}
+        self._rows.append({"episode_index": episode, "tasks": tasks, "length": length} | row | flat)
         if self._lines is not None:
             self._lines.write(json.dumps(facts, ensure_ascii=False) + "\n")
 
     def _tasks_of(self, facts: dict[str, Any]) -> list[str]:
         """The tasks of an episode in words, numbered on their first appearance."""
-        name = _object(self._metadata, "env_args").get("env_name")
+        name = entry(self._metadata, "env_args").get("env_name")
         listed = facts.get("tasks") or [facts.get("task") or self._metadata.get("task") or name or "unspecified"]
         tasks = [str(task) for task in (listed if isinstance(listed, list) else [listed])]
         for task in tasks:
             self._tasks.setdefault(task, len(self._tasks))
         return tasks
 
-    def _task(self, number: int, episode: int) -> str:
-        if not 0 <= number < len(self._tasks):
-            raise UserError(
-                f"{self._reader.source}: task_index {number} in episode {episode} has no task in words "
-                f"({len(self._tasks)} are known); leave the key task_index out."
-            )
-        return list(self._tasks)[number]
+    def _info(self, episodes: int, steps: int) -> dict[str, Any]:
+        splits = {name: str(span) for name, span in entry(self._recorded, "splits").items()}
+        found = [re.fullmatch(r"(\d+):(\d+)", span) for span in splits.values()]
+        if not splits or not all(found) or max(int(span[2]) for span in found if span) != episodes:
+            splits = {"train": f"0:{episodes}"}
+        info: dict[str, Any] = {"codebase_version": "v3.0", "fps": self._fps, "chunks_size": CHUNKS_SIZE}
+        info |= {"robot_type": self._recorded.get("robot_type"), "features": {}}
+        info |= {"total_episodes": episodes, "total_frames": steps, "total_tasks": len(self._tasks), "splits": splits}
+        info |= {"data_files_size_in_mb": DATA_BYTES // 2**20, "video_files_size_in_mb": VIDEO_BYTES // 2**20}
+        info |= {"data_path": DATA_PATH, "video_path": VIDEO_PATH if self._videos else None}
+        for column in self._columns:
+            axes = ["height", "width", "channels"] if column.dtype in CAMERAS else column.axes
+            facts = {"dtype": column.dtype, "shape": list(column.feature.shape) or [1], "names": axes}
+            if column.dtype == "video":
+                path = VIDEO_PATH.format(video_key=column.name, chunk_index=0, file_index=0)
+                facts["info"] = video_facts(self._root / path)
+            info["features"][column.name] = facts
+        own = {"episodes": episodes, "steps": steps, "keys": {name: key for key, name in self._names.items()}}
+        shapes = {self._names[key]: list(feature.shape) for key, feature in self._reader.features.items()}
+        own["shapes"] = {name: shape for name, shape in shapes.items() if shape in ([], [1])}
+        return info | {layout.OWN: own | {"metadata": self._metadata, "lines": self._lines is not None}}
+
+
+def _rate(metadata: dict[str, Any]) -> float:
+    """The control rate that the metadata tell."""
+    for facts in (metadata, entry(entry(metadata, "env_args"), "env_kwargs")):
+        rate = facts.get("fps") or facts.get("control_freq")
+        if isinstance(rate, int | float) and rate > 0:
+            return rate
+    return DEFAULT_FPS
+
+
+def _schema(columns: list[Column]) -> pa.Schema:
+    """The Arrow schema of a data file with the features of Hugging Face `datasets` in its metadata."""
+    fields, features = [], {}
+    for name, dtype, feature, _ in columns:
+        kind, value = _PICTURE, dict[str, Any](_type="Image")
+        if dtype != "image":
+            kind, value = pa.from_numpy_dtype(feature.dtype), {"dtype": dtype, "_type": "Value"}
+            if len(feature.shape) > 1:
+                value = {"shape": feature.shape, "dtype": dtype, "_type": f"Array{len(feature.shape)}D"}
+            elif feature.shape not in ((), (1,)):
+                value = {"feature": value, "length": feature.shape[0], "_type": "Sequence"}
+            for _ in feature.shape if feature.shape != (1,) else ():
+                kind = pa.list_(kind, feature.shape[0] if len(feature.shape) == 1 else -1)
+        fields.append((name, kind))
+        features[name] = value
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _to_arrow(values: np.ndarray, column: Column, first: int) -> pa.Array:
+    """An array [rows, *shape] as the column of a table, of which the first row is step `first` of its episode."""
+    if column.dtype == "image":
+        return pa.array([_png(pixels, first + row) for row, pixels in enumerate(values)], _PICTURE)
+    result = pa.array(np.ascontiguousarray(values).reshape(-1))
+    for size in reversed(column.feature.shape if column.feature.shape != (1,) else ()):
+        result = pa.FixedSizeListArray.from_arrays(result, size)
+    return result
+
+
+def _png(picture: np.ndarray, step: int) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": f"frame-{step:06d}.png"}
+
+
+def _write_tasks(path: Path, tasks: list[str]) -> None:
+    """Write the tasks as pandas stores a table whose index are the words: columns `task_index` and `task`."""
+    pandas: dict[str, Any] = {"index_columns": ["task"], "column_indexes": [], "pandas_version": "2.2.3"}
+    words = {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object", "metadata": None}
+    pandas["columns"] = [words]
+    schema = pa.schema([("task_index", pa.int64()), ("task", pa.string())], metadata={"pandas": json.dumps(pandas)})
+    pq.write_table(pa.table([list(range(len(tasks))), tasks], schema=schema), path)

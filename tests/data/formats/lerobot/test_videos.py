@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from policy_accel.data.formats.lerobot.reader import LeRobotReader
-from policy_accel.data.formats.lerobot.video import read_timeline
+from policy_accel.data.formats.lerobot.video import frame_rate, read_timeline
 from policy_accel.data.formats.lerobot.writer import write_lerobot
 from policy_accel.data.inspect import inspect
 from policy_accel.data.readers import open_episodes, read_episodes
@@ -170,7 +170,7 @@ def test_frames_that_are_stored_in_another_order_are_found_in_any(videos, codec,
 
 def test_a_rate_from_times_that_are_rounded(tmp_path):
     mux(tmp_path / "x.mp4", np.zeros((40, 16, 24, 3), np.uint8), np.round(np.arange(40) / 30, 3))
-    assert abs(read_timeline(tmp_path / "x.mp4").rate / 30 - 1) < 0.001
+    assert abs(frame_rate(read_timeline(tmp_path / "x.mp4")[1]) / 30 - 1) < 0.001
 
 
 def test_v30_video_that_is_cut_short(videos):

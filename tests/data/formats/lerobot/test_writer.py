@@ -11,7 +11,7 @@ import pytest
 
 from policy_accel.data.episodes import Episodes
 from policy_accel.data.formats.base import Feature, MemoryReader
-from policy_accel.data.formats.lerobot import files as written_files
+from policy_accel.data.formats.lerobot import writer as written_files
 from policy_accel.data.formats.lerobot.layout import Column
 from policy_accel.data.formats.lerobot.reader import LeRobotReader
 from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics, sampled_frames
@@ -318,7 +318,7 @@ def test_facts_about_episodes_that_are_cut_off(episodes, tmp_path):
     write_lerobot(tmp_path / "set", MemoryReader(episodes()))
     path = tmp_path / "set/meta/policy_accel_episodes.jsonl"
     text = path.read_text()
-    for left, sentence in ((text[:-2], "line 3 is not valid JSON"), ("", "has 0 lines for 3 episodes")):
+    for left, sentence in ((text[:-2], "line 3 is damaged"), ("", "has 0 lines for 3 episodes")):
         path.write_text(left)
         with pytest.raises(UserError, match=sentence):
             read(tmp_path / "set")
