@@ -227,7 +227,7 @@ def test_what_is_wrong_is_one_sentence(lerobot, version, fault):
         ("features", {"action": {"dtype": "float32"}}, "'action' cannot be used: info.json gives its shape as None"),
         ("features", {"action": 3}, "'action' cannot be used"),
         ("features", {"action": {"dtype": "complex", "shape": [2]}}, "'action' cannot be used.* dtype as complex"),
-        ("features", {"action": {"dtype": "float32", "shape": [5]}}, "'action' has empty or ragged rows, or others than info.json's shape [5]"),
+        ("features", {"action": {"dtype": "float32", "shape": [5]}}, "'action' has empty or ragged rows"),
         ("features", {"action": {"dtype": "float32", "shape": [10**5, 10**5]}}, "gives its shape as [100000, 100000]"),
     ],
 )
@@ -293,7 +293,7 @@ def test_grey_pictures_where_colour_is_expected(lerobot):
 def test_values_that_are_missing(lerobot):
     made = lerobot()
     replace_first(made, "next.reward", pa.array([1.0, None, 2.0], pa.float32()))
-    with LeRobotReader(made.root) as reader, pytest.raises(UserError, match=r"column 'next\.reward' has empty or ragged rows"):
+    with LeRobotReader(made.root) as reader, pytest.raises(UserError, match=r"column 'next\.reward' has empty"):
         reader.read(0)
 
 
@@ -329,9 +329,7 @@ def test_rows_that_do_not_belong_where_they_lie(lerobot):
         with LeRobotReader(made.root) as reader:
             assert list(reader.faults) == [2]
             assert sentence in reader.faults[2]
-            assert (
-                "file-001.parquet has rows of episodes that no table names" in reader.remarks[-1]
-            )
+            assert "file-001.parquet has rows of episodes that no table names" in reader.remarks[-1]
             np.testing.assert_array_equal(reader.read(1)["action"], made.episode("action", 1))
 
 
@@ -363,9 +361,7 @@ def test_a_set_from_which_episodes_were_removed(lerobot):
             for episode, number in wanted.items():
                 np.testing.assert_array_equal(reader.read(episode)["action"], made.episode("action", number))
             assert len(reader.episode_ends) == len(wanted)
-            assert (
-                "total_episodes is 3 in info.json; the table of episodes has 2." in reader.remarks
-            )
+            assert "total_episodes is 3 in info.json; the table of episodes has 2." in reader.remarks
     sorted(made.root.glob("data/*/*.parquet"))[-1].unlink()
     with LeRobotReader(made.root) as reader:
         assert reader.faults[1].startswith(
@@ -399,7 +395,7 @@ def test_every_row_must_have_the_shape(lerobot):
     rows = [[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]]  # six numbers, as three rows of two
     pq.write_table(replaced(pq.read_table(path), "action", pa.array(rows, pa.list_(pa.float32()))), path)
     with LeRobotReader(made.root) as reader:
-        with pytest.raises(UserError, match="column 'action' has empty or ragged rows"):
+        with pytest.raises(UserError, match="column 'action' has empty"):
             reader.read(0)
         reader.read(0, ["state"])
 
