@@ -26,6 +26,9 @@ class Episodes:
         source: where the data came from, for messages.
         metadata: JSON-able facts about the whole set, as the environment it was recorded in.
         episode_metadata: one dictionary of JSON-able facts for each episode, or none at all.
+        lengths: [E] int64, the number of steps of every episode.
+        starts: [E] int64, the first row of every episode.
+        steps: N, the number of control steps of all episodes together.
     """
 
     arrays: dict[str, np.ndarray]
@@ -33,33 +36,23 @@ class Episodes:
     source: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
     episode_metadata: tuple[dict[str, Any], ...] = ()
+    lengths: np.ndarray = field(init=False)
+    starts: np.ndarray = field(init=False)
+    steps: int = field(init=False)
 
     def __post_init__(self) -> None:
-        arrays = {key: np.asarray(values) for key, values in self.arrays.items()}
-        ends = np.asarray(self.episode_ends)
+        arrays, ends = {key: np.asarray(values) for key, values in self.arrays.items()}, np.asarray(self.episode_ends)
         for problem in _problems(arrays, ends, len(self.episode_metadata)):
             raise UserError(f"{self.source or 'episodes'}: {problem}")
-        object.__setattr__(self, "arrays", arrays)
-        object.__setattr__(self, "episode_ends", ends.astype(np.int64))
+        ends = ends.astype(np.int64)
+        lengths = np.diff(ends, prepend=0)
+        self.__dict__.update(
+            arrays=arrays, episode_ends=ends, lengths=lengths, starts=ends - lengths, steps=int(ends[-1])
+        )
 
     def __len__(self) -> int:
         """E, the number of episodes."""
         return len(self.episode_ends)
-
-    @property
-    def steps(self) -> int:
-        """N, the number of control steps of all episodes together."""
-        return int(self.episode_ends[-1])
-
-    @property
-    def starts(self) -> np.ndarray:
-        """[E] int64, the first row of every episode."""
-        return np.concatenate([[0], self.episode_ends[:-1]])
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """[E] int64, the number of steps of every episode."""
-        return np.diff(self.episode_ends, prepend=0)
 
 
 def _problems(arrays: dict[str, np.ndarray], ends: np.ndarray, facts: int) -> Iterator[str]:

@@ -15,20 +15,17 @@ from policy_accel.data.episodes import HORIZON, non_finite, unusable
 from policy_accel.data.formats.base import EpisodeReader
 from policy_accel.data.formats.streaming import pieces
 from policy_accel.data.readers import open_reader
-from policy_accel.data.statistics import KeyStatistics
+from policy_accel.data.statistics import KeyStatistics, listed
 from policy_accel.errors import UserError
 
 _LONGEST_FACT = 300  # characters of a fact that are shown
-_LISTED = 8
-_MOST = 20  # faults, filters, tasks
+_MOST = 20  # faults of episodes
 
 
 class Inspection(NamedTuple):
     """What `inspect` found: the report for people, several lines, and sentences of it.
 
-    Problems keep the data, or an episode, from being trained on: episodes and keys that cannot be read, values that are
-    not finite. Remarks are on what is probably a mistake, or was left out: those of the reader, constant dimensions,
-    episodes that are equal in every key or shorter than a training window, images that hold 8-bit values as floats.
+    Problems keep the data, or an episode, from being trained on. Remarks are on probable mistakes and what is left out.
     """
 
     text: str
@@ -39,8 +36,9 @@ class Inspection(NamedTuple):
 def inspect(path: Path | str, layout: Path | str | None = None) -> Inspection:
     """Look at demonstrations as far as they can be read, and list every problem instead of stopping at the first.
 
-    Raises:
-        UserError: the demonstrations cannot be opened (with a `layout`, as `open_episodes` takes it).
+    Problems are episodes and keys that cannot be read, and values that are not finite. Remarks: those of the reader,
+    constant dimensions, episodes that are equal in every key or shorter than a training window, and images that hold
+    8-bit values as floats. A UserError says why nothing can be opened, by `open_episodes`' `layout` where it is given.
     """
     with open_reader(path, layout) as reader:
         return inspect_reader(reader)
@@ -99,14 +97,13 @@ def inspect_reader(reader: EpisodeReader) -> Inspection:
         problems.append(str(error).removeprefix(f"{reader.source}: "))
     for name, counted in (("filters", sorted(filters.items())), ("tasks", tasks.most_common())):
         if counted:
-            listed = ", ".join(f"{_shortened(value)} ({count})" for value, count in counted[:_MOST])
-            lines.append(f"  {name}: {listed} episodes" + (", ..." if len(counted) > _MOST else ""))
+            lines.append(f"  {name}: {listed([f'{_shortened(value)} ({count})' for value, count in counted])} episodes")
     short = np.flatnonzero(lengths < HORIZON)
     if short.size:
-        listed = ", ".join(f"{i} ({lengths[i]})" for i in short[:_LISTED]) + (", ..." if short.size > _LISTED else "")
         remarks.append(
             f"{short.size} of {len(lengths)} episodes {'is' if short.size == 1 else 'are'} shorter than a training "
-            f"window of {HORIZON} steps (policy.horizon): {listed}; they give few windows or none."
+            f"window of {HORIZON} steps (policy.horizon): {listed([f'{i} ({lengths[i]})' for i in short])}; they give "
+            "few windows or none."
         )
     firsts: dict[bytes, int] = {}
     for episode, digest in digests.items() if comparable else ():

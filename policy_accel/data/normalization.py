@@ -13,8 +13,7 @@ from policy_accel.data.statistics import NOTICEABLE, float_steps, never_changes,
 from policy_accel.errors import UserError, one_of
 
 MODES = ("limits", "gaussian", "max_abs", "identity")
-_FAR = 2.0**-13
-"""Share of a dimension's range that a step of float32 may be; else it is brought near 0 before it becomes float32."""
+_FAR = 2.0**-13  # of its range may be a step of float32, else a dimension is brought near 0 before it becomes float32
 
 
 class Normalizer(nn.Module):
@@ -26,19 +25,13 @@ class Normalizer(nn.Module):
     saved one; states of earlier versions have `scale` and `offset` alone.
     """
 
-    scale: torch.Tensor  # [dims] float32
-    offset: torch.Tensor  # [dims] float32
-    center: torch.Tensor  # [dims] float64, 0 of numbers near 0
-    varies: torch.Tensor  # [dims] bool
-    constant: torch.Tensor  # [dims] float64, of those that do not vary
-
     def __init__(self, dims: int):
         super().__init__()
-        self.register_buffer("scale", torch.ones(dims))
-        self.register_buffer("offset", torch.zeros(dims))
-        self.register_buffer("center", torch.zeros(dims, dtype=torch.float64))
-        self.register_buffer("varies", torch.ones(dims, dtype=torch.bool))
-        self.register_buffer("constant", torch.zeros(dims, dtype=torch.float64))
+        self.scale = nn.Buffer(torch.ones(dims))
+        self.offset = nn.Buffer(torch.zeros(dims))
+        self.center = nn.Buffer(torch.zeros(dims, dtype=torch.float64))  # 0 of numbers near 0
+        self.varies = nn.Buffer(torch.ones(dims, dtype=torch.bool))
+        self.constant = nn.Buffer(torch.zeros(dims, dtype=torch.float64))  # of those that do not vary
         self.dtype = torch.float32
 
     def forward(self, x: torch.Tensor, columns: Sequence[int] | slice = slice(None)) -> torch.Tensor:
@@ -78,19 +71,17 @@ def fit_normalizer(
 
     Args:
         data: [N, D] finite, N >= 1.
-        mode: see above.
+        mode: one of `MODES`.
         untouched: columns that keep their values.
         precision: `rounding` [D] of the types that the columns were recorded in; None for the type of `data`.
 
     Raises:
-        UserError: unknown mode; numbers that keep their magnitude in this mode and change by little more than the steps
-            of float32 there.
+        UserError: unknown mode; numbers that are not shifted and change by little more than the steps of float32 there.
     """
     one_of("normaliser", mode, MODES)
-    given = torch.as_tensor(data)
-    values = given.to(torch.float64)
+    values = torch.as_tensor(data).double()
     if precision is None:
-        precision = np.full(values.shape[1], rounding(given[:0].cpu().numpy().dtype))
+        precision = np.full(values.shape[1], rounding(torch.as_tensor(data)[:0].cpu().numpy().dtype))
     low, high, mean, first = (part.cpu().numpy() for part in (*values.aminmax(dim=0), values.mean(0), values[0]))
     constant, steps = never_changes(low, high, precision), float_steps(low, high, np.float32)
     center = np.where(~constant & (steps > _FAR), low + (high - low) / 2, 0.0)
@@ -104,17 +95,18 @@ def fit_normalizer(
     elif mode == "max_abs":
         scale /= float(values.abs().amax()) or 1.0
     scale[list(untouched)], offset[list(untouched)] = 1.0, 0.0
-    unshifted = list(untouched) if mode in ("limits", "gaussian") else range(len(low))
-    for column in unshifted:
-        if steps[column] >= NOTICEABLE and not constant[column]:
+    unshifted = list(untouched) if mode in ("limits", "gaussian") else list(range(len(low)))
+    for i in unshifted:
+        if steps[i] >= NOTICEABLE and not constant[i]:
             raise UserError(
-                f"dimension {column} goes from {low[column]:.12g} to {high[column]:.12g}, and the network sees it in "
-                f"float32, whose steps there are {steps[column]:.0%} of that; choose the normalisation limits or "
-                "gaussian, which shift it first."
+                f"dimension {i} goes from {low[i]:.12g} to {high[i]:.12g}, and the network sees it in float32, whose "
+                f"steps there are {steps[i]:.0%} of that; choose the normalisation limits or gaussian, which shift it "
+                "first."
             )
     center[unshifted] = 0.0
-    found = {"scale": scale, "offset": offset, "center": center, "varies": ~constant}
-    found["constant"] = np.where(constant, first, 0.0)
+    found = (scale, offset, center, ~constant, np.where(constant, first, 0.0))
     normalizer = Normalizer(len(low)).to(values.device)
-    normalizer.load_state_dict({name: torch.from_numpy(buffer) for name, buffer in found.items()})
+    normalizer.load_state_dict(
+        {name: torch.from_numpy(x) for name, x in zip(normalizer.state_dict(), found, strict=True)}
+    )
     return normalizer

@@ -10,13 +10,7 @@ from typing import Any
 from policy_accel.data.episodes import Episodes
 from policy_accel.data.formats.base import EpisodeReader, EpisodeView, check_keys
 from policy_accel.data.formats.recognise import FORMATS, recognised_format, split_group
-from policy_accel.data.formats.streaming import (
-    OnProgress,
-    check_features,
-    chosen_episodes,
-    gather,
-    without_unreadable,
-)
+from policy_accel.data.formats.streaming import OnProgress, check_features, chosen_episodes, gather, without_unreadable
 from policy_accel.errors import UserError, one_of
 from policy_accel.files import explained
 from policy_accel.written_formats import WRITTEN_FORMATS
@@ -36,9 +30,8 @@ def open_episodes(
     Args:
         path: file or folder; `FILE::GROUP` for raw HDF5 recordings of several tasks.
         keys: those that will be read, which alone must be sound; None for all that every episode has.
-        filter_key: only the episodes that carry this filter, as robomimic's mask/<filter>; None for all.
-        episodes: only these, by their number in the file (of those of the filter) from 0, in this order, "a:b" being
-            all from a to before b; None for all.
+        filter_key: only the episodes that carry this filter, as robomimic's mask/<filter>.
+        episodes: only these, by number (of those of the filter) from 0, in this order; "a:b" is all from a to before b.
         skip_bad_episodes: leave out episodes with a fault that was found when opening, and say so in the remarks;
             `without_unreadable` does so for those that are found bad when they are read.
         layout: YAML file that says where HDF5 of another make has its data, an `Hdf5Layout`.
@@ -62,26 +55,18 @@ def open_episodes(
 
 
 def open_reader(path: Path | str, layout: Path | str | None = None) -> EpisodeReader:
-    """Open demonstrations as they are, with whatever faults they have; see `open_episodes`.
-
-    Raises:
-        UserError: nothing of them can be read.
-    """
+    """`open_episodes` for demonstrations as they are, with whatever faults they have."""
     with explained(split_group(path)[0], "read"):
-        if layout is not None:
-            reader: EpisodeReader = _imported("hdf5_layout:open_with_layout", path)(path, layout)
+        if layout is None:
+            reader: EpisodeReader = _imported(FORMATS[recognised_format(path) or "zarr"].reader, path)(path)
         else:
-            reader = _imported(FORMATS[recognised_format(path) or "zarr"].reader, path)(path)
+            reader = _imported("hdf5_layout:open_with_layout", path)(path, layout)
     return reader
 
 
 def read_episodes(path: Path | str, keys: Sequence[str] | None = None, **chosen: Any) -> Episodes:
-    """Read demonstrations into memory, as `open_episodes` opens them; with skip_bad_episodes also without the episodes
-    that hold values that are damaged or not finite. What was left out or assumed becomes a warning.
-
-    Raises:
-        UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
-    """
+    """`open_episodes` into memory; with skip_bad_episodes also without episodes whose values are damaged or not finite.
+    What was left out or assumed becomes a warning."""
     with open_episodes(path, keys, **chosen) as reader:
         return gather(without_unreadable(reader, keys) if chosen.get("skip_bad_episodes") else reader, keys)
 
@@ -106,8 +91,7 @@ def write_episodes(
         options: of the format's writer: `zarr_format` of zarr; `fps`, `images` of lerobot.
 
     Raises:
-        UserError: an unknown format or key; a key without numbers; `path` exists; disk full; no permission;
-            what the reader raises.
+        UserError: an unknown format or key; a key without numbers; `path` exists; disk full; what the reader raises.
     """
     one_of("format", format, WRITTEN_FORMATS)
     source = reader if keys is None else EpisodeView(reader, keys)

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-NOTICEABLE = 0.01
-"""Share of a dimension's range from which a step of its type is a loss."""
+NOTICEABLE = 0.01  # share of a dimension's range from which a step of its type is a loss
 _MOST_DIMENSIONS = 16  # a key with more gets one row for all of them
 _LAST_BITS = 2.0**-40  # of float64 numbers that were computed, relative to them
 _NOTHING = 1e-15  # what computing with float64 numbers near 1 leaves of 0
@@ -19,10 +18,7 @@ def rounding(dtype: np.dtype) -> float:
 
 
 def never_changes(low: np.ndarray, high: np.ndarray, rounding: float | np.ndarray) -> np.ndarray:
-    """Whether dimensions [D] with these least and largest values are constant but for `rounding`: bool [D].
-
-    The unit does not matter: what goes from 0 to 1e-9 changes.
-    """
+    """Whether dimensions [D] with these extremes are constant but for `rounding`, whatever their unit: bool [D]."""
     low, high = low.astype(np.float64), high.astype(np.float64)
     allowed = np.maximum(rounding * np.maximum(np.abs(low), np.abs(high)), _NOTHING)
     constant: np.ndarray = np.isfinite(high - low) & (high - low <= np.where(rounding > 0, allowed, 0.0))
@@ -30,8 +26,7 @@ def never_changes(low: np.ndarray, high: np.ndarray, rounding: float | np.ndarra
 
 
 def float_steps(low: np.ndarray, high: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """The step between neighbouring numbers of a float type where dimensions [D] are largest, as a share of their
-    range; 0 of one without range."""
+    """The step of a float type where dimensions [D] are largest, as a share of their range; 0 of one without range."""
     with np.errstate(invalid="ignore"):
         span = high.astype(np.float64) - low
         step = np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(dtype)).astype(np.float64)
@@ -52,9 +47,9 @@ def too_coarse(key: str, low: np.ndarray, high: np.ndarray) -> Iterator[str]:
             )
 
 
-def listed(dimensions: Sequence[int] | np.ndarray) -> str:
-    """Up to eight numbers of dimensions, for a sentence."""
-    return ", ".join(map(str, dimensions[:8])) + (", ..." if len(dimensions) > 8 else "")
+def listed(things: Sequence[object] | np.ndarray) -> str:
+    """Up to eight things, for a sentence."""
+    return ", ".join(map(str, things[:8])) + (", ..." if len(things) > 8 else "")
 
 
 class KeyStatistics:
@@ -91,10 +86,8 @@ class KeyStatistics:
         """What can be trained on but is probably a mistake, one sentence each."""
         dtype = self.low.dtype
         if self.ndim < 4 and self.rows > 1:
-            constant = np.flatnonzero(never_changes(self.low, self.high, rounding(dtype)))
-            if constant.size:
+            if (constant := np.flatnonzero(never_changes(self.low, self.high, rounding(dtype)))).size:
                 yield f"data/{key} never changes in dimension {listed(constant)}; leave it out if it carries nothing."
             yield from too_coarse(key, self.low, self.high)
         if self.whole and self.high.max() > 1:
-            size = f"{dtype.itemsize} times the size"
-            yield f"data/{key} holds 8-bit values as {dtype}, {size}; store images as uint8."
+            yield f"data/{key} holds 8-bit values as {dtype}, {dtype.itemsize} times the size; store images as uint8."

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Feature:
         return self.dtype == np.uint8 and len(self.shape) == 3 and self.shape[2] in (1, 3, 4)
 
 
-class EpisodeReader(ABC):
+class EpisodeReader(AbstractContextManager["EpisodeReader"]):
     """Demonstrations on the disk, opened, and read a piece at a time; a context manager that closes the files.
 
     Keys have the names of the one in-memory form (`Episodes`), whatever the format calls them: `action`,
@@ -51,9 +51,6 @@ class EpisodeReader(ABC):
     def __init__(self, source: Path | str) -> None:
         self.source, self.faults, self.remarks, self.left_out, self.damaged = str(source), {}, [], {}, {}
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -61,11 +58,7 @@ class EpisodeReader(ABC):
         """Close the files."""
 
     def ask_for(self, keys: Sequence[str]) -> None:
-        """Say which keys will be read. What is wrong with one of them in few episodes becomes a fault of these.
-
-        Raises:
-            UserError: a key that is not there or cannot be used.
-        """
+        """Say which keys will be read; all must be there. What is wrong with one in some episodes is a fault of these."""
         check_keys(self, keys)
 
     def own_name(self, key: str) -> str:
