@@ -66,6 +66,15 @@ def naming(section: str, **settings: str) -> Iterator[None]:
         raise UserError(message if start and "." in start[0] else f"{section}{separator}{message}") from error
 
 
+@contextmanager
+def refusing(source: object) -> Iterator[None]:
+    """Turn a ValueError of the block, which is one sentence, into a UserError that names the source."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
 def check_choice(argument: str, value: str, known: Iterable[str]) -> str:
     """Return `value` when it is one of the known ones.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from policy_accel.errors import UserError
+from policy_accel.errors import refusing
 
 HORIZON = 16
 """Steps of a training window, unless a run says otherwise."""
@@ -42,8 +42,8 @@ class Episodes:
 
     def __post_init__(self) -> None:
         arrays, ends = {key: np.asarray(values) for key, values in self.arrays.items()}, np.asarray(self.episode_ends)
-        for problem in _problems(arrays, ends, len(self.episode_metadata)):
-            raise UserError(f"{self.source or 'episodes'}: {problem}")
+        with refusing(self.source or "episodes"):
+            _check(arrays, ends, len(self.episode_metadata))
         ends = ends.astype(np.int64)
         lengths = np.diff(ends, prepend=0)
         self.__dict__.update(
@@ -55,24 +55,22 @@ class Episodes:
         return len(self.episode_ends)
 
 
-def _problems(arrays: dict[str, np.ndarray], ends: np.ndarray, facts: int) -> Iterator[str]:
-    """What makes data unusable; what follows a fault is not looked at before it is asked for."""
-    yield from end_problems(ends)
+def _check(arrays: dict[str, np.ndarray], ends: np.ndarray, facts: int) -> None:
+    for problem in end_problems(ends):
+        raise ValueError(problem)
     if facts not in (0, len(ends)):
-        yield f"there are facts about {facts} episodes and {len(ends)} episodes; give one dictionary for each, or none."
+        raise ValueError(f"there are facts about {facts} episodes and {len(ends)} episodes; give one each, or none.")
     if not arrays:
-        yield "there is no array of data; give at least one, as data/action."
+        raise ValueError("there is no array of data; give at least one, as data/action.")
     for key, values in arrays.items():
         if values.ndim == 0:
-            yield f"data/{key} is a single value; its first axis must be time, one row per step."
-    try:
-        for found in compare_rows({f"data/{key}": len(values) for key, values in arrays.items()}, ends):
-            yield from found.values()
-    except ValueError as error:
-        yield str(error)
+            raise ValueError(f"data/{key} is a single value; its first axis must be time, one row per step.")
+    for found in compare_rows({f"data/{key}": len(values) for key, values in arrays.items()}, ends):
+        for problem in found.values():
+            raise ValueError(problem)
     for key, values in arrays.items():
-        yield from unusable(key, values.shape[1:], values.dtype)
-        yield from non_finite(key, values, ends)
+        check_numbers(key, values.shape[1:], values.dtype)
+        check_finite(key, values, ends)
 
 
 def end_problems(ends: np.ndarray, *, empty: bool = False) -> Iterator[str]:
@@ -129,16 +127,16 @@ def compare_rows(rows: dict[str, int], ends: np.ndarray) -> tuple[dict[str, str]
     return {}, {int(episode): problem for episode in np.flatnonzero(ends > count)}
 
 
-def unusable(key: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[str]:
-    """What makes a key unusable by the shape of a step and its dtype, whatever its values."""
+def check_numbers(key: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raise ValueError where the shape of a step and the dtype make a key unusable, whatever its values."""
     if dtype.kind not in "biuf":
-        yield f"data/{key} holds {dtype}, which are not numbers; store it as floats or integers."
-    elif 0 in shape:
-        yield f"data/{key} holds no numbers ({list(shape)} a step); leave the key out or record it again."
+        raise ValueError(f"data/{key} holds {dtype}, which are not numbers; store it as floats or integers.")
+    if 0 in shape:
+        raise ValueError(f"data/{key} holds no numbers ({list(shape)} a step); leave the key out or record it again.")
 
 
-def non_finite(key: str, values: np.ndarray, ends: np.ndarray, first: int = 0) -> Iterator[str]:
-    """One sentence on the first of the values [N, ...], rows from `first` on, that is not finite or beyond sense."""
+def check_finite(key: str, values: np.ndarray, ends: np.ndarray, first: int = 0) -> None:
+    """Raise ValueError for the first of values [N, ...], rows from `first` on, that is not finite or beyond sense."""
     if values.dtype.kind != "f" or not values.size:
         return
     with np.errstate(invalid="ignore"):
@@ -150,5 +148,7 @@ def non_finite(key: str, values: np.ndarray, ends: np.ndarray, first: int = 0) -
     name = "NaN" if np.isnan(value) else "Inf" if np.isinf(value) else f"{value:.3g}"
     episode = int(np.searchsorted(ends, step, side="right"))
     own = step - (int(ends[episode - 1]) if episode else 0)
-    remedy = "repair that value or leave the episode out (skip_bad_episodes=true)."
-    yield f"data/{key} holds {name} at step {step} (episode {episode}, its step {own}); {remedy}"
+    raise ValueError(
+        f"data/{key} holds {name} at step {step} (episode {episode}, its step {own}); repair that value or leave the "
+        "episode out (skip_bad_episodes=true)."
+    )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from policy_accel.data.episodes import HORIZON, non_finite, unusable
+from policy_accel.data.episodes import HORIZON, check_finite, check_numbers
 from policy_accel.data.formats.base import EpisodeReader
 from policy_accel.data.formats.streaming import pieces
 from policy_accel.data.readers import open_reader
@@ -71,17 +71,21 @@ def inspect_reader(reader: EpisodeReader) -> Inspection:
         own = reader.own_name(key)
         named = "" if own == key else f"  (in the file: {own})"
         lines.append(f"  {key}: {[int(ends[-1]), *feature.shape]} {feature.dtype}{named}")
-        found = list(unusable(key, feature.shape, feature.dtype))
         statistics = KeyStatistics()
+        unsound: list[str] = []
         try:
-            for episode, start, _, values in () if found else pieces(reader, [key], sound, finite=False):
+            check_numbers(key, feature.shape, feature.dtype)
+            for episode, start, _, values in pieces(reader, [key], sound, finite=False):
                 digests[episode].update(np.ascontiguousarray(values[key]).data)
                 statistics.add(values[key])
-                found = found or list(non_finite(key, values[key], ends, reader.first_row(episode) + start))
-        except UserError as error:
+                try:
+                    check_finite(key, values[key], ends, reader.first_row(episode) + start)
+                except ValueError as error:
+                    unsound = unsound or [str(error)]
+        except (UserError, ValueError) as error:
             comparable = False
-            found.append(str(error).removeprefix(f"{reader.source}: "))
-        problems += found
+            unsound.append(str(error).removeprefix(f"{reader.source}: "))
+        problems += unsound
         if statistics.rows:
             lines += statistics.lines()
             remarks += statistics.doubtful(key)

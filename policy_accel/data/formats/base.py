@@ -13,6 +13,7 @@ import numpy as np
 
 from policy_accel.data.episodes import Episodes
 from policy_accel.errors import UserError, did_you_mean
+from policy_accel.errors import refusing as refusing
 from policy_accel.files import explain_os_error
 
 
@@ -58,7 +59,7 @@ class EpisodeReader(AbstractContextManager["EpisodeReader"]):
         """Close the files."""
 
     def ask_for(self, keys: Sequence[str]) -> None:
-        """Say which keys will be read; all must be there. What is wrong with one in some episodes is a fault of these."""
+        """Say which keys will be read; all must be there. What is wrong with one in some episodes is their fault."""
         check_keys(self, keys)
 
     def own_name(self, key: str) -> str:
@@ -179,12 +180,3 @@ def decoding(source: Path | str, name: str) -> Iterator[None]:
             raise explain_os_error(error, source, "read") from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"{source}: {name} is damaged ({reason}); copy or download the file again.") from error
-
-
-@contextmanager
-def refusing(source: Path | str) -> Iterator[None]:
-    """Turn a ValueError, which is one sentence, into a UserError that names the source."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(f"{source}: {error}") from error

@@ -29,12 +29,10 @@ def split_group(path: Path | str) -> tuple[Path, str]:
 
 def minari_file(path: Path) -> Path | None:
     """The main file of a data set given by its folder, its data folder or the main file itself, or None."""
-    if path.is_file():
-        return path if path.name == MAIN_FILE else None
-    for folder in (path, path / "data"):
-        facts = folder / FACTS_FILE
-        if (folder / MAIN_FILE).is_file():
-            return folder / MAIN_FILE
+    for file in [path] if path.name == MAIN_FILE else [path / MAIN_FILE, path / "data" / MAIN_FILE]:
+        facts = file.with_name(FACTS_FILE)
+        if file.is_file():
+            return file
         if facts.is_file() and re.search(r'"data_format":\s*"arrow"', facts.read_text(errors="replace")):
             raise UserError(
                 f"{path}: a Minari data set in Arrow files; create it again with data_format='hdf5', which is read."

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from policy_accel.data.episodes import Episodes, non_finite, unusable
-from policy_accel.data.formats.base import EpisodeReader, EpisodeView, Feature, refusing
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.data.episodes import Episodes, check_finite, check_numbers
+from policy_accel.data.formats.base import EpisodeReader, EpisodeView, Feature
+from policy_accel.errors import UserError, did_you_mean, refusing
 from policy_accel.memory import check_fits
 
 OnProgress = Callable[[int, int], None]
@@ -43,16 +43,16 @@ def pieces(
         for start in range(0, lengths[episode], rows):
             count = min(rows, lengths[episode] - start)
             read = reader.read(episode, keys, start, start + count)
-            for key in keys:
-                values, feature = read[key], reader.features[key]
-                if values.shape != (count, *feature.shape) or values.dtype != feature.dtype:
-                    raise UserError(
-                        f"{reader.source}: data/{key} of episode {number} is {list(values.shape)} {values.dtype} from "
-                        f"its step {start} on instead of {[count, *feature.shape]} {feature.dtype}; record it again."
-                    )
-                if finite:
-                    for problem in non_finite(key, values, file.episode_ends, file.first_row(number) + start):
-                        raise UserError(f"{reader.source}: {problem}")
+            with refusing(reader.source):
+                for key in keys:
+                    values, feature = read[key], reader.features[key]
+                    if values.shape != (count, *feature.shape) or values.dtype != feature.dtype:
+                        raise ValueError(
+                            f"data/{key} of episode {number} is {list(values.shape)} {values.dtype} from its step "
+                            f"{start} on instead of {[count, *feature.shape]} {feature.dtype}; record it again."
+                        )
+                    if finite:
+                        check_finite(key, values, file.episode_ends, file.first_row(number) + start)
             yield episode, start, count, read
 
 
@@ -86,9 +86,9 @@ def gather(reader: EpisodeReader, keys: Sequence[str] | None = None, *, progress
 
 def check_features(reader: EpisodeReader) -> None:
     """Raise UserError for the first key of a reader that is unusable whatever its values."""
-    for key, feature in reader.features.items():
-        for problem in unusable(key, feature.shape, feature.dtype):
-            raise UserError(f"{reader.source}: {problem}")
+    with refusing(reader.source):
+        for key, feature in reader.features.items():
+            check_numbers(key, feature.shape, feature.dtype)
 
 
 def chosen_episodes(
