@@ -793,15 +793,15 @@ MUTATIONS = [
         ('max(0.0, row["score_interval"][1]', '(row["score_interval"][1]'),
     ),
     *of(
-        "data/normalization.py",
-        "data/test_normalization.py",
+        "policy/normalization.py",
+        "policy/test_normalization.py",
         ("(x.double() - self.center[columns]).float()", "x.float() - self.center[columns].float()"),
         ("torch.where(self.varies, x, self.constant.to(self.dtype))", "x"),
         ("center = np.where(~constant & (steps > _FAR), low + (high - low) / 2, 0.0)", "center = 0.0 * low"),
     ),
     *of(
         "data/statistics.py",
-        "data/test_normalization.py",
+        "policy/test_normalization.py",
         ("max(float(np.finfo(dtype).eps), _LAST_BITS)", "0.0"),
         ("np.abs(high)), _NOTHING)", "np.abs(high)), 0.0)"),
     ),

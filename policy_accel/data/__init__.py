@@ -1,4 +1,4 @@
-"""Demonstrations: reading, writing, checking, splitting. Torch is needed by `windows` and `normalization` only."""
+"""Demonstrations: reading, writing, checking, splitting. Torch is needed by `windows` alone."""
 
 from policy_accel.data.download import Fetched, fetch
 from policy_accel.data.episodes import Episodes

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from policy_accel.acceleration.conditional import ridge_mean
-from policy_accel.data.normalization import Normalizer
 from policy_accel.diagnosis.facts import DataFacts
 from policy_accel.policy.config import RobotConfig
+from policy_accel.policy.normalization import Normalizer
 from policy_accel.policy.recurrence import task_recurrence
 from policy_accel.policy.task import ChunkTask
 from policy_accel.policy.task_data import read_task_episodes

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from policy_accel.data.normalization import MODES, Normalizer, fit_normalizer
 from policy_accel.errors import UserError, one_of
+from policy_accel.policy.normalization import MODES, Normalizer, fit_normalizer
 from policy_accel.policy.rotations import abs_action_from_6d, abs_action_to_6d
 
 ROTATIONS = ("none", "rotation_6d")

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from policy_accel.data.episodes import HORIZON
-from policy_accel.data.normalization import Normalizer
 from policy_accel.diffusion import Sampler
 from policy_accel.diffusion.batch import Condition
 from policy_accel.diffusion.processes import Level
@@ -22,6 +21,7 @@ from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.actions import decode_actions, executed_dim
 from policy_accel.policy.committed import Committed
 from policy_accel.policy.image_store import resize_frames
+from policy_accel.policy.normalization import Normalizer
 from policy_accel.policy.observations import Observations
 
 CONDITIONINGS = ("global", "inpainting", "planning")

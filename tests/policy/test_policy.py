@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from policy_accel.data.normalization import fit_normalizer
 from policy_accel.diffusion import Objective, Sampler, vp_process
 from policy_accel.diffusion.config import SamplingConfig
 from policy_accel.errors import UserError
 from policy_accel.models import Denoiser, MLPConfig
+from policy_accel.policy.normalization import fit_normalizer
 from policy_accel.policy.policy import DiffusionPolicy, PolicyConfig
 
 OBJECTIVE = Objective(vp_process(), "sample")

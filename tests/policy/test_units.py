@@ -13,8 +13,9 @@ import torch
 from support.data import write_zarr
 
 from policy_accel import Policy
-from policy_accel.data import Episodes, normalization
+from policy_accel.data import Episodes
 from policy_accel.errors import UserError
+from policy_accel.policy import normalization
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.image_store import resize_frames
 from policy_accel.policy.task import ChunkTask

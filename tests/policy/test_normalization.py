@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from policy_accel.data.normalization import Normalizer, fit_normalizer
 from policy_accel.errors import UserError
+from policy_accel.policy.normalization import Normalizer, fit_normalizer
 
 WAVE = np.sin(np.arange(60))
 
