@@ -65,7 +65,7 @@ def test_inspect_of_damaged_demonstrations_does_not_speak_of_images(tmp_path, ca
     reader = MemoryReader(Episodes({"action": np.ones((40, 2), np.float32)}, [20, 40]))
     write_episodes(tmp_path / "cut", reader, "robomimic")
     os.truncate(tmp_path / "cut", (tmp_path / "cut").stat().st_size // 2)
-    with pytest.raises(UserError, match="truncated or damaged") as error:
+    with pytest.raises(UserError, match="the HDF5 file is damaged") as error:
         inspect(tmp_path / "cut")
     assert "image set" not in str(error.value)
     write_episodes(tmp_path / "lerobot", reader, "lerobot")

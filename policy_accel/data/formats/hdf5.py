@@ -1,208 +1,158 @@
-"""Opening HDF5 files, and the one place where what they hold becomes objects, attributes, JSON and sentences."""
+"""HDF5 files: opening them, and what their arrays and attributes are, whatever damaged or hostile bytes declare."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
+from PIL import Image
 
-from policy_accel.errors import UserError
+from policy_accel.data.formats.base import Feature, decoding
 from policy_accel.files import open_regular
 
-if TYPE_CHECKING:
-    import h5py  # NPZ has the functions on values in common, and needs no HDF5
-
-NOWHERE = "cannot be opened"
-_METADATA_CACHE = 2 * 2**20  # bytes
-_MOST_STEP = 2**30  # bytes of one step or one chunk, which are read at once
-_MOST_ATTRIBUTE = 2**26  # bytes
+NOWHERE = "is missing or cannot be opened"
+_LARGEST = 2**30  # bytes of one step or one chunk, which are read at once
 _MOST_PACKED = 1100  # bytes that gzip and its kind pack into one
 
 
-class Unusable(Exception):
-    """Why something in a file cannot be used, in one sentence or, about an array, a phrase that follows its name."""
+class Series(NamedTuple):
+    """An array with rows of steps: a step's value, and how many rows it has more than there are steps."""
 
+    feature: Feature
+    more: int
 
-@contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Turn whatever h5py raises on damaged bytes into `Unusable`.
-
-    Args:
-        name: what the block reads.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
-        text = (str(error).strip("'\" \n") or type(error).__name__).splitlines()[0]
-        inner = re.search(r"\((.*)\)", text)
-        reason = (inner.group(1) if inner else text).rstrip(".")
-        raise Unusable(f"{name} is truncated or damaged ({reason}); copy or download the file again.") from error
+    def __str__(self) -> str:
+        rows = f" and has {self.more:+d} rows against the steps" if self.more else ""
+        return f"is {list(self.feature.shape)} {self.feature.dtype} a step{rows}"
 
 
 def open_hdf5(path: Path) -> h5py.File:
-    """Open a file for reading.
-
-    Raises:
-        UserError: missing, no permission, truncated, damaged.
-    """
-    import h5py
-
+    """Open a file for reading; UserError where it is missing, forbidden, truncated or damaged."""
     open_regular(path).close()
-    try:
-        with reading("the HDF5 file"):
-            file = h5py.File(path, "r", locking="best-effort")
-    except Unusable as error:
-        raise UserError(f"{path}: {error}") from error
-    # A file of thousands of demonstrations has so many objects that HDF5's own cache of their headers, which may grow
-    # to 32 MB and takes several times that with its overhead, would be the largest part of a conversion's memory.
-    limits = file.id.get_mdc_config()
-    limits.set_initial_size, limits.initial_size = True, _METADATA_CACHE // 2
-    limits.min_size, limits.max_size = _METADATA_CACHE // 2, _METADATA_CACHE
-    file.id.set_mdc_config(limits)
+    with decoding(path, "the HDF5 file"):
+        file = h5py.File(path, "r", locking="best-effort")
+        # Of a file of thousands of demonstrations HDF5's own cache of their headers, which may grow to 32 MB and takes
+        # several times that, would be the largest part of a conversion's memory.
+        cache = file.id.get_mdc_config()
+        cache.set_initial_size, cache.initial_size, cache.min_size, cache.max_size = True, 2**20, 2**20, 2**21
+        file.id.set_mdc_config(cache)
     return file
 
 
 def member(group: h5py.Group, path: str) -> Any:
     """The group or array at a path below a group or, with a leading slash, its file; text says why there is none."""
-    from h5py import h5o
-
-    item = None
-    with suppress(Unusable), reading(path):
-        item = group.get(path)
-    if item is not None and h5o.get_info(item.id).fileno != h5o.get_info(group.id).fileno:
-        return "lies in another file, which is not read"
-    return NOWHERE if item is None else item
-
-
-def datasets(group: h5py.Group, without: Collection[str] = ()) -> dict[str, h5py.Dataset | str]:
-    """Every array below a group by its path, in the order of the file, or why it cannot be used.
-
-    Args:
-        group: where to look.
-        without: paths that are not opened.
-    """
-    import h5py
-
-    found: dict[str, h5py.Dataset | str] = {}
-    waiting: list[tuple[str, Any]] = [("", group)]
-    met = set()
-    while waiting:
-        path, item = waiting.pop()
-        if isinstance(item, h5py.Group) and item not in met:
-            met.add(item)
-            names = {f"{path}/{name}".lstrip("/"): name for name in item}
-            below = [(place, member(item, name)) for place, name in names.items() if place not in without]
-            waiting += reversed(below)
-        elif isinstance(item, h5py.Dataset | str):
-            found[path] = item
-    return found
-
-
-def check_stored(array: h5py.Dataset) -> None:
-    """Refuse an array that is not in its file, or cannot be: hostile and damaged files declare anything.
-
-    Raises:
-        Unusable: it holds nothing, is kept in other files, or is larger than the file can be.
-    """
-    from h5py import h5d
-
-    if array.shape is None:
-        raise Unusable("holds nothing")
     try:
-        itemsize = array.dtype.itemsize
-    except TypeError:
-        raise Unusable("holds values of a kind that NumPy does not have") from None
-    made = array.id.get_create_plist()
-    if made.get_layout() == h5d.VIRTUAL or made.get_external_count():
-        raise Unusable("keeps its values in other files, which are not read")
-    step = math.prod(array.shape[1:]) * itemsize
-    chunk = math.prod(array.chunks or (0,)) * itemsize
-    size = step * (array.shape[0] if array.shape else 1)
-    if max(step, chunk) > _MOST_STEP or (size > _MOST_STEP and size > _MOST_PACKED * array.file.id.get_filesize()):
-        raise Unusable(f"says that it holds {size / 1e9:,.1f} GB, which the file does not")
+        item = group[path]
+        outside = h5py.h5o.get_info(item.id).fileno != h5py.h5o.get_info(group.id).fileno
+    except Exception:  # h5py raises whatever it likes on damaged bytes
+        return NOWHERE
+    return "lies in another file, which is not read" if outside else item
 
 
-def unwritten(array: h5py.Dataset) -> bool:
-    """Whether some of an array was never written, which reads as the fill value."""
-    if array.chunks is None:
-        return bool(array.size) and array.id.get_storage_size() == 0
-    chunks = [-(-side // chunk) for side, chunk in zip(array.shape, array.chunks, strict=True)]
-    return bool(array.id.get_num_chunks() < math.prod(chunks))
+def arrays_below(group: h5py.Group, without: Collection[str] = ()) -> dict[str, Any]:
+    """Every array below a group by its path, or why it cannot be used; what is at a path of `without` is not opened."""
+    paths: list[str] = []
+    group.visit_links(paths.append)
+    found = {path: member(group, path) for path in paths if path not in without}
+    return {path: item for path, item in found.items() if isinstance(item, h5py.Dataset | str)}
 
 
-def native(dtype: np.dtype) -> np.dtype:
-    """The dtype in the byte order of this machine."""
-    return dtype.newbyteorder("=")
-
-
-def attribute(value: Any) -> Any:
-    """An attribute as JSON knows it: text, number, truth value, null or list; the text of what is none of these."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, list | tuple):
-        return [attribute(item) for item in value]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return str(value).encode("utf-8", "replace").decode()
-
-
-def attributes(group: h5py.Group, names: Collection[str] | None = None) -> dict[str, Any]:
-    """Attributes of a group (None: all), see `attribute`; those that are not there or cannot be read are left out."""
-    found = {}
-    with suppress(Unusable), reading("the names"):
-        for name in list(group.attrs) if names is None else names:
-            with suppress(Unusable), reading(name):
-                if group.attrs.get_id(name).get_storage_size() < _MOST_ATTRIBUTE:
-                    found[name] = attribute(group.attrs[name])
-    return found
-
-
-def json_object(where: Path | str, name: str, text: Any) -> dict[str, Any]:
-    """A JSON object that is kept as text, in an attribute or a file.
-
-    Raises:
-        UserError: it is none.
-    """
-    try:
-        value = json.loads(text)
-        if isinstance(value, dict):
-            return value
-    except (TypeError, ValueError, RecursionError):
-        pass
-    raise UserError(f"{where}: {name} is not a JSON object ({str(text)[:40]!r}); record the file again.")
-
-
-def explain_write(error: Exception) -> OSError | Exception:
-    """What h5py raises in writing, with the error number of the system where the message has it."""
-    found = re.search(r"errno = (\d+)", str(error))
-    return OSError(int(found.group(1)), str(error)) if found else error
-
-
-SAY_WHERE = "Say where the data lies: task.layout=FILE.yaml, or --layout FILE.yaml (docs/hdf5.md)."
-
-
-def unknown(file: h5py.File) -> str:
-    """What a file that nobody knows how to read holds, the beginning of a sentence."""
-    arrays = datasets(file)
-    shown = [
-        f"{path} {list(item.shape or ())} {item.dtype}" if not isinstance(item, str) else path
-        for path, item in list(arrays.items())[:5]
-    ]
-    more = f" and {len(arrays) - 5} more arrays" if len(arrays) > 5 else ""
-    return (
-        f"not a robomimic file: found {', '.join(shown) or 'nothing'}{more}; expected demonstrations as "
-        "data/demo_0/actions, or one episode as action and observations."
-    )
+def matching(group: h5py.Group, pattern: str, prefix: str = "") -> Iterator[str]:
+    """Paths below a group that match a pattern as "data/demo_*", by number; an array only for a last part not "*"."""
+    first, _, rest = pattern.strip("/").partition("/")
+    if not first:
+        yield prefix or "/"
+        return
+    for name in sorted(group, key=by_number):
+        item = member(group, name) if fnmatchcase(name, first) else None
+        if isinstance(item, h5py.Group) or (item is not None and not rest and first != "*"):
+            yield from matching(item, rest, f"{prefix}/{name}".lstrip("/"))
 
 
 def by_number(name: str) -> list[str | int]:
     """A key to sort names by, in which demo_2 comes before demo_10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def series(item: Any, steps: int) -> Series | str:
+    """What `member` found in an episode of so many steps, or a phrase that says why it cannot be used."""
+    if not isinstance(item, h5py.Dataset):
+        return item if isinstance(item, str) else "is a group"
+    try:
+        shape, dtype, made = item.shape, item.dtype, item.id.get_create_plist()
+        if made.get_layout() == h5py.h5d.VIRTUAL or made.get_external_count():
+            return "keeps its values in other files, which are not read"
+        size, step, chunk = (dtype.itemsize * math.prod(sides) for sides in (shape, shape[1:], item.chunks or (0,)))
+        if max(step, chunk) > _LARGEST or size > max(_LARGEST, _MOST_PACKED * item.file.id.get_filesize()):
+            return f"says that it holds {size / 1e9:,.1f} GB, which the file does not"
+        chunks = math.prod(-(-side // of) for side, of in zip(shape, item.chunks or shape, strict=True))
+        if item.id.get_num_chunks() < chunks if item.chunks else item.size and not item.id.get_storage_size():
+            return "was never written, or not all of it"
+        feature = _of_picture_files(item)
+    except Exception:  # as above, and so does Pillow
+        return "is empty or damaged"
+    if feature is None and shape and dtype.kind in "biuf":
+        feature = Feature(shape[1:], dtype.newbyteorder("="))
+    return Series(feature, shape[0] - steps) if feature else f"is no series of numbers ({list(shape)} {dtype})"
+
+
+def _of_picture_files(array: h5py.Dataset) -> Feature | None:
+    """The frames of an array of JPEG or PNG files, by the first; None for any other array. A row is bytes of its own
+    length, or [length] uint8 with zeros behind the file, as ALOHA's recordings are."""
+    own = array.dtype.kind in "OS"
+    if not array.size or array.ndim != (1 if own else 2) or not (own or array.dtype == np.uint8):
+        return None
+    first = bytes(array[0])
+    return _picture(first)[1] if first.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) else None
+
+
+def _picture(file: Any) -> tuple[Image.Image, Feature]:
+    """A picture, which is decoded when it is used, and what its frame [H, W, C] will be."""
+    picture: Image.Image = Image.open(io.BytesIO(bytes(file)), formats=("JPEG", "PNG"))
+    if picture.mode not in ("L", "RGB", "RGBA", "I;16"):
+        picture = picture.convert("RGB")
+    channels, bits = {"RGB": 3, "RGBA": 4}.get(picture.mode, 1), 16 if picture.mode == "I;16" else 8
+    return picture, Feature((picture.height, picture.width, channels), np.dtype(f"uint{bits}"))
+
+
+def decoded(rows: np.ndarray, feature: Feature) -> np.ndarray:
+    """Rows of an array as [N, *shape], pictures decoded; ValueError where one is of another size."""
+    if rows.dtype.kind in "biuf" and rows.ndim > len(feature.shape):
+        return rows.astype(feature.dtype, copy=False)
+    frames = np.empty((len(rows), *feature.shape), feature.dtype)
+    for frame, row in zip(frames, rows, strict=True):
+        picture, found = _picture(row)
+        if found != feature:
+            raise ValueError(f"a picture of another size, {picture.size}, or kind")
+        frame[...] = np.asarray(picture).reshape(feature.shape)
+    return frames
+
+
+def attribute(value: Any) -> Any:
+    """An attribute as JSON knows it: text, number, truth value, null or list; the text of what is none of these."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray | np.generic):
+            return value.tolist()
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+    return json.loads(json.dumps(value, default=plain, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def attributes(group: h5py.Group) -> dict[str, Any]:
+    """All attributes of a group, see `attribute`; those that cannot be read are left out."""
+    found = {}
+    with suppress(Exception):
+        for name in group.attrs:
+            with suppress(Exception):
+                found[name] = attribute(group.attrs[name])
+    return found

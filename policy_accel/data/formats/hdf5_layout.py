@@ -1,211 +1,271 @@
 """Demonstrations in HDF5 of any make: a layout says where episodes and arrays lie; those of ALOHA and D4RL are known.
 
-Names in memory, unless the layout gives them: the path with dots for slashes, without a leading `observations` or
-`obs`; actions, rewards, terminations and the like are `action`, `reward`, `done`, `truncated`, infos `info.<name>`. One
-whose name is taken, as an observation `action`, is called `obs.<name>`.
+A key is usable when all episodes have it with one shape and dtype. What few episodes lack or hold otherwise becomes
+their fault once the key is asked for; until then it keeps the key out, with a remark. Actions are always asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from fnmatch import fnmatchcase
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
 from policy_accel.data.episodes import end_problems
-from policy_accel.data.formats.hdf5 import (
-    NOWHERE,
-    SAY_WHERE,
-    Unusable,
-    by_number,
-    check_stored,
-    datasets,
-    member,
-)
-from policy_accel.data.formats.hdf5_reader import Arrays, Hdf5Reader, Place
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.data.formats import hdf5
+from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
+from policy_accel.data.formats.recognise import FACTS_FILE, MAIN_FILE, minari_file
+from policy_accel.errors import UserError
+from policy_accel.files import open_regular
+from policy_accel.parsing import from_json, from_yaml
 
-_NAMES = {
+SAY_WHERE = "Say where the data lies: task.layout=FILE.yaml, or --layout FILE.yaml (docs/hdf5.md)."
+NAMES = {
     **{"actions": "action", "rewards": "reward", "terminations": "done", "truncations": "truncated", "infos": "info"},
     **{"dones": "done", "terminals": "done", "timeouts": "truncated", "next_observations": "next_obs.observation"},
+    **{"observations": "obs", "obs": "obs", "observation": "obs"},
     **{"compress_len": "", "metadata": ""},  # lengths of ALOHA's pictures, which end themselves; D4RL's own remarks
 }
-_OBSERVATIONS = ("observations", "obs", "observation")
-_TAKEN = ("action", "reward", "done", "truncated", "info", "obs")
+_NO_FACTS = ("compress", "id", "total_steps")  # how ALOHA and Minari keep an episode
 
 
 @dataclass
 class Hdf5Layout:
-    """Where demonstrations lie in HDF5 files; paths are below an episode's group or, with a leading slash, absolute.
+    """Where demonstrations lie in HDF5 files; paths are below an episode's group or, with a leading slash, absolute."""
 
-    Attributes:
-        keys: our key -> path of its array; {} for all arrays, under names made of their paths.
-        episodes: the groups of episodes, as "data/demo_*"; "/" where each file is one.
-        files: the names of the files, where the data is a folder.
-        ends: path of an array of cumulative ends, where all episodes lie end to end in one group.
-        lengths: the same with the episodes' lengths.
-        last: the same with paths of arrays that are not 0 at the last step of an episode.
-    """
-
-    keys: dict[str, str] = field(default_factory=dict)
-    episodes: str = "/"
-    files: str = "*.h*5"
-    ends: str | None = None
-    lengths: str | None = None
-    last: list[str] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)  # our key -> path of its array; {}: all, named by their paths
+    episodes: str = "/"  # the groups of episodes, as "data/demo_*"; "/" where each file is one
+    files: str = "*.h*5"  # the names of the files, where the data is a folder
+    ends: str | None = None  # path of an array of cumulative ends, where all episodes lie end to end in one group
+    lengths: str | None = None  # the same with the episodes' lengths
+    last: list[str] = field(default_factory=list)  # the same with arrays that are not 0 at the last step of an episode
 
 
-def read_layout(path: Path | str) -> Hdf5Layout:
-    """A layout from a YAML file.
-
-    Raises:
-        UserError: no such file; no YAML; an unknown setting, or one of another type.
-    """
-    import yaml
+def open_with_layout(path: Path | str, layout: Path | str) -> Hdf5Reader:
+    """A reader of HDF5 whose layout is in a YAML file; UserError where that is none, and as `Hdf5Reader`."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    from policy_accel.files import open_regular
-
+    known = OmegaConf.structured(Hdf5Layout)
     try:
-        with open_regular(path) as file:
-            given = yaml.safe_load(file)
-        if not isinstance(given, dict):
-            raise UserError(f"{path}: holds no settings; write for example episodes: data/demo_*")
-        known = [field.name for field in fields(Hdf5Layout)]
-        for name in given:
-            if name not in known:
-                raise UserError(f"{path}: '{name}' is no setting of a layout; {did_you_mean(str(name), known)}")
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Hdf5Layout), given))  # type: ignore[return-value]
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is no layout ({' '.join(str(error).split())[:200]}); see docs/hdf5.md.") from error
+        with open_regular(layout) as file:
+            given: Any = OmegaConf.to_object(OmegaConf.merge(known, from_yaml(file.read())))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        why = (str(error).splitlines() or ["it is empty"])[0]
+        raise UserError(f"{layout}: is no layout ({why}); it may set {', '.join(known)} (docs/hdf5.md).") from error
+    return Hdf5Reader(path, given)
 
 
-def open_with_layout(path: Path | str, layout: Path | str) -> LayoutReader:
-    """A reader of HDF5 whose layout is in a YAML file; raises UserError as both do."""
-    return LayoutReader(path, read_layout(layout))
-
-
-def memory_name(path: str) -> str:
-    """Path of an array in an episode -> its key in memory: "observations/images/top" -> "images.top"."""
+def memory_name(path: str, names: dict[str, str] = NAMES, other: str = "", slash: str = ".") -> str:
+    """Path of an array in an episode -> its key, as "observations/images/top" -> "images.top"; "" for no data."""
     top, _, rest = path.partition("/")
-    rest = rest.replace("/", ".")
-    if top in _OBSERVATIONS:
-        return f"obs.{rest}" if rest.partition(".")[0] in _TAKEN else rest or "observation"
-    name = _NAMES.get(top, top)
-    return f"{name}.{rest}" if rest and name else name
+    name, rest = names.get(top, other + top), rest.replace("/", slash)
+    if name == "obs":
+        taken = rest and rest.partition(".")[0] in {*names.values(), other[:-1]}
+        return f"obs.{rest}" if taken else rest or "observation"
+    joint = "." if top in names else slash
+    return f"{name}{joint}{rest}" if rest and name else name
 
 
-class LayoutReader(Hdf5Reader):
-    """HDF5 files as an `EpisodeReader`, by a layout.
+class Place(NamedTuple):
+    """A group of arrays in a file: an episode, or several end to end; its name is for messages."""
 
-    Args:
-        path: a file, or a folder of files.
-        layout: where the data lies.
-        root: where the files are, if not at `path`.
+    name: str
+    file: Path
+    group: str
 
-    Raises:
-        UserError: nothing lies where the layout says; as `Hdf5Reader`.
+
+class Hdf5Reader(EpisodeReader):
+    """HDF5 files as an `EpisodeReader`: the file or folder `root`, if not `path`, by a layout.
+
+    Pictures that are kept as JPEG or PNG files are decoded. Where an array has one row more than there are steps in all
+    episodes, as observations may, the last, after the last action, is left out. Raises UserError for a missing or
+    damaged file, where nothing lies where the layout says, and where no episode can be used.
     """
 
-    format = "hdf5"
-    layout = "HDF5"
+    format, layout = "hdf5", "HDF5"
+    _key_of = staticmethod(memory_name)
 
     def __init__(self, path: Path | str, layout: Hdf5Layout, root: Path | None = None) -> None:
-        self._where, self._root, self._met = layout, root or Path(path), set[str]()
         super().__init__(path)
-        for key, stored in layout.keys.items():
-            if key not in self._met:
-                near = did_you_mean(stored, datasets(self._group(self._places[0])))
-                self.close()
-                raise UserError(f"{path}: has no {stored}, which the layout gives for '{key}'; {near}")
+        self.features, self.metadata = {}, {}
+        self._where, self._root, self._without = layout, root or Path(path), list[str]()
+        self._found: list[dict[str, hdf5.Series | str]] = []  # of each place: path of an array -> what it is
+        self._rows: list[tuple[int, int, int]] = []  # of each episode: its place, first row there, row after the last
+        self._paths: dict[str, str] = {}
+        self._of_most: dict[str, tuple[Feature, dict[int, str]]] = {}  # what is left out until it is asked for
+        self._file = lru_cache(maxsize=1)(hdf5.open_hdf5)  # a folder may have thousands
+        with decoding(path, "the HDF5 file"):
+            self._places = self._find()
+            self._look()
+            self._judge()
 
-    def _key_of(self, path: str) -> str:
-        return path if self._where.keys else memory_name(path)
-
-    def _stored(self, path: str) -> str:
-        return self._where.keys.get(path, path)
-
-    def _arrays(self, group: h5py.Group) -> Arrays:
-        if not self._where.keys:
-            return datasets(group)
-        found = {key: item for key, path in self._where.keys.items() if (item := member(group, path)) != NOWHERE}
-        self._met |= found.keys()
-        return {key: "is a group" if isinstance(item, h5py.Group) else item for key, item in found.items()}
+    def close(self) -> None:
+        """Close the open file."""
+        self._file.cache_clear()
 
     def _find(self) -> list[Place]:
-        root, self.metadata = self._root, {}
-        names = [file for file in root.glob(self._where.files) if file.name[0] != "."] if root.is_dir() else [root]
-        places: list[Place] = []
-        for file in sorted(names, key=lambda file: by_number(file.name)):
-            try:
-                places += self._in_file(file, several=root.is_dir())
-            except UserError:
-                if not root.is_dir():
-                    raise
-                places.append(Place(file.name, file, "/"))  # its fault is found when it is looked at
+        """Where the episodes are, in order, at least one."""
+        where, several, places = self._where, self._root.is_dir(), list[Place]()
+        files = [file for file in self._root.glob(where.files) if file.name[0] != "."] if several else [self._root]
+        for file in sorted(files, key=lambda file: hdf5.by_number(file.name)):
+            groups = ["/"]  # of a damaged file, whose fault is found when it is looked at
+            with suppress(UserError):
+                groups = list(hdf5.matching(self._file(file), where.episodes))
+            for group in groups:
+                name = f"{file.name}/{group}" if several else group.rpartition("/")[2]
+                places.append(Place(file.name if group == "/" else name, file, group))
         if not places:
-            what = f"files {self._where.files}" if not names else f"group {self._where.episodes}"
-            raise Unusable(f"has no {what}. {SAY_WHERE}")
+            what = f"{where.files} with group {where.episodes}" if several else f"group {where.episodes}"
+            raise UserError(f"{self.source}: has no {what}. {SAY_WHERE}")
         return places
 
-    def _in_file(self, file: Path, *, several: bool) -> Iterator[Place]:
-        where = self._where
-        parts = [part for part in where.episodes.split("/") if part]
-        if not parts and not (where.ends or where.lengths or where.last):
-            yield Place(file.name, file, "/")
-            return
-        root = self._file(file)["/"]
-        for group in _matching(root, parts):
-            name = f"{file.name}/{group}".rstrip("/") if several or not group else group.rpartition("/")[2]
-            group = group or "/"
-            if not (where.ends or where.lengths or where.last):
-                yield Place(name, file, group)
-                continue
-            ends = self._ends(member(root, group))
-            for number, (start, stop) in enumerate(zip([0, *ends], ends, strict=False)):
-                yield Place(f"{name}, episode {number}", file, group, (start, stop, ends[-1]))
+    def own_name(self, key: str) -> str:
+        """Its path in the group of an episode."""
+        return self._where.keys.get(key, self._paths[key])
+
+    def _look(self) -> None:
+        """Find out what the places hold, and faults of whole places."""
+        for number, place in enumerate(self._places):
+            try:
+                with decoding(self.source, place.name):
+                    ends, found = self._described(place)
+            except UserError as error:
+                ends, found = [1], {}
+                why = str(error).removeprefix(f"{self.source}: ").removeprefix(f"{self.source}/")
+                self.faults[len(self._rows)] = why
+            self._found.append(found)
+            self._rows += [(number, start, stop) for start, stop in pairwise([0, *ends])]
+        self.episode_ends = np.cumsum([stop - start for _, start, stop in self._rows]).astype(np.int64)
+
+    def _described(self, place: Place) -> tuple[list[int], dict[str, hdf5.Series | str]]:
+        """The ends of a place's episodes, as its actions or else its rewards or what comes first have rows, and what
+        its arrays are, by path, or by key where the layout gives keys."""
+        group, stored = hdf5.member(self._file(place.file), place.group), self._where.keys
+        if not isinstance(group, h5py.Group):
+            raise UserError(f"{self.source}: {place.name} is no group of arrays that can be opened; remove it.")
+        arrays = {key: hdf5.member(group, stored[key]) for key in stored} or hdf5.arrays_below(group, self._without)
+        ends = self._ends(group)
+        if not ends:
+            rows = {self._key_of(path): it.shape[0] for path, it in arrays.items() if getattr(it, "shape", None)}
+            steps = next((rows[key] for key in ("action", "reward", *rows) if key in rows), 0)
+            recorded = str(hdf5.attribute(group.attrs.get("num_samples", steps)))[:40]
+            if not steps or recorded != str(steps):
+                found = f"num_samples {recorded}, found {', '.join(list(group)[:6]) or 'nothing'}"
+                raise UserError(f"{self.source}: {place.name} has {steps} steps ({found}); remove or record it again.")
+            ends = [steps]
+        return ends, {path: hdf5.series(item, ends[-1]) for path, item in arrays.items()}
 
     def _ends(self, group: h5py.Group) -> list[int]:
-        """The cumulative ends of the episodes that lie end to end in a group."""
-        where = self._where
-        paths = [path for path in (where.ends, where.lengths) if path] or where.last
-        found = []
+        """The cumulative ends of the episodes that lie end to end in a group; [] where it is one episode."""
+        where, found = self._where, list[np.ndarray]()
+        paths = where.last or [path for path in (where.ends or where.lengths,) if path]
         for path in paths:
-            array = member(group, path)
-            if not isinstance(array, h5py.Dataset) or array.ndim != 1 or array.dtype.kind not in "biuf":
-                raise Unusable(f"{path} is no list of numbers, by which the layout tells episodes apart. {SAY_WHERE}")
-            check_stored(array)
-            found.append(np.asarray(array[()]))
+            if isinstance(what := hdf5.series(array := hdf5.member(group, path), 0), str) or what.feature.shape:
+                raise UserError(f"{self.source}: {path} is no list of numbers that tells episodes apart. {SAY_WHERE}")
+            found.append(array[()])
+        if not paths:
+            return []
+        ends = found[0] if where.ends else np.cumsum(found[0])
         if where.last:
-            stop = np.flatnonzero(np.any(found, axis=0)) + 1
-            ends = stop if len(stop) and stop[-1] == len(found[0]) else np.append(stop, len(found[0]))
-        else:
-            ends = found[0] if where.ends else np.cumsum(found[0])
+            ends = np.union1d(np.flatnonzero(np.any(found, axis=0)) + 1, len(found[0]))
         for problem in end_problems(ends):
-            raise Unusable(problem.replace("episode_ends", paths[0]))
+            raise UserError(f"{self.source}: {problem.replace('episode_ends', paths[0])}")
         return [int(end) for end in ends]
 
+    def _judge(self) -> None:
+        """Take in arrays, or say why they are left out or which places have faults."""
+        paths = dict.fromkeys(path for arrays in self._found for path in arrays)
+        keys = {path: path if self._where.keys else self._key_of(path) for path in paths}
+        usual = {path: self._compared(path)[0] for path, key in keys.items() if key}
+        for number in self._sound():  # where most arrays have other rows than usual, the count of steps is wrong
+            rows = {path: what.more for path, what in self._found[number].items() if isinstance(what, hdf5.Series)}
+            odd = [path for path in rows if (kind := usual.get(path)) and kind.more != rows[path]]
+            if 2 * len(odd) > max(1, len(rows) - 1):
+                what = f"{odd[0]} of {self._places[number].name} {self._found[number][odd[0]]}"
+                self._blame({number: f"{what}, as most of its arrays"})
+        for path in sorted(usual, key=lambda path: keys[path].partition(".")[0] != "action"):
+            key, (kind, problems) = keys[path], self._compared(path)
+            if kind and key.partition(".")[0] == "action":
+                self._blame(problems)
+                problems = {}
+            same = [other for other in usual if keys[other] == key]
+            self._paths[key] = path
+            if len(same) > 1:
+                self.left_out[key] = f"{' and '.join(same)} would both be called '{key}'; rename one."
+            elif kind and not problems:
+                self.features[key] = kind.feature
+            else:
+                why = next(iter(problems.values()), f"{self.own_name(key)} {hdf5.NOWHERE}")
+                self.left_out[key] = f"{why}; correct the file or the layout, or use other keys."
+                if kind and 2 * len(problems) < len(self._sound()):
+                    self._of_most[key] = kind.feature, problems
+        if not self._sound():
+            raise UserError(f"{self.source}: {self.faults[0]}")
+        if any(kind and kind.more for path, kind in usual.items() if keys[path] in self.features):
+            self.layout += ", the observation after the last step left out"
+
+    def _compared(self, path: str) -> tuple[hdf5.Series | None, dict[int, str]]:
+        """What an array is in most places, None if nothing usable; where it differs, a sentence without the end."""
+        here = {number: self._found[number].get(path, hdf5.NOWHERE) for number in self._sound()}
+        kinds = Counter(what for what in here.values() if isinstance(what, hdf5.Series) and what.more in (0, 1))
+        usual = max(kinds, key=lambda kind: (kinds[kind], -kind.more), default=None)
+        names = [place.name for place in self._places]
+        like = f", that of {next(names[i] for i in here if here[i] == usual)} {usual}" if usual else ""
+        odd = {number: what for number, what in here.items() if what != (usual or hdf5.NOWHERE)}
+        stored = self._where.keys.get(path, path)
+        return usual, {number: f"{stored} of {names[number]} {what}{like}" for number, what in odd.items()}
+
+    def _sound(self) -> list[int]:
+        return list(dict.fromkeys(row[0] for episode, row in enumerate(self._rows) if episode not in self.faults))
+
+    def _blame(self, problems: dict[int, str]) -> None:
+        for episode, (number, *_) in enumerate(self._rows):
+            if number in problems:
+                self.faults.setdefault(episode, f"{problems[number]}; record this episode again or remove it.")
+
+    def ask_for(self, keys: Sequence[str]) -> None:
+        """Also of those of which few episodes lack one: that is their fault then."""
+        for key in [key for key in keys if key in self._of_most]:
+            self.features[key], problems = self._of_most.pop(key)
+            del self.left_out[key]
+            self._blame(problems)
+        super().ask_for(keys)
+
     def episode_metadata(self, episode: int) -> dict[str, Any]:
-        """See `EpisodeReader`."""
-        place = self._places[episode]
-        if place.rows:
+        """Its group's name and attributes; {} where episodes lie end to end."""
+        if episode in self.faults or len(self._rows) > len(self._places):
             return {}
-        facts = self._attributes(episode)
-        return {"name": place.name} | {name: value for name, value in facts.items() if name != "compress"}
+        place = self._places[self._rows[episode][0]]
+        facts = hdf5.attributes(self._file(place.file)[place.group])
+        return {"name": place.name} | {name: value for name, value in facts.items() if name not in _NO_FACTS}
+
+    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        number, first, _ = self._rows[episode]
+        place, values = self._places[number], {}
+        for key in keys:
+            with decoding(self.source, f"{self.own_name(key)} of {place.name}"):
+                array = hdf5.member(self._file(place.file)[place.group], self.own_name(key))
+                values[key] = hdf5.decoded(array[first + start : first + stop], self.features[key])
+        return values
 
 
-def _matching(group: h5py.Group, parts: list[str], prefix: str = "") -> Iterator[str]:
-    """Paths below a group that match the parts of a pattern, in the order of their numbers."""
-    if not parts:
-        yield prefix
-        return
-    for name in sorted(group, key=by_number):
-        if fnmatchcase(name, parts[0]):
-            item = member(group, name)
-            if isinstance(item, h5py.Group) or len(parts) == 1:
-                yield from _matching(item, parts[1:], f"{prefix}/{name}".lstrip("/"))
+def open_minari(path: Path | str) -> Hdf5Reader:
+    """A reader of a Minari data set, given by its folder, its data folder or main_data.hdf5."""
+    main = minari_file(Path(path)) or Path(path)
+    facts = main.with_name(FACTS_FILE)
+    with open_regular(facts) as file, decoding(facts, "the file"):
+        about = {**from_json(file.read())}
+    reader = Hdf5Reader(path, Hdf5Layout(episodes="episode_*"), main)
+    reader.format, reader.metadata, count = "minari", {"minari": about}, len(reader.episode_ends)
+    version = about.get("minari_version", "version not given")
+    reader.layout = reader.layout.replace("HDF5", f"Minari HDF5, {version}", 1)
+    if about.get("total_episodes", count) != count:
+        reader.remarks.append(f"{FACTS_FILE} counts {about['total_episodes']} episodes and {MAIN_FILE} holds {count}.")
+    return reader

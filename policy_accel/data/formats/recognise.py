@@ -73,8 +73,8 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    "minari": Format(lambda path: minari_file(path) is not None, "minari:MinariReader"),
-    "robomimic": Format(_is_hdf5, "robomimic:open_hdf5_demonstrations", "robomimic_writer:write_robomimic"),
+    "minari": Format(lambda path: minari_file(path) is not None, "hdf5_layout:open_minari"),
+    "robomimic": Format(_is_hdf5, "robomimic:open_hdf5_demonstrations", "robomimic:write_robomimic"),
     "npz": Format(_is_npz, "npz:NpzReader", "npz_writer:write_npz"),
     "lerobot": Format(is_lerobot, "lerobot.reader:LeRobotReader", "lerobot.writer:write_lerobot"),
     "zarr": Format(lambda _: False, "replay_buffer:ReplayBufferReader", "replay_writer:write_replay_buffer"),

@@ -1,179 +1,89 @@
-"""robomimic's HDF5 files (v0.1 to v1.5, also raw robosuite recordings), read with h5py alone.
+"""robomimic's HDF5 files (v0.1 to v1.5, also raw robosuite recordings), read and written with h5py alone.
 
 Layout (robomimic, docs/datasets/overview.md): `data/demo_<i>/{actions, actions_abs, states, rewards, dones,
 obs/<key>, next_obs/<key>, action_dict/<key>}`, attributes `num_samples` and `model_file` of a demonstration, `total`
-and `env_args` (JSON) of `data`, and `mask/<filter>` with names of demonstrations as bytes. Demonstrations are in the
-order of their numbers: demo_2 before demo_10.
-
-Names in memory: actions -> `action`, actions_abs -> `action_abs`, states -> `sim_state`, rewards -> `reward`,
-dones -> `done`, obs/<key> -> `<key>`, next_obs/<key> -> `next_obs.<key>`, action_dict/<key> -> `action_dict.<key>`,
-any other array of a demonstration -> `extra.<path>`. An observation whose name is taken is called `obs.<key>`.
-
-Facts about an episode: `name` (demo_<i>), `num_samples`, `filters` where a mask names it, `model_file` and the other
-attributes. Facts about the set: `env_args` parsed, and the other attributes of `data`.
+and `env_args` (JSON) of `data`, and `mask/<filter>` with names of demonstrations as bytes.
 """
 
 from __future__ import annotations
 
+import glob
+import json
+import re
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.hdf5 import (
-    SAY_WHERE,
-    Unusable,
-    attribute,
-    attributes,
-    by_number,
-    datasets,
-    json_object,
-    member,
-    open_hdf5,
-    reading,
-    unknown,
-)
-from policy_accel.data.formats.hdf5_layout import Hdf5Layout, LayoutReader
-from policy_accel.data.formats.hdf5_reader import Arrays, Hdf5Reader, Place
+from policy_accel.data.formats import hdf5, hdf5_layout
+from policy_accel.data.formats.base import EpisodeReader, decoding
+from policy_accel.data.formats.hdf5_layout import SAY_WHERE, Hdf5Layout, Hdf5Reader, Place
 from policy_accel.data.formats.recognise import GROUP_MARK, split_group
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.data.formats.streaming import OnProgress, pieces
+from policy_accel.errors import UserError
+from policy_accel.files import new_path
+from policy_accel.parsing import from_json
 
 OWN_ATTRIBUTE = "policy_accel"  # what has no place in robomimic's layout, as JSON
-TOP_LEVEL = {
-    "action": "actions",
-    "action_abs": "actions_abs",
-    "sim_state": "states",
-    "reward": "rewards",
-    "done": "dones",
+_NAMES = {
+    **{"actions": "action", "actions_abs": "action_abs", "states": "sim_state", "rewards": "reward", "dones": "done"},
+    **{"obs": "obs", "next_obs": "next_obs", "action_dict": "action_dict"},
 }
-_KEYS = {stored: key for key, stored in TOP_LEVEL.items()}
-GROUPS = ("next_obs", "action_dict", "extra", "obs")
-_JSON_ATTRIBUTES = ("env_args", "env_info")
-
-
-def memory_name(name: str) -> str:
-    """Path of an array in a demonstration -> its key in memory: "obs/object" -> "object"."""
-    if name in _KEYS:
-        return _KEYS[name]
-    group, _, rest = name.partition("/")
-    if group == "obs" and rest:
-        taken = rest in TOP_LEVEL or rest.startswith(tuple(f"{group}." for group in GROUPS))
-        return f"obs.{rest}" if taken else rest
-    if group in ("next_obs", "action_dict") and rest:
-        return f"{group}.{rest}"
-    return f"extra.{name}"
+memory_name = partial(hdf5_layout.memory_name, names=_NAMES, other="extra.", slash="/")
+_NO_ENVIRONMENT = {"env_name": "none", "type": 2, "env_kwargs": {}}  # a gymnasium environment that nobody registers
+_NESTED = {"env_args", "env_info"}  # attributes that hold JSON
+_NO_ATTRIBUTES = ("name", "filters", "num_samples", "total", OWN_ATTRIBUTE)  # which have another place
 
 
 def stored_name(key: str) -> str:
     """The inverse of `memory_name`."""
-    if key in TOP_LEVEL:
-        return TOP_LEVEL[key]
-    group, dot, rest = key.partition(".")
-    if not dot or group not in GROUPS or not rest:
-        return f"obs/{key}"
-    return rest if group == "extra" else f"{group}/{rest}"
+    group, _, rest = key.partition(".")
+    if rest and group in ("obs", "next_obs", "action_dict", "extra"):
+        return rest if group == "extra" else f"{group}/{rest}"
+    return {ours: path for path, ours in _NAMES.items()}.get(key, f"obs/{key}")
 
 
 class RobomimicReader(Hdf5Reader):
-    """A robomimic HDF5 file as an `EpisodeReader`.
-
-    Args:
-        path: the file; `FILE::GROUP` takes the demonstrations below another group than `data`, as raw robosuite
-            recordings of several tasks have them.
-
-    Raises:
-        UserError: no group of demonstrations (what there is); as `Hdf5Reader`.
-    """
+    """A robomimic file as an `EpisodeReader`."""
 
     format = "robomimic"
-
-    def _key_of(self, path: str) -> str:
-        return memory_name(path)
-
-    def _arrays(self, group: h5py.Group) -> Arrays:
-        return datasets(group, without=self._made)
+    _key_of = staticmethod(memory_name)
 
     def _find(self) -> list[Place]:
-        file, group = split_group(self.source)
-        data = self._demonstration_group(self._file(file), group)
-        names = sorted((name for name in data if isinstance(member(data, name), h5py.Group)), key=by_number)
-        place = data.name.strip("/")
-        names = [name for name in names if place or name != "mask"]
-        if not names:
-            raise Unusable(f"{place}/ holds no demonstration; expected {place}/demo_0 and so on. {SAY_WHERE}")
-        facts = {name: value for name, value in attributes(data).items() if name != "total"}
-        for name in _JSON_ATTRIBUTES:
+        file, places = self._file(self._root), [place for place in super()._find() if place.group != "mask"]
+        facts = hdf5.attributes(file[places[0].group].parent)
+        facts.pop("total", None)
+        for name in _NESTED & facts.keys():
             try:
-                facts |= {name: json_object(self.source, name, facts[name])} if name in facts else {}
-            except UserError as error:
-                self.remarks.append(f"left out: {str(error).removeprefix(self.source)[2:]}")
-                del facts[name]
-        self.metadata, self._made = restored(facts, self.source)
-        made_in = self.metadata.get("env_args")
-        version = "no env_args"
-        if isinstance(made_in, dict):
-            version = f"{made_in.get('env_name')}, env_version {made_in.get('env_version', 'not given')}"
-        self.layout = f"robomimic HDF5, {version}" + (f", in {place}/" if place != "data" else "")
-        self._filters = {} if group else self._read_filters(set(names))
-        return [Place(name, file, f"{place}/{name}") for name in names]
-
-    def _demonstration_group(self, file: h5py.File, group: str) -> h5py.Group:
-        found = member(file, group or "data")
-        if isinstance(found, h5py.Group):
-            return found
-        groups = [name for name in file if _has_demonstrations(member(file, name))]
-        if group:
-            raise Unusable(f"has no group '{group}'; {did_you_mean(group, groups or file)}")
-        if groups:
-            raise Unusable(
-                f"has no group data/, but demonstrations in {', '.join(groups)}; "
-                f"give the path of one, as {self.source}{GROUP_MARK}{groups[0]}."
-            )
-        if _has_demonstrations(file):
-            return file["/"]
-        raise Unusable(f"{unknown(file)} {SAY_WHERE}")
-
-    def _read_filters(self, known: set[str]) -> dict[str, set[str]]:
-        masks = member(self._file(split_group(self.source)[0]), "mask")
-        filters = {}
-        for name, members in datasets(masks).items() if isinstance(masks, h5py.Group) else ():
-            values: Any = [None]
-            if isinstance(members, h5py.Dataset) and members.size and members.size <= len(known) + 10_000:
-                values = attribute(np.atleast_1d(members[()]))
-            if not all(isinstance(value, str) for value in values):
-                self.remarks.append(f"mask/{name} is left out: it is no list of names of demonstrations.")
-                continue
-            missing = sorted(set(values) - known, key=by_number)
-            if missing:
-                self.remarks.append(
-                    f"mask/{name} names {len(missing)} demonstrations that are not there, as {missing[0]}; they are "
-                    "left out."
-                )
-            filters[name] = set(values)
-        return filters
-
-    def _steps(self, place: Place, group: h5py.Group, arrays: Arrays) -> int:
-        steps = super()._steps(place, group, arrays)
-        recorded = attributes(group, ["num_samples"]).get("num_samples", steps)
-        if recorded != steps:
-            raise Unusable(f"{place.name} has {steps} steps but num_samples {recorded}; record it again or remove it.")
-        return steps
+                facts[name] = {**from_json(facts[name])}
+            except (TypeError, ValueError):
+                self.remarks.append(f"{name} is left out: it is no JSON object but {str(facts.pop(name))[:40]!r}.")
+        self.metadata, self._without = restored(facts, self.source)
+        made = self.metadata.get("env_args", {"env_name": "no env_args"})
+        self.layout = f"robomimic HDF5, {made.get('env_name')}, env_version {made.get('env_version', 'not given')}"
+        self._filters: dict[str, set[str]] = {}
+        names = {place.name for place in places}
+        for path in hdf5.matching(file, "mask/?*"):
+            try:
+                named = set(hdf5.member(file, path).asstr(errors="replace")[: len(names) + 10_000])
+                self._filters[path[5:]] = named
+                if missing := sorted(named - names, key=hdf5.by_number):
+                    self.remarks.append(
+                        f"{path} names {len(missing)} demonstrations that are not there, as {missing[0]}."
+                    )
+            except Exception:  # no array, none of text, or a damaged one
+                self.remarks.append(f"{path} is left out: it is no list of names of demonstrations.")
+        return places
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
-        """See `EpisodeReader`."""
-        place = self._places[episode]
-        steps = int(self.episode_ends[episode]) - self.first_row(episode)
-        filters = sorted(key for key, names in self._filters.items() if place.name in names)
-        facts = self._attributes(episode) | native_facts(place.name, steps, filters)
-        return restored(facts, f"{self.source}: {place.name}")[0]
-
-
-def _has_demonstrations(group: Any) -> bool:
-    return isinstance(group, h5py.Group) and any(
-        isinstance(demo := member(group, name), h5py.Group) and "actions" in demo for name in group
-    )
+        """Its attributes and filters, as they were before `write_robomimic`."""
+        name, steps = self._places[episode].name, int(self.episode_ends[episode]) - self.first_row(episode)
+        filters = sorted(key for key, names in self._filters.items() if name in names)
+        facts = super().episode_metadata(episode) | native_facts(name, steps, filters)
+        return restored(facts, f"{self.source}: {name}")[0]
 
 
 def native_facts(name: str, steps: int, filters: list[str]) -> dict[str, Any]:
@@ -182,36 +92,122 @@ def native_facts(name: str, steps: int, filters: list[str]) -> dict[str, Any]:
 
 
 def restored(facts: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-    """The facts as they were before writing, and the arrays that the writer made.
-
-    Args:
-        facts: as read, with our own attribute among them, if it is there.
-        where: for messages.
-    """
-    own = facts.pop(OWN_ATTRIBUTE, None)
-    if own is None:
-        return facts, []
-    correction = {"set": {}, "unset": [], "made": []} | json_object(where, OWN_ATTRIBUTE, own)
-    if [type(correction[name]) for name in ("set", "unset", "made")] != [dict, list, list]:
-        raise UserError(f"{where}: {OWN_ATTRIBUTE} is not what we write ({own[:40]!r}); convert the file again.")
-    facts |= correction["set"]
-    return {key: value for key, value in facts.items() if key not in correction["unset"]}, correction["made"]
+    """The facts as they were before `write_robomimic`, by its own attribute among them, and the arrays that it made."""
+    with decoding(where, OWN_ATTRIBUTE):
+        own = from_json(facts.pop(OWN_ATTRIBUTE, "{}"))
+        facts, unset = facts | own.get("set", {}), own.get("unset", [])
+        return {key: value for key, value in facts.items() if key not in unset}, list(own.get("made", []))
 
 
-def open_hdf5_demonstrations(path: Path | str) -> EpisodeReader:
-    """A reader of HDF5 that is not Minari's: robomimic's file, ALOHA's file or folder of files, D4RL's file.
-
-    Raises:
-        UserError: it is none of them; as the readers do.
-    """
+def open_hdf5_demonstrations(path: Path | str) -> Hdf5Reader:
+    """A reader of HDF5 that is not Minari's: ALOHA's folder of files or one of them, D4RL's file, or robomimic's, where
+    `FILE::GROUP` takes another group than `data`, as raw robosuite recordings of several tasks have them."""
     file, group = split_group(path)
     if file.is_dir():
-        return LayoutReader(path, Hdf5Layout())
-    try:
-        with open_hdf5(file) as opened, reading("the HDF5 file"):
-            arrays = [] if group else [name for name in opened if isinstance(member(opened, name), h5py.Dataset)]
-    except Unusable as error:
-        raise UserError(f"{path}: {error}") from error
-    one = not {"action", "actions"}.isdisjoint(arrays)
-    ended = [name for name in ("terminals", "timeouts") if name in arrays]
-    return LayoutReader(path, Hdf5Layout(last=ended)) if one else RobomimicReader(path)
+        return Hdf5Reader(path, Hdf5Layout())
+    with hdf5.open_hdf5(file) as opened, decoding(path, "the HDF5 file"):
+        arrays = [name for name in opened if isinstance(hdf5.member(opened, name), h5py.Dataset)]
+        if not group and not {"action", "actions"}.isdisjoint(arrays):
+            return Hdf5Reader(path, Hdf5Layout(last=[name for name in ("terminals", "timeouts") if name in arrays]))
+        where = group or "data"
+        if isinstance(hdf5.member(opened, where), h5py.Group):
+            return RobomimicReader(path, Hdf5Layout(episodes=f"{glob.escape(where)}/*"), file)
+        groups = list(dict.fromkeys(path.partition("/")[0] for path in hdf5.matching(opened, "*/*/actions")))
+        if not groups and not group and any(hdf5.matching(opened, "*/actions")):
+            return RobomimicReader(path, Hdf5Layout(episodes="*"), file)
+        found = [f"{path} {list(getattr(item, 'shape', ()))}" for path, item in hdf5.arrays_below(opened).items()]
+    remedy = f"found {', '.join(found[:5]) or 'nothing'} ({len(found)} arrays). {SAY_WHERE}"
+    if groups:
+        remedy = f"found them in {', '.join(groups)}; give the path of one, as {file}{GROUP_MARK}{groups[0]}."
+    raise UserError(f"{path}: has no group {where}/ of demonstrations, as {where}/demo_0/actions; {remedy}")
+
+
+def write_robomimic(path: Path | str, reader: EpisodeReader, *, progress: OnProgress | None = None) -> None:
+    """Write demonstrations as robomimic v1.5 files have them.
+
+    Episodes keep their name where it is demo_<number> in ascending order, else they are numbered. Images are compressed
+    (gzip) and chunked frame by frame. Other tools want `env_args`, rewards, dones and a `next_obs` of each observation:
+    where there is none, env_args says that there is no environment, rewards are 0, the last step is done, and next_obs
+    is the next row, the last repeated, of images as a view. What was added, and facts that have no other place, go as
+    JSON into an attribute `policy_accel`, by which our reader gives back what there was.
+
+    Raises:
+        UserError: no `action`; a key that has no place; `path` exists; disk full; what the reader raises.
+    """
+    if "action" not in reader.features:
+        raise UserError(f"{reader.source}: has no key 'action', which robomimic needs; choose it or another format.")
+    with new_path(Path(path)) as temporary:
+        try:
+            with h5py.File(temporary, "w") as file:
+                _write(file, reader, progress)
+        except (OSError, RuntimeError) as error:
+            number = re.search(r"errno = (\d+)", str(error))
+            raise (OSError(int(number[1]), str(error)) if number else error) from error
+
+
+def _write(file: h5py.File, reader: EpisodeReader, progress: OnProgress | None) -> None:
+    features, paths = reader.features, {key: stored_name(key) for key in reader.features}
+    made = {f"next_{path}" for path in paths.values() if path.startswith("obs/")} | {"rewards", "dones"}
+    made -= {*paths.values()}
+    data, number, done, steps = file.create_group("data"), -1, 0, int(reader.episode_ends[-1])
+    data.attrs["total"], data.attrs["env_args"] = steps, json.dumps(_NO_ENVIRONMENT)
+    _write_facts(data, reader.metadata, {"env_args": _NO_ENVIRONMENT}, made)
+    filters: dict[str, list[bytes]] = {}
+    for episode, length in enumerate(np.diff(reader.episode_ends, prepend=0).tolist()):
+        facts = reader.episode_metadata(episode)
+        named = re.fullmatch(r"demo_(0|[1-9]\d{0,17})", str(facts.get("name")))
+        number = int(named[1]) if named and int(named[1]) > number else number + 1
+        name, demo = f"demo_{number}", data.create_group(f"demo_{number}")
+        marks = sorted({mark for mark in facts.get("filters", ()) if re.fullmatch(r"[^/.][^/]*", mark)})
+        for mark in marks:
+            filters.setdefault(mark, []).append(name.encode())
+        _write_facts(demo, facts, native_facts(name, length, marks))
+        demo.attrs["num_samples"] = length
+        for key, path in paths.items():
+            shape, image = features[key].shape, features[key].is_image
+            storage = {"chunks": (1, *shape), "compression": "gzip", "compression_opts": 1} if image else {}
+            try:
+                if memory_name(path) != key:
+                    raise ValueError
+                array = demo.create_dataset(path, (length, *shape), features[key].dtype, **storage)
+            except (TypeError, ValueError) as error:
+                raise UserError(
+                    f"{reader.source}: key '{key}' has no place in robomimic's layout; rename it."
+                ) from error
+            if f"next_{path}" in made and image:
+                view, source = h5py.VirtualLayout(array.shape, array.dtype), h5py.VirtualSource(array)
+                view[:-1], view[-1:] = source[1:], source[-1:]
+                demo.create_virtual_dataset(f"next_{path}", view)
+            elif f"next_{path}" in made:
+                demo.create_dataset(f"next_{path}", array.shape, array.dtype)
+        for _, start, rows, values in pieces(reader, list(features), [episode]):
+            for key, part in values.items():
+                demo[paths[key]][start : start + rows] = part
+                if (path := f"next_{paths[key]}") in made and not features[key].is_image:
+                    demo[path][max(start - 1, 0) : start + rows - 1] = part[start == 0 :]
+                    demo[path][-1:] = part[-1:]  # until the next piece comes
+            done += rows
+            if progress is not None:
+                progress(done, steps)
+        for path in made & {"rewards", "dones"}:
+            demo[path] = np.int64(np.arange(length) == length - 1) if path == "dones" else np.zeros(length)
+    for mark, members in sorted(filters.items()):
+        file[f"mask/{mark}"] = np.array(members)
+
+
+def _write_facts(
+    group: h5py.Group, facts: dict[str, Any], read: dict[str, Any], made: set[str] | tuple[()] = ()
+) -> None:
+    """Write facts as attributes, where they can be, and how all of them differ from these and what else is `read`;
+    `made` are the arrays that nobody gave."""
+    for key, value in facts.items():
+        nested = key in _NESTED
+        if key not in _NO_ATTRIBUTES and isinstance(value, dict if nested else str | bool | int | float):
+            with suppress(TypeError, ValueError, OverflowError):  # HDF5 has no NUL in texts, and no larger integers
+                group.attrs[key] = json.dumps(value, indent=4) if nested else value
+                read = read | {key: value}
+    told = {key: json.dumps(value) for key, value in read.items()}
+    other = {key: value for key, value in facts.items() if json.dumps(value) != told.get(key)}
+    own = {"set": other, "unset": sorted(read.keys() - facts.keys()), "made": sorted(made)}
+    if any(own.values()):
+        group.attrs[OWN_ATTRIBUTE] = json.dumps(own)

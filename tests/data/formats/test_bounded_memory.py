@@ -31,7 +31,7 @@ def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read()).group(1)) / 1024
 
 import h5py, zarr, numcodecs, zarr.codecs, zarr.storage
-import policy_accel.data.formats.robomimic_writer
+import policy_accel.data.formats.robomimic
 import policy_accel.data.formats.replay_writer
 import av, policy_accel.data.formats.lerobot.reader, policy_accel.data.formats.lerobot.writer
 before = peak()

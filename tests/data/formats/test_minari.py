@@ -136,19 +136,19 @@ def test_faults(make):
         assert reader.episode_ends.tolist() == [2, 8, 14, 20, 26, 32, 38]
         text = " ".join(reader.remarks)
     assert "metadata.json counts 11 episodes and main_data.hdf5 holds 10" in text
-    assert "episode 4 is left out: episode_4 has no actions, which episode_0 has" in text
+    assert "episode 4 is left out: actions of episode_4 is missing or cannot be opened, that of episode_0 is" in text
     assert "episode 6 is left out: episode_6 is no group of arrays" in text
     assert "episode 7 is left out: " in text
-    assert "'info.force', since episode_0 has no infos/force, which episode_9 has" in text
+    assert "'info.force', since infos/force of episode_0 is missing or cannot be opened, that of episode_9" in text
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (None, "does not exist, cannot read it"),
-        (b"\xff\xfe{", "the file is not a JSON object"),
-        (b"[" * 100_000, "the file is not a JSON object"),
-        (b"3", "the file is not a JSON object"),
+        (b"\xff\xfe{", "the file is damaged ("),
+        (b"[" * 100_000, "the file is damaged ("),
+        (b"3", "the file is damaged ("),
     ],
 )
 def test_facts_that_are_none(make, content, words):
