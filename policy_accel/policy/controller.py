@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from policy_accel.policy.track import ROBOT
 from policy_accel.run_sampling import AskedSampling
 from policy_accel.training.devices import choose_device
 from policy_accel.trust import admit
+
+if TYPE_CHECKING:
+    from policy_accel.robot.controller import Controller
 
 
 class Policy:
@@ -97,6 +100,22 @@ class Policy:
         self._history: deque[dict[str, np.ndarray]] = deque(maxlen=self.run.config.policy.n_obs_steps)
         self._actions: deque[np.ndarray] = deque()
         self._plan: Tensor | None = None
+
+    def controller(self, rate: float, **settings: Any) -> Controller:
+        """A controller of a robot, `rate` actions a second: predicts while it acts, so that no action is late.
+
+        Args:
+            rate: actions a second, as in the demonstrations.
+            settings: mode="async"|"sync"|"streaming", joining, when_late and others; see
+                `policy_accel.robot.config.ControlConfig`.
+
+        Raises:
+            UserError: settings that make no sense; a prediction that is not finite.
+        """
+        from policy_accel.robot.config import ControlConfig
+        from policy_accel.robot.real_time import controller_of
+
+        return controller_of(self, ControlConfig(rate, **settings))
 
     @property
     def plan(self) -> Tensor | None:

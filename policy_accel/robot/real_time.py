@@ -1,0 +1,64 @@
+"""A policy on a robot's own clock."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from policy_accel.models.encoders.observation import STATE
+from policy_accel.policy.controller import Policy
+from policy_accel.robot.chunks import Chunk, PredictorThread, Request
+from policy_accel.robot.clock import RealClock
+from policy_accel.robot.config import ControlConfig
+from policy_accel.robot.controller import Controller
+from policy_accel.robot.joining import ChunkPredictor
+from policy_accel.robot.sensors import Sensors
+
+WARM_UP = 4
+"""Predictions before the first action: of noise alone and joined, each once to load kernels and once to be timed."""
+NOBODY = -1
+
+
+def controller_of(policy: Policy, config: ControlConfig) -> Controller:
+    """The controller of one robot, whose chunks a thread predicts. Some predictions warm it up and tell its latency.
+
+    Raises:
+        UserError: settings that make no sense or that do not go together; a prediction that is not finite.
+    """
+    config.check()
+    run, layout, network = policy.run, policy.layout, policy.run.policy
+    predict = ChunkPredictor(
+        network,
+        run.sampler,
+        run.config.training,
+        config,
+        noise_seed=policy.noise_seed,
+        warm_start=policy.warm_start,
+    )
+
+    def timed(request: Request) -> Chunk:
+        with policy.latency.call():
+            return predict(request)
+
+    predictor, clock = PredictorThread(timed), RealClock()
+    try:
+        zeros = {STATE: np.zeros(network.input_dim)}
+        zeros |= {name: np.zeros(shape, np.uint8) for name, shape in network.images.items()}
+        window = [zeros] * network.config.n_obs_steps
+        for number in range(WARM_UP):
+            began = clock.now()
+            predictor.submit(Request(window, number, number=number, slot=NOBODY))
+            predictor.take(wait=True)
+        latency = clock.now() - began
+    except BaseException:
+        predictor.close()
+        raise
+    return Controller(
+        predictor,
+        lambda observation: layout.taken(observation, network.input_dim, network.images),
+        Sensors(layout.entries, limit=config.steps(config.missing_limit)),
+        n_obs_steps=network.config.n_obs_steps,
+        n_action_steps=network.config.n_action_steps,
+        config=config,
+        clock=clock,
+        latency=latency,
+    )
