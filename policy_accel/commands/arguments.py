@@ -15,6 +15,7 @@ from policy_accel.commands.serve_arguments import add_serve_arguments
 from policy_accel.commands.sweep_arguments import add_sweep_arguments
 from policy_accel.commands.trust_arguments import add_plugins, add_trust
 from policy_accel.commands.tune_arguments import add_tune_arguments
+from policy_accel.robot.config import JOININGS, MODES
 from policy_accel.written_formats import WRITTEN_FORMATS
 
 COUNT = 64
@@ -211,6 +212,18 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     )
     policies.add_argument(
         "--untuned", action="store_true", help="sample as config.yaml says, not as tune-sampling chose"
+    )
+    policies.add_argument(
+        "--delay-ms", type=float, metavar="MS", help="a chunk takes so long, and the simulator does not wait"
+    )
+    policies.add_argument("--rate", type=float, metavar="HZ", help="with --delay-ms: steps of the environment a second")
+    policies.add_argument(
+        "--mode",
+        choices=MODES,
+        help="with --delay-ms: predict while acting (async, default), without pause, or wait",
+    )
+    policies.add_argument(
+        "--joining", choices=JOININGS, help="with --delay-ms: how a chunk goes on from those before (default: receding)"
     )
     images = evaluate.add_argument_group("image models")
     images.add_argument("--samples", type=int, help="number of images")

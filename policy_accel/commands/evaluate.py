@@ -17,8 +17,9 @@ from policy_accel.training.devices import choose_device
 from policy_accel.training.ranks import Ranks, joined
 from policy_accel.trust import admit
 
+DELAY = ("delay_ms", "rate", "mode", "joining")
 OPTIONS = {
-    "robot": ("episodes", "noise_seed", "workers", "videos", "camera", "fresh", "untuned"),
+    "robot": ("episodes", "noise_seed", "workers", "videos", "camera", "fresh", "untuned", *DELAY),
     "images": ("samples", "batch_size", "guidance", "inception", "resnet"),
 }
 """Arguments that only one track takes."""

@@ -15,6 +15,7 @@ OF_EVALUATIONS = {
     "score_images": None,
     "average": "ema",
     "score_from": "max_reward",
+    "control": None,
 }
 """Keys of an evaluation that are to be the same for all runs, and what one without them was scored with."""
 FOLLOWING = {key: setting for key, setting in SAMPLING.items() if key != "sampling_clip_sample"}

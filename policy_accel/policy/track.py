@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +181,7 @@ class RobotTrack(Track[RobotConfig]):
         config.evaluation.check()
         if not config.is_scored():
             raise UserError(f"{run_dir} cannot be scored: its task has no environment, or --episodes is 0.")
-        evaluator = PolicyEvaluator(config, loaded.policy, run_dir, loaded.env_args, start=True, ranks=ranks)
+        evaluator = _evaluator(options)(config, loaded.policy, run_dir, loaded.env_args, start=True, ranks=ranks)
         try:
             results = []
             for name, run in zip(names, runs, strict=True):
@@ -221,8 +223,26 @@ class RobotTrack(Track[RobotConfig]):
             f"Score {result['score']:.3f} by {result['score_from']} ({result['confidence']:.0%} interval {low:.3f} to "
             f"{high:.3f}), success {result['success_rate']:.0%}{source} ({success_low:.0%} to {success_high:.0%}), "
             f"{metrics}over {episodes} episodes from seed {result['start_seed']}, "
-            f"{result['sampler']} with {result['network_evaluations']} evaluations a chunk."
+            f"{result['sampler']} with {result['network_evaluations']} evaluations a chunk{_late(result)}."
         )
+
+
+def _evaluator(options: argparse.Namespace) -> Callable[..., PolicyEvaluator]:
+    """The kind of evaluator that is asked for: one whose simulator waits for the policy, or not."""
+    from policy_accel.robot.evaluate import DelayedEvaluator, asked_delay  # the room of robots is above this one
+
+    delay = asked_delay(options)
+    return PolicyEvaluator if delay is None else partial(DelayedEvaluator, delay=delay)
+
+
+def _late(result: dict[str, Any]) -> str:
+    if "control" not in result:
+        return ""
+    how = result["control"]
+    return (
+        f", each {how['delay_ms']:g} ms late at {how['rate']:g} Hz ({how['mode']}, {how['joining']}): "
+        f"{result['late_calls']} of {result['calls']} actions not there in time"
+    )
 
 
 def _first_weights(config: RobotConfig) -> dict[str, Tensor] | None:
