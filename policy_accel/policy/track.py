@@ -159,7 +159,7 @@ class RobotTrack(Track[RobotConfig]):
         self, run_dir: Path, options: argparse.Namespace, report: Report, ranks: Ranks = ALONE
     ) -> dict[str, Any]:
         """See `Track.evaluate`; one average of the weights is scored, or all of them, and the best is the result."""
-        device = choose_device(options.device, "--device")
+        device, evaluator_of = choose_device(options.device, "--device"), _evaluator(options)
         asked = AskedSampling.of(options)
         names = asked_averages(run_dir, options.checkpoint, options.average)
         runs = [self.load(run_dir, options.checkpoint, device, name, asked=asked) for name in names]
@@ -181,7 +181,7 @@ class RobotTrack(Track[RobotConfig]):
         config.evaluation.check()
         if not config.is_scored():
             raise UserError(f"{run_dir} cannot be scored: its task has no environment, or --episodes is 0.")
-        evaluator = _evaluator(options)(config, loaded.policy, run_dir, loaded.env_args, start=True, ranks=ranks)
+        evaluator = evaluator_of(config, loaded.policy, run_dir, loaded.env_args, start=True, ranks=ranks)
         try:
             results = []
             for name, run in zip(names, runs, strict=True):

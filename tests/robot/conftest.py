@@ -37,7 +37,10 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "training.batch_size=8",
                 "training.device=cpu",
                 "sampling.steps=3",
+                "task.max_steps=30",
                 "evaluation.episodes=0",
+                "evaluation.workers=0",
+                "evaluation.videos=0",
                 f"run_dir={folder / 'run'}",
             ]
         )
