@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -249,54 +249,44 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], said: str) -> None
         ControlConfig(**{"rate": RATE, **settings}).check()
 
 
-@pytest.fixture
-def busy() -> Iterator[None]:
-    """Another thread that computes in Python all the time, as a driver may."""
-    over = threading.Event()
-
-    def compute() -> None:
-        while not over.is_set():
-            pass
-
-    thread = threading.Thread(target=compute)
-    thread.start()
-    yield
-    over.set()
-    thread.join()
+def test_a_clock_sleeps_until_a_moment() -> None:
+    clock = RealClock()
+    moment = clock.now() + 0.01
+    clock.sleep_until(moment)
+    assert moment <= clock.now() <= time.monotonic()
+    clock.sleep_until(moment)  # has passed
 
 
-@pytest.mark.usefixtures("busy")
 def test_the_thread_that_acts_does_not_wait_for_the_one_that_predicts() -> None:
-    """Predictions of 60 ms and more, half of it pure Python, beside a loop of 20 Hz."""
-    interval = sys.getswitchinterval()
+    """The second prediction ends when it is allowed to, and 6 actions are handed out before."""
+    allowed, begun = threading.Semaphore(1), threading.Semaphore(0)
 
     def predict(request: Request) -> Chunk:
-        until = time.thread_time() + 0.03
-        while time.thread_time() < until:
-            pass
-        time.sleep(0.03)
+        begun.release()
+        assert allowed.acquire(timeout=30)
         return chunk_of(request)
 
-    config = ControlConfig(20.0)
-    controller = Controller(
-        PredictorThread(predict),
-        take,
-        Sensors((), 3),
-        n_obs_steps=2,
-        n_action_steps=EVERY,
-        config=config,
-        clock=RealClock(),
-        latency=0.1,
-    )
+    clock, predictor = SimulatedClock(), PredictorThread(predict)
+    how = {"n_obs_steps": 2, "n_action_steps": EVERY, "config": ControlConfig(RATE), "clock": clock}
+    controller = Controller(predictor, take, Sensors((), 3), **how)
+    interval = sys.getswitchinterval()
     with controller:
-        steps = []
-        for step in range(30):
-            steps.append(controller.act([step])[0])
+        assert sys.getswitchinterval() < interval
+        actions = []
+        for step in range(20):
+            actions.append(controller.act([step]))
             controller.wait()
-        assert steps == list(range(30))
-        assert (controller.late_calls, controller.skipped_steps) == (0, 0)
-        assert controller.n_latency_steps >= 2
-        controller.reset()  # while a chunk may be under way
-        assert controller.act([0])[0] == 0
+            if step == 14:
+                allowed.release()
+                assert begun.acquire(timeout=30)
+                while predictor._chunks.empty():
+                    time.sleep(0.001)
+        assert [action[0] for action in actions] == list(range(20))
+        assert [action[1] for action in actions] == [0] * 15 + [8] * 5
+        assert (controller.late_calls, controller.skipped_steps, controller.n_latency_steps) == (0, 0, 7)
+        allowed.release()
+        controller.reset()  # the third prediction is under way
+        allowed.release()
+        assert controller.act([0])[:2].tolist() == [0, 0]
     assert sys.getswitchinterval() == interval
     assert not any(thread.name == "policy" for thread in threading.enumerate())
