@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,17 +39,18 @@ class Fetched(NamedTuple):
 
 
 def fetch(
-    name: str, destination: Path | str, *, manifest_dir: Path | None = None, progress: OnDownload | None = None
+    name: str,
+    destination: Path | str,
+    *,
+    manifest_dir: Path | None = None,
+    progress: OnDownload = lambda done, total: None,
 ) -> Fetched:
-    """Download a public data set into a folder, or find it there intact.
+    """Download a public data set, as "pusht" or "cifar10", into a folder, or find it there intact.
 
     Each download goes to `<file>.part`, is resumed by the next call if it is interrupted, and gets its name only when
-    every digest of the manifest agrees.
+    every digest of the manifest `<name>.json` agrees. A set of several files gets a folder of its own.
 
     Args:
-        name: the data set, as "pusht" or "cifar10".
-        destination: folder, made if it is missing; a set of several files gets a folder of its own in it.
-        manifest_dir: folder of `<name>.json`; None for the manifests that ship with the package.
         progress: called with (bytes so far, bytes in total or None when nobody says), over all files of the set.
 
     Raises:
@@ -66,12 +68,8 @@ def fetch(
     folder, files = Path(destination) / manifest.get("folder", ""), manifest.get("files", [manifest])
     total = sum(file["bytes"] for file in files) if len(files) > 1 else None
     before, downloaded = 0, False
-
-    def shown(done: int, of_file: int | None) -> None:
-        if progress is not None:
-            progress(before + done, total or of_file)
-
     for file in files:
+        shown = partial(lambda before, done, of_file: progress(before + done, total or of_file), before)
         downloaded |= _fetch_file(file, folder / file["file"], source.name, shown)
         before += file["bytes"] or 0
     path = folder if len(files) > 1 else folder / files[0]["file"]
@@ -129,15 +127,23 @@ def download(address: str, part: Path, *, progress: OnDownload = lambda done, to
     Raises:
         UserError: no connection, an HTTP error, a connection that broke again and again, disk full, no permission.
     """
+    done, reason = 0, ""
     for pause in (0.0, *PAUSES):
         time.sleep(pause)
+        done = part.stat().st_size if part.exists() else 0
+        headers = {"User-Agent": "policy-accel", "Accept-Encoding": "identity", "Range": f"bytes={done}-"}
         try:
-            if _attempt(address, part, progress):
-                return
+            with urlopen(Request(address, headers=headers), timeout=TIMEOUT) as response:
+                if _save(response, part, done, progress):
+                    return
             reason = "it ended early"
         except HTTPError as error:
             reason = f"HTTP {error.code} {error.reason}"
-            if error.code < 500 and error.code != 429:
+            if error.code == 416:  # nothing is left to send, or the file is shorter than what is here
+                if error.headers.get("Content-Range", "").endswith(f"/{done}"):
+                    return
+                part.unlink(missing_ok=True)
+            elif error.code < 500 and error.code != 429:
                 remedy = "check the address in a browser, the file may have moved"
                 raise UserError(f"{address}: the server answered {reason}; {remedy}.") from error
         except (URLError, HTTPException, OSError) as error:
@@ -150,38 +156,24 @@ def download(address: str, part: Path, *, progress: OnDownload = lambda done, to
     raise UserError(f"{address}: {what}; give the same command again to go on from there.")
 
 
-def _attempt(address: str, part: Path, progress: OnDownload) -> bool:
+def _save(response: Any, part: Path, begin: int, progress: OnDownload) -> bool:
     """Append what the server sends to `part`; whether that was all of it."""
-    begin = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "policy-accel", "Accept-Encoding": "identity"}
-    headers |= {"Range": f"bytes={begin}-"} if begin else {}
-    try:
-        response = urlopen(Request(address, headers=headers), timeout=TIMEOUT)
-    except HTTPError as error:
-        if error.code != 416:  # nothing is left to send, or the file is shorter than what is here
-            raise
-        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(begin):
-            return True
-        part.unlink()
-        return False
-    with response:
-        done = begin if response.status == 206 else 0
-        length = response.headers.get("Content-Length")
-        total = None if length is None else done + int(length)
-        with explained(part):
-            part.parent.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(part.parent).free
-            if total is not None and total - done > free:
-                what = f"{total - done} bytes are missing and {free} are free"
-                raise UserError(f"{part}: the disk is full: {what}; free some space.")
-            file = part.open("ab" if done else "wb")
-        with file:
-            while block := response.read1(_BLOCK):
-                with explained(part):
-                    file.write(block)
-                    file.flush()
-                done += len(block)
-                progress(done, total)
+    done = begin if response.status == 206 else 0
+    missing = int(response.headers.get("Content-Length", -1))
+    total = None if missing < 0 else done + missing
+    with explained(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        if missing > (free := shutil.disk_usage(part.parent).free):
+            what = f"{missing} bytes are missing and {free} are free"
+            raise UserError(f"{part}: the disk is full: {what}; free some space.")
+        file = part.open("ab" if done else "wb")
+    with file:
+        while block := response.read1(_BLOCK):
             with explained(part):
-                os.fsync(file.fileno())
+                file.write(block)
+                file.flush()
+            done += len(block)
+            progress(done, total)
+        with explained(part):
+            os.fsync(file.fileno())
     return total is None or done >= total

@@ -11,16 +11,9 @@ _ROOTS = (_PACKAGE / "datasets", _PACKAGE.parent / "datasets")  # in a wheel, in
 
 
 def shipped_path(*parts: str) -> Path:
-    """The path of a file or folder below `datasets`, as `shipped_path("manifest", "pusht.json")`.
-
-    Raises:
-        UserError: it does not exist in this installation.
-    """
+    """A file or folder below `datasets`, as `shipped_path("manifest", "pusht.json")`; UserError where it is missing."""
     for root in _ROOTS:
-        path = root.joinpath(*parts)
-        if path.exists():
+        if (path := root.joinpath(*parts)).exists():
             return path
-    raise UserError(
-        f"datasets/{'/'.join(parts)} is missing from this installation (looked in {' and '.join(map(str, _ROOTS))}); "
-        "install the package again or check the repository out completely."
-    )
+    what = f"is missing from this installation (looked in {' and '.join(map(str, _ROOTS))})"
+    raise UserError(f"datasets/{'/'.join(parts)} {what}; install the package again or check it out completely.")

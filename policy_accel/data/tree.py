@@ -12,10 +12,11 @@ import re
 import tarfile
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from policy_accel.data.formats.base import decoding
 from policy_accel.files import explained, open_regular
@@ -24,15 +25,32 @@ from policy_accel.memory import check_fits
 _PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 
 
-class Tree(NamedTuple):
-    """A folder or archive, and sorted names of files in it; what reads one, or raises UserError; the file on the disk
-    that it is, or is in; and what was left out, in sentences."""
+@dataclass
+class Tree:
+    """A folder or archive: where in it each file is, what reads a place, and the file on the disk that it is, or is in;
+    what was left out, in sentences; and whether one file of the folder was asked for, and hidden ones."""
 
     path: Path
-    names: list[str]
-    read: Callable[[str], bytes]
-    file: Callable[[str], Path]
-    remarks: tuple[str, ...] = ()
+    places: dict[str, Any]
+    fetch: Callable[[Any], bytes]
+    on_disk: Callable[[Any], Path]
+    remarks: list[str] = field(default_factory=list)
+    alone: bool = False
+    hidden: bool = False
+
+    def __post_init__(self) -> None:
+        shown = (name for name in self.places if self.hidden or not re.search(r"(^|/)(\.|__MACOSX/)|/$", name))
+        self.places = {name.encode("utf-8", "backslashreplace").decode(): self.places[name] for name in sorted(shown)}
+
+    @property
+    def names(self) -> list[str]:
+        """Of the files, sorted and printable, without hidden ones and what macOS adds."""
+        return list(self.places)
+
+    def read(self, name: str) -> bytes:
+        """Content of a file; UserError when it cannot be read."""
+        with decoding(f"{self.path}/{name}", "the file"):
+            return self.fetch(self.places[name])
 
 
 def open_tree(path: Path, stack: ExitStack) -> Tree:
@@ -52,7 +70,9 @@ def open_tree(path: Path, stack: ExitStack) -> Tree:
         file.seek(0)
         packed = start.startswith(tuple(_PACKED))
         content = unpacked(file.read(), str(path)) if packed else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return _tar(path, content) if content[257:262] == b"ustar" else _on_disk(path.parent, [path.name])
+        if content[257:262] == b"ustar":
+            return _tar(path, content)
+    return Tree(path.parent, {path.name: path}, _content, Path, alone=True)
 
 
 def unpacked(content: bytes, where: str) -> bytes:
@@ -70,7 +90,7 @@ def unpacked(content: bytes, where: str) -> bytes:
 
 def folder_tree(path: Path, *, hidden: bool = False) -> Tree:
     """Everything below a folder, without hidden files or with them; OSError where a folder cannot be listed."""
-    names, remarks, visited, folders = [], [], set(), deque([path])
+    places, remarks, visited, folders = {}, [], set(), deque([path])
     while folders:
         folder = folders.popleft()
         place, link = folder.resolve(), folder != path and folder.is_symlink()
@@ -80,46 +100,30 @@ def folder_tree(path: Path, *, hidden: bool = False) -> Tree:
             visited.add(place)
             for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
                 if not entry.is_dir():
-                    names.append(Path(entry).relative_to(path).as_posix())
+                    places[Path(entry).relative_to(path).as_posix()] = Path(entry)
                 elif hidden or not entry.name.startswith("."):  # links come last, so that nothing is met twice
                     (folders.append if entry.is_symlink() else folders.appendleft)(Path(entry))
-    return _on_disk(path, sorted(names) if hidden else _shown(names), remarks)
+    return Tree(path, places, _content, Path, remarks, hidden=hidden)
 
 
-def _on_disk(path: Path, names: list[str], remarks: Iterable[str] = ()) -> Tree:
-    def read(name: str) -> bytes:
-        with explained(path / name, "read"), open_regular(path / name) as file:
-            return file.read()
-
-    return Tree(path, names, read, lambda name: path / name, tuple(remarks))
+def _content(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read()
 
 
 def _zip(path: Path, archive: zipfile.ZipFile) -> Tree:
-    def read(name: str) -> bytes:
-        with decoding(path, f"{name} in it"):
-            entry = archive.getinfo(name)
-            check_fits(entry.file_size, f"{path}: {name} in it", stored=entry.compress_size)
-            return archive.read(name)
+    def fetch(entry: zipfile.ZipInfo) -> bytes:
+        check_fits(entry.file_size, f"{path}: {entry.filename} in it", stored=entry.compress_size)
+        return archive.read(entry)
 
-    return Tree(path, _shown(archive.namelist()), read, lambda _: path)
+    return Tree(path, {entry.filename: entry for entry in archive.infolist()}, fetch, lambda _: path)
 
 
 def _tar(path: Path, content: bytes | mmap.mmap) -> Tree:
     stream: Any = content if isinstance(content, mmap.mmap) else io.BytesIO(content)
     with tarfile.open(mode="r:", fileobj=stream) as archive:
-        members = [member for member in archive if member.isfile() and not member.issparse()]
-    spans = {member.name.removeprefix("./"): (member.offset_data, member.size) for member in members}
-    if any(begin + size > len(content) for begin, size in spans.values()):
+        files = [member for member in archive if member.isfile() and not member.issparse()]
+    if any(file.offset_data + file.size > len(content) for file in files):
         raise tarfile.TarError("its last file ends early")
-
-    def read(name: str) -> bytes:
-        with decoding(path, f"{name} in it"):
-            begin, size = spans[name]
-            return content[begin : begin + size]
-
-    return Tree(path, _shown(spans), read, lambda _: path)
-
-
-def _shown(names: Iterable[str]) -> list[str]:
-    """The files that are not hidden, nor added by macOS."""
-    return sorted(name for name in names if not re.search(r"(^|/)(\.|__MACOSX/)|/$", name))
+    places = {file.name.removeprefix("./"): slice(file.offset_data, file.offset_data + file.size) for file in files}
+    return Tree(path, places, content.__getitem__, lambda _: path)

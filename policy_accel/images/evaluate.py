@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from policy_accel.data.images.cache import default_cache
+from policy_accel.data.images.read import default_cache
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.generate import ImageGenerator

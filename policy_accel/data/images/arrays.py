@@ -1,8 +1,5 @@
 """Image sets that are arrays already: NPY and NPZ, CIFAR-10 and -100 (Krizhevsky 2009), MNIST (LeCun et al. 1998).
 
-NPZ: our own (`images` or `latents`, `labels`, `classes`, and `test_` before those of the test part) and those of
-guided-diffusion (`arr_0`, `arr_1`).
-
 A pickle, as CIFAR's are, can name any function of any module, and the ordinary loader calls it. Here the pickle is not
 loaded: only the bytes, texts and numbers that are written in it are listed, of which those after a key belong to it.
 """
@@ -12,7 +9,6 @@ from __future__ import annotations
 import pickletools
 import struct
 import zipfile
-from collections.abc import Iterable
 from functools import partial
 from itertools import takewhile
 from typing import Any
@@ -24,13 +20,9 @@ from policy_accel.data.images.image_set import ImageSet, Split
 from policy_accel.data.images.listing import Form, number_names
 from policy_accel.data.tree import Tree, unpacked
 from policy_accel.errors import UserError
-from policy_accel.files import open_regular
 from policy_accel.memory import check_fits
 
-_ARRAYS = {
-    "train": (("images", "latents", "arr_0"), ("labels", "arr_1")),
-    "test": (("test_images", "test_latents"), ("test_labels",)),
-}
+_OURS = {"arr_0": "images", "arr_1": "labels"}  # for the names of guided-diffusion
 _PIXELS = 3 * 32 * 32
 _BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
 # Files of the training part, of the test part and of the names of the classes, how many these are; keys of the labels
@@ -52,12 +44,9 @@ _CIFAR: dict[str, tuple[list[str], str, str, int, str | int, str]] = {
 
 def npy_form(tree: Tree) -> Form | None:
     """Latents float16 or float32 [N, C, H, W] in one array, which is mapped into memory."""
-    path = tree.path / "".join(tree.names[:2])
-    if len(tree.names) != 1 or not path.is_file():
+    if not tree.alone or not tree.names[0].endswith(".npy"):
         return None
-    with open_regular(path) as file:
-        if file.read(6) != b"\x93NUMPY":
-            return None
+    path = tree.path / tree.names[0]
 
     def load(split: Split) -> ImageSet | None:
         with decoding(path, "the array"):
@@ -69,38 +58,41 @@ def npy_form(tree: Tree) -> Form | None:
 
 
 def npz_form(tree: Tree) -> Form | None:
-    """A ZIP of arrays under the names of an image set, or one that is called .npz: images uint8 [N, H, W, C],
-    [N, C, H, W] or [N, H, W], or latents float16 or float32 [N, C, H, W]."""
-    names = [name.removesuffix(".npy") for name in tree.names if name.endswith(".npy")]
-    known = tree.path.suffix == ".npz" or not set(names).isdisjoint(_ARRAYS["train"][0])
-    if not (tree.path.is_file() and known and len(names) == len(tree.names)):
+    """A ZIP of arrays, with `test_` before the names of those of the test part: `images` uint8 [N, H, W, C],
+    [N, C, H, W] or [N, H, W], or `latents` float16 or float32 [N, C, H, W]; `labels` and names of `classes`."""
+    names = {_OURS.get(name, name): name for name in (name.removesuffix(".npy") for name in tree.names)}
+    known = tree.path.suffix == ".npz" or not names.keys().isdisjoint(("images", "latents"))
+    if not known or not tree.path.is_file() or not all(name.endswith(".npy") for name in tree.names):
         return None
 
     def load(split: Split) -> ImageSet | None:
-        name, own = (next((name for name in known if name in names), None) for known in _ARRAYS[split])
-        if name is None and split == "test":
+        part = "" if split == "train" else "test_"
+        own = next((part + kind for kind in ("images", "latents") if part + kind in names), None)
+        if own is None and split == "test":
             return None
-        if name is None:
-            shown = ", ".join(names[:5])
+        if own is None:
+            shown = ", ".join(list(names)[:5])
             raise UserError(f"{tree.path}: holds the arrays {shown}; an image set has 'images', 'latents' or 'arr_0'.")
         with decoding(tree.path, "the NPZ"), zipfile.ZipFile(tree.path) as stored, np.load(tree.path) as archive:
             check_fits(sum(entry.file_size for entry in stored.infolist()), str(tree.path))
-            values = archive[name]
-            labels = {key: archive[key].reshape(-1) for _, keys in _ARRAYS.values() for key in keys if key in names}
-            listed = archive["classes"].reshape(-1) if "classes" in names else ()
-            classes = tuple(text.decode() if isinstance(text, bytes) else str(text) for text in listed)
-        if (values.dtype.kind == "f") != name.endswith("latents"):
+            values = archive[names[own]]
+            flat: dict[str, np.ndarray] = {
+                name: archive[names[name]].reshape(-1) for name in ("labels", "test_labels", "classes") if name in names
+            }
+            classes = tuple(text.decode() if isinstance(text, bytes) else str(text) for text in flat.pop("classes", ()))
+        if (values.dtype.kind == "f") != own.endswith("latents"):
             kinds = "'images' are uint8 and 'latents' float16 or float32"
-            raise UserError(f"{tree.path}: '{name}' holds {values.dtype} values; {kinds}.")
+            raise UserError(f"{tree.path}: '{own}' holds {values.dtype} values; {kinds}.")
         if values.dtype == np.uint8 and values.ndim == 3:
             values = values[:, None]
         elif values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] in (1, 3):
             values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-        if own is None:
+        labels = flat.get(f"{part}labels")
+        if labels is None:
             return ImageSet(values, None, (), f"{tree.path} ({split})")
-        largest = max(int(found.max(initial=0)) for found in labels.values())  # of both parts
-        numbers = labels[own].astype(np.int64) if labels[own].dtype.kind in "iu" else labels[own]
-        return ImageSet(values, numbers, classes or number_names(largest, str(tree.path)), f"{tree.path} ({split})")
+        largest = max(int(found.max(initial=0)) for found in flat.values())
+        labels = labels.astype(np.int64) if labels.dtype.kind in "iu" else labels
+        return ImageSet(values, labels, classes or number_names(largest, str(tree.path)), f"{tree.path} ({split})")
 
     return "NPZ", load
 
@@ -119,35 +111,35 @@ def cifar_form(tree: Tree) -> Form | None:
 
 
 def _read_cifar(tree: Tree, title: str, folder: str, split: Split) -> ImageSet | None:
-    train, test, meta, count, label_key, name_key = _CIFAR[title]
-    if split == "test" and folder + test not in tree.names:
-        return None
+    train, test, meta, count, key, names_key = _CIFAR[title]
     files = [folder + file for file in (train if split == "train" else [test])]
-    _check_complete(tree, title, files)
+    if not _complete(tree, title, split, files):
+        return None
     content, where = tree.read(folder + meta), f"{tree.path}/{folder}{meta}"
     lines = list(filter(None, map(str.strip, content.decode("utf-8", "replace").split("\n"))))
-    classes = tuple((_after(name_key, _written(content, where), str) if name_key else lines)[:count])
+    classes = tuple((_after(names_key, _written(content, where), str) if names_key else lines)[:count])
     if len(set(classes)) != count:
         raise UserError(f"{where}: has {len(set(classes))} class names instead of {count}; download the set again.")
-    parts = [_batch(tree, file, label_key, classes) for file in files]
-    images, labels = (np.concatenate([getattr(part, key) for part in parts]) for key in ("images", "labels"))
+    parts = []
+    for file in files:
+        content, where = tree.read(file), f"{tree.path}/{file}"
+        before, written = (key, []) if isinstance(key, int) else (0, _written(content, where))
+        texts = [text.encode("latin1", "ignore") for text in written if isinstance(text, str)]
+        with decoding(where, "the CIFAR batch"):
+            records = np.frombuffer(content if before else max(texts, key=len, default=b""), np.uint8)
+            records = records.reshape(-1, before + _PIXELS)
+            labels = np.array(records[:, before - 1] if before else _after(str(key), written, int), np.int64)
+        parts.append(ImageSet(records[:, before:].reshape(-1, 3, 32, 32), labels, classes, where))
+    images, labels = (np.concatenate([getattr(part, kind) for part in parts]) for kind in ("images", "labels"))
     return ImageSet(images, labels, classes, f"{tree.path} ({split})")
 
 
-def _check_complete(tree: Tree, title: str, names: Iterable[str]) -> None:
-    if missing := [name for name in names if name not in tree.names]:
+def _complete(tree: Tree, title: str, split: Split, names: list[str]) -> bool:
+    """Whether the files of a part are there; those of the test part may be missing, all of them."""
+    missing = [name for name in names if name not in tree.names]
+    if missing and (split == "train" or len(missing) < len(names)):
         raise UserError(f"{tree.path}: {title} is incomplete, {', '.join(missing)} is missing; download the set again.")
-
-
-def _batch(tree: Tree, name: str, key: str | int, classes: tuple[str, ...]) -> ImageSet:
-    where, content = f"{tree.path}/{name}", tree.read(name)
-    before, written = (key, []) if isinstance(key, int) else (0, _written(content, where))
-    texts = [text.encode("latin1", "ignore") for text in written if isinstance(text, str)]
-    with decoding(where, "the CIFAR batch"):
-        bulk = content if before else max(texts, key=len, default=b"")
-        records = np.frombuffer(bulk, np.uint8).reshape(-1, before + _PIXELS)
-        labels = np.array(records[:, before - 1] if before else _after(str(key), written, int), np.int64)
-    return ImageSet(records[:, before:].reshape(-1, 3, 32, 32), labels, classes, where)
+    return not missing
 
 
 def _written(content: bytes, where: str) -> list[int | str]:
@@ -185,12 +177,10 @@ def mnist_form(tree: Tree) -> Form | None:
             return np.frombuffer(bytearray(content), np.uint8, offset=4 + 4 * axes).reshape(shape)  # a writable one
 
     def load(split: Split) -> ImageSet | None:
-        part = "train" if split == "train" else "t10k"
-        files = [found.get(name, name) for name in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")]
-        if split == "test" and files[0] not in tree.names:
+        names = [f"{'train' if split == 'train' else 't10k'}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
+        if not _complete(tree, "MNIST", split, [found.get(name, name) for name in names]):
             return None
-        _check_complete(tree, "MNIST", files)
-        images, labels = read(files[0], 3), read(files[1], 1)
+        images, labels = read(found[names[0]], 3), read(found[names[1]], 1)
         classes = number_names(int(labels.max(initial=9)), str(tree.path))  # the digits, also where one is missing
         return ImageSet(images[:, None], labels.astype(np.int64), classes, f"{tree.path} ({split})")
 

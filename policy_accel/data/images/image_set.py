@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,7 +42,7 @@ class ImageSet:
     skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if fault := self._image_fault() or self._label_fault():
+        if fault := next(self._faults(), None):
             raise UserError(f"{self.source}: {fault}")
 
     @property
@@ -68,27 +69,23 @@ class ImageSet:
                 digest.update(np.ascontiguousarray(array[begin : begin + _PIECE]).data)
         return digest.hexdigest()
 
-    def _image_fault(self) -> str:
-        kind, shape = self.images.dtype, self.images.shape
+    def _faults(self) -> Iterator[str]:
+        kind, shape, labels, count = self.images.dtype, self.images.shape, self.labels, len(self.classes)
         if len(shape) != 4 or 0 in shape:
-            return f"holds an array of shape {list(shape)}; images are [N, C, H, W], one at least."
+            yield f"holds an array of shape {list(shape)}; images are [N, C, H, W], one at least."
         if kind not in (np.uint8, np.float16, np.float32):
-            return f"holds {kind} values; images are uint8, latents float16 or float32."
+            yield f"holds {kind} values; images are uint8, latents float16 or float32."
         if kind == np.uint8 and shape[1] not in (1, 3):
-            return f"has images of {shape[1]} channels; known are 1 (grey) and 3 (RGB)."
+            yield f"has images of {shape[1]} channels; known are 1 (grey) and 3 (RGB)."
         for begin in range(0, len(self) if self.latents else 0, _PIECE):
-            bad = np.flatnonzero(~np.isfinite(self.images[begin : begin + _PIECE]).all(axis=(1, 2, 3)))
-            if bad.size:
-                return f"latent {begin + bad[0]} has a value that is not finite; encode it again or leave it out."
-        return ""
-
-    def _label_fault(self) -> str:
-        labels, count = self.labels, len(self.classes)
+            for row in np.flatnonzero(~np.isfinite(self.images[begin : begin + _PIECE]).all(axis=(1, 2, 3))):
+                yield f"latent {begin + row} has a value that is not finite; encode it again or leave it out."
+        if labels is None and count:
+            yield f"has {count} class names and no labels; give both or none."
         if labels is None:
-            return f"has {count} class names and no labels; give both or none." if count else ""
-        if labels.shape != (len(self),) or labels.dtype != np.int64:
+            return
+        if labels.shape != shape[:1] or labels.dtype != np.int64:
             found = f"{labels.dtype} {list(labels.shape)}"
-            return f"has labels {found} for {len(self)} images; give one integer from 0 for each."
-        bad = np.flatnonzero((labels < 0) | (labels >= count))
-        what = f"label {labels[bad[0]]} of image {bad[0]}" if bad.size else ""
-        return what and f"{what} is outside 0..{count - 1}, its {count} classes; correct it."
+            yield f"has labels {found} for {len(self)} images; give one integer from 0 for each."
+        for row in np.flatnonzero((labels < 0) | (labels >= count)):
+            yield f"label {labels[row]} of image {row} is outside 0..{count - 1}, its {count} classes; correct it."

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from policy_accel.data.images.decode import LATENT, SUFFIXES, is_image
 from policy_accel.data.images.image_set import ImageSet, Split
-from policy_accel.errors import UserError
+from policy_accel.data.tree import Tree
+from policy_accel.errors import UserError, one_line
+from policy_accel.parsing import from_json
 
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")  # the first that has labels is used
 MOST_CLASSES = 100_000
-LABEL_COLUMNS = (
-    *("label", "labels", "fine_label", "fine_labels", "class", "class_name", "class_id"),
-    *("cls", "category", "target"),
-)
+_LABEL_COLUMNS = ["label", "labels", "fine_label", "fine_labels", "class", "class_name", "class_id", "cls", "category"]
+_LABEL_COLUMNS += ["target"]
+_FILE_COLUMNS = ("file_name", "filename", "file", "image", "path")
+_LABEL_FILES = ("dataset.json", "metadata.jsonl", "metadata.csv")
 
 Label = int | str | None
 
@@ -30,80 +34,135 @@ class Item(NamedTuple):
     label: Label
 
 
-@dataclass
-class Listing:
-    """The images of a set, none of them decoded: what reads one by its name, and the file on the disk that it is, or
-    is in; names of the classes in the order of their numbers, where the set tells them; what was assumed or left out;
-    and a sentence for each image that cannot be used."""
+class Listing(NamedTuple):
+    """The images of a set, none of them decoded, in a tree by name; names of the classes in the order of their numbers,
+    where the set tells them; what was assumed or left out; and a sentence for each image that cannot be used."""
 
-    source: str
+    tree: Tree
     items: list[Item]
-    read: Callable[[str], bytes]
-    file: Callable[[str], Path]
-    classes: tuple[str, ...] = ()
-    remarks: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    classes: tuple[str, ...]
+    remarks: list[str]
+    faults: list[str]
 
 
 Form = tuple[str, Callable[[Split], ImageSet | Listing | None]]
 """The name of a form, and what reads a part of the set, or lists all of it."""
 
 
-def part_of(listing: Listing, split: Split, *, labelled: bool) -> Listing | None:
-    """One part with its labels numbered, all None without; None when there is no such part.
+def files_form(tree: Tree) -> Form | None:
+    """Image files or latents.
 
-    Labels that are whole numbers are the numbers of the classes; else they are names, and the classes are those of the
-    training part in natural order. An image without a label among others that have one, and one of an unknown class,
-    is a fault, or else, where the set need not be `labelled`, leaves the set without labels.
+    Folders train/ and test/ (or training/, testing/, val/, valid/, validation/, of any case) are parts, above the
+    folders of classes or directly below them; without them all files train. Labels are those of dataset.json (as
+    StyleGAN and EDM write it), metadata.jsonl or metadata.csv (Hugging Face), else those of KEY.cls or KEY.json beside
+    KEY.png (WebDataset), else the first folders, and files without any folder have none. One folder around the whole
+    set does not count.
     """
-    usable = {item.part.lower() for item in listing.items if item.label is not None}
-    usable = usable or {item.part.lower() for item in listing.items}
-    test = next((name for name in TEST_NAMES if name in usable), None)
-    items = [item for item in listing.items if item.part.lower() in (TRAIN_NAMES if split == "train" else (test,))]
-    remarks, faults = list(listing.remarks), list(listing.faults) if split == "train" else []
-    if unused := sorted({item.part for item in listing.items if item.part.lower() not in (*TRAIN_NAMES, test)}):
-        shown = ", ".join(map(printable, unused[:5]))
-        remarks.append(f"{shown}: belongs to no part that is used and is left out; the parts are train and {test}.")
-    classes, numbers = _classes(listing)
-
-    def fault(item: Item) -> str:
-        known = f"none of those known ({len(classes)} in the training part)"
-        what = "has no class, as others have" if item.label is None else f"its class {item.label} is {known}"
-        return f"{item.name}: {what}; correct it." if numbers and item.label not in numbers else ""
-
-    if not labelled and (lost := next(filter(None, map(fault, items)), None)):
-        remarks.append(f"labels are not used: {lost}")
-        classes, numbers = (), {}
-    kept = []
-    for item in items:
-        if printable(item.name) != item.name:
-            faults.append(f"{listing.source}/{printable(item.name)}: its name is not UTF-8; rename it.")
-        elif why := fault(item):
-            faults.append(f"{listing.source}/{why}")
-        else:
-            kept.append(Item(item.name, split, numbers.get(item.label)))
-    return replace(listing, items=kept, classes=classes, remarks=remarks, faults=faults) if kept or faults else None
+    images = [name for name in tree.names if _suffix(name) in (*SUFFIXES, LATENT)]
+    bare = [name for name in tree.names if not images and not _suffix(name)]
+    if bare and is_image(tree.read(bare[0])):
+        images = [name for name in bare if is_image(tree.read(name))]
+    if not images:
+        return None
+    kind = "latents" if _suffix(images[0]) == LATENT else "images"
+    title = f"{'WebDataset' if any(name.endswith('.cls') for name in tree.names) else 'files'} of {kind}"
+    bases = {PurePosixPath(name).name for name in tree.names}
+    title = next((f"{kind} with {file}" for file in _LABEL_FILES if file in bases), title)
+    return title, lambda split: _list(tree, images)
 
 
-def _classes(listing: Listing) -> tuple[tuple[str, ...], dict[Label, int]]:
-    """Names of the classes, and the number of each label; nothing without labels."""
-    labels = {item.label for item in listing.items} - {None}
-    numbers = [label for label in labels if isinstance(label, int)]
-    if not labels:
-        return (), {}
-    if len(numbers) == len(labels):
-        names = listing.classes or number_names(max(numbers), listing.source)
-        return names, {number: number for number in numbers if number < len(names)}
-    of_train = {item.label for item in listing.items if item.part.lower() in TRAIN_NAMES} - {None}
-    places = {name: place for place, name in enumerate(listing.classes or sorted(map(str, of_train), key=natural))}
-    return tuple(places), {label: places[str(label)] for label in labels if str(label) in places}
+def _list(tree: Tree, names: list[str]) -> Listing:
+    kinds = {_suffix(name) == LATENT: name for name in names}
+    if len(kinds) > 1:
+        raise UserError(f"{tree.path}: holds latents ({kinds[True]}) beside images ({kinds[False]}); keep them apart.")
+    listing = Listing(tree, [], (), list(tree.remarks), [])
+    placed = _placed(names)
+    labels: list[Label] = [steps[0] if len(steps) > 1 else None for _, steps in placed]
+    if files := [name for name in tree.names if PurePosixPath(name).name in _LABEL_FILES]:
+        told = _told(listing, files)
+        labels = [told.get(name) for name in names]
+    elif beside := _beside(tree, names):
+        labels = beside
+    listing.items.extend(Item(name, part, label) for name, (part, _), label in zip(names, placed, labels, strict=True))
+    return listing
 
 
-def number_names(largest: int, source: str) -> tuple[str, ...]:
-    """Names "0", "1", ... up to the largest label of classes that have no names of their own."""
-    if largest >= MOST_CLASSES:
-        raise UserError(f"{source}: label {largest} is not a class number; they count from 0 to {MOST_CLASSES - 1}.")
-    return tuple(map(str, range(largest + 1)))
+def _placed(names: list[str]) -> list[tuple[str, list[str]]]:
+    """The part of each name and the other steps of its path, below the folder that is around all: it is no class."""
+    paths = [name.split("/") for name in names]
+    while (
+        len(tops := {path[0].lower() for path in paths}) == 1 and min(map(len, paths)) > 2 and not tops & {*TRAIN_NAMES}
+    ):
+        paths = [path[1:] for path in paths]
+    for level in (0, 1):  # above the classes, or below them
+        tops = {path[level].lower() if len(path) > level + 1 else "" for path in paths}
+        train, test = tops.intersection(TRAIN_NAMES), tops.intersection(TEST_NAMES)
+        if train and (test or tops == train) and (level == 0 or tops == train | test):
+            return [(path[level], path[:level] + path[level + 1 :]) for path in paths]
+    return [("train", path) for path in paths]
+
+
+def _told(listing: Listing, files: list[str]) -> dict[str, Label]:
+    """Labels by name from files that list them; names that are not there are faults."""
+    labels: dict[str, Label] = {}
+    for file in files:
+        rows = _rows(listing.tree, file, listing.remarks)
+        names = [str(PurePosixPath(file).parent / str(name).replace("\\", "/")) for name, _ in rows]
+        found = dict(zip(names, (class_label(label) for _, label in rows), strict=True))
+        labels |= found
+        if rows and set(found.values()) == {None}:
+            listing.remarks.append(f"the labels in {file} are no classes, such as {rows[0][1]}; they are not used.")
+    if set(labels.values()) - {None}:
+        gone, path = sorted(labels.keys() - set(listing.tree.names)), listing.tree.path
+        listing.faults.extend(f"{path}/{name}: is listed in {files[0]} and not there; add it." for name in gone)
+    return labels
+
+
+def _rows(tree: Tree, file: str, remarks: list[str]) -> list[tuple[Any, Any]]:
+    """Names and labels that a file lists; no rows when it tells no labels."""
+    listed, where = _parsed(tree, file), f"{tree.path}/{file}"
+    listed = listed.get("labels", listed) if isinstance(listed, dict) else listed
+    listed = list(listed.items()) if isinstance(listed, dict) else listed or []
+    if listed and isinstance(listed, list) and all(isinstance(row, dict) for row in listed):
+        columns = list(dict.fromkeys(str(column) for row in listed for column in row))
+        name = next((name for name in _FILE_COLUMNS if name in columns), None)
+        if name is None:
+            raise UserError(f"{where}: has no column file_name but {', '.join(columns[:8])}; name it so.")
+        label = label_column([column for column in columns if column != name], file, remarks)
+        return [(row.get(name), row.get(label)) for row in listed] if label else []
+    if not isinstance(listed, list) or not all(isinstance(row, list | tuple) and len(row) == 2 for row in listed):
+        raise UserError(f'{where}: "labels" is no list of ["path", label]; make the set again.')
+    return listed
+
+
+def _beside(tree: Tree, names: list[str]) -> list[Label] | None:
+    """Labels that lie beside the images under the same key, which ends at the first dot; None without."""
+    there = set(tree.names)
+
+    def label(name: str, suffix: str) -> Label:
+        beside = re.sub(r"(\.[^/]*)?$", suffix, name, count=1)
+        value = _parsed(tree, beside) if beside in there else None
+        return class_label(value.get(label_column(value, beside, [])) if isinstance(value, dict) else value)
+
+    suffix = next((suffix for suffix in (".cls", ".json") if label(names[0], suffix) is not None), None)
+    return [label(name, suffix) for name in names] if suffix else None
+
+
+def _parsed(tree: Tree, name: str) -> Any:
+    """What a file of text holds: rows, a value, or the text."""
+    try:
+        text = tree.read(name).decode("utf-8-sig")
+        if name.endswith(".csv"):
+            return list(csv.DictReader(io.StringIO(text)))
+        if name.endswith(".jsonl"):
+            return [from_json(line) for line in text.splitlines() if line.strip()]
+        return from_json(text) if name.endswith(".json") else text.strip()
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{tree.path}/{name}: cannot be read ({one_line(error)}); correct it.") from error
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
 
 
 def class_label(value: Any) -> Label:
@@ -111,11 +170,9 @@ def class_label(value: Any) -> Label:
     is neither, or says that there is none, as null, "" and -1 do."""
     if isinstance(value, list) and len(value) > 1 and sorted(value, key=str) == [0] * (len(value) - 1) + [1]:
         return value.index(1)
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
-        value = int(value)
-    text = str(value).strip() if isinstance(value, int | str) else ""
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    value = int(value) if isinstance(value, float) and value.is_integer() else value
+    text = str(int(value) if isinstance(value, bool) else value).strip() if isinstance(value, int | str) else ""
     if re.fullmatch(r"\d{1,18}", text, re.ASCII):
         return int(text)
     return text if isinstance(value, str) and not re.fullmatch(r"(-\d+)?", text, re.ASCII) else None
@@ -123,12 +180,11 @@ def class_label(value: Any) -> Label:
 
 def label_column(columns: Iterable[str], where: str, remarks: list[str]) -> str | None:
     """Which of the columns holds the labels; a remark names others that might, or what there is instead."""
-    columns = list(columns)
-    found = [name for name in LABEL_COLUMNS if name in columns]
+    found = [name for name in _LABEL_COLUMNS if name in columns]
     if not found:
-        known = ", ".join(LABEL_COLUMNS[:3])
+        known = ", ".join(_LABEL_COLUMNS[:3])
         remarks.append(f"{where} has no column of labels ({known}, ...) but {', '.join(columns)}.")
-    elif len(found) > 1:
+    if len(found) > 1:
         remarks.append(f"{where}: the labels are its {found[0]}, not {', '.join(found[1:])}.")
     return found[0] if found else None
 
@@ -139,11 +195,54 @@ def split_word(path: str) -> str | None:
     return next((word for word in words if word in (*TRAIN_NAMES, *TEST_NAMES)), None)
 
 
-def natural(name: str) -> tuple[list[str | int], str]:
-    """Sorts class2 before class10."""
+def number_names(largest: int, source: str) -> tuple[str, ...]:
+    """Names "0", "1", ... up to the largest label of classes that have no names of their own."""
+    if largest >= MOST_CLASSES:
+        raise UserError(f"{source}: label {largest} is not a class number; they count from 0 to {MOST_CLASSES - 1}.")
+    return tuple(map(str, range(largest + 1)))
+
+
+def part_of(listing: Listing, split: Split, *, labelled: bool) -> Listing | None:
+    """One part with its labels numbered, all None without; None when there is no such part.
+
+    Labels that are whole numbers are the numbers of the classes; else they are names, and the classes are those of the
+    training part in natural order. An image without a label among others that have one, and one of an unknown class,
+    is a fault, or else, where the set need not be `labelled`, leaves the set without labels.
+    """
+    usable = {part.lower() for _, part, label in listing.items if label is not None}
+    usable = usable or {part.lower() for _, part, _ in listing.items}
+    test = next((name for name in TEST_NAMES if name in usable), None)
+    items = [item for item in listing.items if item.part.lower() in (TRAIN_NAMES if split == "train" else (test,))]
+    remarks, faults = list(listing.remarks), list(listing.faults) if split == "train" else []
+    if unused := sorted({part for _, part, _ in listing.items if part.lower() not in (*TRAIN_NAMES, test)}):
+        what = "belongs to no part that is used and is left out"
+        remarks.append(f"{', '.join(unused[:5])}: {what}; the parts are train and {test}.")
+    classes, numbers = _classes(listing)
+    unknown = f"is none of those known ({len(classes)} in the training part)"
+    lost = [
+        f"{name}: {'has no class, as others have' if label is None else f'its class {label} {unknown}'}; correct it."
+        for name, _, label in items
+        if numbers and label not in numbers
+    ]
+    if lost and not labelled:
+        remarks.append(f"labels are not used: {lost[0]}")
+        lost, classes, numbers = [], (), {}
+    faults += [f"{listing.tree.path}/{fault}" for fault in lost]
+    kept = [Item(name, split, numbers.get(label)) for name, _, label in items if not numbers or label in numbers]
+    return listing._replace(items=kept, classes=classes, remarks=remarks, faults=faults) if kept or faults else None
+
+
+def _classes(listing: Listing) -> tuple[tuple[str, ...], dict[Label, int]]:
+    """Names of the classes, and the number of each label; nothing without labels."""
+    labels = {item.label for item in listing.items} - {None}
+    numbers = [label for label in labels if isinstance(label, int)]
+    if len(numbers) == len(labels):
+        names = listing.classes or number_names(max(numbers, default=-1), str(listing.tree.path))
+        return names if labels else (), {number: number for number in numbers if number < len(names)}
+    of_train = {label for _, part, label in listing.items if part.lower() in TRAIN_NAMES} - {None}
+    places = {name: place for place, name in enumerate(listing.classes or sorted(map(str, of_train), key=_natural))}
+    return tuple(places), {label: places[str(label)] for label in labels if str(label) in places}
+
+
+def _natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
-
-
-def printable(name: str) -> str:
-    """A name of a file, with what is not UTF-8 in it as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()

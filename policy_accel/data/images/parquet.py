@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import PurePosixPath
 from threading import Lock
@@ -36,52 +34,47 @@ def _list(tree: Tree, files: list[str]) -> Listing:
     sets = sorted({str(PurePosixPath(re.sub(rf"(^|/){word}/", r"\1", name)).parent) for name, word in words.items()})
     if len(sets) > 1:
         raise UserError(f"{tree.path}: holds several sets, {', '.join(sets)}; give the folder of one.")
-    listing = Listing(str(tree.path), [], tree.read, lambda name: tree.path / name.rpartition(", row ")[0])
-    image, label = "", None
+    items: list[Item] = []
+    places: dict[str, Any] = {}
+    remarks, lock = list(tree.remarks), Lock()
+    schema, _ = _table(tree, files[0], [])
+    image, label, classes = _columns(schema, f"{tree.path}/{files[0]}", remarks)
     for file, word in words.items():
-        with _opened(tree, file) as table:
-            if not image:
-                image, label = _columns(table.schema_arrow, f"{tree.path}/{file}", listing)
-            labels = table.read([label]).column(label).to_pylist() if label else [None] * table.metadata.num_rows
+        _, table = _table(tree, file, [label] if label else [])
+        labels = table.column(label).to_pylist() if label else [None] * table.num_rows
+        places |= {f"{file}, row {row}": (file, row) for row in range(len(labels))}
         part = word if parted else "train"
-        listing.items += [Item(f"{file}, row {row}", part, class_label(value)) for row, value in enumerate(labels)]
+        items += [Item(f"{file}, row {row}", part, class_label(value)) for row, value in enumerate(labels)]
+    images = lru_cache(maxsize=2)(lambda file: _table(tree, file, [image])[1].column(image))
 
-    @lru_cache(maxsize=2)
-    def images(file: str) -> Any:
-        with _opened(tree, file) as table:
-            groups = [table.metadata.row_group(group) for group in range(table.num_row_groups)]
-            check_fits(sum(group.total_byte_size for group in groups), f"{tree.path}/{file}")
-            return table.read([image]).column(image)
+    def fetch(place: tuple[str, int]) -> bytes:
+        with lock:
+            cell = images(place[0])[place[1]].as_py()
+        if isinstance(cell, dict):
+            beside = PurePosixPath(place[0]).with_name(str(cell["path"]))
+            cell = tree.read(str(beside)) if cell["bytes"] is None else cell["bytes"]
+        return memoryview(cell).tobytes()
 
-    lock = Lock()
-
-    def read(name: str) -> bytes:
-        file, _, row = name.rpartition(", row ")
-        with lock, decoding(f"{tree.path}/{name}", "the image"):
-            cell = images(file)[int(row)].as_py()
-            if isinstance(cell, dict):
-                beside = PurePosixPath(file).with_name(str(cell["path"]))
-                cell = tree.read(str(beside)) if cell["bytes"] is None else cell["bytes"]
-        if not isinstance(cell, bytes):
-            raise UserError(f"{tree.path}/{name}: holds no image; replace it.")
-        return cell
-
-    listing.read = read
-    return listing
+    rows = Tree(tree.path, places, fetch, lambda place: tree.path / place[0])
+    return Listing(rows, items, classes, remarks, [])
 
 
-@contextmanager
-def _opened(tree: Tree, name: str) -> Iterator[Any]:
+def _table(tree: Tree, name: str, columns: list[str]) -> tuple[Any, Any]:
+    """The schema of a file, and the table of some of its columns."""
     try:
         from pyarrow import parquet
     except ImportError:
         raise UserError(f"{tree.path}: Parquet needs pyarrow, which is not installed; pip install pyarrow.") from None
-    with decoding(f"{tree.path}/{name}", "the Parquet file"), open_regular(tree.path / name) as file:
-        yield parquet.ParquetFile(file)
+    where = f"{tree.path}/{name}"
+    with decoding(where, "the Parquet file"), open_regular(tree.path / name) as stream:
+        file = parquet.ParquetFile(stream)
+        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)] if columns else []
+        check_fits(sum(group.total_byte_size for group in groups), where)
+        return file.schema_arrow, file.read(columns)
 
 
-def _columns(schema: Any, where: str, listing: Listing) -> tuple[str, str | None]:
-    """Names of the columns of images and of labels; the listing gets the classes that the metadata name."""
+def _columns(schema: Any, where: str, remarks: list[str]) -> tuple[str, str | None, tuple[str, ...]]:
+    """Names of the columns of images and of labels, and the classes that the metadata name."""
     features = from_json((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     kinds = {name: str(schema.field(name).type) for name in schema.names}
     images = [name for name, kind in kinds.items() if "binary" in kind and not kind.startswith("list")]
@@ -89,7 +82,6 @@ def _columns(schema: Any, where: str, listing: Listing) -> tuple[str, str | None
     if not images:
         raise UserError(f"{where}: has no column of encoded images but {', '.join(kinds)}; give an image set.")
     if len(images) > 1:
-        listing.remarks.append(f"the images are those of the column {images[0]}, not {', '.join(images[1:])}.")
-    label = label_column([name for name in kinds if name not in images], "the table", listing.remarks)
-    listing.classes = tuple(map(str, features.get(label, {}).get("names") or ()))
-    return images[0], label
+        remarks.append(f"the images are those of the column {images[0]}, not {', '.join(images[1:])}.")
+    label = label_column([name for name in kinds if name not in images], "the table", remarks)
+    return images[0], label, tuple(map(str, features.get(label, {}).get("names") or ()))

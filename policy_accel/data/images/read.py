@@ -1,21 +1,34 @@
-"""One function that reads image sets, whatever their form, which is recognised by content."""
+"""One function that reads image sets, whatever their form, which is recognised by content.
+
+Decoded files are kept as one array, which is mapped into memory when the set is read again.
+"""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import hashlib
+import json
+import os
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
+import numpy as np
+
+from policy_accel.data.formats.base import decoding
 from policy_accel.data.images.arrays import cifar_form, mnist_form, npy_form, npz_form
-from policy_accel.data.images.cache import default_cache, read_cached
-from policy_accel.data.images.decode import fitted
-from policy_accel.data.images.files import files_form
+from policy_accel.data.images.decode import decode, fitted
 from policy_accel.data.images.image_set import ImageSet, Split
-from policy_accel.data.images.listing import Form, Listing, part_of, split_word
+from policy_accel.data.images.listing import Form, Listing, files_form, part_of, split_word
 from policy_accel.data.images.parquet import parquet_form
 from policy_accel.data.shipped import shipped_path
 from policy_accel.data.tree import Tree, open_tree
 from policy_accel.errors import UserError
+from policy_accel.files import new_path
+from policy_accel.progress import Progress
 
 KNOWN_FORMS = (
     "known are folders of images, by class or with metadata.jsonl, metadata.csv or dataset.json, ZIP and tar archives "
@@ -24,6 +37,9 @@ KNOWN_FORMS = (
 SHIPPED = "shipped:"
 _FORMS = (npy_form, npz_form, cifar_form, mnist_form, parquet_form, files_form)
 _ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip", ".npz")
+_VERSION = 2  # of the cache, counted up when the same files would be decoded to other arrays
+_PIECE = 64  # images decoded together
+_ARRAY, _DONE = "images.bin", "images.json"
 
 
 def read_images(
@@ -55,19 +71,15 @@ def read_images(
         tree, form = _recognised(place, stack)
         if form is None:
             listed = f"{len(tree.names)} files such as {', '.join(tree.names[:3])}" if tree.names else "no file"
-            what = f"holds {listed}" if tree.path == place else "is a file of another kind"
+            what = "is a file of another kind" if tree.alone else f"holds {listed}"
             raise UserError(f"{place}: is not an image set, it {what}; {KNOWN_FORMS}")
         found, source = form[1](split), f"{place} ({split})"
-        if isinstance(found, Listing) and (part := part_of(found, split, labelled=labelled)):
-            found = read_cached(part, source, resolution, cache_dir or default_cache(), skip_bad)
-        if not isinstance(found, ImageSet):
-            return None
-        images = fitted(found.images, resolution, source)
-        return (
-            found
-            if images is found.images
-            else replace(found, images=images, key=found.key and f"{found.key} at {resolution}")
-        )
+        if isinstance(found, Listing):
+            part = part_of(found, split, labelled=labelled)
+            found = part and _read_cached(part, source, resolution, cache_dir or default_cache(), skip_bad)
+    if found is None or (images := fitted(found.images, resolution, source)) is found.images:
+        return found
+    return replace(found, images=images, key=found.key and f"{found.key} at {resolution}")
 
 
 def image_form(path: str | Path) -> str | None:
@@ -88,29 +100,129 @@ def image_path(path: str | Path) -> Path:
     return Path(path).expanduser()
 
 
+def default_cache() -> Path:
+    """$XDG_CACHE_HOME or ~/.cache, and policy_accel/images below it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "policy_accel" / "images"
+
+
 def _recognised(place: Path, stack: ExitStack) -> tuple[Tree, Form | None]:
-    """What lies there, and its form; of a folder that has none itself, that of the archives in it."""
+    """What lies there, and its form; of a folder that has none itself, that of the archives in it, which are read
+    together, below folders for the parts that their names tell."""
     tree = open_tree(place, stack)
-    form = _form(tree)
-    archives = [name for name in tree.names if name.lower().endswith(_ARCHIVES)] if tree.path.is_dir() else []
-    if form is None and archives:
-        inside = {name: open_tree(place / name, stack) for name in archives}
-        tree = _joined(tree, inside) if len(inside) > 1 else inside[archives[0]]
-        form = _form(tree)
-    return tree, form
-
-
-def _form(tree: Tree) -> Form | None:
-    return next(filter(None, (form(tree) for form in _FORMS)), None)
-
-
-def _joined(tree: Tree, shards: dict[str, Tree]) -> Tree:
-    """The files of all shards in one tree, below folders for the parts that the names of the shards tell."""
+    form = next(filter(None, (form(tree) for form in _FORMS)), None)
+    archives = [name for name in tree.names if name.lower().endswith(_ARCHIVES)] if place.is_dir() else []
+    if form or not archives:
+        return tree, form
+    if len(archives) == 1:
+        return _recognised(place / archives[0], stack)
     places = {}
-    for shard, inside in shards.items():
+    for archive in archives:
+        inside = open_tree(place / archive, stack)
         for name in inside.names:
             folder, _, base = name.rpartition("/")
-            steps = filter(None, (split_word(shard), folder, f"{Path(shard).name.partition('.')[0]}:{base}"))
-            places["/".join(steps)] = inside, name
-    read, file = (lambda name: places[name][0].read(places[name][1])), (lambda name: places[name][0].path)
-    return Tree(tree.path, sorted(places), read, file, tree.remarks)
+            steps = split_word(archive), folder, f"{Path(archive).name.partition('.')[0]}:{base}"
+            places["/".join(filter(None, steps))] = inside, name
+    joined = Tree(place, places, lambda found: found[0].read(found[1]), lambda found: found[0].path, tree.remarks)
+    return joined, files_form(joined)
+
+
+def _read_cached(listing: Listing, source: str, resolution: int | None, cache_dir: Path, skip_bad: bool) -> ImageSet:
+    """Decode the images of a part, or find them decoded.
+
+    The key is made of path, name, size and time of every file, and the resolution. The labels are not in the cache.
+    """
+    _refuse(listing.faults, skip_bad)
+    digest = hashlib.sha256(f"{_VERSION} {listing.tree.path.resolve()} {resolution}".encode())
+    for item in listing.items:
+        file = listing.tree.on_disk(listing.tree.places[item.name])
+        found = file.stat() if file.exists() else None  # else it is said when it is read
+        digest.update(f"\n{item.name} {found and f'{found.st_size} {found.st_mtime_ns}'}".encode())
+    key = digest.hexdigest()[:32]
+    folder = cache_dir / key
+    try:
+        images, made = _load(folder)
+    except (OSError, ValueError, TypeError, KeyError):
+        if folder.exists():
+            print(f"{folder}: is damaged and is made again.", file=sys.stderr)
+            shutil.rmtree(folder, ignore_errors=True)
+        _fill(folder, listing, resolution, skip_bad)
+        with decoding(folder, "the cache"):
+            images, made = _load(folder)
+    faults = list(made["faults"].values())
+    _refuse(faults, skip_bad)
+    kept = [item.label for place, item in enumerate(listing.items) if str(place) not in made["faults"]]
+    labels = np.array(kept, np.int64) if listing.classes else None
+    told = hashlib.sha256(repr(listing.classes).encode() + (b"" if labels is None else labels.tobytes())).hexdigest()
+    done = [f"{count} images {what}, such as {name}." for what, (count, name) in made["done"].items()]
+    remarks, skipped = (*listing.remarks, *done), (*listing.faults, *faults)
+    return ImageSet(images, labels, listing.classes, source, f"{key} {told[:32]}", remarks, skipped)
+
+
+def _refuse(faults: list[str], skip_bad: bool) -> None:
+    if faults and not skip_bad:
+        raise UserError(f"{faults[0].rstrip('.')}, or skip such images with task.skip_bad_images=true.")
+
+
+def _load(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    made = json.loads((folder / _DONE).read_text())
+    return np.memmap(folder / _ARRAY, made["dtype"], "r", shape=tuple(made["shape"])), made
+
+
+def _fill(folder: Path, listing: Listing, resolution: int | None, skip_bad: bool) -> None:
+    try:
+        with new_path(folder) as temporary:
+            temporary.mkdir()
+            with (temporary / _ARRAY).open("wb") as file:  # a mapped file would end the process when the disk is full
+                made = _write(file, listing, resolution, skip_bad) or _write(file, listing, resolution, skip_bad, 3)
+            (temporary / _DONE).write_text(json.dumps(made))
+    except UserError:
+        if not (folder / _DONE).exists():  # otherwise another process was faster
+            raise
+
+
+def _write(
+    file: BinaryIO, listing: Listing, resolution: int | None, skip_bad: bool, channels: int = 0
+) -> dict[str, Any] | None:
+    """Decode all images in turn and write them; None when one has colour after grey ones, which have to become it."""
+    names, source = [item.name for item in listing.items], str(listing.tree.path)
+    faults: dict[int, str] = {}
+    done: dict[str, tuple[int, str]] = {}
+    first: tuple[str, np.ndarray] | None = None
+
+    def one(name: str) -> tuple[np.ndarray | None, list[str]]:
+        try:
+            return decode(listing.tree.read(name), f"{source}/{name}", resolution)
+        except UserError as error:
+            return None, [str(error)]
+
+    file.seek(0)
+    file.truncate()
+    with closing(Progress("decode", len(names), unit="image")) as progress, ThreadPoolExecutor(8) as pool:
+        for begin in range(0, len(names), _PIECE):
+            piece = names[begin : begin + _PIECE]
+            for place, (name, (image, said)) in enumerate(zip(piece, pool.map(one, piece), strict=True), begin):
+                if image is None:
+                    _refuse(said, skip_bad)
+                    faults[place] = said[0]
+                    continue
+                done |= {what: (done.get(what, (0, ""))[0] + 1, done.get(what, (0, name))[1]) for what in said}
+                first = first or (name, image)
+                _check_alike(*first, name, image, source)
+                if channels < len(image) and file.tell():
+                    return None
+                channels = channels or len(fitted(image[None], resolution, source)[0])
+                file.write(image.repeat(channels // len(image), axis=0).tobytes())
+            progress.to(begin + len(piece))
+    if first is None:
+        raise UserError(f"{source}: none of its {len(names)} images can be read, the first of them: {faults[0]}")
+    shape = [len(names) - len(faults), channels, *first[1].shape[1:]]
+    return {"shape": shape, "dtype": first[1].dtype.str, "faults": faults, "done": done}
+
+
+def _check_alike(first: str, like: np.ndarray, name: str, image: np.ndarray, source: str) -> None:
+    """Raise UserError unless an image has the size of the first, or a latent its type and shape."""
+    begin = 1 if image.dtype == np.uint8 else 0
+    if image.shape[begin:] != like.shape[begin:] or image.dtype != like.dtype:
+        one, other = (f"{file} is {some.dtype} {list(some.shape)}" for file, some in ((first, like), (name, image)))
+        remedy = "give task.resolution=SIZE to cut and resize all images to one size, or encode all latents alike"
+        raise UserError(f"{source}: {one} and {other}; {remedy}.")

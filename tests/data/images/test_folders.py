@@ -146,7 +146,7 @@ def test_second_reading_decodes_nothing(tree, pictures, png, cache, monkeypatch)
     path = tree({f"a/{number}.png": png(image) for number, image in enumerate(images)})
     first = read_images(path, "train", cache_dir=cache)
     assert isinstance(first.images, np.memmap)
-    monkeypatch.setattr("policy_accel.data.images.cache.decode", None)
+    monkeypatch.setattr("policy_accel.data.images.read.decode", None)
     again = read_images(path, "train", cache_dir=cache)
     np.testing.assert_array_equal(again.images, images)
     assert again.fingerprint() == first.fingerprint()
@@ -285,7 +285,7 @@ def test_damaged_zip(tree, pictures, png, cache):
     with pytest.raises(UserError, match=r"set\.zip: the archive is damaged \(File is not a zip file\)"):
         read_images(path, "train", cache_dir=cache)
     path.write_bytes(whole[:500] + bytes(10) + whole[510:])
-    with pytest.raises(UserError, match=r"set\.zip: 0\.png in it is damaged \(Bad CRC-32"):
+    with pytest.raises(UserError, match=r"set\.zip/0\.png: the file is damaged \(Bad CRC-32"):
         read_images(path, "train", cache_dir=cache)
 
 
