@@ -896,10 +896,10 @@ MUTATIONS = [
         ('"classes")) * len(self.split.train.labels)', '"classes")) * 5'),
     ),
     *of(
-        "data/zarr_codecs.py",
-        "data/test_zarr_codecs.py",
+        "data/formats/zarr_codecs.py",
+        "data/formats/test_zarr_codecs.py",
         ('*(metadata["filters"] or ()), metadata["compressor"]', 'metadata["compressor"]'),
-        ("yield from _names([*settings", "yield from iter([*settings"),
+        ("yield from _names([*shards", "yield from iter([*shards"),
     ),
     *of(
         "benchmark/operations.py",

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -17,7 +18,6 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from policy_accel.data.shipped import shipped_path
-from policy_accel.data.zarr_store import open_replay, read_array
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.files import explained, sync
 
@@ -109,8 +109,10 @@ def _fault(path: Path, file: dict[str, Any]) -> str:
             return f"has {title} {digest} instead of {file[kind]}"
     try:
         for name, expected in file.get("contents", {}).items():
-            with open_replay(path) as replay:
-                values = read_array(replay, name)
+            from policy_accel.data.formats.replay_buffer import ReplayStore, StoredArray  # bring zarr
+
+            with closing(ReplayStore(path)) as store:
+                values = StoredArray(store, name).whole()
             digest = hashlib.sha256(values.astype(values.dtype.newbyteorder("<")).tobytes()).hexdigest()
             if digest != expected:
                 return f"holds another {name}: SHA-256 of its values is {digest} instead of {expected}"

@@ -5,11 +5,9 @@
 with one row per step in every array, episode after episode. Instead of the cumulative `episode_ends` [E] there may be
 `traj_lengths` [E], as DPPO has them (Ren et al. 2024, script/dataset/process_robomimic_dataset.py: `states` [N, O],
 `actions` [N, A], `rewards` [N], `terminals` [N], `images` [N, 3 * cameras, H, W] uint8), or flags of the last steps,
-as D4RL's `terminals` and `timeouts` [N].
-
-Names in memory: states -> `state`, observations -> `observation`, actions -> `action`, rewards -> `reward`,
-terminals -> `done`, images -> `image`, or `image_0`, `image_1`, ... channels last; other arrays of N rows keep their
-name. Arrays of E rows, as initial states, become facts about the episodes; other small ones facts about the set.
+as D4RL's `terminals` and `timeouts` [N]. In memory states are `state`, observations `observation`, actions `action`,
+rewards `reward`, terminals `done`, images `image` or `image_0`, `image_1`, ..., channels last; other arrays of N rows
+keep their name. Arrays of E rows, as initial states, become facts about the episodes; other small ones about the set.
 
 Our writer adds `policy_accel.json`, which says which columns of `states` and which channels of `images` are which key,
 and `policy_accel_episodes.jsonl`, the facts about the episodes; other tools do not look at them.
@@ -17,221 +15,242 @@ and `policy_accel_episodes.jsonl`, the facts about the episodes; other tools do 
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from policy_accel.data.episodes import compare_rows, empty_episodes
+from policy_accel.data.episodes import compare_rows, empty_episodes, end_problems, whole
 from policy_accel.data.formats.base import EpisodeReader, Feature, decoding, refusing
 from policy_accel.data.formats.hdf5 import attribute
-from policy_accel.data.formats.npz_ends import STEPS, Member, find_ends
-from policy_accel.data.formats.recognise import ENDS, LENGTHS
+from policy_accel.data.formats.recognise import ENDS, FLAGS, LENGTHS
+from policy_accel.data.formats.streaming import OnProgress, gather
 from policy_accel.errors import UserError
+from policy_accel.files import new_path
 from policy_accel.memory import check_fits
+from policy_accel.parsing import from_json
 
-COLUMNS, EPISODE_FACTS = "policy_accel.json", "policy_accel_episodes.jsonl"
-STANDARD = {"actions": "action", "rewards": "reward", "terminals": "done"}
-_NAMES = {**STANDARD, "states": "state", "observations": "observation"}
+_DESCRIPTION, _FACTS = "policy_accel.json", "policy_accel_episodes.jsonl"
+_STANDARD = {"action": "actions", "reward": "rewards", "done": "terminals"}
+_NAMES = {"states": "state", "observations": "observation", **{name: key for key, name in _STANDARD.items()}}
+_STEPS = {*_NAMES, *_NAMES.values(), "obs", "images", *FLAGS}  # arrays that are meant to have a row for every step
 _LARGEST_FACT = 1_000_000  # numbers
-_HEADER_BYTES = 20_000  # more than np.lib.format reads
-
-
-@dataclass(frozen=True)
-class Field:
-    """Where a key stands: member, and its columns (of `states`) or channels (of `images`), None for all of it."""
-
-    member: str
-    columns: tuple[int, int] | None = None
-    channels: tuple[int, int] | None = None
+_MOST_COLUMNS = 1024  # of one key; a larger one, as a point cloud, stands alone
+_NO_OBSERVATIONS = ("action", "action_abs", "reward", "done", "sim_state")
+_NO_OBSERVATION_PREFIXES = ("next_obs.", "action_dict.", "extra.", "info.")
+_PICKLED = (
+    "is pickled (Python objects), and pickles are never opened, since they can run code; save it as numbers, all "
+    "episodes end to end, with np.concatenate and episode_ends."
+)
 
 
 class NpzReader(EpisodeReader):
-    """An NPZ as an `EpisodeReader`; an array is read whole when a step of it is asked for, and kept.
+    """An NPZ of demonstrations; UserError when it is damaged or nothing in it says where episodes end."""
 
-    Raises:
-        UserError: missing or damaged file; nothing that says where episodes end; lengths that do not fit the arrays.
-    """
-
-    format = "npz"
-    layout = "NPZ"
+    format, layout = "npz", "NPZ"
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
-        self.features, self.metadata = {}, {}
-        self._fields: dict[str, Field] = {}
-        self._values: dict[str, np.ndarray] = {}
-        self._facts: list[bytes] = []
-        self._episode_arrays: dict[str, list[Any]] = {}
-        with decoding(path, "the zip"):
-            self._archive = zipfile.ZipFile(path)
-        try:
-            self._open()
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """See `EpisodeReader`."""
-        self._archive.close()
-
-    def own_name(self, key: str) -> str:
-        """See `EpisodeReader`."""
-        return self._fields[key].member
-
-    def _open(self) -> None:
-        self._members: dict[str, Member] = {}
-        for entry in self._archive.infolist():
-            name = entry.filename.removesuffix(".npy")
-            if name != entry.filename:
-                try:
-                    self._members[name] = self._header(name, entry)
-                except UserError as error:
-                    self.damaged[_NAMES.get(name, name)] = str(error).removeprefix(f"{self.source}: ")
-        for name, member in list(self._members.items()):
-            if member.dtype.hasobject:
-                self.left_out[_NAMES.get(name, name)] = (
-                    f"{name} is pickled (Python objects), and pickles are never opened, since they can run code; save "
-                    "it as numbers, all episodes end to end, with np.concatenate and episode_ends."
-                )
-                del self._members[name]
-        if not self._members and self.left_out:
-            raise UserError(f"{self.source}: {next(iter(self.left_out.values()))}")
-        with refusing(self.source):
-            self.episode_ends = find_ends(self._members, self._array, self.damaged | self.left_out, self.remarks)
+        self.metadata, self._arrays, self._members = {}, dict[str, np.ndarray](), dict[str, str]()
+        members, ours = self._load()
+        with refusing(path):
+            self.episode_ends = self._find_ends(members)
+        with decoding(path, _FACTS):
+            lines = ours.get(_FACTS, b"{}\n" * len(self.episode_ends)).splitlines()
+            self._facts = [dict(from_json(line)) for line in lines]
+            if len(self._facts) != len(self.episode_ends):
+                raise ValueError(f"{len(self._facts)} lines for {len(self.episode_ends)} episodes")
+        if _DESCRIPTION in ours:
+            self._take_described(members, ours[_DESCRIPTION])
+        else:
+            self._take_others(members)
+        with refusing(path):
+            rows = {name: len(members[name]) for name in self._members.values()}
+            unequal, self.faults = compare_rows(rows, self.episode_ends)
         self.faults |= empty_episodes(self.episode_ends)
-        own = COLUMNS in self._archive.namelist()
-        (self._open_our_own if own else self._open_foreign)()
-        self._compare_rows()
+        self.left_out |= {key: unequal[name] for key, name in self._members.items() if name in unequal}
+        kept = {key: values for key, values in self._arrays.items() if key not in self.left_out}
+        self.features = {key: Feature(values.shape[1:], values.dtype) for key, values in kept.items()}
 
-    def _header(self, name: str, entry: zipfile.ZipInfo) -> Member:
-        with decoding(self.source, name):
-            with self._archive.open(entry) as file:
-                start = io.BytesIO(file.read(_HEADER_BYTES))
-            version = np.lib.format.read_magic(start)
-            if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"npy version {version[0]}.{version[1]}")
-            first = version == (1, 0)
-            read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(start)
-            size = math.prod(shape) * dtype.itemsize
-            if min(shape, default=0) < 0 or not (dtype.hasobject or start.tell() + size == entry.file_size):
-                raise ValueError(f"its header tells of {list(shape)} {dtype}, and it has {entry.file_size} bytes")
-            return Member(shape, dtype)
+    def _load(self) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
+        """The arrays, in the byte order of this machine, and our files; what is wrong with other arrays is noted."""
+        members, ours = dict[str, np.ndarray](), dict[str, bytes]()
+        with decoding(self.source, "the zip"), zipfile.ZipFile(self.source) as archive:
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                try:
+                    with decoding(self.source, name), archive.open(entry) as file:
+                        check_fits(entry.file_size, f"{self.source}: {name}", stored=entry.compress_size)
+                        if name in (_DESCRIPTION, _FACTS):
+                            ours[name] = file.read()
+                        elif name != entry.filename:
+                            values = np.lib.format.read_array(file, allow_pickle=False)
+                            if file.read(1):
+                                raise ValueError(f"it holds more than {list(values.shape)} {values.dtype}")
+                            members[name] = values.astype(values.dtype.newbyteorder("="), copy=False)
+                except UserError as error:
+                    if name in (_DESCRIPTION, _FACTS):
+                        raise
+                    why, pickled = str(error).removeprefix(f"{self.source}: "), "allow_pickle" in str(error)
+                    where = self.left_out if pickled else self.damaged
+                    where[_NAMES.get(name, name)] = f"{name} {_PICKLED}" if pickled else why
+        return members, ours
 
-    def _array(self, name: str) -> np.ndarray:
-        """A member, in the byte order of this machine."""
-        if name not in self._values:
-            with decoding(self.source, name), self._opened(f"{name}.npy") as file:
-                values = np.lib.format.read_array(file, allow_pickle=False)
-            self._values[name] = values.astype(values.dtype.newbyteorder("="), copy=False)
-        return self._values[name]
+    def _find_ends(self, members: dict[str, np.ndarray]) -> np.ndarray:
+        """Cumulative ends [E] int64, told by themselves, by lengths or by flags; ValueError when nothing tells them."""
+        wrong = self.left_out | self.damaged
+        for name in (LENGTHS, ENDS, *(() if members else wrong)):
+            if name in wrong:
+                raise ValueError(wrong[name])
+        if LENGTHS in members:
+            lengths = members[LENGTHS].reshape(-1)
+            sound = lengths.size > 0 and whole(lengths) and lengths.min() >= 0
+            ends = np.cumsum(lengths.astype(np.int64) if sound else [-1])
+            rows = {name: len(values) for name, values in members.items() if name != LENGTHS and values.ndim}
+            if ends[-1] not in rows.values():
+                said = f"adds up to {ends[-1]} steps" if sound else f"is {lengths.dtype} {lengths[:8].tolist()}"
+                listed = ", ".join(f"{name} {count}" for name, count in rows.items())
+                needs = f"the number of steps of every episode, whole numbers from 0, of all rows ({listed})"
+                raise ValueError(f"{LENGTHS} {said}; it needs {needs}.")
+            return ends
+        if ENDS in members:
+            for problem in end_problems(members[ENDS], empty=True):
+                raise ValueError(problem)
+            return members[ENDS].astype(np.int64)
+        flags = {name: members[name].reshape(-1) for name in FLAGS if name in members}
+        steps, said = max(map(len, flags.values()), default=0), " or ".join(flags) or "terminals"
+        sound = flags and all(len(values) == steps and np.isin(values, (0, 1)).all() for values in flags.values())
+        last = np.any([values != 0 for values in flags.values()], axis=0) if sound else np.zeros(1, bool)
+        if not last.any():
+            listed = ", ".join(f"{name} {values.dtype} {list(values.shape)}" for name, values in members.items())
+            raise ValueError(
+                f"holds demonstrations without the lengths of their episodes ({listed}); save it with {ENDS}, the "
+                f"cumulative number of steps at the end of each, {LENGTHS}, or {said}, 1 at last steps and 0 elsewhere."
+            )
+        ends = np.union1d(np.flatnonzero(last) + 1, [steps]).astype(np.int64)
+        lengths = np.diff(ends, prepend=0)
+        rest = "" if last[-1] else f"; the last {lengths[-1]} steps have no end and are one of them"
+        made = f"{len(ends)} of {lengths.min()} to {lengths.max()} steps{rest}"
+        self.remarks.append(f"an episode ends where {said} is 1, which makes {made}.")
+        return ends
 
-    def _opened(self, name: str) -> IO[bytes]:
-        entry = self._archive.getinfo(name)
-        check_fits(entry.file_size, f"{self.source}: {name.removesuffix('.npy')}", stored=entry.compress_size)
-        return self._archive.open(entry)
-
-    def _open_our_own(self) -> None:
-        with decoding(self.source, COLUMNS), self._opened(COLUMNS) as file:
-            described = json.loads(file.read())
+    def _take_described(self, members: dict[str, np.ndarray], description: bytes) -> None:
+        """Find the keys of a file of ours."""
+        with decoding(self.source, _DESCRIPTION):
+            described = from_json(description)
             self.metadata = dict(described["metadata"])
             for key, place in described["keys"].items():
-                self._fields[key] = Field(place["member"], place.get("columns"), place.get("channels"))
-                self.features[key] = Feature(tuple(place["shape"]), np.dtype(place["dtype"]))
-                if place["member"] in self._members:
-                    member = self._members[place["member"]]
-                    self._taken(np.broadcast_to(np.zeros((), member.dtype), (1, *member.shape[1:])), key)
-        if EPISODE_FACTS in self._archive.namelist():
-            with decoding(self.source, EPISODE_FACTS), self._opened(EPISODE_FACTS) as file:
-                self._facts = file.read().splitlines()
-                if len(self._facts) != len(self.episode_ends):
-                    raise ValueError(f"{len(self._facts)} lines for {len(self.episode_ends)} episodes")
+                name = str(place["member"])
+                if name not in members:
+                    missing = f"{name} is missing; copy the file again."
+                    self.damaged[key] = self.damaged.get(_NAMES.get(name, name), missing)
+                    continue
+                values = members[name]
+                if place.get("columns") or place.get("channels"):
+                    values = values[:, slice(*(place.get("columns") or place["channels"]))]
+                if place.get("channels"):
+                    values = values.transpose(0, 2, 3, 1)
+                values = values.reshape(len(values), *place["shape"])
+                self._members[key], self._arrays[key] = name, values.astype(place["dtype"], copy=False)
+                if not np.array_equal(self._arrays[key], values, equal_nan=values.dtype.kind == "f"):
+                    raise ValueError(f"{key} is said to be {place['dtype']}, and {name} is {values.dtype}")
 
-    def _open_foreign(self) -> None:
+    def _take_others(self, members: dict[str, np.ndarray]) -> None:
+        """Find keys and facts in a file of others; what is neither is noted."""
         steps, episodes = int(self.episode_ends[-1]), len(self.episode_ends)
-        for name, member in self._members.items():
-            own_name = _NAMES.get(name, name)
-            key = name if own_name in self._members else own_name
-            numbers, small = member.dtype.kind in "biuf", math.prod(member.shape) <= _LARGEST_FACT
+        for name, values in members.items():
+            key = name if _NAMES.get(name) in members else _NAMES.get(name, name)
+            kind, rows = values.dtype.kind, values.shape[0] if values.ndim else 0
             if name in (LENGTHS, ENDS):
                 continue
-            if numbers and (name in STEPS or member.rows == steps):
-                self._add(name, key, member)
-            elif small and (numbers or member.dtype.kind in "US") and member.rows != steps:
-                facts = attribute(self._array(name))
-                if member.rows == episodes:
-                    self._episode_arrays[name] = facts
-                else:
-                    self.metadata[name] = facts
+            if kind in "biuf" and values.ndim and (rows == steps or name in _STEPS):
+                parts = {key: values}
+                cameras, rest = divmod(values.shape[1], 3) if name == "images" and values.ndim == 4 else (0, 0)
+                if cameras and not rest and values.shape[3] not in (1, 3, 4):
+                    pictures = np.split(values.transpose(0, 2, 3, 1), cameras, axis=3)
+                    names = ["image"] if cameras == 1 else [f"image_{camera}" for camera in range(cameras)]
+                    parts = dict(zip(names, pictures, strict=True))
+                self._arrays |= parts
+                self._members |= dict.fromkeys(parts, name)
+            elif rows != steps and kind in "biufUS" and values.size <= _LARGEST_FACT:
+                value = attribute(values)
+                for facts, fact in (
+                    zip(self._facts, value, strict=True) if rows == episodes else [(self.metadata, value)]
+                ):
+                    facts[name] = fact
             else:
-                self.left_out[key] = (
-                    f"{name} is {list(member.shape)} {member.dtype}, neither numbers of {steps} steps nor of "
-                    f"{episodes} episodes; save it with one row of numbers per step."
-                )
+                wanted = f"neither numbers of {steps} steps nor of {episodes} episodes"
+                remedy = "save it with one row of numbers per step."
+                self.left_out[key] = f"{name} is {list(values.shape)} {values.dtype}, {wanted}; {remedy}"
 
-    def _add(self, name: str, key: str, member: Member) -> None:
-        feature = Feature(member.shape[1:], member.dtype.newbyteorder("="))
-        cameras = feature.shape[0] // 3 if name == "images" and len(feature.shape) == 3 else 0
-        if cameras and feature.shape[0] == 3 * cameras and feature.shape[2] not in (1, 3, 4):
-            for camera in range(cameras):
-                key = "image" if cameras == 1 else f"image_{camera}"
-                self._fields[key] = Field(name, channels=(3 * camera, 3 * camera + 3))
-                self.features[key] = Feature((*feature.shape[1:], 3), feature.dtype)
-        else:
-            self._fields[key], self.features[key] = Field(name), feature
-
-    def _compare_rows(self) -> None:
-        """Leave out what has another number of rows than the episodes have steps."""
-        for key, field in list(self._fields.items()):
-            if field.member not in self._members:
-                self.features.pop(key), self._fields.pop(key)
-                missing = f"{field.member} is missing; copy the file again."
-                self.damaged[key] = self.damaged.get(_NAMES.get(field.member, field.member), missing)
-        rows = {field.member: self._members[field.member].rows for field in self._fields.values()}
-        with refusing(self.source):
-            left_out, faults = compare_rows(rows, self.episode_ends)
-        self.faults |= faults
-        for key, field in list(self._fields.items()):
-            if field.member in left_out:
-                self.left_out[key] = left_out[field.member]
-                del self.features[key]
+    def own_name(self, key: str) -> str:
+        """The array that it stands in."""
+        return self._members[key]
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
-        """See `EpisodeReader`."""
-        facts = {}
-        if self._facts:
-            with decoding(self.source, f"line {episode + 1} of {EPISODE_FACTS}"):
-                facts = dict(json.loads(self._facts[episode]))
-        return {**facts, **{name: values[episode] for name, values in self._episode_arrays.items()}}
+        """Those of our own files, and what others have one row of for every episode."""
+        return self._facts[episode]
 
     def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        first, found = self.first_row(episode), {}
-        for key in keys:
-            member = self._fields[key].member
-            with decoding(self.source, member):
-                found[key] = self._taken(self._array(member)[first + start : first + stop], key)
-        return found
+        first = self.first_row(episode)
+        return {key: np.ascontiguousarray(self._arrays[key][first + start : first + stop]) for key in keys}
 
-    def _taken(self, rows: np.ndarray, key: str) -> np.ndarray:
-        """Rows of a member as those of a key.
 
-        Raises:
-            ValueError: the place of the key is none in the member, or its values do not fit the dtype.
-        """
-        field, feature = self._fields[key], self.features[key]
-        if field.columns is not None:
-            rows = rows[:, slice(*field.columns)].reshape(len(rows), *feature.shape)
-        if field.channels is not None:
-            rows = rows[:, slice(*field.channels)].transpose(0, 2, 3, 1)
-        if rows.shape[1:] != feature.shape:
-            raise ValueError(f"{key} is {list(rows.shape[1:])} a step instead of {list(feature.shape)}")
-        values = rows.astype(feature.dtype, order="C", copy=False)
-        if values.dtype != rows.dtype and not np.array_equal(values, rows, equal_nan=True):
-            raise ValueError(f"{key} is said to be {feature.dtype}, which its {rows.dtype} values are not")
-        return values
+def write_npz(path: Path | str, reader: EpisodeReader, *, progress: OnProgress | None = None) -> None:
+    """Write demonstrations as DPPO has them, see `write_episodes`; all of it is held in memory.
+
+    `states` is all low-dimensional floating-point observations side by side, in their order; `images` all cameras of
+    the first one's size with their channels stacked, compressed; every other key stands alone under its name. Equal
+    episodes give equal bytes.
+    """
+    places = _places(reader.features)
+    with new_path(Path(path)) as temporary:
+        arrays = gather(reader, progress=progress).arrays
+        members = {LENGTHS: np.diff(reader.episode_ends, prepend=0).astype(np.int64)}
+        for name in dict.fromkeys(place["member"] for place in places.values()):
+            parts = [arrays[key] for key, place in places.items() if place["member"] == name]
+            if name == "states":
+                parts = [np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)]
+            elif name == "images":
+                parts = [np.concatenate([part.transpose(0, 3, 1, 2) for part in parts], axis=1)]
+            members[name] = parts[0]
+        facts = [json.dumps(reader.episode_metadata(episode)) for episode in range(len(reader.episode_ends))]
+        with zipfile.ZipFile(temporary, "w") as archive:
+            description = json.dumps({"keys": places, "metadata": reader.metadata}, indent=1)
+            archive.writestr(zip_entry(_DESCRIPTION), description)
+            if set(facts) != {"{}"}:
+                archive.writestr(zip_entry(_FACTS, zipfile.ZIP_DEFLATED), "".join(f"{line}\n" for line in facts))
+            for name, values in members.items():
+                compression = zipfile.ZIP_DEFLATED if name == "images" else zipfile.ZIP_STORED
+                with archive.open(zip_entry(f"{name}.npy", compression), "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+
+
+def _places(features: dict[str, Feature]) -> dict[str, dict[str, Any]]:
+    """Where every key goes: its member, and its columns or channels of that."""
+    places: dict[str, dict[str, Any]] = {}
+    column = channel = 0
+    size: tuple[int, ...] | None = None
+    for key, feature in features.items():
+        observation = key not in _NO_OBSERVATIONS and not key.startswith(_NO_OBSERVATION_PREFIXES)
+        width = math.prod(feature.shape)
+        taken = key.startswith("own/") or key in (*_NAMES, "images", LENGTHS, ENDS)
+        place: dict[str, Any] = {"member": _STANDARD.get(key, f"own/{key}" if taken else key)}
+        if observation and feature.dtype.kind == "f" and width <= _MOST_COLUMNS and feature.dtype.itemsize <= 8:
+            place = {"member": "states", "columns": (column, column + width)}
+            column += width
+        elif observation and feature.is_image and size in (None, feature.shape[:2]):
+            place = {"member": "images", "channels": (channel, channel + feature.shape[2])}
+            size, channel = feature.shape[:2], channel + feature.shape[2]
+        places[key] = {**place, "shape": feature.shape, "dtype": feature.dtype.str}
+    return places
+
+
+def zip_entry(name: str, compression: int = zipfile.ZIP_STORED) -> zipfile.ZipInfo:
+    """A member of a zip with a fixed date, so that equal data give equal bytes."""
+    info = zipfile.ZipInfo(name)
+    info.external_attr, info.compress_type = 0o644 << 16, compression
+    return info

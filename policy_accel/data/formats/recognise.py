@@ -75,9 +75,9 @@ class Format(NamedTuple):
 FORMATS = {
     "minari": Format(lambda path: minari_file(path) is not None, "hdf5_layout:open_minari"),
     "robomimic": Format(_is_hdf5, "robomimic:open_hdf5_demonstrations", "robomimic:write_robomimic"),
-    "npz": Format(_is_npz, "npz:NpzReader", "npz_writer:write_npz"),
+    "npz": Format(_is_npz, "npz:NpzReader", "npz:write_npz"),
     "lerobot": Format(is_lerobot, "lerobot.reader:LeRobotReader", "lerobot.writer:write_lerobot"),
-    "zarr": Format(lambda _: False, "replay_buffer:ReplayBufferReader", "replay_writer:write_replay_buffer"),
+    "zarr": Format(lambda _: False, "replay_buffer:ReplayBufferReader", "replay_buffer:write_replay_buffer"),
 }
 """Those that read something are asked in this order; what none of them knows is opened as a replay buffer."""
 

@@ -1,4 +1,4 @@
-"""Diffusion Policy's replay buffer (zarr v2 or v3, folder or zip), read a piece at a time.
+"""Diffusion Policy's replay buffer: zarr v2 or v3, folder or zip, read and written a chunk at a time.
 
 Facts about the set are the attribute `policy_accel` of the root group. Facts about the episodes, one JSON object each,
 stand end to end in `meta/episode_facts` [bytes] uint8, with their cumulative ends in `meta/episode_facts_ends` [E]
@@ -8,160 +8,311 @@ int64: Diffusion Policy's ReplayBuffer loads whatever is below meta/, and compar
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack, suppress
+import math
+import re
+import zipfile
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
+from numcodecs import Blosc
+from zarr.abc.store import ByteRequest
+from zarr.codecs import BloscCodec
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 from policy_accel.data.episodes import compare_rows, empty_episodes, end_problems
 from policy_accel.data.formats.base import EpisodeReader, Feature, decoding, refusing
-from policy_accel.data.zarr_store import (
-    ReplayStore,
-    RowReader,
-    chunk_counts,
-    open_array,
-    open_replay,
-    read_array,
-)
+from policy_accel.data.formats.npz import zip_entry
+from policy_accel.data.formats.streaming import OnProgress, pieces
+from policy_accel.data.formats.zarr_codecs import codec_names, codec_problem, unpacked_size
+from policy_accel.data.tree import folder_tree
 from policy_accel.errors import UserError
+from policy_accel.files import explained, new_path, open_regular
+from policy_accel.memory import check_fits
+from policy_accel.parsing import from_json
 
-OWN_ATTRIBUTE = "policy_accel"
-FACTS, FACTS_ENDS = "meta/episode_facts", "meta/episode_facts_ends"
-_ENDS = "meta/episode_ends"
+_OWN, _ENDS, _FACTS, _FACTS_ENDS = "policy_accel", "meta/episode_ends", "meta/episode_facts", "meta/episode_facts_ends"
+_EXPECTED = (
+    "expected a zarr folder or zip with data/<key> [steps, ...] and meta/episode_ends [episodes], unpacked from other "
+    "archives; also known are robomimic HDF5, LeRobot folders, NPZ with traj_lengths or episode_ends, Minari"
+)
+_CHUNK_BYTES = 2_000_000  # as Diffusion Policy's own writer
+_MOST_METADATA = 16 * 2**20
+
+
+class ReplayStore(WrapperStore[MemoryStore]):
+    """The plain files of a folder or zip that has a replay buffer somewhere inside, for zarr to read; to be closed.
+
+    Raises:
+        UserError: missing path, no permission, truncated or damaged zip, not a replay buffer, several of them.
+    """
+
+    source: str  # the path, for messages
+    sizes: dict[str, int]  # file -> its bytes
+    root: str  # path of the buffer inside, "" or with a slash at its end
+    arrays: dict[str, str]  # name ("data/action", "meta/episode_ends") -> file of its metadata
+    expected: dict[str, tuple[int, str]]  # path of an array -> bytes that its chunks unpack to, their outermost codec
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(MemoryStore(read_only=True))
+        self.source, self.expected, self._archive = str(path), {}, ExitStack()
+        self.sizes, self._content = self._files(Path(path))
+        roots: dict[str, dict[str, str]] = {}
+        for file in sorted(self.sizes):
+            node, _, name = file.rpartition("/")
+            root = re.match(r"(?s)(.*/)?(?=(data|meta)/.)", node)
+            if root and (name == ".zarray" or (name == "zarr.json" and not self._is_group(file))):
+                roots.setdefault(root[0], {})[node.removeprefix(root[0])] = file
+        if len(roots) > 1:
+            raise UserError(f"{path}: holds several replay buffers ({', '.join(roots)}); give the path of one.")
+        if not roots:
+            found = ", ".join(sorted(self.sizes)[:3]) or "nothing in it"
+            raise UserError(f"{path}: not a replay buffer: found {found}; {_EXPECTED}.")
+        self.root, self.arrays = roots.popitem()
+
+    def _files(self, path: Path) -> tuple[dict[str, int], Callable[[str], bytes]]:
+        with explained(path, "read"):
+            if path.is_dir():
+                names = [name for name in folder_tree(path, hidden=True).names if (path / name).is_file()]
+                return {name: (path / name).stat().st_size for name in names}, lambda name: (path / name).read_bytes()
+            file = self._archive.enter_context(open_regular(path))
+            if not (magic := file.read(4)).startswith(b"PK"):
+                return {f"a file that begins with {magic!r}": 0}, lambda name: b""
+            with decoding(path, f"the zip of {path.stat().st_size} bytes"):
+                archive = zipfile.ZipFile(file)
+            return {entry.filename: entry.file_size for entry in archive.infolist()}, archive.read
+
+    def _is_group(self, file: str) -> bool:
+        with suppress(Exception):  # damaged: opening it as an array says so
+            return bool(self.json(file)["node_type"] == "group")
+        return False
+
+    def json(self, file: str) -> Any:
+        """The value of a file of metadata; any exception when there is none."""
+        if self.sizes[file] > _MOST_METADATA:
+            raise ValueError(f"metadata of {self.sizes[file]} bytes")
+        return from_json(self._content(file))
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """See `Store`; ValueError or RuntimeError when a chunk is, or unpacks to, more than its array says."""
+        if key not in self.sizes:
+            return None
+        arrays = [] if _is_metadata(key) else [node for node in self.expected if key.startswith(f"{node}/")]
+        expected, codec = self.expected[arrays[0]] if arrays else (_MOST_METADATA, "")
+        size, most = self.sizes[key], 4 * expected + 2**20  # filters make numbers wider; headers and check sums
+        if size <= most:
+            content = self._content(key)
+            size = unpacked_size(content, codec, most)
+        if size > most:
+            raise ValueError(f"{key} holds {size} bytes or more instead of {expected}")
+        return await MemoryStore({key: prototype.buffer.from_bytes(content)}).get(key, prototype, byte_range)
+
+    def close(self) -> None:
+        """See `Store`."""
+        self._archive.close()
+
+
+class StoredArray:
+    """An array of a replay buffer, read some rows at a time; it keeps the chunk that it decoded last.
+
+    Raises:
+        UserError: there is none of that name; its metadata is damaged, asks for a codec that is not installed or not
+            trusted, or for chunks larger than the free memory; no permission.
+    """
+
+    def __init__(self, store: ReplayStore, name: str) -> None:
+        if name not in store.arrays:
+            raise UserError(f"{store.source}: {name} is missing; {_EXPECTED}; write it there.")
+        self.source, self.name, node, file = store.source, name, store.root + name, store.arrays[name]
+        version: Literal[2, 3] = 3 if file.endswith("zarr.json") else 2
+        with decoding(self.source, file.removeprefix(store.root)):
+            codecs = codec_names(store.json(file), version)
+            if why := codec_problem(codecs):
+                raise UserError(f"{self.source}: {name} is stored with {why}")
+            self.array = zarr.open_array(store, path=node, mode="r", zarr_format=version)
+            shape, grid = self.array.shape, self.array.shards or self.array.chunks
+            if min(grid, default=1) < 1:
+                raise ValueError(f"its chunks are {list(grid)}")
+            size = math.prod(grid) * max(1, self.array.dtype.itemsize)
+            check_fits(size, f"{self.source}: a chunk of {name}")
+        store.expected[node] = size, codecs[-1] if codecs else ""
+        stored = sum(file.startswith(f"{node}/") and not _is_metadata(file) for file in store.sizes)
+        self.chunks = math.prod(-(-length // chunk) for length, chunk in zip(shape, grid, strict=True))
+        self.missing = max(0, self.chunks - stored)
+        self.problem = f"{name} is {list(shape)} {self.array.dtype}; store it as numbers, one row per step."
+        if shape and self.array.dtype.kind in "biuf":
+            self.problem = ""
+        self._first, self._values = -1, np.empty(0)
+
+    def rows(self, begin: int, end: int) -> np.ndarray:
+        """Rows [begin, end), a fresh array in the byte order of this machine; UserError when a chunk is damaged."""
+        size, values = self.array.chunks[0], np.empty((end - begin, *self.array.shape[1:]), self.array.dtype)
+        for first in range(begin // size * size, end, size):
+            last = min(first + size, self.array.shape[0])
+            if first != self._first:
+                with decoding(self.source, f"a chunk of {self.name} at steps {first}..{last - 1}"):
+                    self._first, self._values = -1, np.empty(0)
+                    self._values = np.asarray(self.array[first:last])
+                    self._first = first
+            low, high = max(begin, first), min(end, last)
+            values[low - begin : high - begin] = self._values[low - first : high - first]
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+    def whole(self) -> np.ndarray:
+        """All rows; UserError when they are no numbers, or some are damaged or not stored."""
+        if why := self.problem or (f"{self.name} is not stored as a whole; copy it again." if self.missing else ""):
+            raise UserError(f"{self.source}: {why}")
+        check_fits(self.array.nbytes, f"{self.source}: {self.name}")
+        return self.rows(0, self.array.shape[0])
 
 
 class ReplayBufferReader(EpisodeReader):
-    """A zarr replay buffer as an `EpisodeReader`; it keeps the chunks of every key that it read last.
-
-    Args:
-        path: a zarr v2 or v3 store, as a folder or a zip; the store may lie in a folder inside.
-
-    Raises:
-        UserError: missing path, damaged zip, not a replay buffer, no or unsound meta/episode_ends, no array of the
-            length that it tells; arrays most of which are not stored.
-    """
+    """A zarr replay buffer; UserError as `ReplayStore`, or for ends or arrays that do not fit or are not stored."""
 
     format = "zarr"
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
-        with ExitStack() as stack:
-            self._replay = stack.enter_context(open_replay(path))
-            self.layout = self._replay.layout
-            self.episode_ends = self._read_ends()
-            self.faults |= empty_episodes(self.episode_ends)
-            self._arrays: dict[str, RowReader] = {}
-            for key in self._replay.keys:
-                self._open(key)
-            self._compare_rows()
-            self.features = {
-                key: Feature(rows.array.shape[1:], rows.array.dtype.newbyteorder("="))
-                for key, rows in self._arrays.items()
-            }
-            self._count_chunks()
-            self.metadata = set_facts(self._replay)
-            self._facts = EpisodeFacts(self._replay, len(self.episode_ends))
-            self._closing = stack.pop_all()
-
-    def _read_ends(self) -> np.ndarray:
-        total, stored = chunk_counts(self._replay, _ENDS, open_array(self._replay, _ENDS))
-        if stored < total:
-            raise UserError(f"{self.source}: {_ENDS} is not stored as a whole; copy the file again.")
-        ends = read_array(self._replay, _ENDS)
+        self._store = store = ReplayStore(path)
+        ends = StoredArray(store, _ENDS).whole()
         for problem in end_problems(ends, empty=True):
-            raise UserError(f"{self.source}: {problem}")
-        return ends.astype(np.int64)
+            raise UserError(f"{path}: {problem}")
+        self.episode_ends, version = ends.astype(np.int64), 3 if store.arrays[_ENDS].endswith("zarr.json") else 2
+        form, within = "folder" if Path(path).is_dir() else "zip", f", in {store.root}" if store.root else ""
+        self.layout = f"zarr v{version}, {form}{within}"
+        opened: dict[str, StoredArray] = {}
+        for name in sorted(name for name in store.arrays if name.startswith("data/")):
+            try:
+                opened[name] = StoredArray(store, name)
+            except UserError as error:
+                self.damaged[name.removeprefix("data/")] = str(error).removeprefix(f"{path}: ")
+        wrong = {name: stored.problem for name, stored in opened.items() if stored.problem}
+        with refusing(path):
+            rows = {name: stored.array.shape[0] for name, stored in opened.items() if name not in wrong}
+            unequal, self.faults = compare_rows(rows, self.episode_ends)
+        self.faults |= empty_episodes(self.episode_ends)
+        self.left_out = {name.removeprefix("data/"): why for name, why in (wrong | unequal).items()}
+        found = [stored for stored in opened.values() if stored.name not in wrong | unequal]
+        self._arrays = {stored.name.removeprefix("data/"): stored for stored in found}
+        self.features = {
+            key: Feature(stored.array.shape[1:], stored.array.dtype.newbyteorder("="))
+            for key, stored in self._arrays.items()
+        }
+        gaps = [f"{of.missing} of {of.chunks} chunks of {of.name} are not stored" for of in found if of.missing]
+        if gaps and all(2 * stored.missing > stored.chunks for stored in found):
+            raise UserError(f"{path}: most of it is missing ({', '.join(gaps)}); copy it again.")
+        remedy = "and read as the fill value; if that is not on purpose, copy the file again."
+        self.remarks += [f"{gap} {remedy}" for gap in gaps]
+        self._open_facts()
 
-    def _open(self, key: str) -> None:
-        """Take in an array, or say why not."""
-        name = f"data/{key}"
-        try:
-            rows = RowReader(self._replay, name)
-        except UserError as error:
-            self.damaged[key] = str(error).removeprefix(f"{self.source}: ")
-            return
-        if not rows.array.ndim or rows.array.dtype.kind not in "biuf":
-            what = f"{name} is {list(rows.array.shape)} {rows.array.dtype}"
-            self.left_out[key] = f"{what}; store it as numbers, one row per step."
-        else:
-            self._arrays[key] = rows
-
-    def _compare_rows(self) -> None:
-        names = {f"data/{key}": rows.array.shape[0] for key, rows in self._arrays.items()}
-        with refusing(self.source):
-            left_out, faults = compare_rows(names, self.episode_ends)
-        self.faults |= faults
-        for name, why in left_out.items():
-            key = name.removeprefix("data/")
-            self.left_out[key] = why
-            del self._arrays[key]
-
-    def _count_chunks(self) -> None:
-        """Say which chunks are not stored; refuse a set that declares more than it holds."""
-        counts = {key: chunk_counts(self._replay, f"data/{key}", rows.array) for key, rows in self._arrays.items()}
-        if counts and all(2 * stored < total for total, stored in counts.values()):
-            listed = ", ".join(f"data/{key} {stored} of {total}" for key, (total, stored) in counts.items())
-            raise UserError(f"{self.source}: most chunks of every array are not stored ({listed}); copy it again.")
-        for key, (total, stored) in counts.items():
-            if stored < total:
-                self.remarks.append(
-                    f"{total - stored} of {total} chunks of data/{key} are not stored and read as the fill value; if "
-                    "that is not on purpose, copy the file again."
-                )
+    def _open_facts(self) -> None:
+        self.metadata, self._facts, episodes = {}, None, len(self.episode_ends)
+        for file in (".zattrs", "zarr.json"):
+            with suppress(Exception):  # not there, or damaged
+                attributes = self._store.json(self._store.root + file)
+                self.metadata = dict(attributes.get("attributes", attributes)[_OWN])
+        if {_FACTS, _FACTS_ENDS} <= self._store.arrays.keys():
+            self._facts, ends = StoredArray(self._store, _FACTS), StoredArray(self._store, _FACTS_ENDS).whole()
+            self._facts_ends, size = np.append(0, ends), self._facts.array.size
+            if len(ends) != episodes or self._facts_ends[-1] != size:
+                wrong = f"{_FACTS_ENDS} is not that of {episodes} episodes and {size} bytes of {_FACTS}"
+                raise UserError(f"{self.source}: {wrong}; remove both arrays, or copy the file again.")
 
     def close(self) -> None:
-        """See `EpisodeReader`."""
-        self._closing.close()
+        """Close a zip."""
+        self._store.close()
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
-        """See `EpisodeReader`."""
-        return self._facts[episode]
+        """As written by us, or {}."""
+        if self._facts is None:
+            return {}
+        with decoding(self.source, f"{_FACTS} of episode {episode}"):
+            begin, end = map(int, self._facts_ends[episode : episode + 2])
+            return dict(from_json(self._facts.rows(begin, end).tobytes()))
 
     def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
         first = self.first_row(episode)
         return {key: self._arrays[key].rows(first + start, first + stop) for key in keys}
 
 
-def set_facts(replay: ReplayStore) -> dict[str, Any]:
-    """Facts about the set, {} when there are none."""
-    facts = None
-    for zarr_format in (2, 3):
-        with suppress(Exception):  # a store without group files; zarr raises one of several errors
-            facts = zarr.open_group(replay.store, path=replay.root, mode="r", zarr_format=zarr_format).attrs[
-                OWN_ATTRIBUTE
-            ]
-    return dict(facts) if isinstance(facts, dict) else {}
+class _NewZip(WrapperStore[MemoryStore]):
+    """An archive for zarr to write to. Chunks go into it at once; metadata, which zarr looks at again, at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.archive, self.metadata = zipfile.ZipFile(path, "w"), dict[str, Buffer]()
+        super().__init__(MemoryStore(self.metadata))
+
+    async def set(self, key: str, value: Buffer) -> None:
+        if _is_metadata(key):
+            await super().set(key, value)
+        else:
+            self.archive.writestr(zip_entry(key), value.to_bytes())
+
+    def close(self) -> None:
+        with self.archive:
+            for name in sorted(self.metadata):
+                self.archive.writestr(zip_entry(name), self.metadata[name].to_bytes())
 
 
-class EpisodeFacts:
-    """Facts about the episodes, read one by one.
+class _NewArray:
+    """An array that is filled in order, a chunk of some MB at a time; or with `whole` at once, and uncompressed."""
 
-    Args:
-        replay: an open replay buffer.
-        episodes: E.
+    def __init__(self, root: zarr.Group, name: str, rows: int, feature: Feature, *, whole: bool = False) -> None:
+        most = max(1, _CHUNK_BYTES // (math.prod(feature.shape) * feature.dtype.itemsize))
+        self.done, self.chunk = 0, np.empty((rows if whole else min(rows, most), *feature.shape), feature.dtype)
+        blosc: Any = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle")
+        if root.metadata.zarr_format == 2:
+            blosc = Blosc(cname="zstd", clevel=5, shuffle=Blosc.BITSHUFFLE)
+        form = {"chunks": self.chunk.shape, "compressors": None if whole else blosc, "dtype": feature.dtype}
+        self.array = root.create_array(name, shape=(rows, *feature.shape), config={"write_empty_chunks": True}, **form)
 
-    Raises:
-        UserError: their ends are damaged or are those of another number of episodes.
+    def add(self, values: np.ndarray) -> None:
+        while len(values):
+            filled = self.done % len(self.chunk)
+            taken = min(len(values), len(self.chunk) - filled)
+            self.chunk[filled : filled + taken] = values[:taken]
+            self.done, values = self.done + taken, values[taken:]
+            if filled + taken == len(self.chunk) or self.done == self.array.shape[0]:
+                self.array[self.done - filled - taken : self.done] = self.chunk[: filled + taken]
+
+
+def write_replay_buffer(
+    path: Path | str, reader: EpisodeReader, *, zarr_format: Literal[2, 3] = 2, progress: OnProgress | None = None
+) -> None:
+    """Write a replay buffer that Diffusion Policy reads; a zip when the name ends in .zip, a folder otherwise.
+
+    Chunks of about 2 MB along time, of which one of every key is held in memory, Blosc zstd level 5 with bit shuffle;
+    episode_ends is int64 and uncompressed. Equal episodes give equal bytes. See `write_episodes`.
     """
+    if zarr_format not in (2, 3):
+        raise UserError(f"zarr_format is {zarr_format}; choose 2 (as Diffusion Policy) or 3.")
+    ends, number = reader.episode_ends.astype(np.int64), Feature((), np.dtype(np.int64))
+    attributes = {_OWN: reader.metadata} if reader.metadata else None
 
-    def __init__(self, replay: ReplayStore, episodes: int) -> None:
-        self.replay = replay
-        self.ends: np.ndarray | None = None
-        if FACTS in replay.arrays and FACTS_ENDS in replay.arrays:
-            self.ends = np.concatenate([[0], read_array(replay, FACTS_ENDS)])
-            self.rows = RowReader(replay, FACTS)
-            if len(self.ends) != episodes + 1 or self.ends[-1] != self.rows.array.shape[0]:
-                raise UserError(
-                    f"{replay.source}: {FACTS_ENDS} is not that of {episodes} episodes and "
-                    f"{self.rows.array.shape[0]} bytes of {FACTS}; remove both arrays, or copy the file again."
-                )
+    def facts(episode: int) -> np.ndarray:
+        return np.frombuffer(json.dumps(reader.episode_metadata(episode)).encode(), np.uint8)
 
-    def __getitem__(self, episode: int) -> dict[str, Any]:
-        """Facts about one episode, {} when there are none."""
-        if self.ends is None:
-            return {}
-        begin, end = int(self.ends[episode]), int(self.ends[episode + 1])
-        with decoding(self.replay.source, f"{FACTS} of episode {episode}"):
-            return dict(json.loads(self.rows.rows(begin, end).tobytes()))
+    kind = _NewZip if str(path).endswith(".zip") else LocalStore
+    with new_path(Path(path)) as temporary, closing(kind(temporary)) as store:
+        root = zarr.create_group(store, zarr_format=zarr_format, attributes=attributes)
+        _NewArray(root, _ENDS, len(ends), number, whole=True).add(ends)
+        facts_ends = np.cumsum([len(facts(episode)) for episode in range(len(ends))])
+        if facts_ends[-1] > len(ends) * len("{}"):
+            _NewArray(root, _FACTS_ENDS, len(ends), number, whole=True).add(facts_ends)
+            lines = _NewArray(root, _FACTS, int(facts_ends[-1]), Feature((), np.dtype(np.uint8)))
+            for episode in range(len(ends)):
+                lines.add(facts(episode))
+        arrays = {key: _NewArray(root, f"data/{key}", int(ends[-1]), of) for key, of in reader.features.items()}
+        for episode, start, rows, values in pieces(reader, list(arrays)):
+            for key, part in values.items():
+                arrays[key].add(part)
+            if progress is not None:
+                progress(reader.first_row(episode) + start + rows, int(ends[-1]))
+
+
+def _is_metadata(file: str) -> bool:
+    return file.rpartition("/")[2].startswith((".", "zarr.json"))

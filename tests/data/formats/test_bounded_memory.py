@@ -32,7 +32,7 @@ def peak():
 
 import h5py, zarr, numcodecs, zarr.codecs, zarr.storage
 import policy_accel.data.formats.robomimic
-import policy_accel.data.formats.replay_writer
+import policy_accel.data.formats.replay_buffer
 import av, policy_accel.data.formats.lerobot.reader, policy_accel.data.formats.lerobot.writer
 before = peak()
 first, second, to, then = sys.argv[1:]

@@ -91,7 +91,8 @@ def test_other_arrays_are_facts(tmp_path):
         ({"states": np.zeros((11, 9))}, "'state' cannot be used: states has 11 rows and the episodes have 12 steps"),
         (
             {"traj_lengths": [4, 9]},
-            "traj_lengths adds up to 13 steps, but the arrays have other rows (states 12, actions 12, ",
+            "traj_lengths adds up to 13 steps; it needs the number of steps of every episode, whole numbers from 0, of "
+            "all rows (states 12, actions 12, ",
         ),
         ({"traj_lengths": [5, -1, 8]}, "traj_lengths is int64 [5, -1, 8]; it needs the number of steps of every"),
         (
@@ -168,10 +169,10 @@ def test_episodes_by_flags_of_d4rl(tmp_path):
     [
         (
             d4rl(),
-            "holds demonstrations without the lengths of their episodes (observations [12, 3], actions [12, 2]); ",
+            "holds demonstrations without the lengths of their episodes (observations float64 [12, 3], actions ",
         ),
-        (d4rl(terminals=np.zeros(12)), "terminals is 1 nowhere, and tells no end of an episode; add episode_ends"),
-        (d4rl(dones=np.full(12, 0.5)), "dones is float64 [12]; it needs 0 or 1 for every step"),
+        (d4rl(terminals=np.zeros(12)), "traj_lengths, or terminals, 1 at last steps and 0 elsewhere"),
+        (d4rl(dones=np.full(12, 0.5)), "traj_lengths, or dones, 1 at last steps and 0 elsewhere"),
         ({"episodes": np.array([{"a": 1}, 2])}, "episodes is pickled (Python objects)"),
     ],
 )
@@ -306,10 +307,20 @@ def test_facts_can_be_read_in_any_order(tmp_path):
     [
         ("policy_accel.json", b"{", b"", "policy_accel.json is damaged"),
         ("policy_accel.json", b'"metadata": {', b'"metadata": ' + b"[" * 100_000, "policy_accel.json is damaged"),
-        ("policy_accel.json", b'"<f4"', b'"|i1"', "actions is damaged (action is said to be int8, which its float32"),
+        (
+            "policy_accel.json",
+            b'"<f4"',
+            b'"|i1"',
+            "policy_accel.json is damaged (action is said to be |i1, and actions is float32",
+        ),
         ("policy_accel.json", b"    10\n", b"    1000000000\n", "policy_accel.json is damaged"),
         ("policy_accel_episodes.jsonl", b"\n{}\n", b"\n", "policy_accel_episodes.jsonl is damaged (2 lines for 3"),
-        ("policy_accel_episodes.jsonl", b'{"task": "a"}', b"[" * 100_000, "line 1 of policy_accel_episodes.jsonl is"),
+        (
+            "policy_accel_episodes.jsonl",
+            b'{"task": "a"}',
+            b"[" * 100_000,
+            "policy_accel_episodes.jsonl is damaged (nested too deeply",
+        ),
         ("actions.npy", None, None, "actions is missing; copy the file again"),
     ],
 )

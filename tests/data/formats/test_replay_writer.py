@@ -143,7 +143,9 @@ def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch, suffix):
 def test_nothing_is_overwritten(tmp_path, monkeypatch, suffix):
     path = tmp_path / f"x{suffix}"
     path.write_text("precious")
-    monkeypatch.setattr("policy_accel.data.formats.replay_writer._Writer", lambda *_: pytest.fail("work done in vain"))
+    monkeypatch.setattr(
+        "policy_accel.data.formats.replay_buffer._NewArray", lambda *_: pytest.fail("work done in vain")
+    )
     with pytest.raises(UserError, match=rf"x{suffix}: exists already and is not overwritten; remove it or choose"):
         write_zarr(path, episodes())
     assert path.read_text() == "precious"

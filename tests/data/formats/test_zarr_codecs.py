@@ -6,7 +6,7 @@ import json
 import pickle
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +20,8 @@ from zarr.abc.codec import BytesBytesCodec
 from zarr.registry import register_codec
 
 from policy_accel.data import read_episodes
-from policy_accel.data.zarr_codecs import NUMCODECS
-from policy_accel.data.zarr_store import open_array, open_replay
+from policy_accel.data.formats.replay_buffer import ReplayStore, StoredArray
+from policy_accel.data.formats.zarr_codecs import NUMCODECS
 from policy_accel.errors import UserError
 
 
@@ -72,8 +72,8 @@ def test_a_pickle_is_not_opened(
     for source in (path, zip_folder(path, tmp_path / "x.zip")):
         with pytest.raises(UserError, match=rf"{array} is stored with the codec 'pickle', which is not known"):
             read_episodes(source)
-        with open_replay(source) as replay, pytest.raises(UserError, match="no code from the file"):
-            open_array(replay, array)
+        with closing(ReplayStore(source)) as replay, pytest.raises(UserError, match="no code from the file"):
+            StoredArray(replay, array)
     assert not sprung.exists()
     assert springs(path / array, sprung) or "text" not in place
 
@@ -144,7 +144,11 @@ def test_every_codec_of_numcodecs_is_trusted_or_is_pickle() -> None:
     assert set(numcodecs.registry.codec_registry) - NUMCODECS <= {"pickle", "foreign"}
 
 
+SILENT = b"\x28\xb5\x2f\xfd\0\x38" + 63 * b"\x02\0\x10\0" + b"\x03\0\x10\0"  # Zstandard's 64 * 128 KiB, not told of
 BOMBS: dict[str, tuple[Any, bytes]] = {
+    "zstd that does not say": (numcodecs.Zstd(), SILENT),
+    "zstd after zstd": (numcodecs.Zstd(), numcodecs.Zstd().encode(b"1") + SILENT),
+    "gzip after gzip": (numcodecs.GZip(), numcodecs.GZip().encode(b"1") + numcodecs.GZip().encode(bytes(8_000_000))),
     "zlib": (numcodecs.Zlib(), numcodecs.Zlib().encode(bytes(8_000_000))),
     "gzip": (numcodecs.GZip(), numcodecs.GZip().encode(bytes(8_000_000))),
     "bz2": (numcodecs.BZ2(), numcodecs.BZ2().encode(bytes(8_000_000))),
@@ -163,7 +167,9 @@ def test_a_chunk_that_unpacks_to_more_than_its_array_is_not_unpacked(
     compressor, content = BOMBS[codec]
     path = plain_zarr(tmp_path / "x.zarr", arrays={"action": VALUES}, compressors=compressor)
     (path / "data/action/1.0").write_bytes(content)
-    with pytest.raises(UserError, match=r"at steps 4\.\.7 is damaged \(data/action/1.0 holds \d+ bytes or more"):
+    with pytest.raises(
+        UserError, match=r"at steps 4\.\.7 is damaged \((data/action/1.0 holds \d+ bytes|.*estination buffer)"
+    ):
         read_episodes(path)
 
 
@@ -187,9 +193,11 @@ def test_picture_codecs_are_registered_where_they_are(
     edit(path / "data/camera0_rgb/.zarray", lambda metadata: metadata.update({"compressor": {"id": Picture.codec_id}}))
     for module in ("imagecodecs", "imagecodecs.numcodecs"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=r"data/camera0_rgb is stored with .* not installed; pip install imagecodecs\."):
+    with pytest.raises(
+        UserError, match=r"data/camera0_rgb is stored with .* not installed; pip install --upgrade imagecodecs\."
+    ):
         read_episodes(path)
-    with pytest.warns(UserWarning, match=r"left out: 'camera0_rgb', since .* pip install imagecodecs\."):
+    with pytest.warns(UserWarning, match=r"left out: 'camera0_rgb', since .* pip install --upgrade imagecodecs\."):
         assert list(read_episodes(path, ["action"]).arrays) == ["action"]
     package = ModuleType("imagecodecs.numcodecs")
     package.register_codecs = lambda verbose: numcodecs.register_codec(Picture)  # type: ignore[attr-defined]

@@ -47,7 +47,7 @@ def test_not_a_replay_buffer(tmp_path):
     for name, found in [
         ("x.hdf5", r"begins with b'\\x89HDF'"),
         ("empty", "found nothing in it"),
-        ("folder", "found a;"),
+        ("folder", r"found a/b/notes\.txt;"),
         ("lone.zarr", r"found \.zarray"),
     ]:
         with pytest.raises(UserError, match=rf"{name}: not a replay buffer: .*{found}.*expected .*meta/episode_ends"):
@@ -58,7 +58,7 @@ def test_several_buffers(tmp_path, plain_zarr):
     for name in ("a.zarr", "b.zarr"):
         plain_zarr(tmp_path / "all" / name)
     with pytest.raises(
-        UserError, match=r"all: holds several replay buffers \(a\.zarr, b\.zarr\); give the path of one"
+        UserError, match=r"all: holds several replay buffers \(a\.zarr/, b\.zarr/\); give the path of one"
     ):
         read_episodes(tmp_path / "all")
 
@@ -129,8 +129,8 @@ def edited(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"shape": [-10, 2]}, r"data/action/.zarray is damaged \(an array of \[-10, 2\]"),
-        ({"chunks": [0, 2]}, r"data/action/.zarray is damaged .*in chunks of \[0, 2\]"),
+        ({"shape": [-10, 2]}, r"data/action/.zarray is damaged \(.*\[-10, 2\]"),
+        ({"chunks": [0, 2]}, r"data/action/.zarray is damaged .*its chunks are \[0, 2\]"),
         ({"chunks": [10**12, 2]}, r"a chunk of data/action takes 8,000\.0 GB of memory"),
         ({"shape": [10**9, 2]}, r"episode_ends stops at step 10, but the data has 1000000000 steps"),
         ({"dtype": "<f5"}, r"data/action/.* is damaged"),
@@ -147,7 +147,7 @@ def test_metadata_that_lie(tmp_path, plain_zarr, changes, words):
 def test_a_set_that_declares_more_than_it_holds(tmp_path, plain_zarr):
     path = plain_zarr(tmp_path / "x.zarr", ends=[10**9])
     edited(path / "data/action/.zarray", shape=[10**9, 2])
-    with pytest.raises(UserError, match=r"most chunks of every array are not stored \(data/action 3 of 250000000\)"):
+    with pytest.raises(UserError, match=r"most of it is missing \(249999997 of 250000000 chunks of data/action are"):
         read_episodes(path)
     edited(path / "meta/episode_ends/.zarray", shape=[10**9])
     with pytest.raises(UserError, match=r"meta/episode_ends is not stored as a whole"):
@@ -158,7 +158,7 @@ def test_a_set_that_declares_more_than_it_holds(tmp_path, plain_zarr):
 def test_deep_metadata(tmp_path, plain_zarr, fmt, name):
     path = plain_zarr(tmp_path / "x.zarr", fmt=fmt)
     (path / name).write_text('{"attributes":' + "[" * 100_000)
-    with pytest.raises(UserError, match=r"data/action/.* is damaged \(maximum recursion depth"):
+    with pytest.raises(UserError, match=r"data/action/.* is damaged \(nested too deeply"):
         read_episodes(path)
 
 
@@ -227,7 +227,7 @@ def test_what_is_still_packed(tmp_path, plain_zarr, zip_folder):
     inner = zip_folder(plain_zarr(tmp_path / "x.zarr"), tmp_path / "demo.zarr.zip")
     with zipfile.ZipFile(tmp_path / "download.zip", "w") as archive:
         archive.write(inner, "sets/demo.zarr.zip")
-    with pytest.raises(UserError, match=r"found sets/demo\.zarr\.zip in it, which is to be unpacked"):
+    with pytest.raises(UserError, match=r"found sets/demo\.zarr\.zip; expected .* unpacked from other archives"):
         read_episodes(tmp_path / "download.zip")
 
 
