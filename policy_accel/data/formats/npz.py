@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from policy_accel.data.episodes import compare_rows, empty_episodes, end_problems, whole
-from policy_accel.data.formats.base import EpisodeReader, Feature, decoding, refusing
+from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
 from policy_accel.data.formats.hdf5 import attribute
 from policy_accel.data.formats.recognise import ENDS, FLAGS, LENGTHS
 from policy_accel.data.formats.streaming import OnProgress, gather
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, refusing
 from policy_accel.files import new_path
 from policy_accel.memory import check_fits
 from policy_accel.parsing import from_json

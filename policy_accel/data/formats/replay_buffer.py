@@ -25,12 +25,12 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 from policy_accel.data.episodes import compare_rows, empty_episodes, end_problems
-from policy_accel.data.formats.base import EpisodeReader, Feature, decoding, refusing
+from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
 from policy_accel.data.formats.npz import zip_entry
 from policy_accel.data.formats.streaming import OnProgress, pieces
 from policy_accel.data.formats.zarr_codecs import codec_names, codec_problem, unpacked_size
 from policy_accel.data.tree import folder_tree
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, refusing
 from policy_accel.files import explained, new_path, open_regular
 from policy_accel.memory import check_fits
 from policy_accel.parsing import from_json
