@@ -78,13 +78,11 @@ def read_info(root: Path) -> dict[str, Any]:
         if re.match(r"v?1\.", version):
             remedy = "convert it by `python -m lerobot.datasets.v2.convert_dataset_v1_to_v2` of lerobot 0.3.3"
         raise UserError(f"{path}: codebase_version is {version}, and v2.0, v2.1 and v3.0 can be read; {remedy}.")
-    info = {"video_path": None, "chunks_size": 1000} | info
-    fps, template = info.get("fps", 0), "a path with fields, as LeRobot's own sets have it"
+    info = {"chunks_size": 1000} | info
+    fps = info.get("fps", 0)
     checks = {
         "fps": (type(fps) in (int, float) and 1e-6 < fps < 1e6, "a number above 0"),
         "features": (isinstance(info.get("features"), dict), "an object, name to dtype and shape"),
-        "data_path": (isinstance(info.get("data_path"), str), template),
-        "video_path": (isinstance(info["video_path"] or "", str), template),
         "chunks_size": (_is_count(info["chunks_size"]), "a whole number above 0"),
     }
     for field, (sound, wanted) in checks.items():
@@ -132,10 +130,7 @@ def _column(name: str, facts: dict[str, Any], own_shape: Any) -> Column:
 
 
 def to_keys(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:
-    """LeRobot's name -> key in memory: the known one, or the name without `observation.`, or without `next.`.
-
-    The second of two that would fall together keeps its name.
-    """
+    """LeRobot's name -> key in memory, the known one or without prefix; the second of two that are alike keeps it."""
     keys: dict[str, str] = {}
     for name in names:
         following = re.sub(r"^next\.observation\.", "next_obs.", name)
@@ -148,17 +143,16 @@ def to_names(features: dict[str, Feature], known: dict[str, str], *, tasks: bool
     """Key in memory -> LeRobot's name, the known one or the way back of `to_keys`.
 
     LeRobot takes every name that begins with "action" for an action of the policy, so absolute actions beside the
-    relative ones are `absolute_action`. A name has no slash, and the names of the derived columns are taken, but for
-    times, and tasks if there are any in words, that were recorded step by step.
+    relative ones are `absolute_action`. The names of the derived columns are taken, but for times, and tasks if there
+    are any in words, that were recorded step by step.
     """
     names: dict[str, str] = {}
     for key, feature in features.items():
+        step_by_step = (key == "timestamp" or (key == "task_index" and tasks)) and not feature.shape
+        recorded = step_by_step and feature.dtype == DERIVED[key]
         following = re.sub(r"^next_obs\.", "next.observation.", key)
-        name = known.get(key) or _NAMES.get(key) or (following if following != key else f"observation.{key}")
-        name, taken = name.replace("/", "."), {*DERIVED, *names.values()}
-        recorded = key == "timestamp" or (key == "task_index" and tasks)
-        if recorded and feature == Feature((), np.dtype(DERIVED[key])):
-            name, taken = key, set()
-        numbered = (f"{name}_{number}" for number in range(2, len(taken) + 3))
-        names[key] = next(unique for unique in (name, *numbered) if unique not in taken)
+        own = known.get(key) or _NAMES.get(key) or (following if following != key else f"observation.{key}")
+        names[key] = key if recorded else own.replace("/", ".")
+        while not recorded and names[key] in (*DERIVED, *(name for other, name in names.items() if other != key)):
+            names[key] += "_2"
     return names

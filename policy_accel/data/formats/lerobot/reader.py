@@ -14,8 +14,8 @@ import numpy as np
 from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.formats.lerobot import layout
 from policy_accel.data.formats.lerobot.layout import DERIVED, Column, entry
-from policy_accel.data.formats.lerobot.tables import Catalogue, read_table, to_array
-from policy_accel.data.formats.lerobot.video import Camera, require_av
+from policy_accel.data.formats.lerobot.tables import read_episodes, read_table, read_tasks, stored_dtype, to_array
+from policy_accel.data.formats.lerobot.video import Camera
 from policy_accel.errors import UserError
 from policy_accel.files import open_regular
 
@@ -23,16 +23,10 @@ from policy_accel.files import open_regular
 class LeRobotReader(EpisodeReader):
     """A LeRobot data set of version 2.0, 2.1 or 3.0 as an `EpisodeReader`.
 
-    `observation.<key>` is `<key>`, `next.reward`, `next.done` and `next.success` are `reward`, `done` and `success`.
     The columns that follow from the order of the steps are left out when they are what they must be. Metadata hold
     `fps` and, under "lerobot", what writing the set again needs; an episode's hold its "task" (or "tasks") and as
-    "filters" the splits of info.json that it belongs to. Sets that this package wrote come back with the metadata that
-    they went in with. Text columns, depth maps and cameras whose videos are all missing are left out.
-
+    "filters" the splits of info.json that it belongs to; those of a set that this package wrote are what they were.
     Episodes are numbered as they lie, without the gaps that LeRobot's episode_index may have.
-
-    Args:
-        path: the folder that holds meta/, data/ and videos/.
 
     Raises:
         UserError: no such data set; another version (with the way to convert it); tables of episodes that are missing
@@ -50,20 +44,26 @@ class LeRobotReader(EpisodeReader):
         own = entry(info, layout.OWN)
         known = {name: key for name, key in entry(own, "keys").items() if isinstance(key, str)}
         # A key `timestamp` of a set that came from elsewhere may hold anything.
-        rising = [name for name in ("frame_index", "timestamp", "index") if name not in known]
+        self._rising = [name for name in ("frame_index", "timestamp", "index") if name not in known]
         cameras = [name for name, column in columns.items() if column.dtype == "video"]
-        self._tables = tables = Catalogue(root, info, cameras, rising)
-        self._episodes, self.episode_ends = tables.episodes, tables.ends
-        self._add_faults(tables.faults)
-        for stranger in tables.strangers[:1]:
-            self.remarks.append(f"{stranger.relative_to(root)} has rows of episodes that no table names; left out.")
-        counts = {"total_episodes": len(tables.episodes), "total_frames": int(tables.ends[-1])}
+        self._episodes, self._tasks = read_episodes(root, info, cameras), read_tasks(root)
+        self.episode_ends = np.cumsum([episode.length for episode in self._episodes], dtype=np.int64)
+        self._irregular: set[str] = set()  # derived columns that are not what they must be
+        files: dict[Path, list[int]] = {}
+        for place, episode in enumerate(self._episodes):
+            files.setdefault(episode.data, []).append(place)
+        for data, places in files.items():
+            try:
+                self._find_rows(data, places)
+            except UserError as error:
+                self._add_faults(dict.fromkeys(places, str(error)))
+        counts = {"total_episodes": len(self._episodes), "total_frames": int(self.episode_ends[-1])}
         for name, count in counts.items():
             if (said := info.get(name, count)) != count:
                 self.remarks.append(f"{name} is {str(said)[:40]} in info.json; the table of episodes has {count}.")
         shown: dict[str, Column] = {}
         for name, column in columns.items():
-            if name not in DERIVED or name in tables.irregular:
+            if name not in DERIVED or name in self._irregular:
                 try:
                     shown[name] = self._with_videos(column) if column.dtype == "video" else self._as_stored(column)
                 except ValueError as reason:
@@ -81,12 +81,52 @@ class LeRobotReader(EpisodeReader):
         self._lines: list[bytes] = []  # facts about each episode
         if own.get("lines"):
             with open_regular(root / layout.OWN_LINES) as file:
-                self._lines = file.readlines()
-            if len(self._lines) != len(tables.episodes):
-                said = f"has {len(self._lines)} lines for {len(tables.episodes)} episodes; copy the set again."
-                raise UserError(f"{root / layout.OWN_LINES}: {said}")
+                self._lines = [*file, *[b""] * len(self._episodes)]
         self._table = lru_cache(2)(lambda path, names: read_table(path, names)[0])
         self._cameras: dict[str, Camera] = {}
+
+    def _find_rows(self, path: Path, places: list[int]) -> None:
+        """Find the rows of the episodes of a file, and whether the derived columns are what they must be.
+
+        That is of step t of the episode at place p: frame_index t, timestamp t / fps (to the last bit of float32),
+        episode_index p, index the number of steps before, task_index the same in the whole episode.
+        """
+        newer = self._info["codebase_version"] == "v3.0"
+        table, schema = read_table(path, ["episode_index"] if newer else [], list(DERIVED))
+        stored, number = {one.name: stored_dtype(one.type) for one in schema}, Feature((), np.dtype(np.float64))
+        found = {name: to_array(table[name], Column(name, "", number, None), path) for name in table.column_names}
+        # In v2.x an episode has a file of its own.
+        owners = found["episode_index"] if newer else np.full(len(table), self._episodes[places[0]].index)
+        counted = zip(*np.unique(owners, return_index=True, return_counts=True), strict=True)
+        runs = {owner: (int(first), int(count)) for owner, first, count in counted}
+        for place in places:
+            episode = self._episodes[place]
+            episode.stored = stored
+            episode.first, count = runs.pop(episode.index, (0, 0))
+            rows, steps = slice(episode.first, episode.first + count), np.arange(episode.length)
+            part = {name: values[rows] for name, values in found.items()}
+            drops = {name: part[name][1:] < part[name][:-1] for name in self._rising if name in part}
+            back = [f"{name} falls after its step {np.argmax(drop)}" for name, drop in drops.items() if drop.any()]
+            fault = f"time runs backwards in episode {episode.index}: {back[0]}" if back else ""
+            if np.any(owners[rows] != episode.index):
+                fault = f"has other rows between those of episode {episode.index}"
+            if count != episode.length:
+                fault = (
+                    f"holds {count} steps of episode {episode.index}, and the table of episodes says {episode.length}"
+                )
+            if fault:
+                remedy = "correct the rows or that table, or leave the episode out."
+                self._add_faults({place: f"{path}: {fault}; {remedy}"})
+                continue
+            episode.task = int(part.get("task_index", [-1])[0])
+            times = (steps / float(self._info["fps"])).astype(np.float32)
+            expected = {"timestamp": times, "frame_index": steps, "index": self.first_row(place) + steps}
+            for name, values in part.items():
+                off = np.abs(values - expected.get(name, place if name == "episode_index" else episode.task))
+                if not np.all(off <= (np.spacing(times) if name == "timestamp" else 0)):
+                    self._irregular.add(name)
+        if runs and not any("no table names" in remark for remark in self.remarks):
+            self.remarks.append(f"{path.relative_to(self._root)} has rows of episodes that no table names; left out.")
 
     def _with_videos(self, camera: Column) -> Column:
         """The camera; raises ValueError when not one of its videos is there."""
@@ -111,7 +151,7 @@ class LeRobotReader(EpisodeReader):
     def _recorded(self, left_out: list[str]) -> dict[str, Any]:
         """What writing the set again needs."""
         facts = {name: self._info.get(name, default) for name, default in (("robot_type", None), ("splits", {}))}
-        facts["tasks"] = self._tables.tasks
+        facts["tasks"] = self._tasks
         facts["features"] = {
             key: {"name": column.name, "dtype": column.dtype, "names": column.axes}
             for key, column in self._columns.items()
@@ -134,8 +174,8 @@ class LeRobotReader(EpisodeReader):
             path = self._root / layout.OWN_LINES
             return layout.json_object(self._lines[episode], path, f"line {episode + 1}") if self._lines else {}
         row = self._episodes[episode]
-        tasks = row.tasks or self._tables.tasks[max(row.task, 0) : row.task + 1]
-        one = len(tasks) == 1 and "task_index" not in self._tables.irregular
+        tasks = row.tasks or self._tasks[max(row.task, 0) : row.task + 1]
+        one = len(tasks) == 1 and "task_index" not in self._irregular
         facts: dict[str, Any] = {"task": tasks[0]} if one else {"tasks": tasks}
         # A split counts the episodes as they lie when the last one ends at their number, else LeRobot's episode_index.
         by_place = max((span.stop for span in self._splits.values()), default=0) == len(self._episodes)
@@ -151,10 +191,9 @@ class LeRobotReader(EpisodeReader):
                 misfits = [place for place, episode in enumerate(self._episodes) if not _fits(episode.stored, column)]
                 self._add_faults({place: f"{self._episodes[place].data}: {lacking}" for place in misfits})
             elif column.name not in self._cameras:
-                require_av(f"{self.source}: reading the videos of {column.name}")
                 camera = self._cameras[column.name] = Camera(column, self._episodes, self._info)
                 self._add_faults(camera.faults)
-                self.remarks += camera.remarks
+                self.remarks += [remark.replace(f"{self._root}/", "") for remark in camera.remarks]
 
     def _add_faults(self, faults: dict[int, str]) -> None:
         for place, sentence in faults.items():

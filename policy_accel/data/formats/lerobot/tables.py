@@ -10,6 +10,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from policy_accel.data.formats.base import Feature, decoding
-from policy_accel.data.formats.lerobot.layout import DERIVED, EPISODES, TASKS, Column, json_object
+from policy_accel.data.formats.base import decoding
+from policy_accel.data.formats.lerobot.layout import EPISODES, TASKS, Column, json_object
 from policy_accel.errors import UserError
 from policy_accel.files import open_regular
 from policy_accel.memory import check_fits
@@ -43,7 +44,7 @@ def read_table(path: Path, needed: Sequence[str], wanted: Sequence[str] = ()) ->
         return file.read(columns=present).select(present), file.schema_arrow  # "a" would read "a.b" too
 
 
-def _stored_dtype(kind: pa.DataType) -> str:
+def stored_dtype(kind: pa.DataType) -> str:
     """What a column of this type holds: a NumPy dtype, "image" (bytes and path), or "" for anything else."""
     while isinstance(kind, pa.BaseExtensionType | pa.ListType | pa.LargeListType | pa.FixedSizeListType):
         kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind.value_type
@@ -107,134 +108,65 @@ class Episode:
     stored: dict[str, str] = field(default_factory=dict)  # column -> dtype, "image" or "" in the file
 
 
-class Catalogue:
-    """The `episodes` of a data set in order of their index, and where they lie; every data file is looked at.
-
-    Attributes:
-        ends: [E] int64, cumulative steps.
-        tasks: in words by task_index, "" for a number without words.
-        faults: place of an episode -> what is wrong with its rows.
-        irregular: the derived columns that are not what they must be.
-        strangers: files with rows of episodes that the table of episodes does not place there.
+def read_episodes(root: Path, info: dict[str, Any], cameras: Sequence[str]) -> list[Episode]:
+    """The episodes in order of their index; where their rows begin and what is stored is not looked at.
 
     Raises:
         UserError: tables of episodes that are missing or damaged, a set without episodes, paths that cannot be made.
     """
+    needed = ["episode_index", "length", "data/chunk_index", "data/file_index"]
+    fields = ("chunk_index", "file_index", "from_timestamp")
+    wanted = ["tasks", *(f"videos/{camera}/{name}" for camera in cameras for name in fields)]
+    paths = sorted((root / EPISODES).glob("*/*.parquet"))
+    rows = [row for path in paths for row in read_table(path, needed, wanted)[0].to_pylist()]
+    if info["codebase_version"] != "v3.0":
+        start = {f"videos/{camera}/from_timestamp": 0.0 for camera in cameras}
+        rows = [row | start for row in _lines(root / f"{EPISODES}.jsonl")]
+    episodes = sorted((_episode(root, info, row, cameras) for row in rows), key=lambda episode: episode.index)
+    if len({episode.index for episode in episodes}) < len(episodes) or not episodes:
+        said = "names an episode twice; remove one of them" if episodes else "names no episode; record some"
+        raise UserError(f"{root / EPISODES}: the table {said}, or choose another data set.")
+    return episodes
 
-    def __init__(self, root: Path, info: dict[str, Any], cameras: Sequence[str], rising: Sequence[str]) -> None:
-        self._root, self._info, self._cameras = root, info, cameras
-        self._newer, self._rising = info["codebase_version"] == "v3.0", rising  # columns that must not fall
-        self.episodes = sorted(map(self._episode, self._rows()), key=lambda episode: episode.index)
-        if len({episode.index for episode in self.episodes}) < len(self.episodes) or not self.episodes:
-            said = "names an episode twice; remove one of them" if self.episodes else "names no episode; record some"
-            raise UserError(f"{root / EPISODES}: the table {said}, or choose another data set.")
-        self.tasks = self._read_tasks()
-        self.faults: dict[int, str] = {}
-        self.irregular: set[str] = set()
-        self.strangers: list[Path] = []
-        self.ends = np.cumsum([episode.length for episode in self.episodes], dtype=np.int64)
-        files: dict[Path, list[int]] = {}
-        for place, episode in enumerate(self.episodes):
-            files.setdefault(episode.data, []).append(place)
-        for path, places in files.items():
-            try:
-                self._find_rows(path, places)
-            except UserError as error:
-                self.faults |= dict.fromkeys(places, str(error))
 
-    def _rows(self) -> list[dict[str, Any]]:
-        if not self._newer:
-            return _lines(self._root / f"{EPISODES}.jsonl")
-        needed = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-        fields = ("chunk_index", "file_index", "from_timestamp")
-        wanted = ["tasks", *(f"videos/{camera}/{name}" for camera in self._cameras for name in fields)]
-        paths = sorted((self._root / EPISODES).glob("*/*.parquet"))
-        return [row for path in paths for row in read_table(path, needed, wanted)[0].to_pylist()]
+def _episode(root: Path, info: dict[str, Any], row: dict[str, Any], cameras: Sequence[str]) -> Episode:
+    index, length, tasks, videos = row.get("episode_index"), row.get("length"), row.get("tasks") or [], {}
+    if type(index) is not int or type(length) is not int or not (0 <= index < 2**40 and 0 < length < 2**40):
+        said = f"an episode has episode_index {str(index)[:40]} and length {str(length)[:40]} in the table"
+        raise UserError(f"{root / EPISODES}: {said}; correct or remove that row.")
 
-    def _read_tasks(self) -> list[str]:
-        path = self._root / f"{TASKS}.{'parquet' if self._newer else 'jsonl'}"
-        if not path.exists():
-            return []
-        # The words are the index of a pandas table; early writers of v3.0 left it without a name.
-        unnamed = "__index_level_0__"
-        rows = read_table(path, ["task_index"], ["task", unnamed])[0].to_pylist() if self._newer else _lines(path)
-        pairs = [(row.get("task_index"), str(row.get("task", row.get(unnamed, "")))) for row in rows]
-        tasks = {number: words for number, words in pairs if type(number) is int and 0 <= number < 2**20}
-        return [tasks.get(number, "") for number in range(max(tasks, default=-1) + 1)]
+    def path(template: str, place: str) -> Path:
+        numbers = {"episode_index": index, "episode_chunk": index // info["chunks_size"]}
+        numbers |= {name: row.get(f"{place}/{name}") for name in ("chunk_index", "file_index")}
+        text = info[template].replace("{video_key}", place.removeprefix("videos/"))
+        text = re.sub(r"\{(\w+)(?::0?(\d{1,2})d)?\}", lambda found: f"{numbers[found[1]]:0{found[2] or 1}d}", text)
+        if Path(text).is_absolute() or ".." in Path(text).parts:
+            raise ValueError(f"{text} leads out of the folder")
+        return root / text
 
-    def _episode(self, row: dict[str, Any]) -> Episode:
-        index, length, tasks, videos = row.get("episode_index"), row.get("length"), row.get("tasks") or [], {}
-        if type(index) is not int or type(length) is not int or not (0 <= index < 2**40 and 0 < length < 2**40):
-            said = f"an episode has episode_index {str(index)[:40]} and length {str(length)[:40]} in the table"
-            raise UserError(f"{self._root / EPISODES}: {said}; correct or remove that row.")
-        try:
-            data = self._path("data_path", "data", row)
-        except (KeyError, ValueError, TypeError) as error:
-            said = f"data_path of info.json does not tell the file of episode {index} ({error}); correct it"
-            raise UserError(f"{self._root}: {said}, or the table of episodes.") from error
-        for camera in self._cameras:
-            try:
-                start = float(row[f"videos/{camera}/from_timestamp"]) if self._newer else 0.0
-                if math.isfinite(start):
-                    videos[camera] = self._path("video_path", f"videos/{camera}", row), start
-            except (KeyError, ValueError, TypeError):
-                continue  # the camera has no video of this episode
-        return Episode(index, length, list(map(str, tasks if isinstance(tasks, list) else [tasks])), data, videos)
+    try:
+        data = path("data_path", "data")
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        said = f"data_path of info.json does not tell the file of episode {index} ({error}); correct it"
+        raise UserError(f"{root}: {said}, or the table of episodes.") from error
+    for camera in cameras:
+        with suppress(KeyError, ValueError, TypeError, AttributeError):  # the camera has no video of this episode
+            start = float(row[f"videos/{camera}/from_timestamp"])
+            if math.isfinite(start):
+                videos[camera] = path("video_path", f"videos/{camera}"), start
+    return Episode(index, length, list(map(str, tasks if isinstance(tasks, list) else [tasks])), data, videos)
 
-    def _path(self, template: str, place: str, row: dict[str, Any]) -> Path:
-        """A file by a template of info.json, as "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"."""
-        index = row["episode_index"]
-        fields = {"episode_index": index, "episode_chunk": index // self._info["chunks_size"]}
-        fields |= {name: row.get(f"{place}/{name}") for name in ("chunk_index", "file_index")}
-        text = self._info[template].replace("{video_key}", place.removeprefix("videos/"))
-        filled = re.sub(r"\{(\w+)(?::0?(\d{1,2})d)?\}", lambda found: f"{fields[found[1]]:0{found[2] or 1}d}", text)
-        path = Path(filled)
-        if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"{path} leads out of the folder")
-        return self._root / path
 
-    def _find_rows(self, path: Path, places: list[int]) -> None:
-        """Find the rows of the episodes of a file, and whether the derived columns are what they must be.
-
-        That is of step t of the episode at place p: frame_index t, timestamp t / fps (to the last bit of float32),
-        episode_index p, index the number of steps before, task_index the same in the whole episode.
-        """
-        table, schema = read_table(path, ["episode_index"] if self._newer else [], list(DERIVED))
-        stored, number = {one.name: _stored_dtype(one.type) for one in schema}, Feature((), np.dtype(np.float64))
-        found = {name: to_array(table[name], Column(name, "", number, None), path) for name in table.column_names}
-        # In v2.x an episode has a file of its own.
-        owners = found["episode_index"] if self._newer else np.full(len(table), self.episodes[places[0]].index)
-        counted = zip(*np.unique(owners, return_index=True, return_counts=True), strict=True)
-        runs = {owner: (int(first), int(count)) for owner, first, count in counted}
-        for place in places:
-            episode = self.episodes[place]
-            episode.stored = stored
-            episode.first, count = runs.pop(episode.index, (0, 0))
-            rows, steps = slice(episode.first, episode.first + count), np.arange(episode.length)
-            part = {name: values[rows] for name, values in found.items()}
-            drops = {name: part[name][1:] < part[name][:-1] for name in self._rising if name in part}
-            back = [f"{name} falls after its step {np.argmax(drop)}" for name, drop in drops.items() if drop.any()]
-            fault = ""
-            if count != episode.length:
-                fault = (
-                    f"holds {count} steps of episode {episode.index}, and the table of episodes says {episode.length}"
-                )
-            elif np.any(owners[rows] != episode.index):
-                fault = f"has other rows between those of episode {episode.index}"
-            elif back:
-                fault = f"time runs backwards in episode {episode.index}: {back[0]}"
-            if fault:
-                self.faults[place] = f"{path}: {fault}; correct the rows or that table, or leave the episode out."
-                continue
-            episode.task = int(part.get("task_index", [-1])[0])
-            times = (steps / float(self._info["fps"])).astype(np.float32)
-            expected = {"timestamp": times, "frame_index": steps, "index": self.ends[place] - episode.length + steps}
-            for name, values in part.items():
-                off = np.abs(values - expected.get(name, place if name == "episode_index" else episode.task))
-                if not np.all(off <= (np.spacing(times) if name == "timestamp" else 0)):
-                    self.irregular.add(name)
-        if runs:
-            self.strangers.append(path)
+def read_tasks(root: Path) -> list[str]:
+    """The tasks in words by task_index, "" for a number without words; [] without a file of them."""
+    old, new = root / f"{TASKS}.jsonl", root / f"{TASKS}.parquet"
+    # The words are the index of a pandas table; early writers of v3.0 left it without a name.
+    unnamed = "__index_level_0__"
+    rows = read_table(new, ["task_index"], ["task", unnamed])[0].to_pylist() if new.exists() else []
+    rows += _lines(old) if old.exists() else []
+    pairs = [(row.get("task_index"), str(row.get("task", row.get(unnamed, "")))) for row in rows]
+    tasks = {number: words for number, words in pairs if type(number) is int and 0 <= number < 2**20}
+    return [tasks.get(number, "") for number in range(max(tasks, default=-1) + 1)]
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

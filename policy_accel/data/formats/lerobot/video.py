@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,9 +15,7 @@ from policy_accel.data.formats.lerobot.tables import Episode
 from policy_accel.errors import UserError
 from policy_accel.files import open_regular
 
-_RATE_TOLERANCE = 0.01  # between a file's rate and fps, of fps
 _SKIP = 64  # frames that are decoded and dropped before a seek pays
-_FEW = 3  # frames that an encoder which was stopped first, or last, leaves out or adds
 _FORMATS = {1: "gray", 3: "rgb24", 4: "rgba"}
 
 try:
@@ -26,18 +24,16 @@ except ImportError:
     av = None  # type: ignore[assignment]
 
 
-def require_av(doing: str) -> None:
-    """Raise UserError when PyAV, which is needed for `doing`, is not installed."""
+def _need_av(camera: Column) -> None:
     if av is None:
-        install = "needs the package av, which is not installed; pip install '.[lerobot]' in our checkout."
-        raise UserError(f"{doing} {install}")
+        package = "the package av, which is not installed; pip install '.[lerobot]' in our checkout."
+        raise UserError(f"the videos of {camera.name} need {package}")
 
 
 def read_timeline(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """When the frames of a video are shown: [F] int64 in the file's units, ascending, and [F] seconds after the first.
 
-    Raises:
-        UserError: the file is missing, damaged or without frames.
+    UserError is raised for a file that is missing, damaged or without frames.
     """
     open_regular(path).close()
     with decoding(path, "the video"), av.open(str(path)) as container:
@@ -58,35 +54,34 @@ def frame_rate(seconds: np.ndarray) -> float:
 
 
 def _few(length: int) -> int:
-    """How many frames a video may lack or have beyond an episode of so many steps."""
-    return int(min(_FEW, max(1, length // 10), length - 1))
+    """How many frames an encoder which was stopped first, or last, leaves out of an episode, or adds to it."""
+    return min(3, max(1, length // 10), length - 1)
 
 
 def place(
-    seconds: np.ndarray, fps: float, starts: np.ndarray, lengths: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """The first frame of every episode [E] of a file and how many it has [E], -1 where nothing tells; whether by order.
+    seconds: np.ndarray, fps: float, starts: Sequence[float], lengths: Sequence[int]
+) -> tuple[list[np.ndarray], bool, bool]:
+    """The frames of each episode of a file; whether the file runs at `fps`; whether they were taken in its order.
 
-    The clock is believed when the file, whose frames are shown at `seconds` [F], runs at `fps`, a frame is shown when
-    each episode starts (`starts` [E], ascending), and none lacks more than a few of its frames (`lengths` [E]), at its
-    end. Otherwise, when the file has as many frames as there are steps, they are taken in the file's order.
+    The clock is believed when the file, whose frames are shown at `seconds` [F], runs at `fps`, and each episode, which
+    starts at its second, has a frame for every step but for a few at its end. Otherwise, when there are as many frames
+    as steps, they are taken in the file's order.
     """
-    total = len(seconds)
-    first = np.searchsorted(seconds, starts - 0.5 / fps)
-    frames = np.diff(first, append=total)
-    sound = (first == total) | (np.abs(seconds[np.minimum(first, total - 1)] - starts) * fps <= 0.25)
-    runs_at_fps = total == 1 or abs(frame_rate(seconds) / fps - 1) <= _RATE_TOLERANCE
-    agree = bool(runs_at_fps and sound.all() and np.all(frames[:-1] > 0))
-    gaps = np.flatnonzero(np.diff(seconds) * fps > 1.5)
-    holes = np.searchsorted(gaps, first + np.minimum(frames, lengths) - 1) > np.searchsorted(gaps, first)
-    allowed = np.array([_few(length) for length in lengths])
-    if agree and not holes.any() and np.all(frames >= lengths - allowed):
-        return first, frames, False
-    alone = len(lengths) == 1 and starts[0] == 0 and abs(total - lengths[0]) <= allowed[0]
-    if total == lengths.sum() or (alone and not runs_at_fps):
-        first = np.cumsum(lengths) - lengths
-        return first, np.diff(first, append=total), True
-    return first, np.where(agree & ~holes, frames, -1), False
+    rate, total, steps = frame_rate(seconds), len(seconds), sum(lengths)
+    same = total == 1 or abs(rate / fps - 1) <= 0.01
+    step = 1 / (rate if same and total > 1 else fps)
+    wanted = np.concatenate([start + step * np.arange(length) for start, length in zip(starts, lengths, strict=True)])
+    found = np.searchsorted(seconds, wanted - step / 2)
+    shown = np.abs(seconds[np.minimum(found, total - 1)] - wanted) < 0.4 * step
+    shown &= same and bool(np.all((np.diff(found) > 0) | (found[1:] == total)))
+    parts = np.split(shown, np.cumsum(lengths)[:-1])
+    enough = all(part[: len(part) - _few(len(part))].all() for part in parts)
+    alone = not same and len(lengths) == 1 and starts[0] == 0 and abs(total - steps) <= _few(steps)
+    if in_order := not enough and (alone or total == steps):
+        found = np.arange(steps)
+        parts = np.split(found < total, np.cumsum(lengths)[:-1])
+    frames = np.split(found, np.cumsum(lengths)[:-1])
+    return [of[: np.argmin([*part, False])] for of, part in zip(frames, parts, strict=True)], same, in_order
 
 
 class Camera:
@@ -98,12 +93,11 @@ class Camera:
     """
 
     def __init__(self, column: Column, episodes: Sequence[Episode], info: dict[str, Any]) -> None:
-        self._column, self._fps, self._one_each = column, info["fps"], info["codebase_version"] != "v3.0"
-        self._episodes = episodes
+        _need_av(column)
+        self._column, self._episodes, self._info = column, episodes, info
         self._shown: dict[Path, np.ndarray] = {}
-        self._frames: dict[int, tuple[Path, int, int]] = {}  # place -> file, first frame, frames
-        self._path: Path | None = None  # of the file that is open
-        self._container: Any = None
+        self._frames: dict[int, np.ndarray] = {}  # of the file of the episode at that place
+        self._path, self._container = cast(Path | None, None), cast(Any, None)  # of the file that is open
         self.faults: dict[int, str] = {}
         self._notes: dict[str, list[str]] = {}  # what was assumed -> of what
         files: dict[Path, list[tuple[float, int]]] = {}
@@ -125,26 +119,23 @@ class Camera:
 
     def _place(self, path: Path, starts: list[tuple[float, int]]) -> None:
         self._shown[path], seconds = read_timeline(path)
-        lengths = np.array([self._episodes[number].length for _, number in starts])
-        first, found, in_order = place(seconds, self._fps, np.array([start for start, _ in starts]), lengths)
-        rate = frame_rate(seconds)
-        rates = f"runs at {rate:.4g} frames per second, and info.json says fps {self._fps:g}"
+        lengths = [self._episodes[number].length for _, number in starts]
+        frames, same_rate, in_order = place(seconds, self._info["fps"], [start for start, _ in starts], lengths)
+        rates = f"runs at {frame_rate(seconds):.4g} frames per second, and info.json says fps {self._info['fps']:g}"
         if in_order:
-            why = rates if abs(rate / self._fps - 1) > _RATE_TOLERANCE else "is not cut where from_timestamp says"
-            self._note(f"{why}; with a frame for each step they are taken in the file's order", path.name)
-        for (_, number), begin, frames in zip(starts, first.tolist(), found.tolist(), strict=True):
-            length = self._episodes[number].length
-            over, few = frames - length, _few(length)
-            self._frames[number] = path, begin, frames
-            if frames < 0 or over < -few or (self._one_each and over > few):
-                has = f"has {frames if frames >= 0 else 'no certain'} frames for the {length} steps of the episode"
-                of = f"it holds {len(seconds)} for {lengths.sum()} steps, {rates}"
-                remedy = "encode it again with one frame for each step at that rate, or leave the episode out."
-                self.faults[number] = f"{path}: {has}: {of}; {remedy}"
-            elif over < 0:
-                self._note(f"lacks {-over} of the frames; the last picture is shown again", f"episode {number}'s video")
-            elif over > 0 and self._one_each:
-                self._note(f"has {over} frames too many; the last are not used", f"episode {number}'s video")
+            why = "is not cut where from_timestamp says" if same_rate else rates
+            self._note(f"{why}; with a frame for each step they are taken in the file's order", str(path))
+        for (_, number), length, own in zip(starts, lengths, frames, strict=True):
+            self._frames[number], of = own, f"episode {number}'s video"
+            over = len(seconds) - length if self._info["codebase_version"] != "v3.0" else 0
+            if max(length - len(own), over) > _few(length):
+                has = f"has {len(own)} certain frames for the {length} steps of the episode"
+                of = f"{len(seconds)} for {sum(lengths)} steps in all, {rates}"
+                self.faults[number] = f"{path}: {has}, {of}; encode one for each step, or leave the episode out."
+            elif len(own) < length:
+                self._note(f"lacks {length - len(own)} of the frames; the last picture is shown again", of)
+            elif over > 0:
+                self._note(f"has {over} frames too many; the last are not used", of)
 
     def _note(self, assumed: str, of: str) -> None:
         self._notes.setdefault(assumed, []).append(of)
@@ -152,11 +143,11 @@ class Camera:
     def read(self, episode: int, start: int, stop: int) -> np.ndarray:
         """Frames of the steps [start, stop) of an episode, uint8 [stop - start, H, W, C].
 
-        Raises:
-            UserError: the file is missing or damaged, or its frames are of another size than info.json says.
+        UserError is raised for a file that is damaged, or has frames of another size than info.json says.
         """
-        path, first, frames = self._frames[episode]
-        shape = self._column.feature.shape
+        path, shape = self._episodes[episode].videos[self._column.name][0], self._column.feature.shape
+        frames = self._frames[episode]
+        numbers = frames[np.minimum(np.arange(start, stop), len(frames) - 1)]  # steps behind the last have its picture
         result = np.empty((stop - start, *shape), np.uint8)
         with decoding(path, "the video"):
             if path != self._path:
@@ -164,11 +155,11 @@ class Camera:
                 self._container = av.open(str(path))
                 self._stream = self._container.streams.video[0]
                 self._decoded, self._next, self._path = self._container.decode(self._stream), 0, path
-            for row, step in enumerate(range(start, stop)):
-                if row and step >= frames:  # steps behind the last frame have its picture
+            for row, number in enumerate(numbers):
+                if row and number == numbers[row - 1]:
                     result[row] = result[row - 1]
                     continue
-                frame = self._frame(first + min(step, frames - 1), self._shown[path])
+                frame = self._frame(number, self._shown[path])
                 if (frame.height, frame.width) != shape[:2]:
                     has = f"has frames of {frame.height}x{frame.width} pixels, and info.json says {shape[0]}x{shape[1]}"
                     raise UserError(f"{path}: {has}; correct the shape there.")
@@ -201,13 +192,11 @@ class FrameWriter:
     """An mp4 file of one camera, frame by frame.
 
     H.264 with a key frame every second frame, as LeRobot's own files, so that a loader finds any frame fast. Lossless
-    is RGB without quantisation, else yuv420p at LeRobot's usual quality (crf 30).
-
-    Raises:
-        UserError: an odd height or width, which yuv420p cannot have.
+    is RGB without quantisation, else yuv420p at LeRobot's usual quality (crf 30), which has even sizes alone.
     """
 
     def __init__(self, path: Path, camera: Column, fps: float, *, lossless: bool) -> None:
+        _need_av(camera)
         height, width = camera.feature.shape[:2]
         if not lossless and (height % 2 or width % 2):
             why = f"frames of {height}x{width} pixels cannot be h264 with halved colour, which needs even sizes"

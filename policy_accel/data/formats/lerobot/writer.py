@@ -21,7 +21,7 @@ from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.formats.lerobot import layout
 from policy_accel.data.formats.lerobot.layout import CAMERAS, DERIVED, Column, entry
 from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics, Statistics, merge
-from policy_accel.data.formats.lerobot.video import FrameWriter, require_av, video_facts
+from policy_accel.data.formats.lerobot.video import FrameWriter, video_facts
 from policy_accel.data.formats.streaming import OnProgress, pieces
 from policy_accel.errors import UserError, one_of
 from policy_accel.files import new_path
@@ -47,13 +47,11 @@ def write_lerobot(
 ) -> None:
     """Write a LeRobot data set of version 3.0, a piece at a time, whole or not at all.
 
-    What LeRobot has no place for goes into a field "policy_accel" of info.json and into
-    meta/policy_accel_episodes.jsonl, which other readers do not look at, so that reading it gives back the same.
+    What LeRobot has no place for goes into info.json and a file beside it, so that reading it gives back the same.
 
     Args:
         path: a folder, new.
         reader: the demonstrations.
-        version: v3.0, the only one that is written.
         fps: steps per second; None for what the metadata say (`fps`, or the control frequency in `env_args`), else 10.
         images: RGB pictures as H.264 "lossless" or "h264" (yuv420p, crf 30), or "png" in the tables, where pictures of
             one or four channels always go, and those that a LeRobot set had there.
@@ -109,32 +107,32 @@ class _Writer:
     def __init__(self, root: Path, reader: EpisodeReader, fps: float | None, images: str) -> None:
         self._root, self._reader = root, reader
         self._metadata = reader.metadata | ({} if fps is None else {"fps": fps})
-        rate = _rate(reader.metadata) if fps is None else fps
+        facts = entry(entry(reader.metadata, "env_args"), "env_kwargs") | self._metadata
+        told = [rate for rate in (facts.get("fps"), facts.get("control_freq")) if isinstance(rate, int | float)]
+        rate = fps or next((rate for rate in told if rate > 0), DEFAULT_FPS)
         self._fps = int(rate) if float(rate).is_integer() else rate
         self._recorded = entry(reader.metadata, "lerobot")  # what a set that came from there carries
         listed = self._recorded.get("tasks")
         self._tasks = {str(task): number for number, task in enumerate(listed if isinstance(listed, list) else ())}
-        facts = {key: entry(entry(self._recorded, "features"), key) for key in reader.features}
-        known = {key: of["name"] for key, of in facts.items() if "name" in of}
+        features = {key: entry(entry(self._recorded, "features"), key) for key in reader.features}
+        known = {key: of["name"] for key, of in features.items() if "name" in of}
         self._names = layout.to_names(reader.features, known, tasks=bool(self._tasks))
         self._columns = []
         for key, name in self._names.items():
             feature, dtype = reader.features[key], str(reader.features[key].dtype)
             if feature.is_image:
-                in_table = images == "png" or feature.shape[2] != 3 or facts[key].get("dtype") == "image"
+                in_table = images == "png" or feature.shape[2] != 3 or features[key].get("dtype") == "image"
                 dtype = "image" if in_table else "video"
             elif len(feature.shape) > 5:
                 why = f"data/{key} has {len(feature.shape)} axes a step, and LeRobot knows 5"
                 raise UserError(f"{reader.source}: {why}; leave the key out or flatten it.")
-            self._columns.append(Column(name, dtype, feature, facts[key].get("names")))
+            self._columns.append(Column(name, dtype, feature, features[key].get("names")))
         derived = [(name, dtype) for name, dtype in DERIVED.items() if name not in self._names.values()]
         self._columns += [Column(name, dtype, Feature((), np.dtype(dtype)), None) for name, dtype in derived]
         self._in_table = [column for column in self._columns if column.dtype != "video"]
         self._schema = _schema(self._in_table)
         self._table = _Files(root, DATA_PATH, DATA_BYTES, partial(pq.ParquetWriter, schema=self._schema))
         cameras = [column for column in self._columns if column.dtype == "video"]
-        if cameras:
-            require_av(f"{reader.source}: writing videos")
         begin = partial(FrameWriter, fps=self._fps, lossless=images == "lossless")
         self._videos = {
             one.name: _Files(root, VIDEO_PATH.replace("{video_key}", one.name), VIDEO_BYTES, partial(begin, camera=one))
@@ -142,9 +140,9 @@ class _Writer:
         }
         self._rows: list[dict[str, Any]] = []  # of the table of episodes
         self._statistics: Statistics = {}
-        keep_lines = any(reader.episode_metadata(episode) for episode in range(len(reader.episode_ends)))
+        has_facts = any(reader.episode_metadata(episode) for episode in range(len(reader.episode_ends)))
         (root / "meta").mkdir(parents=True)
-        self._lines = (root / layout.OWN_LINES).open("w", encoding="utf-8") if keep_lines else None
+        self._lines = (root / layout.OWN_LINES).open("w", encoding="utf-8") if has_facts else None
 
     def close(self) -> None:
         """Close the files, also after an error."""
@@ -171,7 +169,11 @@ class _Writer:
 
     def _write_episode(self, episode: int, begin: int, end: int, progress: OnProgress | None) -> None:
         facts, length = self._reader.episode_metadata(episode), end - begin
-        tasks = self._tasks_of(facts)
+        named = self._metadata.get("task") or entry(self._metadata, "env_args").get("env_name") or "unspecified"
+        listed = facts.get("tasks") or facts.get("task") or named
+        tasks = list(map(str, listed if isinstance(listed, list) else [listed]))
+        for task in tasks:  # numbered on their first appearance
+            self._tasks.setdefault(task, len(self._tasks))
         row: dict[str, Any] = {f"data/{name}": number for name, number in self._table.begin(length)[0].items()}
         row |= {"dataset_from_index": begin, "dataset_to_index": end}
         for camera, video in self._videos.items():
@@ -181,40 +183,30 @@ class _Writer:
         statistics, seen = EpisodeStatistics(self._columns, length), set[int]()
         for _, start, rows, values in pieces(self._reader, list(self._names), [episode], piece_bytes=_PIECE_BYTES):
             steps = np.arange(start, start + rows)
-            named: dict[str, np.ndarray] = {"frame_index": steps, "index": begin + steps}
-            named |= {"timestamp": (steps / self._fps).astype(np.float32), "episode_index": np.full(rows, episode)}
-            named["task_index"] = np.full(rows, self._tasks[tasks[0]])
-            named |= {self._names[key]: part for key, part in values.items()}
-            seen.update(np.unique(named["task_index"]).tolist())
-            columns = zip(self._in_table, self._schema.types, strict=True)
-            arrays = [_to_arrow(named[column.name], column, start).cast(kind) for column, kind in columns]
+            columns: dict[str, np.ndarray] = {"frame_index": steps, "index": begin + steps}
+            columns |= {"timestamp": (steps / self._fps).astype(np.float32), "episode_index": np.full(rows, episode)}
+            columns["task_index"] = np.full(rows, self._tasks[tasks[0]])
+            columns |= {self._names[key]: part for key, part in values.items()}
+            seen.update(np.unique(columns["task_index"]).tolist())
+            kinds = zip(self._in_table, self._schema.types, strict=True)
+            arrays = [_to_arrow(columns[column.name], column, start).cast(kind) for column, kind in kinds]
             self._table.writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
             for name, video in self._videos.items():
-                video.writer.write(named[name], start)
-            statistics.add(named, start)
+                video.writer.write(columns[name], start)
+            statistics.add(columns, start)
             if progress is not None:
                 progress(begin + start + rows, int(self._reader.episode_ends[-1]))
         if "task_index" in self._names.values():
-            words = dict(enumerate(self._tasks))
-            if unknown := seen - words.keys():
-                why = f"task_index {min(unknown)} in episode {episode} has no task in words ({len(words)} are known)"
+            if unknown := seen.difference(range(len(self._tasks))):
+                why = f"task_index {min(unknown)} in episode {episode} has no task in words, {len(self._tasks)} have"
                 raise UserError(f"{self._reader.source}: {why}; leave the key task_index out.")
-            tasks = [words[number] for number in sorted(seen)]
+            tasks = [list(self._tasks)[number] for number in sorted(seen)]
         found = statistics.result()
         merge(self._statistics, found)
         flat = {f"stats/{name}/{level}": v.tolist() for name, of in found.items() for level, v in of.items()}
         self._rows.append({"episode_index": episode, "tasks": tasks, "length": length} | row | flat)
         if self._lines is not None:
             self._lines.write(json.dumps(facts, ensure_ascii=False) + "\n")
-
-    def _tasks_of(self, facts: dict[str, Any]) -> list[str]:
-        """The tasks of an episode in words, numbered on their first appearance."""
-        name = entry(self._metadata, "env_args").get("env_name")
-        listed = facts.get("tasks") or [facts.get("task") or self._metadata.get("task") or name or "unspecified"]
-        tasks = [str(task) for task in (listed if isinstance(listed, list) else [listed])]
-        for task in tasks:
-            self._tasks.setdefault(task, len(self._tasks))
-        return tasks
 
     def _info(self, episodes: int, steps: int) -> dict[str, Any]:
         splits = {name: str(span) for name, span in entry(self._recorded, "splits").items()}
@@ -237,15 +229,6 @@ class _Writer:
         shapes = {self._names[key]: list(feature.shape) for key, feature in self._reader.features.items()}
         own["shapes"] = {name: shape for name, shape in shapes.items() if shape in ([], [1])}
         return info | {layout.OWN: own | {"metadata": self._metadata, "lines": self._lines is not None}}
-
-
-def _rate(metadata: dict[str, Any]) -> float:
-    """The control rate that the metadata tell."""
-    for facts in (metadata, entry(entry(metadata, "env_args"), "env_kwargs")):
-        rate = facts.get("fps") or facts.get("control_freq")
-        if isinstance(rate, int | float) and rate > 0:
-            return rate
-    return DEFAULT_FPS
 
 
 def _schema(columns: list[Column]) -> pa.Schema:
@@ -284,8 +267,7 @@ def _png(picture: np.ndarray, step: int) -> dict[str, Any]:
 
 def _write_tasks(path: Path, tasks: list[str]) -> None:
     """Write the tasks as pandas stores a table whose index are the words: columns `task_index` and `task`."""
-    pandas: dict[str, Any] = {"index_columns": ["task"], "column_indexes": [], "pandas_version": "2.2.3"}
     words = {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object", "metadata": None}
-    pandas["columns"] = [words]
-    schema = pa.schema([("task_index", pa.int64()), ("task", pa.string())], metadata={"pandas": json.dumps(pandas)})
+    facts = {"index_columns": ["task"], "column_indexes": [], "columns": [words], "pandas_version": "2.2.3"}
+    schema = pa.schema([("task_index", pa.int64()), ("task", pa.string())], metadata={"pandas": json.dumps(facts)})
     pq.write_table(pa.table([list(range(len(tasks))), tasks], schema=schema), path)

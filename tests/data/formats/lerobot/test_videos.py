@@ -100,7 +100,7 @@ def test_another_rate_and_another_number_of_frames(videos, version, rate):
         assert not reader.faults
         reader.ask_for([KEY])
         assert list(reader.faults) == [0, 1, 2]
-        assert f"for 20 steps, runs at {rate} frames per second, and info.json says fps 10" in reader.faults[0]
+        assert f"for 20 steps in all, runs at {rate} frames per second, and info.json says fps 10" in reader.faults[0]
         with pytest.raises(UserError, match="frames for the 30 steps of the episode"):
             reader.read(1, [KEY])
 
