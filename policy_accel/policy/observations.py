@@ -12,12 +12,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from policy_accel.data.frames import as_frames, forms_of
 from policy_accel.diffusion.host_work import to_device
 from policy_accel.errors import UserError, did_you_mean, one_of
 from policy_accel.evaluation.episode import named_parts
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.fields import flat, parse_field
+from policy_accel.policy.frames import as_frames, forms_of
 from policy_accel.policy.image_store import resize_frames
 from policy_accel.policy.normalization import MODES, Normalizer, fit_normalizer
 

@@ -9,8 +9,8 @@ import pytest
 
 from policy_accel.data import Episodes, MemoryReader
 from policy_accel.data.formats.streaming import gather
-from policy_accel.data.frames import as_frames
 from policy_accel.errors import UserError
+from policy_accel.policy.frames import as_frames
 from policy_accel.policy.pictures import PictureView
 
 PICTURES = np.random.default_rng(0).integers(0, 256, size=(10, 12, 15, 3), dtype=np.uint8)
