@@ -24,7 +24,7 @@ class Figures:
         requests: messages of clients that were read, and what became of them: `answers`, `refusals` (the message was
             wrong) and `failures` (the server was).
         batches: predictions that were made, of `batched` requests together, at most `largest` at once.
-        waits: seconds from a request's arrival to its answer, of the last ones.
+        waits: seconds from the arrival of a request for actions to its answer, of the last ones.
         predictions: seconds of the last predictions.
     """
 

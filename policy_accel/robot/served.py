@@ -148,6 +148,7 @@ class ServedPolicy:
                 },
             }
             job.connection.chunk += 1
+            self.figures.waits.append(time.perf_counter() - job.arrived)
             self._send(job, answer)
 
     @torch.no_grad()
@@ -158,9 +159,8 @@ class ServedPolicy:
         observation; a row does not depend on the others but for rounding."""
         policy = self.run.policy
         noise = chunk_noise(policy.noise_shape(self.run.sampler), self.noise_seed, seeds, chunks)
-        if self.planner.captured:  # a graph for each size: few sizes
-            rows = [*range(len(windows)), *[0] * (rounded_up(len(windows)) - len(windows))]
-            windows, noise = [windows[row] for row in rows], noise[rows]
+        rows = [*range(len(windows)), *[0] * (batch_size(len(windows)) - len(windows))]
+        windows, noise = [windows[row] for row in rows], noise[rows]
         trajectory: Tensor = self.planner(as_tensors(windows, self.device, policy.resized), noise)
         ahead = trajectory[: len(seeds), self.config.n_obs_steps - 1 :, : policy.action_dim]
         return policy.decoded(ahead).cpu().numpy()
@@ -178,23 +178,20 @@ class ServedPolicy:
 
     def _send(self, job: Job, answer: dict[str, Any]) -> None:
         self.figures.answers += 1
-        self._finish(job, encode(answer))
+        job.answer.set_result(encode(answer))
 
     def _refuse(self, job: Job, sentence: str) -> None:
         self.figures.refusals += 1
-        self._finish(job, sentence if len(sentence) <= LONGEST else f"{sentence[:LONGEST]} ...")
+        job.answer.set_result(sentence if len(sentence) <= LONGEST else f"{sentence[:LONGEST]} ...")
 
     def fail(self, job: Job, error: Exception) -> None:
         """Tell the client of a job that this server could not answer it, unless it is answered."""
         if not job.answer.done():
             self.figures.failures += 1
-            self._finish(job, f"the server could not answer: {type(error).__name__}: {one_line(error)}"[:LONGEST])
-
-    def _finish(self, job: Job, answer: bytes | str) -> None:
-        self.figures.waits.append(time.perf_counter() - job.arrived)
-        job.answer.set_result(answer)
+            job.answer.set_result(f"the server could not answer: {type(error).__name__}: {one_line(error)}"[:LONGEST])
 
 
-def rounded_up(rows: int) -> int:
-    """The next power of two."""
-    return 1 << (rows - 1).bit_length()
+def batch_size(rows: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, 24 and so on: graphs and libraries keep something for each size."""
+    power = 1 << (rows - 1).bit_length()
+    return power * 3 // 4 if rows <= power * 3 // 4 else power

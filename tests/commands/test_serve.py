@@ -9,30 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.compositions import composed_once
-from support.data import write_zarr
+from support.serving import tiny_run
 
 from policy_accel.cli import main
 from policy_accel.commands.serve import is_loopback, named_runs, read_token
-from policy_accel.data import Episodes
 from policy_accel.errors import UserError
 from policy_accel.policy.controller import Policy
-from policy_accel.policy.track import ROBOT
 from policy_accel.robot.client import PolicyClient
 from policy_accel.robot.server import PolicyServer
-
-composed = composed_once(ROBOT.config)
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served")
-    values = np.cumsum(np.random.default_rng(0).normal(size=(60, 7)), axis=0).astype("f4")
-    write_zarr(folder / "walks.zarr.zip", Episodes({"state": values[:, :5], "action": values[:, 5:]}, np.array([60])))
-    settings = ["model.down_dims=[8,16]", "training.steps=1", "training.batch_size=4", "training.device=cpu"]
-    where = [f"task.data={folder / 'walks.zarr.zip'}", f"run_dir={folder / 'walks'}"]
-    ROBOT.train(composed(["task=pusht_state", "model=unet", *settings, "evaluation.episodes=0", *where]))
-    return folder / "walks"
+    return tiny_run(tmp_path_factory.mktemp("served"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -70,7 +59,7 @@ def test_it_serves_until_it_is_told_to_stop(
     policy = Policy.load(run_dir, device="cpu", sampling_steps=2)
     np.testing.assert_allclose(action, policy.act(np.zeros(5)), rtol=1e-4, atol=1e-3)
     printed = capsys.readouterr()
-    assert "Serving two (step 1, ddim with 2 evaluations a chunk) at ws://127.0.0.1:" in printed.out
+    assert "Serving two (step 4, ddim with 2 evaluations a chunk) at ws://127.0.0.1:" in printed.out
     assert "Stopped. two: 2 answers, 0 refusals, 0 failures." in printed.out
     assert printed.err == ""
 

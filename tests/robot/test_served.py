@@ -11,7 +11,7 @@ from policy_accel.policy.controller import Policy
 from policy_accel.robot.batching import Predictor
 from policy_accel.robot.client import array
 from policy_accel.robot.messages import encode
-from policy_accel.robot.served import Connection, Job, ServedPolicy, rounded_up
+from policy_accel.robot.served import Connection, Job, ServedPolicy, batch_size
 
 
 def observations(seed: int, count: int = 2) -> list[dict[str, np.ndarray]]:
@@ -119,23 +119,26 @@ def test_what_arrives_during_a_prediction_is_the_next_batch(policy: Policy, monk
     assert sizes == [1, 5]
 
 
-def test_captured_graphs_have_few_sizes(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    served, sizes, plan = ServedPolicy("a", policy, 64), [], ServedPolicy("b", policy, 64).planner
-
-    class Captured:
-        captured = True
-
-        def __call__(self, tensors: Any, noise: Any) -> Any:
-            sizes.append((len(tensors), len(noise)))
-            return plan(tensors, noise)
-
-    expected = [served.actions([observations_of(row)], [row], [0])[0] for row in range(5)]
-    monkeypatch.setattr(served, "planner", Captured())
-    found = served.actions([observations_of(row) for row in range(5)], list(range(5)), [0] * 5)
+def test_batches_have_few_sizes(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs and the CPU's convolutions keep something for each."""
+    served, sizes = ServedPolicy("a", policy, 64), []
+    windows = [[{"state": row["state"]} for row in observations(seed)] for seed in range(5)]
+    expected = [served.actions([window], [row], [0])[0] for row, window in enumerate(windows)]
+    planner = served.planner
+    monkeypatch.setattr(served, "planner", lambda seen, noise: sizes.append(noise.shape[0]) or planner(seen, noise))
+    found = served.actions(windows, list(range(5)), [0] * 5)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
-    assert sizes == [(8, 8)]
-    assert [rounded_up(rows) for rows in (1, 2, 3, 64)] == [1, 2, 4, 64]
-
-
-def observations_of(seed: int) -> list[dict[str, np.ndarray]]:
-    return observations(seed)
+    assert sizes == [6]
+    assert [batch_size(rows) for rows in (1, 2, 3, 4, 5, 7, 9, 13, 48, 49, 64)] == [
+        1,
+        2,
+        3,
+        4,
+        6,
+        8,
+        12,
+        16,
+        48,
+        64,
+        64,
+    ]

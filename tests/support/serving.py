@@ -1,4 +1,4 @@
-"""A server in a thread of the tests, and clients that send what they like."""
+"""A tiny policy, a server in a thread of the tests, and clients that send what they like."""
 
 from __future__ import annotations
 
@@ -6,13 +6,37 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import websockets.sync.client
+from support.compositions import composed_once
+from support.data import write_zarr
 
+from policy_accel.data import Episodes
 from policy_accel.policy.controller import Policy
+from policy_accel.policy.track import ROBOT
 from policy_accel.robot.served import ServedPolicy
 from policy_accel.robot.server import PolicyServer, ServerConfig
+
+composed = composed_once(ROBOT.config)
+
+
+def tiny_run(folder: Path) -> Path:
+    """A run of a tiny U-Net with the keys of Push-T, after four updates on random walks."""
+    generator = np.random.default_rng(0)
+    arrays = {
+        name: np.cumsum(generator.normal(size=(90, size)), axis=0).astype("f4")
+        for name, size in (("state", 5), ("action", 2))
+    }
+    write_zarr(folder / "walks.zarr.zip", Episodes(arrays, np.array([30, 60, 90])))
+    net = ["model=unet", "model.down_dims=[8,16]", "model.kernel_size=3", "model.step_embedding_dim=8"]
+    training = ["training.steps=4", "training.batch_size=8", "training.device=cpu", "sampling.steps=3"]
+    scored = ["task.max_steps=30", "evaluation.episodes=0", "evaluation.workers=0", "evaluation.videos=0"]
+    where = [f"task.data={folder / 'walks.zarr.zip'}", f"run_dir={folder / 'walks'}"]
+    ROBOT.train(composed(["task=pusht_state", *net, *training, *scored, *where]))
+    return folder / "walks"
 
 
 class Running:
