@@ -58,9 +58,10 @@ def run_serve(options: argparse.Namespace) -> int:
         served.warm_up()
 
     def ready(host: str, port: int) -> None:
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if token is None and not is_loopback(host):
             print(
-                f"remark: whoever reaches {host}:{port} can use this server; --token-file or {TOKEN_VARIABLE} asks "
+                f"remark: whoever reaches {address} can use this server; --token-file or {TOKEN_VARIABLE} asks "
                 "for a token.",
                 file=sys.stderr,
             )
@@ -68,7 +69,7 @@ def run_serve(options: argparse.Namespace) -> int:
             told = served.metadata()
             print(
                 f"Serving {name} (step {told['step']}, {told['sampler']} with {told['network_evaluations']} "
-                f"evaluations a chunk) at ws://{host}:{port}/{name}",
+                f"evaluations a chunk) at ws://{address}/{name}",
                 flush=True,
             )
 

@@ -91,21 +91,27 @@ class PolicyServer:
         Raises:
             UserError: the address cannot be listened at.
         """
-        loop = asyncio.get_running_loop()
         self._predictor = Predictor()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows, or no main thread
-                loop.add_signal_handler(number, self.stop)
+        self._on_signals(self.stop)
         try:
             server = await self._listen()
             ready(self.config.host, server.sockets[0].getsockname()[1])
             await self._stop.wait()
+            self._on_signals(None)  # a second one ends everything at once
             await self._close(server)
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-                    loop.remove_signal_handler(number)
+            self._on_signals(None)
             self._predictor.close()
+
+    @staticmethod
+    def _on_signals(act: Callable[[], None] | None) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows, or no main thread
+                if act is None:
+                    loop.remove_signal_handler(number)
+                else:
+                    loop.add_signal_handler(number, act)
 
     def stop(self) -> None:
         """Let `run` end."""

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +51,23 @@ def test_the_client_is_one_short_file_and_acts_as_the_policy_itself(policy: Poli
         assert done.returncode == 0, done.stderr
         assert running.policy.figures.batches == 3  # a chunk of 8 actions each
     np.testing.assert_allclose(json.loads(done.stdout), driven(policy, 3, 20), rtol=1e-4, atol=1e-3)
+
+
+def test_the_example_of_the_docs(
+    policy: Policy, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = (repository / "docs" / "robot.md").read_text().split("## Serving a policy", 1)[1]
+    (example,) = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    shutil.copy(client_module.__file__, tmp_path / "client.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    with serving(policy, token="what token.txt holds") as running:
+        seen: dict[str, Any] = {}
+        exec(example.replace("ws://127.0.0.1:8000", running.url), seen)
+        assert running.policy.figures.batches == 3
+        told = set(seen["client"].metadata)
+    assert seen["action"].shape == (2,)
+    named = set(re.findall(r"`(\w+)`", section))
+    assert {name for name in told if not name.startswith("sampling_")} <= named
 
 
 def test_clients_go_on_where_a_server_restarts(policy: Policy) -> None:
