@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,10 +40,10 @@ class Episodes:
     steps: int = field(init=False)
 
     def __post_init__(self) -> None:
-        arrays, ends = {key: np.asarray(values) for key, values in self.arrays.items()}, np.asarray(self.episode_ends)
+        arrays = {key: np.asarray(values) for key, values in self.arrays.items()}
         with refusing(self.source or "episodes"):
+            ends = sound_ends(np.asarray(self.episode_ends))
             _check(arrays, ends, len(self.episode_metadata))
-        ends = ends.astype(np.int64)
         lengths = np.diff(ends, prepend=0)
         self.__dict__.update(
             arrays=arrays, episode_ends=ends, lengths=lengths, starts=ends - lengths, steps=int(ends[-1])
@@ -56,8 +55,6 @@ class Episodes:
 
 
 def _check(arrays: dict[str, np.ndarray], ends: np.ndarray, facts: int) -> None:
-    for problem in end_problems(ends):
-        raise ValueError(problem)
     if facts not in (0, len(ends)):
         raise ValueError(f"there are facts about {facts} episodes and {len(ends)} episodes; give one each, or none.")
     if not arrays:
@@ -65,27 +62,26 @@ def _check(arrays: dict[str, np.ndarray], ends: np.ndarray, facts: int) -> None:
     for key, values in arrays.items():
         if values.ndim == 0:
             raise ValueError(f"data/{key} is a single value; its first axis must be time, one row per step.")
-    for found in compare_rows({f"data/{key}": len(values) for key, values in arrays.items()}, ends):
-        for problem in found.values():
-            raise ValueError(problem)
+    left_out, faults = compare_rows({f"data/{key}": len(values) for key, values in arrays.items()}, ends)
+    for problem in (*left_out.values(), *faults.values(), *empty_episodes(ends).values()):
+        raise ValueError(problem)
     for key, values in arrays.items():
         check_numbers(key, values.shape[1:], values.dtype)
         check_finite(key, values, ends)
 
 
-def end_problems(ends: np.ndarray, *, empty: bool = False) -> Iterator[str]:
-    """What is wrong with `episode_ends` [E] in itself; with `empty`, an episode without a step is nothing wrong."""
+def sound_ends(ends: np.ndarray, name: str = "episode_ends") -> np.ndarray:
+    """Cumulative exclusive ends [E] as int64; a ValueError says what is wrong with them. An episode may be empty."""
     if ends.ndim != 1 or ends.size == 0:
-        yield f"episode_ends has shape {ends.shape}; it needs one end for every episode, at least one."
-    elif not whole(ends):
-        yield f"episode_ends holds {ends.dtype} values that are not whole steps; store cumulative ends as int64."
-    else:
-        for episode in np.flatnonzero(np.diff(ends.astype(np.int64), prepend=0) < (0 if empty else 1))[:1]:
-            after = f" after {ends[episode - 1]}" if episode else ""
-            yield (
-                f"episode_ends is not increasing: episode_ends[{episode}] is {ends[episode]}{after}, so that episode "
-                f"{episode} has no step; store the cumulative end of every episode, and leave empty episodes out."
-            )
+        raise ValueError(f"{name} has shape {ends.shape}; it needs one end for every episode, at least one.")
+    if not whole(ends):
+        raise ValueError(f"{name} holds {ends.dtype} values that are not whole steps; store cumulative ends as int64.")
+    ends = ends.astype(np.int64)
+    for episode in np.flatnonzero(np.diff(ends, prepend=0) < 0)[:1]:
+        after = f" after {ends[episode - 1]}" if episode else ""
+        remedy = "store the cumulative end of every episode."
+        raise ValueError(f"{name} is not increasing: {name}[{episode}] is {ends[episode]}{after}; {remedy}")
+    return ends
 
 
 def whole(values: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from policy_accel.data.episodes import Episodes
+from policy_accel.data.episodes import Episodes, empty_episodes
 from policy_accel.data.formats.base import EpisodeReader, EpisodeView, check_keys
 from policy_accel.data.formats.recognise import FORMATS, recognised_format, split_group
 from policy_accel.data.formats.streaming import OnProgress, check_features, chosen_episodes, gather, without_unreadable
@@ -61,6 +61,7 @@ def open_reader(path: Path | str, layout: Path | str | None = None) -> EpisodeRe
             reader: EpisodeReader = _imported(FORMATS[recognised_format(path) or "zarr"].reader, path)(path)
         else:
             reader = _imported("hdf5_layout:open_with_layout", path)(path, layout)
+    reader.faults = empty_episodes(reader.episode_ends) | reader.faults
     return reader
 
 

@@ -27,9 +27,10 @@ def test_lists_become_arrays():
 @pytest.mark.parametrize(
     ("ends", "words"),
     [
-        ([3, 3, 10], ["not increasing", "episode_ends[1] is 3 after 3,", "leave empty episodes out"]),
+        ([3, 3, 10], ["episode 1 has no step; take it out"]),
         ([3, 8, 7, 10], ["not increasing", "episode_ends[2] is 7 after 8"]),
-        ([0, 10], ["episode_ends[0] is 0,", "episode 0 has no step"]),
+        ([0, 10], ["episode 0 has no step"]),
+        ([-1, 10], ["episode_ends[0] is -1; store the cumulative end"]),
         ([], ["episode_ends has shape (0,)", "at least one"]),
         ([[5, 10]], ["episode_ends has shape (1, 2)"]),
         ([2.5, 10.0], ["float64", "not whole steps", "int64"]),

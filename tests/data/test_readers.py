@@ -3,8 +3,10 @@
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
+import zarr
 
 from policy_accel.data import Episodes, read_episodes
 from policy_accel.data.formats.base import MemoryReader
@@ -64,6 +66,34 @@ def test_a_key_without_numbers_is_refused_by_every_format(tmp_path, name):
         assert [path.name for path in tmp_path.iterdir()] == ["in.npz"]
         write_episodes(tmp_path / "x", reader, name, keys=["action"])
     assert read_episodes(tmp_path / "x").arrays.keys() == {"action"}
+
+
+def with_an_empty_episode(tmp_path, form):
+    data = {"action": np.arange(20.0).reshape(10, 2), "episode_ends": np.array([3, 3, 10])}
+    if form == "npz":
+        np.savez(tmp_path / "x", **data)
+        return {"path": tmp_path / "x.npz"}
+    if form == "zarr":
+        root = zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=2)
+        root.create_array("data/action", data=data["action"])
+        root.create_array("meta/episode_ends", data=data["episode_ends"])
+        return {"path": tmp_path / "x.zarr"}
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name, values in data.items():
+            file[f"all/{name}"] = values
+    (tmp_path / "x.yaml").write_text("episodes: all\nkeys: {action: action}\nends: episode_ends\n")
+    return {"path": tmp_path / "x.h5", "layout": tmp_path / "x.yaml"}
+
+
+@pytest.mark.parametrize("form", ["npz", "zarr", "hdf5"])
+def test_an_empty_episode_is_the_fault_of_that_one_alone(tmp_path, form):
+    given = with_an_empty_episode(tmp_path, form)
+    with pytest.raises(UserError, match=r"episode 1 has no step; take it out of the file; or leave such .* \(1 of 3\)"):
+        read_episodes(**given)
+    with pytest.warns(UserWarning, match="episode 1 is left out: it has no step"):
+        read = read_episodes(**given, skip_bad_episodes=True)
+    assert read.episode_ends.tolist() == [3, 10]
+    np.testing.assert_array_equal(read.arrays["action"], np.arange(20.0).reshape(10, 2))
 
 
 def test_names_of_formats_need_no_imports():

@@ -13,7 +13,6 @@ import numpy as np
 
 from policy_accel.data.episodes import Episodes
 from policy_accel.errors import UserError, did_you_mean
-from policy_accel.errors import refusing as refusing
 from policy_accel.files import explain_os_error
 
 

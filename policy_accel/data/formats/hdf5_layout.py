@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from policy_accel.data.episodes import end_problems
+from policy_accel.data.episodes import sound_ends
 from policy_accel.data.formats import hdf5
 from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
 from policy_accel.data.formats.recognise import FACTS_FILE, MAIN_FILE, minari_file
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, refusing
 from policy_accel.files import open_regular
 from policy_accel.parsing import from_json, from_yaml
 
@@ -175,9 +175,8 @@ class Hdf5Reader(EpisodeReader):
         ends = found[0] if where.ends else np.cumsum(found[0])
         if where.last:
             ends = np.union1d(np.flatnonzero(np.any(found, axis=0)) + 1, len(found[0]))
-        for problem in end_problems(ends):
-            raise UserError(f"{self.source}: {problem.replace('episode_ends', paths[0])}")
-        return [int(end) for end in ends]
+        with refusing(self.source):
+            return [int(end) for end in sound_ends(ends, paths[0])]
 
     def _judge(self) -> None:
         """Take in arrays, or say why they are left out or which places have faults."""

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from policy_accel.data.episodes import compare_rows, empty_episodes, end_problems, whole
+from policy_accel.data.episodes import compare_rows, sound_ends, whole
 from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
 from policy_accel.data.formats.hdf5 import attribute
 from policy_accel.data.formats.recognise import ENDS, FLAGS, LENGTHS
@@ -70,7 +70,6 @@ class NpzReader(EpisodeReader):
         with refusing(path):
             rows = {name: len(members[name]) for name in self._members.values()}
             unequal, self.faults = compare_rows(rows, self.episode_ends)
-        self.faults |= empty_episodes(self.episode_ends)
         self.left_out |= {key: unequal[name] for key, name in self._members.items() if name in unequal}
         kept = {key: values for key, values in self._arrays.items() if key not in self.left_out}
         self.features = {key: Feature(values.shape[1:], values.dtype) for key, values in kept.items()}
@@ -117,9 +116,7 @@ class NpzReader(EpisodeReader):
                 raise ValueError(f"{LENGTHS} {said}; it needs {needs}.")
             return ends
         if ENDS in members:
-            for problem in end_problems(members[ENDS], empty=True):
-                raise ValueError(problem)
-            return members[ENDS].astype(np.int64)
+            return sound_ends(members[ENDS])
         flags = {name: members[name].reshape(-1) for name in FLAGS if name in members}
         steps, said = max(map(len, flags.values()), default=0), " or ".join(flags) or "terminals"
         sound = flags and all(len(values) == steps and np.isin(values, (0, 1)).all() for values in flags.values())

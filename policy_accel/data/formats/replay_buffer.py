@@ -24,7 +24,7 @@ from zarr.codecs import BloscCodec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
-from policy_accel.data.episodes import compare_rows, empty_episodes, end_problems
+from policy_accel.data.episodes import compare_rows, sound_ends
 from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
 from policy_accel.data.formats.npz import zip_entry
 from policy_accel.data.formats.streaming import OnProgress, pieces
@@ -178,10 +178,9 @@ class ReplayBufferReader(EpisodeReader):
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
         self._store = store = ReplayStore(path)
-        ends = StoredArray(store, _ENDS).whole()
-        for problem in end_problems(ends, empty=True):
-            raise UserError(f"{path}: {problem}")
-        self.episode_ends, version = ends.astype(np.int64), 3 if store.arrays[_ENDS].endswith("zarr.json") else 2
+        with refusing(path):
+            self.episode_ends = sound_ends(StoredArray(store, _ENDS).whole())
+        version = 3 if store.arrays[_ENDS].endswith("zarr.json") else 2
         form, within = "folder" if Path(path).is_dir() else "zip", f", in {store.root}" if store.root else ""
         self.layout = f"zarr v{version}, {form}{within}"
         opened: dict[str, StoredArray] = {}
@@ -194,7 +193,6 @@ class ReplayBufferReader(EpisodeReader):
         with refusing(path):
             rows = {name: stored.array.shape[0] for name, stored in opened.items() if name not in wrong}
             unequal, self.faults = compare_rows(rows, self.episode_ends)
-        self.faults |= empty_episodes(self.episode_ends)
         self.left_out = {name.removeprefix("data/"): why for name, why in (wrong | unequal).items()}
         found = [stored for stored in opened.values() if stored.name not in wrong | unequal]
         self._arrays = {stored.name.removeprefix("data/"): stored for stored in found}
