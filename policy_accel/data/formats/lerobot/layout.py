@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,20 @@ class Column(NamedTuple):
     dtype: str  # LeRobot's: a NumPy one, "image" (encoded in the table) or "video"
     feature: Feature  # in memory; pictures are [H, W, C]
     axes: Any  # their "names" in info.json
+
+
+@dataclass
+class Episode:
+    """An episode as the tables have it."""
+
+    index: int  # LeRobot's episode_index
+    length: int
+    tasks: list[str]
+    data: Path
+    videos: dict[str, tuple[Path, float]]  # camera -> file, and the second in it at which the episode begins
+    stored: dict[str, str]  # column -> dtype, "image" or "" in the file; {} while that is not read
+    first: int = 0  # its first row in the file
+    task: int = -1  # task_index of its first step
 
 
 def entry(facts: dict[str, Any], name: str) -> dict[str, Any]:

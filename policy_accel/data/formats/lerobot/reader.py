@@ -1,23 +1,34 @@
-"""A LeRobot data set behind the interface of all formats."""
+"""A LeRobot data set behind the interface of all formats: parquet tables of numbers, pictures and episodes.
+
+Columns are those of Hugging Face `datasets`: a number is a value, a vector a list, more axes nested lists (extension
+types Array2D to Array5D), a picture a struct of encoded bytes and a path.
+"""
 
 from __future__ import annotations
 
+import io
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
 
-from policy_accel.data.formats.base import EpisodeReader, Feature
+from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
 from policy_accel.data.formats.lerobot import layout
-from policy_accel.data.formats.lerobot.layout import DERIVED, Column, entry
-from policy_accel.data.formats.lerobot.tables import read_episodes, read_table, read_tasks, stored_dtype, to_array
+from policy_accel.data.formats.lerobot.layout import DERIVED, EPISODES, TASKS, Column, Episode, entry, json_object
 from policy_accel.data.formats.lerobot.video import Camera
 from policy_accel.errors import UserError
 from policy_accel.files import open_regular
+from policy_accel.memory import check_fits
 
 
 class LeRobotReader(EpisodeReader):
@@ -46,7 +57,7 @@ class LeRobotReader(EpisodeReader):
         # A key `timestamp` of a set that came from elsewhere may hold anything.
         self._rising = [name for name in ("frame_index", "timestamp", "index") if name not in known]
         cameras = [name for name, column in columns.items() if column.dtype == "video"]
-        self._episodes, self._tasks = read_episodes(root, info, cameras), read_tasks(root)
+        self._episodes, self._tasks = _read_episodes(root, info, cameras), _read_tasks(root)
         self.episode_ends = np.cumsum([episode.length for episode in self._episodes], dtype=np.int64)
         self._irregular: set[str] = set()  # derived columns that are not what they must be
         files: dict[Path, list[int]] = {}
@@ -82,7 +93,7 @@ class LeRobotReader(EpisodeReader):
         if own.get("lines"):
             with open_regular(root / layout.OWN_LINES) as file:
                 self._lines = [*file, *[b""] * len(self._episodes)]
-        self._table = lru_cache(2)(lambda path, names: read_table(path, names)[0])
+        self._table = lru_cache(2)(lambda path, names: _read_table(path, names)[0])
         self._cameras: dict[str, Camera] = {}
 
     def _find_rows(self, path: Path, places: list[int]) -> None:
@@ -92,9 +103,9 @@ class LeRobotReader(EpisodeReader):
         episode_index p, index the number of steps before, task_index the same in the whole episode.
         """
         newer = self._info["codebase_version"] == "v3.0"
-        table, schema = read_table(path, ["episode_index"] if newer else [], list(DERIVED))
-        stored, number = {one.name: stored_dtype(one.type) for one in schema}, Feature((), np.dtype(np.float64))
-        found = {name: to_array(table[name], Column(name, "", number, None), path) for name in table.column_names}
+        table, schema = _read_table(path, ["episode_index"] if newer else [], list(DERIVED))
+        stored, number = {one.name: _stored_dtype(one.type) for one in schema}, Feature((), np.dtype(np.float64))
+        found = {name: _to_array(table[name], Column(name, "", number, None), path) for name in table.column_names}
         # In v2.x an episode has a file of its own.
         owners = found["episode_index"] if newer else np.full(len(table), self._episodes[places[0]].index)
         counted = zip(*np.unique(owners, return_index=True, return_counts=True), strict=True)
@@ -107,16 +118,15 @@ class LeRobotReader(EpisodeReader):
             part = {name: values[rows] for name, values in found.items()}
             drops = {name: part[name][1:] < part[name][:-1] for name in self._rising if name in part}
             back = [f"{name} falls after its step {np.argmax(drop)}" for name, drop in drops.items() if drop.any()]
-            fault = f"time runs backwards in episode {episode.index}: {back[0]}" if back else ""
+            of = f"episode {episode.index}"
+            fault = f"time runs backwards in {of}: {back[0]}" if back else ""
             if np.any(owners[rows] != episode.index):
-                fault = f"has other rows between those of episode {episode.index}"
+                fault = f"has other rows between those of {of}"
             if count != episode.length:
-                fault = (
-                    f"holds {count} steps of episode {episode.index}, and the table of episodes says {episode.length}"
-                )
+                fault = f"holds {count} steps of {of}, and the table of episodes says {episode.length}"
             if fault:
-                remedy = "correct the rows or that table, or leave the episode out."
-                self._add_faults({place: f"{path}: {fault}; {remedy}"})
+                fault += "; correct the rows or the table of episodes, or leave the episode out."
+                self._add_faults({place: f"{path}: {fault}"})
                 continue
             episode.task = int(part.get("task_index", [-1])[0])
             times = (steps / float(self._info["fps"])).astype(np.float32)
@@ -172,7 +182,7 @@ class LeRobotReader(EpisodeReader):
         """See `EpisodeReader`."""
         if self._own:
             path = self._root / layout.OWN_LINES
-            return layout.json_object(self._lines[episode], path, f"line {episode + 1}") if self._lines else {}
+            return json_object(self._lines[episode], path, f"line {episode + 1}") if self._lines else {}
         row = self._episodes[episode]
         tasks = row.tasks or self._tasks[max(row.task, 0) : row.task + 1]
         one = len(tasks) == 1 and "task_index" not in self._irregular
@@ -211,7 +221,7 @@ class LeRobotReader(EpisodeReader):
         table = self._table(row.data, in_table).slice(row.first + start, stop - start) if in_table else None
         for key, column in zip(keys, columns, strict=True):
             if table is not None and column.dtype != "video":
-                found[key] = to_array(table[column.name], column, row.data)
+                found[key] = _to_array(table[column.name], column, row.data)
             else:
                 found[key] = self._cameras[column.name].read(episode, start, stop)
         return found
@@ -223,3 +233,124 @@ def _fits(stored: dict[str, str], column: Column) -> bool:
     if not stored or not kind or "image" in (kind, column.dtype):
         return not stored or kind == column.dtype
     return np.can_cast(kind, column.feature.dtype, "safe")
+
+
+def _read_episodes(root: Path, info: dict[str, Any], cameras: Sequence[str]) -> list[Episode]:
+    """The episodes in order of their index; where their rows begin and what is stored is not looked at."""
+    needed = ["episode_index", "length", "data/chunk_index", "data/file_index"]
+    fields = ("chunk_index", "file_index", "from_timestamp")
+    wanted = ["tasks", *(f"videos/{camera}/{name}" for camera in cameras for name in fields)]
+    paths = sorted((root / EPISODES).glob("*/*.parquet"))
+    rows = [row for path in paths for row in _read_table(path, needed, wanted)[0].to_pylist()]
+    if info["codebase_version"] != "v3.0":
+        start = {f"videos/{camera}/from_timestamp": 0.0 for camera in cameras}
+        rows = [row | start for row in _lines(root / f"{EPISODES}.jsonl")]
+    episodes = sorted((_episode(root, info, row, cameras) for row in rows), key=lambda episode: episode.index)
+    if len({episode.index for episode in episodes}) < len(episodes) or not episodes:
+        said = "names an episode twice; remove one of them" if episodes else "names no episode; record some"
+        raise UserError(f"{root / EPISODES}: the table {said}, or choose another data set.")
+    return episodes
+
+
+def _episode(root: Path, info: dict[str, Any], row: dict[str, Any], cameras: Sequence[str]) -> Episode:
+    index, length, tasks, videos = row.get("episode_index"), row.get("length"), row.get("tasks") or [], {}
+    if type(index) is not int or type(length) is not int or not (0 <= index < 2**40 and 0 < length < 2**40):
+        said = f"an episode has episode_index {str(index)[:40]} and length {str(length)[:40]} in the table"
+        raise UserError(f"{root / EPISODES}: {said}; correct or remove that row.")
+
+    def path(template: str, place: str) -> Path:
+        numbers = {"episode_index": index, "episode_chunk": index // info["chunks_size"]}
+        numbers |= {name: row.get(f"{place}/{name}") for name in ("chunk_index", "file_index")}
+        text = info[template].replace("{video_key}", place.removeprefix("videos/"))
+        text = re.sub(r"\{(\w+)(?::0?(\d{1,2})d)?\}", lambda found: f"{numbers[found[1]]:0{found[2] or 1}d}", text)
+        if Path(text).is_absolute() or ".." in Path(text).parts:
+            raise ValueError(f"{text} leads out of the folder")
+        return root / text
+
+    try:
+        data = path("data_path", "data")
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        said = f"data_path of info.json does not tell the file of episode {index} ({error}); correct it"
+        raise UserError(f"{root}: {said}, or the table of episodes.") from error
+    for camera in cameras:
+        with suppress(KeyError, ValueError, TypeError, AttributeError):  # the camera has no video of this episode
+            start = float(row[f"videos/{camera}/from_timestamp"])
+            if math.isfinite(start):
+                videos[camera] = path("video_path", f"videos/{camera}"), start
+    tasks = list(map(str, tasks if isinstance(tasks, list) else [tasks]))
+    return Episode(index, length, tasks, data, videos, {})
+
+
+def _read_tasks(root: Path) -> list[str]:
+    """The tasks in words by task_index, "" for a number without words; [] without a file of them."""
+    old, new = root / f"{TASKS}.jsonl", root / f"{TASKS}.parquet"
+    # The words are the index of a pandas table; early writers of v3.0 left it without a name.
+    unnamed = "__index_level_0__"
+    rows = _read_table(new, ["task_index"], ["task", unnamed])[0].to_pylist() if new.exists() else []
+    rows += _lines(old) if old.exists() else []
+    pairs = [(row.get("task_index"), str(row.get("task", row.get(unnamed, "")))) for row in rows]
+    tasks = {number: words for number, words in pairs if type(number) is int and 0 <= number < 2**20}
+    return [tasks.get(number, "") for number in range(max(tasks, default=-1) + 1)]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    with open_regular(path) as file:
+        return [json_object(line, path, f"line {number}") for number, line in enumerate(file, 1) if line.strip()]
+
+
+def _read_table(path: Path, needed: Sequence[str], wanted: Sequence[str] = ()) -> tuple[pa.Table, pa.Schema]:
+    """The columns of a parquet file that are needed, and of the wanted those that it has; and what it holds in all."""
+    open_regular(path).close()
+    with decoding(path, "the table"), pq.ParquetFile(path) as file:
+        names, rows = file.schema_arrow.names, file.metadata.num_rows
+        if missing := [name for name in needed if name not in names]:
+            raise UserError(f"{path}: has no column '{missing[0]}', but {', '.join(names)[:300]}; copy the set again.")
+        present = [*needed, *(name for name in wanted if name in names and name not in needed)]
+        check_fits(8 * rows * len(present), f"{path}: its {rows} rows", stored=path.stat().st_size)
+        return file.read(columns=present).select(present), file.schema_arrow  # "a" would read "a.b" too
+
+
+def _stored_dtype(kind: pa.DataType) -> str:
+    """What a column of this type holds: a NumPy dtype, "image" (bytes and path), or "" for anything else."""
+    while isinstance(kind, pa.BaseExtensionType | pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind.value_type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        return "image"
+    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return str(np.dtype(kind.to_pandas_dtype())) if numeric else ""
+
+
+def _to_array(cells: pa.ChunkedArray, column: Column, path: Path) -> np.ndarray:
+    """Some rows of a column as [rows, *shape]; rows of another shape or type raise UserError."""
+    with decoding(path, f"column '{column.name}'"):
+        return (_pictures if column.dtype == "image" else _numbers)(cells, column, f"{path}: column '{column.name}'")
+
+
+def _numbers(cells: pa.ChunkedArray, column: Column, at: str) -> np.ndarray:
+    values, shape, even = cells.combine_chunks(), column.feature.shape, True
+    while isinstance(values, pa.ExtensionArray) or pa.types.is_nested(values.type):
+        if isinstance(values, pa.ExtensionArray):
+            values = values.storage
+        else:
+            even &= len(pc.unique(pc.list_value_length(values))) <= 1
+            values = pc.list_flatten(values)
+    if not even or values.null_count or len(values) != len(cells) * math.prod(shape):
+        wrong = f"has empty or ragged rows, or others than info.json's shape {list(shape)}"
+        raise UserError(f"{at} {wrong}; correct the shape, or leave the episode out.")
+    array: np.ndarray = values.to_numpy(zero_copy_only=False)
+    return array.astype(column.feature.dtype, casting="safe", copy=False).reshape(len(cells), *shape)
+
+
+def _pictures(cells: pa.ChunkedArray, column: Column, at: str) -> np.ndarray:
+    height, width, channels = column.feature.shape
+    check_fits(len(cells) * height * width * channels, f"{at} of {height}x{width} pixels")
+    result = np.empty((len(cells), height, width, channels), np.uint8)
+    for row, content in enumerate(pc.struct_field(cells, "bytes").to_pylist()):
+        if content is None:
+            raise UserError(f"{at} holds paths; embed the pictures in the table as `LeRobotDataset` does.")
+        with Image.open(io.BytesIO(content)) as image:
+            if image.size != (width, height):
+                has = f"a picture of {image.height}x{image.width} pixels, and info.json says {height}x{width}"
+                raise UserError(f"{at} has {has}; correct the shape there.")
+            result[row] = np.asarray(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])).reshape(result.shape[1:])
+    return result

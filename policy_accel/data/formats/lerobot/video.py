@@ -10,8 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from policy_accel.data.formats.base import decoding
-from policy_accel.data.formats.lerobot.layout import Column
-from policy_accel.data.formats.lerobot.tables import Episode
+from policy_accel.data.formats.lerobot.layout import Column, Episode
 from policy_accel.errors import UserError
 from policy_accel.files import open_regular
 

@@ -14,8 +14,7 @@ from policy_accel.data.formats.base import Feature, MemoryReader
 from policy_accel.data.formats.lerobot import writer as written_files
 from policy_accel.data.formats.lerobot.layout import Column
 from policy_accel.data.formats.lerobot.reader import LeRobotReader
-from policy_accel.data.formats.lerobot.statistics import EpisodeStatistics, sampled_frames
-from policy_accel.data.formats.lerobot.writer import write_lerobot
+from policy_accel.data.formats.lerobot.writer import EpisodeStatistics, sampled_frames, write_lerobot
 from policy_accel.data.formats.streaming import EpisodeView, gather
 from policy_accel.errors import UserError
 

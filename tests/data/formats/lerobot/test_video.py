@@ -119,6 +119,24 @@ def test_a_video_that_ends_early(videos, missing):
         np.testing.assert_array_equal(reader.read(1, [KEY], 29)[KEY], read[29:])
 
 
+def test_a_video_of_nearly_the_rate_that_ends_early(videos):
+    made = videos(
+        "v2.1", change=lambda at, frames: frames[:-1] if at == 1 else frames, seconds=lambda n: np.arange(n) / 9.93
+    )
+    with open_episodes(made.root) as reader:
+        assert_frames(reader, made, (0, 2))
+        np.testing.assert_array_equal(reader.read(1, [KEY])[KEY][:-1], made.episode(NAME, 1)[:-1])
+        assert "episode 1's video lacks 1 of the frames" in reader.remarks[-1]
+
+
+def test_a_clock_at_which_other_frames_are_shown_is_not_believed(videos):
+    """At twice the rate every second frame of the first episode is shown when a step is due."""
+    made = videos("v3.0", change=lambda at, frames: frames[:-1] if at else frames, seconds=lambda n: np.arange(n) / 20)
+    with LeRobotReader(made.root) as reader:
+        reader.ask_for([KEY])
+        assert list(reader.faults) == [1, 2]
+
+
 def test_a_video_that_ends_late(videos):
     made = videos("v2.1", change=lambda at, frames: np.concatenate([frames, frames[:1]]) if at == 1 else frames)
     with open_episodes(made.root) as reader:
