@@ -90,18 +90,10 @@ def inspect_reader(reader: EpisodeReader) -> Inspection:
             lines += statistics.lines()
             remarks += statistics.doubtful(key)
     lines += [f"  {name}: {_shortened(json.dumps(value))}" for name, value in reader.metadata.items()]
-    filters: Counter[str] = Counter()
-    tasks: Counter[str] = Counter()
     try:
-        for episode in range(len(ends)):
-            facts = reader.episode_metadata(episode)
-            filters.update(facts.get("filters", ()))
-            tasks.update([str(facts["task"])] if "task" in facts else [])
+        lines += _filters_and_tasks(reader)
     except UserError as error:
         problems.append(str(error).removeprefix(f"{reader.source}: "))
-    for name, counted in (("filters", sorted(filters.items())), ("tasks", tasks.most_common())):
-        if counted:
-            lines.append(f"  {name}: {listed([f'{_shortened(value)} ({count})' for value, count in counted])} episodes")
     short = np.flatnonzero(lengths < HORIZON)
     if short.size:
         remarks.append(
@@ -117,6 +109,21 @@ def inspect_reader(reader: EpisodeReader) -> Inspection:
     lines += [f"remark: {remark}" for remark in remarks]
     lines += [f"problem: {problem}" for problem in problems] or ["no problem found"]
     return Inspection("\n".join(lines), tuple(problems), tuple(remarks))
+
+
+def _filters_and_tasks(reader: EpisodeReader) -> list[str]:
+    filters: Counter[str] = Counter()
+    tasks: Counter[str] = Counter()
+    for episode in range(len(reader.episode_ends)):
+        facts = reader.episode_metadata(episode)
+        filters.update(facts.get("filters", ()))
+        tasks.update([str(facts["task"])] if "task" in facts else [])
+    found = {"filters": sorted(filters.items()), "tasks": tasks.most_common()}
+    return [
+        f"  {name}: {listed([f'{_shortened(value)} ({count})' for value, count in counted])} episodes"
+        for name, counted in found.items()
+        if counted
+    ]
 
 
 def _shortened(text: str) -> str:
