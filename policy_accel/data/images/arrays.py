@@ -11,6 +11,7 @@ import struct
 import zipfile
 from functools import partial
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,39 +63,37 @@ def npz_form(tree: Tree) -> Form | None:
     [N, C, H, W] or [N, H, W], or `latents` float16 or float32 [N, C, H, W]; `labels` and names of `classes`."""
     names = {_OURS.get(name, name): name for name in (name.removesuffix(".npy") for name in tree.names)}
     known = tree.path.suffix == ".npz" or not names.keys().isdisjoint(("images", "latents"))
-    if not known or not tree.path.is_file() or not all(name.endswith(".npy") for name in tree.names):
+    whole = tree.path.is_file() and all(name.endswith(".npy") for name in tree.names)
+    return ("NPZ", lambda split: _read_npz(tree.path, names, split)) if known and whole else None
+
+
+def _read_npz(path: Path, names: dict[str, str], split: Split) -> ImageSet | None:
+    part = "" if split == "train" else "test_"
+    own = next((part + kind for kind in ("images", "latents") if part + kind in names), None)
+    if own is None and part:
         return None
-
-    def load(split: Split) -> ImageSet | None:
-        part = "" if split == "train" else "test_"
-        own = next((part + kind for kind in ("images", "latents") if part + kind in names), None)
-        if own is None and split == "test":
-            return None
-        if own is None:
-            shown = ", ".join(list(names)[:5])
-            raise UserError(f"{tree.path}: holds the arrays {shown}; an image set has 'images', 'latents' or 'arr_0'.")
-        with decoding(tree.path, "the NPZ"), zipfile.ZipFile(tree.path) as stored, np.load(tree.path) as archive:
-            check_fits(sum(entry.file_size for entry in stored.infolist()), str(tree.path))
-            values = archive[names[own]]
-            flat: dict[str, np.ndarray] = {
-                name: archive[names[name]].reshape(-1) for name in ("labels", "test_labels", "classes") if name in names
-            }
-            classes = tuple(text.decode() if isinstance(text, bytes) else str(text) for text in flat.pop("classes", ()))
-        if (values.dtype.kind == "f") != own.endswith("latents"):
-            kinds = "'images' are uint8 and 'latents' float16 or float32"
-            raise UserError(f"{tree.path}: '{own}' holds {values.dtype} values; {kinds}.")
-        if values.dtype == np.uint8 and values.ndim == 3:
-            values = values[:, None]
-        elif values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] in (1, 3):
-            values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-        labels = flat.get(f"{part}labels")
-        if labels is None:
-            return ImageSet(values, None, (), f"{tree.path} ({split})")
-        largest = max(int(found.max(initial=0)) for found in flat.values())
-        labels = labels.astype(np.int64) if labels.dtype.kind in "iu" else labels
-        return ImageSet(values, labels, classes or number_names(largest, str(tree.path)), f"{tree.path} ({split})")
-
-    return "NPZ", load
+    if own is None:
+        raise UserError(
+            f"{path}: holds the arrays {', '.join(list(names)[:5])}; an image set has 'images' or 'latents'."
+        )
+    with decoding(path, "the NPZ"), zipfile.ZipFile(path) as stored, np.load(path) as archive:
+        check_fits(sum(entry.file_size for entry in stored.infolist()), str(path))
+        values = archive[names[own]]
+        found = {name: archive[names[name]].reshape(-1) for name in names if name.endswith(("labels", "classes"))}
+    if (values.dtype.kind == "f") != own.endswith("latents"):
+        raise UserError(
+            f"{path}: '{own}' holds {values.dtype} values; 'images' are uint8, 'latents' float16 or float32."
+        )
+    if values.dtype == np.uint8 and values.ndim == 3:
+        values = values[:, None]
+    elif values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] in (1, 3):
+        values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+    listed, labels, source = found.pop("classes", ()), found.get(f"{part}labels"), f"{path} ({split})"
+    if labels is None:
+        return ImageSet(values, None, (), source)
+    classes = tuple(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in listed)
+    classes = classes or number_names(max(int(some.max(initial=0)) for some in found.values()), str(path))
+    return ImageSet(values, labels.astype(np.int64) if labels.dtype.kind in "iu" else labels, classes, source)
 
 
 def cifar_form(tree: Tree) -> Form | None:

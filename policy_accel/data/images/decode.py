@@ -65,8 +65,8 @@ def upright(content: bytes, where: str) -> tuple[Image.Image, list[str]]:
 
 
 def decode(content: bytes, where: str, resolution: int | None) -> tuple[np.ndarray, list[str]]:
-    """Pixels uint8 [C, H, W] of an image file, C 1 for grey and 3 for colour, at the resolution; or the latent
-    float16 or float32 [C, H, W] of a .npy file; and what was done, as `upright` says, as which it refuses."""
+    """Pixels uint8 [C, H, W] of an image file at the resolution, C 1 for grey and 3 for colour, or the latent float16
+    or float32 [C, H, W] of a .npy file; and what was done, as `upright` says, as which it refuses."""
     if where.lower().endswith(LATENT):
         with decoding(where, "the latent"):
             values = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
@@ -81,21 +81,17 @@ def decode(content: bytes, where: str, resolution: int | None) -> tuple[np.ndarr
 
 
 def fitted(images: np.ndarray, resolution: int | None, source: str) -> np.ndarray:
-    """Images uint8 or latents [N, C, H, W] at the resolution, to which the middle square of images is resized.
-
-    Raises:
-        UserError: images that are not square without a resolution, or latents of another size than that.
-    """
+    """Images uint8 or latents [N, C, H, W] at the resolution, to which the middle square of images is resized;
+    UserError for images that are not square without a resolution, and for latents of another size than that."""
     height, width = images.shape[2:]
-    size = f"{width} x {height}"
     if {height, width} == {resolution or height} or (images.dtype != np.uint8 and resolution is None):
         return images
     if images.dtype != np.uint8:
-        what = f"latents of {size}, which cannot be resized to task.resolution={resolution}"
+        what = f"latents of {width} x {height}, which cannot be resized to task.resolution={resolution}"
         raise UserError(f"{source}: holds {what}; set it to null or encode images of another size.")
     if resolution is None:
-        remedy = "give task.resolution=SIZE to cut out the middle square and resize it"
-        raise UserError(f"{source}: the images are {size} pixels, not square; {remedy}.")
+        what = f"the images are {width} x {height} pixels, not square"
+        raise UserError(f"{source}: {what}; give task.resolution=SIZE to cut out the middle square and resize it.")
     from PIL import Image
 
     result = np.empty((*images.shape[:2], resolution, resolution), np.uint8)

@@ -50,23 +50,21 @@ Form = tuple[str, Callable[[Split], ImageSet | Listing | None]]
 
 
 def files_form(tree: Tree) -> Form | None:
-    """Image files or latents.
-
-    Folders train/ and test/ (or training/, testing/, val/, valid/, validation/, of any case) are parts, above the
-    folders of classes or directly below them; without them all files train. Labels are those of dataset.json (as
-    StyleGAN and EDM write it), metadata.jsonl or metadata.csv (Hugging Face), else those of KEY.cls or KEY.json beside
-    KEY.png (WebDataset), else the first folders, and files without any folder have none. One folder around the whole
-    set does not count.
-    """
+    """Image files or latents, whose folders train/ and test/ (or TEST_NAMES, of any case), above the folders of classes
+    or directly below them, are parts; without them all files train. Labels are those of dataset.json (as StyleGAN and
+    EDM write it), metadata.jsonl or metadata.csv (Hugging Face), else those of KEY.cls or KEY.json beside KEY.png
+    (WebDataset), else the first folders, but for one folder around the whole set."""
     images = [name for name in tree.names if _suffix(name) in (*SUFFIXES, LATENT)]
     bare = [name for name in tree.names if not images and not _suffix(name)]
     if bare and is_image(tree.read(bare[0])):
         images = [name for name in bare if is_image(tree.read(name))]
     if not images:
         return None
-    kind = "latents" if _suffix(images[0]) == LATENT else "images"
-    title = f"{'WebDataset' if any(name.endswith('.cls') for name in tree.names) else 'files'} of {kind}"
-    bases = {PurePosixPath(name).name for name in tree.names}
+    kind, bases = (
+        "latents" if _suffix(images[0]) == LATENT else "images",
+        [PurePosixPath(name).name for name in tree.names],
+    )
+    title = f"{'WebDataset' if any(base.endswith('.cls') for base in bases) else 'files'} of {kind}"
     title = next((f"{kind} with {file}" for file in _LABEL_FILES if file in bases), title)
     return title, lambda split: _list(tree, images)
 
@@ -90,9 +88,9 @@ def _list(tree: Tree, names: list[str]) -> Listing:
 def _placed(names: list[str]) -> list[tuple[str, list[str]]]:
     """The part of each name and the other steps of its path, below the folder that is around all: it is no class."""
     paths = [name.split("/") for name in names]
-    while (
-        len(tops := {path[0].lower() for path in paths}) == 1 and min(map(len, paths)) > 2 and not tops & {*TRAIN_NAMES}
-    ):
+    while len({path[0] for path in paths}) == 1 and min(map(len, paths)) > 2:
+        if paths[0][0].lower() in TRAIN_NAMES:
+            break
         paths = [path[1:] for path in paths]
     for level in (0, 1):  # above the classes, or below them
         tops = {path[level].lower() if len(path) > level + 1 else "" for path in paths}
