@@ -73,9 +73,8 @@ def _read_npz(path: Path, names: dict[str, str], split: Split) -> ImageSet | Non
     if own is None and part:
         return None
     if own is None:
-        raise UserError(
-            f"{path}: holds the arrays {', '.join(list(names)[:5])}; an image set has 'images' or 'latents'."
-        )
+        shown = ", ".join(list(names)[:5])
+        raise UserError(f"{path}: holds the arrays {shown}; an image set has 'images', 'latents' or 'arr_0'.")
     with decoding(path, "the NPZ"), zipfile.ZipFile(path) as stored, np.load(path) as archive:
         check_fits(sum(entry.file_size for entry in stored.infolist()), str(path))
         values = archive[names[own]]

@@ -26,12 +26,8 @@ _LABEL_FILES = ("dataset.json", "metadata.jsonl", "metadata.csv")
 Label = int | str | None
 
 
-class Item(NamedTuple):
-    """An image: its name, what its part is called, as "train", "val" or "unlabeled", and its label, None without."""
-
-    name: str
-    part: str
-    label: Label
+Item = tuple[str, str, Label]
+"""Name of an image, what its part is called, as "train", "val" or "unlabeled", and its label, None without."""
 
 
 class Listing(NamedTuple):
@@ -54,35 +50,31 @@ def files_form(tree: Tree) -> Form | None:
     or directly below them, are parts; without them all files train. Labels are those of dataset.json (as StyleGAN and
     EDM write it), metadata.jsonl or metadata.csv (Hugging Face), else those of KEY.cls or KEY.json beside KEY.png
     (WebDataset), else the first folders, but for one folder around the whole set."""
-    images = [name for name in tree.names if _suffix(name) in (*SUFFIXES, LATENT)]
-    bare = [name for name in tree.names if not images and not _suffix(name)]
+    names = [name for name in tree.names if _suffix(name) in (*SUFFIXES, LATENT)]
+    bare = [name for name in tree.names if not names and not _suffix(name)]
     if bare and is_image(tree.read(bare[0])):
-        images = [name for name in bare if is_image(tree.read(name))]
-    if not images:
+        names = [name for name in bare if is_image(tree.read(name))]
+    if not names:
         return None
-    kind, bases = (
-        "latents" if _suffix(images[0]) == LATENT else "images",
-        [PurePosixPath(name).name for name in tree.names],
-    )
-    title = f"{'WebDataset' if any(base.endswith('.cls') for base in bases) else 'files'} of {kind}"
-    title = next((f"{kind} with {file}" for file in _LABEL_FILES if file in bases), title)
-    return title, lambda split: _list(tree, images)
+    kinds = {"latents" if _suffix(name) == LATENT else "images": name for name in names}
+    files = [name for name in tree.names if PurePosixPath(name).name in _LABEL_FILES]
+    sidecars = any(name.endswith(".cls") for name in tree.names)
+    title = f"{'WebDataset' if sidecars else 'files'} of {min(kinds)}"
 
+    def load(split: Split) -> Listing:
+        if len(kinds) > 1:
+            both = f"latents ({kinds['latents']}) beside images ({kinds['images']})"
+            raise UserError(f"{tree.path}: holds {both}; keep them apart.")
+        remarks, placed = list(tree.remarks), _placed(names)
+        told = dict(pair for file in files for pair in _told(tree, file, remarks))
+        gone = sorted(told.keys() - set(tree.names))
+        faults = [f"{tree.path}/{name}: is listed in {files[0]} and not there; add it." for name in gone]
+        labels = [told.get(name) for name in names] if files else _beside(tree, names)
+        labels = labels or [steps[0] if len(steps) > 1 else None for _, steps in placed]
+        items = [(name, part, label) for name, (part, _), label in zip(names, placed, labels, strict=True)]
+        return Listing(tree, items, (), remarks, faults)
 
-def _list(tree: Tree, names: list[str]) -> Listing:
-    kinds = {_suffix(name) == LATENT: name for name in names}
-    if len(kinds) > 1:
-        raise UserError(f"{tree.path}: holds latents ({kinds[True]}) beside images ({kinds[False]}); keep them apart.")
-    listing = Listing(tree, [], (), list(tree.remarks), [])
-    placed = _placed(names)
-    labels: list[Label] = [steps[0] if len(steps) > 1 else None for _, steps in placed]
-    if files := [name for name in tree.names if PurePosixPath(name).name in _LABEL_FILES]:
-        told = _told(listing, files)
-        labels = [told.get(name) for name in names]
-    elif beside := _beside(tree, names):
-        labels = beside
-    listing.items.extend(Item(name, part, label) for name, (part, _), label in zip(names, placed, labels, strict=True))
-    return listing
+    return f"{min(kinds)} with {PurePosixPath(files[0]).name}" if files else title, load
 
 
 def _placed(names: list[str]) -> list[tuple[str, list[str]]]:
@@ -100,41 +92,30 @@ def _placed(names: list[str]) -> list[tuple[str, list[str]]]:
     return [("train", path) for path in paths]
 
 
-def _told(listing: Listing, files: list[str]) -> dict[str, Label]:
-    """Labels by name from files that list them; names that are not there are faults."""
-    labels: dict[str, Label] = {}
-    for file in files:
-        rows = _rows(listing.tree, file, listing.remarks)
-        names = [str(PurePosixPath(file).parent / str(name).replace("\\", "/")) for name, _ in rows]
-        found = dict(zip(names, (class_label(label) for _, label in rows), strict=True))
-        labels |= found
-        if rows and set(found.values()) == {None}:
-            listing.remarks.append(f"the labels in {file} are no classes, such as {rows[0][1]}; they are not used.")
-    if set(labels.values()) - {None}:
-        gone, path = sorted(labels.keys() - set(listing.tree.names)), listing.tree.path
-        listing.faults.extend(f"{path}/{name}: is listed in {files[0]} and not there; add it." for name in gone)
-    return labels
-
-
-def _rows(tree: Tree, file: str, remarks: list[str]) -> list[tuple[Any, Any]]:
-    """Names and labels that a file lists; no rows when it tells no labels."""
+def _told(tree: Tree, file: str, remarks: list[str]) -> list[tuple[str, Label]]:
+    """Names and labels that a file lists; nothing where it tells no classes."""
     listed, where = _parsed(tree, file), f"{tree.path}/{file}"
     listed = listed.get("labels", listed) if isinstance(listed, dict) else listed
-    listed = list(listed.items()) if isinstance(listed, dict) else listed or []
-    if listed and isinstance(listed, list) and all(isinstance(row, dict) for row in listed):
-        columns = list(dict.fromkeys(str(column) for row in listed for column in row))
+    rows: Any = list(listed.items()) if isinstance(listed, dict) else listed or []
+    if rows and isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        columns = list(dict.fromkeys(str(column) for row in rows for column in row))
         name = next((name for name in _FILE_COLUMNS if name in columns), None)
         if name is None:
             raise UserError(f"{where}: has no column file_name but {', '.join(columns[:8])}; name it so.")
         label = label_column([column for column in columns if column != name], file, remarks)
-        return [(row.get(name), row.get(label)) for row in listed] if label else []
-    if not isinstance(listed, list) or not all(isinstance(row, list | tuple) and len(row) == 2 for row in listed):
+        rows = [(row.get(name), row.get(label)) for row in rows] if label else []
+    if not isinstance(rows, list) or not all(isinstance(row, list | tuple) and len(row) == 2 for row in rows):
         raise UserError(f'{where}: "labels" is no list of ["path", label]; make the set again.')
-    return listed
+    labels = [class_label(label) for _, label in rows]
+    if rows and set(labels) == {None}:
+        remarks.append(f"the labels in {file} are no classes, such as {rows[0][1]}; they are not used.")
+        return []
+    names = [str(PurePosixPath(file).parent / str(name).replace("\\", "/")) for name, _ in rows]
+    return list(zip(names, labels, strict=True))
 
 
-def _beside(tree: Tree, names: list[str]) -> list[Label] | None:
-    """Labels that lie beside the images under the same key, which ends at the first dot; None without."""
+def _beside(tree: Tree, names: list[str]) -> list[Label]:
+    """Labels that lie beside the images under the same key, which ends at the first dot; nothing without."""
     there = set(tree.names)
 
     def label(name: str, suffix: str) -> Label:
@@ -143,7 +124,7 @@ def _beside(tree: Tree, names: list[str]) -> list[Label] | None:
         return class_label(value.get(label_column(value, beside, [])) if isinstance(value, dict) else value)
 
     suffix = next((suffix for suffix in (".cls", ".json") if label(names[0], suffix) is not None), None)
-    return [label(name, suffix) for name in names] if suffix else None
+    return [label(name, suffix) for name in names] if suffix else []
 
 
 def _parsed(tree: Tree, name: str) -> Any:
@@ -210,29 +191,30 @@ def part_of(listing: Listing, split: Split, *, labelled: bool) -> Listing | None
     usable = {part.lower() for _, part, label in listing.items if label is not None}
     usable = usable or {part.lower() for _, part, _ in listing.items}
     test = next((name for name in TEST_NAMES if name in usable), None)
-    items = [item for item in listing.items if item.part.lower() in (TRAIN_NAMES if split == "train" else (test,))]
+    items = [item for item in listing.items if item[1].lower() in (TRAIN_NAMES if split == "train" else (test,))]
     remarks, faults = list(listing.remarks), list(listing.faults) if split == "train" else []
     if unused := sorted({part for _, part, _ in listing.items if part.lower() not in (*TRAIN_NAMES, test)}):
         what = "belongs to no part that is used and is left out"
         remarks.append(f"{', '.join(unused[:5])}: {what}; the parts are train and {test}.")
     classes, numbers = _classes(listing)
+    lost = {name: label for name, _, label in items if numbers and label not in numbers}
     unknown = f"is none of those known ({len(classes)} in the training part)"
-    lost = [
-        f"{name}: {'has no class, as others have' if label is None else f'its class {label} {unknown}'}; correct it."
-        for name, _, label in items
-        if numbers and label not in numbers
+    for name, label in lost.items():
+        why = "has no class, as others have" if label is None else f"its class {label} {unknown}"
+        if not labelled:
+            remarks.append(f"labels are not used: {name}: {why}.")
+            classes, numbers = (), {}
+            break
+        faults.append(f"{listing.tree.path}/{name}: {why}; correct it.")
+    kept: list[Item] = [
+        (name, split, numbers.get(label)) for name, _, label in items if not numbers or label in numbers
     ]
-    if lost and not labelled:
-        remarks.append(f"labels are not used: {lost[0]}")
-        lost, classes, numbers = [], (), {}
-    faults += [f"{listing.tree.path}/{fault}" for fault in lost]
-    kept = [Item(name, split, numbers.get(label)) for name, _, label in items if not numbers or label in numbers]
     return listing._replace(items=kept, classes=classes, remarks=remarks, faults=faults) if kept or faults else None
 
 
 def _classes(listing: Listing) -> tuple[tuple[str, ...], dict[Label, int]]:
     """Names of the classes, and the number of each label; nothing without labels."""
-    labels = {item.label for item in listing.items} - {None}
+    labels = {label for _, _, label in listing.items} - {None}
     numbers = [label for label in labels if isinstance(label, int)]
     if len(numbers) == len(labels):
         names = listing.classes or number_names(max(numbers, default=-1), str(listing.tree.path))

@@ -44,7 +44,7 @@ def _list(tree: Tree, files: list[str]) -> Listing:
         labels = table.column(label).to_pylist() if label else [None] * table.num_rows
         places |= {f"{file}, row {row}": (file, row) for row in range(len(labels))}
         part = word if parted else "train"
-        items += [Item(f"{file}, row {row}", part, class_label(value)) for row, value in enumerate(labels)]
+        items += [(f"{file}, row {row}", part, class_label(value)) for row, value in enumerate(labels)]
     images = lru_cache(maxsize=2)(lambda file: _table(tree, file, [image])[1].column(image))
 
     def fetch(place: tuple[str, int]) -> bytes:

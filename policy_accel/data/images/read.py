@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -127,16 +127,15 @@ def _recognised(place: Path, stack: ExitStack) -> tuple[Tree, Form | None]:
 
 
 def _read_cached(listing: Listing, source: str, resolution: int | None, cache_dir: Path, skip_bad: bool) -> ImageSet:
-    """Decode the images of a part, or find them decoded.
-
-    The key is made of path, name, size and time of every file, and the resolution. The labels are not in the cache.
-    """
+    """Decode the images of a part, or find them decoded under a key that is made of the path, of name, size and time of
+    every file, and of the resolution; the labels are not in the cache."""
     _refuse(listing.faults, skip_bad)
-    digest = hashlib.sha256(f"{_VERSION} {listing.tree.path.resolve()} {resolution}".encode())
-    for item in listing.items:
-        file = listing.tree.on_disk(listing.tree.places[item.name])
+    tree, names = listing.tree, [name for name, _, _ in listing.items]
+    digest = hashlib.sha256(f"{_VERSION} {tree.path.resolve()} {resolution}".encode())
+    for name in names:
+        file = tree.on_disk(tree.places[name])
         found = file.stat() if file.exists() else None  # else it is said when it is read
-        digest.update(f"\n{item.name} {found and f'{found.st_size} {found.st_mtime_ns}'}".encode())
+        digest.update(f"\n{name} {found and f'{found.st_size} {found.st_mtime_ns}'}".encode())
     key = digest.hexdigest()[:32]
     folder = cache_dir / key
     try:
@@ -145,12 +144,19 @@ def _read_cached(listing: Listing, source: str, resolution: int | None, cache_di
         if folder.exists():
             print(f"{folder}: is damaged and is made again.", file=sys.stderr)
             shutil.rmtree(folder, ignore_errors=True)
-        _fill(folder, listing, resolution, skip_bad)
+        try:
+            with new_path(folder) as temporary:
+                temporary.mkdir()
+                parts = temporary / _ARRAY, tree, names, resolution, skip_bad
+                (temporary / _DONE).write_text(json.dumps(_write(*parts) or _write(*parts, channels=3)))
+        except UserError:
+            if not (folder / _DONE).exists():  # otherwise another process was faster
+                raise
         with decoding(folder, "the cache"):
             images, made = _load(folder)
     faults = list(made["faults"].values())
     _refuse(faults, skip_bad)
-    kept = [item.label for place, item in enumerate(listing.items) if str(place) not in made["faults"]]
+    kept = [label for place, (_, _, label) in enumerate(listing.items) if str(place) not in made["faults"]]
     labels = np.array(kept, np.int64) if listing.classes else None
     told = hashlib.sha256(repr(listing.classes).encode() + (b"" if labels is None else labels.tobytes())).hexdigest()
     done = [f"{count} images {what}, such as {name}." for what, (count, name) in made["done"].items()]
@@ -168,58 +174,51 @@ def _load(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
     return np.memmap(folder / _ARRAY, made["dtype"], "r", shape=tuple(made["shape"])), made
 
 
-def _fill(folder: Path, listing: Listing, resolution: int | None, skip_bad: bool) -> None:
-    try:
-        with new_path(folder) as temporary:
-            temporary.mkdir()
-            with (temporary / _ARRAY).open("wb") as file:  # a mapped file would end the process when the disk is full
-                made = _write(file, listing, resolution, skip_bad) or _write(file, listing, resolution, skip_bad, 3)
-            (temporary / _DONE).write_text(json.dumps(made))
-    except UserError:
-        if not (folder / _DONE).exists():  # otherwise another process was faster
-            raise
-
-
 def _write(
-    file: BinaryIO, listing: Listing, resolution: int | None, skip_bad: bool, channels: int = 0
+    path: Path, tree: Tree, names: list[str], resolution: int | None, skip_bad: bool, channels: int = 0
 ) -> dict[str, Any] | None:
     """Decode all images in turn and write them; None when one has colour after grey ones, which have to become it."""
-    names, source = [item.name for item in listing.items], str(listing.tree.path)
     faults: dict[int, str] = {}
     done: dict[str, tuple[int, str]] = {}
     first: tuple[str, np.ndarray] | None = None
 
-    def one(name: str) -> tuple[np.ndarray | None, list[str]]:
+    def decoded(name: str) -> tuple[np.ndarray | None, list[str]]:
         try:
-            return decode(listing.tree.read(name), f"{source}/{name}", resolution)
+            return decode(tree.read(name), f"{tree.path}/{name}", resolution)
         except UserError as error:
             return None, [str(error)]
 
-    file.seek(0)
-    file.truncate()
-    with closing(Progress("decode", len(names), unit="image")) as progress, ThreadPoolExecutor(8) as pool:
+    # The file is not mapped into memory, which would end the process when the disk is full.
+    with (
+        path.open("wb") as file,
+        ThreadPoolExecutor(8) as pool,
+        closing(Progress("decode", len(names), 0, "image")) as bar,
+    ):
         for begin in range(0, len(names), _PIECE):
             piece = names[begin : begin + _PIECE]
-            for place, (name, (image, said)) in enumerate(zip(piece, pool.map(one, piece), strict=True), begin):
+            for place, (name, (image, said)) in enumerate(zip(piece, pool.map(decoded, piece), strict=True), begin):
+                bar.to(place + 1)
                 if image is None:
                     _refuse(said, skip_bad)
                     faults[place] = said[0]
                     continue
-                done |= {what: (done.get(what, (0, ""))[0] + 1, done.get(what, (0, name))[1]) for what in said}
-                first = first or (name, image)
-                _check_alike(*first, name, image, source)
-                if channels < len(image) and file.tell():
+                for what in said:
+                    count, example = done.get(what, (0, name))
+                    done[what] = count + 1, example
+                if first is None:
+                    first, channels = (name, image), channels or len(image)
+                    fitted(image[None], resolution, str(tree.path))
+                _check_alike(*first, name, image, tree.path)
+                if channels < len(image):
                     return None
-                channels = channels or len(fitted(image[None], resolution, source)[0])
                 file.write(image.repeat(channels // len(image), axis=0).tobytes())
-            progress.to(begin + len(piece))
     if first is None:
-        raise UserError(f"{source}: none of its {len(names)} images can be read, the first of them: {faults[0]}")
+        raise UserError(f"{tree.path}: none of its {len(names)} images can be read, the first of them: {faults[0]}")
     shape = [len(names) - len(faults), channels, *first[1].shape[1:]]
     return {"shape": shape, "dtype": first[1].dtype.str, "faults": faults, "done": done}
 
 
-def _check_alike(first: str, like: np.ndarray, name: str, image: np.ndarray, source: str) -> None:
+def _check_alike(first: str, like: np.ndarray, name: str, image: np.ndarray, source: Path) -> None:
     """Raise UserError unless an image has the size of the first, or a latent its type and shape."""
     begin = 1 if image.dtype == np.uint8 else 0
     if image.shape[begin:] != like.shape[begin:] or image.dtype != like.dtype:
