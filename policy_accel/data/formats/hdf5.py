@@ -40,8 +40,7 @@ def open_hdf5(path: Path) -> h5py.File:
     open_regular(path).close()
     with decoding(path, "the HDF5 file"):
         file = h5py.File(path, "r", locking="best-effort")
-        # Of a file of thousands of demonstrations HDF5's own cache of their headers, which may grow to 32 MB and takes
-        # several times that, would be the largest part of a conversion's memory.
+        # HDF5's own cache of headers, of 32 MB, would be most of the memory that a conversion of many episodes takes.
         cache = file.id.get_mdc_config()
         cache.set_initial_size, cache.initial_size, cache.min_size, cache.max_size = True, 2**20, 2**20, 2**21
         file.id.set_mdc_config(cache)
@@ -60,9 +59,12 @@ def member(group: h5py.Group, path: str) -> Any:
 
 def arrays_below(group: h5py.Group, without: Collection[str] = ()) -> dict[str, Any]:
     """Every array below a group by its path, or why it cannot be used; what is at a path of `without` is not opened."""
-    paths: list[str] = []
-    group.visit_links(paths.append)
-    found = {path: member(group, path) for path in paths if path not in without}
+    links: dict[str, Any] = {}
+    group.visititems_links(links.__setitem__)
+    found = {path: member(group, path) for path in links if path not in without}
+    for path, item in found.items():
+        if isinstance(item, h5py.Group) and not isinstance(links[path], h5py.HardLink):
+            found[path] = "is a link to a group, which is not followed"
     return {path: item for path, item in found.items() if isinstance(item, h5py.Dataset | str)}
 
 

@@ -122,8 +122,8 @@ class Hdf5Reader(EpisodeReader):
                 name = f"{file.name}/{group}" if several else group.rpartition("/")[2]
                 places.append(Place(file.name if group == "/" else name, file, group))
         if not places:
-            what = f"{where.files} with group {where.episodes}" if several else f"group {where.episodes}"
-            raise UserError(f"{self.source}: has no {what}. {SAY_WHERE}")
+            files_with = f"{where.files} with " if several else ""
+            raise UserError(f"{self.source}: has no {files_with}group {where.episodes}. {SAY_WHERE}")
         return places
 
     def own_name(self, key: str) -> str:
@@ -145,8 +145,7 @@ class Hdf5Reader(EpisodeReader):
         self.episode_ends = np.cumsum([stop - start for _, start, stop in self._rows]).astype(np.int64)
 
     def _described(self, place: Place) -> tuple[list[int], dict[str, hdf5.Series | str]]:
-        """The ends of a place's episodes, as its actions or else its rewards or what comes first have rows, and what
-        its arrays are, by path, or by key where the layout gives keys."""
+        """The ends of a place's episodes, and what its arrays are, by path or, where the layout gives keys, by key."""
         group, stored = hdf5.member(self._file(place.file), place.group), self._where.keys
         if not isinstance(group, h5py.Group):
             raise UserError(f"{self.source}: {place.name} is no group of arrays that can be opened; remove it.")
@@ -202,7 +201,7 @@ class Hdf5Reader(EpisodeReader):
                 self.features[key] = kind.feature
             else:
                 why = next(iter(problems.values()), f"{self.own_name(key)} {hdf5.NOWHERE}")
-                self.left_out[key] = f"{why}; correct the file or the layout, or use other keys."
+                self.left_out[key] = f"{why}; correct the {'layout' if self._where.keys else 'file'} or use other keys."
                 if kind and 2 * len(problems) < len(self._sound()):
                     self._of_most[key] = kind.feature, problems
         if not self._sound():
@@ -263,8 +262,7 @@ def open_minari(path: Path | str) -> Hdf5Reader:
         about = {**from_json(file.read())}
     reader = Hdf5Reader(path, Hdf5Layout(episodes="episode_*"), main)
     reader.format, reader.metadata, count = "minari", {"minari": about}, len(reader.episode_ends)
-    version = about.get("minari_version", "version not given")
-    reader.layout = reader.layout.replace("HDF5", f"Minari HDF5, {version}", 1)
+    reader.layout = reader.layout.replace("HDF5", f"Minari HDF5, {about.get('minari_version', 'version not given')}", 1)
     if about.get("total_episodes", count) != count:
         reader.remarks.append(f"{FACTS_FILE} counts {about['total_episodes']} episodes and {MAIN_FILE} holds {count}.")
     return reader

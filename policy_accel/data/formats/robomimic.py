@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import json
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -195,11 +196,8 @@ def _write(file: h5py.File, reader: EpisodeReader, progress: OnProgress | None) 
         file[f"mask/{mark}"] = np.array(members)
 
 
-def _write_facts(
-    group: h5py.Group, facts: dict[str, Any], read: dict[str, Any], made: set[str] | tuple[()] = ()
-) -> None:
-    """Write facts as attributes, where they can be, and how all of them differ from these and what else is `read`;
-    `made` are the arrays that nobody gave."""
+def _write_facts(group: h5py.Group, facts: dict[str, Any], read: dict[str, Any], made: Iterable[str] = ()) -> None:
+    """Write facts as attributes and, as JSON, how they differ from these and what else is `read`, and arrays `made`."""
     for key, value in facts.items():
         nested = key in _NESTED
         if key not in _NO_ATTRIBUTES and isinstance(value, dict if nested else str | bool | int | float):

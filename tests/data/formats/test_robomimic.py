@@ -273,6 +273,7 @@ def larger_than_the_file(handle):
             "obs/it of demo_0 lies in another file, which is not read",
         ),
         (link(h5py.SoftLink("/data/demo_0/obs/it")), "it", "obs/it is missing or cannot be opened"),
+        (link(h5py.SoftLink("/data")), "it", "obs/it of demo_0 is a link to a group, which is not followed"),
         (link(h5py.SoftLink("/nowhere")), "it", "obs/it is missing or cannot be opened"),
         (in_other_files, "it", "obs/it of demo_0 keeps its values in other files, which are not read"),
         (of_other_arrays, "it", "obs/it of demo_0 keeps its values in other files, which are not read"),
@@ -512,6 +513,34 @@ class TestWriter:
         np.testing.assert_array_equal(item["obs"]["object"], expected["obs/object"][1:5])
         np.testing.assert_array_equal(item["obs"]["agentview_image"], expected["obs/agentview_image"][1:5])
         np.testing.assert_array_equal(item["actions"], expected["actions"][1:5])
+
+    def test_next_observations(self, tmp_path):
+        """Those of numbers are kept, also of an episode in several pieces; those of pictures are a view."""
+        wide, frames = np.random.default_rng(0).normal(size=(70, 20_000)), np.zeros((70, 8, 8, 3), np.uint8)
+        frames[:, 0, 0, 0] = range(70)
+        made = Episodes({"action": np.ones((70, 2)), "wide": wide, "frames": frames}, [1, 70])
+        write_episodes(tmp_path / "x.hdf5", MemoryReader(made), "robomimic")
+        with h5py.File(tmp_path / "x.hdf5") as handle:
+            for demo, following in (("demo_0", [0]), ("demo_1", [*range(2, 70), 69])):
+                numbers, pictures = handle[f"data/{demo}/next_obs/wide"], handle[f"data/{demo}/next_obs/frames"]
+                np.testing.assert_array_equal(numbers[:], wide[following])
+                np.testing.assert_array_equal(pictures[:], frames[following])
+                assert (numbers.is_virtual, pictures.is_virtual) == (False, True)
+        assert read_episodes(tmp_path / "x.hdf5").arrays.keys() == made.arrays.keys()
+
+    def test_facts_that_no_attribute_can_hold(self, tmp_path):
+        facts = {"note": "a\0b", "count": 10**30, "name": "x", "fine": 1}
+        made = Episodes({"action": np.ones((8, 2))}, [8], "", facts, ({**facts, "num_samples": 9},))
+        write_episodes(tmp_path / "x.hdf5", MemoryReader(made), "robomimic")
+        read = read_episodes(tmp_path / "x.hdf5")
+        assert (read.metadata, read.episode_metadata) == (made.metadata, made.episode_metadata)
+
+    @pytest.mark.parametrize("key", ["extra.obs/x", "x/y", "."])
+    def test_keys_without_a_place(self, tmp_path, key):
+        arrays = {"action": np.ones((8, 2)), "x": np.ones((8, 1)), key: np.ones((8, 1))}
+        with pytest.raises(UserError, match=rf"here: key '{key}' has no place in robomimic's layout; rename it"):
+            write_episodes(tmp_path / "x.hdf5", MemoryReader(Episodes(arrays, [8], "here")), "robomimic")
+        assert list(tmp_path.iterdir()) == []
 
     def test_no_action(self, tmp_path):
         reader = MemoryReader(Episodes({"state": np.ones((8, 2))}, [8], "here"))
