@@ -27,10 +27,8 @@ CAMERAS = ("image", "video")
 DERIVED = {"timestamp": "float32"} | dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
 """The columns that every set has and that follow from the order of the steps; task_index from the episode's task."""
 
-_KEYS = {f"next.{key}": key for key in ("reward", "done", "success")}
-_NAMES = {"action": "action", "action_abs": "absolute_action", "sim_state": "sim_state"} | {
-    key: name for name, key in _KEYS.items()
-}
+_NAMES = {"action": "action", "action_abs": "absolute_action", "sim_state": "sim_state"}
+_NEXT = {key: f"next.{key}" for key in ("reward", "done", "success")}
 
 
 class Column(NamedTuple):
@@ -149,7 +147,8 @@ def to_keys(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:
     keys: dict[str, str] = {}
     for name in names:
         following = re.sub(r"^next\.observation\.", "next_obs.", name)
-        key = known.get(name) or _KEYS.get(name) or following.removeprefix("observation.") or name
+        short = name.removeprefix("next.") if name in _NEXT.values() else following.removeprefix("observation.")
+        key = known.get(name) or short or name
         keys[name] = name if key in keys.values() else key
     return keys
 
@@ -166,7 +165,8 @@ def to_names(features: dict[str, Feature], known: dict[str, str], *, tasks: bool
         step_by_step = (key == "timestamp" or (key == "task_index" and tasks)) and not feature.shape
         recorded = step_by_step and feature.dtype == DERIVED[key]
         following = re.sub(r"^next_obs\.", "next.observation.", key)
-        own = known.get(key) or _NAMES.get(key) or (following if following != key else f"observation.{key}")
+        usual = following if following != key else f"observation.{key}"
+        own = known.get(key) or (_NAMES | _NEXT).get(key, usual)
         names[key] = key if recorded else own.replace("/", ".")
         while not recorded and names[key] in (*DERIVED, *(name for other, name in names.items() if other != key)):
             names[key] += "_2"

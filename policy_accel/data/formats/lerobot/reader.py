@@ -247,8 +247,8 @@ def _read_episodes(root: Path, info: dict[str, Any], cameras: Sequence[str]) -> 
         rows = [row | start for row in _lines(root / f"{EPISODES}.jsonl")]
     episodes = sorted((_episode(root, info, row, cameras) for row in rows), key=lambda episode: episode.index)
     if len({episode.index for episode in episodes}) < len(episodes) or not episodes:
-        said = "names an episode twice; remove one of them" if episodes else "names no episode; record some"
-        raise UserError(f"{root / EPISODES}: the table {said}, or choose another data set.")
+        said = "an episode twice; remove one" if episodes else "no episode; download the set again, or record some"
+        raise UserError(f"{root / EPISODES}: the table names {said}.")
     return episodes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -98,12 +99,12 @@ class Camera:
         self._frames: dict[int, np.ndarray] = {}  # of the file of the episode at that place
         self._path, self._container = cast(Path | None, None), cast(Any, None)  # of the file that is open
         self.faults: dict[int, str] = {}
-        self._notes: dict[str, list[str]] = {}  # what was assumed -> of what
-        files: dict[Path, list[tuple[float, int]]] = {}
+        self._notes = defaultdict[str, list[str]](list)  # what was assumed -> of what
+        files = defaultdict[Path, list[tuple[float, int]]](list)
         for number, episode in enumerate(episodes):
             if column.name in episode.videos:
                 path, start = episode.videos[column.name]
-                files.setdefault(path, []).append((start, number))
+                files[path].append((start, number))
             else:
                 self.faults[number] = f"the tables name no video of {column.name} for it; leave the episode out."
         for path, starts in files.items():
@@ -123,21 +124,18 @@ class Camera:
         rates = f"runs at {frame_rate(seconds):.4g} frames per second, and info.json says fps {self._info['fps']:g}"
         if in_order:
             why = "is not cut where from_timestamp says" if same_rate else rates
-            self._note(f"{why}; with a frame for each step they are taken in the file's order", str(path))
+            self._notes[f"{why}; with a frame for each step they are taken in the file's order"].append(str(path))
         for (_, number), length, own in zip(starts, lengths, frames, strict=True):
             self._frames[number], of = own, f"episode {number}'s video"
             over = len(seconds) - length if self._info["codebase_version"] != "v3.0" else 0
             if max(length - len(own), over) > _few(length):
                 has = f"has {len(own)} certain frames for the {length} steps of the episode"
-                of = f"{len(seconds)} for {sum(lengths)} steps in all, {rates}"
-                self.faults[number] = f"{path}: {has}, {of}; encode one for each step, or leave the episode out."
+                has += f", {len(seconds)} for {sum(lengths)} steps in all, {rates}"
+                self.faults[number] = f"{path}: {has}; encode one for each step, or leave the episode out."
             elif len(own) < length:
-                self._note(f"lacks {length - len(own)} of the frames; the last picture is shown again", of)
+                self._notes[f"lacks {length - len(own)} of the frames; the last picture is shown again"].append(of)
             elif over > 0:
-                self._note(f"has {over} frames too many; the last are not used", of)
-
-    def _note(self, assumed: str, of: str) -> None:
-        self._notes.setdefault(assumed, []).append(of)
+                self._notes[f"has {over} frames too many; the last are not used"].append(of)
 
     def read(self, episode: int, start: int, stop: int) -> np.ndarray:
         """Frames of the steps [start, stop) of an episode, uint8 [stop - start, H, W, C].

@@ -309,7 +309,7 @@ class EpisodeStatistics:
             if len(part):
                 flat = part.reshape(-1, part.shape[-1] if part.ndim > 1 else 1)
                 size = steps * (flat.size // len(part)) * 8 * len(self._columns)  # of the whole episode
-                self._samples[column.name].append(flat[:: 1 + size // _SAMPLE_BYTES])
+                self._samples[column.name].append(flat[:: 1 + size // _SAMPLE_BYTES].copy())
                 wide = flat.astype(np.float64)
                 found = {"min": wide.min(0), "max": wide.max(0), "mean": wide.mean(0), "std": wide.std(0)}
                 merge(self._total, {column.name: found | {"count": np.array([len(part)])}})
