@@ -11,9 +11,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from policy_accel.errors import UserError
+
+if TYPE_CHECKING:
+    from zipfile import ZipInfo
 
 
 def explain_os_error(error: OSError, path: Path | str, doing: str) -> UserError:
@@ -79,6 +82,15 @@ def replacing(path: Path, *, new: bool = False) -> Iterator[Path]:
 def new_path(path: Path) -> AbstractContextManager[Path]:
     """`replacing`, for a file or folder that is never overwritten."""
     return replacing(path, new=True)
+
+
+def zip_entry(name: str, compression: int = 0) -> ZipInfo:
+    """A member of a zip, stored or with a method of `zipfile`, with a fixed date: equal data give equal bytes."""
+    from zipfile import ZipInfo
+
+    info = ZipInfo(name)
+    info.external_attr, info.compress_type = 0o644 << 16, compression
+    return info
 
 
 def sync(path: Path) -> None:

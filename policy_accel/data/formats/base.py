@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from policy_accel.data.episodes import Episodes
-from policy_accel.errors import UserError, did_you_mean
+from policy_accel.data.episodes import Episodes, compare_rows
+from policy_accel.errors import UserError, did_you_mean, refusing
 from policy_accel.files import explain_os_error
 
 
@@ -92,6 +92,15 @@ class EpisodeReader(AbstractContextManager["EpisodeReader"]):
         length = int(self.episode_ends[episode]) - self.first_row(episode)
         end = length if stop is None else min(stop, length)
         return self._read(episode, chosen, min(start, end), end)
+
+    def _settle(self, arrays: dict[str, tuple[str, Any]]) -> None:
+        """Take in arrays [N, ...] of all episodes end to end: key -> its name in the file, what has shape and dtype."""
+        with refusing(self.source):
+            rows = {name: array.shape[0] for name, array in arrays.values()}
+            unequal, self.faults = compare_rows(rows, self.episode_ends)
+        self.left_out |= {key: unequal[name] for key, (name, _) in arrays.items() if name in unequal}
+        kept = {key: array for key, (name, array) in arrays.items() if name not in unequal}
+        self.features = {key: Feature(of.shape[1:], of.dtype.newbyteorder("=")) for key, of in kept.items()}
 
     @abstractmethod
     def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:

@@ -1,13 +1,10 @@
-"""Demonstrations in an NPZ, which is read into memory as a whole. Anyone's own, by NumPy alone:
+"""Demonstrations in an NPZ, read into memory as a whole: arrays with one row per step, episode after episode.
 
-    np.savez("mine.npz", state=states, action=actions, episode_ends=np.cumsum([len(e) for e in episodes]))
-
-with one row per step in every array, episode after episode. Instead of the cumulative `episode_ends` [E] there may be
-`traj_lengths` [E], as DPPO has them (Ren et al. 2024, script/dataset/process_robomimic_dataset.py: `states` [N, O],
-`actions` [N, A], `rewards` [N], `terminals` [N], `images` [N, 3 * cameras, H, W] uint8), or flags of the last steps,
-as D4RL's `terminals` and `timeouts` [N]. In memory states are `state`, observations `observation`, actions `action`,
-rewards `reward`, terminals `done`, images `image` or `image_0`, `image_1`, ..., channels last; other arrays of N rows
-keep their name. Arrays of E rows, as initial states, become facts about the episodes; other small ones about the set.
+Their ends are `episode_ends` [E], cumulative; or `traj_lengths` [E] tell them, as in DPPO's files (Ren et al. 2024,
+script/dataset/process_robomimic_dataset.py: `states` [N, O], `actions` [N, A], `rewards` [N], `terminals` [N], `images`
+[N, 3 * cameras, H, W] uint8); or flags of the last steps, as D4RL's `terminals` and `timeouts` [N]. In memory states
+are `state`, observations `observation`, actions `action`, rewards `reward`, terminals `done`, images `image` or
+`image_0`, `image_1`, ..., channels last. Arrays of E rows are facts about the episodes, other small ones about the set.
 
 Our writer adds `policy_accel.json`, which says which columns of `states` and which channels of `images` are which key,
 and `policy_accel_episodes.jsonl`, the facts about the episodes; other tools do not look at them.
@@ -23,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from policy_accel.data.episodes import compare_rows, sound_ends, whole
+from policy_accel.data.episodes import sound_ends, whole
 from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
 from policy_accel.data.formats.hdf5 import attribute
 from policy_accel.data.formats.recognise import ENDS, FLAGS, LENGTHS
 from policy_accel.data.formats.streaming import OnProgress, gather
 from policy_accel.errors import UserError, refusing
-from policy_accel.files import new_path
+from policy_accel.files import new_path, zip_entry
 from policy_accel.memory import check_fits
 from policy_accel.parsing import from_json
 
@@ -41,10 +38,7 @@ _LARGEST_FACT = 1_000_000  # numbers
 _MOST_COLUMNS = 1024  # of one key; a larger one, as a point cloud, stands alone
 _NO_OBSERVATIONS = ("action", "action_abs", "reward", "done", "sim_state")
 _NO_OBSERVATION_PREFIXES = ("next_obs.", "action_dict.", "extra.", "info.")
-_PICKLED = (
-    "is pickled (Python objects), and pickles are never opened, since they can run code; save it as numbers, all "
-    "episodes end to end, with np.concatenate and episode_ends."
-)
+_PICKLED = "is pickled (Python objects), and pickles are never opened, since they can run code; save it as numbers."
 
 
 class NpzReader(EpisodeReader):
@@ -67,12 +61,7 @@ class NpzReader(EpisodeReader):
             self._take_described(members, ours[_DESCRIPTION])
         else:
             self._take_others(members)
-        with refusing(path):
-            rows = {name: len(members[name]) for name in self._members.values()}
-            unequal, self.faults = compare_rows(rows, self.episode_ends)
-        self.left_out |= {key: unequal[name] for key, name in self._members.items() if name in unequal}
-        kept = {key: values for key, values in self._arrays.items() if key not in self.left_out}
-        self.features = {key: Feature(values.shape[1:], values.dtype) for key, values in kept.items()}
+        self._settle({key: (self._members[key], values) for key, values in self._arrays.items()})
 
     def _load(self) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
         """The arrays, in the byte order of this machine, and our files; what is wrong with other arrays is noted."""
@@ -123,10 +112,10 @@ class NpzReader(EpisodeReader):
         last = np.any([values != 0 for values in flags.values()], axis=0) if sound else np.zeros(1, bool)
         if not last.any():
             listed = ", ".join(f"{name} {values.dtype} {list(values.shape)}" for name, values in members.items())
-            raise ValueError(
-                f"holds demonstrations without the lengths of their episodes ({listed}); save it with {ENDS}, the "
-                f"cumulative number of steps at the end of each, {LENGTHS}, or {said}, 1 at last steps and 0 elsewhere."
+            remedy = (
+                f"{ENDS}, the cumulative number of steps at the end of each, {LENGTHS}, or 1 at last steps in {said}"
             )
+            raise ValueError(f"holds demonstrations without the lengths of their episodes ({listed}); save {remedy}.")
         ends = np.union1d(np.flatnonzero(last) + 1, [steps]).astype(np.int64)
         lengths = np.diff(ends, prepend=0)
         rest = "" if last[-1] else f"; the last {lengths[-1]} steps have no end and are one of them"
@@ -146,10 +135,10 @@ class NpzReader(EpisodeReader):
                     self.damaged[key] = self.damaged.get(_NAMES.get(name, name), missing)
                     continue
                 values = members[name]
-                if place.get("columns") or place.get("channels"):
-                    values = values[:, slice(*(place.get("columns") or place["channels"]))]
+                if place.get("columns"):
+                    values = values[:, slice(*place["columns"])]
                 if place.get("channels"):
-                    values = values.transpose(0, 2, 3, 1)
+                    values = values[:, slice(*place["channels"])].transpose(0, 2, 3, 1)
                 values = values.reshape(len(values), *place["shape"])
                 self._members[key], self._arrays[key] = name, values.astype(place["dtype"], copy=False)
                 if not np.array_equal(self._arrays[key], values, equal_nan=values.dtype.kind == "f"):
@@ -168,16 +157,13 @@ class NpzReader(EpisodeReader):
                 cameras, rest = divmod(values.shape[1], 3) if name == "images" and values.ndim == 4 else (0, 0)
                 if cameras and not rest and values.shape[3] not in (1, 3, 4):
                     pictures = np.split(values.transpose(0, 2, 3, 1), cameras, axis=3)
-                    names = ["image"] if cameras == 1 else [f"image_{camera}" for camera in range(cameras)]
-                    parts = dict(zip(names, pictures, strict=True))
+                    parts = {f"image_{i}" if cameras > 1 else "image": part for i, part in enumerate(pictures)}
                 self._arrays |= parts
                 self._members |= dict.fromkeys(parts, name)
             elif rows != steps and kind in "biufUS" and values.size <= _LARGEST_FACT:
-                value = attribute(values)
-                for facts, fact in (
-                    zip(self._facts, value, strict=True) if rows == episodes else [(self.metadata, value)]
-                ):
-                    facts[name] = fact
+                owners, facts = (self._facts, values) if rows == episodes else ([self.metadata], [values])
+                for owner, fact in zip(owners, facts, strict=True):
+                    owner[name] = attribute(fact)
             else:
                 wanted = f"neither numbers of {steps} steps nor of {episodes} episodes"
                 remedy = "save it with one row of numbers per step."
@@ -216,8 +202,7 @@ def write_npz(path: Path | str, reader: EpisodeReader, *, progress: OnProgress |
             members[name] = parts[0]
         facts = [json.dumps(reader.episode_metadata(episode)) for episode in range(len(reader.episode_ends))]
         with zipfile.ZipFile(temporary, "w") as archive:
-            description = json.dumps({"keys": places, "metadata": reader.metadata}, indent=1)
-            archive.writestr(zip_entry(_DESCRIPTION), description)
+            archive.writestr(zip_entry(_DESCRIPTION), json.dumps({"keys": places, "metadata": reader.metadata}))
             if set(facts) != {"{}"}:
                 archive.writestr(zip_entry(_FACTS, zipfile.ZIP_DEFLATED), "".join(f"{line}\n" for line in facts))
             for name, values in members.items():
@@ -244,10 +229,3 @@ def _places(features: dict[str, Feature]) -> dict[str, dict[str, Any]]:
             size, channel = feature.shape[:2], channel + feature.shape[2]
         places[key] = {**place, "shape": feature.shape, "dtype": feature.dtype.str}
     return places
-
-
-def zip_entry(name: str, compression: int = zipfile.ZIP_STORED) -> zipfile.ZipInfo:
-    """A member of a zip with a fixed date, so that equal data give equal bytes."""
-    info = zipfile.ZipInfo(name)
-    info.external_attr, info.compress_type = 0o644 << 16, compression
-    return info

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -19,19 +19,18 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 from numcodecs import Blosc
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, Store
 from zarr.codecs import BloscCodec
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import LocalStore, MemoryStore, WrapperStore
+from zarr.storage import LocalStore, MemoryStore, WrapperStore, ZipStore
 
-from policy_accel.data.episodes import compare_rows, sound_ends
+from policy_accel.data.episodes import sound_ends
 from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
-from policy_accel.data.formats.npz import zip_entry
 from policy_accel.data.formats.streaming import OnProgress, pieces
 from policy_accel.data.formats.zarr_codecs import codec_names, codec_problem, unpacked_size
 from policy_accel.data.tree import folder_tree
 from policy_accel.errors import UserError, refusing
-from policy_accel.files import explained, new_path, open_regular
+from policy_accel.files import explained, new_path, open_regular, zip_entry
 from policy_accel.memory import check_fits
 from policy_accel.parsing import from_json
 
@@ -44,21 +43,18 @@ _CHUNK_BYTES = 2_000_000  # as Diffusion Policy's own writer
 _MOST_METADATA = 16 * 2**20
 
 
-class ReplayStore(WrapperStore[MemoryStore]):
+class ReplayStore(WrapperStore[Store]):
     """The plain files of a folder or zip that has a replay buffer somewhere inside, for zarr to read; to be closed.
 
-    Raises:
-        UserError: missing path, no permission, truncated or damaged zip, not a replay buffer, several of them.
+    Raises UserError: missing path, no permission, truncated or damaged zip, not a replay buffer, several of them.
     """
 
-    source: str  # the path, for messages
-    sizes: dict[str, int]  # file -> its bytes
     root: str  # path of the buffer inside, "" or with a slash at its end
     arrays: dict[str, str]  # name ("data/action", "meta/episode_ends") -> file of its metadata
     expected: dict[str, tuple[int, str]]  # path of an array -> bytes that its chunks unpack to, their outermost codec
 
     def __init__(self, path: Path | str) -> None:
-        super().__init__(MemoryStore(read_only=True))
+        super().__init__(ZipStore(path) if Path(path).is_file() else LocalStore(path, read_only=True))
         self.source, self.expected, self._archive = str(path), {}, ExitStack()
         self.sizes, self._content = self._files(Path(path))
         roots: dict[str, dict[str, str]] = {}
@@ -104,36 +100,36 @@ class ReplayStore(WrapperStore[MemoryStore]):
         arrays = [] if _is_metadata(key) else [node for node in self.expected if key.startswith(f"{node}/")]
         expected, codec = self.expected[arrays[0]] if arrays else (_MOST_METADATA, "")
         size, most = self.sizes[key], 4 * expected + 2**20  # filters make numbers wider; headers and check sums
-        if size <= most:
-            content = self._content(key)
-            size = unpacked_size(content, codec, most)
+        content = await super().get(key, prototype, byte_range) if size <= most else None
+        if content is not None:
+            size = unpacked_size(content.to_bytes(), codec, most)
         if size > most:
             raise ValueError(f"{key} holds {size} bytes or more instead of {expected}")
-        return await MemoryStore({key: prototype.buffer.from_bytes(content)}).get(key, prototype, byte_range)
+        return content
 
     def close(self) -> None:
         """See `Store`."""
+        with suppress(AttributeError):  # of a zip that zarr 3.1 did not need to open
+            super().close()
         self._archive.close()
 
 
 class StoredArray:
     """An array of a replay buffer, read some rows at a time; it keeps the chunk that it decoded last.
 
-    Raises:
-        UserError: there is none of that name; its metadata is damaged, asks for a codec that is not installed or not
-            trusted, or for chunks larger than the free memory; no permission.
+    Raises UserError: there is none; its metadata are damaged, or ask for a codec or a size of chunks that is not read.
     """
 
     def __init__(self, store: ReplayStore, name: str) -> None:
         if name not in store.arrays:
             raise UserError(f"{store.source}: {name} is missing; {_EXPECTED}; write it there.")
         self.source, self.name, node, file = store.source, name, store.root + name, store.arrays[name]
-        version: Literal[2, 3] = 3 if file.endswith("zarr.json") else 2
+        self.version: Literal[2, 3] = 3 if file.endswith("zarr.json") else 2
         with decoding(self.source, file.removeprefix(store.root)):
-            codecs = codec_names(store.json(file), version)
+            codecs = codec_names(store.json(file), self.version)
             if why := codec_problem(codecs):
                 raise UserError(f"{self.source}: {name} is stored with {why}")
-            self.array = zarr.open_array(store, path=node, mode="r", zarr_format=version)
+            self.array = zarr.open_array(store, path=node, mode="r", zarr_format=self.version)
             shape, grid = self.array.shape, self.array.shards or self.array.chunks
             if min(grid, default=1) < 1:
                 raise ValueError(f"its chunks are {list(grid)}")
@@ -143,9 +139,8 @@ class StoredArray:
         stored = sum(file.startswith(f"{node}/") and not _is_metadata(file) for file in store.sizes)
         self.chunks = math.prod(-(-length // chunk) for length, chunk in zip(shape, grid, strict=True))
         self.missing = max(0, self.chunks - stored)
-        self.problem = f"{name} is {list(shape)} {self.array.dtype}; store it as numbers, one row per step."
-        if shape and self.array.dtype.kind in "biuf":
-            self.problem = ""
+        what = f"{name} is {list(shape)} {self.array.dtype}; store it as numbers, one row per step."
+        self.problem = "" if shape and self.array.dtype.kind in "biuf" else what
         self._first, self._values = -1, np.empty(0)
 
     def rows(self, begin: int, end: int) -> np.ndarray:
@@ -178,47 +173,36 @@ class ReplayBufferReader(EpisodeReader):
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
         self._store = store = ReplayStore(path)
+        stored, form = StoredArray(store, _ENDS), "folder" if Path(path).is_dir() else "zip"
+        self.layout = f"zarr v{stored.version}, {form}{store.root and f', in {store.root}'}"
         with refusing(path):
-            self.episode_ends = sound_ends(StoredArray(store, _ENDS).whole())
-        version = 3 if store.arrays[_ENDS].endswith("zarr.json") else 2
-        form, within = "folder" if Path(path).is_dir() else "zip", f", in {store.root}" if store.root else ""
-        self.layout = f"zarr v{version}, {form}{within}"
-        opened: dict[str, StoredArray] = {}
+            self.episode_ends = ends = sound_ends(stored.whole())
+        self._arrays: dict[str, StoredArray] = {}
         for name in sorted(name for name in store.arrays if name.startswith("data/")):
+            key = name.removeprefix("data/")
             try:
-                opened[name] = StoredArray(store, name)
+                self._arrays[key] = StoredArray(store, name)
+                if self._arrays[key].problem:
+                    self.left_out[key] = self._arrays.pop(key).problem
             except UserError as error:
-                self.damaged[name.removeprefix("data/")] = str(error).removeprefix(f"{path}: ")
-        wrong = {name: stored.problem for name, stored in opened.items() if stored.problem}
-        with refusing(path):
-            rows = {name: stored.array.shape[0] for name, stored in opened.items() if name not in wrong}
-            unequal, self.faults = compare_rows(rows, self.episode_ends)
-        self.left_out = {name.removeprefix("data/"): why for name, why in (wrong | unequal).items()}
-        found = [stored for stored in opened.values() if stored.name not in wrong | unequal]
-        self._arrays = {stored.name.removeprefix("data/"): stored for stored in found}
-        self.features = {
-            key: Feature(stored.array.shape[1:], stored.array.dtype.newbyteorder("="))
-            for key, stored in self._arrays.items()
-        }
+                self.damaged[key] = str(error).removeprefix(f"{path}: ")
+        self._settle({key: (stored.name, stored.array) for key, stored in self._arrays.items()})
+        found = [self._arrays[key] for key in self.features]
         gaps = [f"{of.missing} of {of.chunks} chunks of {of.name} are not stored" for of in found if of.missing]
         if gaps and all(2 * stored.missing > stored.chunks for stored in found):
             raise UserError(f"{path}: most of it is missing ({', '.join(gaps)}); copy it again.")
         remedy = "and read as the fill value; if that is not on purpose, copy the file again."
         self.remarks += [f"{gap} {remedy}" for gap in gaps]
-        self._open_facts()
-
-    def _open_facts(self) -> None:
-        self.metadata, self._facts, episodes = {}, None, len(self.episode_ends)
+        self.metadata, self._facts = {}, None
         for file in (".zattrs", "zarr.json"):
             with suppress(Exception):  # not there, or damaged
-                attributes = self._store.json(self._store.root + file)
+                attributes = store.json(store.root + file)
                 self.metadata = dict(attributes.get("attributes", attributes)[_OWN])
-        if {_FACTS, _FACTS_ENDS} <= self._store.arrays.keys():
-            self._facts, ends = StoredArray(self._store, _FACTS), StoredArray(self._store, _FACTS_ENDS).whole()
-            self._facts_ends, size = np.append(0, ends), self._facts.array.size
-            if len(ends) != episodes or self._facts_ends[-1] != size:
-                wrong = f"{_FACTS_ENDS} is not that of {episodes} episodes and {size} bytes of {_FACTS}"
-                raise UserError(f"{self.source}: {wrong}; remove both arrays, or copy the file again.")
+        if {_FACTS, _FACTS_ENDS} <= store.arrays.keys():
+            self._facts, self._facts_ends = StoredArray(store, _FACTS), StoredArray(store, _FACTS_ENDS).whole().flat
+            if len(self._facts_ends) != len(ends) or self._facts_ends[-1] != self._facts.array.size:
+                wrong = f"{_FACTS_ENDS} is not that of {len(ends)} episodes and the bytes of {_FACTS}"
+                raise UserError(f"{path}: {wrong}; remove both arrays, or copy the file again.")
 
     def close(self) -> None:
         """Close a zip."""
@@ -229,8 +213,8 @@ class ReplayBufferReader(EpisodeReader):
         if self._facts is None:
             return {}
         with decoding(self.source, f"{_FACTS} of episode {episode}"):
-            begin, end = map(int, self._facts_ends[episode : episode + 2])
-            return dict(from_json(self._facts.rows(begin, end).tobytes()))
+            begin = self._facts_ends[episode - 1] if episode else 0
+            return dict(from_json(self._facts.rows(begin, self._facts_ends[episode]).tobytes()))
 
     def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
         first = self.first_row(episode)
@@ -291,19 +275,19 @@ def write_replay_buffer(
     ends, number = reader.episode_ends.astype(np.int64), Feature((), np.dtype(np.int64))
     attributes = {_OWN: reader.metadata} if reader.metadata else None
 
-    def facts(episode: int) -> np.ndarray:
-        return np.frombuffer(json.dumps(reader.episode_metadata(episode)).encode(), np.uint8)
+    def facts() -> Iterator[bytes]:  # gone through twice, since they may be larger than the memory
+        return (json.dumps(reader.episode_metadata(episode)).encode() for episode in range(len(ends)))
 
     kind = _NewZip if str(path).endswith(".zip") else LocalStore
     with new_path(Path(path)) as temporary, closing(kind(temporary)) as store:
         root = zarr.create_group(store, zarr_format=zarr_format, attributes=attributes)
         _NewArray(root, _ENDS, len(ends), number, whole=True).add(ends)
-        facts_ends = np.cumsum([len(facts(episode)) for episode in range(len(ends))])
+        facts_ends = np.cumsum([len(line) for line in facts()])
         if facts_ends[-1] > len(ends) * len("{}"):
             _NewArray(root, _FACTS_ENDS, len(ends), number, whole=True).add(facts_ends)
             lines = _NewArray(root, _FACTS, int(facts_ends[-1]), Feature((), np.dtype(np.uint8)))
-            for episode in range(len(ends)):
-                lines.add(facts(episode))
+            for line in facts():
+                lines.add(np.frombuffer(line, np.uint8))
         arrays = {key: _NewArray(root, f"data/{key}", int(ends[-1]), of) for key, of in reader.features.items()}
         for episode, start, rows, values in pieces(reader, list(arrays)):
             for key, part in values.items():

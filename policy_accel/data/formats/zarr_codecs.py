@@ -6,11 +6,12 @@ numcodecs' `pickle` runs what a file says. Its newer versions refuse to, unless 
 from __future__ import annotations
 
 import bz2
-import importlib
 import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numcodecs
@@ -23,8 +24,8 @@ NUMCODECS = {
     *("pcodec", "quantize", "shuffle", "vlen-array", "vlen-bytes", "vlen-utf8", "zfpy", "zlib", "zstd"),
 }
 _OF_ZARR = {"bytes", "transpose", "sharding_indexed"}
-_STREAMS: dict[str, Any] = {"bz2": bz2.BZ2Decompressor, "lzma": lzma.LZMADecompressor, "zlib": zlib.decompressobj}
-_STREAMS["gzip"] = lambda: zlib.decompressobj(wbits=31)
+_STREAMS: dict[str, Any] = {"bz2": bz2.BZ2Decompressor, "lzma": lzma.LZMADecompressor}
+_STREAMS |= dict.fromkeys(("gzip", "zlib"), partial(zlib.decompressobj, wbits=47))  # finds out which of them it is
 
 
 def codec_names(metadata: dict[str, Any], zarr_format: int) -> list[str]:
@@ -44,24 +45,20 @@ def _names(codecs: Any) -> Iterator[str]:
 def codec_problem(names: list[str]) -> str:
     """Why an array with these codecs is not read, or nothing. Picture codecs are registered when they are there."""
     for name in names:
-        package = f"'numcodecs[{name}]'"
-        if name.startswith("imagecodecs_"):  # as in the data sets of UMI
-            package = "imagecodecs"
+        pictures = name.startswith("imagecodecs_")  # as in the data sets of UMI
+        if pictures:
             with suppress(ImportError):
-                importlib.import_module("imagecodecs.numcodecs").register_codecs(verbose=False)
+                import_module("imagecodecs.numcodecs").register_codecs(verbose=False)
         elif name not in NUMCODECS | _OF_ZARR:
             return f"the codec '{name}', which is not known to run no code from the file; write it with Blosc."
+        package = "imagecodecs" if pictures else f"--upgrade 'numcodecs[{name}]'"
         if name not in {*_OF_ZARR, *registry.codec_registry, *registry.entries}:
-            return f"the codec '{name}', which is not installed; pip install --upgrade {package}."
+            return f"the codec '{name}', which is not installed; pip install {package}."
     return ""
 
 
 def unpacked_size(content: bytes, codec: str, most: int) -> int:
-    """Bytes that a chunk unpacks to; of some codecs only as far as some more than `most`.
-
-    Raises:
-        ValueError, RuntimeError: it is cut short; or, of Zstandard, it unpacks to more than `most`.
-    """
+    """Bytes that a chunk unpacks to, counted to some more than `most`; any exception for what is damaged or beyond."""
     size = 0
     if codec == "blosc":
         if len(content) != int.from_bytes(content[12:16], "little"):

@@ -171,8 +171,8 @@ def test_episodes_by_flags_of_d4rl(tmp_path):
             d4rl(),
             "holds demonstrations without the lengths of their episodes (observations float64 [12, 3], actions ",
         ),
-        (d4rl(terminals=np.zeros(12)), "traj_lengths, or terminals, 1 at last steps and 0 elsewhere"),
-        (d4rl(dones=np.full(12, 0.5)), "traj_lengths, or dones, 1 at last steps and 0 elsewhere"),
+        (d4rl(terminals=np.zeros(12)), "traj_lengths, or 1 at last steps in terminals."),
+        (d4rl(dones=np.full(12, 0.5)), "traj_lengths, or 1 at last steps in dones."),
         ({"episodes": np.array([{"a": 1}, 2])}, "episodes is pickled (Python objects)"),
     ],
 )
@@ -313,7 +313,7 @@ def test_facts_can_be_read_in_any_order(tmp_path):
             b'"|i1"',
             "policy_accel.json is damaged (action is said to be |i1, and actions is float32",
         ),
-        ("policy_accel.json", b"    10\n", b"    1000000000\n", "policy_accel.json is damaged"),
+        ("policy_accel.json", b"[10]", b"[1000000000]", "policy_accel.json is damaged"),
         ("policy_accel_episodes.jsonl", b"\n{}\n", b"\n", "policy_accel_episodes.jsonl is damaged (2 lines for 3"),
         (
             "policy_accel_episodes.jsonl",
