@@ -1,4 +1,7 @@
-"""What a run directory says, read as data: without torch, and without running anything of it."""
+"""What a run directory says, read as data: without torch, and without running anything of it.
+
+An exported policy, a file, says the same of the run that it was made of.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from policy_accel.files import explained
 from policy_accel.parsing import from_json, is_number, read_record
 
 CONFIG = "config.yaml"
+STATE = "state.json"
+"""What every checkpoint has."""
 
 # These may change between the parts of a run; those of the device change the last bits of what is learnt.
 FREE_KEYS = (
@@ -30,13 +35,49 @@ FREE_KEYS = (
 )
 
 
+def results_folder(run_dir: Path) -> Path:
+    """Where scores and films of a run go: its directory, or a folder beside an exported policy, called as its file."""
+    return run_dir.with_name(f"{run_dir.name}.evaluation") if run_dir.is_file() else run_dir
+
+
+def record_of(run_dir: Path) -> Path:
+    """The file that the configuration of a run, or of an exported policy, is in."""
+    return run_dir if run_dir.is_file() else run_dir / CONFIG
+
+
+def located(path: Path, checkpoint: str = "last") -> tuple[Path, str]:
+    """The run and the checkpoint of it that are meant by a run, by a folder of one of its checkpoints, or by such a
+    folder that was taken out of its run, with the run's config.yaml in it.
+
+    Raises:
+        UserError: a checkpoint without its run's config.yaml; one that is named twice.
+    """
+    if not (path / STATE).is_file() or (path / CONFIG).is_file():
+        return path, checkpoint
+    if checkpoint != "last":
+        raise UserError(f"{path} is a checkpoint already, so that checkpoint={checkpoint} has no effect; drop one.")
+    folder = path.resolve()
+    run_dir = folder.parent.parent
+    if folder.parent.name != "checkpoints" or not folder.name.isdecimal() or not (run_dir / CONFIG).is_file():
+        raise UserError(
+            f"{path} is a checkpoint without its run: {CONFIG}, which says what network it is of, is neither in it nor "
+            f"two folders above; put the run's {CONFIG} into it."
+        )
+    return run_dir, str(int(folder.name))
+
+
 def read_config(run_dir: Path) -> dict[str, Any]:
-    """The configuration of a run.
+    """The configuration of a run, or of an exported policy, which is a file.
 
     Raises:
         UserError: not a run directory, a damaged file, no permission.
     """
-    record = run_dir / CONFIG
+    if run_dir.is_file():
+        from policy_accel.robot.about import read_about
+
+        values: dict[str, Any] = read_about(run_dir)["policy"]["config"]
+        return values
+    record = record_of(run_dir)
     with explained(record, "read"):
         if not record.is_file():
             raise UserError(

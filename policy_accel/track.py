@@ -20,7 +20,7 @@ from policy_accel.errors import UserError, one_of
 from policy_accel.groups import defaults_of, register_group, typed
 from policy_accel.models import ModelConfig, denoiser_configs
 from policy_accel.plugins import import_plugins, named_plugins
-from policy_accel.run_files import read_config
+from policy_accel.run_files import read_config, record_of
 from policy_accel.run_sampling import AS_CHOSEN, AskedSampling
 from policy_accel.scoring import Order, Score, ScoringProcess, serve
 from policy_accel.training.config import RunConfig
@@ -273,7 +273,7 @@ def track_of_run(run_dir: Path) -> Track[Any]:
     """
     values = read_config(run_dir)
     if "track" not in values:
-        raise UserError(f"{run_dir / 'config.yaml'} names no track: it is of an earlier version; train the run again.")
+        raise UserError(f"{record_of(run_dir)} names no track: it is of an earlier version; train the run again.")
     return track(str(values["track"]))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from policy_accel.errors import UserError
 from policy_accel.plugins import import_plugins
-from policy_accel.run_files import CONFIG, read_config
+from policy_accel.run_files import read_config, record_of
 
 OUR_ENVIRONMENTS = "policy_accel.envs"
 
@@ -39,7 +39,7 @@ def admit(run_dir: Path, plugins: Sequence[str] = (), *, trust: bool = False, en
     for module in needed:
         if module not in sys.modules:
             raise UserError(
-                f"{run_dir / CONFIG} has its environment from the module '{module}', whose code would run here; give "
+                f"{record_of(run_dir)} has its environment from the module '{module}', whose code would run here; give "
                 f"--trust (from Python trust=True) to import it, or --plugins {module}, when you trust it."
             )
 

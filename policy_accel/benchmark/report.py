@@ -109,6 +109,20 @@ def sample_table(result: dict[str, Any]) -> str:
     return aligned(rows)
 
 
+def latency_table(result: dict[str, Any]) -> str:
+    """The result of `benchmark_latency`."""
+    taken, steps = result["milliseconds"], result["n_action_steps"]
+    how = f"{result['calls']} calls, {result['threads']} threads, load {result['load']:.2f}"
+    rows = [
+        ("sampler", result["sampler"], f"{result['network_evaluations']} network evaluations on {result['device']}"),
+        *((name, f"{taken[name]:.3g} ms", how if name == "p50" else "") for name in ("p50", "p95", "p99", "largest")),
+        ("highest control rate", f"{result['control_rate']:.3g} Hz", "a prediction between two steps, at p99"),
+        ("asynchronous", f"{result['asynchronous_rate']:.3g} Hz", f"a prediction while {steps} actions are executed"),
+        ("ready after", f"{result['ready_seconds']:.2g} s", "warmed up" if result["warmed_up"] else "not warmed up"),
+    ]
+    return aligned(rows)
+
+
 def rollouts_table(result: dict[str, Any]) -> str:
     """The result of `benchmark_rollouts`."""
     rows = []

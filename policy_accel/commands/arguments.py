@@ -10,6 +10,7 @@ from typing import Any
 from policy_accel.commands.benchmark_arguments import add_benchmark_arguments
 from policy_accel.commands.compare_arguments import add_compare_arguments
 from policy_accel.commands.distill_arguments import add_distill_arguments
+from policy_accel.commands.export_arguments import add_export_arguments
 from policy_accel.commands.report_arguments import add_report_arguments
 from policy_accel.commands.serve_arguments import add_serve_arguments
 from policy_accel.commands.sweep_arguments import add_sweep_arguments
@@ -86,6 +87,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add_evaluate_arguments(commands.add_parser("evaluate", help="score a trained policy or image model"))
+    add_export_arguments(
+        commands.add_parser("export", help="write a trained policy to one file that runs without policy_accel"),
+        _add_times,
+    )
     sample = commands.add_parser("sample", help="generate, edit or in-paint images with a trained image model")
     add_sample_arguments(sample)
     add_trust(sample)
@@ -184,7 +189,11 @@ def _times(text: str) -> list[int | float]:
 def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     """Arguments of `policy-accel evaluate`; those of one kind of run are refused for the other."""
     evaluate.add_argument(
-        "run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="run_dir of a training run; several make a table"
+        "run_dirs",
+        type=Path,
+        nargs="+",
+        metavar="RUN_DIR",
+        help="run_dir of a training run, or an exported policy; several make a table",
     )
     add_trust(evaluate)
     evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")

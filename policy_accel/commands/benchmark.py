@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from policy_accel.benchmark.report import rollouts_table, sample_table, step_table
+from policy_accel.benchmark.latency import benchmark_latency
+from policy_accel.benchmark.report import latency_table, rollouts_table, sample_table, step_table
 from policy_accel.benchmark.rollouts import benchmark_rollouts
 from policy_accel.benchmark.sample import benchmark_sample
 from policy_accel.benchmark.step import benchmark_step
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError
 from policy_accel.files import replace_json
+from policy_accel.policy.controller import Policy
+from policy_accel.run_files import located
 from policy_accel.track import track, track_of_run
 from policy_accel.training.config import RunConfig
 from policy_accel.training.devices import choose_device
@@ -54,6 +59,32 @@ def run_sample(options: argparse.Namespace) -> int:
     print(sample_table(result))
     command = shlex.join(["policy-accel", "benchmark", "sample", *options.overrides])
     _keep(options, {"command": command, **_place(choose_device(options.device)), **result})
+    return 0
+
+
+def run_latency(options: argparse.Namespace) -> int:
+    """Time single predictions of a policy."""
+    home, _ = located(options.run_dir)
+    admit(home, options.plugins, trust=options.trust, environment=False)
+    began = time.perf_counter()
+    policy = Policy.load(
+        options.run_dir,
+        device=options.device,
+        sampler=options.sampler,
+        sampling_steps=options.sampling_steps,
+        precision=options.precision,
+    )
+    if not options.no_warm_up:
+        policy.warm_up()
+    ready = time.perf_counter() - began
+    measured = benchmark_latency(policy, calls=options.calls, seconds=options.seconds)
+    result = {"run": str(options.run_dir), "warmed_up": not options.no_warm_up, "ready_seconds": ready, **measured}
+    if options.json is True:
+        print(json.dumps(result))
+        return 0
+    print(latency_table(result))
+    words = ["policy-accel", "benchmark", "latency", str(options.run_dir)]
+    _keep(options, {"command": shlex.join(words), **_place(policy.device), **result})
     return 0
 
 

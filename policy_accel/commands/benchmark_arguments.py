@@ -7,7 +7,7 @@ from pathlib import Path
 
 from policy_accel.commands.trust_arguments import add_trust
 
-ROUNDS, SECONDS, CALLS, EPISODES, SEQUENTIAL = 3, 30.0, 50, 50, 5
+ROUNDS, SECONDS, CALLS, EPISODES, SEQUENTIAL, LATENCY_CALLS = 3, 30.0, 50, 50, 5, 300
 
 
 def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
@@ -44,6 +44,38 @@ def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
     sample.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add_trust(sample)
     _add_json(sample, "sample")
+
+    latency = kinds.add_parser(
+        "latency",
+        help="one prediction of a policy on a robot: p50, p95, p99 and the highest control rate",
+        epilog="examples:\n"
+        "  OMP_NUM_THREADS=1 policy-accel benchmark latency RUN --sampling-steps 4\n"
+        "  policy-accel benchmark latency policy.onnx --json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    latency.add_argument(
+        "run_dir",
+        type=Path,
+        metavar="RUN",
+        help="run_dir of a policy, a folder of a checkpoint, or an exported file",
+    )
+    latency.add_argument("--calls", type=int, default=LATENCY_CALLS, help=f"at most (default: {LATENCY_CALLS})")
+    latency.add_argument("--seconds", type=float, default=SECONDS, help=f"for all, about (default: {SECONDS:.0f})")
+    latency.add_argument("--sampler", help="sampler, as sampling.sampler of train")
+    latency.add_argument("--sampling-steps", type=int, metavar="K", help="steps of the sampler for a chunk")
+    latency.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    latency.add_argument("--precision", default="fp32", help="fp32 (default), bf16, fp16 or auto")
+    latency.add_argument("--no-warm-up", action="store_true", help="as a policy is that was only loaded")
+    add_trust(latency)
+    latency.add_argument(
+        "--json",
+        nargs="?",
+        const=True,
+        type=Path,
+        metavar="FILE",
+        help="print one JSON object, or write it there beside the table",
+    )
+    latency.set_defaults(run="benchmark:run_latency")
 
     rollouts = kinds.add_parser("rollouts", help="episodes many at once, beside a loop over Policy.act")
     rollouts.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of a trained policy")

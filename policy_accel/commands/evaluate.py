@@ -11,7 +11,8 @@ from typing import Any
 from policy_accel.commands.output import keep_evaluation, score_table
 from policy_accel.configuration import SOURCES
 from policy_accel.errors import UserError
-from policy_accel.files import check_writable
+from policy_accel.files import check_writable, explained
+from policy_accel.run_files import results_folder
 from policy_accel.track import Track, track_of_run
 from policy_accel.training.devices import choose_device
 from policy_accel.training.ranks import Ranks, joined
@@ -57,13 +58,16 @@ def _evaluate(runs: list[tuple[Path, Track[Any]]], options: argparse.Namespace, 
     for run_dir, track in runs:
         if len(runs) > 1:
             say(f"{run_dir}:")
+        home = results_folder(run_dir)
         try:
-            check_writable(run_dir)
+            with explained(home):
+                home.mkdir(exist_ok=True)
+            check_writable(home)
         except UserError as error:  # a shared run, for example
             _say(f"{error} It is scored, and the result is only printed.")
         result = track.evaluate(run_dir, options, say, ranks)
         try:
-            keep_evaluation(run_dir, result)
+            keep_evaluation(home, result)
         except UserError as error:  # after the result is printed
             unkept.append(error)
         results.append({"run_dir": str(run_dir), **result})

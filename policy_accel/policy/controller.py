@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, one_of
 from policy_accel.evaluation.latency import LatencyMeter
 from policy_accel.policy.demonstrations import observation_layout
 from policy_accel.policy.observations import as_tensors
 from policy_accel.policy.planner import Planner, chunk_noise, shifted
 from policy_accel.policy.run import LoadedRun
 from policy_accel.policy.track import ROBOT
+from policy_accel.run_files import located
 from policy_accel.run_sampling import AskedSampling
 from policy_accel.training.devices import choose_device
+from policy_accel.training.precision import PRECISIONS, precision_on
 from policy_accel.trust import admit
 
 if TYPE_CHECKING:
@@ -39,20 +41,28 @@ class Policy:
         warm_start: share of the sampler's steps, in (0, 1), that a chunk takes when it starts from the rest of the one
             before instead of from noise; None always starts from noise. The first chunk always does.
         noise_seed: seed of the sampler's noise.
+        precision: fp32, or bf16 or fp16 for matrix products and convolutions.
 
     Attributes:
         latency: wall time of each prediction; `latency.milliseconds()` gives median and 95th percentile. The other
             calls of `act` only take an action from the queue.
     """
 
-    def __init__(self, run: LoadedRun, *, warm_start: float | None = None, noise_seed: int = 0) -> None:
+    def __init__(
+        self, run: LoadedRun, *, warm_start: float | None = None, noise_seed: int = 0, precision: str = "fp32"
+    ) -> None:
         if warm_start is not None and not 0.0 < warm_start < 1.0:
             raise UserError(f"warm_start={warm_start} must lie between 0 and 1; leave it out to start from noise.")
+        if run.policy.fixed and (warm_start is not None or precision != "fp32"):
+            raise UserError(
+                f"an exported file samples from noise in its own precision, so that warm_start={warm_start} and "
+                f"precision={precision} have no effect; leave them out, or load the run."
+            )
         self.run, self.warm_start, self.noise_seed = run, warm_start, noise_seed
-        self.device = next(run.policy.parameters()).device
+        self.device = run.policy.device
         self.layout = observation_layout(run.config.task)
         self.latency = LatencyMeter(self.device)
-        self._planner = Planner(run.policy, run.sampler, run.config.training)
+        self._planner = Planner(run.policy, run.sampler, run.config.training, precision)
         self.reset()
 
     @classmethod
@@ -62,42 +72,73 @@ class Policy:
         *,
         checkpoint: str = "last",
         device: str = "auto",
+        sampler: str | None = None,
         sampling_steps: int | None = None,
         sampling_times: Sequence[int | float] | None = None,
         untuned: bool = False,
         warm_start: float | None = None,
         noise_seed: int = 0,
+        precision: str = "fp32",
+        compile: bool = False,
         trust: bool = False,
     ) -> Policy:
-        """Load the policy of a run directory.
+        """Load the policy of a run directory, of a folder of one of its checkpoints, or of an exported file.
 
         Args:
-            run_dir: made by `policy-accel train`.
+            run_dir: made by `policy-accel train`; a folder of its checkpoints, which may be elsewhere with the run's
+                config.yaml in it; or what `policy-accel export` wrote, whose sampler is fixed but for safetensors.
             checkpoint: "last", "best" (highest score during training) or a step.
             device: auto, cpu, cuda or cuda:N.
+            sampler: its name; None for the run's own.
             sampling_steps: steps of the sampler; None for the run's own, or what `tune-sampling` chose for it.
             sampling_times: the times of the steps in place of their number, as `sampling.times`.
             untuned: whether what `tune-sampling` chose is left aside.
             warm_start: see the class.
             noise_seed: see the class.
+            precision: see the class; auto is bf16 or fp16 on CUDA and fp32 on the CPU.
+            compile: whether `warm_up` is called, and must compile.
             trust: whether the modules that the run's config.yaml names (its plugins and its environment's) are
                 imported; without, nothing of a run directory runs.
 
         Raises:
             UserError: not a run directory of a policy, no such checkpoint, a damaged file, no such device, sampling
-                steps or times that the process cannot take.
+                steps or times that the process cannot take, settings that an exported file cannot follow.
         """
-        asked = AskedSampling(steps=sampling_steps, times=sampling_times, untuned=untuned)
-        admit(Path(run_dir), trust=trust, environment=trust)
-        run = ROBOT.load(Path(run_dir), checkpoint, choose_device(device, "device"), asked=asked)
+        asked = AskedSampling(sampler, sampling_steps, times=sampling_times, untuned=untuned)
+        home, checkpoint = located(Path(run_dir), checkpoint)
+        admit(home, trust=trust, environment=trust)
+        where = choose_device(device, "device")
+        chosen = precision_on(where, one_of("precision", precision, PRECISIONS))
+        run = ROBOT.load(home, checkpoint, where, asked=asked)
         if run.sampling_note is not None:
             print(run.sampling_note, file=sys.stderr)
-        return cls(run, warm_start=warm_start, noise_seed=noise_seed)
+        policy = cls(run, warm_start=warm_start, noise_seed=noise_seed, precision=chosen)
+        if compile:
+            policy.warm_up(strict=True)
+        return policy
+
+    def warm_up(self, *, strict: bool = False) -> None:
+        """Make the calls ready that `act` makes, so that the first one is as quick as all others.
+
+        On a CUDA device plans are captured as graphs. On the CPU onnxruntime compiles the networks, which takes some
+        seconds and moves results by rounding; without that package, or in another precision than fp32, they stay as
+        they are.
+
+        Args:
+            strict: refuse what cannot be compiled.
+
+        Raises:
+            UserError: it is strict, and a package is missing or the precision is another; a network that cannot be
+                compiled.
+        """
+        from policy_accel.robot.compiled import warm_up
+
+        warm_up(self._planner, self.warm_start, strict=strict)
 
     def reset(self, seed: int = 0) -> None:
         """Begin an episode: forget observations, actions and the last plan. `seed` is that of its noise."""
         self._seed, self._chunk = seed, 0
-        self._history: deque[dict[str, np.ndarray]] = deque(maxlen=self.run.config.policy.n_obs_steps)
+        self._history: deque[Mapping[str, np.ndarray]] = deque(maxlen=self.run.config.policy.n_obs_steps)
         self._actions: deque[np.ndarray] = deque()
         self._plan: Tensor | None = None
 
@@ -133,7 +174,10 @@ class Policy:
                 a value that is not finite; a prediction that is not finite.
         """
         network = self.run.policy
-        taken = self.layout.taken(observation, network.input_dim, network.images)
+        return self.act_on(self.layout.taken(observation, network.input_dim, network.images))
+
+    def act_on(self, taken: Mapping[str, np.ndarray]) -> np.ndarray:
+        """`act` for what `ObservationLayout.taken` gave."""
         if not self._history:
             self._history.extend([taken] * (self.run.config.policy.n_obs_steps - 1))
         self._history.append(taken)

@@ -156,7 +156,7 @@ class PolicyEvaluator:
 
     def _act(self, policy: DiffusionPolicy) -> Act:
         policy.eval()
-        device = next(policy.parameters()).device
+        device = policy.device
         meter = self.latency = LatencyMeter(device)
         shape = policy.noise_shape(self.sampler)
         plan = Planner(policy, self.sampler, self.training)

@@ -16,6 +16,7 @@ from policy_accel.policy.observations import Observations
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.training.config import TrainingConfig
 from policy_accel.training.graphs import Replayed
+from policy_accel.training.precision import autocast
 from policy_accel.training.randomness import named_generator
 
 
@@ -46,11 +47,14 @@ class Planner:
         policy: on its device, in eval mode.
         sampler: of the training's objective.
         training: of the run.
+        precision: fp32, or bf16 or fp16, in which matrix products and convolutions are computed then.
     """
 
-    def __init__(self, policy: DiffusionPolicy, sampler: Sampler, training: TrainingConfig) -> None:
-        self.policy, self.sampler = policy, sampler
-        self.device = next(policy.parameters()).device
+    def __init__(
+        self, policy: DiffusionPolicy, sampler: Sampler, training: TrainingConfig, precision: str = "fp32"
+    ) -> None:
+        self.policy, self.sampler, self.precision = policy, sampler, precision
+        self.device = policy.device
         on_cuda = self.device.type == "cuda"
         self.captured = on_cuda and training.captures(self.device) and not policy.inpainting
         self._plans: dict[Hashable, tuple[dict[str, Tensor], Replayed[Tensor]]] = {}
@@ -75,7 +79,8 @@ class Planner:
         noise = to_device(noise, self.device)
         if not self.captured or committed is not None:
             how: dict[str, Any] = {"start": start, "strength": strength, "committed": committed}
-            return self.policy.plan(observations, noise, sampler=self.sampler, **how)
+            with autocast(self.device, self.precision):
+                return self.policy.plan(observations, noise, sampler=self.sampler, **how)
         given = {**(observations if isinstance(observations, dict) else {STATE: observations}), "noise": noise}
         if start is not None:
             given["start"] = start
@@ -93,6 +98,7 @@ class Planner:
         how: dict[str, Any] = {"sampler": self.sampler, "start": memory.get("start"), "strength": strength}
 
         def plan() -> Tensor:
-            return self.policy.plan(observations, memory["noise"], **how)
+            with autocast(self.device, self.precision):
+                return self.policy.plan(observations, memory["noise"], **how)
 
         return Replayed(plan, (), stream=self._stream, pool=self._pool)

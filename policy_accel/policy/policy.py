@@ -61,7 +61,7 @@ class DiffusionPolicy(Denoiser):
 
     Args:
         config: shape of the prediction.
-        model: the denoiser's configuration.
+        model: the denoiser's configuration; None where `plan` is another one, that takes no networks from here.
         observation_dim: O, numbers per observation; without the goal where that pins the end of a plan.
         action_dim: A, numbers per action in the form that is diffused.
         images: picture -> (H, W, C) of its whole frames; {} for a policy of numbers alone.
@@ -69,12 +69,18 @@ class DiffusionPolicy(Denoiser):
         encoder: settings of the network that makes features of the pictures.
         goal_columns: columns of the observation that the goal of a plan pins.
         action_rotation: form of the actions, see `policy_accel.policy.actions`.
+
+    Attributes:
+        fixed: whether plans always begin at noise, are free, and in a precision that is not to be chosen, as those of
+            an exported file.
     """
+
+    fixed = False
 
     def __init__(
         self,
         config: PolicyConfig,
-        model: ModelConfig,
+        model: ModelConfig | None,
         *,
         observation_dim: int,
         action_dim: int,
@@ -103,16 +109,23 @@ class DiffusionPolicy(Denoiser):
         self.action_normalizer = Normalizer(action_dim)
         self.encoder: ObservationEncoder | None = None
         features = self.input_dim
-        if self.images:
+        if self.images and model is not None:
             frames = {name: (*self.resized.get(name, shape[:2]), shape[2]) for name, shape in self.images.items()}
             self.encoder = ObservationEncoder(encoder or EncoderConfig(), images=frames, state_dim=observation_dim)
             features = self.encoder.output_dim
-        self.denoiser = build_denoiser(
-            model,
-            channels=self.channels,
-            horizon=config.horizon,
-            condition_shape=(config.n_obs_steps, features) if self.conditioned else None,
-        )
+        self.denoiser = Denoiser()
+        if model is not None:
+            self.denoiser = build_denoiser(
+                model,
+                channels=self.channels,
+                horizon=config.horizon,
+                condition_shape=(config.n_obs_steps, features) if self.conditioned else None,
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Where observations are taken from, and trajectories given."""
+        return self.action_normalizer.scale.device
 
     @property
     def input_dim(self) -> int:
@@ -241,7 +254,7 @@ class DiffusionPolicy(Denoiser):
         normalized = self.observation_normalizer(states)
         if not self.inpainting:
             return normalized, None
-        given = normalized.new_zeros(len(normalized), self.config.horizon, self.channels)
+        given = normalized.new_zeros(normalized.shape[0], self.config.horizon, self.channels)
         given[:, : self.config.n_obs_steps, self.action_dim :] = normalized
         if not self.goal_columns:
             return None, given

@@ -26,7 +26,7 @@ from policy_accel.policy.recommend import recommend
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config, fit_bound
 from policy_accel.policy.task import ChunkTask
 from policy_accel.policy.task_data import check_task_data
-from policy_accel.run_files import read_metrics
+from policy_accel.run_files import read_metrics, results_folder
 from policy_accel.run_sampling import AS_CHOSEN, AS_TRAINED, TUNED, AskedSampling, TunedSampling
 from policy_accel.scoring import Score
 from policy_accel.track import Recommendation, Report, Track, best_average, replaced
@@ -112,8 +112,14 @@ class RobotTrack(Track[RobotConfig]):
         asked: AskedSampling = AS_CHOSEN,
     ) -> LoadedRun:
         """See `Track.load`; the weights are averaged ones (EMA), also others than the main ones, see `load_average`. It
-        is sampled as `asked`."""
+        is sampled as `asked`. `run_dir` may be a file that `policy-accel export` wrote."""
         config = self.read(run_dir)
+        if run_dir.is_file():
+            from policy_accel.robot.exported import load_exported
+
+            if (checkpoint, average) != ("last", MAIN):
+                raise UserError(f"{run_dir} has one set of weights; drop checkpoint={checkpoint}, average={average}.")
+            return load_exported(run_dir, config, device, asked)
         tuned = None if asked.untuned else TunedSampling.read(run_dir)
         config.sampling, how = asked.of_run(config.sampling, tuned)
         try:
@@ -161,14 +167,19 @@ class RobotTrack(Track[RobotConfig]):
         """See `Track.evaluate`; one average of the weights is scored, or all of them, and the best is the result."""
         device, evaluator_of = choose_device(options.device, "--device"), _evaluator(options)
         asked = AskedSampling.of(options)
-        names = asked_averages(run_dir, options.checkpoint, options.average)
+        exported = run_dir.is_file()
+        if exported and options.fresh:
+            raise UserError(f"--fresh compares with the seeds of a training, which {run_dir} does not have; drop it.")
+        names = [options.average or MAIN]
+        if not exported:
+            names = asked_averages(run_dir, options.checkpoint, options.average)
         runs = [self.load(run_dir, options.checkpoint, device, name, asked=asked) for name in names]
         loaded = runs[0]
         config = loaded.config
         use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
         if loaded.sampling_note is not None:
             report(loaded.sampling_note)
-        choice = _choice(run_dir, loaded.step, options, config.evaluation, report)
+        choice = None if exported else _choice(run_dir, loaded.step, options, config.evaluation, report)
         config.evaluation = replaced(
             config.evaluation,
             episodes=options.episodes,
@@ -181,7 +192,8 @@ class RobotTrack(Track[RobotConfig]):
         config.evaluation.check()
         if not config.is_scored():
             raise UserError(f"{run_dir} cannot be scored: its task has no environment, or --episodes is 0.")
-        evaluator = evaluator_of(config, loaded.policy, run_dir, loaded.env_args, start=True, ranks=ranks)
+        home = results_folder(run_dir)
+        evaluator = evaluator_of(config, loaded.policy, home, loaded.env_args, start=True, ranks=ranks)
         try:
             results = []
             for name, run in zip(names, runs, strict=True):

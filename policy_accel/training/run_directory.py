@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from policy_accel.errors import UserError
 from policy_accel.files import explained, no_link, replace_text
 from policy_accel.groups import flatten, typed
-from policy_accel.run_files import CONFIG, FREE_KEYS, read_config, read_metrics
+from policy_accel.run_files import CONFIG, FREE_KEYS, STATE, read_config, read_metrics, record_of
 from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps
 from policy_accel.typed_values import check_finite
 
@@ -112,7 +112,7 @@ def read_typed_config(run_dir: Path, schema: type, track: str) -> Any:
                 f"; it was trained with plugins={values['plugins']}: give --trust (from Python trust=True) to import "
                 "them, or name those that you trust with --plugins"
             )
-        raise UserError(f"{run_dir / 'config.yaml'} cannot be read as a configuration ({reason}).") from error
+        raise UserError(f"{record_of(run_dir)} cannot be read as a configuration ({reason}).") from error
     return config
 
 
@@ -124,6 +124,8 @@ def checkpoint_path(run_dir: Path, checkpoint: str) -> Path:
     """
     folder = run_dir / "checkpoints"
     steps = checkpoint_steps(folder)
+    if (run_dir / STATE).is_file() and checkpoint == "last":  # a checkpoint that was taken out of its run
+        return run_dir
     if not steps:
         raise UserError(f"{run_dir} has no checkpoint yet; train it first.")
     if checkpoint == "last":

@@ -71,6 +71,6 @@ class ViTEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features [B, feature_dim] of images [B, C, H, W] in [-1, 1]."""
         patches = self.patches(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.token.expand(len(patches), -1, -1).to(patches.dtype), patches], dim=1)
+        tokens = torch.cat([self.token.expand(patches.shape[0], -1, -1).to(patches.dtype), patches], dim=1)
         features: Tensor = self.head(self.norm(self.blocks(tokens + self.position)[:, 0]))
         return features

@@ -1,0 +1,54 @@
+"""The arguments of `policy-accel export`. It imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from policy_accel.commands.trust_arguments import add_trust
+
+FORMS = ("onnx", "torch", "safetensors")
+WEIGHTS = ("fp32", "bf16", "int8")
+
+
+def add_export_arguments(
+    export: argparse.ArgumentParser, add_times: Callable[[argparse._ActionsContainer], None]
+) -> None:
+    """Arguments of `policy-accel export`; `add_times` adds those of the sampler's times."""
+    export.formatter_class = argparse.RawDescriptionHelpFormatter
+    export.description = (
+        "Write a trained policy to one file that runs without policy_accel: from observations and noise to actions,\n"
+        "with the normalisers, the networks and every step of the sampler. A JSON file beside it says what it takes,\n"
+        "and a Python file of 20 lines drives a robot with it. Nothing is overwritten."
+    )
+    export.epilog = (
+        "examples:\n"
+        "  policy-accel export RUN --to onnx --sampling-steps 4\n"
+        "  policy-accel export RUN --to onnx --weights int8 --output small.onnx\n"
+        "  policy-accel evaluate small.onnx --episodes 100"
+    )
+    export.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of a policy, or a folder of its checkpoints")
+    export.add_argument(
+        "--to",
+        required=True,
+        choices=FORMS,
+        help="onnx: for onnxruntime. torch: a .pt2 of torch.export. safetensors: the weights alone, for Policy.load",
+    )
+    export.add_argument(
+        "--output", type=Path, metavar="FILE", help="new file (default: RUN/exported/, named by step and sampler)"
+    )
+    export.add_argument(
+        "--weights", choices=WEIGHTS, default="fp32", help="how they are kept (default: fp32); computed is in fp32"
+    )
+    export.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
+    export.add_argument("--average", help="which average of the weights (default: ema)")
+    export.add_argument("--sampler", help="sampler, as sampling.sampler of train")
+    steps = export.add_mutually_exclusive_group()
+    steps.add_argument("--sampling-steps", type=int, metavar="K", help="steps of the sampler for a chunk")
+    add_times(steps)
+    export.add_argument("--spacing", help="leading, trailing or linspace")
+    export.add_argument("--untuned", action="store_true", help="as config.yaml says, not as tune-sampling chose")
+    export.add_argument("--json", action="store_true", help="print what the file says of itself as one JSON object")
+    add_trust(export)
+    export.set_defaults(run="export:run_export")

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from policy_accel import Policy
+from policy_accel.errors import UserError
+from policy_accel.policy.planner import Planner
+from policy_accel.robot import compiled
+
+SEEN = np.array([1.0, -2.0, 0.5, 3.0, 0.1])
+
+
+def test_a_compiled_policy_acts_as_before_by_other_kernels(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Policy.load(run_dir, device="cpu", warm_start=0.5)
+    quick = Policy.load(run_dir, device="cpu", warm_start=0.5, compile=True)
+    assert quick.latency.seconds == []
+    eager: list[Any] = []
+    network = quick.run.policy.denoiser
+    computes = network.forward._eager  # type: ignore[attr-defined]
+    monkeypatch.setattr(network.forward, "_eager", lambda *given: eager.append(given) or computes(*given))
+    expected, acted = ([policy.act(SEEN) for _ in range(20)] for policy in (plain, quick))
+    np.testing.assert_allclose(acted, expected, atol=1e-4)
+    assert not eager
+
+    window = torch.from_numpy(np.stack([SEEN, SEEN]))
+    noise = torch.randn(3, *quick.run.policy.noise_shape(quick.run.sampler))
+    several = window.expand(3, 2, 5)
+    planners = [Planner(policy.run.policy, policy.run.sampler, policy.run.config.training) for policy in (plain, quick)]
+    torch.testing.assert_close(*(planner(several, noise) for planner in planners))
+    assert len(eager) == 3  # steps for three at once, which nothing was compiled for
+
+
+def test_what_cannot_be_compiled_is_refused_where_it_was_asked_for(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="precision=bf16 is not compiled"):
+        Policy.load(run_dir, device="cpu", precision="bf16", compile=True)
+    half = Policy.load(run_dir, device="cpu", precision="bf16")
+    half.warm_up()
+    exact = Policy.load(run_dir, device="cpu").act(SEEN)
+    difference = np.abs(half.act(SEEN) - exact).max()
+    assert 0 < difference < 0.1
+    monkeypatch.setattr(compiled, "NEEDED", ("onnx", "no_such_package"))
+    with pytest.raises(UserError, match="needs no_such_package.*pip install"):
+        Policy.load(run_dir, device="cpu", compile=True)
+    policy = Policy.load(run_dir, device="cpu")
+    policy.warm_up()
+    np.testing.assert_array_equal(policy.act(SEEN), exact)
