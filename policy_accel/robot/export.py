@@ -53,7 +53,7 @@ def export_policy(run: LoadedRun, path: Path, form: str, *, weights: str = "fp32
         raise UserError(f"--output {path} must end in {SUFFIXES[form]}, as --to {form} asks.")
     with contextlib.ExitStack() as files:
         written = [files.enter_context(new_path(name)) for name in (path, *companions(path, form))]
-        content, about = (_safetensors if form == "safetensors" else _traced)(run, form, weights)
+        content, about = (_safetensors if form == "safetensors" else _whole)(run, form, weights)
         written[0].write_bytes(content)
         written[1].write_text(json.dumps(_public(about), indent=1) + "\n")
         if form in LOADERS:
@@ -72,13 +72,13 @@ def _public(about: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in about.items() if name != "policy"}
 
 
-def _traced(run: LoadedRun, form: str, weights: str) -> tuple[bytes, dict[str, Any]]:
+def _whole(run: LoadedRun, form: str, weights: str) -> tuple[bytes, dict[str, Any]]:
     policy, sampler = run.policy, run.sampler
     if NOISE in policy.images or PLAN in policy.images or ACTIONS in policy.images:
         raise UserError(f"task.images={list(policy.images)} has a name of the export's own; rename that picture.")
     whole = WholePrediction(policy, sampler, weights).eval()
     dtype = torch.float64 if policy.observation_normalizer.center.any() else torch.float32
-    program, batches = _program(whole, [example_inputs(policy, sampler, batch, dtype) for batch in (2, 1)])
+    program, batches = traced(whole, [example_inputs(policy, sampler, batch, dtype) for batch in (2, 1)])
     example = example_inputs(policy, sampler, 1, dtype)
     outputs = dict(zip((ACTIONS, PLAN), whole(*example.values()), strict=True))
     about = about_of(run, example, outputs, weights=weights, form=form, batch="any" if len(batches) > 1 else 1)
@@ -94,7 +94,7 @@ def _traced(run: LoadedRun, form: str, weights: str) -> tuple[bytes, dict[str, A
     return content, about
 
 
-def _program(whole: WholePrediction, examples: list[dict[str, Tensor]]) -> tuple[Any, tuple[int, ...]]:
+def traced(whole: WholePrediction, examples: list[dict[str, Tensor]]) -> tuple[Any, tuple[int, ...]]:
     """What is traced, for any batch where the network allows that, else for one; and batches to try it with."""
     dynamic: Any = (tuple({0: torch.export.Dim("batch")} for _ in whole.inputs),)
     with torch.no_grad(), quiet():
