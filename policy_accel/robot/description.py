@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policy_accel.data.normalization import Normalizer
 from policy_accel.models.encoders.observation import STATE
+from policy_accel.policy.normalization import Normalizer
 from policy_accel.policy.run import LoadedRun
 from policy_accel.policy.task_data import action_fields
 from policy_accel.policy.track import ROBOT

@@ -4,11 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+from support.serving import tiny_run
 
 from policy_accel.benchmark.latency import benchmark_latency
 from policy_accel.cli import main
 from policy_accel.errors import UserError
 from policy_accel.policy.controller import Policy
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("latency"))
 
 
 def test_latency_is_that_of_single_predictions(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

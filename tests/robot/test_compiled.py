@@ -46,7 +46,7 @@ def test_what_cannot_be_compiled_is_refused_where_it_was_asked_for(
     difference = np.abs(half.act(SEEN) - exact).max()
     assert 0 < difference < 0.1
     monkeypatch.setattr(compiled, "NEEDED", ("onnx", "no_such_package"))
-    with pytest.raises(UserError, match="needs no_such_package.*pip install"):
+    with pytest.raises(UserError, match=r"needs no_such_package.*pip install"):
         Policy.load(run_dir, device="cpu", compile=True)
     policy = Policy.load(run_dir, device="cpu")
     policy.warm_up()

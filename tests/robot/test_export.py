@@ -13,7 +13,6 @@ from torch import Tensor
 
 from policy_accel import Policy
 from policy_accel.cli import main
-from policy_accel.data.normalization import fit_normalizer
 from policy_accel.diffusion import FlowProcess, Objective, Process, Sampler, SigmaProcess, vp_process
 from policy_accel.diffusion.config import SamplingConfig
 from policy_accel.diffusion.shortcut import ShortcutProcess
@@ -25,6 +24,7 @@ from policy_accel.models.encoders.config import ResNetConfig, ViTConfig
 from policy_accel.models.mlp import MLPConfig
 from policy_accel.models.transformer import TransformerConfig
 from policy_accel.models.unet import UnetConfig
+from policy_accel.policy.normalization import fit_normalizer
 from policy_accel.policy.policy import DiffusionPolicy, PolicyConfig
 from policy_accel.robot.export import TOLERANCE, onnx_of, traced
 from policy_accel.robot.session import onnx_session
