@@ -154,7 +154,7 @@ class Policy:
             UserError: settings that make no sense; a prediction that is not finite.
         """
         from policy_accel.robot.config import ControlConfig
-        from policy_accel.robot.real_time import controller_of
+        from policy_accel.robot.driving import controller_of
 
         return controller_of(self, ControlConfig(rate, **settings))
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import numpy as np
+
+from policy_accel.robot.promptness import real_time
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,11 @@ class PredictorThread:
 
     Args:
         predict: makes a chunk.
+        priority: of the thread, in real time; 0 for none.
     """
 
-    def __init__(self, predict: Predict) -> None:
-        self._predict = predict
+    def __init__(self, predict: Predict, priority: int = 0) -> None:
+        self._predict, self._priority = predict, priority
         self._requests: SimpleQueue[Request | None] = SimpleQueue()
         self._chunks: SimpleQueue[Chunk | Exception] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="policy", daemon=True)
@@ -101,6 +105,10 @@ class PredictorThread:
         self._thread.join()
 
     def _work(self) -> None:
+        with real_time(self._priority) if self._priority else nullcontext():
+            self._answer()
+
+    def _answer(self) -> None:
         while (request := self._requests.get()) is not None:
             try:
                 self._chunks.put(self._predict(request))

@@ -33,6 +33,9 @@ class ControlConfig:
     """Seconds from a command to the motion; actions are commanded so much earlier."""
     missing_limit: float = 0.5
     """Seconds for which the last good value stands in for a frame or number that is missing or not finite."""
+    real_time: bool = False
+    """Whether the threads that act and predict have real-time priority: a busy machine then holds up neither. It takes
+    the right to it, and a predicting thread may keep others from one core."""
 
     def check(self) -> None:
         """Raise UserError unless the settings make sense."""

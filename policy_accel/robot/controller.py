@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from policy_accel.errors import UserError
 from policy_accel.robot.chunks import Chunk, Predictor, Request
 from policy_accel.robot.clock import Clock
 from policy_accel.robot.config import ControlConfig
-from policy_accel.robot.promptness import prompt_threads
+from policy_accel.robot.promptness import ACTING, prompt_threads, real_time
 from policy_accel.robot.sensors import Sensors
 
 EARLY = 0.1
@@ -157,14 +158,17 @@ class Controller:
         self._predictor.close()
 
     def __enter__(self) -> Controller:
-        """Threads of this process take turns more often until the end, see `prompt_threads`."""
-        self._prompt = prompt_threads()
-        self._prompt.__enter__()
+        """Threads of this process take turns more often until the end, see `prompt_threads`; with real_time this thread
+        goes before others of the machine."""
+        self._contexts = ExitStack()
+        self._contexts.callback(self.close)
+        self._contexts.enter_context(prompt_threads())
+        if self.config.real_time:
+            self._contexts.enter_context(real_time(ACTING))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._prompt.__exit__(None, None, None)
-        self.close()
+        self._contexts.close()
 
     def _current_step(self) -> int:
         if self._chunk is None or (self.config.mode == "sync" and self._pending is not None):

@@ -12,7 +12,7 @@ import torch
 from policy_accel import Policy
 from policy_accel.errors import UserError
 from policy_accel.policy.committed import Committed
-from policy_accel.robot import real_time
+from policy_accel.robot import driving
 from policy_accel.robot.chunks import Request
 from policy_accel.robot.clock import SimulatedClock
 from policy_accel.robot.config import JOININGS, ControlConfig
@@ -152,7 +152,7 @@ def test_damaged_weights_are_named(run_dir: Path) -> None:
 def test_a_policy_drives_a_robot(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one observation all the time, an asynchronous controller and `act` predict the same first chunk."""
     policy = Policy.load(run_dir, device="cpu")
-    monkeypatch.setattr(real_time, "RealClock", SimulatedClock)  # a machine may be too busy for another
+    monkeypatch.setattr(driving, "RealClock", SimulatedClock)  # a machine may be too busy for another
     policy.reset(4)
     observation = np.full(5, 250.0)
     expected = [policy.act(observation) for _ in range(8)]

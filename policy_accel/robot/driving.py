@@ -11,6 +11,7 @@ from policy_accel.robot.clock import RealClock
 from policy_accel.robot.config import ControlConfig
 from policy_accel.robot.controller import Controller
 from policy_accel.robot.joining import ChunkPredictor
+from policy_accel.robot.promptness import PREDICTING, real_time
 from policy_accel.robot.sensors import Sensors
 
 WARM_UP = 4
@@ -39,7 +40,10 @@ def controller_of(policy: Policy, config: ControlConfig) -> Controller:
         with policy.latency.call():
             return predict(request)
 
-    predictor, clock = PredictorThread(timed), RealClock()
+    if config.real_time:
+        with real_time(PREDICTING):  # refused here where it may not be
+            pass
+    predictor, clock = PredictorThread(timed, PREDICTING if config.real_time else 0), RealClock()
     try:
         zeros = {STATE: np.zeros(network.input_dim)}
         zeros |= {name: np.zeros(shape, np.uint8) for name, shape in network.images.items()}
