@@ -39,9 +39,8 @@ WAYS = {
 def untrained(folder: str) -> Path:
     """A run of one update."""
     settings = ["recipe=small", "task=pusht_keypoints", "training.steps=1", "training.threads=1", "training.device=cpu"]
-    ROBOT.train(
-        ROBOT.config([*settings, "evaluation.episodes=0", "training.validate_every=0", f"run_dir={folder}/run"])
-    )
+    settings += ["evaluation.episodes=0", "training.validate_every=0", f"run_dir={folder}/run"]
+    ROBOT.train(ROBOT.config(settings))
     return Path(folder) / "run"
 
 
@@ -69,10 +68,8 @@ def drive(policy: Policy, how: dict[str, Any], rate: float, seconds: float) -> d
     if controller is not None:
         figures |= {"no_action_left": controller.late_calls, "n_latency_steps": controller.n_latency_steps}
     for name, values in (("call", calls), ("woken_late_by", woken), ("prediction", policy.latency.seconds)):
-        p50, p99 = np.percentile(values, [50, 99])
-        figures[f"{name}_ms"] = {
-            key: round(1000 * float(v), 3) for key, v in (("p50", p50), ("p99", p99), ("max", max(values)))
-        }
+        found = zip(("p50", "p99", "max"), np.percentile(values, [50, 99, 100]), strict=True)
+        figures[f"{name}_ms"] = {key: round(1000 * float(value), 3) for key, value in found}
     return {**figures, "predictions": len(policy.latency.seconds)}
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from policy_accel.robot.clock import RealClock, SimulatedClock
 from policy_accel.robot.config import ControlConfig
 from policy_accel.robot.controller import Controller
 from policy_accel.robot.delayed import SimulatedPredictions, SimulatedPredictor
+from policy_accel.robot.promptness import ACTING, PREDICTING, real_time
 from policy_accel.robot.sensors import Sensors
 
 AHEAD, EVERY, RATE = 15, 8, 10.0
@@ -255,6 +257,29 @@ def test_a_clock_sleeps_until_a_moment() -> None:
     clock.sleep_until(moment)
     assert moment <= clock.now() <= time.monotonic()
     clock.sleep_until(moment)  # has passed
+
+
+def test_threads_may_have_real_time_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[str, int, int]] = []
+
+    def note(_: int, policy: int, param: os.sched_param) -> None:
+        given.append((threading.current_thread().name, policy, param.sched_priority))
+
+    monkeypatch.setattr(os, "sched_setscheduler", note)
+    predictor = PredictorThread(chunk_of, PREDICTING)
+    config = ControlConfig(RATE, real_time=True)
+    clock = SimulatedClock()
+    with Controller(predictor, take, Sensors((), 3), n_obs_steps=2, n_action_steps=EVERY, config=config, clock=clock):
+        assert (threading.current_thread().name, os.SCHED_FIFO, ACTING) in given
+    assert ("policy", os.SCHED_FIFO, PREDICTING) in given
+    assert [policy for _, policy, _ in given].count(os.sched_getscheduler(0)) == 2  # as before, both
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    with pytest.raises(UserError, match=r"real_time=true needs the right .* \(not permitted\)"), real_time(ACTING):
+        pass
 
 
 def test_the_thread_that_acts_does_not_wait_for_the_one_that_predicts() -> None:
