@@ -69,33 +69,31 @@ def fetch(
     total = sum(file["bytes"] for file in files) if len(files) > 1 else None
     before, downloaded = 0, False
     for file in files:
-        shown = partial(lambda before, done, of_file: progress(before + done, total or of_file), before)
-        downloaded |= _fetch_file(file, folder / file["file"], source.name, shown)
+        path = folder / file["file"]
+        part, aside = path.with_name(path.name + ".part"), path.with_name(path.name + ".wrong")
+        with explained(path):
+            there = path.exists()
+            if not there:
+                shown = partial(lambda before, done, of_file: progress(before + done, total or of_file), before)
+                download(file["address"], part, progress=shown)
+            fault = _fault(path if there else part, file)
+            if fault and there:
+                remedy = "move it away and give the command again to download it"
+                raise UserError(f"{path}: is there already but {fault} ({source.name}); {remedy}.")
+            if fault:
+                part.replace(aside)
+                what = f"the download does not match {source.name}: it {fault}; it is kept as {aside}"
+                remedy = "delete it and give the command again; if that does not help, the file has changed there"
+                raise UserError(f"{file['address']}: {what}: {remedy}.")
+            if not there:
+                part.rename(path)
+                sync(path.parent)
+        downloaded |= not there
         before += file["bytes"] or 0
     path = folder if len(files) > 1 else folder / files[0]["file"]
     what = f"was downloaded and agrees with every digest of {source.name}"
     said = what if downloaded else "is there already and intact; nothing was downloaded"
     return Fetched(path, downloaded, f"{path} {said}.", manifest.get("kind") == "images")
-
-
-def _fetch_file(file: dict[str, Any], path: Path, manifest: str, progress: OnDownload) -> bool:
-    """Bring one file to `path`; False when it was there, intact."""
-    part, aside = path.with_name(path.name + ".part"), path.with_name(path.name + ".wrong")
-    with explained(path):
-        if path.exists():
-            if fault := _fault(path, file):
-                remedy = "move it away and give the command again to download it"
-                raise UserError(f"{path}: is there already but {fault} ({manifest}); {remedy}.")
-            return False
-        download(file["address"], part, progress=progress)
-        if fault := _fault(part, file):
-            part.replace(aside)
-            remedy = "delete it and give the command again; if that does not help, the file at the address has changed"
-            what = f"the download does not match {manifest}: it {fault}; it is kept as {aside}"
-            raise UserError(f"{file['address']}: {what}: {remedy}.")
-        part.rename(path)
-        sync(path.parent)
-    return True
 
 
 def _fault(path: Path, file: dict[str, Any]) -> str:

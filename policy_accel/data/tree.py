@@ -60,18 +60,17 @@ def open_tree(path: Path, stack: ExitStack) -> Tree:
         UserError: missing, unreadable, damaged, or it unpacks to more than is sensible.
     """
     if path.is_dir():
-        with explained(path, "read"):
-            return folder_tree(path)
+        return folder_tree(path)
     file = stack.enter_context(open_regular(path))
-    start = file.read(6)
+    start = file.read(262)
     with decoding(path, "the archive"):
         if start[:4] == b"PK\x03\x04" or zipfile.is_zipfile(file):
             return _zip(path, stack.enter_context(zipfile.ZipFile(path)))
         file.seek(0)
         packed = start.startswith(tuple(_PACKED))
-        content = unpacked(file.read(), str(path)) if packed else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        content = unpacked(file.read(), str(path)) if packed else start
         if content[257:262] == b"ustar":
-            return _tar(path, content)
+            return _tar(path, content if packed else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     return Tree(path.parent, {path.name: path}, _content, Path, alone=True)
 
 
@@ -89,7 +88,7 @@ def unpacked(content: bytes, where: str) -> bytes:
 
 
 def folder_tree(path: Path, *, hidden: bool = False) -> Tree:
-    """Everything below a folder, without hidden files or with them; OSError where a folder cannot be listed."""
+    """Everything below a folder, without hidden files or with them; UserError where a folder cannot be listed."""
     places, remarks, visited, folders = {}, [], set(), deque([path])
     while folders:
         folder = folders.popleft()
@@ -98,8 +97,10 @@ def folder_tree(path: Path, *, hidden: bool = False) -> Tree:
             remarks.append(f"{folder.relative_to(path)} is a link to a folder that is in the set already; left out.")
         elif place not in visited:
             visited.add(place)
-            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-                if not entry.is_dir():
+            with explained(folder, "read"):
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            for entry in entries:
+                if not (os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()):
                     places[Path(entry).relative_to(path).as_posix()] = Path(entry)
                 elif hidden or not entry.name.startswith("."):  # links come last, so that nothing is met twice
                     (folders.append if entry.is_symlink() else folders.appendleft)(Path(entry))
@@ -108,6 +109,7 @@ def folder_tree(path: Path, *, hidden: bool = False) -> Tree:
 
 def _content(path: Path) -> bytes:
     with open_regular(path) as file:
+        check_fits(os.fstat(file.fileno()).st_size, str(path))
         return file.read()
 
 

@@ -24,6 +24,7 @@ from policy_accel.errors import UserError
 from policy_accel.memory import check_fits
 
 _OURS = {"arr_0": "images", "arr_1": "labels"}  # for the names of guided-diffusion
+_OTHERS = ("labels", "test_labels", "classes")
 _PIXELS = 3 * 32 * 32
 _BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
 # Files of the training part, of the test part and of the names of the classes, how many these are; keys of the labels
@@ -78,29 +79,26 @@ def _read_npz(path: Path, names: dict[str, str], split: Split) -> ImageSet | Non
     with decoding(path, "the NPZ"), zipfile.ZipFile(path) as stored, np.load(path) as archive:
         check_fits(sum(entry.file_size for entry in stored.infolist()), str(path))
         values = archive[names[own]]
-        found = {name: archive[names[name]].reshape(-1) for name in names if name.endswith(("labels", "classes"))}
+        found = {key: archive[name].reshape(-1) for key, name in names.items() if key in _OTHERS}
     if (values.dtype.kind == "f") != own.endswith("latents"):
-        raise UserError(
-            f"{path}: '{own}' holds {values.dtype} values; 'images' are uint8, 'latents' float16 or float32."
-        )
+        kinds = "'images' are uint8 and 'latents' float16 or float32"
+        raise UserError(f"{path}: '{own}' holds {values.dtype} values; {kinds}.")
     if values.dtype == np.uint8 and values.ndim == 3:
         values = values[:, None]
     elif values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] in (1, 3):
         values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
     listed, labels, source = found.pop("classes", ()), found.get(f"{part}labels"), f"{path} ({split})"
-    if labels is None:
-        return ImageSet(values, None, (), source)
+    if labels is None or labels.dtype.kind not in "iu":
+        return ImageSet(values, labels, (), source)
     classes = tuple(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in listed)
-    classes = classes or number_names(max(int(some.max(initial=0)) for some in found.values()), str(path))
-    return ImageSet(values, labels.astype(np.int64) if labels.dtype.kind in "iu" else labels, classes, source)
+    largest = max(int(some.max(initial=0)) for some in found.values() if some.dtype.kind in "iu")  # of both parts
+    return ImageSet(values, labels.astype(np.int64), classes or number_names(largest, str(path)), source)
 
 
 def cifar_form(tree: Tree) -> Form | None:
     """CIFAR at the root of the tree or one folder below, of CIFAR-100 the fine labels."""
-    folders, names = (
-        {"", *(name.partition("/")[0] + "/" for name in tree.names if name.count("/") == 1)},
-        set(tree.names),
-    )
+    names = set(tree.names)
+    folders = {"", *(name.partition("/")[0] + "/" for name in names if name.count("/") == 1)}
     for title, (train, test, meta, *_) in _CIFAR.items():
         for folder in sorted(folders):
             if folder + meta in names and not names.isdisjoint(folder + name for name in (*train, test)):

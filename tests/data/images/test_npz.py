@@ -108,6 +108,7 @@ def test_resolution(tmp_path):
             {"images": np.zeros((2, 8, 8, 3), np.uint8), "labels": [0.5, 1]},
             r"has labels float64 \[2\] for 2 images",
         ),
+        ({"images": np.zeros((2, 8, 8, 3), np.uint8), "labels": ["a", "b"]}, r"has labels <U1 \[2\] for 2"),
         ({"images": np.zeros((2, 8, 8, 3), np.uint8), "labels": [0, -1]}, r"label -1 of image 1 is outside 0\.\.0"),
         (
             {"images": np.zeros((2, 8, 8, 3), np.uint8), "labels": [0, 2], "classes": ["a", "b"]},
