@@ -11,12 +11,12 @@ from policy_accel.errors import one_line
 from policy_accel.robot.served import Connection, Job, ServedPolicy
 
 
-class Predictor:
+class Batcher:
     """The thread that reads requests and predicts, for all clients and policies of a server."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="predictor", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._thread.start()
 
     async def submit(self, served: ServedPolicy, connection: Connection, message: bytes) -> bytes | str:

@@ -22,7 +22,7 @@ MAX_INTEGER = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class Request:
+class ClientRequest:
     """What a client asks.
 
     Attributes:
@@ -66,7 +66,7 @@ def decode(data: bytes) -> Any:
         raise UserError(f"the message is not msgpack that this server reads ({one_line(error)}).") from error
 
 
-def read_request(data: bytes) -> Request:
+def read_request(data: bytes) -> ClientRequest:
     """What a message asks: a map with `observations` or `reset`, or one observation alone as openpi's client sends.
 
     Raises:
@@ -76,9 +76,9 @@ def read_request(data: bytes) -> Request:
     if not isinstance(message, dict):
         raise UserError(f"the message is of type {type(message).__name__}; send a map with 'observations'.")
     if "reset" in message:
-        return Request([], seed=_integer("reset", message["reset"]), reset=True)
+        return ClientRequest([], seed=_integer("reset", message["reset"]), reset=True)
     if message and "observations" not in message:
-        return Request([message])
+        return ClientRequest([message])
     observations = message.get("observations", [])
     if not isinstance(observations, list):
         kind = type(observations).__name__
@@ -87,7 +87,7 @@ def read_request(data: bytes) -> Request:
     if not isinstance(horizon, bool):
         raise UserError(f"'horizon' is of type {type(horizon).__name__}; send true or false.")
     seed, chunk = (_integer(name, message[name]) if name in message else None for name in ("seed", "chunk"))
-    return Request(observations, seed, chunk, horizon)
+    return ClientRequest(observations, seed, chunk, horizon)
 
 
 def _integer(name: str, value: Any) -> int:

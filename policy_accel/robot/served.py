@@ -18,7 +18,7 @@ from policy_accel.policy.controller import Policy
 from policy_accel.policy.observations import as_tensors
 from policy_accel.policy.planner import Planner, chunk_noise
 from policy_accel.robot.figures import Figures
-from policy_accel.robot.messages import Request, encode, read_request
+from policy_accel.robot.messages import ClientRequest, encode, read_request
 from policy_accel.run_sampling import sampling_record
 
 LONGEST = 500
@@ -101,7 +101,7 @@ class ServedPolicy:
 
     def answer(self, jobs: Sequence[Job]) -> None:
         """Answer all jobs, each on its own: a wrong message is refused and the others are predicted."""
-        taken: list[tuple[Job, Request, list[dict[str, np.ndarray]]]] = []
+        taken: list[tuple[Job, ClientRequest, list[dict[str, np.ndarray]]]] = []
         for job in jobs:
             self.figures.requests += 1
             try:
@@ -118,7 +118,7 @@ class ServedPolicy:
         for start in range(0, len(taken), self.max_batch):
             self._predict(taken[start : start + self.max_batch])
 
-    def _predict(self, taken: Sequence[tuple[Job, Request, list[dict[str, np.ndarray]]]]) -> None:
+    def _predict(self, taken: Sequence[tuple[Job, ClientRequest, list[dict[str, np.ndarray]]]]) -> None:
         for job, request, _ in taken:
             if request.seed is not None and request.seed != job.connection.seed:
                 job.connection.seed, job.connection.chunk = request.seed, 0

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from policy_accel.errors import UserError, did_you_mean, one_line
-from policy_accel.robot.batching import Predictor
+from policy_accel.robot.batching import Batcher
 from policy_accel.robot.figures import prometheus, server_record
 from policy_accel.robot.messages import encode
 from policy_accel.robot.served import Connection, ServedPolicy
@@ -91,7 +91,7 @@ class PolicyServer:
         Raises:
             UserError: the address cannot be listened at.
         """
-        self._predictor = Predictor()
+        self._batcher = Batcher()
         self._on_signals(self.stop)
         try:
             server = await self._listen()
@@ -101,7 +101,7 @@ class PolicyServer:
             await self._close(server)
         finally:
             self._on_signals(None)
-            self._predictor.close()
+            self._batcher.close()
 
     @staticmethod
     def _on_signals(act: Callable[[], None] | None) -> None:
@@ -164,7 +164,7 @@ class PolicyServer:
                 if isinstance(message, str):
                     answer: bytes | str = "the message is text; send msgpack in a binary message."
                 else:
-                    answer = await self._predictor.submit(served, connection, message)
+                    answer = await self._batcher.submit(served, connection, message)
                 await self._send(socket, answer)
                 self._idle[socket] = True
             await self._leave(socket)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policy_accel.policy.controller import Policy
-from policy_accel.robot.batching import Predictor
+from policy_accel.robot.batching import Batcher
 from policy_accel.robot.client import array
 from policy_accel.robot.messages import encode
 from policy_accel.robot.served import Connection, Job, ServedPolicy, batch_size
@@ -77,7 +77,7 @@ def test_an_episode_goes_on_by_itself(policy: Policy) -> None:
 def test_weights_that_are_damaged_and_faults_of_the_server_are_told(
     policy: Policy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    served, predictor = ServedPolicy("a", policy, 64), Predictor()
+    served, batcher = ServedPolicy("a", policy, 64), Batcher()
     monkeypatch.setattr(served, "actions", lambda windows, *_: np.full((len(windows), 15, 2), np.nan))
     assert "NaN or infinite action" in answers(served, {"observations": observations(0)})[0]
 
@@ -86,19 +86,19 @@ def test_weights_that_are_damaged_and_faults_of_the_server_are_told(
 
     monkeypatch.setattr(served, "actions", fault)
     job = Job(served, Connection(), encode({"observations": observations(0)}))
-    predictor._jobs.put(job)
+    batcher._jobs.put(job)
     assert job.answer.result(5) == "the server could not answer: RuntimeError: out of memory"
     assert served.figures.failures == 1
     monkeypatch.undo()
     after = Job(served, Connection(), encode({"observations": observations(0)}))
-    predictor._jobs.put(after)
+    batcher._jobs.put(after)
     assert isinstance(after.answer.result(5), bytes)
-    predictor.close()
+    batcher.close()
     assert capsys.readouterr().err == "policy-accel: a: RuntimeError: out of memory\n"
 
 
 def test_what_arrives_during_a_prediction_is_the_next_batch(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    served, predictor = ServedPolicy("a", policy, 64), Predictor()
+    served, batcher = ServedPolicy("a", policy, 64), Batcher()
     sizes, begun, go, actions = [], threading.Event(), threading.Event(), served.actions
 
     def slow(windows: Any, *rest: Any) -> np.ndarray:
@@ -109,12 +109,12 @@ def test_what_arrives_during_a_prediction_is_the_next_batch(policy: Policy, monk
 
     monkeypatch.setattr(served, "actions", slow)
     jobs = [Job(served, Connection(), encode({"observations": observations(seed)})) for seed in range(6)]
-    predictor._jobs.put(jobs[0])
+    batcher._jobs.put(jobs[0])
     assert begun.wait(5)
     for job in jobs[1:]:
-        predictor._jobs.put(job)
+        batcher._jobs.put(job)
     go.set()
-    predictor.close()  # answers what waits
+    batcher.close()  # answers what waits
     assert all(isinstance(job.answer.result(0), bytes) for job in jobs)
     assert sizes == [1, 5]
 
