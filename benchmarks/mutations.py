@@ -1161,4 +1161,32 @@ MUTATIONS = [
         ("if self._seen.get(path) != written:", "if True:"),
         ("and not isinstance(value, bool)", ""),
     ),
+    *of(
+        "robot/server.py",
+        "robot/test_server.py",
+        ("return known and scheme", "return True or scheme"),
+        ("origins=[None]", "origins=None"),
+        ("max_size=self.max_bytes", "max_size=None"),
+        ("compression=None", 'compression="deflate"'),
+    ),
+    *of(
+        "robot/messages.py",
+        "robot/test_messages.py",
+        ("if parts > MAX_PARTS", "if False"),
+        ("or name not in DTYPES", ""),
+        ("or len(data) != size", ""),
+    ),
+    *of(
+        "robot/served.py",
+        "robot/test_served.py",
+        ("job.connection.seed, job.connection.chunk = request.seed, 0", "job.connection.seed = request.seed"),
+        ("if not np.isfinite(chunk).all()", "if False"),
+        ("range(0, len(taken), self.max_batch)", "range(0, len(taken), 1)"),
+    ),
+    *of(
+        "robot/client.py",
+        "robot/test_client.py",
+        ("copy.deepcopy(observation)", "observation"),
+        ("self.chunk + isinstance(answer, bytes)", "self.chunk + 1"),
+    ),
 ]
