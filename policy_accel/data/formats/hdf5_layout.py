@@ -57,7 +57,7 @@ def open_with_layout(path: Path | str, layout: Path | str) -> Hdf5Reader:
         with open_regular(layout) as file:
             given: Any = OmegaConf.to_object(OmegaConf.merge(known, from_yaml(file.read())))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        why = (str(error).splitlines() or ["it is empty"])[0]
+        why = " ".join(str(error).split()).partition(" object_type")[0]
         raise UserError(f"{layout}: is no layout ({why}); it may set {', '.join(known)} (docs/hdf5.md).") from error
     return Hdf5Reader(path, given)
 

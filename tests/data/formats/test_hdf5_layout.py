@@ -218,7 +218,14 @@ def test_layout_of_a_folder(tmp_path: Path, text: str, count: int) -> None:
     [
         ("- 3", "it.yaml: is no layout ("),
         ("[" * 5000, "it.yaml: is no layout ("),
-        ("episode: x", "it.yaml: is no layout (Key 'episode' not in 'Hdf5Layout'); it may set keys, episodes, files"),
+        (
+            "episode: x",
+            "it.yaml: is no layout (Key 'episode' not in 'Hdf5Layout' full_key: episode); it may set keys, ep",
+        ),
+        (
+            "last: end",
+            "it.yaml: is no layout (Invalid value assigned: AnyNode is not a ListConfig, list or tuple. full_key: last)",
+        ),
         ("keys: [a]", "it.yaml: is no layout ("),
         ("episodes: runs/*", "lab.h5: has no group runs/*. Say where the data lies: task.layout="),
         (BELOW.replace("sensors/arm/q", "sensors/arm"), "'state' cannot be used: sensors/arm of run0 is a group"),
