@@ -7,6 +7,7 @@ import threading
 import zipfile
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def zip_folder():
 @pytest.fixture
 def unprivileged():
     """A folder, and an ordinary user to whom permissions apply."""
+    import_module("policy_accel.data.formats.replay_buffer")  # Python itself may be where that user cannot read
     folder = Path(tempfile.mkdtemp())
     root = os.geteuid() == 0
     if root:

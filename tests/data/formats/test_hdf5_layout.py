@@ -224,7 +224,7 @@ def test_layout_of_a_folder(tmp_path: Path, text: str, count: int) -> None:
         ),
         (
             "last: end",
-            "it.yaml: is no layout (Invalid value assigned: AnyNode is not a ListConfig, list or tuple. full_key: last)",
+            "it.yaml: is no layout (Invalid value assigned: AnyNode is not a ListConfig, list or tuple. full_key: last",
         ),
         ("keys: [a]", "it.yaml: is no layout ("),
         ("episodes: runs/*", "lab.h5: has no group runs/*. Say where the data lies: task.layout="),
