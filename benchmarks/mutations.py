@@ -896,10 +896,14 @@ MUTATIONS = [
         ('"classes")) * len(self.split.train.labels)', '"classes")) * 5'),
     ),
     *of(
-        "data/formats/zarr_codecs.py",
+        "data/formats/replay_buffer.py",
         "data/formats/test_zarr_codecs.py",
         ('*(metadata["filters"] or ()), metadata["compressor"]', 'metadata["compressor"]'),
-        ("yield from _names([*shards", "yield from iter([*shards"),
+    ),
+    *of(
+        "data/formats/zarr_codecs.py",
+        "data/formats/test_zarr_codecs.py",
+        ("yield from codec_names([*shards", "yield from iter([*shards"),
     ),
     *of(
         "benchmark/operations.py",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -47,6 +46,7 @@ class EpisodeReader(AbstractContextManager["EpisodeReader"]):
     remarks: list[str]  # what was left out or assumed when the set was opened
     left_out: dict[str, str]  # key -> why the data has it and it is none of the features
     damaged: dict[str, str]  # key -> why it is none of them, though it would be if the file were whole
+    _arrays: dict[str, Any]
 
     def __init__(self, source: Path | str) -> None:
         self.source, self.faults, self.remarks, self.left_out, self.damaged = str(source), {}, [], {}, {}
@@ -99,12 +99,13 @@ class EpisodeReader(AbstractContextManager["EpisodeReader"]):
             rows = {name: array.shape[0] for name, array in arrays.values()}
             unequal, self.faults = compare_rows(rows, self.episode_ends)
         self.left_out |= {key: unequal[name] for key, (name, _) in arrays.items() if name in unequal}
-        kept = {key: array for key, (name, array) in arrays.items() if name not in unequal}
-        self.features = {key: Feature(of.shape[1:], of.dtype.newbyteorder("=")) for key, of in kept.items()}
+        self._arrays = {key: array for key, (name, array) in arrays.items() if name not in unequal}
+        self.features = {key: Feature(of.shape[1:], of.dtype.newbyteorder("=")) for key, of in self._arrays.items()}
 
-    @abstractmethod
     def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        """`read` for keys and steps that there are."""
+        """`read` for keys and steps that there are; unless a format has its own way, from arrays that slices read."""
+        rows = slice(self.first_row(episode) + start, self.first_row(episode) + stop)
+        return {key: np.ascontiguousarray(self._arrays[key][rows]) for key in keys}
 
 
 class MemoryReader(EpisodeReader):
@@ -115,15 +116,11 @@ class MemoryReader(EpisodeReader):
     def __init__(self, episodes: Episodes) -> None:
         super().__init__(episodes.source)
         self.episodes, self.episode_ends, self.metadata = episodes, episodes.episode_ends, episodes.metadata
-        self.features = {key: Feature(values.shape[1:], values.dtype) for key, values in episodes.arrays.items()}
+        self._settle({key: (key, values) for key, values in episodes.arrays.items()})
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """As given, or {}."""
         return self.episodes.episode_metadata[episode] if self.episodes.episode_metadata else {}
-
-    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        first = self.first_row(episode)
-        return {key: self.episodes.arrays[key][first + start : first + stop] for key in keys}
 
 
 class EpisodeView(EpisodeReader):

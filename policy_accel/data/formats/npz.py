@@ -48,7 +48,7 @@ class NpzReader(EpisodeReader):
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
-        self.metadata, self._arrays, self._members = {}, dict[str, np.ndarray](), dict[str, str]()
+        self.metadata, self._arrays, self._members = {}, {}, dict[str, str]()
         members, ours = self._load()
         with refusing(path):
             self.episode_ends = self._find_ends(members)
@@ -101,8 +101,9 @@ class NpzReader(EpisodeReader):
             if ends[-1] not in rows.values():
                 said = f"adds up to {ends[-1]} steps" if sound else f"is {lengths.dtype} {lengths[:8].tolist()}"
                 listed = ", ".join(f"{name} {count}" for name, count in rows.items())
-                needs = f"the number of steps of every episode, whole numbers from 0, of all rows ({listed})"
-                raise ValueError(f"{LENGTHS} {said}; it needs {needs}.")
+                raise ValueError(
+                    f"{LENGTHS} {said}; it needs the number of steps of every episode, of all rows ({listed})."
+                )
             return ends
         if ENDS in members:
             return sound_ends(members[ENDS])
@@ -124,7 +125,6 @@ class NpzReader(EpisodeReader):
         return ends
 
     def _take_described(self, members: dict[str, np.ndarray], description: bytes) -> None:
-        """Find the keys of a file of ours."""
         with decoding(self.source, _DESCRIPTION):
             described = from_json(description)
             self.metadata = dict(described["metadata"])
@@ -145,7 +145,6 @@ class NpzReader(EpisodeReader):
                     raise ValueError(f"{key} is said to be {place['dtype']}, and {name} is {values.dtype}")
 
     def _take_others(self, members: dict[str, np.ndarray]) -> None:
-        """Find keys and facts in a file of others; what is neither is noted."""
         steps, episodes = int(self.episode_ends[-1]), len(self.episode_ends)
         for name, values in members.items():
             key = name if _NAMES.get(name) in members else _NAMES.get(name, name)
@@ -177,18 +176,12 @@ class NpzReader(EpisodeReader):
         """Those of our own files, and what others have one row of for every episode."""
         return self._facts[episode]
 
-    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        first = self.first_row(episode)
-        return {key: np.ascontiguousarray(self._arrays[key][first + start : first + stop]) for key in keys}
-
 
 def write_npz(path: Path | str, reader: EpisodeReader, *, progress: OnProgress | None = None) -> None:
     """Write demonstrations as DPPO has them, see `write_episodes`; all of it is held in memory.
 
-    `states` is all low-dimensional floating-point observations side by side, in their order; `images` all cameras of
-    the first one's size with their channels stacked, compressed; every other key stands alone under its name. Equal
-    episodes give equal bytes.
-    """
+    `states` is all low-dimensional floating-point observations side by side; `images` all cameras of the first one's
+    size with their channels stacked, compressed; every other key stands alone. Equal episodes give equal bytes."""
     places = _places(reader.features)
     with new_path(Path(path)) as temporary:
         arrays = gather(reader, progress=progress).arrays

@@ -29,15 +29,15 @@ from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
 from policy_accel.data.formats.streaming import OnProgress, pieces
 from policy_accel.data.formats.zarr_codecs import codec_names, codec_problem, unpacked_size
 from policy_accel.data.tree import folder_tree
-from policy_accel.errors import UserError, refusing
+from policy_accel.errors import UserError, one_of, refusing
 from policy_accel.files import explained, new_path, open_regular, zip_entry
 from policy_accel.memory import check_fits
 from policy_accel.parsing import from_json
 
 _OWN, _ENDS, _FACTS, _FACTS_ENDS = "policy_accel", "meta/episode_ends", "meta/episode_facts", "meta/episode_facts_ends"
 _EXPECTED = (
-    "expected a zarr folder or zip with data/<key> [steps, ...] and meta/episode_ends [episodes], unpacked from other "
-    "archives; also known are robomimic HDF5, LeRobot folders, NPZ with traj_lengths or episode_ends, Minari"
+    "expected one zarr folder or zip with data/<key> [steps, ...] and meta/episode_ends [episodes], unpacked from "
+    "other archives; also known are robomimic HDF5, LeRobot folders, NPZ with traj_lengths or episode_ends, Minari"
 )
 _CHUNK_BYTES = 2_000_000  # as Diffusion Policy's own writer
 _MOST_METADATA = 16 * 2**20
@@ -45,9 +45,7 @@ _MOST_METADATA = 16 * 2**20
 
 class ReplayStore(WrapperStore[Store]):
     """The plain files of a folder or zip that has a replay buffer somewhere inside, for zarr to read; to be closed.
-
-    Raises UserError: missing path, no permission, truncated or damaged zip, not a replay buffer, several of them.
-    """
+    UserError for a missing path, no permission, a truncated or damaged zip, no replay buffer, several of them."""
 
     root: str  # path of the buffer inside, "" or with a slash at its end
     arrays: dict[str, str]  # name ("data/action", "meta/episode_ends") -> file of its metadata
@@ -63,11 +61,10 @@ class ReplayStore(WrapperStore[Store]):
             root = re.match(r"(?s)(.*/)?(?=(data|meta)/.)", node)
             if root and (name == ".zarray" or (name == "zarr.json" and not self._is_group(file))):
                 roots.setdefault(root[0], {})[node.removeprefix(root[0])] = file
-        if len(roots) > 1:
-            raise UserError(f"{path}: holds several replay buffers ({', '.join(roots)}); give the path of one.")
-        if not roots:
-            found = ", ".join(sorted(self.sizes)[:3]) or "nothing in it"
-            raise UserError(f"{path}: not a replay buffer: found {found}; {_EXPECTED}.")
+        if len(roots) != 1:
+            found = ", ".join(roots or sorted(self.sizes)[:3]) or "nothing in it"
+            what = "holds several replay buffers" if roots else "not a replay buffer"
+            raise UserError(f"{path}: {what}: found {found}; {_EXPECTED}.")
         self.root, self.arrays = roots.popitem()
 
     def _files(self, path: Path) -> tuple[dict[str, int], Callable[[str], bytes]]:
@@ -115,10 +112,8 @@ class ReplayStore(WrapperStore[Store]):
 
 
 class StoredArray:
-    """An array of a replay buffer, read some rows at a time; it keeps the chunk that it decoded last.
-
-    Raises UserError: there is none; its metadata are damaged, or ask for a codec or a size of chunks that is not read.
-    """
+    """An array of a replay buffer, read some rows at a time; it keeps the chunk that it decoded last. UserError where
+    there is none, or its metadata are damaged or ask for a codec or chunks that are not read."""
 
     def __init__(self, store: ReplayStore, name: str) -> None:
         if name not in store.arrays:
@@ -126,43 +121,45 @@ class StoredArray:
         self.source, self.name, node, file = store.source, name, store.root + name, store.arrays[name]
         self.version: Literal[2, 3] = 3 if file.endswith("zarr.json") else 2
         with decoding(self.source, file.removeprefix(store.root)):
-            codecs = codec_names(store.json(file), self.version)
+            metadata, v3 = store.json(file), self.version == 3
+            listed = metadata["codecs"] if v3 else [*(metadata["filters"] or ()), metadata["compressor"]]
+            codecs = list(codec_names(filter(None, listed), "name" if v3 else "id"))
             if why := codec_problem(codecs):
                 raise UserError(f"{self.source}: {name} is stored with {why}")
             self.array = zarr.open_array(store, path=node, mode="r", zarr_format=self.version)
-            shape, grid = self.array.shape, self.array.shards or self.array.chunks
+            self.shape, self.dtype = self.array.shape, self.array.dtype
+            grid = self.array.shards or self.array.chunks
             if min(grid, default=1) < 1:
                 raise ValueError(f"its chunks are {list(grid)}")
-            size = math.prod(grid) * max(1, self.array.dtype.itemsize)
+            size = math.prod(grid) * max(1, self.dtype.itemsize)
             check_fits(size, f"{self.source}: a chunk of {name}")
         store.expected[node] = size, codecs[-1] if codecs else ""
         stored = sum(file.startswith(f"{node}/") and not _is_metadata(file) for file in store.sizes)
-        self.chunks = math.prod(-(-length // chunk) for length, chunk in zip(shape, grid, strict=True))
+        self.chunks = math.prod(-(-length // chunk) for length, chunk in zip(self.shape, grid, strict=True))
         self.missing = max(0, self.chunks - stored)
-        what = f"{name} is {list(shape)} {self.array.dtype}; store it as numbers, one row per step."
-        self.problem = "" if shape and self.array.dtype.kind in "biuf" else what
+        what = f"{name} is {list(self.shape)} {self.dtype}; store it as numbers, one row per step."
+        self.problem = "" if self.shape and self.dtype.kind in "biuf" else what
         self._first, self._values = -1, np.empty(0)
 
-    def rows(self, begin: int, end: int) -> np.ndarray:
-        """Rows [begin, end), a fresh array in the byte order of this machine; UserError when a chunk is damaged."""
-        size, values = self.array.chunks[0], np.empty((end - begin, *self.array.shape[1:]), self.array.dtype)
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """A fresh array in the byte order of this machine; UserError when a chunk is damaged."""
+        begin, end, size = rows.start, rows.stop, self.array.chunks[0]
+        values = np.empty((end - begin, *self.shape[1:]), self.dtype.newbyteorder("="))
         for first in range(begin // size * size, end, size):
-            last = min(first + size, self.array.shape[0])
+            last = min(first + size, self.shape[0])
             if first != self._first:
                 with decoding(self.source, f"a chunk of {self.name} at steps {first}..{last - 1}"):
-                    self._first, self._values = -1, np.empty(0)
-                    self._values = np.asarray(self.array[first:last])
-                    self._first = first
+                    self._values, self._first = np.asarray(self.array[first:last]), first
             low, high = max(begin, first), min(end, last)
             values[low - begin : high - begin] = self._values[low - first : high - first]
-        return values.astype(values.dtype.newbyteorder("="), copy=False)
+        return values
 
     def whole(self) -> np.ndarray:
         """All rows; UserError when they are no numbers, or some are damaged or not stored."""
         if why := self.problem or (f"{self.name} is not stored as a whole; copy it again." if self.missing else ""):
             raise UserError(f"{self.source}: {why}")
         check_fits(self.array.nbytes, f"{self.source}: {self.name}")
-        return self.rows(0, self.array.shape[0])
+        return self[0 : self.shape[0]]
 
 
 class ReplayBufferReader(EpisodeReader):
@@ -177,22 +174,21 @@ class ReplayBufferReader(EpisodeReader):
         self.layout = f"zarr v{stored.version}, {form}{store.root and f', in {store.root}'}"
         with refusing(path):
             self.episode_ends = ends = sound_ends(stored.whole())
-        self._arrays: dict[str, StoredArray] = {}
+        opened: dict[str, StoredArray] = {}
         for name in sorted(name for name in store.arrays if name.startswith("data/")):
             key = name.removeprefix("data/")
             try:
-                self._arrays[key] = StoredArray(store, name)
-                if self._arrays[key].problem:
-                    self.left_out[key] = self._arrays.pop(key).problem
+                opened[key] = StoredArray(store, name)
+                if opened[key].problem:
+                    self.left_out[key] = opened.pop(key).problem
             except UserError as error:
                 self.damaged[key] = str(error).removeprefix(f"{path}: ")
-        self._settle({key: (stored.name, stored.array) for key, stored in self._arrays.items()})
-        found = [self._arrays[key] for key in self.features]
+        self._settle({key: (stored.name, stored) for key, stored in opened.items()})
+        found = self._arrays.values()
         gaps = [f"{of.missing} of {of.chunks} chunks of {of.name} are not stored" for of in found if of.missing]
         if gaps and all(2 * stored.missing > stored.chunks for stored in found):
             raise UserError(f"{path}: most of it is missing ({', '.join(gaps)}); copy it again.")
-        remedy = "and read as the fill value; if that is not on purpose, copy the file again."
-        self.remarks += [f"{gap} {remedy}" for gap in gaps]
+        self.remarks += [f"{gap}, and read as the fill value; copy the file again, if not on purpose." for gap in gaps]
         self.metadata, self._facts = {}, None
         for file in (".zattrs", "zarr.json"):
             with suppress(Exception):  # not there, or damaged
@@ -201,8 +197,7 @@ class ReplayBufferReader(EpisodeReader):
         if {_FACTS, _FACTS_ENDS} <= store.arrays.keys():
             self._facts, self._facts_ends = StoredArray(store, _FACTS), StoredArray(store, _FACTS_ENDS).whole().flat
             if len(self._facts_ends) != len(ends) or self._facts_ends[-1] != self._facts.array.size:
-                wrong = f"{_FACTS_ENDS} is not that of {len(ends)} episodes and the bytes of {_FACTS}"
-                raise UserError(f"{path}: {wrong}; remove both arrays, or copy the file again.")
+                raise UserError(f"{path}: {_FACTS_ENDS} is not that of {len(ends)} episodes; remove it and {_FACTS}.")
 
     def close(self) -> None:
         """Close a zip."""
@@ -214,11 +209,7 @@ class ReplayBufferReader(EpisodeReader):
             return {}
         with decoding(self.source, f"{_FACTS} of episode {episode}"):
             begin = self._facts_ends[episode - 1] if episode else 0
-            return dict(from_json(self._facts.rows(begin, self._facts_ends[episode]).tobytes()))
-
-    def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        first = self.first_row(episode)
-        return {key: self._arrays[key].rows(first + start, first + stop) for key in keys}
+            return dict(from_json(self._facts[begin : self._facts_ends[episode]].tobytes()))
 
 
 class _NewZip(WrapperStore[MemoryStore]):
@@ -267,11 +258,9 @@ def write_replay_buffer(
 ) -> None:
     """Write a replay buffer that Diffusion Policy reads; a zip when the name ends in .zip, a folder otherwise.
 
-    Chunks of about 2 MB along time, of which one of every key is held in memory, Blosc zstd level 5 with bit shuffle;
-    episode_ends is int64 and uncompressed. Equal episodes give equal bytes. See `write_episodes`.
-    """
-    if zarr_format not in (2, 3):
-        raise UserError(f"zarr_format is {zarr_format}; choose 2 (as Diffusion Policy) or 3.")
+    Chunks of some 2 MB along time, one of every key held in memory, Blosc zstd 5 with bit shuffle; equal episodes give
+    equal bytes. See `write_episodes`."""
+    one_of("zarr_format", str(zarr_format), ("2", "3"))
     ends, number = reader.episode_ends.astype(np.int64), Feature((), np.dtype(np.int64))
     attributes = {_OWN: reader.metadata} if reader.metadata else None
 

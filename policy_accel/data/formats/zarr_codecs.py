@@ -8,7 +8,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -28,18 +28,12 @@ _STREAMS: dict[str, Any] = {"bz2": bz2.BZ2Decompressor, "lzma": lzma.LZMADecompr
 _STREAMS |= dict.fromkeys(("gzip", "zlib"), partial(zlib.decompressobj, wbits=47))  # finds out which of them it is
 
 
-def codec_names(metadata: dict[str, Any], zarr_format: int) -> list[str]:
-    """The codecs in an array's .zarray or zarr.json, that of the outermost bytes last."""
-    if zarr_format == 3:
-        return list(_names(metadata["codecs"]))
-    return [codec["id"] for codec in (*(metadata["filters"] or ()), metadata["compressor"]) if codec is not None]
-
-
-def _names(codecs: Any) -> Iterator[str]:
+def codec_names(codecs: Iterable[dict[str, Any]], key: str) -> Iterator[str]:
+    """What codecs in the metadata of an array have under a key, before it what those inside of shards have."""
     for codec in codecs:
         shards = codec.get("configuration", {})
-        yield from _names([*shards.get("codecs", ()), *shards.get("index_codecs", ())])
-        yield codec["name"].removeprefix("numcodecs.")
+        yield from codec_names([*shards.get("codecs", ()), *shards.get("index_codecs", ())], key)
+        yield codec[key].removeprefix("numcodecs.")
 
 
 def codec_problem(names: list[str]) -> str:
@@ -60,12 +54,10 @@ def codec_problem(names: list[str]) -> str:
 def unpacked_size(content: bytes, codec: str, most: int) -> int:
     """Bytes that a chunk unpacks to, counted to some more than `most`; any exception for what is damaged or beyond."""
     size = 0
-    if codec == "blosc":
-        if len(content) != int.from_bytes(content[12:16], "little"):
-            raise ValueError("it is cut short")  # Blosc itself would read past the end
-        return int.from_bytes(content[4:8], "little")
-    if codec == "lz4":
-        return int.from_bytes(content[:4], "little")
+    if codec == "blosc" and len(content) != int.from_bytes(content[12:16], "little"):
+        raise ValueError("it is cut short")  # Blosc itself would read past the end
+    if codec in ("blosc", "lz4"):
+        return int.from_bytes(content[4:8] if codec == "blosc" else content[:4], "little")
     if codec == "zstd":  # need not say to how many, and may be several
         numcodecs.Zstd().decode(content, out=np.empty(most, np.uint8))
     while codec in _STREAMS and content and size <= most:  # one may follow another, with zeros between

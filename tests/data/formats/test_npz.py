@@ -91,8 +91,7 @@ def test_other_arrays_are_facts(tmp_path):
         ({"states": np.zeros((11, 9))}, "'state' cannot be used: states has 11 rows and the episodes have 12 steps"),
         (
             {"traj_lengths": [4, 9]},
-            "traj_lengths adds up to 13 steps; it needs the number of steps of every episode, whole numbers from 0, of "
-            "all rows (states 12, actions 12, ",
+            "traj_lengths adds up to 13 steps; it needs the number of steps of every episode, of all rows (states 12, ",
         ),
         ({"traj_lengths": [5, -1, 8]}, "traj_lengths is int64 [5, -1, 8]; it needs the number of steps of every"),
         (

@@ -58,7 +58,7 @@ def test_several_buffers(tmp_path, plain_zarr):
     for name in ("a.zarr", "b.zarr"):
         plain_zarr(tmp_path / "all" / name)
     with pytest.raises(
-        UserError, match=r"all: holds several replay buffers \(a\.zarr/, b\.zarr/\); give the path of one"
+        UserError, match=r"all: holds several replay buffers: found a\.zarr/, b\.zarr/; expected one zarr"
     ):
         read_episodes(tmp_path / "all")
 
