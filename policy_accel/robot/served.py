@@ -87,7 +87,7 @@ class ServedPolicy:
         }
 
     def window_bytes(self) -> int:
-        """Bytes of the observations that one request needs, numbers as float64."""
+        """Bytes of the observations that one request needs, numbers as float64 and pictures as uint8."""
         network = self.run.policy
         pixels = sum(int(np.prod(shape)) for shape in network.images.values())
         return self.config.n_obs_steps * (8 * network.input_dim + pixels)

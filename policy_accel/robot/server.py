@@ -26,8 +26,8 @@ from policy_accel.robot.figures import prometheus, server_record
 from policy_accel.robot.messages import encode
 from policy_accel.robot.served import Connection, ServedPolicy
 
-SMALLEST_LIMIT = 2**20
-"""Bytes that a message may always have."""
+SPARE_BYTES, SPARE_FACTOR = 2**20, 4
+"""How much larger than its observations need it a message may be: pictures may be float32, and others may be there."""
 HEALTH = ("health", "healthz")
 METRICS = ("metrics", "metrics.json")
 OPEN_SECONDS, SEND_SECONDS, CLOSE_SECONDS = 5.0, 5.0, 2.0
@@ -48,7 +48,7 @@ class ServerConfig:
     max_clients: int = 256
     """Connections at a time."""
     max_message_mb: float | None = None
-    """Largest message in 2^20 bytes; None for twice what the observations of a request take, and at least 1."""
+    """Largest message in 2^20 bytes; None for 1 and four times what the observations of a request take."""
 
     def check(self) -> None:
         """Raise UserError for a number out of range."""
@@ -223,7 +223,7 @@ class PolicyServer:
     def _max_bytes(self) -> int:
         needed = max(served.window_bytes() for served in self.policies.values())
         if self.config.max_message_mb is None:
-            return max(SMALLEST_LIMIT, 2 * needed)
+            return SPARE_BYTES + SPARE_FACTOR * needed
         if (limit := int(self.config.max_message_mb * 2**20)) < needed:
             raise UserError(
                 f"--max-message-mb={self.config.max_message_mb:g} is less than the {needed / 2**20:.2g} that the "

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
+from support.data import write_zarr
 
+from policy_accel.data import Episodes
 from policy_accel.policy.controller import Policy
+from policy_accel.policy.track import ROBOT
 from policy_accel.robot.batching import Batcher
 from policy_accel.robot.client import array
 from policy_accel.robot.messages import encode
@@ -142,3 +146,29 @@ def test_batches_have_few_sizes(policy: Policy, monkeypatch: pytest.MonkeyPatch)
         64,
         64,
     ]
+
+
+def test_pictures_are_served(tmp_path: Path) -> None:
+    """The metadata name them, and the largest message has room for them."""
+    values = np.random.default_rng(0)
+    arrays = {
+        "img": values.integers(0, 256, (25, 48, 48, 3), dtype=np.uint8),
+        "state": values.uniform(0, 512, (25, 5)).astype("f4"),
+        "action": values.uniform(0, 512, (25, 2)).astype("f4"),
+    }
+    write_zarr(tmp_path / "filmed.zarr.zip", Episodes(arrays, np.array([25])))
+    net = ["model=unet", "model.down_dims=[8,16]", "model.kernel_size=3", "encoder.resnet.width=16", "encoder.crop=40"]
+    training = ["training.steps=1", "training.batch_size=2", "training.device=cpu", "evaluation.episodes=0"]
+    where = [f"task.data={tmp_path / 'filmed.zarr.zip'}", f"run_dir={tmp_path / 'run'}"]
+    ROBOT.train(ROBOT.config(["task=pusht_image", *net, *training, *where, "sampling.steps=2"]))
+    policy = Policy.load(tmp_path / "run", device="cpu")
+    served = ServedPolicy("a", policy, 64)
+    served.warm_up()
+    told = served.metadata()["observation"]
+    assert told["images"] == {"image": [48, 48, 3]}
+    assert served.window_bytes() == 2 * (48 * 48 * 3 + 8 * told["numbers"])
+    seen = {"image": arrays["img"][3], "agent_pos": np.array([100.0, 200.0])}
+    small = seen | {"image": arrays["img"][3, ::2]}
+    answer, refusal = answers(served, {"observations": [seen]}, {"observations": [small]})
+    np.testing.assert_allclose(answer["actions"][0], policy.act(seen), rtol=1e-4, atol=1e-3)
+    assert "picture 'img'" in refusal

@@ -144,7 +144,7 @@ def test_limits_of_messages_and_clients(running: Running) -> None:
         assert closed.value.rcvd.code == 1009
         began = time.monotonic()
         with pytest.raises(websockets.ConnectionClosed, match="1009"):
-            PolicyClient(running.url, TOKEN).predict([np.zeros(2**18)])
+            PolicyClient(running.url, TOKEN).predict([np.zeros(2**20)])
         assert time.monotonic() - began < 10, "it was sent again and again"
         held = [entered(running) for _ in range(7)]
         for one in held:
