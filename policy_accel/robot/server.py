@@ -7,6 +7,7 @@ import contextlib
 import hmac
 import json
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -56,6 +57,8 @@ class ServerConfig:
             raise UserError(f"--port={self.port} is no port; choose one from 1 to 65535, or 0 for a free one.")
         if self.max_clients < 1:
             raise UserError(f"--max-clients={self.max_clients} must be at least 1.")
+        if self.max_message_mb is not None and not 0 < self.max_message_mb < math.inf:
+            raise UserError(f"--max-message-mb={self.max_message_mb} must be a number above 0.")
 
 
 class PolicyServer:

@@ -194,6 +194,8 @@ def test_settings_that_make_no_sense_are_refused(policy: Policy, running: Runnin
     for settings, sentence in (
         ({"port": 70000}, "--port=70000"),
         ({"max_clients": 0}, "--max-clients=0"),
+        ({"max_message_mb": float("nan")}, "--max-message-mb=nan"),
+        ({"max_message_mb": float("inf")}, "--max-message-mb=inf"),
         ({"max_message_mb": 1e-5}, "--max-message-mb=1e-05 is less than"),
     ):
         with pytest.raises(UserError, match=sentence):
