@@ -48,10 +48,8 @@ def fetch(
     """Download a public data set, as "pusht" or "cifar10", into a folder, or find it there intact.
 
     Each download goes to `<file>.part`, is resumed by the next call if it is interrupted, and gets its name only when
-    every digest of the manifest `<name>.json` agrees. A set of several files gets a folder of its own.
-
-    Args:
-        progress: called with (bytes so far, bytes in total or None when nobody says), over all files of the set.
+    every digest of the manifest `<name>.json` agrees. A set of several files gets a folder of its own. `progress` is
+    called with (bytes so far, bytes in total or None when nobody says), over all files of the set.
 
     Raises:
         UserError: unknown name; a set that its publisher does not let programs download; no connection, HTTP error;
@@ -120,13 +118,9 @@ def _fault(path: Path, file: dict[str, Any]) -> str:
 
 
 def download(address: str, part: Path, *, progress: OnDownload = lambda done, total: None) -> None:
-    """Bring `address` to the file `part`, going on with what is there from an earlier, interrupted call.
-
-    Whether the whole is what it should be is for the caller to check by its digest.
-
-    Raises:
-        UserError: no connection, an HTTP error, a connection that broke again and again, disk full, no permission.
-    """
+    """Bring `address` to the file `part`, going on with what is there from an earlier, interrupted call; the digest of
+    the whole is for the caller to check. UserError for no connection or one that broke again and again, an HTTP error,
+    a full disk, no permission."""
     done, reason = 0, ""
     for pause in (0.0, *PAUSES):
         time.sleep(pause)

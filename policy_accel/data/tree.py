@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.data.formats.base import decoding
+from policy_accel.errors import UserError
 from policy_accel.files import explained, open_regular
 from policy_accel.memory import check_fits
 
@@ -48,17 +49,16 @@ class Tree:
         return list(self.places)
 
     def read(self, name: str) -> bytes:
-        """Content of a file; UserError when it cannot be read."""
+        """Content of a file; UserError when it is not there or cannot be read."""
+        if name not in self.places:
+            raise UserError(f"{self.path}/{name}: is not there; add it, or download or make the set again.")
         with decoding(f"{self.path}/{name}", "the file"):
             return self.fetch(self.places[name])
 
 
 def open_tree(path: Path, stack: ExitStack) -> Tree:
     """A folder, ZIP or tar archive (gz, bz2, xz), recognised by content; any other file is alone in its folder.
-
-    Raises:
-        UserError: missing, unreadable, damaged, or it unpacks to more than is sensible.
-    """
+    UserError where it is missing, unreadable, damaged, or unpacks to more than is sensible."""
     if path.is_dir():
         return folder_tree(path)
     file = stack.enter_context(open_regular(path))

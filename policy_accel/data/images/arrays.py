@@ -29,7 +29,8 @@ _PIXELS = 3 * 32 * 32
 _BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
 # Files of the training part, of the test part and of the names of the classes, how many these are; keys of the labels
 # and of the names in pickles, or else how many bytes are before the pixels of a record, of which the last is the label.
-_CIFAR: dict[str, tuple[list[str], str, str, int, str | int, str]] = {
+_Cifar = tuple[list[str], str, str, int, str | int, str]
+_CIFAR: dict[str, _Cifar] = {
     "CIFAR-10 (Python version)": (_BATCHES, "test_batch", "batches.meta", 10, "labels", "label_names"),
     "CIFAR-100 (Python version)": (["train"], "test", "meta", 100, "fine_labels", "fine_label_names"),
     "CIFAR-10 (binary version)": (
@@ -102,14 +103,14 @@ def cifar_form(tree: Tree) -> Form | None:
     for title, (train, test, meta, *_) in _CIFAR.items():
         for folder in sorted(folders):
             if folder + meta in names and not names.isdisjoint(folder + name for name in (*train, test)):
-                return title, partial(_read_cifar, tree, title, folder)
+                return title, partial(_read_cifar, tree, _CIFAR[title], folder)
     return None
 
 
-def _read_cifar(tree: Tree, title: str, folder: str, split: Split) -> ImageSet | None:
-    train, test, meta, count, key, names_key = _CIFAR[title]
+def _read_cifar(tree: Tree, form: _Cifar, folder: str, split: Split) -> ImageSet | None:
+    train, test, meta, count, key, names_key = form
     files = [folder + file for file in (train if split == "train" else [test])]
-    if not _complete(tree, title, split, files):
+    if split == "test" and files[0] not in tree.places:
         return None
     content, where = tree.read(folder + meta), f"{tree.path}/{folder}{meta}"
     lines = list(filter(None, map(str.strip, content.decode("utf-8", "replace").split("\n"))))
@@ -128,14 +129,6 @@ def _read_cifar(tree: Tree, title: str, folder: str, split: Split) -> ImageSet |
         parts.append(ImageSet(records[:, before:].reshape(-1, 3, 32, 32), labels, classes, where))
     images, labels = (np.concatenate([getattr(part, kind) for part in parts]) for kind in ("images", "labels"))
     return ImageSet(images, labels, classes, f"{tree.path} ({split})")
-
-
-def _complete(tree: Tree, title: str, split: Split, names: list[str]) -> bool:
-    """Whether the files of a part are there; those of the test part may be missing, all of them."""
-    missing = [name for name in names if name not in tree.names]
-    if missing and (split == "train" or len(missing) < len(names)):
-        raise UserError(f"{tree.path}: {title} is incomplete, {', '.join(missing)} is missing; download the set again.")
-    return not missing
 
 
 def _written(content: bytes, where: str) -> list[int | str]:
@@ -173,10 +166,11 @@ def mnist_form(tree: Tree) -> Form | None:
             return np.frombuffer(bytearray(content), np.uint8, offset=4 + 4 * axes).reshape(shape)  # a writable one
 
     def load(split: Split) -> ImageSet | None:
-        names = [f"{'train' if split == 'train' else 't10k'}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
-        if not _complete(tree, "MNIST", split, [found.get(name, name) for name in names]):
+        part = "train" if split == "train" else "t10k"
+        names = [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"]
+        if split == "test" and names[0] not in found:
             return None
-        images, labels = read(found[names[0]], 3), read(found[names[1]], 1)
+        images, labels = (read(found.get(name, name), axes) for name, axes in zip(names, (3, 1), strict=True))
         classes = number_names(int(labels.max(initial=9)), str(tree.path))  # the digits, also where one is missing
         return ImageSet(images[:, None], labels.astype(np.int64), classes, f"{tree.path} ({split})")
 

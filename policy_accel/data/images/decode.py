@@ -28,11 +28,8 @@ def is_image(content: bytes) -> bool:
 
 
 def upright(content: bytes, where: str) -> tuple[Image.Image, list[str]]:
-    """Decode an image file as it is meant to be seen: grey (mode L) or RGB; and say what was done to it.
-
-    Raises:
-        UserError: it is no image, cut off, damaged, or of numbers without a known range.
-    """
+    """An image file as it is meant to be seen, grey (mode L) or RGB, and what was done to it; UserError where it is no
+    image, cut off, damaged, or of numbers without a known range."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     done: list[str] = []

@@ -83,11 +83,8 @@ def read_images(
 
 
 def image_form(path: str | Path) -> str | None:
-    """Name of the form in which a path holds an image set; None when it holds something else.
-
-    Raises:
-        UserError: the path does not exist, cannot be read, or is a damaged archive.
-    """
+    """Name of the form in which a path holds an image set, None when it holds something else; UserError when it does
+    not exist, cannot be read, or is a damaged archive."""
     with ExitStack() as stack:
         _, form = _recognised(image_path(path), stack)
         return form and form[0]
@@ -208,7 +205,11 @@ def _write(
                 if first is None:
                     first, channels = (name, image), channels or len(image)
                     fitted(image[None], resolution, str(tree.path))
-                _check_alike(*first, name, image, tree.path)
+                like, begin = first[1], 1 if image.dtype == np.uint8 else 0
+                if image.shape[begin:] != like.shape[begin:] or image.dtype != like.dtype:
+                    both = f"{first[0]} is {_kind(like)} and {name} is {_kind(image)}"
+                    remedy = "give task.resolution=SIZE to cut and resize all images, or encode all latents alike"
+                    raise UserError(f"{tree.path}: {both}; {remedy}.")
                 if channels < len(image):
                     return None
                 file.write(image.repeat(channels // len(image), axis=0).tobytes())
@@ -218,10 +219,5 @@ def _write(
     return {"shape": shape, "dtype": first[1].dtype.str, "faults": faults, "done": done}
 
 
-def _check_alike(first: str, like: np.ndarray, name: str, image: np.ndarray, source: Path) -> None:
-    """Raise UserError unless an image has the size of the first, or a latent its type and shape."""
-    begin = 1 if image.dtype == np.uint8 else 0
-    if image.shape[begin:] != like.shape[begin:] or image.dtype != like.dtype:
-        one, other = (f"{file} is {some.dtype} {list(some.shape)}" for file, some in ((first, like), (name, image)))
-        remedy = "give task.resolution=SIZE to cut and resize all images to one size, or encode all latents alike"
-        raise UserError(f"{source}: {one} and {other}; {remedy}.")
+def _kind(array: np.ndarray) -> str:
+    return f"{array.dtype} {list(array.shape)}"

@@ -59,8 +59,8 @@ def test_without_test_part(mnist, tree):
         ("train-images-idx3-ubyte", lambda c: b"<!DOCTYPE html>.", r"the IDX file is damaged \(it begins with b'<!DO'"),
         ("train-images-idx3-ubyte", lambda c: gzip.compress(c)[:-20], r"the archive is damaged"),
         ("train-labels-idx1-ubyte", lambda c: idx(np.zeros(5, np.uint8)), r"has labels int64 \[5\] for 6 images"),
-        ("train-labels-idx1-ubyte", None, r"MNIST is incomplete, train-labels-idx1-ubyte is missing"),
-        ("train-images-idx3-ubyte", None, r"MNIST is incomplete, train-images-idx3-ubyte is missing"),
+        ("train-labels-idx1-ubyte", None, r"train-labels-idx1-ubyte: is not there; add it, or download"),
+        ("train-images-idx3-ubyte", None, r"train-images-idx3-ubyte: is not there; add it, or download"),
     ],
 )
 def test_damage_is_named(mnist, tree, name, change, words):
