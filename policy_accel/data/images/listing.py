@@ -24,8 +24,6 @@ _FILE_COLUMNS = ("file_name", "filename", "file", "image", "path")
 _LABEL_FILES = ("dataset.json", "metadata.jsonl", "metadata.csv")
 
 Label = int | str | None
-
-
 Item = tuple[str, str, Label]
 """Name of an image, what its part is called, as "train", "val" or "unlabeled", and its label, None without."""
 
@@ -206,10 +204,8 @@ def part_of(listing: Listing, split: Split, *, labelled: bool) -> Listing | None
             classes, numbers = (), {}
             break
         faults.append(f"{listing.tree.path}/{name}: {why}; correct it.")
-    kept: list[Item] = [
-        (name, split, numbers.get(label)) for name, _, label in items if not numbers or label in numbers
-    ]
-    return listing._replace(items=kept, classes=classes, remarks=remarks, faults=faults) if kept or faults else None
+    items = [(name, split, numbers.get(label)) for name, _, label in items if not numbers or label in numbers]
+    return listing._replace(items=items, classes=classes, remarks=remarks, faults=faults) if items or faults else None
 
 
 def _classes(listing: Listing) -> tuple[tuple[str, ...], dict[Label, int]]:

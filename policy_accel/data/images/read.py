@@ -185,12 +185,9 @@ def _write(
         except UserError as error:
             return None, [str(error)]
 
+    bar = Progress("decode", len(names), unit="image")
     # The file is not mapped into memory, which would end the process when the disk is full.
-    with (
-        path.open("wb") as file,
-        ThreadPoolExecutor(8) as pool,
-        closing(Progress("decode", len(names), 0, "image")) as bar,
-    ):
+    with path.open("wb") as file, ThreadPoolExecutor(8) as pool, closing(bar):
         for begin in range(0, len(names), _PIECE):
             piece = names[begin : begin + _PIECE]
             for place, (name, (image, said)) in enumerate(zip(piece, pool.map(decoded, piece), strict=True), begin):
@@ -205,9 +202,9 @@ def _write(
                 if first is None:
                     first, channels = (name, image), channels or len(image)
                     fitted(image[None], resolution, str(tree.path))
-                like, begin = first[1], 1 if image.dtype == np.uint8 else 0
-                if image.shape[begin:] != like.shape[begin:] or image.dtype != like.dtype:
-                    both = f"{first[0]} is {_kind(like)} and {name} is {_kind(image)}"
+                like, axis = first[1], 1 if image.dtype == np.uint8 else 0
+                if image.shape[axis:] != like.shape[axis:] or image.dtype != like.dtype:
+                    both = f"{first[0]} is {like.dtype} {[*like.shape]} and {name} is {image.dtype} {[*image.shape]}"
                     remedy = "give task.resolution=SIZE to cut and resize all images, or encode all latents alike"
                     raise UserError(f"{tree.path}: {both}; {remedy}.")
                 if channels < len(image):
@@ -217,7 +214,3 @@ def _write(
         raise UserError(f"{tree.path}: none of its {len(names)} images can be read, the first of them: {faults[0]}")
     shape = [len(names) - len(faults), channels, *first[1].shape[1:]]
     return {"shape": shape, "dtype": first[1].dtype.str, "faults": faults, "done": done}
-
-
-def _kind(array: np.ndarray) -> str:
-    return f"{array.dtype} {list(array.shape)}"

@@ -6,6 +6,7 @@ import os
 import sys
 import tarfile
 import threading
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -148,13 +149,27 @@ def test_webdataset(tmp_path, content, read, mode, label):
     assert not whole.remarks
 
 
-def test_webdataset_of_several_archives(tmp_path, content, read):
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_several_archives(tmp_path, content, read, kind):
     (tmp_path / "set").mkdir()
     for n, shard in enumerate(("train-0000", "train-0001", "test-0000")):
-        pack(tmp_path / f"set/{shard}.tar", {"000.png": content(n), "000.cls": str(n % 2).encode()})
+        files, path = {"000.png": content(n), "000.cls": str(n % 2).encode()}, tmp_path / f"set/{shard}.{kind}"
+        if kind == "tar":
+            pack(path, files)
+        else:
+            with zipfile.ZipFile(path, "w") as archive:
+                for name, value in files.items():
+                    archive.writestr(name, value)
     assert read(tmp_path / "set")[0] == [(0, "0"), (1, "1")]
     assert read(tmp_path / "set", "test")[0] == [(2, "0")]
     assert image_form(tmp_path / "set") == "WebDataset of images"
+
+
+def test_changed_archive_is_decoded_again(tmp_path, content, read):
+    assert read(pack(tmp_path / "set.tar", {"0.png": content(1)}))[0] == [(1, None)]
+    pack(tmp_path / "set.tar", {"0.png": content(2)})
+    os.utime(tmp_path / "set.tar", ns=(1, 1))
+    assert read(tmp_path / "set.tar")[0] == [(2, None)]
 
 
 @pytest.fixture
