@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +165,18 @@ def test_files_run_where_there_is_no_policy_accel(
     np.testing.assert_allclose(actions, predicted(run.policy, run.sampler, given).numpy(), atol=TOLERANCE)
     assert steps == 8 == len(actions[0])
     assert np.isfinite(acted).all()
+
+
+def test_the_example_of_the_page_runs(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "robot.md").read_text()
+    (example,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "OnnxPolicy(" in block]
+    for name, copied in (("a.onnx", "policy.onnx"), ("a_onnx.py", "policy_onnx.py")):
+        shutil.copy(files["onnx"].with_name(name), tmp_path / copied)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["action"].shape == (2,)
 
 
 def test_any_form_drives_as_the_run_and_says_what_it_takes(files: dict[str, Path], run_dir: Path) -> None:
