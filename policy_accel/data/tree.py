@@ -71,7 +71,7 @@ def open_tree(path: Path, stack: ExitStack) -> Tree:
         content = unpacked(file.read(), str(path)) if packed else start
         if content[257:262] == b"ustar":
             return _tar(path, content if packed else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    return Tree(path.parent, {path.name: path}, _content, Path, alone=True)
+    return Tree(path.parent, {path.name: str(path)}, _content, Path, alone=True)
 
 
 def unpacked(content: bytes, where: str) -> bytes:
@@ -101,15 +101,15 @@ def folder_tree(path: Path, *, hidden: bool = False) -> Tree:
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             for entry in entries:
                 if not (os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()):
-                    places[Path(entry).relative_to(path).as_posix()] = Path(entry)
+                    places[(folder.relative_to(path) / entry.name).as_posix()] = entry.path
                 elif hidden or not entry.name.startswith("."):  # links come last, so that nothing is met twice
                     (folders.append if entry.is_symlink() else folders.appendleft)(Path(entry))
     return Tree(path, places, _content, Path, remarks, hidden=hidden)
 
 
-def _content(path: Path) -> bytes:
+def _content(path: str) -> bytes:
     with open_regular(path) as file:
-        check_fits(os.fstat(file.fileno()).st_size, str(path))
+        check_fits(os.fstat(file.fileno()).st_size, path)
         return file.read()
 
 
