@@ -124,7 +124,8 @@ def few_step_points(run: ReportedRun) -> list[tuple[int, float]]:
 
     `policy-accel evaluate RUN --sampling-steps K` makes them.
     """
-    results = [r for r in run.evaluations if is_number(r.get("score")) and is_number(r.get("network_evaluations"))]
+    plain = [r for r in run.evaluations if not r.get("control")]  # a late policy's score says nothing of its sampling
+    results = [r for r in plain if is_number(r.get("score")) and is_number(r.get("network_evaluations"))]
     newest = max((r["step"] for r in results if is_number(r.get("step"))), default=None)
     found = {int(r["network_evaluations"]): float(r["score"]) for r in results if r.get("step") == newest}
     return sorted(found.items())

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from policy_accel.errors import UserError
 from policy_accel.robot.promptness import real_time
 
 
@@ -75,14 +76,20 @@ class PredictorThread:
     """
 
     def __init__(self, predict: Predict, priority: int = 0) -> None:
-        self._predict, self._priority = predict, priority
+        self._predict, self._priority, self._closed = predict, priority, False
         self._requests: SimpleQueue[Request | None] = SimpleQueue()
         self._chunks: SimpleQueue[Chunk | Exception] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="policy", daemon=True)
         self._thread.start()
 
     def submit(self, request: Request) -> None:
-        """See `Predictor.submit`."""
+        """See `Predictor.submit`.
+
+        Raises:
+            UserError: it is closed.
+        """
+        if self._closed:
+            raise UserError("the controller is closed; make another one with policy.controller(...).")
         self._requests.put(request)
 
     def take(self, *, wait: bool) -> Chunk | None:
@@ -101,6 +108,7 @@ class PredictorThread:
 
     def close(self) -> None:
         """See `Predictor.close`; returns when the prediction under way has ended."""
+        self._closed = True
         self._requests.put(None)
         self._thread.join()
 

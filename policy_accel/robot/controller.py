@@ -85,6 +85,7 @@ class Controller:
         self.sensors.reset()
         self._seed, self._number, self._step = seed, 0, 0
         self._history: deque[dict[str, np.ndarray]] = deque(maxlen=self._n_obs_steps)
+        self._origin = self.clock.now()
         self._chunk: Chunk | None = None
         self._last: np.ndarray
 
@@ -99,8 +100,8 @@ class Controller:
             observed: when it was taken, in seconds of the clock (`time.monotonic()`); None for now.
 
         Raises:
-            UserError: an observation that the policy does not take; a sensor that gives nothing for too long; a
-                prediction that failed; with when_late=stop, no action is left.
+            UserError: an observation that the policy does not take; a sensor that gives nothing, or nothing new, for
+                too long; a prediction that failed; with when_late=stop, no action is left.
         """
         self.begin(observation, observed)
         return self.finish()
@@ -112,6 +113,8 @@ class Controller:
     def begin(self, observation: Any, observed: float | None = None) -> None:
         """The first half of `act`: what it may ask for is predicted until `finish`."""
         self._began = self.clock.now()
+        if observed is not None:
+            self._check_age(self._began - observed)
         taken = self._take(self.sensors.complete(observation))
         before, self._step = self._step, self._current_step()
         self.skipped_steps += max(0, self._step - before - 1)
@@ -180,13 +183,21 @@ class Controller:
         assert self._chunk is not None
         return max(1, min(self._every, self._chunk.predicted - self._ahead - self.n_latency_steps))
 
+    def _check_age(self, age: float) -> None:
+        if not -self._period <= age <= self.config.missing_limit + self._period:
+            raise UserError(
+                f"observed={self._began - age:g} is {age:.3g} s ago: look at the sensor, and give seconds of "
+                "time.monotonic(), or allow more with missing_limit."
+            )
+
     def _ask(self, seen: int) -> None:
         self._asked = seen
-        self._pending = Request(
+        request = Request(
             tuple(self._history), seen, self.n_latency_steps + self._ahead, self._seed, self._number, self._slot
         )
+        self._predictor.submit(request)
+        self._pending = request
         self._number += 1
-        self._predictor.submit(self._pending)
 
     def _collect(self, *, wait: bool) -> None:
         if self._pending is None:

@@ -14,8 +14,8 @@ from policy_accel.robot.joining import ChunkPredictor
 from policy_accel.robot.promptness import PREDICTING, real_time
 from policy_accel.robot.sensors import Sensors
 
-WARM_UP = 4
-"""Predictions before the first action: of noise alone and joined, each once to load kernels and once to be timed."""
+WARM_UP = 6
+"""Predictions before the first action: what first calls make is there then, a CUDA graph too, and the last is timed."""
 NOBODY = -1
 
 

@@ -36,7 +36,14 @@ def take(observation: Any) -> dict[str, np.ndarray]:
 class Simulated:
     """A controller beside a simulated clock, and what its predictor was asked for."""
 
-    def __init__(self, delay: float = 0.0, after: int = 0, latency: float | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        delay: float = 0.0,
+        after: int = 0,
+        latency: float | None = None,
+        n_obs_steps: int = 2,
+        **settings: Any,
+    ) -> None:
         self.clock, self.delay, self.requests = SimulatedClock(), delay, list[Request]()
         self.predictions = SimulatedPredictions(self.chunks, self.clock, delay)
         self.after, self.broken = after, False
@@ -44,7 +51,7 @@ class Simulated:
             SimulatedPredictor(self.predictions),
             take,
             Sensors((), 3),
-            n_obs_steps=2,
+            n_obs_steps=n_obs_steps,
             n_action_steps=EVERY,
             config=ControlConfig(RATE, **settings),
             clock=self.clock,
@@ -171,6 +178,15 @@ def test_timestamps_of_observations_and_motions() -> None:
     assert played.controller.n_latency_steps == 4
 
 
+@pytest.mark.parametrize("observed", [-0.7, 0.2, float("nan"), 1.8e9])
+def test_an_old_observation_or_one_of_another_clock_is_refused(observed: float) -> None:
+    controller = Simulated(mode="async").controller
+    controller.act([0], observed=-0.5)
+    with pytest.raises(UserError, match=r"s ago: look at the sensor, and give seconds of time.monotonic"):
+        controller.act([0], observed=observed)
+    controller.act([0], observed=0.0)
+
+
 def test_steps_that_nobody_called_for_are_skipped() -> None:
     played = Simulated(mode="async")
     played.play(3)
@@ -180,6 +196,16 @@ def test_steps_that_nobody_called_for_are_skipped() -> None:
     assert played.controller.act([0])[0] == 6  # a call before the next step gives the same again
     played.controller.wait()
     assert played.clock.now() == pytest.approx(0.7)
+
+
+def test_one_observation_of_each_step_is_remembered() -> None:
+    played = Simulated(n_obs_steps=3, mode="async")
+    played.play(7)
+    for seen in (70, 71):
+        played.controller.act([seen])  # again, in the step of number 7
+    played.controller.wait()
+    played.controller.act([8])
+    assert [row["state"][0] for row in played.requests[-1].observations] == [6, 71, 8]
 
 
 def test_what_goes_wrong_in_a_prediction_is_told_and_can_be_tried_again() -> None:
@@ -313,5 +339,8 @@ def test_the_thread_that_acts_does_not_wait_for_the_one_that_predicts() -> None:
         controller.reset()  # the third prediction is under way
         allowed.release()
         assert controller.act([0])[:2].tolist() == [0, 0]
+    controller.reset()
+    with pytest.raises(UserError, match="the controller is closed"):
+        controller.act([0])
     assert sys.getswitchinterval() == interval
     assert not any(thread.name == "policy" for thread in threading.enumerate())

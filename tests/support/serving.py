@@ -34,6 +34,7 @@ def tiny_run(folder: Path) -> Path:
     net = ["model=unet", "model.down_dims=[8,16]", "model.kernel_size=3", "model.step_embedding_dim=8"]
     training = ["training.steps=4", "training.batch_size=8", "training.device=cpu", "sampling.steps=3"]
     scored = ["task.max_steps=30", "evaluation.episodes=0", "evaluation.workers=0", "evaluation.videos=0"]
+    scored += ["evaluation.slots=2"]
     where = [f"task.data={folder / 'walks.zarr.zip'}", f"run_dir={folder / 'walks'}"]
     ROBOT.train(composed(["task=pusht_state", *net, *training, *scored, *where]))
     return folder / "walks"
