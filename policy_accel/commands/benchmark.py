@@ -84,6 +84,8 @@ def run_latency(options: argparse.Namespace) -> int:
         return 0
     print(latency_table(result))
     words = ["policy-accel", "benchmark", "latency", str(options.run_dir)]
+    if options.sampling_steps is not None:
+        words += ["--sampling-steps", str(options.sampling_steps)]
     _keep(options, {"command": shlex.join(words), **_place(policy.device), **result})
     return 0
 

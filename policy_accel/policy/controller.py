@@ -41,28 +41,25 @@ class Policy:
         warm_start: share of the sampler's steps, in (0, 1), that a chunk takes when it starts from the rest of the one
             before instead of from noise; None always starts from noise. The first chunk always does.
         noise_seed: seed of the sampler's noise.
-        precision: fp32, or bf16 or fp16 for matrix products and convolutions.
 
     Attributes:
         latency: wall time of each prediction; `latency.milliseconds()` gives median and 95th percentile. The other
             calls of `act` only take an action from the queue.
     """
 
-    def __init__(
-        self, run: LoadedRun, *, warm_start: float | None = None, noise_seed: int = 0, precision: str = "fp32"
-    ) -> None:
+    def __init__(self, run: LoadedRun, *, warm_start: float | None = None, noise_seed: int = 0) -> None:
         if warm_start is not None and not 0.0 < warm_start < 1.0:
             raise UserError(f"warm_start={warm_start} must lie between 0 and 1; leave it out to start from noise.")
-        if run.policy.fixed and (warm_start is not None or precision != "fp32"):
+        if run.policy.fixed and warm_start is not None:
             raise UserError(
-                f"an exported file samples from noise in its own precision, so that warm_start={warm_start} and "
-                f"precision={precision} have no effect; leave them out, or load the run."
+                f"an exported file samples from noise, so that warm_start={warm_start} has no effect; leave it out, or "
+                "load the run."
             )
         self.run, self.warm_start, self.noise_seed = run, warm_start, noise_seed
         self.device = run.policy.device
         self.layout = observation_layout(run.config.task)
         self.latency = LatencyMeter(self.device)
-        self._planner = Planner(run.policy, run.sampler, run.config.training, precision)
+        self._planner = Planner(run.policy, run.sampler, run.config.training)
         self.reset()
 
     @classmethod
@@ -95,7 +92,8 @@ class Policy:
             untuned: whether what `tune-sampling` chose is left aside.
             warm_start: see the class.
             noise_seed: see the class.
-            precision: see the class; auto is bf16 or fp16 on CUDA and fp32 on the CPU.
+            precision: fp32, or bf16 or fp16 for matrix products and convolutions; auto is one of these on CUDA and fp32
+                on the CPU, where the others are slow.
             compile: whether `warm_up` is called, and must compile.
             trust: whether the modules that the run's config.yaml names (its plugins and its environment's) are
                 imported; without, nothing of a run directory runs.
@@ -110,9 +108,12 @@ class Policy:
         where = choose_device(device, "device")
         chosen = precision_on(where, one_of("precision", precision, PRECISIONS))
         run = ROBOT.load(home, checkpoint, where, asked=asked)
+        if run.policy.fixed and precision not in ("fp32", "auto"):
+            raise UserError(f"{home} is computed in its own precision, and precision={precision} asks for another.")
         if run.sampling_note is not None:
             print(run.sampling_note, file=sys.stderr)
-        policy = cls(run, warm_start=warm_start, noise_seed=noise_seed, precision=chosen)
+        run.policy.precision = "fp32" if run.policy.fixed else chosen
+        policy = cls(run, warm_start=warm_start, noise_seed=noise_seed)
         if compile:
             policy.warm_up(strict=True)
         return policy

@@ -47,13 +47,10 @@ class Planner:
         policy: on its device, in eval mode.
         sampler: of the training's objective.
         training: of the run.
-        precision: fp32, or bf16 or fp16, in which matrix products and convolutions are computed then.
     """
 
-    def __init__(
-        self, policy: DiffusionPolicy, sampler: Sampler, training: TrainingConfig, precision: str = "fp32"
-    ) -> None:
-        self.policy, self.sampler, self.precision = policy, sampler, precision
+    def __init__(self, policy: DiffusionPolicy, sampler: Sampler, training: TrainingConfig) -> None:
+        self.policy, self.sampler = policy, sampler
         self.device = policy.device
         on_cuda = self.device.type == "cuda"
         self.captured = on_cuda and training.captures(self.device) and not policy.inpainting
@@ -79,7 +76,7 @@ class Planner:
         noise = to_device(noise, self.device)
         if not self.captured or committed is not None:
             how: dict[str, Any] = {"start": start, "strength": strength, "committed": committed}
-            with autocast(self.device, self.precision):
+            with autocast(self.device, self.policy.precision):
                 return self.policy.plan(observations, noise, sampler=self.sampler, **how)
         given = {**(observations if isinstance(observations, dict) else {STATE: observations}), "noise": noise}
         if start is not None:
@@ -98,7 +95,7 @@ class Planner:
         how: dict[str, Any] = {"sampler": self.sampler, "start": memory.get("start"), "strength": strength}
 
         def plan() -> Tensor:
-            with autocast(self.device, self.precision):
+            with autocast(self.device, self.policy.precision):
                 return self.policy.plan(observations, memory["noise"], **how)
 
         return Replayed(plan, (), stream=self._stream, pool=self._pool)

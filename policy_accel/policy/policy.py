@@ -73,9 +73,11 @@ class DiffusionPolicy(Denoiser):
     Attributes:
         fixed: whether plans always begin at noise, are free, and in a precision that is not to be chosen, as those of
             an exported file.
+        precision: in which a `Planner` lets matrix products and convolutions be computed: fp32, bf16 or fp16.
     """
 
     fixed = False
+    precision = "fp32"
 
     def __init__(
         self,

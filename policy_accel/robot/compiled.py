@@ -43,8 +43,9 @@ def warm_up(planner: Planner, warm_start: float | None, *, strict: bool) -> None
 def _compiles(planner: Planner, strict: bool) -> bool:
     missing = [name for name in NEEDED if find_spec(name) is None]
     reason = None
-    if planner.precision != "fp32":
-        reason = f"precision={planner.precision} is not compiled for the CPU; use fp32, or no compile=True."
+    precision = planner.policy.precision
+    if precision != "fp32":
+        reason = f"precision={precision} is not compiled for the CPU; use fp32, or no compile=True."
     elif missing:
         reason = f"compiling for the CPU needs {', '.join(missing)}, which are not here; {TO_INSTALL}"
     if strict and reason is not None:

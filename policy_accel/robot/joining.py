@@ -67,6 +67,11 @@ class ChunkPredictor:
             raise UserError(
                 f"warm_start={warm_start} has no effect with joining={config.joining}; choose joining=warm_start."
             )
+        if policy.fixed and config.joining not in ("receding", "ensembling"):
+            raise UserError(
+                f"an exported file samples from noise, so that joining={config.joining} cannot go on from a chunk; "
+                "choose joining=receding or ensembling, or load the run."
+            )
         self.policy, self.sampler, self.config = policy, sampler, config
         self._planner, self._noise_seed = Planner(policy, sampler, training), noise_seed
         self._strength = WARM_START if warm_start is None else warm_start

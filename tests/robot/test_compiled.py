@@ -45,6 +45,10 @@ def test_what_cannot_be_compiled_is_refused_where_it_was_asked_for(
     exact = Policy.load(run_dir, device="cpu").act(SEEN)
     difference = np.abs(half.act(SEEN) - exact).max()
     assert 0 < difference < 0.1
+    run = half.run  # every planner of the policy computes so, also those of a controller and of a server
+    observed, noise = torch.zeros(1, 2, 5), torch.zeros(1, *run.policy.noise_shape(run.sampler))
+    exact_plan = run.policy.plan(observed, noise, sampler=run.sampler)
+    assert not torch.equal(Planner(run.policy, run.sampler, run.config.training)(observed, noise), exact_plan)
     monkeypatch.setattr(compiled, "NEEDED", ("onnx", "no_such_package"))
     with pytest.raises(UserError, match=r"needs no_such_package.*pip install"):
         Policy.load(run_dir, device="cpu", compile=True)

@@ -58,8 +58,8 @@ CASES: dict[str, tuple[str, Process, str, str, int, dict[str, Any]]] = {
     "mip": ("mlp", TwoStepProcess(), "sample", "mip", 2, {}),
 }
 
-TRACED_ALONE = ("inpainting-ddpm", "mip")
-"""Cases of which ONNX has the network and the arithmetic in others; it takes a second each."""
+TRACED_ALONE = ("unet-ddim", "inpainting-ddpm", "mip")
+"""Cases of which other tests have the network and the arithmetic in ONNX; it takes a second or two each."""
 
 
 def build(case: str) -> tuple[DiffusionPolicy, Sampler]:
@@ -242,6 +242,8 @@ def test_a_file_refuses_what_it_cannot_follow(files: dict[str, Path], tmp_path: 
     ):
         with pytest.raises(UserError, match=told):
             Policy.load(files["onnx"], device="cpu", **settings)
+    with pytest.raises(UserError, match="joining=inpainting cannot go on"):
+        Policy.load(files["onnx"], device="cpu").controller(10, joining="inpainting")
     assert Policy.load(files["safetensors"], device="cpu", sampling_steps=4).run.sampler.network_evaluations() == 4
     for form, path in files.items():
         broken = tmp_path / path.name
