@@ -29,6 +29,8 @@ def run_export(options: argparse.Namespace) -> int:
     run = ROBOT.load(home, checkpoint, average=options.average or MAIN, asked=AskedSampling.of(options))
     if run.sampling_note is not None:
         print(run.sampling_note, file=sys.stderr)
+    if options.to != "safetensors":
+        print(f"Tracing {run.sampler.network_evaluations()} evaluations: some seconds each.", file=sys.stderr)
     path = options.output or default_path(home, run, options.to, options.weights)
     about = export_policy(run, path, options.to, weights=options.weights)
     if options.json:

@@ -12,6 +12,7 @@ from policy_accel.models.encoders import EncoderConfig
 from policy_accel.models.encoders.config import ResNetConfig
 from policy_accel.policy.planner import Planner
 from policy_accel.policy.policy import DiffusionPolicy, PolicyConfig
+from policy_accel.robot.compiled import warm_up
 from policy_accel.training import TrainingConfig
 
 SAMPLERS = {
@@ -91,6 +92,25 @@ def test_a_captured_plan_may_start_from_the_one_before() -> None:
             expected = twin.plan(observations, noise, sampler=sampler, start=expected, **how)
             found = planner(moved(observations), noise, start=found, **how)
             torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_after_the_warm_up_the_first_call_is_a_replay() -> None:
+    sampler, policy, twin = SAMPLERS["ddim"], build(), build()
+    with SimulatedCuda() as cuda:
+        planner = Planner(policy.to(CUDA), sampler, TrainingConfig())
+        warm_up(planner, 0.67, strict=True)
+        start = None
+        for call in range(2):  # from noise, and from the plan before
+            observations, noise = inputs(twin, sampler, 0)
+            assert not isinstance(observations, dict)
+            window, how = observations[:1].double(), {} if start is None else {"strength": 0.67}
+            expected = twin.plan(window, noise[:1], sampler=sampler, start=start, **how)
+            given, begun = window.to(CUDA), None if start is None else start.to(CUDA)
+            with cuda.phase(f"call {call}"):
+                found = planner(given, noise[:1], start=begun, **how)
+            assert not cuda.waits[f"call {call}"]
+            torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-5)
+            start = expected
 
 
 def test_what_is_not_captured() -> None:

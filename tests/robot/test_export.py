@@ -21,6 +21,7 @@ from policy_accel.diffusion.shortcut import ShortcutProcess
 from policy_accel.diffusion.two_step import TwoStepProcess
 from policy_accel.errors import UserError
 from policy_accel.models import ModelConfig
+from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.encoders import EncoderConfig
 from policy_accel.models.encoders.config import ResNetConfig, ViTConfig
 from policy_accel.models.mlp import MLPConfig
@@ -28,7 +29,9 @@ from policy_accel.models.transformer import TransformerConfig
 from policy_accel.models.unet import UnetConfig
 from policy_accel.policy.normalization import fit_normalizer
 from policy_accel.policy.policy import DiffusionPolicy, PolicyConfig
-from policy_accel.robot.export import TOLERANCE, onnx_of, traced
+from policy_accel.policy.track import ROBOT
+from policy_accel.robot import export
+from policy_accel.robot.export import TOLERANCE, export_policy, onnx_of, traced
 from policy_accel.robot.session import onnx_session
 from policy_accel.robot.whole import WholePrediction, example_inputs
 
@@ -252,6 +255,39 @@ def test_a_file_refuses_what_it_cannot_follow(files: dict[str, Path], tmp_path: 
             with pytest.raises(UserError, match=f"{broken}.*(damaged|did not write it)"):
                 Policy.load(broken, device="cpu")
         assert form
+
+
+class OneBatch(Denoiser):
+    """A network of a user, which can be traced for one batch alone."""
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Half of x."""
+        return 0.5 * x.reshape(len(x), -1).view(x.shape)
+
+
+class Reads(Denoiser):
+    """One that cannot be traced."""
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """x, or its negative."""
+        return x if float(x.sum()) > 0 else -x
+
+
+def test_networks_of_a_user(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Policy.load(run_dir, device="cpu").run
+    run.policy.denoiser = Reads()
+    with pytest.raises(UserError, match="torch cannot trace it"):
+        export_policy(run, tmp_path / "a.pt2", "torch")
+    run.policy.denoiser = OneBatch()
+    path = tmp_path / "b.pt2"
+    assert export_policy(run, path, "torch")["inputs"]["state"]["shape"] == [1, 2, 5]
+    given = example_inputs(run.policy, run.sampler, 3, torch.float32)
+    found = ROBOT.load(path).policy.predict(given["state"], given["noise"], sampler=run.sampler)
+    torch.testing.assert_close(found, predicted(run.policy, run.sampler, given))
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(UserError, match="does not do what the policy does"):
+        export_policy(run, tmp_path / "c.pt2", "torch")
+    assert {file.name for file in tmp_path.iterdir()} == {"b.pt2", "b.pt2.json", "b_torch.py"}
 
 
 def test_a_checkpoint_alone_is_loaded_with_the_configuration_of_its_run(run_dir: Path, tmp_path: Path) -> None:
