@@ -13,6 +13,7 @@ from policy_accel.files import explained
 from policy_accel.parsing import from_json, is_number, read_record
 
 CONFIG = "config.yaml"
+OPEN_LOOP = "open_loop.json"
 STATE = "state.json"
 """What every checkpoint has."""
 

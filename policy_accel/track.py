@@ -249,6 +249,11 @@ class Track(ABC, Generic[C]):
             ranks: the processes that do it together.
         """
 
+    def unscored(self, config: C, report: Report) -> dict[str, Any] | None:
+        """What can be measured of the finished run of `config`, which has no score: a JSON-able result, of which
+        `report` is told; None where nothing can be."""
+        return None
+
     @abstractmethod
     def describe(self, result: dict[str, Any]) -> str:
         """What a score says."""

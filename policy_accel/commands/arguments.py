@@ -234,6 +234,18 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     policies.add_argument(
         "--joining", choices=JOININGS, help="with --delay-ms: how a chunk goes on from those before (default: receding)"
     )
+    policies.add_argument(
+        "--data",
+        metavar="PATH",
+        help="compare with the actions of these demonstrations instead, in any known format, without a simulator",
+    )
+    policies.add_argument(
+        "--data-episodes",
+        type=lambda text: text.split(","),
+        metavar="N,A:B,...",
+        help="with --data: these episodes (default: those that did not train the run)",
+    )
+    policies.add_argument("--windows", type=int, help="with --data: chunks that are compared (default: 256)")
     images = evaluate.add_argument_group("image models")
     images.add_argument("--samples", type=int, help="number of images")
     images.add_argument("--batch-size", type=int, help="images generated at a time")

@@ -19,16 +19,17 @@ from policy_accel.training.ranks import Ranks, joined
 from policy_accel.trust import admit
 
 DELAY = ("delay_ms", "rate", "mode", "joining")
+OPEN_LOOP = ("data", "data_episodes", "windows")
 OPTIONS = {
-    "robot": ("episodes", "noise_seed", "workers", "videos", "camera", "fresh", "untuned", *DELAY),
+    "robot": ("episodes", "noise_seed", "workers", "videos", "camera", "fresh", "untuned", *DELAY, *OPEN_LOOP),
     "images": ("samples", "batch_size", "guidance", "inception", "resnet"),
 }
 """Arguments that only one track takes."""
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    """Score a checkpoint of each run and print what the scores say; with --json one JSON object instead, the result or
-    {"runs": results}, and the rest on the standard error.
+    """Score a checkpoint of each run, or measure it on demonstrations, and print what comes of it; with --json one JSON
+    object instead, the result or {"runs": results}, and the rest on the standard error.
 
     Raises:
         UserError: a result that could not be kept, after all are printed.
@@ -71,8 +72,9 @@ def _evaluate(runs: list[tuple[Path, Track[Any]]], options: argparse.Namespace, 
         except UserError as error:  # after the result is printed
             unkept.append(error)
         results.append({"run_dir": str(run_dir), **result})
-    if len(results) > 1:
-        say(score_table(results))
+    scored = [result for result in results if "score" in result]
+    if len(scored) > 1:
+        say(score_table(scored))
     if options.json:
         print(json.dumps(result if len(results) == 1 else {"runs": results}))
     if unkept:

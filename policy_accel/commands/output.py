@@ -12,6 +12,7 @@ from typing import Any
 
 from policy_accel.files import append_text, replace_json
 from policy_accel.launched import processes
+from policy_accel.run_files import OPEN_LOOP
 
 
 def score_table(results: Sequence[dict[str, Any]]) -> str:
@@ -68,7 +69,11 @@ def _interval(group: dict[str, Any]) -> str:
 
 
 def keep_evaluation(run_dir: Path, result: dict[str, Any]) -> None:
-    """Write the newest result to evaluation.json and append it to evaluations.jsonl, which keeps them all."""
+    """Write the newest result to evaluation.json and append it to evaluations.jsonl, which keeps them all; one without
+    a score, of demonstrations, to open_loop.json."""
+    if "score" not in result:
+        replace_json(run_dir / OPEN_LOOP, result)
+        return
     replace_json(run_dir / "evaluation.json", result)
     append_text(run_dir / "evaluations.jsonl", json.dumps(result) + "\n")
 

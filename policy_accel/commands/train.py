@@ -14,6 +14,8 @@ from policy_accel.commands.output import again, keep_evaluation, words_of
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError
 from policy_accel.launched import speaks
+from policy_accel.parsing import read_record
+from policy_accel.run_files import OPEN_LOOP
 from policy_accel.track import Track, track
 from policy_accel.training.loop import Trained
 from policy_accel.training.plot import plot_learning_curve
@@ -52,8 +54,27 @@ def train(chosen: Track[Any], config: Any, words: Sequence[str]) -> int:
             if (run_dir / folder).is_dir():
                 print(f"{what}: {run_dir / folder}")
         print(f"All numbers of the score: {run_dir / 'evaluation.json'}")
+    else:
+        _measure(chosen, config, trained)
     print(f"Learning curve: {plot_learning_curve(run_dir)}")
     return 0
+
+
+def _measure(chosen: Track[Any], config: Any, trained: Trained) -> None:
+    """What a run without a score can be measured by, once; that it cannot be is no fault of the run."""
+    run_dir = Path(config.run_dir)
+    record = run_dir / OPEN_LOOP
+    try:
+        if record.is_file() and read_record(record, "remove it").get("step") == trained.step:
+            print(f"Actions held out: {record}")
+            return
+        measured = chosen.unscored(config, print)
+    except UserError as error:
+        print(f"Its actions were not compared with held-out ones: {error}")
+        return
+    if measured is not None:
+        keep_evaluation(run_dir, measured)
+        print(f"All numbers: {record}")
 
 
 def say(line: str) -> None:

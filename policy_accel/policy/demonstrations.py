@@ -14,6 +14,8 @@ from omegaconf import MISSING
 from torch import Tensor
 
 from policy_accel.data import Episodes
+from policy_accel.data.formats.base import EpisodeReader
+from policy_accel.data.split import EpisodeSplit
 from policy_accel.data.statistics import too_coarse
 from policy_accel.data.windows import Windows, make_windows
 from policy_accel.errors import UserError, did_you_mean
@@ -128,6 +130,8 @@ class Demonstrations:
     actions: Tensor
     train: Windows
     validation: Windows | None
+    episode_ends: np.ndarray
+    split: EpisodeSplit
     groups: Tensor | None = None
     images: ImageStore | None = None
     goal_columns: tuple[int, ...] = ()
@@ -142,8 +146,25 @@ class Demonstrations:
 def load_demonstrations(
     config: TaskConfig, policy: PolicyConfig, encoder: EncoderConfig | None = None
 ) -> Demonstrations:
-    """Read and window the demonstrations of a task, padded and split as in Diffusion Policy. Pictures are kept at the
-    size of `encoder`, or at their own.
+    """Read the demonstrations of a task and window them; see `windowed`.
+
+    Raises:
+        UserError: as `open_task_data` and `windowed`.
+    """
+    with open_task_data(config) as reader:
+        return windowed(config, policy, encoder, reader)
+
+
+def windowed(
+    config: TaskConfig,
+    policy: PolicyConfig,
+    encoder: EncoderConfig | None,
+    reader: EpisodeReader,
+    *,
+    pictures: bool = True,
+) -> Demonstrations:
+    """The demonstrations of `reader`, windowed, padded and split as in Diffusion Policy. Pictures are kept at the size
+    of `encoder`, or at their own; without `pictures` they are left out.
 
     A plan may end before its last step: it then stays where it is, so windows of conditioning=planning repeat the last
     step of an episode up to horizon - n_obs_steps times; others n_action_steps - 1 times. With task.padding=false none
@@ -155,10 +176,9 @@ def load_demonstrations(
     """
     planning = policy.conditioning == "planning"
     _check_goal(config, planning)
-    with open_task_data(config) as reader:
-        episodes, split = read_numbers(config, reader)
-        size_of = None if encoder is None else encoder.frame_size
-        images = read_image_store(reader, config.images, size_of=size_of) if config.images else None
+    episodes, split = read_numbers(config, reader)
+    size_of = None if encoder is None else encoder.frame_size
+    images = read_image_store(reader, config.images, size_of=size_of) if config.images and pictures else None
     pad_before = policy.n_obs_steps - 1
     pad_after = policy.horizon - policy.n_obs_steps if planning else policy.n_action_steps - 1
     if not config.padding:
@@ -182,6 +202,8 @@ def load_demonstrations(
         actions=encode_actions(actions, config.action_rotation),
         train=train,
         validation=validation,
+        episode_ends=episodes.episode_ends,
+        split=split,
         groups=None if config.group is None else _groups(episodes, config.group),
         images=images,
         goal_columns=_goal_columns(episodes, config) if planning else (),

@@ -87,8 +87,9 @@ def robot_heading(config: RobotConfig, policy: DiffusionPolicy, data: Mapping[st
 def _score(config: RobotConfig) -> str:
     evaluation, every = config.evaluation, config.training.evaluate_every
     if not config.is_scored():
-        missing = "task.environment=null" if config.task.environment is None else "evaluation.episodes=0"
-        return f"none: {missing}"
+        if config.task.environment is None:
+            return "none: task.environment=null; after the last update its actions are compared with held-out ones"
+        return "none: evaluation.episodes=0"
     when = f"every {every:,} updates and " if 0 < every < config.training.steps else ""
     return (
         f"{config.task.environment}, {evaluation.episodes} episodes from seed {evaluation.start_seed:,} {when}"

@@ -42,18 +42,21 @@ class HeldOut:
         """Shape [W, horizon, channels] of one draw of noise."""
         return tuple(self.x0.shape)
 
-    @torch.no_grad()
     def sample(self, sampler: Sampler, noise: Tensor | Iterable[Tensor]) -> Tensor:
         """Chunks [W, n_action_steps, A], float64 on the CPU, from `noise` as `Sampler` takes it."""
+        return self.policy.executed_part(self.trajectory(sampler, noise)).double().cpu()
+
+    @torch.no_grad()
+    def trajectory(self, sampler: Sampler, noise: Tensor | Iterable[Tensor]) -> Tensor:
+        """All that `sample` takes its chunks from: [W, horizon, channels], normalised, on the policy's device."""
 
         def known(x: Tensor, level: Level) -> Tensor:
             assert self.mask is not None
             return torch.where(self.mask, self.x0, x)
 
-        chunk = sampler(
+        return sampler(
             lambda x, t: self.policy(x, t, self.condition), noise, known=unchanged if self.mask is None else known
         )
-        return self.policy.executed_part(chunk).double().cpu()
 
 
 def _parts(condition: Condition | None, count: int) -> Iterator[Condition | None]:

@@ -42,6 +42,30 @@ def _of(fields: str) -> Iterator[None]:
         raise UserError(str(error) if str(error).startswith("task.") else f"{fields}: {error}") from error
 
 
+def _fit_normalizers(
+    policy: DiffusionPolicy, demonstrations: Demonstrations, observation_mode: str, action_mode: str
+) -> None:
+    with _of("task.observation"):
+        policy.observation_normalizer = fit_observation_normalizer(
+            demonstrations.observations,
+            observation_mode,
+            demonstrations.quaternions,
+            demonstrations.observation_precision,
+        )
+    with _of("task.action"):
+        policy.action_normalizer = fit_action_normalizer(
+            demonstrations.actions, action_mode, policy.action_rotation, demonstrations.action_precision
+        )
+
+
+def fingerprint_of_numbers(demonstrations: Demonstrations) -> str:
+    """Tells the numbers of demonstrations, and which windows train, from others."""
+    digest = hashlib.sha256()
+    for tensor in (demonstrations.observations.float(), demonstrations.actions.float(), demonstrations.train.indices):
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 class ChunkTask(Task):
     """Action chunks for the training core.
 
@@ -49,10 +73,11 @@ class ChunkTask(Task):
     gathered by `ImageStore`, cropped at random and augmented to train on, whole otherwise.
 
     Args:
-        policy: what is trained; its normalisers are fitted here, on all steps of the data as in the reference.
+        policy: what is trained; its normalisers are fitted here, on all steps of the data as in the reference, unless
+            they are kept.
         objective: noise, time and target.
         demonstrations: the data.
-        normalization: modes of (observations, actions).
+        normalization: modes of (observations, actions); None keeps the normalisers that the policy has.
         mask_padding: leave repeated steps out of the loss.
         noise: settings of the objective's choice of noise, which may need groups of windows or their conditional mean.
         seed: of the groups.
@@ -69,7 +94,7 @@ class ChunkTask(Task):
         objective: Objective,
         demonstrations: Demonstrations,
         *,
-        normalization: tuple[str, str],
+        normalization: tuple[str, str] | None,
         mask_padding: bool,
         noise: NoiseConfig,
         seed: int,
@@ -81,18 +106,8 @@ class ChunkTask(Task):
         self.objective, self.lesson = objective, lesson_of(objective)
         self.mask_padding = mask_padding
         self.evaluator: PolicyEvaluator | None = None
-        observation_mode, action_mode = normalization
-        with _of("task.observation"):
-            policy.observation_normalizer = fit_observation_normalizer(
-                demonstrations.observations,
-                observation_mode,
-                demonstrations.quaternions,
-                demonstrations.observation_precision,
-            )
-        with _of("task.action"):
-            policy.action_normalizer = fit_action_normalizer(
-                demonstrations.actions, action_mode, policy.action_rotation, demonstrations.action_precision
-            )
+        if normalization is not None:
+            _fit_normalizers(policy, demonstrations, *normalization)
         self.observations: Tensor = policy.observation_normalizer(demonstrations.observations)
         self.actions: Tensor = policy.action_normalizer(demonstrations.actions)
         self.store = demonstrations.images
@@ -115,10 +130,7 @@ class ChunkTask(Task):
         if isinstance(noise, GroupedAssignmentConfig):
             self.groups, self.group_run = self._groups(noise, demonstrations, seed), noise.group_run
         self.mean = self._mean() if noise.center == "ridge" else None
-        digest = hashlib.sha256()
-        for tensor in (demonstrations.observations.float(), demonstrations.actions.float(), self.train.indices):
-            digest.update(tensor.contiguous().numpy().tobytes())
-        self.fingerprint = digest.hexdigest()
+        self.fingerprint = fingerprint_of_numbers(demonstrations)
         if self.store is not None:
             self.fingerprint += self.store.fingerprint()
 

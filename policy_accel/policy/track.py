@@ -164,7 +164,18 @@ class RobotTrack(Track[RobotConfig]):
     def evaluate(
         self, run_dir: Path, options: argparse.Namespace, report: Report, ranks: Ranks = ALONE
     ) -> dict[str, Any]:
-        """See `Track.evaluate`; one average of the weights is scored, or all of them, and the best is the result."""
+        """See `Track.evaluate`; one average of the weights is scored, or all of them, and the best is the result. With
+        --data, or for a task without an environment, it is the result of the open-loop check."""
+        from policy_accel.open_loop.check import open_loop  # which is above this room
+        from policy_accel.open_loop.options import asked_open_loop
+
+        demonstrations = asked_open_loop(options, self.read(run_dir).task)
+        if demonstrations is not None and run_dir.is_file():
+            raise UserError(f"{run_dir} does not say what trained it; measure the run that it was exported from.")
+        if demonstrations is not None:
+            how: dict[str, Any] = {"checkpoint": options.checkpoint, "average": options.average or MAIN}
+            how |= {"asked": AskedSampling.of(options), "device": options.device}
+            return open_loop(run_dir, demonstrations, report, **how)
         device, evaluator_of = choose_device(options.device, "--device"), _evaluator(options)
         asked = AskedSampling.of(options)
         exported = run_dir.is_file()
@@ -191,7 +202,7 @@ class RobotTrack(Track[RobotConfig]):
         )
         config.evaluation.check()
         if not config.is_scored():
-            raise UserError(f"{run_dir} cannot be scored: its task has no environment, or --episodes is 0.")
+            raise UserError(f"{run_dir} cannot be scored with --episodes 0; give 1 or more.")
         home = results_folder(run_dir)
         evaluator = evaluator_of(config, loaded.policy, home, loaded.env_args, start=True, ranks=ranks)
         try:
@@ -223,6 +234,17 @@ class RobotTrack(Track[RobotConfig]):
         finally:
             evaluator.close()
         return result
+
+    def unscored(self, config: RobotConfig, report: Report) -> dict[str, Any] | None:
+        """See `Track.unscored`: the open-loop check of a task without an environment, on the run's validation
+        episodes."""
+        if config.task.environment is not None:
+            return None
+        from policy_accel.open_loop.check import OpenLoopConfig, open_loop
+
+        return open_loop(
+            Path(config.run_dir), OpenLoopConfig(), report, asked=AS_TRAINED, device=config.training.device
+        )
 
     def describe(self, result: dict[str, Any]) -> str:
         """Score, success and their intervals in one line."""
