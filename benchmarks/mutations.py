@@ -880,6 +880,7 @@ MUTATIONS = [
         ("self._first + request.latency_steps, steps", "request.latency_steps, steps"),
         ("actions[-1] + ahead * (actions[-1] - actions[-2])", "actions[-1] + 0 * ahead"),
     ),
+    *of("robot/process.py", "robot/test_process.py", ("isinstance(reply, UserError)", "reply is None")),
     *of(
         "robot/delayed.py",
         "robot/test_controller.py robot/test_evaluate.py",

@@ -29,6 +29,7 @@ WAYS = {
     "act": {},
     "sync": {"mode": "sync"},
     "async": {"mode": "async"},
+    "async, process": {"mode": "async", "process": True},
     "async, real-time priority": {"mode": "async", "real_time": True},
     "async, real-time chunking": {"mode": "async", "joining": "real_time_chunking"},
     "async, in-painting": {"mode": "async", "joining": "inpainting"},

@@ -73,10 +73,11 @@ class PredictorThread:
     Args:
         predict: makes a chunk.
         priority: of the thread, in real time; 0 for none.
+        end: called by `close`, when the thread has ended.
     """
 
-    def __init__(self, predict: Predict, priority: int = 0) -> None:
-        self._predict, self._priority, self._closed = predict, priority, False
+    def __init__(self, predict: Predict, priority: int = 0, end: Callable[[], None] = lambda: None) -> None:
+        self._predict, self._priority, self._end, self._closed = predict, priority, end, False
         self._requests: SimpleQueue[Request | None] = SimpleQueue()
         self._chunks: SimpleQueue[Chunk | Exception] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="policy", daemon=True)
@@ -111,6 +112,7 @@ class PredictorThread:
         self._closed = True
         self._requests.put(None)
         self._thread.join()
+        self._end()
 
     def _work(self) -> None:
         with real_time(self._priority) if self._priority else nullcontext():

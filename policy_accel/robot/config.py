@@ -33,6 +33,9 @@ class ControlConfig:
     """Seconds from a command to the motion; actions are commanded so much earlier."""
     missing_limit: float = 0.5
     """Seconds for which the last good value stands in for a frame or number that is missing or not finite."""
+    process: bool = False
+    """Whether a process of its own predicts, which takes some seconds to start and holds the weights again. Then the
+    thread that acts never waits for the interpreter's lock, which a busy machine may take from a predicting thread."""
     real_time: bool = False
     """Whether the threads that act and predict have real-time priority: a busy machine then holds up neither. It takes
     the right to it, and a predicting thread may keep others from one core."""

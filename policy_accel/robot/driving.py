@@ -10,7 +10,7 @@ from policy_accel.robot.chunks import Chunk, PredictorThread, Request
 from policy_accel.robot.clock import RealClock
 from policy_accel.robot.config import ControlConfig
 from policy_accel.robot.controller import Controller
-from policy_accel.robot.joining import ChunkPredictor
+from policy_accel.robot.process import PredictingProcess, order_of
 from policy_accel.robot.promptness import PREDICTING, real_time
 from policy_accel.robot.sensors import Sensors
 
@@ -27,23 +27,21 @@ def controller_of(policy: Policy, config: ControlConfig) -> Controller:
     """
     config.check()
     run, layout, network = policy.run, policy.layout, policy.run.policy
-    predict = ChunkPredictor(
-        network,
-        run.sampler,
-        run.config.training,
-        config,
-        noise_seed=policy.noise_seed,
-        warm_start=policy.warm_start,
-    )
-
-    def timed(request: Request) -> Chunk:
-        with policy.latency.call():
-            return predict(request)
-
+    order = order_of(run, config, noise_seed=policy.noise_seed, warm_start=policy.warm_start)
     if config.real_time:
         with real_time(PREDICTING):  # refused here where it may not be
             pass
-    predictor, clock = PredictorThread(timed, PREDICTING if config.real_time else 0), RealClock()
+    predict = order.predictor()  # refuses what does not go together
+    remote = PredictingProcess(order) if config.process else None
+
+    def timed(request: Request) -> Chunk:
+        with policy.latency.call():
+            return predict(request) if remote is None else remote(request)
+
+    predictor = PredictorThread(
+        timed, PREDICTING if config.real_time else 0, end=remote.close if remote else (lambda: None)
+    )
+    clock = RealClock()
     try:
         zeros = {STATE: np.zeros(network.input_dim)}
         zeros |= {name: np.zeros(shape, np.uint8) for name, shape in network.images.items()}
