@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,24 @@ TO_INSTALL = "install it with: pip install 'policy-accel[export]'"
 
 
 def onnx_session(model: Path | bytes, device: str = "cpu", threads: int = 0) -> Any:
-    """A session of onnxruntime for a file or its content.
+    """A session of onnxruntime for a file or its content, on the CPU where it has nothing for the device.
 
     Raises:
-        UserError: onnxruntime is not installed, or has nothing for such a device.
+        UserError: onnxruntime is not installed.
     """
     try:
         import onnxruntime
     except ImportError as error:
         raise UserError(f"ONNX files need onnxruntime, which is not here; {TO_INSTALL}") from error
-    wanted = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
-    if wanted not in onnxruntime.get_available_providers():
-        raise UserError(
-            f"device={device}: the onnxruntime that is installed has nothing for it; install onnxruntime-gpu, or use "
-            "device=cpu."
+    provider = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        provider = "CPUExecutionProvider"
+        warnings.warn(
+            f"the onnxruntime that is here has nothing for {device} and takes the CPU; install onnxruntime-gpu.",
+            stacklevel=2,
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # its warnings are of nodes that it does not fold
     source = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(source, options, providers=[wanted])
+    return onnxruntime.InferenceSession(source, options, providers=[provider])

@@ -17,21 +17,18 @@ class TorchPolicy:
 
             program = move_to_device_pass(program, device)
         self.program, self.device, self.about = program.module(), device, json.loads(files["policy.json"])
-        self.random = torch.Generator().manual_seed(seed)
-        self.reset()
+        self.random, self.seen, self.actions = torch.Generator().manual_seed(seed), list[Any](), list[Any]()
 
     def reset(self) -> None:
         """Forget what was seen: an episode begins."""
-        self.seen: list[Any] = []
-        self.actions: list[Any] = []
+        self.seen, self.actions = [], []
 
     def act(self, observation: dict[str, Any]) -> Any:
         """The action [A] for an observation: "state" [O] and pictures uint8 [H, W, C], in the data's units."""
         steps, now = self.about["n_obs_steps"], {name: torch.as_tensor(value) for name, value in observation.items()}
         self.seen = [*(self.seen or [now] * steps), now][-steps:]
         if not self.actions:
-            window = {name: torch.stack([seen[name] for seen in self.seen])[None] for name in now}
-            self.actions = list(self.predict(window)[0])
+            self.actions = list(self.predict({k: torch.stack([o[k] for o in self.seen])[None] for k in now})[0])
         return self.actions.pop(0)
 
     def predict(self, given: dict[str, Any]) -> Any:

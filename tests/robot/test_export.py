@@ -247,6 +247,8 @@ def test_a_file_refuses_what_it_cannot_follow(files: dict[str, Path], tmp_path: 
             Policy.load(files["onnx"], device="cpu", **settings)
     with pytest.raises(UserError, match="joining=inpainting cannot go on"):
         Policy.load(files["onnx"], device="cpu").controller(10, joining="inpainting")
+    with pytest.warns(UserWarning, match="install onnxruntime-gpu"):
+        assert onnx_session(files["onnx"], "cuda:0").get_providers() == ["CPUExecutionProvider"]
     assert Policy.load(files["safetensors"], device="cpu", sampling_steps=4).run.sampler.network_evaluations() == 4
     for form, path in files.items():
         broken = tmp_path / path.name
