@@ -992,7 +992,7 @@ MUTATIONS = [
         ("if data not in seen:", "if False:"),
         ("if name not in new.runs:", "if False:"),
         ("if before.get(key) != after.get(key):", "if False:"),
-        ("for free in FREE_KEYS", "for free in ()"),
+        ("if not below(key, FREE_KEYS)}", "}"),
         ("or (old.threads if old else threads)", "or threads"),
         ('if getattr(config.evaluation, "workers", 0) < 0:', "if False:"),
         ('if line.partition("=")[0] not in keys', "if True"),

@@ -5,6 +5,7 @@ An exported policy, a file, says the same of the run that it was made of.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from policy_accel.parsing import from_json, is_number, read_record
 
 CONFIG = "config.yaml"
 OPEN_LOOP = "open_loop.json"
+CHANGES = "changes.jsonl"
+"""A row for each time that a run went on with other settings: {"step", "changes": {key: [before, after]}}."""
 STATE = "state.json"
 """What every checkpoint has."""
 
@@ -34,6 +37,40 @@ FREE_KEYS = (
     "evaluation.overlap",
     "run_dir",
 )
+
+HOW_LONG = (
+    "training.steps",
+    "training.validate_every",
+    "training.checkpoint",
+)
+HOW_SCORED = (
+    "training.evaluate_every",
+    "evaluation",
+    "sampling",
+    *(f"task.environment{part}" for part in ("", "_module", "_options", "_from_data", "_keys")),
+    "task.max_steps",
+    "task.score",
+)
+"""These may change too, since no update follows from them: how long a run is, where its data lie (their content is
+compared), what is kept and how it is scored. How it was trained until then stands in `CHANGES`."""
+
+
+def below(key: str, sections: Iterable[str]) -> bool:
+    """Whether a dotted key is one of the `sections`, or in one."""
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
+def may_change(key: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a run with these flat settings may go on with another value of `key`.
+
+    A choice of noise that waits for a score follows from how that is made, and a student is taught at the times of its
+    sampling.
+    """
+    if below(key, HOW_SCORED):
+        waits = settings.get("acceleration.noise.start_score") is not None
+        taught = bool(settings.get("distillation.teacher")) and below(key, ("sampling",))
+        return below(key, FREE_KEYS) or not (waits or taught)
+    return below(key, (*FREE_KEYS, *HOW_LONG, "task.data"))
 
 
 def results_folder(run_dir: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import runpy
@@ -11,12 +12,14 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from support.data import write_zarr
 from support.user_modules import forgotten_afterwards
 
 from policy_accel.cli import build_parser, main
-from policy_accel.data import read_episodes
+from policy_accel.data import Episodes, read_episodes
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.randomness import DataOrder, Generators
 
@@ -231,6 +234,40 @@ def test_data_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         assert f"\n  {line}\n" in printed.err
     assert "1 of 4 episodes is shorter" in printed.out
     assert (tmp_path / "mine.png").exists()
+
+
+def test_training_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands of the page with a thousandth of their updates, and few demonstrations."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("policy_accel.commands.train.plot_learning_curve", lambda run_dir: run_dir)
+    values = np.random.default_rng(0).uniform(0, 512, (90, 7)).astype("f4")
+    write_zarr(tmp_path / "few.zarr", Episodes({"state": values[:, :5], "action": values[:, 5:]}, np.array([40, 90])))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    small = [word for word in SMALL["train"] if not word.startswith(("training.steps", "evaluation.episodes"))]
+    small += [
+        "task.data=few.zarr",
+        "evaluation.videos=0",
+        "task.max_steps=8",
+        "training.checkpoint.keep_last=4",
+        "model.down_dims=[8,16]",
+    ]
+    page = blocks((REPOSITORY / "docs" / "further_training.md").read_text())
+    lines = [line for name, text in page if name == "sh" for line in text.splitlines()]
+    assert len(lines) == 5
+    for line in lines:
+        words = shlex.split(re.sub(r"(training.steps=\d+)000", r"\1", line))[1:]
+        episodes = [] if "evaluation.episodes" in line else ["evaluation.episodes=1"]
+        assert main([*words, *small, *episodes]) == 0
+    said = capsys.readouterr()
+    assert "training.steps: 4 -> 8" in said.err
+    assert "evaluation.episodes: 1 -> 2; training.checkpoint.keep_best: 5 -> 2" in said.err
+    changes = (tmp_path / "runs" / "push" / "changes.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in changes] == [4, 8]
+    scored = [json.loads(line) for line in (tmp_path / "runs" / "push" / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in scored] == [4, 8]
+    assert json.loads((tmp_path / "runs" / "push" / "evaluation.json").read_text())["step"] == 8
+    assert "with the averaged weights of runs/push after 8 updates, its normalisers kept" in said.err
+    assert "with the averaged weights of runs/push/checkpoints/last after 8 updates, its normalisers fitted" in said.err
 
 
 def test_the_layout_of_an_hdf5_file(

@@ -15,8 +15,9 @@ from policy_accel.configuration import source_of
 from policy_accel.errors import UserError
 from policy_accel.launched import speaks
 from policy_accel.parsing import read_record
-from policy_accel.run_files import OPEN_LOOP
+from policy_accel.run_files import OPEN_LOOP, read_metrics
 from policy_accel.track import Track, track
+from policy_accel.training.checkpoint import evaluation_of
 from policy_accel.training.loop import Trained
 from policy_accel.training.plot import plot_learning_curve
 
@@ -84,7 +85,11 @@ def say(line: str) -> None:
 
 
 def _keep_score(run_dir: Path, trained: Trained) -> None:
-    if trained.evaluation is not None and not (run_dir / "evaluation.json").is_file():
+    """Keep the score of the last update, once: whoever scored the run again meanwhile has the newer one."""
+    if trained.evaluation is None:
+        return
+    kept = [evaluation_of(run_dir) or {}, *read_metrics(run_dir / "evaluations.jsonl")]
+    if trained.step not in [row.get("step") for row in kept]:
         keep_evaluation(run_dir, {"step": trained.step, **trained.evaluation})
 
 

@@ -15,7 +15,7 @@ from policy_accel.errors import UserError, did_you_mean
 from policy_accel.files import explained
 from policy_accel.groups import flatten
 from policy_accel.parsing import from_json, read_record
-from policy_accel.run_files import CONFIG, FREE_KEYS, read_config
+from policy_accel.run_files import CHANGES, CONFIG, FREE_KEYS, below, read_config, read_metrics
 from policy_accel.sweep.folder import RECORD, read_sweep
 
 NO_ARM = (
@@ -25,7 +25,8 @@ NO_ARM = (
 )
 """Settings, and sections of them, in which runs of one arm may differ: what is learnt does not follow from them, or
 only by chance. How a run was scored is read from its evaluation, since `evaluate` may have changed it."""
-TEACHER = "distillation.teacher"
+BEGUN_BY = ("distillation.teacher", "init_from")
+STEPS = "training.steps"
 TIMES = "sampling.times"
 EVEN = ("sampling.steps", "sampling.spacing")
 """Settings that have no effect beside sampling.times."""
@@ -119,7 +120,7 @@ def _read(run_dir: Path, recorded: dict[str, Any] | None, measure: str, checkpoi
     if recorded is None:
         return ScoredRun(run_dir, missing="not begun")
     config = flatten(recorded)
-    settings = {key: value for key, value in config.items() if not _under(key, NO_ARM)}
+    settings = {key: value for key, value in config.items() if not below(key, NO_ARM)}
     evaluation = _evaluation(run_dir, checkpoint)
     settings |= {key: evaluation[name] for name, key in SAMPLING.items() if name in evaluation}
     idle = (TIMES,) if settings.get(TIMES) is None else EVEN  # runs of versions without times have no such key
@@ -130,8 +131,12 @@ def _read(run_dir: Path, recorded: dict[str, Any] | None, measure: str, checkpoi
         raise UserError(
             f"{run_dir / CONFIG} is no configuration of a run ({type(error).__name__}: {error}); give another run."
         ) from error
-    if settings.get(TEACHER):  # a student's seed is that of its teacher, whose folder names it
-        settings[TEACHER] = re.sub(rf"seed{seed}(?!\d)", "seed", str(settings[TEACHER]))
+    for key in BEGUN_BY:  # whose folder names the seed, which often is that of the run
+        if settings.get(key):
+            settings[key] = re.sub(rf"seed{seed}(?!\d)", "seed", str(settings[key]))
+    extended = [row for row in read_metrics(run_dir / CHANGES) if STEPS in row.get("changes", {})]
+    if extended:  # whose learning rate is not that of a run that had the length from the start
+        settings["training.extended_at"] = "+".join(str(row["step"]) for row in extended)
     run = ScoredRun(
         run_dir,
         track,
@@ -151,10 +156,6 @@ def _read(run_dir: Path, recorded: dict[str, Any] | None, measure: str, checkpoi
             f"the evaluation of {run_dir} is damaged ({type(error).__name__}: {error}); score the run again with "
             "`policy-accel evaluate`."
         ) from error
-
-
-def _under(key: str, sections: Sequence[str]) -> bool:
-    return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
 def _evaluation(run_dir: Path, checkpoint: int | None) -> dict[str, Any]:

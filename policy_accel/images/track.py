@@ -35,6 +35,7 @@ from policy_accel.track import Recommendation, Report, Track, best_average, repl
 from policy_accel.training.averages import MAIN, asked_averages, load_average
 from policy_accel.training.checkpoint import fitting
 from policy_accel.training.devices import choose_device, use_device
+from policy_accel.training.first_weights import begin_with, first_checkpoint, told
 from policy_accel.training.ranks import ALONE, Ranks
 
 
@@ -77,13 +78,16 @@ class ImageTrack(Track[ImageConfig]):
         """See `Track.check_data`."""
         if image_form(config.task.data) is None:
             read_images(config.task.data, "train")  # which says what is there instead
+        first_checkpoint(config)
 
     def build(self, config: ImageConfig, *, scored: bool = False, ranks: Ranks = ALONE) -> ImageTask:
         """See `Track.build`."""
         objective = check_config(config)
         split = load_split(config.task)
         model = build_model(config, split.train.shape, len(split.classes))
-        device = choose_device(config.training.device)
+        begun, device = first_checkpoint(config), choose_device(config.training.device)
+        if begun is not None:
+            begin_with(model, begun, config, self.record(config))
         task = ImageTask(
             model,
             objective,
@@ -94,6 +98,8 @@ class ImageTrack(Track[ImageConfig]):
             evaluator=ImageEvaluator(config, split, Path(config.run_dir), device, ranks=ranks) if scored else None,
         )
         task.heading = image_heading(config, split)
+        if begun is not None:
+            task.heading = {**task.heading, "begins": told(begun, config, self.record(config))}
         teach(self, config, task, build_sampler(config))
         return task
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from policy_accel.diffusion.config import SamplingConfig
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, one_of
 from policy_accel.models import ModelConfig
 from policy_accel.models.encoders import EncoderConfig
 from policy_accel.policy.demonstrations import TaskConfig
 from policy_accel.policy.policy import PolicyConfig
 from policy_accel.training.config import RunConfig
+
+NORMALIZERS = ("keep", "refit")
 
 
 @dataclass
@@ -58,6 +60,16 @@ class RobotConfig(RunConfig):
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    init_normalizer: str = NORMALIZERS[0]
+    """With init_from: keep the normalisers that its weights are used to, or refit them to the data of this run."""
+
+    def check_init(self) -> None:
+        """Raise UserError for a normaliser that is unknown, or has no effect."""
+        one_of("init_normalizer", self.init_normalizer, NORMALIZERS)
+        if self.init_from is None and self.init_normalizer != NORMALIZERS[0]:
+            raise UserError(
+                f"init_normalizer={self.init_normalizer} has no effect without init_from; leave it at {NORMALIZERS[0]}."
+            )
 
     def is_scored(self) -> bool:
         """Whether there is an environment to score a policy in, and episodes to do it by."""

@@ -39,6 +39,7 @@ def check_config(config: RobotConfig) -> Objective:
     """The objective of `config`, after everything that can be refused without its data."""
     config.policy.check()
     config.evaluation.check()
+    config.check_init()
     objective = build_sampler(config).objective
     config.check_distillation()
     observation_layout(config.task)

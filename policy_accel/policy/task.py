@@ -58,6 +58,19 @@ def _fit_normalizers(
         )
 
 
+def _check_kept(policy: DiffusionPolicy, demonstrations: Demonstrations) -> None:
+    """Raise UserError where the kept normaliser of the actions leaves a number at one value, and the data move it."""
+    kept, actions = policy.action_normalizer, demonstrations.actions
+    low, high = (actions.double().amin(0), actions.double().amax(0))
+    moved = ~kept.varies & ((low != kept.constant) | (high != kept.constant))
+    for column in moved.nonzero()[:, 0].tolist():
+        raise UserError(
+            f"number {column} of the actions was always {float(kept.constant[column]):.4g} in the data of the weights "
+            f"that this run begins with, so that it would stay there, and goes from {float(low[column]):.4g} to "
+            f"{float(high[column]):.4g} here; set init_normalizer=refit."
+        )
+
+
 def fingerprint_of_numbers(demonstrations: Demonstrations) -> str:
     """Tells the numbers of demonstrations, and which windows train, from others."""
     digest = hashlib.sha256()
@@ -106,7 +119,9 @@ class ChunkTask(Task):
         self.objective, self.lesson = objective, lesson_of(objective)
         self.mask_padding = mask_padding
         self.evaluator: PolicyEvaluator | None = None
-        if normalization is not None:
+        if normalization is None:
+            _check_kept(policy, demonstrations)
+        else:
             _fit_normalizers(policy, demonstrations, *normalization)
         self.observations: Tensor = policy.observation_normalizer(demonstrations.observations)
         self.actions: Tensor = policy.action_normalizer(demonstrations.actions)

@@ -33,6 +33,7 @@ from policy_accel.track import Recommendation, Report, Track, best_average, repl
 from policy_accel.training.averages import MAIN, asked_averages, load_average
 from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps, evaluation_of, fitting
 from policy_accel.training.devices import choose_device, use_device
+from policy_accel.training.first_weights import begin_with, first_checkpoint, told
 from policy_accel.training.ranks import ALONE, Ranks
 
 
@@ -63,11 +64,12 @@ class RobotTrack(Track[RobotConfig]):
         """See `Track.check_data`."""
         check_task_data(config.task)
         _first_weights(config)
+        first_checkpoint(config)
 
     def build(self, config: RobotConfig, *, scored: bool = False, ranks: Ranks = ALONE) -> ChunkTask:
         """See `Track.build`."""
         objective = check_config(config)
-        weights = _first_weights(config)
+        weights, begun = _first_weights(config), first_checkpoint(config)
         demonstrations = load_demonstrations(config.task, config.policy, config.encoder)
         images = demonstrations.images
         policy = build_policy(
@@ -80,11 +82,15 @@ class RobotTrack(Track[RobotConfig]):
         )
         if weights is not None and policy.encoder is not None:
             policy.encoder.begin_with(weights)
+        if begun is not None:
+            begin_with(policy, begun, config, self.record(config))
+        keeps = begun is not None and config.init_normalizer == "keep"
+        modes = config.task.observation_normalization, config.task.action_normalization
         task = ChunkTask(
             policy,
             objective,
             demonstrations,
-            normalization=(config.task.observation_normalization, config.task.action_normalization),
+            normalization=None if keeps else modes,
             mask_padding=config.task.mask_padding,
             noise=config.acceleration.noise,
             seed=config.seed,
@@ -95,6 +101,9 @@ class RobotTrack(Track[RobotConfig]):
         if bound is not None:
             task.description = {**task.description, "clip_sample": config.sampling.clip_sample}
         task.heading = {**robot_heading(config, policy, demonstrations.heading), "bound": bound or ""}
+        if begun is not None:
+            kept = f", its normalisers {'kept' if keeps else 'fitted anew'}"
+            task.heading = {**task.heading, "begins": told(begun, config, self.record(config), kept)}
         teach(self, config, task, build_sampler(config))
         if scored and config.is_scored():
             env_args, action_range = demonstrations.metadata.get("env_args"), demonstrations.action_range
@@ -280,9 +289,9 @@ def _late(result: dict[str, Any]) -> str:
 
 
 def _first_weights(config: RobotConfig) -> dict[str, Tensor] | None:
-    """What the encoder begins with, if that is in a file; a run that goes on has its weights in its checkpoints, and a
-    student begins as its teacher."""
-    begun = config.distillation.teacher or checkpoint_steps(Path(config.run_dir) / "checkpoints")
+    """What the encoder begins with, if that is in a file; a run that goes on has its weights in its checkpoints, one
+    that is fine-tuned in those of the other, and a student begins as its teacher."""
+    begun = config.distillation.teacher or config.init_from or checkpoint_steps(Path(config.run_dir) / "checkpoints")
     if config.encoder.weights is None or begun:
         return None
     return read_weights(config.encoder.weights)
@@ -308,7 +317,9 @@ def _choice(
             f"--fresh has no seeds to compare with: {run_dir} was trained with evaluation.episodes=0; drop it."
         )
     recorded = evaluation_of(folder / f"{step:08d}") or {}
-    seeds = range(trained.start_seed, trained.start_seed + trained.episodes)
+    # The settings may be others by now than when that checkpoint was scored.
+    start, count = recorded.get("start_seed", trained.start_seed), len(recorded.get("episodes", ())) or trained.episodes
+    seeds = range(start, start + count)
     return seeds, {"candidates": candidates, "chosen_by_score": by_score, "recorded_score": recorded.get("score")}
 
 

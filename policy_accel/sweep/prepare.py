@@ -18,7 +18,7 @@ from policy_accel.errors import UserError, did_you_mean, one_of
 from policy_accel.parsing import from_yaml
 from policy_accel.plugins import import_plugins, named_plugins
 from policy_accel.quoting import quoted
-from policy_accel.run_files import FREE_KEYS
+from policy_accel.run_files import FREE_KEYS, below
 from policy_accel.sweep.folder import Run, Sweep
 from policy_accel.sweep.grid import ChoicesOf, Setting, product, read_settings, short_keys
 from policy_accel.sweep.launcher import LAUNCHERS, LauncherConfig
@@ -241,8 +241,4 @@ def _difference(old: Sweep, new: Sweep) -> str:
 def _settings(run: Run) -> dict[str, str]:
     """Its overrides, but for those that may change between the parts of a run."""
     pairs = dict(override.partition("=")[::2] for override in run.overrides)
-    return {
-        key: value
-        for key, value in pairs.items()
-        if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
-    }
+    return {key: value for key, value in pairs.items() if not below(key, FREE_KEYS)}

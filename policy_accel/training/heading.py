@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from policy_accel.diffusion.config import SamplingConfig
 from policy_accel.training.config import RunConfig, TrainingConfig
 from policy_accel.training.devices import device_name
 from policy_accel.training.muon import Muon
+from policy_accel.training.optimizer import step_values
 from policy_accel.training.ranks import Ranks
 from policy_accel.training.task import Task
 from policy_accel.training.update import Update
@@ -26,6 +30,20 @@ def heading(task: Task, config: TrainingConfig, update: Update, ranks: Ranks, st
     said = {word: text for word, text in parts.items() if text}
     width = max(map(len, said))
     return "\n".join([first, *(f"  {word:<{width}}  {text}" for word, text in said.items())])
+
+
+def going_on(config: TrainingConfig, changes: Mapping[str, tuple[Any, Any]], step: int) -> str:
+    """What a run that stands after `step` updates has otherwise from now on, and what a new end does to its schedules:
+    they are those of a run of that length."""
+    lines = [f"{key}: {before} -> {after}" for key, (before, after) in changes.items()]
+    text = f"train: going on from step {step:,} with other settings than before: {'; '.join(lines)}"
+    if "training.steps" not in changes:
+        return text
+    before, after = (step_values(config.optimizer, step, steps)[0] for steps in changes["training.steps"])
+    return (
+        f"{text}\ntrain: the learning rate, and whatever else moves over a run, is from now on that of a run of "
+        f"{config.steps:,} updates ({before:.3g} -> {after:.3g})"
+    )
 
 
 def _network(task: Task, update: Update) -> str:

@@ -25,7 +25,7 @@ from policy_accel.training.checkpoint import (
 from policy_accel.training.clock import TrainingClock
 from policy_accel.training.config import TrainingConfig
 from policy_accel.training.devices import choose_device, device_name, use_device
-from policy_accel.training.heading import heading
+from policy_accel.training.heading import going_on, heading
 from policy_accel.training.interrupt import Interruption
 from policy_accel.training.metrics import MetricsLog
 from policy_accel.training.optimizer import step_values
@@ -127,6 +127,7 @@ class Run:
         self.update = build_update(task, config, seed, ranks)
         self.order, device = self.update.feed.order, self.update.device
         self.snapshots = Snapshots(self.checkpoints, config.checkpoint, device, writes=ranks.first)
+        self.changes: dict[str, tuple[Any, Any]] = {}
         self.lock = ranks.together(lambda: self._open(run_config, defaults))
         self.step, self.training_seconds = 0, 0.0
         self.saved: int | None = None
@@ -135,6 +136,8 @@ class Run:
         self._resume()
         self.progress = Progress("train", config.steps, self.step)
         self.progress.say(heading(task, config, self.update, ranks, self.step))
+        if self.changes:
+            self.progress.say(going_on(config, self.changes, self.step))
         if config.batch_size < asked.batch_size:
             self.progress.say(
                 f"training.batch_size={asked.batch_size} is more than the {task.samples} training samples; an update "
@@ -151,7 +154,9 @@ class Run:
         """The lock of the run directory, which the first rank holds."""
         if not self.ranks.first:
             return None
-        return open_run_directory(self.run_dir, run_config, {"training": asdict(TrainingConfig()), **(defaults or {})})
+        defaults = {"training": asdict(TrainingConfig()), **(defaults or {})}
+        lock, self.changes = open_run_directory(self.run_dir, run_config, defaults)
+        return lock
 
     def _resume(self) -> None:
         if len(set(self.ranks.collect((self.task.fingerprint, self.task.samples)))) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -10,38 +11,54 @@ import yaml
 from omegaconf.errors import OmegaConfBaseException
 
 from policy_accel.errors import UserError
-from policy_accel.files import explained, no_link, replace_text
+from policy_accel.files import append_text, explained, no_link, replace_text
 from policy_accel.groups import flatten, typed
-from policy_accel.run_files import CONFIG, FREE_KEYS, STATE, read_config, read_metrics, record_of
+from policy_accel.run_files import (
+    CHANGES,
+    CONFIG,
+    FREE_KEYS,
+    STATE,
+    below,
+    may_change,
+    read_config,
+    read_metrics,
+    record_of,
+)
 from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps
 from policy_accel.typed_values import check_finite
 
 LOCK = ".lock"
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any] | None = None) -> list[str]:
-    """Keys whose values differ, as "key: old -> new", but for those that may change between the parts of a run.
+def changed(
+    old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any] | None = None
+) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ, each with both, but for those of the machine that it runs on.
 
     A key that `old` lacks, as it was written by an earlier version, counts as what `defaults` has.
     """
     before, after = {**flatten(defaults or {}), **flatten(old)}, flatten(new)
     keys = [key for key in sorted({*flatten(old), *after}) if before.get(key) != after.get(key)]
-    return [
-        f"{key}: {before.get(key)} -> {after.get(key)}"
-        for key in keys
-        if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
-    ]
+    return {key: (before.get(key), after.get(key)) for key in keys if not below(key, FREE_KEYS)}
 
 
-def open_run_directory(run_dir: Path, config: dict[str, Any], defaults: dict[str, Any] | None = None) -> TextIO:
-    """Make `run_dir` for `config`, or check that it belongs to the same configuration, and lock it.
+def differences(old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any] | None = None) -> list[str]:
+    """`changed` in words: "key: old -> new"."""
+    return [f"{key}: {before} -> {after}" for key, (before, after) in changed(old, new, defaults).items()]
+
+
+def open_run_directory(
+    run_dir: Path, config: dict[str, Any], defaults: dict[str, Any] | None = None
+) -> tuple[TextIO, dict[str, tuple[Any, Any]]]:
+    """Make `run_dir` for `config`, or check that it may go on with it, and lock it.
 
     `defaults` are the values of keys that the configuration of an earlier version may lack.
 
-    A directory in which nothing was learnt yet may change its configuration.
+    A directory in which nothing was learnt yet may change its configuration, any other what `may_change`: it is written
+    there, with a row in `CHANGES`.
 
     Returns:
-        The lock; closing it lets go of the directory.
+        The lock, which lets go of the directory when it is closed; and what a run that goes on has otherwise.
 
     Raises:
         UserError: the directory holds another configuration or other files, another process trains in it, or it cannot
@@ -51,30 +68,57 @@ def open_run_directory(run_dir: Path, config: dict[str, Any], defaults: dict[str
     with explained(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = _lock(run_dir)
-        if check_run_directory(run_dir, config, defaults):
+        old = check_run_directory(run_dir, config, defaults)
+        changes = changed(old, config, defaults) if old and _has_learnt(run_dir) else {}
+        if changes:
+            row = {"step": _reached(run_dir), "changes": changes}
+            append_text(run_dir / CHANGES, json.dumps(row) + "\n")
+        if old != config:
             replace_text(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
-    return lock
+    return lock, changes
 
 
-def check_run_directory(run_dir: Path, config: dict[str, Any], defaults: dict[str, Any] | None = None) -> bool:
-    """Whether `config` is yet to be written there; see `open_run_directory`. Nothing is written.
+def check_run_directory(
+    run_dir: Path, config: dict[str, Any], defaults: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The configuration that is there, {} for none, after a check that `config` may go on with it; see
+    `open_run_directory`. Nothing is written.
 
     Raises:
-        UserError: the directory holds another configuration or other files, or cannot be read.
+        UserError: the directory holds another configuration or other files, or cannot be read; fewer updates are asked
+            for than were made.
     """
     record = run_dir / CONFIG
     with explained(run_dir, "read"):
         if run_dir.is_dir() and not record.is_file() and any(_foreign(path) for path in run_dir.iterdir()):
             raise UserError(f"run_dir={run_dir} is not empty and is not a run of ours; choose another run_dir.")
         old = read_config(run_dir) if record.is_file() else {}
-        changed = differences(old, config, defaults)
-        if old and changed and _has_learnt(run_dir):
-            shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
-            raise UserError(
-                f"run_dir={run_dir} holds a run with another configuration ({shown}); choose another run_dir, or give "
-                "the same configuration to continue it."
-            )
-    return not old or bool(changed)
+        changes = changed(old, config, defaults) if old else {}
+        if changes and _has_learnt(run_dir):
+            _check_continued(run_dir, changes, flatten(config))
+    return old
+
+
+def _check_continued(run_dir: Path, changes: dict[str, tuple[Any, Any]], settings: dict[str, Any]) -> None:
+    lines = [f"{key}: {before} -> {after}" for key, (before, after) in changes.items() if not may_change(key, settings)]
+    if lines:
+        shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
+        raise UserError(
+            f"run_dir={run_dir} holds a run with another configuration ({shown}); choose another run_dir (with "
+            f"init_from={run_dir} it begins with the weights of this run), or give the same configuration to continue "
+            "it."
+        )
+    reached, steps = _reached(run_dir), settings.get("training.steps", 0)
+    if "training.steps" in changes and steps < reached:
+        raise UserError(
+            f"training.steps={steps} is less than the {reached} updates that run_dir={run_dir} has made; give "
+            f"{reached} or more, or evaluate an earlier checkpoint."
+        )
+
+
+def _reached(run_dir: Path) -> int:
+    """Updates that the newest checkpoint has behind it."""
+    return max(checkpoint_steps(run_dir / "checkpoints"), default=0)
 
 
 def _foreign(path: Path) -> bool:

@@ -21,7 +21,7 @@ from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
 from policy_accel.run_files import read_metrics
 from policy_accel.training.averages import averages
-from policy_accel.training.checkpoint import evaluation_of
+from policy_accel.training.checkpoint import evaluation_of, load_checkpoint
 
 Build = Callable[..., ImageConfig]
 # Not for images, or told apart from the recipe only by it.
@@ -387,3 +387,14 @@ def test_the_command_line_trains_samples_and_says_where_everything_is(
 def test_there_is_no_other_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "image"]) == 2
     assert "there is no demo 'image'; did you mean 'images'?" in capsys.readouterr().err
+
+
+def test_a_run_begins_with_the_averaged_weights_of_another(tiny_images: Build, tmp_path: Path) -> None:
+    first = tiny_images("evaluation.curve_samples=0", "evaluation.samples=0", f"run_dir={tmp_path / 'first'}")
+    IMAGES.train(first)
+    task = IMAGES.build(tiny_images(f"init_from={tmp_path / 'first'}"))
+    source = load_checkpoint(tmp_path / "first" / "checkpoints" / "last").tensors["ema"]
+    assert all(torch.equal(value, source[key]) for key, value in task.model.state_dict().items())
+    assert task.heading["begins"].endswith("after 4 updates")
+    with pytest.raises(UserError, match=r"does not fit this network \(.* there and .* here"):
+        IMAGES.build(tiny_images(f"init_from={tmp_path / 'first'}", "model.channels=32"))

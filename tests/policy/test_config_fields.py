@@ -408,6 +408,8 @@ WITH_TESTS_OF_THEIR_OWN = (
     "model",
     "track",
     "plugins",
+    "init_from",
+    "init_normalizer",
     "training.optimizer.name",
     *(f"distillation.{name}" for name in ("teacher", "checkpoint", "guidance")),
 )

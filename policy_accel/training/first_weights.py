@@ -1,0 +1,87 @@
+"""The weights that a run begins with where they are not random: those of another run, for fine-tuning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from policy_accel.errors import UserError
+from policy_accel.run_files import CONFIG, located, read_config
+from policy_accel.training.checkpoint import Checkpoint, DamagedError, checkpoint_steps, load_checkpoint
+from policy_accel.training.config import RunConfig
+from policy_accel.training.run_directory import checkpoint_path, differences
+
+AVERAGE = "ema"
+NETWORK = ("model", "policy", "encoder", "diffusion")
+"""Settings that weights may have been trained with otherwise, without being of another size."""
+SHOWN = 3
+
+
+def first_checkpoint(config: RunConfig) -> Checkpoint | None:
+    """The checkpoint whose averaged weights and normalisers a run begins with; None for random ones.
+
+    A run that goes on has both in its own checkpoints, and a student in its teacher's, wherever `init_from` is now.
+
+    Raises:
+        UserError: init_from is no run and no checkpoint; a damaged file.
+    """
+    if config.init_from is None:
+        return None
+    own = Path(config.run_dir) / "checkpoints"
+    for step in reversed(checkpoint_steps(own)):
+        try:
+            return load_checkpoint(own / f"{step:08d}", (AVERAGE,))
+        except DamagedError:  # which the run sets aside
+            continue
+    teacher = config.distillation
+    if teacher.teacher:
+        return load_checkpoint(checkpoint_path(Path(teacher.teacher), teacher.checkpoint), (AVERAGE,))
+    try:
+        return load_checkpoint(checkpoint_path(*located(Path(config.init_from))), (AVERAGE,))
+    except UserError as error:
+        raise UserError(f"init_from={config.init_from} cannot be read: {error}") from error
+
+
+def begin_with(model: nn.Module, checkpoint: Checkpoint, config: RunConfig, record: dict[str, Any]) -> None:
+    """Give `model` the averaged weights of a checkpoint, and what it keeps of its data; `record` has the settings of
+    the run.
+
+    Raises:
+        UserError: they are of another network.
+    """
+    theirs, own = checkpoint.tensors[AVERAGE], model.state_dict()
+    try:
+        model.load_state_dict(dict(theirs))
+    except RuntimeError as error:
+        differing = [
+            f"{name} is {list(theirs[name].shape)} there and {list(own[name].shape)} here"
+            for name in own
+            if name in theirs and theirs[name].shape != own[name].shape
+        ]
+        differing += [f"it has no {name}" for name in own if name not in theirs]
+        differing += [f"it has {name}, which is not here" for name in theirs if name not in own]
+        more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
+        raise UserError(
+            f"init_from={config.init_from} does not fit this network ({differing[0]}{more}"
+            f"{_otherwise(checkpoint, record)}); choose the model, policy, encoder and fields of the task that it was "
+            "trained with, or another checkpoint."
+        ) from error
+
+
+def told(checkpoint: Checkpoint, config: RunConfig, record: dict[str, Any], kept: str = "") -> str:
+    """Where the weights of a run are from, for its heading; `record` has the settings of the run, `kept` more on it."""
+    averaged = f"with the averaged weights of {config.init_from} after {checkpoint.step:,} updates"
+    return f"{averaged}{kept}{_otherwise(checkpoint, record)}"
+
+
+def _otherwise(checkpoint: Checkpoint, record: dict[str, Any]) -> str:
+    """What of the network is set otherwise than where the weights are from, as far as their run is there."""
+    run_dir = checkpoint.path.parent.parent
+    before = read_config(run_dir) if (run_dir / CONFIG).is_file() else {}
+    shared = [name for name in NETWORK if name in before]
+    changed = differences({name: before[name] for name in shared}, {name: record.get(name) for name in shared})
+    changed.sort(key=lambda line: ".name:" not in line)  # choices first
+    more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+    return f"; there {'; '.join(changed[:SHOWN])}{more} here" if changed else ""
