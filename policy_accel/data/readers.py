@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from policy_accel.data.episodes import Episodes, empty_episodes
 from policy_accel.data.formats.base import EpisodeReader, EpisodeView, check_keys
-from policy_accel.data.formats.recognise import FORMATS, recognised_format, split_group
+from policy_accel.data.formats.recognise import FORMATS, imported, recognised_format, split_group
 from policy_accel.data.formats.streaming import OnProgress, check_features, chosen_episodes, gather, without_unreadable
 from policy_accel.errors import UserError, one_of
 from policy_accel.files import explained
@@ -58,9 +57,9 @@ def open_reader(path: Path | str, layout: Path | str | None = None) -> EpisodeRe
     """`open_episodes` for demonstrations as they are, with whatever faults they have."""
     with explained(split_group(path)[0], "read"):
         if layout is None:
-            reader: EpisodeReader = _imported(FORMATS[recognised_format(path) or "zarr"].reader, path)(path)
+            reader: EpisodeReader = imported(FORMATS[recognised_format(path) or "zarr"].reader, path)(path)
         else:
-            reader = _imported("hdf5_layout:open_with_layout", path)(path, layout)
+            reader = imported("hdf5_layout:open_with_layout", path)(path, layout)
     reader.faults = empty_episodes(reader.episode_ends) | reader.faults
     return reader
 
@@ -97,15 +96,4 @@ def write_episodes(
     one_of("format", format, WRITTEN_FORMATS)
     source = reader if keys is None else EpisodeView(reader, keys)
     check_features(source)
-    _imported(FORMATS[format].writer, path)(path, source, progress=progress, **options)
-
-
-def _imported(function: str, path: Path | str) -> Any:
-    module, _, name = function.partition(":")
-    try:
-        return getattr(import_module(f"policy_accel.data.formats.{module}"), name)
-    except ImportError as error:
-        raise UserError(
-            f"{path}: LeRobot data sets need the package {(error.name or '').partition('.')[0]}, which is not "
-            "installed; pip install '.[lerobot]' in our checkout."
-        ) from error
+    imported(FORMATS[format].writer, path)(path, source, progress=progress, **options)

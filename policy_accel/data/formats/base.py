@@ -85,10 +85,10 @@ class EpisodeReader(AbstractContextManager["EpisodeReader"]):
         Raises:
             UserError: an unknown key; an episode with a fault; a damaged or truncated file.
         """
+        chosen = list(self.features) if keys is None else list(keys)
+        self.ask_for(chosen)
         if episode in self.faults:
             raise UserError(f"{self.source}: {self.faults[episode]}")
-        chosen = list(self.features) if keys is None else list(keys)
-        check_keys(self, chosen)
         length = int(self.episode_ends[episode]) - self.first_row(episode)
         end = length if stop is None else min(stop, length)
         return self._read(episode, chosen, min(start, end), end)

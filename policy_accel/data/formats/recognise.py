@@ -6,8 +6,9 @@ import re
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from policy_accel.data.formats.lerobot.layout import is_lerobot
 from policy_accel.errors import UserError
@@ -91,3 +92,15 @@ def recognised_format(path: Path | str) -> str | None:
     file, _ = split_group(path)
     with explained(file, "read"):
         return next((name for name, known in FORMATS.items() if known.recognises(file)), None)
+
+
+def imported(function: str, path: Path | str) -> Any:
+    """What "module:name" of a format stands for; UserError where a package is missing that it needs for the path."""
+    module, _, name = function.partition(":")
+    try:
+        return getattr(import_module(f"policy_accel.data.formats.{module}"), name)
+    except ImportError as error:
+        raise UserError(
+            f"{path}: LeRobot data sets need the package {(error.name or '').partition('.')[0]}, which is not "
+            "installed; pip install '.[lerobot]' in our checkout."
+        ) from error

@@ -1,7 +1,6 @@
 """What stands where in a LeRobot data set: info.json, the features and their names in memory.
 
-Facts from huggingface/lerobot, `datasets/`: `utils.py` at v0.3.3 (v2.0 and v2.1, which differ in where statistics lie
-alone); `utils.py`, `feature_utils.py` and `dataset_metadata.py` at v0.6 (v3.0).
+After huggingface/lerobot, `datasets/` at v0.3.3 (v2.0, v2.1) and v0.6 (v3.0).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 from policy_accel.data.formats.base import Feature, decoding
 from policy_accel.errors import UserError
 from policy_accel.files import open_regular
-from policy_accel.parsing import from_json
+from policy_accel.parsing import from_json, is_number
 
 INFO, OLD_INFO, TASKS, EPISODES = "meta/info.json", "meta_data/info.json", "meta/tasks", "meta/episodes"
 OWN = "policy_accel"  # in info.json: facts about the set that LeRobot has no place for
@@ -27,8 +26,9 @@ CAMERAS = ("image", "video")
 DERIVED = {"timestamp": "float32"} | dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
 """The columns that every set has and that follow from the order of the steps; task_index from the episode's task."""
 
-_NAMES = {"action": "action", "action_abs": "absolute_action", "sim_state": "sim_state"}
-_NEXT = {key: f"next.{key}" for key in ("reward", "done", "success")}
+_NEXT = {f"next.{key}": key for key in ("reward", "done", "success")}
+_NAMES = {key: name for name, key in _NEXT.items()} | {"action": "action", "sim_state": "sim_state"}
+_NAMES["action_abs"] = "absolute_action"  # LeRobot takes what begins with "action" for an action of the policy
 
 
 class Column(NamedTuple):
@@ -48,8 +48,7 @@ class Episode:
     length: int
     tasks: list[str]
     data: Path
-    videos: dict[str, tuple[Path, float]]  # camera -> file, and the second in it at which the episode begins
-    stored: dict[str, str]  # column -> dtype, "image" or "" in the file; {} while that is not read
+    videos: dict[str, tuple[Path, float]]  # "videos/<camera>" -> file, and the second in it at which the episode begins
     first: int = 0  # its first row in the file
     task: int = -1  # task_index of its first step
 
@@ -63,10 +62,14 @@ def entry(facts: dict[str, Any], name: str) -> dict[str, Any]:
 def json_object(text: bytes, path: Path, part: str) -> dict[str, Any]:
     """The JSON object in a part of a file; raises UserError when there is none."""
     with decoding(path, part):
-        value = from_json(text)
-        if not isinstance(value, dict):
-            raise ValueError("it is no JSON object")
-    return value
+        return {**from_json(text)}
+
+
+def check_size(height: int, width: int, shape: tuple[int, ...], at: str) -> None:
+    """Raise UserError for a picture of another size than a feature's shape [H, W, C]."""
+    if (height, width) != shape[:2]:
+        has = f"a picture of {height}x{width} pixels, and info.json says {shape[0]}x{shape[1]}"
+        raise UserError(f"{at} has {has}; correct the shape there.")
 
 
 def is_lerobot(root: Path) -> bool:
@@ -78,8 +81,7 @@ def is_lerobot(root: Path) -> bool:
 def read_info(root: Path) -> dict[str, Any]:
     """The content of info.json, codebase_version as "v2.0", "v2.1" or "v3.0".
 
-    Raises:
-        UserError: missing, or no JSON; another version; a field that is missing or of another type than it must be.
+    UserError is raised for another version, no JSON, a field that is missing or of another type than it must be.
     """
     path = next((root / name for name in (INFO, OLD_INFO) if (root / name).is_file()), root / INFO)
     with open_regular(path) as file:
@@ -91,12 +93,9 @@ def read_info(root: Path) -> dict[str, Any]:
         if re.match(r"v?1\.", version):
             remedy = "convert it by `python -m lerobot.datasets.v2.convert_dataset_v1_to_v2` of lerobot 0.3.3"
         raise UserError(f"{path}: codebase_version is {version}, and v2.0, v2.1 and v3.0 can be read; {remedy}.")
-    info = {"chunks_size": 1000} | info
-    fps = info.get("fps", 0)
     checks = {
-        "fps": (type(fps) in (int, float) and 1e-6 < fps < 1e6, "a number above 0"),
+        "fps": (is_number(info.get("fps")) and 1e-6 < info["fps"] < 1e6, "a number above 0"),
         "features": (isinstance(info.get("features"), dict), "an object, name to dtype and shape"),
-        "chunks_size": (_is_count(info["chunks_size"]), "a whole number above 0"),
     }
     for field, (sound, wanted) in checks.items():
         if not sound:
@@ -104,51 +103,48 @@ def read_info(root: Path) -> dict[str, Any]:
     return info | {"codebase_version": f"v{found[1]}"}
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 < value < 2**40
-
-
-def read_columns(info: dict[str, Any]) -> tuple[dict[str, Column], dict[str, str]]:
-    """The features of info.json that hold numbers or pictures, name -> column, and why the others are left out."""
-    columns, left_out, shapes = {}, {}, entry(entry(info, OWN), "shapes")
-    for name in info["features"]:
-        try:
-            columns[name] = _column(name, entry(info["features"], name), shapes.get(name))
-        except ValueError as reason:
-            left_out[name] = str(reason)
-    return columns, left_out
-
-
-def _column(name: str, facts: dict[str, Any], own_shape: Any) -> Column:
+def read_column(info: dict[str, Any], name: str) -> Column:
+    """A feature of info.json that holds numbers or pictures; a ValueError says why one that does not is left out."""
+    facts = entry(info["features"], name)
     dtype, shape, axes = str(facts.get("dtype"))[:40], facts.get("shape"), facts.get("names")
     notes = entry(facts, "video_info") | entry(facts, "info")
-    if dtype in ("string", "language"):
-        raise ValueError("it holds text")
     if notes.get("is_depth_map") or notes.get("video.is_depth_map"):
         raise ValueError("it is a depth map, which LeRobot keeps in 12 bits")
-    if not isinstance(shape, list) or not all(map(_is_count, shape)) or math.prod(shape) > 2**27:
-        raise ValueError(f"info.json gives its shape as {str(shape)[:40]}")
-    if dtype in CAMERAS:
-        told = axes if isinstance(axes, list) and len(axes) == 3 else []
-        if str(told[0]).startswith("channel") if told else shape[-1:] not in ([1], [3], [4]):
-            shape = [*shape[1:], *shape[:1]]
-        if len(shape) != 3 or shape[2] not in (1, 3, 4):
-            raise ValueError(f"info.json gives its shape as {facts['shape']}, and pictures have 1, 3 or 4 channels")
-    elif not re.fullmatch(r"bool|u?int(8|16|32|64)|float(16|32|64)", dtype):
-        raise ValueError(f"info.json gives its dtype as {dtype}")
-    elif shape == [1]:  # LeRobot has no scalars: [1] stands for a number and for a vector of one
-        scalar = name in DERIVED or name.startswith("next.") if own_shape is None else own_shape == []
-        shape = [] if scalar else [1]
-    return Column(name, dtype, Feature(tuple(shape), np.dtype("uint8" if dtype in CAMERAS else dtype)), axes)
+    if isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape) and math.prod(shape) <= 2**27:
+        if dtype in CAMERAS and len(shape) == 3:
+            told = axes if isinstance(axes, list) and len(axes) == 3 else []
+            channels_first = str(told[0]).startswith("channel") if told else shape[2] not in (1, 3, 4)
+            feature = Feature((*shape[1:], shape[0]) if channels_first else tuple(shape), np.dtype(np.uint8))
+            if feature.is_image:
+                return Column(name, dtype, feature, axes)
+        elif re.fullmatch(r"bool|u?int(8|16|32|64)|float(16|32|64)", dtype):
+            # LeRobot has no scalars: [1] stands for a number and for a vector of one.
+            usual = [] if name in DERIVED or name.startswith("next.") else [1]
+            scalar = shape == [1] and entry(entry(info, OWN), "shapes").get(name, usual) == []
+            return Column(name, dtype, Feature(() if scalar else tuple(shape), np.dtype(dtype)), axes)
+    said = f"info.json gives its dtype as {dtype} and its shape as {str(shape)[:40]}"
+    raise ValueError(f"{said}, and numbers, or pictures of 1, 3 or 4 channels, can be read")
+
+
+def derived(steps: np.ndarray, fps: float, episode: int, begin: int, task: int) -> dict[str, np.ndarray]:
+    """The derived columns of some steps of an episode, counted from its first, which is row `begin` of the set."""
+    times = (steps / fps).astype(np.float32)
+    columns = (times, steps, np.full_like(steps, episode), begin + steps, np.full_like(steps, task))
+    return dict(zip(DERIVED, columns, strict=True))
+
+
+def spans(splits: dict[str, Any]) -> dict[str, range]:
+    """The splits of info.json that are "first:end" in numbers, name -> episodes."""
+    found = {name: re.fullmatch(r"(\d{1,12}):(\d{1,12})", str(span)) for name, span in splits.items()}
+    return {name: range(int(span[1]), int(span[2])) for name, span in found.items() if span}
 
 
 def to_keys(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:
     """LeRobot's name -> key in memory, the known one or without prefix; the second of two that are alike keeps it."""
     keys: dict[str, str] = {}
     for name in names:
-        following = re.sub(r"^next\.observation\.", "next_obs.", name)
-        short = name.removeprefix("next.") if name in _NEXT.values() else following.removeprefix("observation.")
-        key = known.get(name) or short or name
+        short = re.sub(r"^next\.observation\.", "next_obs.", name).removeprefix("observation.")
+        key = (_NEXT | known).get(name) or short or name
         keys[name] = name if key in keys.values() else key
     return keys
 
@@ -156,18 +152,17 @@ def to_keys(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:
 def to_names(features: dict[str, Feature], known: dict[str, str], *, tasks: bool) -> dict[str, str]:
     """Key in memory -> LeRobot's name, the known one or the way back of `to_keys`.
 
-    LeRobot takes every name that begins with "action" for an action of the policy, so absolute actions beside the
-    relative ones are `absolute_action`. The names of the derived columns are taken, but for times, and tasks if there
-    are any in words, that were recorded step by step.
+    The names of the derived columns are taken, but for times, and tasks if there are any in words, that were recorded
+    step by step.
     """
     names: dict[str, str] = {}
     for key, feature in features.items():
-        step_by_step = (key == "timestamp" or (key == "task_index" and tasks)) and not feature.shape
-        recorded = step_by_step and feature.dtype == DERIVED[key]
-        following = re.sub(r"^next_obs\.", "next.observation.", key)
-        usual = following if following != key else f"observation.{key}"
-        own = known.get(key) or (_NAMES | _NEXT).get(key, usual)
-        names[key] = key if recorded else own.replace("/", ".")
-        while not recorded and names[key] in (*DERIVED, *(name for other, name in names.items() if other != key)):
-            names[key] += "_2"
+        usual = re.sub(r"^observation\.next_obs\.", "next.observation.", f"observation.{key}")
+        name = (_NAMES | known).get(key, usual).replace("/", ".")
+        if (key == "timestamp" or (key == "task_index" and tasks)) and feature == Feature((), np.dtype(DERIVED[key])):
+            name = key
+        else:
+            while name in (*DERIVED, *names.values()):
+                name += "_2"
+        names[key] = name
     return names

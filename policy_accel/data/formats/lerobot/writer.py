@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import re
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,10 +19,11 @@ from PIL import Image
 from policy_accel.data.formats.base import EpisodeReader, Feature
 from policy_accel.data.formats.lerobot import layout
 from policy_accel.data.formats.lerobot.layout import CAMERAS, DERIVED, Column, entry
-from policy_accel.data.formats.lerobot.video import FrameWriter, video_facts
+from policy_accel.data.formats.recognise import imported
 from policy_accel.data.formats.streaming import OnProgress, pieces
 from policy_accel.errors import UserError, one_of
 from policy_accel.files import new_path
+from policy_accel.parsing import is_number
 
 DEFAULT_FPS = 10
 DATA_BYTES, VIDEO_BYTES = 100 * 2**20, 200 * 2**20  # of a file, LeRobot's limits
@@ -31,8 +31,8 @@ CHUNKS_SIZE = 1000  # files of a folder, and episodes of a file of their table
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = f"{layout.EPISODES}/chunk-{{chunk_index:03d}}/file-{{file_index:03d}}.parquet"
-_PIECE_BYTES = 8_000_000
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+_LOWEST = ("min", "q01", "q10", "q50")  # of a whole, the lowest of its parts; of the other levels the highest
 _SAMPLE_BYTES = 16_000_000  # of all features of an episode together, for their quantiles
 _PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
@@ -88,11 +88,10 @@ class _Files:
         if self.writer is None or self._path.stat().st_size * (1 + length / self._steps) >= self._limit:
             self.close()
             self._number, self._steps = self._number + 1, 0
-            self._path = self._root / self._template.format(**_numbers(self._number))
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._place, self._path = _place(self._root, self._template, self._number)
             self.writer = self._opened(self._path)
         self._steps += length
-        return _numbers(self._number), self._steps - length
+        return self._place, self._steps - length
 
     def close(self) -> None:
         """Close the file."""
@@ -100,23 +99,27 @@ class _Files:
             self.writer.close()
 
 
-def _numbers(number: int) -> dict[str, int]:
-    return dict(zip(("chunk_index", "file_index"), divmod(number, CHUNKS_SIZE), strict=True))
+def _place(root: Path, template: str, number: int) -> tuple[dict[str, int], Path]:
+    """The numbers of a file that is the `number`th of its kind, and its path, whose folder is made."""
+    place = dict(zip(("chunk_index", "file_index"), divmod(number, CHUNKS_SIZE), strict=True))
+    path = root / template.format(**place)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return place, path
 
 
 class _Writer:
     def __init__(self, root: Path, reader: EpisodeReader, fps: float | None, images: str) -> None:
-        self._root, self._reader = root, reader
+        self._root, self._reader, self._lossless = root, reader, images == "lossless"
         self._metadata = reader.metadata | ({} if fps is None else {"fps": fps})
         facts = entry(entry(reader.metadata, "env_args"), "env_kwargs") | self._metadata
-        told = [rate for rate in (facts.get("fps"), facts.get("control_freq")) if isinstance(rate, int | float)]
-        rate = fps or next((rate for rate in told if rate > 0), DEFAULT_FPS)
-        self._fps = int(rate) if float(rate).is_integer() else rate
+        told: list[Any] = [facts.get("fps"), facts.get("control_freq"), DEFAULT_FPS]
+        rate = next(rate for rate in told if is_number(rate) and rate > 0)
+        self._fps: float = int(rate) if float(rate).is_integer() else rate
         self._recorded = entry(reader.metadata, "lerobot")  # what a set that came from there carries
         listed = self._recorded.get("tasks")
         self._tasks = {str(task): number for number, task in enumerate(listed if isinstance(listed, list) else ())}
         features = {key: entry(entry(self._recorded, "features"), key) for key in reader.features}
-        known = {key: of["name"] for key, of in features.items() if "name" in of}
+        known = {key: str(of["name"]) for key, of in features.items() if of.get("name")}
         self._names = layout.to_names(reader.features, known, tasks=bool(self._tasks))
         self._columns = []
         for key, name in self._names.items():
@@ -130,134 +133,126 @@ class _Writer:
             self._columns.append(Column(name, dtype, feature, features[key].get("names")))
         derived = [(name, dtype) for name, dtype in DERIVED.items() if name not in self._names.values()]
         self._columns += [Column(name, dtype, Feature((), np.dtype(dtype)), None) for name, dtype in derived]
-        self._in_table = [column for column in self._columns if column.dtype != "video"]
-        self._schema = _schema(self._in_table)
+        self._schema = _schema(self._columns)
         self._table = _Files(root, DATA_PATH, DATA_BYTES, partial(pq.ParquetWriter, schema=self._schema))
-        cameras = [column for column in self._columns if column.dtype == "video"]
-        begin = partial(FrameWriter, fps=self._fps, lossless=images == "lossless")
-        self._videos = {
-            one.name: _Files(root, VIDEO_PATH.replace("{video_key}", one.name), VIDEO_BYTES, partial(begin, camera=one))
-            for one in cameras
-        }
-        self._rows: list[dict[str, Any]] = []  # of the table of episodes
-        self._statistics: Statistics = {}
-        has_facts = any(reader.episode_metadata(episode) for episode in range(len(reader.episode_ends)))
+        self._videos: dict[str, _Files] = {}
+        for column in [column for column in self._columns if column.dtype == "video"]:
+            opened = imported("lerobot.video:FrameWriter", root)
+            begin = partial(opened, camera=column, fps=self._fps, lossless=self._lossless)
+            path = VIDEO_PATH.replace("{video_key}", column.name)
+            self._videos[column.name] = _Files(root, path, VIDEO_BYTES, begin)
+        self._statistics: dict[str, Levels] = {}
         (root / "meta").mkdir(parents=True)
-        self._lines = (root / layout.OWN_LINES).open("w", encoding="utf-8") if has_facts else None
+        self._lines = (root / layout.OWN_LINES).open("w", encoding="utf-8")
 
     def close(self) -> None:
         """Close the files, also after an error."""
-        for file in (self._table, *self._videos.values(), self._lines):
-            if file is not None:
-                file.close()
+        for file in (self._table, *self._videos.values()):
+            file.close()
+        self._lines.close()
 
     def run(self, progress: OnProgress | None) -> None:
-        ends = self._reader.episode_ends.tolist()
-        for episode, (begin, end) in enumerate(pairwise([0, *ends])):
-            self._write_episode(episode, begin, end, progress)
-            if len(self._rows) == CHUNKS_SIZE or end == ends[-1]:
-                place = _numbers(episode // CHUNKS_SIZE)
-                path = self._root / EPISODES_PATH.format(**place)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                more = {f"meta/episodes/{name}": number for name, number in place.items()}
-                pq.write_table(pa.Table.from_pylist([row | more for row in self._rows]), path)
-                self._rows.clear()
+        episodes, steps = len(self._reader.episode_ends), int(self._reader.episode_ends[-1])
+        for number, first in enumerate(range(0, episodes, CHUNKS_SIZE)):
+            place, path = _place(self._root, EPISODES_PATH, number)
+            more = {f"meta/episodes/{name}": value for name, value in place.items()}
+            some = range(first, min(first + CHUNKS_SIZE, episodes))
+            rows = [self._write_episode(episode, progress) | more for episode in some]
+            pq.write_table(pa.Table.from_pylist(rows), path)
         self.close()
         _write_tasks(self._root / f"{layout.TASKS}.parquet", list(self._tasks))
-        for name, value in {"meta/stats.json": self._statistics, layout.INFO: self._info(len(ends), ends[-1])}.items():
+        for name, value in {"meta/stats.json": self._statistics, layout.INFO: self._info(episodes, steps)}.items():
             text = json.dumps(value, indent=4, ensure_ascii=False, default=np.ndarray.tolist)  # as LeRobot does
             (self._root / name).write_text(text, encoding="utf-8")
 
-    def _write_episode(self, episode: int, begin: int, end: int, progress: OnProgress | None) -> None:
-        facts, length = self._reader.episode_metadata(episode), end - begin
+    def _write_episode(self, episode: int, progress: OnProgress | None) -> dict[str, Any]:
+        """Write an episode and return its row in the table of episodes."""
+        reader, facts = self._reader, self._reader.episode_metadata(episode)
+        begin, end = reader.first_row(episode), int(reader.episode_ends[episode])
+        self._lines.write(json.dumps(facts, ensure_ascii=False) + "\n")
         named = self._metadata.get("task") or entry(self._metadata, "env_args").get("env_name") or "unspecified"
         listed = facts.get("tasks") or facts.get("task") or named
         tasks = list(map(str, listed if isinstance(listed, list) else [listed]))
         for task in tasks:  # numbered on their first appearance
             self._tasks.setdefault(task, len(self._tasks))
-        row: dict[str, Any] = {f"data/{name}": number for name, number in self._table.begin(length)[0].items()}
+        row: dict[str, Any] = {f"data/{name}": number for name, number in self._table.begin(end - begin)[0].items()}
         row |= {"dataset_from_index": begin, "dataset_to_index": end}
         for camera, video in self._videos.items():
-            place, first = video.begin(length)
-            times = {"from_timestamp": first / self._fps, "to_timestamp": (first + length) / self._fps}
+            place, first = video.begin(end - begin)
+            times = {"from_timestamp": first / self._fps, "to_timestamp": (first + end - begin) / self._fps}
             row |= {f"videos/{camera}/{name}": value for name, value in (place | times).items()}
-        statistics, seen = EpisodeStatistics(self._columns, length), set[int]()
-        for _, start, rows, values in pieces(self._reader, list(self._names), [episode], piece_bytes=_PIECE_BYTES):
-            steps = np.arange(start, start + rows)
-            columns: dict[str, np.ndarray] = {"frame_index": steps, "index": begin + steps}
-            columns |= {"timestamp": (steps / self._fps).astype(np.float32), "episode_index": np.full(rows, episode)}
-            columns["task_index"] = np.full(rows, self._tasks[tasks[0]])
+        statistics, seen = EpisodeStatistics(self._columns, end - begin), set[int]()
+        for _, start, rows, values in pieces(reader, list(self._names), [episode]):
+            columns = layout.derived(np.arange(start, start + rows), self._fps, episode, begin, self._tasks[tasks[0]])
             columns |= {self._names[key]: part for key, part in values.items()}
             seen.update(np.unique(columns["task_index"]).tolist())
-            kinds = zip(self._in_table, self._schema.types, strict=True)
-            arrays = [_to_arrow(columns[column.name], column, start).cast(kind) for column, kind in kinds]
+            arrays = [_to_arrow(columns[field.name], field.type, start) for field in self._schema]
             self._table.writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
             for name, video in self._videos.items():
                 video.writer.write(columns[name], start)
             statistics.add(columns, start)
             if progress is not None:
-                progress(begin + start + rows, int(self._reader.episode_ends[-1]))
+                progress(begin + start + rows, int(reader.episode_ends[-1]))
         if "task_index" in self._names.values():
             if unknown := seen.difference(range(len(self._tasks))):
                 why = f"task_index {min(unknown)} in episode {episode} has no task in words, {len(self._tasks)} have"
-                raise UserError(f"{self._reader.source}: {why}; leave the key task_index out.")
+                raise UserError(f"{reader.source}: {why}; leave the key task_index out.")
             tasks = [list(self._tasks)[number] for number in sorted(seen)]
         found = statistics.result()
-        merge(self._statistics, found)
+        self._statistics = {name: merged(self._statistics.get(name), levels) for name, levels in found.items()}
         flat = {f"stats/{name}/{level}": v.tolist() for name, of in found.items() for level, v in of.items()}
-        self._rows.append({"episode_index": episode, "tasks": tasks, "length": length} | row | flat)
-        if self._lines is not None:
-            self._lines.write(json.dumps(facts, ensure_ascii=False) + "\n")
+        return {"episode_index": episode, "tasks": tasks, "length": end - begin} | row | flat
 
     def _info(self, episodes: int, steps: int) -> dict[str, Any]:
-        splits = {name: str(span) for name, span in entry(self._recorded, "splits").items()}
-        found = [re.fullmatch(r"(\d+):(\d+)", span) for span in splits.values()]
-        if not splits or not all(found) or max(int(span[2]) for span in found if span) != episodes:
+        splits = entry(self._recorded, "splits")
+        if max((span.stop for span in layout.spans(splits).values()), default=0) != episodes:
             splits = {"train": f"0:{episodes}"}
+        features = {}
+        for name, dtype, feature, names in self._columns:
+            shape, axes = feature.shape, ["height", "width", "channels"] if dtype in CAMERAS else names
+            features[name] = {"dtype": dtype, "shape": list(shape) or [1], "names": axes}
+            if dtype == "video":  # as `get_video_info` of LeRobot finds it in the file
+                notes = {"height": shape[0], "width": shape[1], "codec": "h264", "fps": int(self._fps), "channels": 3}
+                notes["pix_fmt"] = "gbrp" if self._lossless else "yuv420p"
+                told = {f"video.{name}": value for name, value in notes.items()}
+                features[name]["info"] = told | {"has_audio": False, "is_depth_map": False}
         info: dict[str, Any] = {"codebase_version": "v3.0", "fps": self._fps, "chunks_size": CHUNKS_SIZE}
-        info |= {"robot_type": self._recorded.get("robot_type"), "features": {}}
-        info |= {"total_episodes": episodes, "total_frames": steps, "total_tasks": len(self._tasks), "splits": splits}
+        info |= {"robot_type": self._recorded.get("robot_type"), "features": features, "splits": splits}
+        info |= {"total_episodes": episodes, "total_frames": steps, "total_tasks": len(self._tasks)}
         info |= {"data_files_size_in_mb": DATA_BYTES // 2**20, "video_files_size_in_mb": VIDEO_BYTES // 2**20}
         info |= {"data_path": DATA_PATH, "video_path": VIDEO_PATH if self._videos else None}
-        for column in self._columns:
-            axes = ["height", "width", "channels"] if column.dtype in CAMERAS else column.axes
-            facts = {"dtype": column.dtype, "shape": list(column.feature.shape) or [1], "names": axes}
-            if column.dtype == "video":
-                path = VIDEO_PATH.format(video_key=column.name, chunk_index=0, file_index=0)
-                facts["info"] = video_facts(self._root / path)
-            info["features"][column.name] = facts
         own = {"episodes": episodes, "steps": steps, "keys": {name: key for key, name in self._names.items()}}
-        shapes = {self._names[key]: list(feature.shape) for key, feature in self._reader.features.items()}
-        own["shapes"] = {name: shape for name, shape in shapes.items() if shape in ([], [1])}
-        return info | {layout.OWN: own | {"metadata": self._metadata, "lines": self._lines is not None}}
+        own["shapes"] = {of.name: list(of.feature.shape) for of in self._columns if of.feature.shape in ((), (1,))}
+        return info | {layout.OWN: own | {"metadata": self._metadata, "lines": True}}
 
 
 def _schema(columns: list[Column]) -> pa.Schema:
     """The Arrow schema of a data file with the features of Hugging Face `datasets` in its metadata."""
     fields, features = [], {}
     for name, dtype, feature, _ in columns:
-        kind, value = _PICTURE, dict[str, Any](_type="Image")
-        if dtype != "image":
+        shape, kind, value = feature.shape, _PICTURE, dict[str, Any](_type="Image")
+        if dtype not in CAMERAS:
             kind, value = pa.from_numpy_dtype(feature.dtype), {"dtype": dtype, "_type": "Value"}
-            if len(feature.shape) > 1:
-                value = {"shape": feature.shape, "dtype": dtype, "_type": f"Array{len(feature.shape)}D"}
-            elif feature.shape not in ((), (1,)):
-                value = {"feature": value, "length": feature.shape[0], "_type": "Sequence"}
-            for _ in feature.shape if feature.shape != (1,) else ():
-                kind = pa.list_(kind, feature.shape[0] if len(feature.shape) == 1 else -1)
-        fields.append((name, kind))
-        features[name] = value
+            if len(shape) > 1:
+                value = {"shape": shape, "dtype": dtype, "_type": f"Array{len(shape)}D"}
+            elif shape not in ((), (1,)):
+                value = {"feature": value, "length": shape[0], "_type": "Sequence"}
+            for _ in shape if shape != (1,) else ():
+                kind = pa.list_(kind, shape[0] if len(shape) == 1 else -1)
+        if dtype != "video":
+            fields.append((name, kind))
+            features[name] = value
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def _to_arrow(values: np.ndarray, column: Column, first: int) -> pa.Array:
-    """An array [rows, *shape] as the column of a table, of which the first row is step `first` of its episode."""
-    if column.dtype == "image":
-        return pa.array([_png(pixels, first + row) for row, pixels in enumerate(values)], _PICTURE)
+def _to_arrow(values: np.ndarray, kind: pa.DataType, first: int) -> pa.Array:
+    """An array [rows, *shape] as a column of a table, of which the first row is step `first` of its episode."""
+    if kind == _PICTURE:
+        return pa.array([_png(pixels, first + row) for row, pixels in enumerate(values)], kind)
     result = pa.array(np.ascontiguousarray(values).reshape(-1))
-    for size in reversed(column.feature.shape if column.feature.shape != (1,) else ()):
+    for size in reversed(values.shape[1:] if pa.types.is_nested(kind) else ()):
         result = pa.FixedSizeListArray.from_arrays(result, size)
-    return result
+    return result.cast(kind)
 
 
 def _png(picture: np.ndarray, step: int) -> dict[str, Any]:
@@ -274,8 +269,8 @@ def _write_tasks(path: Path, tasks: list[str]) -> None:
     pq.write_table(pa.table([list(range(len(tasks))), tasks], schema=schema), path)
 
 
-Statistics = dict[str, dict[str, np.ndarray]]
-"""Feature -> "min", "max", "mean", "std", "count" [1] and the quantiles."""
+Levels = dict[str, np.ndarray]
+"""Statistics of a feature: "min", "max", "mean", "std", "count" [1] and the quantiles."""
 
 
 def sampled_frames(length: int) -> np.ndarray:
@@ -294,53 +289,47 @@ class EpisodeStatistics:
     def __init__(self, columns: list[Column], length: int) -> None:
         # LeRobot refuses a set in which a feature named like an image has statistics of another shape.
         self._columns = [column for column in columns if column.dtype in CAMERAS or "image" not in column.name]
-        self._frames, self._length = sampled_frames(length), length
-        self._total: Statistics = {}
-        self._samples: dict[str, list[np.ndarray]] = {column.name: [] for column in self._columns}
+        self._frames, self._length, self._total = sampled_frames(length), length, dict[str, Levels]()
+        self._samples = defaultdict[str, list[np.ndarray]](list)
 
     def add(self, values: dict[str, np.ndarray], start: int) -> None:
         """Take in steps from `start` on: LeRobot's name -> [rows, *shape]."""
         for column in self._columns:
             part, steps = values[column.name], self._length
             if column.dtype in CAMERAS:
-                side, steps = max(part.shape[1:3]), len(self._frames)
-                chosen = self._frames[(self._frames >= start) & (self._frames < start + len(part))] - start
-                part = part[chosen, :: side // 150, :: side // 150] if side >= 300 else part[chosen]
+                thin, steps = max(1, max(part.shape[1:3]) // 150), len(self._frames)
+                part = part[np.isin(np.arange(start, start + len(part)), self._frames), ::thin, ::thin]
+                part = part[..., np.arange(3) % min(part.shape[3], 3)]  # LeRobot's pictures have three channels
             if len(part):
                 flat = part.reshape(-1, part.shape[-1] if part.ndim > 1 else 1)
                 size = steps * (flat.size // len(part)) * 8 * len(self._columns)  # of the whole episode
                 self._samples[column.name].append(flat[:: 1 + size // _SAMPLE_BYTES].copy())
                 wide = flat.astype(np.float64)
                 found = {"min": wide.min(0), "max": wide.max(0), "mean": wide.mean(0), "std": wide.std(0)}
-                merge(self._total, {column.name: found | {"count": np.array([len(part)])}})
+                found["count"] = np.array([len(part)])
+                self._total[column.name] = merged(self._total.get(column.name), found)
 
-    def result(self) -> Statistics:
+    def result(self) -> dict[str, Levels]:
         """The statistics, for pictures [3, 1, 1], for numbers the last axis of a step or [1]."""
         for column in self._columns:
             samples, found = np.concatenate(self._samples[column.name]), self._total[column.name]
             levels = np.quantile(samples, list(QUANTILES.values()), axis=0, method="inverted_cdf").astype(np.float64)
             found |= dict(zip(QUANTILES, levels, strict=True))
-            if column.dtype in CAMERAS:  # LeRobot's pictures have three channels
-                channels = np.arange(3) % (3 if len(found["mean"]) >= 3 else 1)
-                found |= {level: v[channels, None, None] / 255 for level, v in found.items() if level != "count"}
+            if column.dtype in CAMERAS:
+                found |= {level: of[:, None, None] / 255 for level, of in found.items() if level != "count"}
         return self._total
 
 
-def merge(total: Statistics, part: Statistics) -> None:
-    """Take the statistics of one more part into those of what came so far (Chan et al. 1983).
+def merged(old: Levels | None, new: Levels) -> Levels:
+    """The statistics of one more part and of what came so far (Chan et al. 1983), None at first.
 
     Quantiles of the whole cannot be had from those of the parts: as LeRobot, the lowest of those up to the median and
     the highest of those above.
     """
-    for name, new in part.items():
-        old = total.get(name)
-        if old is None:
-            total[name] = dict(new)
-            continue
-        count = old["count"] + new["count"]
-        mean = (old["count"] * old["mean"] + new["count"] * new["mean"]) / count
-        spread = sum(one["count"] * (one["std"] ** 2 + (one["mean"] - mean) ** 2) for one in (old, new))
-        for level in new:
-            lowest = level == "min" or QUANTILES.get(level, 1) <= 0.5
-            old[level] = (np.minimum if lowest else np.maximum)(old[level], new[level])
-        old |= {"mean": mean, "std": np.sqrt(spread / count), "count": count}
+    if old is None:
+        return dict(new)
+    count = old["count"] + new["count"]
+    mean = (old["count"] * old["mean"] + new["count"] * new["mean"]) / count
+    spread = sum(one["count"] * (one["std"] ** 2 + (one["mean"] - mean) ** 2) for one in (old, new))
+    outer = {level: (np.minimum if level in _LOWEST else np.maximum)(old[level], new[level]) for level in new}
+    return outer | {"mean": mean, "std": np.sqrt(spread / count), "count": count}

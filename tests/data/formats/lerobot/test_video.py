@@ -188,7 +188,7 @@ def test_frames_that_are_stored_in_another_order_are_found_in_any(videos, codec,
 
 def test_a_rate_from_times_that_are_rounded(tmp_path):
     mux(tmp_path / "x.mp4", np.zeros((40, 16, 24, 3), np.uint8), np.round(np.arange(40) / 30, 3))
-    assert abs(frame_rate(read_timeline(tmp_path / "x.mp4")[1]) / 30 - 1) < 0.001
+    assert abs(frame_rate(read_timeline(tmp_path / "x.mp4")[1], 1) / 30 - 1) < 0.001
 
 
 def test_v30_video_that_is_cut_short(videos):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import av
@@ -15,7 +16,7 @@ from policy_accel.data.formats.lerobot import writer as written_files
 from policy_accel.data.formats.lerobot.layout import Column
 from policy_accel.data.formats.lerobot.reader import LeRobotReader
 from policy_accel.data.formats.lerobot.writer import EpisodeStatistics, sampled_frames, write_lerobot
-from policy_accel.data.formats.streaming import EpisodeView, gather
+from policy_accel.data.formats.streaming import EpisodeView, gather, pieces
 from policy_accel.errors import UserError
 
 IMAGES = pytest.mark.parametrize("images", ["lossless", "png"])
@@ -216,7 +217,7 @@ def test_files_of_v30_end_at_their_limit_and_chunks_at_theirs(episodes, tmp_path
 
 
 def test_pieces_of_long_episodes(episodes, tmp_path, monkeypatch):
-    monkeypatch.setattr("policy_accel.data.formats.lerobot.writer._PIECE_BYTES", 10_000)
+    monkeypatch.setattr(written_files, "pieces", partial(pieces, piece_bytes=10_000))
     wanted = episodes((50, 31), episode_metadata=())
     done = []
     write_lerobot(tmp_path / "set", MemoryReader(wanted), progress=lambda *counts: done.append(counts))
