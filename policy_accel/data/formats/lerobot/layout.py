@@ -93,11 +93,10 @@ def read_info(root: Path) -> dict[str, Any]:
         if re.match(r"v?1\.", version):
             remedy = "convert it by `python -m lerobot.datasets.v2.convert_dataset_v1_to_v2` of lerobot 0.3.3"
         raise UserError(f"{path}: codebase_version is {version}, and v2.0, v2.1 and v3.0 can be read; {remedy}.")
-    checks = {
-        "fps": (is_number(info.get("fps")) and 1e-6 < info["fps"] < 1e6, "a number above 0"),
-        "features": (isinstance(info.get("features"), dict), "an object, name to dtype and shape"),
-    }
-    for field, (sound, wanted) in checks.items():
+    for field, sound, wanted in (
+        ("fps", is_number(info.get("fps")) and 1e-6 < info["fps"] < 1e6, "a number above 0"),
+        ("features", isinstance(info.get("features"), dict), "an object, name to dtype and shape"),
+    ):
         if not sound:
             raise UserError(f"{path}: {field} is {str(info.get(field, 'missing'))[:80]}; it must be {wanted}.")
     return info | {"codebase_version": f"v{found[1]}"}

@@ -82,7 +82,10 @@ class LeRobotReader(EpisodeReader):
         self.features = {key: column.feature for key, column in self._columns.items()}
         self.left_out = {keys[name]: f"{why}." for name, why in left_out.items()}
         self._lines: list[bytes] = []  # our facts about each episode, unless another program has changed the set since
-        self.metadata = self._recorded(sorted(left_out))
+        facts = {key: {"name": of.name, "dtype": of.dtype, "names": of.axes} for key, of in self._columns.items()}
+        recorded = {"robot_type": info.get("robot_type"), "splits": info.get("splits", {}), "tasks": self._tasks}
+        recorded |= {"features": facts} | ({"left_out": sorted(left_out)} if left_out else {})
+        self.metadata = {"fps": info["fps"], "lerobot": recorded}  # what writing the set again needs
         if [own.get("episodes"), own.get("steps")] == [*counts.values()] and isinstance(own.get("metadata"), dict):
             self.metadata, self._lines = own["metadata"], [b"{}"] * len(self._episodes)
             if own.get("lines"):
@@ -132,11 +135,7 @@ class LeRobotReader(EpisodeReader):
             self.remarks.append(f"{path.relative_to(self._root)} has rows of episodes that no table names; left out.")
 
     def _as_stored(self, column: Column) -> Column:
-        """The column with the type that most episodes have, whatever info.json says.
-
-        Raises:
-            ValueError: the tables, or the folders of videos, have nothing of it.
-        """
+        """The column with the type that most episodes have; a ValueError says why there is nothing of it."""
         if column.dtype == "video":
             place = f"videos/{column.name}"
             paths = {episode.videos[place][0] for episode in self._episodes if place in episode.videos}
@@ -144,15 +143,12 @@ class LeRobotReader(EpisodeReader):
                 first = f", the first {min(paths).relative_to(self._root)}" if paths else ""
                 raise ValueError(f"its videos are missing, {len(paths)} in all{first}")
             return column
-        kinds = {
-            kind: places
-            for kind, places in self._kinds[column.name].items()
-            if kind and (kind == "image") == (column.dtype == "image")
-        }
+        pictures, stored = column.dtype == "image", self._kinds[column.name]
+        kinds = {kind: places for kind, places in stored.items() if kind and (kind == "image") == pictures}
         if not kinds and any(self._kinds.values()):
             raise ValueError("the tables have no such column, or another kind of values in it")
         kind = max(kinds, key=lambda kind: len(kinds[kind]), default=column.dtype)
-        fitting = [kinds[other] for other in kinds if kind == "image" or np.can_cast(other, kind, "safe")]
+        fitting = [kinds[other] for other in kinds if pictures or np.can_cast(other, kind, "safe")]
         lacking = f"has no column '{column.name}', or of another type than the others; leave the episode out."
         misfits = set(range(len(self._episodes))).difference(*fitting)
         self._unasked[column.name] = {place: f"{self._episodes[place].data}: {lacking}" for place in misfits}
@@ -161,16 +157,6 @@ class LeRobotReader(EpisodeReader):
             self.remarks.append(f"{column.name} {said}")
             column = column._replace(dtype=kind, feature=Feature(column.feature.shape, np.dtype(kind)))
         return column
-
-    def _recorded(self, left_out: list[str]) -> dict[str, Any]:
-        """What writing the set again needs."""
-        facts = {"robot_type": self._info.get("robot_type"), "splits": self._info.get("splits", {})}
-        facts |= {"tasks": self._tasks} | ({"left_out": left_out} if left_out else {})
-        facts["features"] = {
-            key: {"name": column.name, "dtype": column.dtype, "names": column.axes}
-            for key, column in self._columns.items()
-        }
-        return {"fps": self._info["fps"], "lerobot": facts}
 
     def close(self) -> None:
         """See `EpisodeReader`."""
@@ -215,12 +201,13 @@ class LeRobotReader(EpisodeReader):
         row, columns = self._episodes[episode], {key: self._columns[key] for key in keys}
         in_table = tuple(column.name for key, column in columns.items() if key not in self._cameras)
         table = self._table(row.data, in_table).slice(row.first + start, stop - start)
-        return {
-            key: self._cameras[key].read(episode, start, stop)
-            if key in self._cameras
-            else _to_array(table[column.name], column, row.data)
-            for key, column in columns.items()
-        }
+        found = {}
+        for key, column in columns.items():
+            camera = self._cameras.get(key)
+            found[key] = (
+                camera.read(episode, start, stop) if camera else _to_array(table[column.name], column, row.data)
+            )
+        return found
 
 
 def _read_episodes(root: Path, info: dict[str, Any]) -> list[Episode]:
@@ -250,9 +237,8 @@ def _episode(root: Path, info: dict[str, Any], row: dict[str, Any], cameras: Seq
         numbers.update({name: row.get(f"{place}/{name}") for name in ("chunk_index", "file_index")})
         with suppress(KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError):  # its file is unknown then
             numbers["episode_chunk"] = index // info.get("chunks_size", 1000)
-            text = info["data_path" if place == "data" else "video_path"].replace(
-                "{video_key}", place.removeprefix("videos/")
-            )
+            template = info["data_path" if place == "data" else "video_path"]
+            text = template.replace("{video_key}", place.removeprefix("videos/"))
             text = re.sub(r"\{(\w+)(?::0?(\d{1,2})d)?\}", lambda found: f"{numbers[found[1]]:0{found[2] or 1}d}", text)
             start = float(row.get(f"{place}/from_timestamp", 0.0))  # in v2.x an episode has a file of its own
             if math.isfinite(start) and not Path(text).is_absolute() and ".." not in Path(text).parts:

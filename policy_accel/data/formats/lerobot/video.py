@@ -48,33 +48,6 @@ def _few(length: int) -> int:
     return min(3, max(1, length // 10), length - 1)
 
 
-def place(
-    seconds: np.ndarray, fps: float, starts: Sequence[float], lengths: Sequence[int]
-) -> tuple[list[np.ndarray], bool]:
-    """The frames of each episode of a file, up to the first that it lacks; whether they were taken in its order.
-
-    The clock is believed when the file, whose frames are shown at `seconds` [F], runs at `fps`, and each episode, which
-    starts at its second, has a frame for every step but for a few at its end. Otherwise, when there are as many frames
-    as steps, they are taken in the file's order.
-    """
-    rate, total, ends = frame_rate(seconds, fps), len(seconds), np.cumsum(lengths)
-    same = abs(rate / fps - 1) <= 0.01
-    wanted = np.concatenate([start + np.arange(length) / rate for start, length in zip(starts, lengths, strict=True)])
-    found = np.searchsorted(seconds, wanted - 0.5 / rate)
-    shown = np.abs(seconds[np.minimum(found, total - 1)] - wanted) < 0.4 / rate
-    shown &= same and not np.any((np.diff(found) <= 0) & (found[1:] < total))
-
-    def leading(frames: np.ndarray) -> list[np.ndarray]:
-        return [part[: np.argmax(np.append(part, total) >= total)] for part in np.split(frames, ends[:-1])]
-
-    frames = leading(np.where(shown, found, total))
-    enough = all(length - len(own) <= _few(length) for own, length in zip(frames, lengths, strict=True))
-    alone = not same and len(starts) == 1 and starts[0] == 0 and abs(total - lengths[0]) <= _few(lengths[0])
-    if enough or not (alone or total == ends[-1]):
-        return frames, False
-    return leading(np.minimum(np.arange(ends[-1]), total)), True
-
-
 class Camera:
     """The frames of every episode as one camera saw them; asked for in order, none is decoded twice."""
 
@@ -89,6 +62,7 @@ class Camera:
         self._frames: dict[int, np.ndarray] = {}  # of the file of the episode at that place, one for each step
         self._path, self._container = cast(Path | None, None), cast(Any, None)  # of the file that is open
         self.faults: dict[int, str] = {}  # place of an episode -> why it has no frames, or too few
+        self.remarks: list[str] = []
         notes = defaultdict[str, list[str]](list)  # what was assumed -> of what
         files = defaultdict[Path, list[tuple[float, int]]](list)
         for number, episode in enumerate(episodes):
@@ -102,23 +76,43 @@ class Camera:
                 self._place(path, sorted(starts), notes)
             except UserError as error:
                 self.faults |= {number: str(error) for _, number in starts}
-        others = {assumed: f" and {len(of) - 1} others" if len(of) > 1 else "" for assumed, of in notes.items()}
-        self.remarks = [f"{column.name}: {of[0]}{others[assumed]} {assumed}." for assumed, of in notes.items()]
+        for assumed, of in notes.items():
+            others = f" and {len(of) - 1} others" if len(of) > 1 else ""
+            self.remarks.append(f"{column.name}: {of[0]}{others} {assumed}.")
 
     def _place(self, path: Path, starts: list[tuple[float, int]], notes: dict[str, list[str]]) -> None:
+        """Find the frames of the episodes that start in a file at these seconds, each one's up to the first it lacks.
+
+        The clock is believed when the file runs at `fps` and each episode has a frame for every step but for a few at
+        its end. Otherwise, when there are as many frames as steps, they are taken in the file's order.
+        """
         self._shown[path], seconds = read_timeline(path)
         fps, lengths = self._info["fps"], [self._episodes[number].length for _, number in starts]
-        frames, in_order = place(seconds, fps, [start for start, _ in starts], lengths)
-        rate, total = frame_rate(seconds, fps), len(seconds)
-        rates = f"runs at {rate:.4g} frames per second, and info.json says fps {fps:g}"
-        if in_order:
-            why = "is not cut where from_timestamp says" if abs(rate / fps - 1) <= 0.01 else rates
+        rate, total, ends = frame_rate(seconds, fps), len(seconds), np.cumsum(lengths)
+        same, rates = (
+            abs(rate / fps - 1) <= 0.01,
+            f"runs at {rate:.4g} frames per second, and info.json says fps {fps:g}",
+        )
+        spans = zip(starts, lengths, strict=True)
+        wanted = np.concatenate([start + np.arange(length) / rate for (start, _), length in spans])
+        found = np.searchsorted(seconds, wanted - 0.5 / rate)
+        shown = np.abs(seconds[np.minimum(found, total - 1)] - wanted) < 0.4 / rate
+        shown &= same and not np.any((np.diff(found) <= 0) & (found[1:] < total))
+
+        def leading(frames: np.ndarray) -> list[np.ndarray]:
+            return [part[: np.argmax(np.append(part, total) >= total)] for part in np.split(frames, ends[:-1])]
+
+        frames, few = leading(np.where(shown, found, total)), [_few(length) for length in lengths]
+        alone = not same and len(starts) == 1 and starts[0][0] == 0 and abs(total - lengths[0]) <= few[0]
+        if np.any(lengths - np.array([*map(len, frames)]) > few) and (alone or total == ends[-1]):
+            frames = leading(np.minimum(np.arange(ends[-1]), total))
+            why = "is not cut where from_timestamp says" if same else rates
             notes[f"{why}; with a frame for each step they are taken in the file's order"].append(str(path))
         for (_, number), length, own in zip(starts, lengths, frames, strict=True):
             lacking, of = length - len(own), f"episode {number}'s video"
             over = total - length if self._info["codebase_version"] != "v3.0" else 0
             if max(lacking, over) > _few(length):
-                has = f"has {len(own)} certain frames for the {length} steps of the episode, {total} for {sum(lengths)}"
+                has = f"has {len(own)} certain frames for the {length} steps of the episode, {total} for {ends[-1]}"
                 remedy = "encode one for each step, or leave the episode out"
                 self.faults[number] = f"{path}: {has} steps in all, {rates}; {remedy}."
                 continue

@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,11 +52,9 @@ def write_lerobot(
 
     Args:
         path: a folder, new.
-        reader: the demonstrations.
         fps: steps per second; None for what the metadata say (`fps`, or the control frequency in `env_args`), else 10.
         images: RGB pictures as H.264 "lossless" or "h264" (yuv420p, crf 30), or "png" in the tables, where pictures of
             one or four channels always go, and those that a LeRobot set had there.
-        progress: called with (steps so far, all steps).
 
     Raises:
         UserError: `path` exists, an unknown option, what cannot be stored, a full disk, av not installed for videos.
@@ -230,15 +228,15 @@ def _schema(columns: list[Column]) -> pa.Schema:
     """The Arrow schema of a data file with the features of Hugging Face `datasets` in its metadata."""
     fields, features = [], {}
     for name, dtype, feature, _ in columns:
-        shape, kind, value = feature.shape, _PICTURE, dict[str, Any](_type="Image")
-        if dtype not in CAMERAS:
-            kind, value = pa.from_numpy_dtype(feature.dtype), {"dtype": dtype, "_type": "Value"}
-            if len(shape) > 1:
-                value = {"shape": shape, "dtype": dtype, "_type": f"Array{len(shape)}D"}
-            elif shape not in ((), (1,)):
-                value = {"feature": value, "length": shape[0], "_type": "Sequence"}
-            for _ in shape if shape != (1,) else ():
-                kind = pa.list_(kind, shape[0] if len(shape) == 1 else -1)
+        shape = feature.shape if feature.shape != (1,) else ()
+        kind, value = pa.from_numpy_dtype(feature.dtype), dict[str, Any](dtype=dtype, _type="Value")
+        if dtype == "image":
+            kind, value = _PICTURE, {"_type": "Image"}
+        elif len(shape) == 1:
+            kind, value = pa.list_(kind, shape[0]), {"feature": value, "length": shape[0], "_type": "Sequence"}
+        elif shape:
+            kind = reduce(lambda kind, _: pa.list_(kind), shape, kind)
+            value = {"shape": shape, "dtype": dtype, "_type": f"Array{len(shape)}D"}
         if dtype != "video":
             fields.append((name, kind))
             features[name] = value
@@ -248,17 +246,15 @@ def _schema(columns: list[Column]) -> pa.Schema:
 def _to_arrow(values: np.ndarray, kind: pa.DataType, first: int) -> pa.Array:
     """An array [rows, *shape] as a column of a table, of which the first row is step `first` of its episode."""
     if kind == _PICTURE:
-        return pa.array([_png(pixels, first + row) for row, pixels in enumerate(values)], kind)
+        cells = []
+        for step, pixels in enumerate(values, first):
+            Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(png := io.BytesIO(), "PNG")
+            cells.append({"bytes": png.getvalue(), "path": f"frame-{step:06d}.png"})
+        return pa.array(cells, kind)
     result = pa.array(np.ascontiguousarray(values).reshape(-1))
     for size in reversed(values.shape[1:] if pa.types.is_nested(kind) else ()):
         result = pa.FixedSizeListArray.from_arrays(result, size)
     return result.cast(kind)
-
-
-def _png(picture: np.ndarray, step: int) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(buffer, "PNG")
-    return {"bytes": buffer.getvalue(), "path": f"frame-{step:06d}.png"}
 
 
 def _write_tasks(path: Path, tasks: list[str]) -> None:
