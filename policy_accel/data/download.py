@@ -1,11 +1,10 @@
-"""Public data sets from their publisher's own address, resumed where it stopped and checked against the manifest that
-ships with the package. Standard library only."""
+"""Data sets that ship with the package, and public ones from their publisher's own address, checked against the
+manifests that ship with it. Standard library only."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from policy_accel.data.shipped import shipped_path
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.files import explained, sync
 
@@ -26,6 +24,8 @@ OnDownload = Callable[[int, "int | None"], None]
 TIMEOUT = 30.0  # seconds without a byte until the connection counts as broken
 PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each new attempt after a broken connection
 _BLOCK = 2**18
+_PACKAGE = Path(__file__).resolve().parents[1]
+_ROOTS = (_PACKAGE / "datasets", _PACKAGE.parent / "datasets")  # in a wheel, in an editable install
 
 
 class Fetched(NamedTuple):
@@ -36,6 +36,16 @@ class Fetched(NamedTuple):
     downloaded: bool
     message: str
     images: bool
+
+
+def shipped_path(*parts: str) -> Path:
+    """A file or folder below the repository's `datasets`, as `shipped_path("manifest", "pusht.json")`; UserError where
+    it is missing."""
+    for root in _ROOTS:
+        if (path := root.joinpath(*parts)).exists():
+            return path
+    what = f"is missing from this installation (looked in {' and '.join(map(str, _ROOTS))})"
+    raise UserError(f"datasets/{'/'.join(parts)} {what}; install the package again or check it out completely.")
 
 
 def fetch(
@@ -70,8 +80,7 @@ def fetch(
         path = folder / file["file"]
         part, aside = path.with_name(path.name + ".part"), path.with_name(path.name + ".wrong")
         with explained(path):
-            there = path.exists()
-            if not there:
+            if not (there := path.exists()):
                 shown = partial(lambda before, done, of_file: progress(before + done, total or of_file), before)
                 download(file["address"], part, progress=shown)
             fault = _fault(path if there else part, file)
@@ -88,7 +97,7 @@ def fetch(
                 sync(path.parent)
         downloaded |= not there
         before += file["bytes"] or 0
-    path = folder if len(files) > 1 else folder / files[0]["file"]
+    path = folder if len(files) > 1 else path
     what = f"was downloaded and agrees with every digest of {source.name}"
     said = what if downloaded else "is there already and intact; nothing was downloaded"
     return Fetched(path, downloaded, f"{path} {said}.", manifest.get("kind") == "images")
@@ -121,15 +130,32 @@ def download(address: str, part: Path, *, progress: OnDownload = lambda done, to
     """Bring `address` to the file `part`, going on with what is there from an earlier, interrupted call; the digest of
     the whole is for the caller to check. UserError for no connection or one that broke again and again, an HTTP error,
     a full disk, no permission."""
-    done, reason = 0, ""
     for pause in (0.0, *PAUSES):
         time.sleep(pause)
         done = part.stat().st_size if part.exists() else 0
         headers = {"User-Agent": "policy-accel", "Accept-Encoding": "identity", "Range": f"bytes={done}-"}
         try:
             with urlopen(Request(address, headers=headers), timeout=TIMEOUT) as response:
-                if _save(response, part, done, progress):
-                    return
+                done = done if response.status == 206 else 0
+                missing = int(response.headers.get("Content-Length", -1))
+                total = None if missing < 0 else done + missing
+                with explained(part):
+                    part.parent.mkdir(parents=True, exist_ok=True)
+                    if missing > (free := shutil.disk_usage(part.parent).free):
+                        what = f"{missing} bytes are missing and {free} are free"
+                        raise UserError(f"{part}: the disk is full: {what}; free some space.")
+                    file = part.open("ab" if done else "wb")
+                with file:
+                    while block := response.read1(_BLOCK):
+                        with explained(part):
+                            file.write(block)
+                            file.flush()
+                        done += len(block)
+                        progress(done, total)
+            with explained(part):
+                sync(part)
+            if total is None or done >= total:
+                return
             reason = "it ended early"
         except HTTPError as error:
             reason = f"HTTP {error.code} {error.reason}"
@@ -140,34 +166,10 @@ def download(address: str, part: Path, *, progress: OnDownload = lambda done, to
             elif error.code < 500 and error.code != 429:
                 remedy = "check the address in a browser, the file may have moved"
                 raise UserError(f"{address}: the server answered {reason}; {remedy}.") from error
-        except (URLError, HTTPException, OSError) as error:
+        except (HTTPException, OSError) as error:
             reason = str(getattr(error, "reason", error))
-            if isinstance(error, URLError) and not pause and not isinstance(error.reason, ConnectionResetError):
+            if isinstance(error, URLError) and not pause:
                 remedy = "check the network connection and give the command again"
                 raise UserError(f"{address}: cannot be reached ({reason}); {remedy}.") from error
-    done = part.stat().st_size if part.exists() else 0
     what = f"the connection broke {len(PAUSES) + 1} times, last after {done} bytes ({reason})"
     raise UserError(f"{address}: {what}; give the same command again to go on from there.")
-
-
-def _save(response: Any, part: Path, begin: int, progress: OnDownload) -> bool:
-    """Append what the server sends to `part`; whether that was all of it."""
-    done = begin if response.status == 206 else 0
-    missing = int(response.headers.get("Content-Length", -1))
-    total = None if missing < 0 else done + missing
-    with explained(part):
-        part.parent.mkdir(parents=True, exist_ok=True)
-        if missing > (free := shutil.disk_usage(part.parent).free):
-            what = f"{missing} bytes are missing and {free} are free"
-            raise UserError(f"{part}: the disk is full: {what}; free some space.")
-        file = part.open("ab" if done else "wb")
-    with file:
-        while block := response.read1(_BLOCK):
-            with explained(part):
-                file.write(block)
-                file.flush()
-            done += len(block)
-            progress(done, total)
-        with explained(part):
-            os.fsync(file.fileno())
-    return total is None or done >= total

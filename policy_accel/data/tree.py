@@ -11,7 +11,6 @@ import os
 import re
 import tarfile
 import zipfile
-from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import Any
 
 from policy_accel.data.formats.base import decoding
 from policy_accel.errors import UserError
-from policy_accel.files import explained, open_regular
+from policy_accel.files import explain_os_error, open_regular
 from policy_accel.memory import check_fits
 
 _PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -29,7 +28,9 @@ _PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zX
 @dataclass
 class Tree:
     """A folder or archive: where in it each file is, what reads a place, and the file on the disk that it is, or is in;
-    what was left out, in sentences; and whether one file of the folder was asked for, and hidden ones."""
+    what was left out, in sentences; and whether one file of the folder was asked for, and hidden ones.
+
+    Names are printable and sorted, without hidden files and what macOS adds."""
 
     path: Path
     places: dict[str, Any]
@@ -42,11 +43,7 @@ class Tree:
     def __post_init__(self) -> None:
         shown = (name for name in self.places if self.hidden or not re.search(r"(^|/)(\.|__MACOSX/)|/$", name))
         self.places = {name.encode("utf-8", "backslashreplace").decode(): self.places[name] for name in sorted(shown)}
-
-    @property
-    def names(self) -> list[str]:
-        """Of the files, sorted and printable, without hidden ones and what macOS adds."""
-        return list(self.places)
+        self.names = list(self.places)
 
     def read(self, name: str) -> bytes:
         """Content of a file; UserError when it is not there or cannot be read."""
@@ -54,6 +51,11 @@ class Tree:
             raise UserError(f"{self.path}/{name}: is not there; add it, or download or make the set again.")
         with decoding(f"{self.path}/{name}", "the file"):
             return self.fetch(self.places[name])
+
+
+def by_number(name: str) -> list[str | int]:
+    """A key to sort names by, in which demo_2 comes before demo_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def open_tree(path: Path, stack: ExitStack) -> Tree:
@@ -65,12 +67,24 @@ def open_tree(path: Path, stack: ExitStack) -> Tree:
     start = file.read(262)
     with decoding(path, "the archive"):
         if start[:4] == b"PK\x03\x04" or zipfile.is_zipfile(file):
-            return _zip(path, stack.enter_context(zipfile.ZipFile(path)))
+            archive = stack.enter_context(zipfile.ZipFile(path))
+
+            def fetch(entry: zipfile.ZipInfo) -> bytes:
+                check_fits(entry.file_size, f"{path}: {entry.filename} in it", stored=entry.compress_size)
+                return archive.read(entry)
+
+            return Tree(path, {entry.filename: entry for entry in archive.infolist()}, fetch, lambda _: path)
         file.seek(0)
         packed = start.startswith(tuple(_PACKED))
-        content = unpacked(file.read(), str(path)) if packed else start
+        content: Any = unpacked(file.read(), str(path)) if packed else start
         if content[257:262] == b"ustar":
-            return _tar(path, content if packed else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            content = content if packed else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            with tarfile.open(mode="r:", fileobj=io.BytesIO(content) if packed else content) as members:
+                files = [member for member in members if member.isfile() and not member.issparse()]
+            places = {member.name.removeprefix("./"): (member.offset_data, member.size) for member in files}
+            if any(begin + size > len(content) for begin, size in places.values()):
+                raise tarfile.TarError("its last file ends early")
+            return Tree(path, places, lambda place: content[place[0] : sum(place)], lambda _: path)
     return Tree(path.parent, {path.name: str(path)}, _content, Path, alone=True)
 
 
@@ -89,21 +103,24 @@ def unpacked(content: bytes, where: str) -> bytes:
 
 def folder_tree(path: Path, *, hidden: bool = False) -> Tree:
     """Everything below a folder, without hidden files or with them; UserError where a folder cannot be listed."""
-    places, remarks, visited, folders = {}, [], set(), deque([path])
-    while folders:
-        folder = folders.popleft()
-        place, link = folder.resolve(), folder != path and folder.is_symlink()
-        if link and (place in visited or path.resolve().is_relative_to(place)):
-            remarks.append(f"{folder.relative_to(path)} is a link to a folder that is in the set already; left out.")
-        elif place not in visited:
+    places: dict[str, str] = {}
+    remarks, visited, roots = [], set(), [path]
+
+    def refuse(error: OSError) -> None:
+        raise explain_os_error(error, error.filename, "read") from error
+
+    for root in roots:  # and links to folders that are met in them, which come last, so that nothing is met twice
+        around = root != path and path.resolve().is_relative_to(root.resolve())
+        for folder, folders, files in os.walk(root, onerror=refuse):
+            place, below = os.path.realpath(folder), Path(folder).relative_to(path)
+            if around or place in visited:
+                remarks.append(f"{below} is a link to a folder that is in the set already; left out.")
+                folders.clear()
+                continue
             visited.add(place)
-            with explained(folder, "read"):
-                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-            for entry in entries:
-                if not (os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()):
-                    places[(folder.relative_to(path) / entry.name).as_posix()] = entry.path
-                elif hidden or not entry.name.startswith("."):  # links come last, so that nothing is met twice
-                    (folders.append if entry.is_symlink() else folders.appendleft)(Path(entry))
+            folders[:] = sorted(name for name in folders if hidden or not name.startswith("."))
+            roots += [Path(folder, name) for name in folders if os.path.islink(os.path.join(folder, name))]
+            places |= {(below / name).as_posix(): os.path.join(folder, name) for name in files}
     return Tree(path, places, _content, Path, remarks, hidden=hidden)
 
 
@@ -111,21 +128,3 @@ def _content(path: str) -> bytes:
     with open_regular(path) as file:
         check_fits(os.fstat(file.fileno()).st_size, path)
         return file.read()
-
-
-def _zip(path: Path, archive: zipfile.ZipFile) -> Tree:
-    def fetch(entry: zipfile.ZipInfo) -> bytes:
-        check_fits(entry.file_size, f"{path}: {entry.filename} in it", stored=entry.compress_size)
-        return archive.read(entry)
-
-    return Tree(path, {entry.filename: entry for entry in archive.infolist()}, fetch, lambda _: path)
-
-
-def _tar(path: Path, content: bytes | mmap.mmap) -> Tree:
-    stream: Any = content if isinstance(content, mmap.mmap) else io.BytesIO(content)
-    with tarfile.open(mode="r:", fileobj=stream) as archive:
-        files = [member for member in archive if member.isfile() and not member.issparse()]
-    if any(file.offset_data + file.size > len(content) for file in files):
-        raise tarfile.TarError("its last file ends early")
-    places = {file.name.removeprefix("./"): slice(file.offset_data, file.offset_data + file.size) for file in files}
-    return Tree(path, places, content.__getitem__, lambda _: path)

@@ -367,6 +367,26 @@ def test_mnist_manifest_agrees_with_the_real_data(site, shared_data, tmp_path):
         assert file["address"].endswith(f"/mnist/{file['file']}")
 
 
+def test_finds_the_manifest():
+    assert json.loads(shipped_path("manifest", "pusht.json").read_text())["name"] == "pusht"
+
+
+def test_wheel_comes_before_the_repository(tmp_path, monkeypatch):
+    wheel, repository = tmp_path / "package" / "datasets", tmp_path / "datasets"
+    for root in (wheel, repository):
+        root.mkdir(parents=True)
+        (root / "both").touch()
+    (repository / "one").touch()
+    monkeypatch.setattr("policy_accel.data.download._ROOTS", (wheel, repository))
+    assert shipped_path("both") == wheel / "both"
+    assert shipped_path("one") == repository / "one"
+
+
+def test_nothing_shipped_there():
+    with pytest.raises(UserError, match=r"datasets/no/such is missing from this installation \(looked in .*install"):
+        shipped_path("no", "such")
+
+
 def test_unknown_name(tmp_path):
     with pytest.raises(UserError, match="there is no data set 'pushT' to fetch; did you mean 'pusht'"):
         fetch("pushT", tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import re
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from policy_accel.data.formats.base import Feature, decoding
+from policy_accel.data.tree import by_number
 from policy_accel.files import open_regular
 
 NOWHERE = "is missing or cannot be opened"
@@ -78,11 +78,6 @@ def matching(group: h5py.Group, pattern: str, prefix: str = "") -> Iterator[str]
         item = member(group, name) if fnmatchcase(name, first) else None
         if isinstance(item, h5py.Group) or (item is not None and not rest and first != "*"):
             yield from matching(item, rest, f"{prefix}/{name}".lstrip("/"))
-
-
-def by_number(name: str) -> list[str | int]:
-    """A key to sort names by, in which demo_2 comes before demo_10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def series(item: Any, steps: int) -> Series | str:

@@ -22,6 +22,7 @@ from policy_accel.data.episodes import sound_ends
 from policy_accel.data.formats import hdf5
 from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
 from policy_accel.data.formats.recognise import FACTS_FILE, MAIN_FILE, minari_file
+from policy_accel.data.tree import by_number
 from policy_accel.errors import UserError, refusing
 from policy_accel.files import open_regular
 from policy_accel.parsing import from_json, from_yaml
@@ -114,7 +115,7 @@ class Hdf5Reader(EpisodeReader):
         """Where the episodes are, in order, at least one."""
         where, several, places = self._where, self._root.is_dir(), list[Place]()
         files = [file for file in self._root.glob(where.files) if file.name[0] != "."] if several else [self._root]
-        for file in sorted(files, key=lambda file: hdf5.by_number(file.name)):
+        for file in sorted(files, key=lambda file: by_number(file.name)):
             groups = ["/"]  # of a damaged file, whose fault is found when it is looked at
             with suppress(UserError):
                 groups = list(hdf5.matching(self._file(file), where.episodes))

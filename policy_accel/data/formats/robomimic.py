@@ -24,6 +24,7 @@ from policy_accel.data.formats.base import EpisodeReader, decoding
 from policy_accel.data.formats.hdf5_layout import SAY_WHERE, Hdf5Layout, Hdf5Reader, Place
 from policy_accel.data.formats.recognise import GROUP_MARK, split_group
 from policy_accel.data.formats.streaming import OnProgress, pieces
+from policy_accel.data.tree import by_number
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
 from policy_accel.parsing import from_json
@@ -71,7 +72,7 @@ class RobomimicReader(Hdf5Reader):
             try:
                 named = set(hdf5.member(file, path).asstr(errors="replace")[: len(names) + 10_000])
                 self._filters[path[5:]] = named
-                if missing := sorted(named - names, key=hdf5.by_number):
+                if missing := sorted(named - names, key=by_number):
                     self.remarks.append(
                         f"{path} names {len(missing)} demonstrations that are not there, as {missing[0]}."
                     )

@@ -1,17 +1,11 @@
-"""Image sets that are arrays already: NPY and NPZ, CIFAR-10 and -100 (Krizhevsky 2009), MNIST (LeCun et al. 1998).
-
-A pickle, as CIFAR's are, can name any function of any module, and the ordinary loader calls it. Here the pickle is not
-loaded: only the bytes, texts and numbers that are written in it are listed, of which those after a key belong to it.
-"""
+"""Image sets that are arrays already: NPY and NPZ, CIFAR-10 and -100 (Krizhevsky 2009), MNIST (LeCun et al. 1998)."""
 
 from __future__ import annotations
 
 import pickletools
-import struct
 import zipfile
 from functools import partial
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,21 +21,12 @@ _OURS = {"arr_0": "images", "arr_1": "labels"}  # for the names of guided-diffus
 _OTHERS = ("labels", "test_labels", "classes")
 _PIXELS = 3 * 32 * 32
 _BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
-# Files of the training part, of the test part and of the names of the classes, how many these are; keys of the labels
-# and of the names in pickles, or else how many bytes are before the pixels of a record, of which the last is the label.
-_Cifar = tuple[list[str], str, str, int, str | int, str]
-_CIFAR: dict[str, _Cifar] = {
-    "CIFAR-10 (Python version)": (_BATCHES, "test_batch", "batches.meta", 10, "labels", "label_names"),
-    "CIFAR-100 (Python version)": (["train"], "test", "meta", 100, "fine_labels", "fine_label_names"),
-    "CIFAR-10 (binary version)": (
-        [f"{name}.bin" for name in _BATCHES],
-        "test_batch.bin",
-        "batches.meta.txt",
-        10,
-        1,
-        "",
-    ),
-    "CIFAR-100 (binary version)": (["train.bin"], "test.bin", "fine_label_names.txt", 100, 2, ""),
+# Files of the training part, of the test part and of the names of the classes; how many these are.
+_CIFAR = {
+    "CIFAR-10 (Python version)": (_BATCHES, "test_batch", "batches.meta", 10),
+    "CIFAR-100 (Python version)": (["train"], "test", "meta", 100),
+    "CIFAR-10 (binary version)": ([f"{name}.bin" for name in _BATCHES], "test_batch.bin", "batches.meta.txt", 10),
+    "CIFAR-100 (binary version)": (["train.bin"], "test.bin", "fine_label_names.txt", 100),
 }
 
 
@@ -63,90 +48,91 @@ def npy_form(tree: Tree) -> Form | None:
 def npz_form(tree: Tree) -> Form | None:
     """A ZIP of arrays, with `test_` before the names of those of the test part: `images` uint8 [N, H, W, C],
     [N, C, H, W] or [N, H, W], or `latents` float16 or float32 [N, C, H, W]; `labels` and names of `classes`."""
-    names = {_OURS.get(name, name): name for name in (name.removesuffix(".npy") for name in tree.names)}
-    known = tree.path.suffix == ".npz" or not names.keys().isdisjoint(("images", "latents"))
-    whole = tree.path.is_file() and all(name.endswith(".npy") for name in tree.names)
-    return ("NPZ", lambda split: _read_npz(tree.path, names, split)) if known and whole else None
-
-
-def _read_npz(path: Path, names: dict[str, str], split: Split) -> ImageSet | None:
-    part = "" if split == "train" else "test_"
-    own = next((part + kind for kind in ("images", "latents") if part + kind in names), None)
-    if own is None and part:
+    path, names = tree.path, {name.removesuffix(".npy"): name for name in tree.names}
+    names = {_OURS.get(name, name): name for name in names}
+    known = path.suffix == ".npz" or not names.keys().isdisjoint(("images", "latents"))
+    if not known or not path.is_file() or not all(name.endswith(".npy") for name in tree.names):
         return None
-    if own is None:
-        shown = ", ".join(list(names)[:5])
-        raise UserError(f"{path}: holds the arrays {shown}; an image set has 'images', 'latents' or 'arr_0'.")
-    with decoding(path, "the NPZ"), zipfile.ZipFile(path) as stored, np.load(path) as archive:
-        check_fits(sum(entry.file_size for entry in stored.infolist()), str(path))
-        values = archive[names[own]]
-        found = {key: archive[name].reshape(-1) for key, name in names.items() if key in _OTHERS}
-    if (values.dtype.kind == "f") != own.endswith("latents"):
-        kinds = "'images' are uint8 and 'latents' float16 or float32"
-        raise UserError(f"{path}: '{own}' holds {values.dtype} values; {kinds}.")
-    if values.dtype == np.uint8 and values.ndim == 3:
-        values = values[:, None]
-    elif values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] in (1, 3):
-        values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-    listed, labels, source = found.pop("classes", ()), found.get(f"{part}labels"), f"{path} ({split})"
-    if labels is None or labels.dtype.kind not in "iu":
-        return ImageSet(values, labels, (), source)
-    classes = tuple(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in listed)
-    largest = max(int(some.max(initial=0)) for some in found.values() if some.dtype.kind in "iu")  # of both parts
-    return ImageSet(values, labels.astype(np.int64), classes or number_names(largest, str(path)), source)
+
+    def load(split: Split) -> ImageSet | None:
+        part = "" if split == "train" else "test_"
+        own = next((part + kind for kind in ("images", "latents") if part + kind in names), None)
+        if own is None and part:
+            return None
+        if own is None:
+            shown = ", ".join(list(names)[:5])
+            raise UserError(f"{path}: holds the arrays {shown}; an image set has 'images', 'latents' or 'arr_0'.")
+        with decoding(path, "the NPZ"), zipfile.ZipFile(path) as stored, np.load(path) as archive:
+            check_fits(sum(entry.file_size for entry in stored.infolist()), str(path))
+            values = archive[names[own]]
+            found = {name: archive[names[name]].reshape(-1) for name in _OTHERS if name in names}
+        if (values.dtype.kind == "f") != own.endswith("latents"):
+            kinds = "'images' are uint8 and 'latents' float16 or float32"
+            raise UserError(f"{path}: '{own}' holds {values.dtype} values; {kinds}.")
+        if own.endswith("images") and values.ndim == 3:
+            values = values[:, None]
+        elif own.endswith("images") and values.ndim == 4 and values.shape[3] in (1, 3):
+            values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        listed, labels, source = found.pop("classes", ()), found.get(f"{part}labels"), f"{path} ({split})"
+        if labels is None or labels.dtype.kind not in "iu":
+            return ImageSet(values, labels, (), source)
+        classes = tuple(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in listed)
+        largest = max(int(some.max(initial=0)) for some in found.values() if some.dtype.kind in "iu")  # of both parts
+        return ImageSet(values, labels.astype(np.int64), classes or number_names(largest, str(path)), source)
+
+    return "NPZ", load
 
 
 def cifar_form(tree: Tree) -> Form | None:
     """CIFAR at the root of the tree or one folder below, of CIFAR-100 the fine labels."""
     names = set(tree.names)
     folders = {"", *(name.partition("/")[0] + "/" for name in names if name.count("/") == 1)}
-    for title, (train, test, meta, *_) in _CIFAR.items():
+    for title, (train, test, meta, _) in _CIFAR.items():
         for folder in sorted(folders):
             if folder + meta in names and not names.isdisjoint(folder + name for name in (*train, test)):
-                return title, partial(_read_cifar, tree, _CIFAR[title], folder)
+                return title, partial(_read_cifar, tree, title, folder)
     return None
 
 
-def _read_cifar(tree: Tree, form: _Cifar, folder: str, split: Split) -> ImageSet | None:
-    train, test, meta, count, key, names_key = form
-    files = [folder + file for file in (train if split == "train" else [test])]
-    if split == "test" and files[0] not in tree.places:
+def _read_cifar(tree: Tree, title: str, folder: str, split: Split) -> ImageSet | None:
+    train, test, meta, count = _CIFAR[title]
+    if split == "test" and folder + test not in tree.places:
         return None
-    content, where = tree.read(folder + meta), f"{tree.path}/{folder}{meta}"
-    lines = list(filter(None, map(str.strip, content.decode("utf-8", "replace").split("\n"))))
-    classes = tuple((_after(names_key, _written(content, where), str) if names_key else lines)[:count])
+    binary, fine, where = "binary" in title, "fine_" if count == 100 else "", f"{tree.path}/{folder}{meta}"
+    content = tree.read(folder + meta)
+    with decoding(where, "the file of names"):
+        lines = content.decode().split("\n") if binary else _pickled(content, f"{fine}label_names")[1][:count]
+        classes = tuple(filter(None, map(str.strip, lines)))
     if len(set(classes)) != count:
         raise UserError(f"{where}: has {len(set(classes))} class names instead of {count}; download the set again.")
     parts = []
-    for file in files:
-        content, where = tree.read(file), f"{tree.path}/{file}"
-        before, written = (key, []) if isinstance(key, int) else (0, _written(content, where))
-        texts = [text.encode("latin1", "ignore") for text in written if isinstance(text, str)]
+    for file in train if split == "train" else (test,):
+        content, where = tree.read(folder + file), f"{tree.path}/{folder}{file}"
         with decoding(where, "the CIFAR batch"):
-            records = np.frombuffer(content if before else max(texts, key=len, default=b""), np.uint8)
-            records = records.reshape(-1, before + _PIXELS)
-            labels = np.array(records[:, before - 1] if before else _after(str(key), written, int), np.int64)
-        parts.append(ImageSet(records[:, before:].reshape(-1, 3, 32, 32), labels, classes, where))
+            if binary:  # the label, of CIFAR-100 the coarse and the fine one, before the pixels
+                records = np.frombuffer(content, np.uint8).reshape(-1, (2 if fine else 1) + _PIXELS)
+                pixels, numbers = records[:, -_PIXELS:], records[:, -_PIXELS - 1].tolist()
+            else:
+                longest, numbers = _pickled(content, f"{fine}labels")
+                pixels = np.frombuffer(longest, np.uint8)
+            pixels, labels = pixels.reshape(-1, 3, 32, 32), np.array(numbers, np.int64)
+        parts.append(ImageSet(pixels, labels, classes, where))
     images, labels = (np.concatenate([getattr(part, kind) for part in parts]) for kind in ("images", "labels"))
     return ImageSet(images, labels, classes, f"{tree.path} ({split})")
 
 
-def _written(content: bytes, where: str) -> list[int | str]:
-    """The numbers and texts that are written in a pickle, in their order; bytes as texts of latin-1."""
-    with decoding(where, "the CIFAR batch"):
-        return [
-            value.decode("latin1") if isinstance(value, bytes | bytearray) else value
-            for code, value, _ in pickletools.genops(content)
-            if isinstance(value, int | str | bytes | bytearray)
-            and code.stack_after
-            and code.stack_after[0].obtype is not object
-        ]
+def _pickled(content: bytes, key: str) -> tuple[bytes, list[Any]]:
+    """The longest text that is written in a pickle, and the texts or numbers that follow a key directly.
 
-
-def _after(key: str, values: list[int | str], kind: type) -> list[Any]:
-    """The values of a kind that follow a key directly."""
+    A pickle can name any function of any module, and the ordinary loader calls it; so the pickle is not loaded."""
+    values = [
+        value.decode("latin1") if isinstance(value, bytes | bytearray) else value
+        for code, value, _ in pickletools.genops(content)
+        if value is not None and code.stack_after not in ([], [pickletools.anyobject])
+    ]
+    longest = max((value for value in values if isinstance(value, str)), key=len, default="")
     following = values[values.index(key) + 1 :] if key in values else []
-    return list(takewhile(lambda value: isinstance(value, kind), following))
+    return longest.encode("latin1"), list(takewhile(lambda value: isinstance(value, type(following[0])), following))
 
 
 def mnist_form(tree: Tree) -> Form | None:
@@ -157,20 +143,19 @@ def mnist_form(tree: Tree) -> Form | None:
         return None
 
     def read(name: str, axes: int) -> np.ndarray:
-        where = f"{tree.path}/{name}"
-        content = unpacked(tree.read(name), where)
+        where = f"{tree.path}/{found.get(name, name)}"
+        content = unpacked(tree.read(found.get(name, name)), where)
         with decoding(where, "the IDX file"):
             if content[:4] != bytes([0, 0, 8, axes]):
                 raise ValueError(f"it begins with {content[:4]!r}")
-            shape = struct.unpack_from(f">{axes}I", content, 4)
+            shape = np.frombuffer(content, ">u4", axes, offset=4)
             return np.frombuffer(bytearray(content), np.uint8, offset=4 + 4 * axes).reshape(shape)  # a writable one
 
     def load(split: Split) -> ImageSet | None:
         part = "train" if split == "train" else "t10k"
-        names = [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"]
-        if split == "test" and names[0] not in found:
+        if split == "test" and f"{part}-images-idx3-ubyte" not in found:
             return None
-        images, labels = (read(found.get(name, name), axes) for name, axes in zip(names, (3, 1), strict=True))
+        images, labels = read(f"{part}-images-idx3-ubyte", 3), read(f"{part}-labels-idx1-ubyte", 1)
         classes = number_names(int(labels.max(initial=9)), str(tree.path))  # the digits, also where one is missing
         return ImageSet(images[:, None], labels.astype(np.int64), classes, f"{tree.path} ({split})")
 

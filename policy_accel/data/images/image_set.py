@@ -25,7 +25,7 @@ class ImageSet:
         labels: int64 [N] in 0..number of classes - 1; None without labels.
         classes: names of the classes in the order of the labels; () without labels.
         source: where they were read, for messages.
-        key: for a set that lies in the cache, the hash of what it was made of; None otherwise.
+        key: of images that lie in the cache or are mapped, what they were made of; None otherwise.
         remarks: what was converted, assumed or left out in reading, one sentence each, without the source.
         skipped: one sentence for each image that could not be read and was left out.
 
@@ -60,11 +60,9 @@ class ImageSet:
         return len(self.images)
 
     def fingerprint(self) -> str:
-        """SHA-256 that tells this set from any other: of its content, or cheaply of its cache key, if it has one."""
-        if self.key is not None:
-            return hashlib.sha256(f"key {self.key}".encode()).hexdigest()
-        digest = hashlib.sha256(f"{self.images.dtype.str} {self.images.shape} {self.classes}".encode())
-        for array in (self.images, () if self.labels is None else self.labels):
+        """SHA-256 that tells this set from any other: of its content, of which a key stands for the images."""
+        digest = hashlib.sha256(f"{self.images.dtype.str} {self.images.shape} {self.classes}{self.key or ''}".encode())
+        for array in (self.images if self.key is None else (), () if self.labels is None else self.labels):
             for begin in range(0, len(array), _PIECE):
                 digest.update(np.ascontiguousarray(array[begin : begin + _PIECE]).data)
         return digest.hexdigest()

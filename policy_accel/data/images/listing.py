@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from policy_accel.data.images.decode import LATENT, SUFFIXES, is_image
 from policy_accel.data.images.image_set import ImageSet, Split
-from policy_accel.data.tree import Tree
+from policy_accel.data.tree import Tree, by_number
 from policy_accel.errors import UserError, one_line
 from policy_accel.parsing import from_json
 
@@ -48,16 +48,16 @@ def files_form(tree: Tree) -> Form | None:
     or directly below them, are parts; without them all files train. Labels are those of dataset.json (as StyleGAN and
     EDM write it), metadata.jsonl or metadata.csv (Hugging Face), else those of KEY.cls or KEY.json beside KEY.png
     (WebDataset), else the first folders, but for one folder around the whole set."""
-    names = [name for name in tree.names if _suffix(name) in (*SUFFIXES, LATENT)]
-    bare = [name for name in tree.names if not names and not _suffix(name)]
+    suffixes = {name: PurePosixPath(name).suffix.lower() for name in tree.names}
+    names = [name for name, suffix in suffixes.items() if suffix in (*SUFFIXES, LATENT)]
+    bare = [name for name, suffix in suffixes.items() if not names and not suffix]
     if bare and is_image(tree.read(bare[0])):
         names = [name for name in bare if is_image(tree.read(name))]
     if not names:
         return None
-    kinds = {"latents" if _suffix(name) == LATENT else "images": name for name in names}
+    kinds = {"latents" if suffixes[name] == LATENT else "images": name for name in names}
     files = [name for name in tree.names if PurePosixPath(name).name in _LABEL_FILES]
-    sidecars = any(name.endswith(".cls") for name in tree.names)
-    title = f"{'WebDataset' if sidecars else 'files'} of {min(kinds)}"
+    title = f"{'WebDataset' if '.cls' in suffixes.values() else 'files'} of {min(kinds)}"
 
     def load(split: Split) -> Listing:
         if len(kinds) > 1:
@@ -65,7 +65,7 @@ def files_form(tree: Tree) -> Form | None:
             raise UserError(f"{tree.path}: holds {both}; keep them apart.")
         remarks, placed = list(tree.remarks), _placed(names)
         told = dict(pair for file in files for pair in _told(tree, file, remarks))
-        gone = sorted(told.keys() - set(tree.names))
+        gone = sorted(told.keys() - suffixes.keys())
         faults = [f"{tree.path}/{name}: is listed in {files[0]} and not there; add it." for name in gone]
         labels = [told.get(name) for name in names] if files else _beside(tree, names)
         labels = labels or [steps[0] if len(steps) > 1 else None for _, steps in placed]
@@ -78,15 +78,13 @@ def files_form(tree: Tree) -> Form | None:
 def _placed(names: list[str]) -> list[tuple[str, list[str]]]:
     """The part of each name and the other steps of its path, below the folder that is around all: it is no class."""
     paths = [name.split("/") for name in names]
-    while len({path[0] for path in paths}) == 1 and min(map(len, paths)) > 2:
-        if paths[0][0].lower() in TRAIN_NAMES:
-            break
+    while len({path[0] for path in paths}) == 1 and min(map(len, paths)) > 2 and paths[0][0].lower() not in TRAIN_NAMES:
         paths = [path[1:] for path in paths]
     for level in (0, 1):  # above the classes, or below them
         tops = {path[level].lower() if len(path) > level + 1 else "" for path in paths}
         train, test = tops.intersection(TRAIN_NAMES), tops.intersection(TEST_NAMES)
         if train and (test or tops == train) and (level == 0 or tops == train | test):
-            return [(path[level], path[:level] + path[level + 1 :]) for path in paths]
+            return [(path[level].lower(), path[:level] + path[level + 1 :]) for path in paths]
     return [("train", path) for path in paths]
 
 
@@ -114,11 +112,10 @@ def _told(tree: Tree, file: str, remarks: list[str]) -> list[tuple[str, Label]]:
 
 def _beside(tree: Tree, names: list[str]) -> list[Label]:
     """Labels that lie beside the images under the same key, which ends at the first dot; nothing without."""
-    there = set(tree.names)
 
     def label(name: str, suffix: str) -> Label:
         beside = re.sub(r"(\.[^/]*)?$", suffix, name, count=1)
-        value = _parsed(tree, beside) if beside in there else None
+        value = _parsed(tree, beside) if beside in tree.places else None
         return class_label(value.get(label_column(value, beside, [])) if isinstance(value, dict) else value)
 
     suffix = next((suffix for suffix in (".cls", ".json") if label(names[0], suffix) is not None), None)
@@ -136,10 +133,6 @@ def _parsed(tree: Tree, name: str) -> Any:
         return from_json(text) if name.endswith(".json") else text.strip()
     except (ValueError, csv.Error) as error:
         raise UserError(f"{tree.path}/{name}: cannot be read ({one_line(error)}); correct it.") from error
-
-
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
 
 
 def class_label(value: Any) -> Label:
@@ -186,39 +179,34 @@ def part_of(listing: Listing, split: Split, *, labelled: bool) -> Listing | None
     training part in natural order. An image without a label among others that have one, and one of an unknown class,
     is a fault, or else, where the set need not be `labelled`, leaves the set without labels.
     """
-    usable = {part.lower() for _, part, label in listing.items if label is not None}
-    usable = usable or {part.lower() for _, part, _ in listing.items}
+    tree, items, classes, remarks = listing.tree, listing.items, listing.classes, list(listing.remarks)
+    usable = {part for _, part, label in items if label is not None} or {part for _, part, _ in items}
     test = next((name for name in TEST_NAMES if name in usable), None)
-    items = [item for item in listing.items if item[1].lower() in (TRAIN_NAMES if split == "train" else (test,))]
-    remarks, faults = list(listing.remarks), list(listing.faults) if split == "train" else []
-    if unused := sorted({part for _, part, _ in listing.items if part.lower() not in (*TRAIN_NAMES, test)}):
+    if unused := sorted({part for _, part, _ in items} - {*TRAIN_NAMES, test}):
         what = "belongs to no part that is used and is left out"
         remarks.append(f"{', '.join(unused[:5])}: {what}; the parts are train and {test}.")
-    classes, numbers = _classes(listing)
-    lost = {name: label for name, _, label in items if numbers and label not in numbers}
-    unknown = f"is none of those known ({len(classes)} in the training part)"
-    for name, label in lost.items():
-        why = "has no class, as others have" if label is None else f"its class {label} {unknown}"
-        if not labelled:
-            remarks.append(f"labels are not used: {name}: {why}.")
-            classes, numbers = (), {}
-            break
-        faults.append(f"{listing.tree.path}/{name}: {why}; correct it.")
-    items = [(name, split, numbers.get(label)) for name, _, label in items if not numbers or label in numbers]
-    return listing._replace(items=items, classes=classes, remarks=remarks, faults=faults) if items or faults else None
-
-
-def _classes(listing: Listing) -> tuple[tuple[str, ...], dict[Label, int]]:
-    """Names of the classes, and the number of each label; nothing without labels."""
-    labels = {label for _, _, label in listing.items} - {None}
+    labels = {label for _, _, label in items} - {None}
     numbers = [label for label in labels if isinstance(label, int)]
-    if len(numbers) == len(labels):
-        names = listing.classes or number_names(max(numbers, default=-1), str(listing.tree.path))
-        return names if labels else (), {number: number for number in numbers if number < len(names)}
-    of_train = {label for _, part, label in listing.items if part.lower() in TRAIN_NAMES} - {None}
-    places = {name: place for place, name in enumerate(listing.classes or sorted(map(str, of_train), key=_natural))}
-    return tuple(places), {label: places[str(label)] for label in labels if str(label) in places}
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
+    of_train = sorted({str(label) for _, part, label in items if part in TRAIN_NAMES and label is not None})
+    if not labels:
+        classes = ()
+    elif not classes:
+        numeric = len(numbers) == len(labels)
+        classes = number_names(max(numbers), str(tree.path)) if numeric else tuple(sorted(of_train, key=by_number))
+    names = map(str, range(len(classes))) if len(numbers) == len(labels) else classes
+    places = {name: place for place, name in enumerate(names)}
+    known = {label: places[str(label)] for label in labels if str(label) in places}
+    items = [item for item in items if item[1] in (TRAIN_NAMES if split == "train" else (test,))]
+    unknown = f"is none of those known ({len(classes)} in the training part)"
+    lost = {
+        name: "has no class, as others have" if label is None else f"its class {label} {unknown}"
+        for name, _, label in items
+        if classes and label not in known
+    }
+    if lost and not labelled:
+        remarks.append(f"labels are not used: {': '.join(next(iter(lost.items())))}.")
+        classes, known, lost = (), {}, {}
+    faults = listing.faults if split == "train" else []
+    faults = faults + [f"{tree.path}/{name}: {why}; correct it." for name, why in lost.items()]
+    items = [(name, split, known.get(label)) for name, _, label in items if name not in lost]
+    return Listing(tree, items, classes, remarks, faults) if items or faults else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import PurePosixPath
 from threading import Lock
@@ -37,19 +39,28 @@ def _list(tree: Tree, files: list[str]) -> Listing:
     items: list[Item] = []
     places: dict[str, Any] = {}
     remarks, lock = list(tree.remarks), Lock()
-    schema, _ = _table(tree, files[0], [])
-    image, label, classes = _columns(schema, f"{tree.path}/{files[0]}", remarks)
+    with decoding(f"{tree.path}/{files[0]}", "the Parquet file"), _opened(tree, files[0]) as table:
+        image, label, classes = _columns(table.schema_arrow, f"{tree.path}/{files[0]}", remarks)
     for file, word in words.items():
-        _, table = _table(tree, file, [label] if label else [])
-        labels = table.column(label).to_pylist() if label else [None] * table.num_rows
-        places |= {f"{file}, row {row}": (file, row) for row in range(len(labels))}
-        part = word if parted else "train"
-        items += [(f"{file}, row {row}", part, class_label(value)) for row, value in enumerate(labels)]
-    images = lru_cache(maxsize=2)(lambda file: _table(tree, file, [image])[1].column(image))
+        with decoding(f"{tree.path}/{file}", "the Parquet file"), _opened(tree, file) as table:
+            cells = table.read([label])[label].to_pylist() if label else [None] * table.metadata.num_rows
+            sizes = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
+        spots = [(file, group, row) for group, size in enumerate(sizes) for row in range(size)]
+        names = [f"{file}, row {row}" for row in range(len(spots))]
+        places |= zip(names, spots, strict=True)
+        items += [
+            (name, word if parted else "train", class_label(cell)) for name, cell in zip(names, cells, strict=True)
+        ]
 
-    def fetch(place: tuple[str, int]) -> bytes:
+    @lru_cache(maxsize=2)
+    def images(file: str, group: int) -> Any:
+        with _opened(tree, file) as table:
+            check_fits(table.metadata.row_group(group).total_byte_size, f"{tree.path}/{file}")
+            return table.read_row_group(group, [image])[image]
+
+    def fetch(place: tuple[str, int, int]) -> bytes:
         with lock:
-            cell = images(place[0])[place[1]].as_py()
+            cell = images(*place[:2])[place[2]].as_py()
         if isinstance(cell, dict):
             beside = PurePosixPath(place[0]).with_name(str(cell["path"]))
             cell = tree.read(str(beside)) if cell["bytes"] is None else cell["bytes"]
@@ -59,18 +70,14 @@ def _list(tree: Tree, files: list[str]) -> Listing:
     return Listing(rows, items, classes, remarks, [])
 
 
-def _table(tree: Tree, name: str, columns: list[str]) -> tuple[Any, Any]:
-    """The schema of a file, and the table of some of its columns."""
+@contextmanager
+def _opened(tree: Tree, name: str) -> Iterator[Any]:
     try:
         from pyarrow import parquet
     except ImportError:
         raise UserError(f"{tree.path}: Parquet needs pyarrow, which is not installed; pip install pyarrow.") from None
-    where = f"{tree.path}/{name}"
-    with decoding(where, "the Parquet file"), open_regular(tree.path / name) as stream:
-        file = parquet.ParquetFile(stream)
-        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)] if columns else []
-        check_fits(sum(group.total_byte_size for group in groups), where)
-        return file.schema_arrow, file.read(columns)
+    with open_regular(tree.path / name) as stream:
+        yield parquet.ParquetFile(stream)
 
 
 def _columns(schema: Any, where: str, remarks: list[str]) -> tuple[str, str | None, tuple[str, ...]]:

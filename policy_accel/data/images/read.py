@@ -1,7 +1,5 @@
-"""One function that reads image sets, whatever their form, which is recognised by content.
-
-Decoded files are kept as one array, which is mapped into memory when the set is read again.
-"""
+"""One function that reads image sets, whatever their form, which is recognised by content; decoded files are kept as
+one array, which is mapped into memory when the set is read again."""
 
 from __future__ import annotations
 
@@ -13,18 +11,19 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from policy_accel.data.download import shipped_path
 from policy_accel.data.formats.base import decoding
 from policy_accel.data.images.arrays import cifar_form, mnist_form, npy_form, npz_form
 from policy_accel.data.images.decode import decode, fitted
 from policy_accel.data.images.image_set import ImageSet, Split
 from policy_accel.data.images.listing import Form, Listing, files_form, part_of, split_word
 from policy_accel.data.images.parquet import parquet_form
-from policy_accel.data.shipped import shipped_path
 from policy_accel.data.tree import Tree, open_tree
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
@@ -34,7 +33,6 @@ KNOWN_FORMS = (
     "known are folders of images, by class or with metadata.jsonl, metadata.csv or dataset.json, ZIP and tar archives "
     "of such (WebDataset too), Parquet of Hugging Face, .npz and .npy arrays, CIFAR-10 and -100 and MNIST."
 )
-SHIPPED = "shipped:"
 _FORMS = (npy_form, npz_form, cifar_form, mnist_form, parquet_form, files_form)
 _ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip", ".npz")
 _VERSION = 2  # of the cache, counted up when the same files would be decoded to other arrays
@@ -92,9 +90,8 @@ def image_form(path: str | Path) -> str | None:
 
 def image_path(path: str | Path) -> Path:
     """Where the set is: "shipped:NAME" is a file of the folder datasets, ~ the home folder."""
-    if str(path).startswith(SHIPPED):
-        return shipped_path(str(path).removeprefix(SHIPPED))
-    return Path(path).expanduser()
+    shipped = str(path).removeprefix("shipped:")
+    return Path(path).expanduser() if shipped == str(path) else shipped_path(shipped)
 
 
 def default_cache() -> Path:
@@ -123,14 +120,13 @@ def _recognised(place: Path, stack: ExitStack) -> tuple[Tree, Form | None]:
     return joined, files_form(joined)
 
 
-def _read_cached(listing: Listing, source: str, resolution: int | None, cache_dir: Path, skip_bad: bool) -> ImageSet:
+def _read_cached(part: Listing, source: str, resolution: int | None, cache_dir: Path, skip_bad: bool) -> ImageSet:
     """Decode the images of a part, or find them decoded under a key that is made of the path, of name, size and time of
     every file, and of the resolution; the labels are not in the cache."""
-    _refuse(listing.faults, skip_bad)
-    tree, names = listing.tree, [name for name, _, _ in listing.items]
-    digest = hashlib.sha256(f"{_VERSION} {tree.path.resolve()} {resolution}".encode())
-    for name in names:
-        file = tree.on_disk(tree.places[name])
+    _refuse(part.faults, skip_bad)
+    digest = hashlib.sha256(f"{_VERSION} {part.tree.path.resolve()} {resolution}".encode())
+    for name, _, _ in part.items:
+        file = part.tree.on_disk(part.tree.places[name])
         found = file.stat() if file.exists() else None  # else it is said when it is read
         digest.update(f"\n{name} {found and f'{found.st_size} {found.st_mtime_ns}'}".encode())
     key = digest.hexdigest()[:32]
@@ -144,8 +140,8 @@ def _read_cached(listing: Listing, source: str, resolution: int | None, cache_di
         try:
             with new_path(folder) as temporary:
                 temporary.mkdir()
-                parts = temporary / _ARRAY, tree, names, resolution, skip_bad
-                (temporary / _DONE).write_text(json.dumps(_write(*parts) or _write(*parts, channels=3)))
+                made = _write(temporary, part, resolution, skip_bad) or _write(temporary, part, resolution, skip_bad, 3)
+                (temporary / _DONE).write_text(json.dumps(made))
         except UserError:
             if not (folder / _DONE).exists():  # otherwise another process was faster
                 raise
@@ -153,12 +149,10 @@ def _read_cached(listing: Listing, source: str, resolution: int | None, cache_di
             images, made = _load(folder)
     faults = list(made["faults"].values())
     _refuse(faults, skip_bad)
-    kept = [label for place, (_, _, label) in enumerate(listing.items) if str(place) not in made["faults"]]
-    labels = np.array(kept, np.int64) if listing.classes else None
-    told = hashlib.sha256(repr(listing.classes).encode() + (b"" if labels is None else labels.tobytes())).hexdigest()
+    kept = [label for place, (_, _, label) in enumerate(part.items) if str(place) not in made["faults"]]
+    labels = np.array(kept, np.int64) if part.classes else None
     done = [f"{count} images {what}, such as {name}." for what, (count, name) in made["done"].items()]
-    remarks, skipped = (*listing.remarks, *done), (*listing.faults, *faults)
-    return ImageSet(images, labels, listing.classes, source, f"{key} {told[:32]}", remarks, skipped)
+    return ImageSet(images, labels, part.classes, source, key, (*part.remarks, *done), (*part.faults, *faults))
 
 
 def _refuse(faults: list[str], skip_bad: bool) -> None:
@@ -171,10 +165,9 @@ def _load(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
     return np.memmap(folder / _ARRAY, made["dtype"], "r", shape=tuple(made["shape"])), made
 
 
-def _write(
-    path: Path, tree: Tree, names: list[str], resolution: int | None, skip_bad: bool, channels: int = 0
-) -> dict[str, Any] | None:
+def _write(folder: Path, part: Listing, resolution: int | None, skip_bad: bool, channels: int = 0) -> Any:
     """Decode all images in turn and write them; None when one has colour after grey ones, which have to become it."""
+    tree, names = part.tree, [name for name, _, _ in part.items]
     faults: dict[int, str] = {}
     done: dict[str, tuple[int, str]] = {}
     first: tuple[str, np.ndarray] | None = None
@@ -187,29 +180,28 @@ def _write(
 
     bar = Progress("decode", len(names), unit="image")
     # The file is not mapped into memory, which would end the process when the disk is full.
-    with path.open("wb") as file, ThreadPoolExecutor(8) as pool, closing(bar):
-        for begin in range(0, len(names), _PIECE):
-            piece = names[begin : begin + _PIECE]
-            for place, (name, (image, said)) in enumerate(zip(piece, pool.map(decoded, piece), strict=True), begin):
-                bar.to(place + 1)
-                if image is None:
-                    _refuse(said, skip_bad)
-                    faults[place] = said[0]
-                    continue
-                for what in said:
-                    count, example = done.get(what, (0, name))
-                    done[what] = count + 1, example
-                if first is None:
-                    first, channels = (name, image), channels or len(image)
-                    fitted(image[None], resolution, str(tree.path))
-                like, axis = first[1], 1 if image.dtype == np.uint8 else 0
-                if image.shape[axis:] != like.shape[axis:] or image.dtype != like.dtype:
-                    both = f"{first[0]} is {like.dtype} {[*like.shape]} and {name} is {image.dtype} {[*image.shape]}"
-                    remedy = "give task.resolution=SIZE to cut and resize all images, or encode all latents alike"
-                    raise UserError(f"{tree.path}: {both}; {remedy}.")
-                if channels < len(image):
-                    return None
-                file.write(image.repeat(channels // len(image), axis=0).tobytes())
+    with (folder / _ARRAY).open("wb") as file, ThreadPoolExecutor(8) as pool, closing(bar):
+        pieces = (pool.map(decoded, names[begin : begin + _PIECE]) for begin in range(0, len(names), _PIECE))
+        for place, (name, (image, said)) in enumerate(zip(names, chain.from_iterable(pieces), strict=True)):
+            bar.advance()
+            if image is None:
+                _refuse(said, skip_bad)
+                faults[place] = said[0]
+                continue
+            for what in said:
+                count, example = done.get(what, (0, name))
+                done[what] = count + 1, example
+            if first is None:
+                first, channels = (name, image), channels or len(image)
+                fitted(image[None], resolution, str(tree.path))
+            like, axis = first[1], 1 if image.dtype == np.uint8 else 0
+            if image.shape[axis:] != like.shape[axis:] or image.dtype != like.dtype:
+                both = f"{first[0]} is {like.dtype} {[*like.shape]} and {name} is {image.dtype} {[*image.shape]}"
+                remedy = "give task.resolution=SIZE to cut and resize all images, or encode all latents alike"
+                raise UserError(f"{tree.path}: {both}; {remedy}.")
+            if channels < len(image):
+                return None
+            file.write(image.repeat(channels // len(image), axis=0).tobytes())
     if first is None:
         raise UserError(f"{tree.path}: none of its {len(names)} images can be read, the first of them: {faults[0]}")
     shape = [len(names) - len(faults), channels, *first[1].shape[1:]]

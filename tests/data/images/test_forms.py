@@ -233,6 +233,20 @@ def test_parquet_without_images_or_damaged(parquet, read, tmp_path):
         read(path)
 
 
+def test_a_damaged_row_group_loses_its_own_images(parquet, read):
+    path = parquet("train.parquet", range(7), label=[0, 1, 0, 1, 0, 1, 0])
+    file = path / "train.parquet"
+    column = pq.ParquetFile(file).metadata.row_group(1).column(0)
+    whole, begin = bytearray(file.read_bytes()), column.dictionary_page_offset or column.data_page_offset
+    whole[begin : begin + column.total_compressed_size] = bytes(column.total_compressed_size)
+    file.write_bytes(whole)
+    with pytest.raises(UserError, match=r"train\.parquet, row 3: the file is damaged .*skip_bad_images=true"):
+        read(path)
+    numbers, found = read(path, skip_bad=True)
+    assert numbers == [(0, "0"), (1, "1"), (2, "0"), (6, "0")]
+    assert [sentence.split(": ")[0].rpartition(", ")[2] for sentence in found.skipped] == ["row 3", "row 4", "row 5"]
+
+
 def test_parquet_without_pyarrow(parquet, read, monkeypatch):
     path = parquet("train.parquet", [1])
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -35,7 +35,7 @@ def test_fingerprint_of_a_key_reads_no_image(pictures):
     images = pictures(3)
     made = ImageSet(images, None, (), "x", key="abc")
     object.__setattr__(made, "images", images.view(Unreadable))
-    assert made.fingerprint() == ImageSet(images[:1], None, (), "y", key="abc").fingerprint()
+    assert made.fingerprint() == ImageSet(images * 0, None, (), "y", key="abc").fingerprint()
 
 
 @pytest.mark.parametrize(
