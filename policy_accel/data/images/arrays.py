@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from policy_accel.data.formats.base import decoding
-from policy_accel.data.images.image_set import ImageSet, Split
-from policy_accel.data.images.listing import Form, number_names
+from policy_accel.data.images.image_set import Form, ImageSet, Split, number_names
 from policy_accel.data.tree import Tree, unpacked
 from policy_accel.errors import UserError
 from policy_accel.memory import check_fits

@@ -13,13 +13,10 @@ from policy_accel.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image  # loaded where a file of an image is met: most sets are arrays
 
-SUFFIXES = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif", ".gif", ".jp2"),
-    *(".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff"),
-)
+_NAMES = "png apng jpg jpeg jpe jfif webp avif heic heif gif jp2 bmp ppm pgm pbm tif tiff"
+SUFFIXES = tuple(f".{name}" for name in _NAMES.split())
 LATENT = ".npy"
 _STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
-_ORIENTATION = 0x0112
 
 
 def is_image(content: bytes) -> bool:
@@ -30,7 +27,7 @@ def is_image(content: bytes) -> bool:
 def upright(content: bytes, where: str) -> tuple[Image.Image, list[str]]:
     """An image file as it is meant to be seen, grey (mode L) or RGB, and what was done to it; UserError where it is no
     image, cut off, damaged, or of numbers without a known range."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
     done: list[str] = []
     with decoding(where, "the image"):
@@ -47,7 +44,7 @@ def upright(content: bytes, where: str) -> tuple[Image.Image, list[str]]:
             done.append("have several frames, of which the first was taken")
         if "16" in str([tile[3] for tile in opened.tile]):  # of RGB, Pillow itself takes the upper 8 bits
             done.append("have more than 8 bits a channel, of which the upper 8 were taken")
-        if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+        if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
             image = ImageOps.exif_transpose(image)
             done.append("were turned as their EXIF orientation says")
         if image.mode.startswith("I"):
@@ -67,11 +64,10 @@ def decode(content: bytes, where: str, resolution: int | None) -> tuple[np.ndarr
     if where.lower().endswith(LATENT):
         with decoding(where, "the latent"):
             values = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-        if values.ndim == 3 and values.dtype in (np.float16, np.float32):
-            return values, []
-        raise UserError(
-            f"{where}: is {values.dtype} {list(values.shape)}; encode latents as float16 or float32 [C, H, W]."
-        )
+        if values.ndim != 3 or values.dtype not in (np.float16, np.float32):
+            found = f"{values.dtype} {list(values.shape)}"
+            raise UserError(f"{where}: is {found}; encode latents as float16 or float32 [C, H, W].")
+        return values, []
     image, done = upright(content, where)
     pixels = np.asarray(image if resolution is None else _square(image, resolution))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), done
@@ -84,11 +80,11 @@ def fitted(images: np.ndarray, resolution: int | None, source: str) -> np.ndarra
     if {height, width} == {resolution or height} or (images.dtype != np.uint8 and resolution is None):
         return images
     if images.dtype != np.uint8:
-        what = f"latents of {width} x {height}, which cannot be resized to task.resolution={resolution}"
-        raise UserError(f"{source}: holds {what}; set it to null or encode images of another size.")
+        remedy = f"cannot be resized to task.resolution={resolution}; set it to null or encode images of another size"
+        raise UserError(f"{source}: holds latents of {width} x {height}, which {remedy}.")
     if resolution is None:
-        what = f"the images are {width} x {height} pixels, not square"
-        raise UserError(f"{source}: {what}; give task.resolution=SIZE to cut out the middle square and resize it.")
+        remedy = "give task.resolution=SIZE to cut out the middle square and resize it"
+        raise UserError(f"{source}: the images are {width} x {height} pixels, not square; {remedy}.")
     from PIL import Image
 
     result = np.empty((*images.shape[:2], resolution, resolution), np.uint8)

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -21,9 +22,8 @@ from policy_accel.data.download import shipped_path
 from policy_accel.data.formats.base import decoding
 from policy_accel.data.images.arrays import cifar_form, mnist_form, npy_form, npz_form
 from policy_accel.data.images.decode import decode, fitted
-from policy_accel.data.images.image_set import ImageSet, Split
-from policy_accel.data.images.listing import Form, Listing, files_form, part_of, split_word
-from policy_accel.data.images.parquet import parquet_form
+from policy_accel.data.images.files import files_form, parquet_form
+from policy_accel.data.images.image_set import Form, ImageSet, Listing, Split, part_of, split_word
 from policy_accel.data.tree import Tree, open_tree
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
@@ -49,15 +49,12 @@ def read_images(
     skip_bad: bool = False,
     labelled: bool = True,
 ) -> ImageSet | None:
-    """Read one part of an image set; None when it has no such part. Sets without parts are all "train".
+    """Read one part of an image set of the KNOWN_FORMS, or of a folder of archives; None when it has no such part.
 
-    Args:
-        path: file or folder of one of the KNOWN_FORMS, or a folder of archives; "shipped:NAME" is one of the package's.
-        split: the part.
-        resolution: cut out the middle square of every image and resize it to this height and width.
-        cache_dir: where decoded image files are kept; None for policy_accel/images below $XDG_CACHE_HOME or ~/.cache.
-        skip_bad: leave out images that cannot be read, and say so in `ImageSet.skipped`.
-        labelled: whether images without a class among others that have one count as such; else there are no labels.
+    Sets without parts are all "train"; "shipped:NAME" is a file of the package. Of every image the middle square is cut
+    out and resized to the `resolution`, in pixels. Decoded files are kept in `cache_dir`, None for policy_accel/images
+    below $XDG_CACHE_HOME or ~/.cache. With `skip_bad`, `ImageSet.skipped` tells of images that cannot be read. An image
+    without a class among others that have one is such an image if the set is `labelled`; else there are no labels.
 
     Raises:
         UserError: one sentence for whatever is wrong with the path, its content or the resolution.
@@ -126,8 +123,8 @@ def _read_cached(part: Listing, source: str, resolution: int | None, cache_dir: 
     _refuse(part.faults, skip_bad)
     digest = hashlib.sha256(f"{_VERSION} {part.tree.path.resolve()} {resolution}".encode())
     for name, _, _ in part.items:
-        file = part.tree.on_disk(part.tree.places[name])
-        found = file.stat() if file.exists() else None  # else it is said when it is read
+        file = part.tree.on_disk(part.tree.places[name]) if name in part.tree.places else None
+        found = file.stat() if file and file.exists() else None  # else it is said when it is read
         digest.update(f"\n{name} {found and f'{found.st_size} {found.st_mtime_ns}'}".encode())
     key = digest.hexdigest()[:32]
     folder = cache_dir / key
@@ -152,10 +149,10 @@ def _read_cached(part: Listing, source: str, resolution: int | None, cache_dir: 
     kept = [label for place, (_, _, label) in enumerate(part.items) if str(place) not in made["faults"]]
     labels = np.array(kept, np.int64) if part.classes else None
     done = [f"{count} images {what}, such as {name}." for what, (count, name) in made["done"].items()]
-    return ImageSet(images, labels, part.classes, source, key, (*part.remarks, *done), (*part.faults, *faults))
+    return ImageSet(images, labels, part.classes, source, key, (*part.tree.remarks, *done), (*part.faults, *faults))
 
 
-def _refuse(faults: list[str], skip_bad: bool) -> None:
+def _refuse(faults: Sequence[str], skip_bad: bool) -> None:
     if faults and not skip_bad:
         raise UserError(f"{faults[0].rstrip('.')}, or skip such images with task.skip_bad_images=true.")
 

@@ -84,7 +84,7 @@ def test_dataset_json(tree, pictures, png, cache, archive, around):
         (b'{"labels": [["0.png", 1]]}', r"1\.png: has no class, as others have; .*skip_bad_images=true"),
         (
             b'{"labels": [["0.png", 1], ["1.png", 0], ["2.png", 0]]}',
-            r"2\.png: is listed in dataset\.json and not",
+            r"2\.png: is not there; add it",
         ),
         (b'{"labels": [["0.png", 1], ["1.png", -2]]}', r"1\.png: has no class, as others have"),
         (b'{"labels": [["0.png", 1], ["1.png", [0.5]]]}', r"1\.png: has no class, as others have"),
