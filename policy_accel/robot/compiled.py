@@ -16,7 +16,7 @@ from policy_accel.policy.observations import as_tensors
 from policy_accel.policy.planner import Planner
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.robot.export import onnx_of, quiet
-from policy_accel.robot.session import TO_INSTALL, onnx_session
+from policy_accel.robot.session import TO_INSTALL, OnnxFunction
 from policy_accel.training.graphs import WARM_UP
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -66,7 +66,11 @@ def compile_networks(policy: DiffusionPolicy, plan: Callable[[], Tensor]) -> Non
     Raises:
         UserError: onnxruntime or the exporter is missing, or has no form of a network.
     """
-    networks: list[nn.Module] = [network for network in (policy.encoder, policy.denoiser) if network is not None]
+    networks: list[nn.Module] = [
+        network
+        for network in (policy.encoder, policy.denoiser)
+        if network is not None and not isinstance(network.forward, _Compiled)
+    ]
     calls: dict[nn.Module, list[Any]] = {}
 
     def note(network: nn.Module, given: Any) -> None:
@@ -86,22 +90,25 @@ class _Compiled:
     """`forward` of a network, with arguments of the shapes that it was compiled for by onnxruntime."""
 
     def __init__(self, network: nn.Module, given: list[Any]) -> None:
-        self._eager, example = network.forward, _tensors(given)
+        example = _tensors(given)
+        self._network = network
         self._kinds = [(tensor.shape, tensor.dtype) for tensor in example]
         self._names = [f"input_{place}" for place in range(len(example))]
         with torch.no_grad(), quiet():
             program = torch.export.export(_Flat(network, given), tuple(example))
-        content = onnx_of(program, self._names, ["output"])
-        self._session = onnx_session(content, threads=torch.get_num_threads())
+        self._quick = OnnxFunction(onnx_of(program, self._names, ["output"]), "output")
 
     def __call__(self, *given: Any) -> Tensor:
         tensors = _tensors(given)
         fits = [(tensor.shape, tensor.dtype) for tensor in tensors] == self._kinds
         if not fits or any(tensor.requires_grad for tensor in tensors):
-            eager: Tensor = self._eager(*given)
-            return eager
-        arrays = {name: tensor.numpy() for name, tensor in zip(self._names, tensors, strict=True)}
-        return torch.from_numpy(self._session.run(None, arrays)[0])
+            return self.eager(*given)
+        return self._quick(dict(zip(self._names, tensors, strict=True)))
+
+    def eager(self, *given: Any) -> Tensor:
+        """What the network itself computes."""
+        result: Tensor = type(self._network).forward(self._network, *given)
+        return result
 
 
 def _tensors(given: Any) -> list[Tensor]:

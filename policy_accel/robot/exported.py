@@ -20,7 +20,7 @@ from policy_accel.policy.run import LoadedRun, build_policy, build_sampler
 from policy_accel.robot.about import exported_form, read_about
 from policy_accel.robot.compression import SCALE, Compressed
 from policy_accel.robot.export import first_line, quiet
-from policy_accel.robot.session import onnx_session
+from policy_accel.robot.session import OnnxFunction
 from policy_accel.robot.torch_policy import TorchPolicy
 from policy_accel.robot.whole import NOISE, PLAN
 from policy_accel.run_sampling import AskedSampling
@@ -132,18 +132,21 @@ def _of_weights(path: Path, config: RobotConfig, facts: dict[str, Any]) -> Diffu
 def _of_program(
     path: Path, form: str, config: RobotConfig, about: dict[str, Any], device: torch.device
 ) -> ExportedPolicy:
-    if form == "onnx":
-        session = onnx_session(path, device.type, torch.get_num_threads())
+    engine = OnnxFunction(path, PLAN, device.type) if form == "onnx" else _TorchProgram(path, device)
+    return ExportedPolicy(config, about, engine)
 
-        def run_onnx(given: dict[str, Tensor]) -> Tensor:
-            return torch.from_numpy(session.run([PLAN], {name: value.numpy() for name, value in given.items()})[0])
 
-        return ExportedPolicy(config, about, run_onnx)
-    with quiet():
-        program = TorchPolicy(str(path), device=str(device)).program
+class _TorchProgram:
+    """The trajectories of a .pt2 file; another process loads it again."""
 
-    def run_torch(given: dict[str, Tensor]) -> Tensor:
-        plan: Tensor = program(*(value.to(device) for value in given.values()))[1]
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self._arguments = path, device
+        with quiet():
+            self._program = TorchPolicy(str(path), device=str(device)).program
+
+    def __reduce__(self) -> Any:
+        return _TorchProgram, self._arguments
+
+    def __call__(self, given: dict[str, Tensor]) -> Tensor:
+        plan: Tensor = self._program(*(value.to(self._arguments[1]) for value in given.values()))[1]
         return plan.cpu()
-
-    return ExportedPolicy(config, about, run_torch)

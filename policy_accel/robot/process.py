@@ -80,7 +80,7 @@ def run_predictor() -> None:
     with contextlib.suppress(EOFError, ConnectionError), contextlib.ExitStack() as stack:
         import_plugins(connection.recv())
         order: Order = pickle.loads(connection.recv_bytes())
-        device = next(order.run.policy.parameters()).device
+        device = order.run.policy.device
         use_device(device, threads=order.threads, matmul_precision=order.run.config.training.matmul_precision)
         if order.config.real_time:
             stack.enter_context(real_time(PREDICTING))

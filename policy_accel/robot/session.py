@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from policy_accel.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TO_INSTALL = "install it with: pip install 'policy-accel[export]'"
 
@@ -33,3 +36,30 @@ def onnx_session(model: Path | bytes, device: str = "cpu", threads: int = 0) -> 
     options.log_severity_level = 3  # its warnings are of nodes that it does not fold
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=[provider])
+
+
+class OnnxFunction:
+    """One output of an ONNX file as a function of tensors on the CPU; another process gets a session of its own.
+
+    Args:
+        model: the file, or its content.
+        output: name of what is returned.
+        device: as for `onnx_session`.
+        threads: as many as torch has for 0.
+    """
+
+    def __init__(self, model: Path | bytes, output: str, device: str = "cpu", threads: int = 0) -> None:
+        import torch
+
+        self._arguments, self._output = (model, output, device, threads), output
+        self._session = onnx_session(model, device, threads or torch.get_num_threads())
+
+    def __reduce__(self) -> Any:
+        return OnnxFunction, self._arguments
+
+    def __call__(self, given: dict[str, Tensor]) -> Tensor:
+        """The output for inputs by name."""
+        import torch
+
+        arrays = {name: tensor.numpy() for name, tensor in given.items()}
+        return torch.from_numpy(self._session.run([self._output], arrays)[0])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,22 @@ def test_a_compiled_policy_acts_as_before_by_other_kernels(run_dir: Path, monkey
     assert quick.latency.seconds == []
     eager: list[Any] = []
     network = quick.run.policy.denoiser
-    computes = network.forward._eager  # type: ignore[attr-defined]
-    monkeypatch.setattr(network.forward, "_eager", lambda *given: eager.append(given) or computes(*given))
+    computes = network.forward.eager  # type: ignore[attr-defined]
+    monkeypatch.setattr(network.forward, "eager", lambda *given: eager.append(given) or computes(*given))
     expected, acted = ([policy.act(SEEN) for _ in range(20)] for policy in (plain, quick))
     np.testing.assert_allclose(acted, expected, atol=1e-4)
     assert not eager
+    monkeypatch.undo()
+    twin = pickle.loads(pickle.dumps(quick.run)).policy.denoiser  # as a predicting process gets it
+    assert type(twin.forward) is type(network.forward)
+    quick.warm_up()  # again, which has nothing left to compile
+    assert quick.run.policy.denoiser.forward is network.forward
 
     window = torch.from_numpy(np.stack([SEEN, SEEN]))
     noise = torch.randn(3, *quick.run.policy.noise_shape(quick.run.sampler))
     several = window.expand(3, 2, 5)
     planners = [Planner(policy.run.policy, policy.run.sampler, policy.run.config.training) for policy in (plain, quick)]
     torch.testing.assert_close(*(planner(several, noise) for planner in planners))
-    assert len(eager) == 3  # steps for three at once, which nothing was compiled for
 
 
 def test_what_cannot_be_compiled_is_refused_where_it_was_asked_for(

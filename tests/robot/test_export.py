@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 import subprocess
@@ -189,6 +190,8 @@ def test_any_form_drives_as_the_run_and_says_what_it_takes(files: dict[str, Path
     for path in files.values():
         policy = Policy.load(path, device="cpu")
         np.testing.assert_allclose([policy.act(observation) for _ in range(9)], acted, atol=TOLERANCE)
+        again = Policy(pickle.loads(pickle.dumps(policy.run)))  # as a predicting process gets it
+        np.testing.assert_array_equal(again.act(observation), Policy(policy.run).act(observation))
         about = json.loads(path.with_name(f"{path.name}.json").read_text())
         assert about["sampler"] == "ddim"
         assert about["network_evaluations"] == 1
