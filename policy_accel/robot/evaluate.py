@@ -46,7 +46,7 @@ class DelayedEvaluator(PolicyEvaluator):
         predict = ChunkPredictor(
             policy, self.sampler, self.training, self.delay.control, noise_seed=self.config.noise_seed
         )
-        meter = self.latency = LatencyMeter(next(policy.parameters()).device)
+        meter = self.latency = LatencyMeter(policy.device)
 
         def chunks(requests: Sequence[Request]) -> list[Chunk]:
             with meter.call():

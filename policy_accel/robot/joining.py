@@ -110,7 +110,7 @@ class ChunkPredictor:
         policy = self.policy
         seeds, numbers = [request.seed for request in requests], [request.number for request in requests]
         noise = chunk_noise(policy.noise_shape(self.sampler), self._noise_seed, seeds, numbers)
-        device = next(policy.parameters()).device
+        device = policy.device
         observed = as_tensors([request.observations for request in requests], device, policy.resized)
         how: dict[str, Any] = {}
         plans = [self._plans[request.slot] for request in requests]

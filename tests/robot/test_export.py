@@ -205,6 +205,15 @@ def test_any_form_drives_as_the_run_and_says_what_it_takes(files: dict[str, Path
             )
 
 
+def test_a_controller_drives_with_a_file_in_another_process(files: dict[str, Path]) -> None:
+    observation = np.array([1.0, -2.0, 0.5, 3.0, 0.1])
+    policy = Policy.load(files["onnx"], device="cpu")
+    expected = policy.act(observation)
+    with policy.controller(rate=10, process=True) as controller:
+        controller.reset(seed=0)
+        np.testing.assert_allclose(controller.act(observation), expected, atol=TOLERANCE)
+
+
 def test_a_file_is_scored_as_its_run(files: dict[str, Path], run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--episodes", "1", "--seed", "3", "--workers", "0", "--videos", "0", "--json"]
     scores = []
@@ -212,10 +221,12 @@ def test_a_file_is_scored_as_its_run(files: dict[str, Path], run_dir: Path, caps
         steps = ["--sampling-steps", "1"] if path is run_dir else []
         assert main(["evaluate", str(path), *asked, *steps]) == 0
         scores.append(json.loads(capsys.readouterr().out))
+    assert main(["evaluate", str(files["onnx"]), *asked, "--delay-ms", "100", "--rate", "10"]) == 0
+    assert json.loads(capsys.readouterr().out)["network_evaluations"] == 1
     assert scores[0]["score"] == pytest.approx(scores[1]["score"], abs=1e-3)
     assert scores[1]["network_evaluations"] == 1
-    kept = files["onnx"].with_name("a.onnx.evaluation") / "evaluation.json"
-    assert json.loads(kept.read_text())["score"] == scores[1]["score"]
+    kept = files["onnx"].with_name("a.onnx.evaluation") / "evaluations.jsonl"
+    assert json.loads(kept.read_text().splitlines()[0])["score"] == scores[1]["score"]
 
 
 def test_nothing_is_overwritten_and_nothing_is_left_of_what_fails(
