@@ -29,13 +29,12 @@ _ROOTS = (_PACKAGE / "datasets", _PACKAGE.parent / "datasets")  # in a wheel, in
 
 
 class Fetched(NamedTuple):
-    """Where a data set lies now, ready to be read: the archive, or the folder of several files; whether it was not
-    there already, intact; a sentence that says so; and whether it is an image set."""
+    """Where a data set lies now, ready to be read."""
 
-    path: Path
-    downloaded: bool
-    message: str
-    images: bool
+    path: Path  # the archive, or the folder of several files
+    downloaded: bool  # whether it was not there already, intact
+    message: str  # a sentence that says so
+    images: bool  # whether it is an image set
 
 
 def shipped_path(*parts: str) -> Path:
@@ -58,12 +57,9 @@ def fetch(
     """Download a public data set, as "pusht" or "cifar10", into a folder, or find it there intact.
 
     Each download goes to `<file>.part`, is resumed by the next call if it is interrupted, and gets its name only when
-    every digest of the manifest `<name>.json` agrees. A set of several files gets a folder of its own. `progress` is
-    called with (bytes so far, bytes in total or None when nobody says), over all files of the set.
-
-    Raises:
-        UserError: unknown name; a set that its publisher does not let programs download; no connection, HTTP error;
-            wrong digest (the file is kept aside); another file of that name; disk full; no permission.
+    every digest of the manifest `<name>.json` agrees. `progress` is called with (bytes so far, bytes in total or None
+    when nobody says), over all files of the set. UserError: unknown name; a set that its publisher does not let
+    programs download; as `download`; wrong digest (the file is kept aside); another file of that name.
     """
     manifests = manifest_dir or shipped_path("manifest")
     source = manifests / f"{name}.json"

@@ -77,7 +77,7 @@ def npz_form(tree: Tree) -> Form | None:
             return ImageSet(values, labels, (), source)
         classes = tuple(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in listed)
         largest = max(int(some.max(initial=0)) for some in found.values() if some.dtype.kind in "iu")  # of both parts
-        return ImageSet(values, labels.astype(np.int64), classes or number_names(largest, str(path)), source)
+        return ImageSet(values, labels.astype(np.int64), classes or number_names(largest), source)
 
     return "NPZ", load
 
@@ -155,7 +155,7 @@ def mnist_form(tree: Tree) -> Form | None:
         if split == "test" and f"{part}-images-idx3-ubyte" not in found:
             return None
         images, labels = read(f"{part}-images-idx3-ubyte", 3), read(f"{part}-labels-idx1-ubyte", 1)
-        classes = number_names(int(labels.max(initial=9)), str(tree.path))  # the digits, also where one is missing
+        classes = number_names(int(labels.max(initial=9)))  # the digits, also where one is missing
         return ImageSet(images[:, None], labels.astype(np.int64), classes, f"{tree.path} ({split})")
 
     return "MNIST (IDX)", load

@@ -16,7 +16,7 @@ from policy_accel.errors import UserError
 Split = Literal["train", "test"]
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")  # the first that has labels is used
-MOST_CLASSES = 100_000
+_MOST_CLASSES = 100_000
 _PIECE = 4096  # rows looked at together, so that a memory-mapped set is never in memory as a whole
 _LABEL_COLUMNS = ["label", "labels", "fine_label", "fine_labels", "class", "class_name", "class_id", "cls", "category"]
 _LABEL_COLUMNS += ["target"]
@@ -135,11 +135,9 @@ def split_word(path: str) -> str | None:
     return next((word for word in words if word in (*TRAIN_NAMES, *TEST_NAMES)), None)
 
 
-def number_names(largest: int, source: str) -> tuple[str, ...]:
+def number_names(largest: int) -> tuple[str, ...]:
     """Names "0", "1", ... up to the largest label of classes that have no names of their own."""
-    if largest >= MOST_CLASSES:
-        raise UserError(f"{source}: label {largest} is not a class number; they count from 0 to {MOST_CLASSES - 1}.")
-    return tuple(map(str, range(largest + 1)))
+    return tuple(map(str, range(min(largest + 1, _MOST_CLASSES))))
 
 
 def part_of(listing: Listing, split: Split, *, labelled: bool) -> Listing | None:
@@ -160,8 +158,7 @@ def part_of(listing: Listing, split: Split, *, labelled: bool) -> Listing | None
     of_train = sorted({str(label) for _, part, label in items if part in TRAIN_NAMES and label is not None})
     numeric = len(numbers) == len(labels)
     if not labels or not classes:
-        names = tuple(sorted(of_train, key=by_number))
-        classes = number_names(max(numbers, default=-1), str(tree.path)) if numeric else names
+        classes = number_names(max(numbers, default=-1)) if numeric else tuple(sorted(of_train, key=by_number))
     places = {str(place) if numeric else name: place for place, name in enumerate(classes)}
     known = {label: places[str(label)] for label in labels if str(label) in places}
     items = [item for item in items if item[1] in (TRAIN_NAMES if split == "train" else (test,))]
