@@ -1,7 +1,8 @@
 """A run directory may be a stranger's: the modules that its config.yaml names are imported only at the user's word.
 
 Those are `plugins`, `task.environment_module` and what stands before the colon of `task.environment`. Nothing else of a
-run directory is code: weights are safetensors, everything else is read as data.
+run directory is code: weights are safetensors, everything else is read as data. An exported .pt2 is a whole program,
+which torch unpickles.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from policy_accel.plugins import import_plugins
 from policy_accel.run_files import read_config, record_of
 
 OUR_ENVIRONMENTS = "policy_accel.envs"
+PROGRAM = ".pt2"
 
 
 def admit(run_dir: Path, plugins: Sequence[str] = (), *, trust: bool = False, environment: bool = True) -> None:
@@ -24,13 +26,18 @@ def admit(run_dir: Path, plugins: Sequence[str] = (), *, trust: bool = False, en
     Args:
         run_dir: of the run.
         plugins: modules that the user named.
-        trust: whether those that the run names are imported too.
+        trust: whether those that the run names are imported too, and a program is loaded.
         environment: whether the run's environment will be made.
 
     Raises:
         UserError: not a run directory; its environment is in a module that nobody named; a module that cannot be
-            imported.
+            imported; a program that nobody trusts.
     """
+    if run_dir.suffix == PROGRAM and run_dir.is_file() and not trust:
+        raise UserError(
+            f"{run_dir} is a program, whose code would run here; give --trust (from Python trust=True) when you trust "
+            "it. An exported .onnx or .safetensors is data."
+        )
     import_plugins(plugins)
     values = read_config(run_dir)
     needed = _environment_modules(values) if environment else []

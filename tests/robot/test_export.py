@@ -188,7 +188,7 @@ def test_any_form_drives_as_the_run_and_says_what_it_takes(files: dict[str, Path
     expected = Policy.load(run_dir, device="cpu", sampling_steps=1)
     acted = [expected.act(observation) for _ in range(9)]
     for path in files.values():
-        policy = Policy.load(path, device="cpu")
+        policy = Policy.load(path, device="cpu", trust=True)
         np.testing.assert_allclose([policy.act(observation) for _ in range(9)], acted, atol=TOLERANCE)
         again = Policy(pickle.loads(pickle.dumps(policy.run)))  # as a predicting process gets it
         np.testing.assert_array_equal(again.act(observation), Policy(policy.run).act(observation))
@@ -269,7 +269,7 @@ def test_a_file_refuses_what_it_cannot_follow(files: dict[str, Path], tmp_path: 
         for content in (b"", b"no such file", path.read_bytes()[: path.stat().st_size // 2]):
             broken.write_bytes(content)
             with pytest.raises(UserError, match=f"{broken}.*(damaged|did not write it)"):
-                Policy.load(broken, device="cpu")
+                Policy.load(broken, device="cpu", trust=True)
         assert form
 
 
@@ -321,3 +321,13 @@ def test_a_checkpoint_alone_is_loaded_with_the_configuration_of_its_run(run_dir:
     np.testing.assert_array_equal(Policy.load(alone, device="cpu").act(observation), expected)
     with pytest.raises(UserError, match="is a checkpoint already"):
         Policy.load(inside, checkpoint="best", device="cpu")
+
+
+def test_a_program_is_loaded_when_it_is_trusted(files: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
+    """And not looked into before: a stranger's runs nothing."""
+    with pytest.raises(UserError, match=r"a\.pt2 is a program, whose code would run here; give --trust .*trust=True"):
+        Policy.load(files["torch"], device="cpu")
+    assert main(["evaluate", str(files["torch"])]) == 2
+    assert "is a program" in capsys.readouterr().err
+    for form in ("onnx", "safetensors"):
+        Policy.load(files[form], device="cpu")
