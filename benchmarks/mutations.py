@@ -790,7 +790,7 @@ MUTATIONS = [
         "training/plot.py",
         "training/test_plot.py",
         ('max(0.0, row["score"] -', '(row["score"] -'),
-        ('max(0.0, row["score_interval"][1]', '(row["score_interval"][1]'),
+        ("max(0.0, _interval(row)[1]", "(_interval(row)[1]"),
     ),
     *of(
         "policy/normalization.py",
@@ -1118,7 +1118,7 @@ MUTATIONS = [
         ("for seed, found in known.items() if measure in found}", "for seed, found in known.items()}"),
         ("settings |= {key: evaluation[name]", "{key: evaluation[name]"),
         ("(?!\\d)", ""),
-        ("if settings.get(TEACHER):", "if False:"),
+        ("if settings.get(key):", "if False:"),
     ),
     *of(
         "time_to_score/arms.py",

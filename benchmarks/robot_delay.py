@@ -40,7 +40,7 @@ def score_run(run_dir: Path, options: argparse.Namespace, kept: dict[str, Any]) 
     asked = AskedSampling(steps=options.sampling_steps, times=options.sampling_times)
     loaded = ROBOT.load(run_dir, asked=asked)
     config = loaded.config
-    use_device(next(loaded.policy.parameters()).device, threads=1, matmul_precision="highest")
+    use_device(loaded.policy.device, threads=1, matmul_precision="highest")
     config.evaluation.episodes, config.evaluation.start_seed = options.episodes, options.start_seed
     config.evaluation.videos = 0
     none = DelayConfig(0.0, ControlConfig(options.rate))
