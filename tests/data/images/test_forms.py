@@ -247,6 +247,19 @@ def test_a_damaged_row_group_loses_its_own_images(parquet, read):
     assert [sentence.split(": ")[0].rpartition(", ")[2] for sentence in found.skipped] == ["row 3", "row 4", "row 5"]
 
 
+def test_labels_past_the_names_of_the_classes(parquet, read):
+    path = parquet("train.parquet", [1, 2], label=[5, 5], names=["cat"])
+    with pytest.raises(UserError, match=r"row 0: its class 5 is none of those known \(1 in the training part\)"):
+        read(path)
+
+
+def test_a_listed_file_that_is_missing_is_skipped_as_a_bad_one(tree, content, read):
+    listed = b"file_name,label\na/0.png,x\ngone.png,y\na/1.png,y\n"
+    numbers, found = read(tree({"a/0.png": content(0), "a/1.png": content(1), "metadata.csv": listed}), skip_bad=True)
+    assert numbers == [(0, "x"), (1, "y")]
+    assert "gone.png: is not there; add it" in found.skipped[0]
+
+
 def test_parquet_without_pyarrow(parquet, read, monkeypatch):
     path = parquet("train.parquet", [1])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
