@@ -7,9 +7,8 @@ import sys
 from contextlib import closing
 from typing import Any
 
-from policy_accel.data.formats.streaming import without_unreadable
 from policy_accel.data.images import image_path
-from policy_accel.data.readers import open_episodes, write_episodes
+from policy_accel.data.readers import open_episodes, without_unreadable, write_episodes
 from policy_accel.errors import UserError
 from policy_accel.progress import Progress
 

@@ -42,32 +42,26 @@ class Episodes:
     def __post_init__(self) -> None:
         arrays = {key: np.asarray(values) for key, values in self.arrays.items()}
         with refusing(self.source or "episodes"):
-            ends = sound_ends(np.asarray(self.episode_ends))
-            _check(arrays, ends, len(self.episode_metadata))
-        lengths = np.diff(ends, prepend=0)
-        self.__dict__.update(
-            arrays=arrays, episode_ends=ends, lengths=lengths, starts=ends - lengths, steps=int(ends[-1])
-        )
+            ends, facts = sound_ends(np.asarray(self.episode_ends)), len(self.episode_metadata)
+            if facts not in (0, len(ends)):
+                raise ValueError(f"there are facts about {facts} of {len(ends)} episodes; give one each, or none.")
+            if not arrays:
+                raise ValueError("there is no array of data; give at least one, as data/action.")
+            for key, values in arrays.items():
+                if values.ndim == 0:
+                    raise ValueError(f"data/{key} is a single value; its first axis must be time, one row per step.")
+            left_out, faults = compare_rows({f"data/{key}": len(values) for key, values in arrays.items()}, ends)
+            for problem in (*left_out.values(), *faults.values(), *empty_episodes(ends).values()):
+                raise ValueError(problem)
+            for key, values in arrays.items():
+                check_numbers(key, values.shape[1:], values.dtype)
+                check_finite(key, values, ends)
+        own = {"lengths": (lengths := np.diff(ends, prepend=0)), "starts": ends - lengths, "steps": int(ends[-1])}
+        self.__dict__.update(arrays=arrays, episode_ends=ends, **own)
 
     def __len__(self) -> int:
         """E, the number of episodes."""
         return len(self.episode_ends)
-
-
-def _check(arrays: dict[str, np.ndarray], ends: np.ndarray, facts: int) -> None:
-    if facts not in (0, len(ends)):
-        raise ValueError(f"there are facts about {facts} episodes and {len(ends)} episodes; give one each, or none.")
-    if not arrays:
-        raise ValueError("there is no array of data; give at least one, as data/action.")
-    for key, values in arrays.items():
-        if values.ndim == 0:
-            raise ValueError(f"data/{key} is a single value; its first axis must be time, one row per step.")
-    left_out, faults = compare_rows({f"data/{key}": len(values) for key, values in arrays.items()}, ends)
-    for problem in (*left_out.values(), *faults.values(), *empty_episodes(ends).values()):
-        raise ValueError(problem)
-    for key, values in arrays.items():
-        check_numbers(key, values.shape[1:], values.dtype)
-        check_finite(key, values, ends)
 
 
 def sound_ends(ends: np.ndarray, name: str = "episode_ends") -> np.ndarray:
@@ -111,13 +105,11 @@ def compare_rows(rows: dict[str, int], ends: np.ndarray) -> tuple[dict[str, str]
     if not rows or steps in counts:
         why = f"rows and the episodes have {steps} steps; it needs one row per step."
         return {name: f"{name} has {count} {why}" for name, count in rows.items() if count != steps}, {}
-    if len(counts) > 1:
+    if len(counts) > 1 or max(counts) > steps:
         listed = ", ".join(f"{name} {count}" for name, count in rows.items())
-        raise ValueError(f"the arrays differ in their number of steps ({listed}); every key needs one row per step.")
+        remedy = "every key needs one row per step, and episode_ends the end of the last episode"
+        raise ValueError(f"episode_ends stops at step {steps}, but the data has other rows ({listed}); {remedy}.")
     (count,) = counts
-    if count > steps:
-        remedy = "add the end of the last episode or cut the data there."
-        raise ValueError(f"episode_ends stops at step {steps}, but the data has {count} steps; {remedy}")
     remedy = "the data is cut short: copy or record it again, or remove the last episodes from episode_ends."
     problem = f"episode_ends goes to step {steps}, past the data, which has {count} steps; {remedy}"
     return {}, {int(episode): problem for episode in np.flatnonzero(ends > count)}

@@ -12,11 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from policy_accel.data.episodes import HORIZON, check_finite, check_numbers
-from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.streaming import pieces
+from policy_accel.data.formats.base import EpisodeReader, filters_of, pieces
 from policy_accel.data.readers import open_reader
 from policy_accel.data.statistics import KeyStatistics, listed
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, refusing
 
 _LONGEST_FACT = 300  # characters of a fact that are shown
 _MOST = 20  # faults of episodes
@@ -61,69 +60,47 @@ def inspect_reader(reader: EpisodeReader) -> Inspection:
     if not reader.features:
         problems.append("holds no array of steps that can be used; give at least one, as action.")
     for key, why in reader.left_out.items():
-        if key.startswith("action"):
-            problems.append(f"{key} is left out: {why}")
-        elif not any(why.rstrip(".") in remark for remark in reader.remarks):
-            remarks.append(f"{key} is left out: {why}")
-    sound = [episode for episode in range(len(ends)) if episode not in reader.faults]
-    digests, comparable = {episode: hashlib.blake2b() for episode in sound}, bool(reader.features)
+        (problems if key.startswith("action") else remarks).append(f"{key} is left out: {why}")
+    digests = {episode: hashlib.blake2b() for episode in range(len(ends)) if episode not in reader.faults}
+    comparable, sound = bool(reader.features), list(digests)
     for key, feature in reader.features.items():
         own = reader.own_name(key)
         named = "" if own == key else f"  (in the file: {own})"
         lines.append(f"  {key}: {[int(ends[-1]), *feature.shape]} {feature.dtype}{named}")
-        statistics = KeyStatistics()
-        unsound: list[str] = []
-        try:
+        statistics, unsound = KeyStatistics(), dict[str, str]()
+        with reader.noting(unsound, "reading"), refusing(reader.source):
             check_numbers(key, feature.shape, feature.dtype)
             for episode, start, _, values in pieces(reader, [key], sound, finite=False):
                 digests[episode].update(np.ascontiguousarray(values[key]).data)
                 statistics.add(values[key])
-                try:
+                with reader.noting(unsound, "values"), refusing(reader.source):
                     check_finite(key, values[key], ends, reader.first_row(episode) + start)
-                except ValueError as error:
-                    unsound = unsound or [str(error)]
-        except (UserError, ValueError) as error:
-            comparable = False
-            unsound.append(str(error).removeprefix(f"{reader.source}: "))
-        problems += unsound
+        problems += unsound.values()
+        comparable &= "reading" not in unsound
         if statistics.rows:
             lines += statistics.lines()
             remarks += statistics.doubtful(key)
     lines += [f"  {name}: {_shortened(json.dumps(value))}" for name, value in reader.metadata.items()]
-    try:
-        lines += _filters_and_tasks(reader)
-    except UserError as error:
-        problems.append(str(error).removeprefix(f"{reader.source}: "))
-    short = np.flatnonzero(lengths < HORIZON)
-    if short.size:
-        remarks.append(
-            f"{short.size} of {len(lengths)} episodes {'is' if short.size == 1 else 'are'} shorter than a training "
-            f"window of {HORIZON} steps (policy.horizon): {listed([f'{i} ({lengths[i]})' for i in short])}; they give "
-            "few windows or none."
-        )
+    damaged: dict[str, str] = {}
+    with reader.noting(damaged, "facts"):
+        facts = [reader.episode_metadata(episode) for episode in range(len(ends))]
+        filters = Counter(name for of_one in facts for name in filters_of(of_one))
+        tasks = Counter(str(of_one["task"]) for of_one in facts if "task" in of_one)
+        for name, counted in ("filters", sorted(filters.items())), ("tasks", tasks.most_common()):
+            shown = listed([f"{_shortened(value)} ({count})" for value, count in counted])
+            lines += [f"  {name}: {shown} episodes"] if counted else []
+    problems += damaged.values()
+    if (short := np.flatnonzero(lengths < HORIZON)).size:
+        few = f"{short.size} of {len(lengths)} episodes: {listed([f'{i} ({lengths[i]})' for i in short])}"
+        window = f"a training window of {HORIZON} steps (policy.horizon)"
+        remarks.append(f"shorter than {window} are {few}; they give few windows or none.")
     firsts: dict[bytes, int] = {}
     for episode, digest in digests.items() if comparable else ():
-        first = firsts.setdefault(digest.digest(), episode)
-        if first != episode:
+        if (first := firsts.setdefault(digest.digest(), episode)) != episode:
             remarks.append(f"episode {episode} equals episode {first} in every key; keep one of them.")
     lines += [f"remark: {remark}" for remark in remarks]
     lines += [f"problem: {problem}" for problem in problems] or ["no problem found"]
     return Inspection("\n".join(lines), tuple(problems), tuple(remarks))
-
-
-def _filters_and_tasks(reader: EpisodeReader) -> list[str]:
-    filters: Counter[str] = Counter()
-    tasks: Counter[str] = Counter()
-    for episode in range(len(reader.episode_ends)):
-        facts = reader.episode_metadata(episode)
-        filters.update(facts.get("filters", ()))
-        tasks.update([str(facts["task"])] if "task" in facts else [])
-    found = {"filters": sorted(filters.items()), "tasks": tasks.most_common()}
-    return [
-        f"  {name}: {listed([f'{_shortened(value)} ({count})' for value, count in counted])} episodes"
-        for name, counted in found.items()
-        if counted
-    ]
 
 
 def _shortened(text: str) -> str:

@@ -55,7 +55,8 @@ def listed(things: Sequence[object] | np.ndarray) -> str:
 class KeyStatistics:
     """Minimum, maximum and mean of a key's values, for the key and for each of its dimensions if they are few."""
 
-    rows, ndim, whole = 0, 0, False
+    rows, ndim = 0, 0
+    whole = True  # whether they are pictures that may hold 8-bit values as floats
     low: np.ndarray
     high: np.ndarray
     total: np.ndarray
@@ -65,13 +66,11 @@ class KeyStatistics:
         flat = values.reshape(len(values), -1)
         with np.errstate(invalid="ignore", over="ignore"):
             low, high, total = flat.min(0), flat.max(0), flat.sum(0, dtype=np.float64)
-            # Pictures that may hold 8-bit values.
-            whole = values.dtype.kind == "f" and values.ndim == 4 and low.min() >= 0 and high.max() <= 255
-            whole = bool(whole and np.array_equal(flat, flat.round()))
             if self.rows:
-                low, high = np.minimum(self.low, low), np.maximum(self.high, high)
-                total, whole = self.total + total, self.whole and whole
-        self.low, self.high, self.total, self.whole = low, high, total, whole
+                low, high, total = np.minimum(self.low, low), np.maximum(self.high, high), self.total + total
+            picture = values.dtype.kind == "f" and values.ndim == 4 and low.min() >= 0 and high.max() <= 255
+            self.whole = bool(self.whole and picture and np.array_equal(flat, flat.round()))
+        self.low, self.high, self.total = low, high, total
         self.rows, self.ndim = self.rows + len(flat), values.ndim
 
     def lines(self) -> Iterator[str]:

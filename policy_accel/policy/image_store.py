@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.streaming import pieces
+from policy_accel.data.formats.base import EpisodeReader, pieces
 from policy_accel.errors import UserError
 from policy_accel.files import explained
 from policy_accel.memory import free_memory

@@ -8,8 +8,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from policy_accel.data.formats.base import EpisodeReader, EpisodeView, Feature, check_keys
-from policy_accel.data.formats.streaming import pieces
+from policy_accel.data.formats.base import EpisodeReader, EpisodeView, Feature, check_keys, pieces
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.policy.frames import as_frames
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from policy_accel.data import Episodes
 from policy_accel.data.formats.base import EpisodeReader
-from policy_accel.data.formats.streaming import gather, without_unreadable
 from policy_accel.data.images import image_path
-from policy_accel.data.readers import open_episodes
+from policy_accel.data.readers import gather, open_episodes, without_unreadable
 from policy_accel.data.split import EpisodeSplit, split_episodes
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.parsing import is_number

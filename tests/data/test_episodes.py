@@ -35,7 +35,7 @@ def test_lists_become_arrays():
         ([[5, 10]], ["episode_ends has shape (1, 2)"]),
         ([2.5, 10.0], ["float64", "not whole steps", "int64"]),
         ([3, 12], ["goes to step 12, past the data, which has 10 steps", "copy or record it again"]),
-        ([3, 9], ["stops at step 9, but the data has 10 steps", "add the end of the last episode"]),
+        ([3, 9], ["stops at step 9, but the data has other rows (data/action 10, ", "the end of the last episode"]),
     ],
 )
 def test_bad_ends(ends, words):
@@ -47,7 +47,7 @@ def test_bad_ends(ends, words):
 
 def test_differing_lengths():
     data = {"action": np.zeros((100, 2)), "observation": np.zeros((99, 3))}
-    with pytest.raises(UserError, match=r"demo: .*differ.*data/action 100, data/observation 99.*one row per step"):
+    with pytest.raises(UserError, match=r"demo: .*other rows \(data/action 100, data/observation 99.*one row per step"):
         Episodes(data, np.array([98]), "demo")
     with pytest.raises(
         UserError, match=r"demo: data/observation has 99 rows and the episodes have 100 steps; it needs one"

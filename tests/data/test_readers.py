@@ -105,3 +105,17 @@ def test_names_of_formats_need_no_imports():
 def test_readers_need_no_torch():
     code = "import sys, policy_accel.data.readers; assert not {'torch', 'h5py', 'pyarrow', 'zarr'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "remedy"), [("zarr", "zarr", "zarr"), ("lerobot", "pyarrow", "'.[lerobot]' in our checkout")]
+)
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, name, package, remedy):
+    for module in [known for known in sys.modules if known.startswith("policy_accel.data.formats")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError) as error:
+        write_episodes(tmp_path / "x", MemoryReader(made()), name)
+    assert str(error.value).endswith(
+        f"x: its format needs the package {package}, which is not installed; pip install {remedy}."
+    )

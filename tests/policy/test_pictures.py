@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policy_accel.data import Episodes, MemoryReader
-from policy_accel.data.formats.streaming import gather
+from policy_accel.data.readers import gather
 from policy_accel.errors import UserError
 from policy_accel.policy.frames import as_frames
 from policy_accel.policy.pictures import PictureView

@@ -79,7 +79,7 @@ def test_actions_that_are_none(tmp_path: Path, action: Any) -> None:
         ({"observation": ["state", "frame"]}, r"'frame' is no row of numbers but a picture of \[8, 8, 3\]; .*images"),
         ({"images": ["depth"]}, r"depth holds uint16 \[8, 8\] per step, which are no frames"),
         ({"images": ["imgg"]}, r"no key 'imgg'; did you mean 'img'"),
-        ({"episodes": [6]}, r"episodes names 6; there are 6, from 0 to 5\."),
+        ({"episodes": [6]}, "episodes names 6; there are 6, 0 to 5, and ranges as 0:6"),
         ({"observation": []}, r"task\.observation is empty"),
     ],
 )

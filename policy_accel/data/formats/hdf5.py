@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -15,7 +14,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from policy_accel.data.formats.base import Feature, decoding
+from policy_accel.data.formats.base import Feature, as_json, decoding
 from policy_accel.data.tree import by_number
 from policy_accel.files import open_regular
 
@@ -81,7 +80,7 @@ def matching(group: h5py.Group, pattern: str, prefix: str = "") -> Iterator[str]
 
 
 def series(item: Any, steps: int) -> Series | str:
-    """What `member` found in an episode of so many steps, or a phrase that says why it cannot be used."""
+    """What `member` found in an episode of so many steps, or why it cannot be used. Picture files are frames."""
     if not isinstance(item, h5py.Dataset):
         return item if isinstance(item, str) else "is a group"
     try:
@@ -94,22 +93,15 @@ def series(item: Any, steps: int) -> Series | str:
         chunks = math.prod(-(-side // of) for side, of in zip(shape, item.chunks or shape, strict=True))
         if item.id.get_num_chunks() < chunks if item.chunks else item.size and not item.id.get_storage_size():
             return "was never written, or not all of it"
-        feature = _of_picture_files(item)
+        own, feature = dtype.kind in "OS", None  # whether a row has its own length, or zeros behind it, as ALOHA's
+        if size and len(shape) == (1 if own else 2) and (own or dtype == np.uint8):
+            first = bytes(item[0])
+            feature = _picture(first)[1] if first.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) else None
     except Exception:  # as above, and so does Pillow
         return "is empty or damaged"
     if feature is None and shape and dtype.kind in "biuf":
         feature = Feature(shape[1:], dtype.newbyteorder("="))
     return Series(feature, shape[0] - steps) if feature else f"is no series of numbers ({list(shape)} {dtype})"
-
-
-def _of_picture_files(array: h5py.Dataset) -> Feature | None:
-    """The frames of an array of JPEG or PNG files, by the first; None for any other array. A row is bytes of its own
-    length, or [length] uint8 with zeros behind the file, as ALOHA's recordings are."""
-    own = array.dtype.kind in "OS"
-    if not array.size or array.ndim != (1 if own else 2) or not (own or array.dtype == np.uint8):
-        return None
-    first = bytes(array[0])
-    return _picture(first)[1] if first.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) else None
 
 
 def _picture(file: Any) -> tuple[Image.Image, Feature]:
@@ -134,22 +126,11 @@ def decoded(rows: np.ndarray, feature: Feature) -> np.ndarray:
     return frames
 
 
-def attribute(value: Any) -> Any:
-    """An attribute as JSON knows it: text, number, truth value, null or list; the text of what is none of these."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.ndarray | np.generic):
-            return value.tolist()
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-    return json.loads(json.dumps(value, default=plain, ensure_ascii=False).encode("utf-8", "replace"))
-
-
 def attributes(group: h5py.Group) -> dict[str, Any]:
-    """All attributes of a group, see `attribute`; those that cannot be read are left out."""
+    """All attributes of a group, see `as_json`; those that cannot be read are left out."""
     found = {}
     with suppress(Exception):
         for name in group.attrs:
             with suppress(Exception):
-                found[name] = attribute(group.attrs[name])
+                found[name] = as_json(group.attrs[name])
     return found

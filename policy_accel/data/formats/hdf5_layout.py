@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 
 from policy_accel.data.episodes import sound_ends
 from policy_accel.data.formats import hdf5
-from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
+from policy_accel.data.formats.base import EpisodeReader, Feature, as_json, decoding
 from policy_accel.data.formats.recognise import FACTS_FILE, MAIN_FILE, minari_file
 from policy_accel.data.tree import by_number
 from policy_accel.errors import UserError, refusing
@@ -74,12 +74,14 @@ def memory_name(path: str, names: dict[str, str] = NAMES, other: str = "", slash
     return f"{name}{joint}{rest}" if rest and name else name
 
 
-class Place(NamedTuple):
-    """A group of arrays in a file: an episode, or several end to end; its name is for messages."""
+@dataclass
+class Place:
+    """A group of arrays in a file: an episode, or several end to end."""
 
-    name: str
+    name: str  # for messages
     file: Path
     group: str
+    arrays: dict[str, hdf5.Series | str] = field(default_factory=dict)  # by path or, where a layout names them, key
 
 
 class Hdf5Reader(EpisodeReader):
@@ -97,19 +99,19 @@ class Hdf5Reader(EpisodeReader):
         super().__init__(path)
         self.features, self.metadata = {}, {}
         self._where, self._root, self._without = layout, root or Path(path), list[str]()
-        self._found: list[dict[str, hdf5.Series | str]] = []  # of each place: path of an array -> what it is
         self._rows: list[tuple[int, int, int]] = []  # of each episode: its place, first row there, row after the last
-        self._paths: dict[str, str] = {}
         self._of_most: dict[str, tuple[Feature, dict[int, str]]] = {}  # what is left out until it is asked for
         self._file = lru_cache(maxsize=1)(hdf5.open_hdf5)  # a folder may have thousands
+        self._opened.callback(self._file.cache_clear)
         with decoding(path, "the HDF5 file"):
             self._places = self._find()
-            self._look()
+            for number, place in enumerate(self._places):
+                ends = [1]  # of a place that cannot be read
+                with self.noting(self.faults, len(self._rows)), decoding(path, place.name):
+                    ends = self._look(place)
+                self._rows += [(number, start, stop) for start, stop in pairwise([0, *ends])]
+            self.episode_ends = np.cumsum([stop - start for _, start, stop in self._rows]).astype(np.int64)
             self._judge()
-
-    def close(self) -> None:
-        """Close the open file."""
-        self._file.cache_clear()
 
     def _find(self) -> list[Place]:
         """Where the episodes are, in order, at least one."""
@@ -127,26 +129,8 @@ class Hdf5Reader(EpisodeReader):
             raise UserError(f"{self.source}: has no {files_with}group {where.episodes}. {SAY_WHERE}")
         return places
 
-    def own_name(self, key: str) -> str:
-        """Its path in the group of an episode."""
-        return self._where.keys.get(key, self._paths[key])
-
-    def _look(self) -> None:
-        """Find out what the places hold, and faults of whole places."""
-        for number, place in enumerate(self._places):
-            try:
-                with decoding(self.source, place.name):
-                    ends, found = self._described(place)
-            except UserError as error:
-                ends, found = [1], {}
-                why = str(error).removeprefix(f"{self.source}: ").removeprefix(f"{self.source}/")
-                self.faults[len(self._rows)] = why
-            self._found.append(found)
-            self._rows += [(number, start, stop) for start, stop in pairwise([0, *ends])]
-        self.episode_ends = np.cumsum([stop - start for _, start, stop in self._rows]).astype(np.int64)
-
-    def _described(self, place: Place) -> tuple[list[int], dict[str, hdf5.Series | str]]:
-        """The ends of a place's episodes, and what its arrays are, by path or, where the layout gives keys, by key."""
+    def _look(self, place: Place) -> list[int]:
+        """Find out what arrays a place has; returns the cumulative ends of its episodes."""
         group, stored = hdf5.member(self._file(place.file), place.group), self._where.keys
         if not isinstance(group, h5py.Group):
             raise UserError(f"{self.source}: {place.name} is no group of arrays that can be opened; remove it.")
@@ -155,12 +139,13 @@ class Hdf5Reader(EpisodeReader):
         if not ends:
             rows = {self._key_of(path): it.shape[0] for path, it in arrays.items() if getattr(it, "shape", None)}
             steps = next((rows[key] for key in ("action", "reward", *rows) if key in rows), 0)
-            recorded = str(hdf5.attribute(group.attrs.get("num_samples", steps)))[:40]
+            recorded = str(as_json(group.attrs.get("num_samples", steps)))[:40]
             if not steps or recorded != str(steps):
                 found = f"num_samples {recorded}, found {', '.join(list(group)[:6]) or 'nothing'}"
                 raise UserError(f"{self.source}: {place.name} has {steps} steps ({found}); remove or record it again.")
             ends = [steps]
-        return ends, {path: hdf5.series(item, ends[-1]) for path, item in arrays.items()}
+        place.arrays = {path: hdf5.series(item, ends[-1]) for path, item in arrays.items()}
+        return ends
 
     def _ends(self, group: h5py.Group) -> list[int]:
         """The cumulative ends of the episodes that lie end to end in a group; [] where it is one episode."""
@@ -180,28 +165,28 @@ class Hdf5Reader(EpisodeReader):
 
     def _judge(self) -> None:
         """Take in arrays, or say why they are left out or which places have faults."""
-        paths = dict.fromkeys(path for arrays in self._found for path in arrays)
-        keys = {path: path if self._where.keys else self._key_of(path) for path in paths}
-        usual = {path: self._compared(path)[0] for path, key in keys.items() if key}
+        paths = dict.fromkeys(path for place in self._places for path in place.arrays)
+        named = {path: path if self._where.keys else self._key_of(path) for path in paths}
+        keys = {path: key for path, key in named.items() if key}
+        usual = {path: self._compared(path)[0] for path in keys}
         for number in self._sound():  # where most arrays have other rows than usual, the count of steps is wrong
-            rows = {path: what.more for path, what in self._found[number].items() if isinstance(what, hdf5.Series)}
+            place = self._places[number]
+            rows = {path: what.more for path, what in place.arrays.items() if isinstance(what, hdf5.Series)}
             odd = [path for path in rows if (kind := usual.get(path)) and kind.more != rows[path]]
             if 2 * len(odd) > max(1, len(rows) - 1):
-                what = f"{odd[0]} of {self._places[number].name} {self._found[number][odd[0]]}"
-                self._blame({number: f"{what}, as most of its arrays"})
-        for path in sorted(usual, key=lambda path: keys[path].partition(".")[0] != "action"):
+                self._blame({number: f"{odd[0]} of {place.name} {place.arrays[odd[0]]}, as most of its arrays"})
+        actions = [path for path, key in keys.items() if key.partition(".")[0] == "action"]
+        for path in dict.fromkeys([*actions, *keys]):
             key, (kind, problems) = keys[path], self._compared(path)
-            if kind and key.partition(".")[0] == "action":
-                self._blame(problems)
-                problems = {}
-            same = [other for other in usual if keys[other] == key]
-            self._paths[key] = path
+            same = [other for other in keys if keys[other] == key]
+            self._paths[key] = self._where.keys.get(path, path)
             if len(same) > 1:
                 self.left_out[key] = f"{' and '.join(same)} would both be called '{key}'; rename one."
-            elif kind and not problems:
+            elif kind and (path in actions or not problems):
                 self.features[key] = kind.feature
+                self._blame(problems)
             else:
-                why = next(iter(problems.values()), f"{self.own_name(key)} {hdf5.NOWHERE}")
+                why = next(iter(problems.values()), f"{self._paths[key]} {hdf5.NOWHERE}")
                 self.left_out[key] = f"{why}; correct the {'layout' if self._where.keys else 'file'} or use other keys."
                 if kind and 2 * len(problems) < len(self._sound()):
                     self._of_most[key] = kind.feature, problems
@@ -212,13 +197,12 @@ class Hdf5Reader(EpisodeReader):
 
     def _compared(self, path: str) -> tuple[hdf5.Series | None, dict[int, str]]:
         """What an array is in most places, None if nothing usable; where it differs, a sentence without the end."""
-        here = {number: self._found[number].get(path, hdf5.NOWHERE) for number in self._sound()}
+        here = {number: self._places[number].arrays.get(path, hdf5.NOWHERE) for number in self._sound()}
         kinds = Counter(what for what in here.values() if isinstance(what, hdf5.Series) and what.more in (0, 1))
         usual = max(kinds, key=lambda kind: (kinds[kind], -kind.more), default=None)
-        names = [place.name for place in self._places]
+        names, stored = [place.name for place in self._places], self._where.keys.get(path, path)
         like = f", that of {next(names[i] for i in here if here[i] == usual)} {usual}" if usual else ""
         odd = {number: what for number, what in here.items() if what != (usual or hdf5.NOWHERE)}
-        stored = self._where.keys.get(path, path)
         return usual, {number: f"{stored} of {names[number]} {what}{like}" for number, what in odd.items()}
 
     def _sound(self) -> list[int]:
@@ -249,8 +233,8 @@ class Hdf5Reader(EpisodeReader):
         number, first, _ = self._rows[episode]
         place, values = self._places[number], {}
         for key in keys:
-            with decoding(self.source, f"{self.own_name(key)} of {place.name}"):
-                array = hdf5.member(self._file(place.file)[place.group], self.own_name(key))
+            with decoding(self.source, f"{self._paths[key]} of {place.name}"):
+                array = hdf5.member(self._file(place.file)[place.group], self._paths[key])
                 values[key] = hdf5.decoded(array[first + start : first + stop], self.features[key])
         return values
 

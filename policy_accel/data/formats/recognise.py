@@ -100,7 +100,7 @@ def imported(function: str, path: Path | str) -> Any:
     try:
         return getattr(import_module(f"policy_accel.data.formats.{module}"), name)
     except ImportError as error:
-        raise UserError(
-            f"{path}: LeRobot data sets need the package {(error.name or '').partition('.')[0]}, which is not "
-            "installed; pip install '.[lerobot]' in our checkout."
-        ) from error
+        package = (error.name or str(error)).partition(".")[0]
+        wanted = "'.[lerobot]' in our checkout" if module.startswith("lerobot") else package
+        why = f"needs the package {package}, which is not installed; pip install {wanted}."
+        raise UserError(f"{path}: its format {why}") from error

@@ -13,6 +13,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +26,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, MemoryStore, WrapperStore, ZipStore
 
 from policy_accel.data.episodes import sound_ends
-from policy_accel.data.formats.base import EpisodeReader, Feature, decoding
-from policy_accel.data.formats.streaming import OnProgress, pieces
+from policy_accel.data.formats.base import EpisodeReader, Feature, OnProgress, decoding, pieces
 from policy_accel.data.formats.zarr_codecs import codec_names, codec_problem, unpacked_size
 from policy_accel.data.tree import folder_tree
 from policy_accel.errors import UserError, one_of, refusing
@@ -59,7 +59,7 @@ class ReplayStore(WrapperStore[Store]):
         for file in sorted(self.sizes):
             node, _, name = file.rpartition("/")
             root = re.match(r"(?s)(.*/)?(?=(data|meta)/.)", node)
-            if root and (name == ".zarray" or (name == "zarr.json" and not self._is_group(file))):
+            if root and name in (".zarray", "zarr.json") and self._is_array(file):
                 roots.setdefault(root[0], {})[node.removeprefix(root[0])] = file
         if len(roots) != 1:
             found = ", ".join(roots or sorted(self.sizes)[:3]) or "nothing in it"
@@ -79,10 +79,10 @@ class ReplayStore(WrapperStore[Store]):
                 archive = zipfile.ZipFile(file)
             return {entry.filename: entry.file_size for entry in archive.infolist()}, archive.read
 
-    def _is_group(self, file: str) -> bool:
+    def _is_array(self, file: str) -> bool:
         with suppress(Exception):  # damaged: opening it as an array says so
-            return bool(self.json(file)["node_type"] == "group")
-        return False
+            return file.endswith(".zarray") or bool(self.json(file)["node_type"] != "group")
+        return True
 
     def json(self, file: str) -> Any:
         """The value of a file of metadata; any exception when there is none."""
@@ -139,20 +139,19 @@ class StoredArray:
         self.missing = max(0, self.chunks - stored)
         what = f"{name} is {list(self.shape)} {self.dtype}; store it as numbers, one row per step."
         self.problem = "" if self.shape and self.dtype.kind in "biuf" else what
-        self._first, self._values = -1, np.empty(0)
+        self._chunk = lru_cache(maxsize=1)(self._decoded)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         """A fresh array in the byte order of this machine; UserError when a chunk is damaged."""
-        begin, end, size = rows.start, rows.stop, self.array.chunks[0]
-        values = np.empty((end - begin, *self.shape[1:]), self.dtype.newbyteorder("="))
-        for first in range(begin // size * size, end, size):
-            last = min(first + size, self.shape[0])
-            if first != self._first:
-                with decoding(self.source, f"a chunk of {self.name} at steps {first}..{last - 1}"):
-                    self._values, self._first = np.asarray(self.array[first:last]), first
-            low, high = max(begin, first), min(end, last)
-            values[low - begin : high - begin] = self._values[low - first : high - first]
-        return values
+        size, dtype = self.array.chunks[0], self.dtype.newbyteorder("=")
+        firsts = range(rows.start // size * size, rows.stop, size)
+        parts = [self._chunk(first)[max(rows.start - first, 0) : rows.stop - first] for first in firsts]
+        return np.concatenate([np.empty((0, *self.shape[1:]), dtype), *parts], dtype=dtype)
+
+    def _decoded(self, first: int) -> np.ndarray:
+        last = min(first + self.array.chunks[0], self.shape[0])
+        with decoding(self.source, f"a chunk of {self.name} at steps {first}..{last - 1}"):
+            return np.asarray(self.array[first:last])
 
     def whole(self) -> np.ndarray:
         """All rows; UserError when they are no numbers, or some are damaged or not stored."""
@@ -169,7 +168,7 @@ class ReplayBufferReader(EpisodeReader):
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
-        self._store = store = ReplayStore(path)
+        store = self._opened.enter_context(closing(ReplayStore(path)))
         stored, form = StoredArray(store, _ENDS), "folder" if Path(path).is_dir() else "zip"
         self.layout = f"zarr v{stored.version}, {form}{store.root and f', in {store.root}'}"
         with refusing(path):
@@ -177,39 +176,34 @@ class ReplayBufferReader(EpisodeReader):
         opened: dict[str, StoredArray] = {}
         for name in sorted(name for name in store.arrays if name.startswith("data/")):
             key = name.removeprefix("data/")
-            try:
+            with self.noting(self.damaged, key):
                 opened[key] = StoredArray(store, name)
                 if opened[key].problem:
                     self.left_out[key] = opened.pop(key).problem
-            except UserError as error:
-                self.damaged[key] = str(error).removeprefix(f"{path}: ")
         self._settle({key: (stored.name, stored) for key, stored in opened.items()})
         found = self._arrays.values()
         gaps = [f"{of.missing} of {of.chunks} chunks of {of.name} are not stored" for of in found if of.missing]
         if gaps and all(2 * stored.missing > stored.chunks for stored in found):
             raise UserError(f"{path}: most of it is missing ({', '.join(gaps)}); copy it again.")
         self.remarks += [f"{gap}, and read as the fill value; copy the file again, if not on purpose." for gap in gaps]
-        self.metadata, self._facts = {}, None
-        for file in (".zattrs", "zarr.json"):
-            with suppress(Exception):  # not there, or damaged
-                attributes = store.json(store.root + file)
-                self.metadata = dict(attributes.get("attributes", attributes)[_OWN])
+        self.metadata, self._lines = {}, None
+        with suppress(Exception):  # not there, or damaged
+            facts: Any = zarr.open_group(store, path=store.root, mode="r").attrs[_OWN]
+            self.metadata = dict(facts)
         if {_FACTS, _FACTS_ENDS} <= store.arrays.keys():
-            self._facts, self._facts_ends = StoredArray(store, _FACTS), StoredArray(store, _FACTS_ENDS).whole().flat
-            if len(self._facts_ends) != len(ends) or self._facts_ends[-1] != self._facts.array.size:
+            with refusing(path):
+                self._line_ends = sound_ends(StoredArray(store, _FACTS_ENDS).whole(), _FACTS_ENDS)
+            self._lines = StoredArray(store, _FACTS)
+            if len(self._line_ends) != len(ends) or self._line_ends[-1] != self._lines.array.size:
                 raise UserError(f"{path}: {_FACTS_ENDS} is not that of {len(ends)} episodes; remove it and {_FACTS}.")
-
-    def close(self) -> None:
-        """Close a zip."""
-        self._store.close()
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """As written by us, or {}."""
-        if self._facts is None:
+        if self._lines is None:
             return {}
         with decoding(self.source, f"{_FACTS} of episode {episode}"):
-            begin = self._facts_ends[episode - 1] if episode else 0
-            return dict(from_json(self._facts[begin : self._facts_ends[episode]].tobytes()))
+            begin = self._line_ends[episode - 1] if episode else 0
+            return dict(from_json(self._lines[begin : self._line_ends[episode]].tobytes()))
 
 
 class _NewZip(WrapperStore[MemoryStore]):
@@ -237,9 +231,8 @@ class _NewArray:
     def __init__(self, root: zarr.Group, name: str, rows: int, feature: Feature, *, whole: bool = False) -> None:
         most = max(1, _CHUNK_BYTES // (math.prod(feature.shape) * feature.dtype.itemsize))
         self.done, self.chunk = 0, np.empty((rows if whole else min(rows, most), *feature.shape), feature.dtype)
-        blosc: Any = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle")
-        if root.metadata.zarr_format == 2:
-            blosc = Blosc(cname="zstd", clevel=5, shuffle=Blosc.BITSHUFFLE)
+        new, v2 = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"), root.metadata.zarr_format == 2
+        blosc: Any = Blosc(cname="zstd", clevel=5, shuffle=Blosc.BITSHUFFLE) if v2 else new
         form = {"chunks": self.chunk.shape, "compressors": None if whole else blosc, "dtype": feature.dtype}
         self.array = root.create_array(name, shape=(rows, *feature.shape), config={"write_empty_chunks": True}, **form)
 
@@ -278,11 +271,9 @@ def write_replay_buffer(
             for line in facts():
                 lines.add(np.frombuffer(line, np.uint8))
         arrays = {key: _NewArray(root, f"data/{key}", int(ends[-1]), of) for key, of in reader.features.items()}
-        for episode, start, rows, values in pieces(reader, list(arrays)):
+        for *_, values in pieces(reader, list(arrays), progress=progress):
             for key, part in values.items():
                 arrays[key].add(part)
-            if progress is not None:
-                progress(reader.first_row(episode) + start + rows, int(ends[-1]))
 
 
 def _is_metadata(file: str) -> bool:

@@ -20,10 +20,9 @@ import h5py
 import numpy as np
 
 from policy_accel.data.formats import hdf5, hdf5_layout
-from policy_accel.data.formats.base import EpisodeReader, decoding
+from policy_accel.data.formats.base import EpisodeReader, OnProgress, decoding, filters_of, pieces
 from policy_accel.data.formats.hdf5_layout import SAY_WHERE, Hdf5Layout, Hdf5Reader, Place
 from policy_accel.data.formats.recognise import GROUP_MARK, split_group
-from policy_accel.data.formats.streaming import OnProgress, pieces
 from policy_accel.data.tree import by_number
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
@@ -72,10 +71,9 @@ class RobomimicReader(Hdf5Reader):
             try:
                 named = set(hdf5.member(file, path).asstr(errors="replace")[: len(names) + 10_000])
                 self._filters[path[5:]] = named
-                if missing := sorted(named - names, key=by_number):
-                    self.remarks.append(
-                        f"{path} names {len(missing)} demonstrations that are not there, as {missing[0]}."
-                    )
+                missing = sorted(named - names, key=by_number)
+                none = f"{path} names {len(missing)} demonstrations that are not there, as {', '.join(missing[:1])}."
+                self.remarks += [none] if missing else []
             except Exception:  # no array, none of text, or a damaged one
                 self.remarks.append(f"{path} is left out: it is no list of names of demonstrations.")
         return places
@@ -151,8 +149,8 @@ def _write(file: h5py.File, reader: EpisodeReader, progress: OnProgress | None) 
     features, paths = reader.features, {key: stored_name(key) for key in reader.features}
     made = {f"next_{path}" for path in paths.values() if path.startswith("obs/")} | {"rewards", "dones"}
     made -= {*paths.values()}
-    data, number, done, steps = file.create_group("data"), -1, 0, int(reader.episode_ends[-1])
-    data.attrs["total"], data.attrs["env_args"] = steps, json.dumps(_NO_ENVIRONMENT)
+    data, number = file.create_group("data"), -1
+    data.attrs["total"], data.attrs["env_args"] = int(reader.episode_ends[-1]), json.dumps(_NO_ENVIRONMENT)
     _write_facts(data, reader.metadata, {"env_args": _NO_ENVIRONMENT}, made)
     filters: dict[str, list[bytes]] = {}
     for episode, length in enumerate(np.diff(reader.episode_ends, prepend=0).tolist()):
@@ -160,7 +158,7 @@ def _write(file: h5py.File, reader: EpisodeReader, progress: OnProgress | None) 
         named = re.fullmatch(r"demo_(0|[1-9]\d{0,17})", str(facts.get("name")))
         number = int(named[1]) if named and int(named[1]) > number else number + 1
         name, demo = f"demo_{number}", data.create_group(f"demo_{number}")
-        marks = sorted({mark for mark in facts.get("filters", ()) if re.fullmatch(r"[^/.][^/]*", mark)})
+        marks = sorted({mark for mark in filters_of(facts) if re.fullmatch(r"[^/.][^/]*", mark)})
         for mark in marks:
             filters.setdefault(mark, []).append(name.encode())
         _write_facts(demo, facts, native_facts(name, length, marks))
@@ -173,24 +171,20 @@ def _write(file: h5py.File, reader: EpisodeReader, progress: OnProgress | None) 
                     raise ValueError
                 array = demo.create_dataset(path, (length, *shape), features[key].dtype, **storage)
             except (TypeError, ValueError) as error:
-                raise UserError(
-                    f"{reader.source}: key '{key}' has no place in robomimic's layout; rename it."
-                ) from error
-            if f"next_{path}" in made and image:
+                why = f"key '{key}' has no place in robomimic's layout; rename it."
+                raise UserError(f"{reader.source}: {why}") from error
+            if (following := f"next_{path}") in made and image:
                 view, source = h5py.VirtualLayout(array.shape, array.dtype), h5py.VirtualSource(array)
                 view[:-1], view[-1:] = source[1:], source[-1:]
-                demo.create_virtual_dataset(f"next_{path}", view)
-            elif f"next_{path}" in made:
-                demo.create_dataset(f"next_{path}", array.shape, array.dtype)
-        for _, start, rows, values in pieces(reader, list(features), [episode]):
+                demo.create_virtual_dataset(following, view)
+            elif following in made:
+                demo.create_dataset(following, array.shape, array.dtype)
+        for _, start, rows, values in pieces(reader, list(features), [episode], progress=progress):
             for key, part in values.items():
                 demo[paths[key]][start : start + rows] = part
                 if (path := f"next_{paths[key]}") in made and not features[key].is_image:
                     demo[path][max(start - 1, 0) : start + rows - 1] = part[start == 0 :]
                     demo[path][-1:] = part[-1:]  # until the next piece comes
-            done += rows
-            if progress is not None:
-                progress(done, steps)
         for path in made & {"rewards", "dones"}:
             demo[path] = np.int64(np.arange(length) == length - 1) if path == "dones" else np.zeros(length)
     for mark, members in sorted(filters.items()):

@@ -1,6 +1,8 @@
 """DPPO's NPZ: files written by NumPy alone, real files, and ours as NumPy sees them."""
 
 import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -91,9 +93,9 @@ def test_other_arrays_are_facts(tmp_path):
         ({"states": np.zeros((11, 9))}, "'state' cannot be used: states has 11 rows and the episodes have 12 steps"),
         (
             {"traj_lengths": [4, 9]},
-            "traj_lengths adds up to 13 steps; it needs the number of steps of every episode, of all rows (states 12, ",
+            "traj_lengths is [4, 9], in all 13; it needs the number of steps of every episode, of all rows (states 12",
         ),
-        ({"traj_lengths": [5, -1, 8]}, "traj_lengths is int64 [5, -1, 8]; it needs the number of steps of every"),
+        ({"traj_lengths": [5, -1, 8]}, "traj_lengths is [5, -1, 8], in all 12; it needs the number of steps of every"),
         (
             {"traj_lengths": [5, 0, 7]},
             "episode 1 has no step; take it out of the file; or leave such episodes out with",
@@ -155,11 +157,11 @@ def test_episodes_by_flags_of_d4rl(tmp_path):
     flags = {"terminals": np.zeros((12, 1), bool), "timeouts": np.zeros(12)}
     flags["terminals"][3], flags["timeouts"][9] = True, 1
     np.savez(tmp_path / "x.npz", **d4rl(**flags))
-    said = r"ends where terminals or timeouts is 1, which makes 3 of 2 to 6 steps; the last 2 steps have no end"
+    said = "where terminals or timeouts is 1 and after the last step, which makes 3 of 2 to 6 steps, the last of 2"
     with pytest.warns(UserWarning, match=said):
         assert read_episodes(tmp_path / "x.npz").episode_ends.tolist() == [4, 10, 12]
     np.savez(tmp_path / "y.npz", **d4rl(dones=np.arange(12) % 6 == 5))
-    with pytest.warns(UserWarning, match=r"where dones is 1, which makes 2 of 6 to 6 steps\.$"):
+    with pytest.warns(UserWarning, match=r"where dones is 1, which makes 2 of 6 to 6 steps, the last of 6\.$"):
         assert read_episodes(tmp_path / "y.npz").episode_ends.tolist() == [6, 12]
 
 
@@ -310,7 +312,7 @@ def test_facts_can_be_read_in_any_order(tmp_path):
             "policy_accel.json",
             b'"<f4"',
             b'"|i1"',
-            "policy_accel.json is damaged (action is said to be |i1, and actions is float32",
+            "policy_accel.json is damaged (a key is said to be |i1, and actions is float32",
         ),
         ("policy_accel.json", b"[10]", b"[1000000000]", "policy_accel.json is damaged"),
         ("policy_accel_episodes.jsonl", b"\n{}\n", b"\n", "policy_accel_episodes.jsonl is damaged (2 lines for 3"),
@@ -344,3 +346,18 @@ def test_report(tmp_path):
     assert "episodes: 3, steps: 12" in text
     assert "  fps: 10" in text
     assert "  tasks: a (1), b (1) episodes" in text
+
+
+def test_only_the_arrays_that_are_asked_for_are_read(tmp_path, monkeypatch):
+    np.savez(tmp_path / "train.npz", **dppo())
+    read, read_array = [], np.lib.format.read_array
+
+    def noted(file, **options):
+        read.append(file.name)
+        return read_array(file, **options)
+
+    monkeypatch.setattr(np.lib.format, "read_array", noted)
+    assert read_episodes(tmp_path / "train.npz", ["action", "state"]).arrays.keys() == {"action", "state"}
+    assert sorted(read) == ["actions.npy", "states.npy", "traj_lengths.npy"]
+    code = f"import sys; from policy_accel.data import inspect; inspect({str(tmp_path / 'train.npz')!r}); "
+    subprocess.run([sys.executable, "-c", code + "assert not {'h5py', 'zarr'} & set(sys.modules)"], check=True)

@@ -132,7 +132,10 @@ def edited(path, **changes):
         ({"shape": [-10, 2]}, r"data/action/.zarray is damaged \(.*\[-10, 2\]"),
         ({"chunks": [0, 2]}, r"data/action/.zarray is damaged .*its chunks are \[0, 2\]"),
         ({"chunks": [10**12, 2]}, r"a chunk of data/action takes 8,000\.0 GB of memory"),
-        ({"shape": [10**9, 2]}, r"episode_ends stops at step 10, but the data has 1000000000 steps"),
+        (
+            {"shape": [10**9, 2]},
+            r"episode_ends stops at step 10, but .* other rows \(data/action 1000000000\)",
+        ),
         ({"dtype": "<f5"}, r"data/action/.* is damaged"),
         ({"filters": 3}, r"data/action/.* is damaged"),
     ],

@@ -16,11 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from policy_accel.data.formats.base import EpisodeReader, Feature
+from policy_accel.data.formats.base import EpisodeReader, Feature, OnProgress, pieces
 from policy_accel.data.formats.lerobot import layout
 from policy_accel.data.formats.lerobot.layout import CAMERAS, DERIVED, Column, entry
 from policy_accel.data.formats.recognise import imported
-from policy_accel.data.formats.streaming import OnProgress, pieces
 from policy_accel.errors import UserError, one_of
 from policy_accel.files import new_path
 from policy_accel.parsing import is_number

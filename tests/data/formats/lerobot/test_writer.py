@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from policy_accel.data.episodes import Episodes
-from policy_accel.data.formats.base import Feature, MemoryReader
+from policy_accel.data.formats.base import EpisodeView, Feature, MemoryReader, pieces
 from policy_accel.data.formats.lerobot import writer as written_files
 from policy_accel.data.formats.lerobot.layout import Column
 from policy_accel.data.formats.lerobot.reader import LeRobotReader
 from policy_accel.data.formats.lerobot.writer import EpisodeStatistics, sampled_frames, write_lerobot
-from policy_accel.data.formats.streaming import EpisodeView, gather, pieces
+from policy_accel.data.readers import gather
 from policy_accel.errors import UserError
 
 IMAGES = pytest.mark.parametrize("images", ["lossless", "png"])

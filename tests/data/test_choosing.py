@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from policy_accel.data import Episodes, MemoryReader
+from policy_accel.data import Episodes, MemoryReader, read_episodes, write_episodes
 from policy_accel.data.episodes import compare_rows, empty_episodes
 from policy_accel.data.formats.base import check_keys
-from policy_accel.data.formats.streaming import chosen_episodes, gather, without_unreadable
+from policy_accel.data.inspect import inspect_reader
+from policy_accel.data.readers import chosen_episodes, gather, without_unreadable
 from policy_accel.errors import UserError
 
 
@@ -35,12 +37,12 @@ def test_episodes_by_number(episodes: Any, expected: list[int]) -> None:
 @pytest.mark.parametrize(
     ("episodes", "words"),
     [
-        ([5], "episodes names 5; there are 5, from 0 to 4."),
+        ([5], "episodes names 5; there are 5, 0 to 4, and ranges as 0:5."),
         (["3:7"], "episodes names 3:7; there are 5"),
-        ([-1], "episodes names '-1'; give numbers from 0, or ranges as 0:5."),
-        ([1.5], "episodes names '1.5'"),
-        ([], "names no episode"),
-        ([1, "0:3"], "names an episode twice"),
+        ([-1], "episodes names -1; there are 5, 0 to 4, and ranges as 0:5."),
+        ([1.5], "episodes names 1.5;"),
+        ([], "episodes=[] names none, or one twice; give each"),
+        ([1, "0:3"], "episodes=[1, '0:3'] names none, or one twice"),
     ],
 )
 def test_episodes_that_there_are_not(episodes: Any, words: str) -> None:
@@ -76,7 +78,7 @@ def test_arrays_of_another_length() -> None:
     left_out, faults = compare_rows({"data/action": 9, "data/state": 9}, ends)
     assert (left_out, list(faults)) == ({}, [1])
     for rows in ({"a": 9, "b": 8}, {"a": 11}):
-        with pytest.raises(ValueError, match=r"differ in their number|stops at step 10"):
+        with pytest.raises(ValueError, match="stops at step 10, but the data has other rows"):
             compare_rows(rows, ends)
     assert list(empty_episodes(np.array([0, 4, 4, 7]))) == [0, 2]
 
@@ -86,3 +88,15 @@ def test_more_than_the_memory_is_not_allocated() -> None:
     made.episode_ends = np.array([10**13])
     with pytest.raises(UserError, match=r"made: the data takes 160,000\.0 GB of memory"):
         gather(made)
+
+
+@pytest.mark.parametrize("filters", [3, "train", {"train": 1}, [["train"], 3], None])
+def test_filters_that_are_none(tmp_path: Path, filters: Any) -> None:
+    """Facts are whatever a file says; those of an episode come back as they were."""
+    facts = ({"filters": filters}, {"filters": ["train", 3]})
+    made = MemoryReader(Episodes({"action": np.zeros((4, 1))}, np.array([2, 4]), "made", {}, facts))
+    assert len(chosen_episodes(made, None, filter_key="train").episode_ends) == 1
+    assert "  filters: train (1) episodes" in inspect_reader(made).text
+    write_episodes(tmp_path / "x.hdf5", made, "robomimic")
+    assert read_episodes(tmp_path / "x.hdf5").episode_metadata == facts
+    assert len(read_episodes(tmp_path / "x.hdf5", filter_key="train")) == 1
