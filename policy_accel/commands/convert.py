@@ -12,7 +12,7 @@ from policy_accel.data.readers import open_episodes, without_unreadable, write_e
 from policy_accel.errors import UserError
 from policy_accel.progress import Progress
 
-_LEROBOT_OPTIONS = {"lerobot_version": "version", "fps": "fps", "video": "images"}
+_LEROBOT_OPTIONS = {"lerobot_version": "", "fps": "fps", "video": "images"}
 
 
 def run_convert(options: argparse.Namespace) -> int:
@@ -66,4 +66,6 @@ def _writer_options(options: argparse.Namespace) -> dict[str, Any]:
             f"--{name.replace('_', '-')}={given[name]} means nothing for --to {options.to}; "
             "leave it out or give --to lerobot."
         )
+    if (version := given.pop("lerobot_version", "v3.0")) != "v3.0":
+        raise UserError(f"LeRobot version {version} is not written, v3.0 alone; leave it out (LeRobot 0.4 reads v3.0).")
     return {_LEROBOT_OPTIONS[name]: value for name, value in given.items()}

@@ -1,7 +1,4 @@
-"""What stands where in a LeRobot data set: info.json, the features and their names in memory.
-
-After huggingface/lerobot, `datasets/` at v0.3.3 (v2.0, v2.1) and v0.6 (v3.0).
-"""
+"""What stands where in a LeRobot data set, after `datasets/` of lerobot v0.3.3 (v2.0, v2.1) and v0.6 (v3.0)."""
 
 from __future__ import annotations
 
@@ -79,10 +76,7 @@ def is_lerobot(root: Path) -> bool:
 
 
 def read_info(root: Path) -> dict[str, Any]:
-    """The content of info.json, codebase_version as "v2.0", "v2.1" or "v3.0".
-
-    UserError is raised for another version, no JSON, a field that is missing or of another type than it must be.
-    """
+    """The content of info.json, codebase_version as "v2.0", "v2.1" or "v3.0"; UserError where it cannot be used."""
     path = next((root / name for name in (INFO, OLD_INFO) if (root / name).is_file()), root / INFO)
     with open_regular(path) as file:
         info = json_object(file.read(), path, "its JSON")
@@ -149,11 +143,8 @@ def to_keys(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:
 
 
 def to_names(features: dict[str, Feature], known: dict[str, str], *, tasks: bool) -> dict[str, str]:
-    """Key in memory -> LeRobot's name, the known one or the way back of `to_keys`.
-
-    The names of the derived columns are taken, but for times, and tasks if there are any in words, that were recorded
-    step by step.
-    """
+    """Key in memory -> LeRobot's name, the known one or the way back of `to_keys`; those of the derived columns are
+    taken, but for times, and tasks if there are any in words, that were recorded step by step."""
     names: dict[str, str] = {}
     for key, feature in features.items():
         usual = re.sub(r"^observation\.next_obs\.", "next.observation.", f"observation.{key}")

@@ -28,15 +28,11 @@ from policy_accel.memory import check_fits
 
 
 class LeRobotReader(EpisodeReader):
-    """A LeRobot data set of version 2.0, 2.1 or 3.0.
+    """A LeRobot data set of version 2.0, 2.1 or 3.0; UserError for another, and without a sound table of episodes.
 
-    The columns that follow from the order of the steps are left out when they are what they must be. Metadata hold
-    `fps` and, under "lerobot", what writing the set again needs; an episode's hold its "task" (or "tasks") and as
-    "filters" the splits of info.json that it belongs to; those of a set that this package wrote are what they were.
-    Episodes are numbered as they lie, without the gaps that LeRobot's episode_index may have.
-
-    Raises:
-        UserError: no such data set; another version; tables of episodes that are missing or damaged.
+    Metadata hold `fps` and, under "lerobot", what writing the set again needs; an episode's hold "task" (or "tasks")
+    and as "filters" its splits in info.json; those of a set that this package wrote are what they were. Episodes are
+    numbered as they lie, without the gaps that LeRobot's episode_index may have.
     """
 
     format = "lerobot"
@@ -95,11 +91,7 @@ class LeRobotReader(EpisodeReader):
         self._cameras: dict[str, Any] = {}  # key that was asked for -> `video.Camera`
 
     def _find_rows(self, path: Path, places: list[int], rising: list[str]) -> None:
-        """Find the rows of the episodes of a file, and whether the derived columns are what they must be.
-
-        That is of step t of the episode at place p: frame_index t, timestamp t / fps (to the last bit of float32),
-        episode_index p, index the number of steps before, task_index the same in the whole episode.
-        """
+        """Find the rows of the episodes of a file, and whether its derived columns are so, times to the last bit."""
         newer, number = self._info["codebase_version"] == "v3.0", Feature((), np.dtype(np.float64))
         table, schema = _read_table(path, ["episode_index"] if newer else [], list(DERIVED))
         for one in schema:
@@ -128,8 +120,7 @@ class LeRobotReader(EpisodeReader):
             episode.task = int(np.nan_to_num(part.get("task_index", [-1])[0]))
             expected = layout.derived(steps, float(self._info["fps"]), place, self.first_row(place), episode.task)
             for name, values in part.items():
-                allowed = np.spacing(expected[name]) if name == "timestamp" else 0
-                if not np.allclose(values, expected[name], 0, allowed):
+                if not np.allclose(values, expected[name], 0, np.spacing(np.abs(expected[name]))):
                     self._irregular.add(name)
         if runs and not any("no table names" in remark for remark in self.remarks):
             self.remarks.append(f"{path.relative_to(self._root)} has rows of episodes that no table names; left out.")
@@ -160,7 +151,6 @@ class LeRobotReader(EpisodeReader):
 
     def close(self) -> None:
         """See `EpisodeReader`."""
-        self._table.cache_clear()
         for camera in self._cameras.values():
             camera.close()
 
@@ -198,16 +188,13 @@ class LeRobotReader(EpisodeReader):
             self.faults.setdefault(place, f"{name}: {sentence.removeprefix(f'{self._root}/')}")
 
     def _read(self, episode: int, keys: list[str], start: int, stop: int) -> dict[str, np.ndarray]:
-        row, columns = self._episodes[episode], {key: self._columns[key] for key in keys}
-        in_table = tuple(column.name for key, column in columns.items() if key not in self._cameras)
-        table = self._table(row.data, in_table).slice(row.first + start, stop - start)
-        found = {}
-        for key, column in columns.items():
-            camera = self._cameras.get(key)
-            found[key] = (
-                camera.read(episode, start, stop) if camera else _to_array(table[column.name], column, row.data)
-            )
-        return found
+        row, cameras = self._episodes[episode], [key for key in keys if key in self._cameras]
+        found = {key: self._cameras[key].read(episode, start, stop) for key in cameras}
+        columns = {key: self._columns[key] for key in keys if key not in found}
+        table = self._table(row.data, tuple(column.name for column in columns.values()))
+        part = table.slice(row.first + start, stop - start)
+        found |= {key: _to_array(part[column.name], column, row.data) for key, column in columns.items()}
+        return {key: found[key] for key in keys}
 
 
 def _read_episodes(root: Path, info: dict[str, Any]) -> list[Episode]:
@@ -264,8 +251,7 @@ def _read_tasks(root: Path) -> list[str]:
 def _read_rows(path: Path, needed: Sequence[str], wanted: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of a small table, parquet or JSON a line."""
     if path.suffix == ".parquet":
-        rows: list[dict[str, Any]] = _read_table(path, needed, wanted)[0].to_pylist()
-        return rows
+        return list(_read_table(path, needed, wanted)[0].to_pylist())
     with open_regular(path) as file:
         return [json_object(line, path, f"line {number}") for number, line in enumerate(file, 1) if line.strip()]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import av
 import numpy as np
@@ -21,10 +22,7 @@ _FORMATS = {1: "gray", 3: "rgb24", 4: "rgba"}
 
 
 def read_timeline(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """When the frames of a video are shown: [F] int64 in the file's units, ascending, and [F] seconds after the first.
-
-    UserError is raised for a file that is missing, damaged or without frames.
-    """
+    """When the frames are shown: [F] int64 in the video's units, ascending, and [F] seconds after the first."""
     open_regular(path).close()
     with decoding(path, "the video"), av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -52,15 +50,11 @@ class Camera:
     """The frames of every episode as one camera saw them; asked for in order, none is decoded twice."""
 
     def __init__(self, column: Column, episodes: Sequence[Episode], info: dict[str, Any]) -> None:
-        self._key, self._shape, self._episodes, self._info = (
-            f"videos/{column.name}",
-            column.feature.shape,
-            episodes,
-            info,
-        )
+        self._key, self._shape = f"videos/{column.name}", column.feature.shape
+        self._episodes, self._info = episodes, info
         self._shown: dict[Path, np.ndarray] = {}
         self._frames: dict[int, np.ndarray] = {}  # of the file of the episode at that place, one for each step
-        self._path, self._container = cast(Path | None, None), cast(Any, None)  # of the file that is open
+        self._path, self._open = Path(), ExitStack()  # of the file that is open
         self.faults: dict[int, str] = {}  # place of an episode -> why it has no frames, or too few
         self.remarks: list[str] = []
         notes = defaultdict[str, list[str]](list)  # what was assumed -> of what
@@ -81,7 +75,7 @@ class Camera:
             self.remarks.append(f"{column.name}: {of[0]}{others} {assumed}.")
 
     def _place(self, path: Path, starts: list[tuple[float, int]], notes: dict[str, list[str]]) -> None:
-        """Find the frames of the episodes that start in a file at these seconds, each one's up to the first it lacks.
+        """Find the frames of the episodes that start in a file at these seconds.
 
         The clock is believed when the file runs at `fps` and each episode has a frame for every step but for a few at
         its end. Otherwise, when there are as many frames as steps, they are taken in the file's order.
@@ -89,12 +83,9 @@ class Camera:
         self._shown[path], seconds = read_timeline(path)
         fps, lengths = self._info["fps"], [self._episodes[number].length for _, number in starts]
         rate, total, ends = frame_rate(seconds, fps), len(seconds), np.cumsum(lengths)
-        same, rates = (
-            abs(rate / fps - 1) <= 0.01,
-            f"runs at {rate:.4g} frames per second, and info.json says fps {fps:g}",
-        )
-        spans = zip(starts, lengths, strict=True)
-        wanted = np.concatenate([start + np.arange(length) / rate for (start, _), length in spans])
+        rates = f"runs at {rate:.4g} frames per second, and info.json says fps {fps:g}"
+        same = abs(rate / fps - 1) <= 0.01
+        wanted = np.concatenate([start + np.arange(self._episodes[number].length) / rate for start, number in starts])
         found = np.searchsorted(seconds, wanted - 0.5 / rate)
         shown = np.abs(seconds[np.minimum(found, total - 1)] - wanted) < 0.4 / rate
         shown &= same and not np.any((np.diff(found) <= 0) & (found[1:] < total))
@@ -123,30 +114,24 @@ class Camera:
                 notes[f"has {over} frames too many; the last are not used"].append(of)
 
     def read(self, episode: int, start: int, stop: int) -> np.ndarray:
-        """Frames of the steps [start, stop) of an episode, uint8 [stop - start, H, W, C].
-
-        UserError is raised for a file that is damaged, or has frames of another size than info.json says.
-        """
+        """Frames of the steps [start, stop) of an episode, uint8 [stop - start, H, W, C]."""
         path = self._episodes[episode].videos[self._key][0]
         numbers, rows = np.unique(self._frames[episode][start:stop], return_inverse=True)
         with decoding(path, "the video"):
             if path != self._path:
                 self.close()
-                self._container, self._path, self._next = av.open(str(path)), path, len(self._shown[path])
+                self._container = self._open.enter_context(av.open(str(path)))
+                self._path, self._next = path, len(self._shown[path])
             pictures = [self._picture(number, path) for number in numbers]
         return np.array(pictures, np.uint8).reshape(-1, *self._shape)[rows]
 
     def _picture(self, number: int, path: Path) -> np.ndarray:
-        near, shown, stream = (
-            self._next <= number <= self._next + _SKIP,
-            self._shown[path],
-            self._container.streams.video[0],
-        )
+        near, shown = self._next <= number <= self._next + _SKIP, self._shown[path]
         # A seek finds a key frame that is stored before the time asked for, but with B-frames may be shown behind it.
         for begin in (None if near else number, max(0, number - _SKIP), 0):
             if begin is not None:
-                self._container.seek(int(shown[begin]), stream=stream)
-                self._decoded = self._container.decode(stream)
+                self._container.seek(int(shown[begin]), stream=self._container.streams.video[0])
+                self._decoded = self._container.decode(video=0)
             for frame in self._decoded:
                 if frame.pts == shown[number]:
                     self._next = number + 1
@@ -159,17 +144,13 @@ class Camera:
 
     def close(self) -> None:
         """Close the file."""
-        if self._container is not None:
-            self._container.close()
-        self._container = self._path = None
+        self._open.close()
+        self._path = Path()
 
 
 class FrameWriter:
-    """An mp4 file of one camera, frame by frame.
-
-    H.264 with a key frame every second frame, as LeRobot's own files, so that a loader finds any frame fast. Lossless
-    is RGB without quantisation, else yuv420p at LeRobot's usual quality (crf 30), which has even sizes alone.
-    """
+    """An mp4 file of one camera: H.264 with a key frame every second frame, as LeRobot's own, so that any is found
+    fast; lossless as RGB without quantisation, else yuv420p at LeRobot's quality (crf 30), of even sizes alone."""
 
     def __init__(self, path: Path, camera: Column, fps: float, *, lossless: bool) -> None:
         height, width = camera.feature.shape[:2]

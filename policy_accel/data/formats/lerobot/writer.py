@@ -40,7 +40,6 @@ def write_lerobot(
     path: Path | str,
     reader: EpisodeReader,
     *,
-    version: str = "v3.0",
     fps: float | None = None,
     images: str = "lossless",
     progress: OnProgress | None = None,
@@ -58,8 +57,6 @@ def write_lerobot(
     Raises:
         UserError: `path` exists, an unknown option, what cannot be stored, a full disk, av not installed for videos.
     """
-    if version != "v3.0":
-        raise UserError(f"LeRobot version {version} is not written, v3.0 alone; leave it out (LeRobot 0.4 reads v3.0).")
     one_of("images", images, ("lossless", "h264", "png"))
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise UserError(f"fps={fps} must be a positive number of frames per second.")
@@ -134,19 +131,19 @@ class _Writer:
         self._table = _Files(root, DATA_PATH, DATA_BYTES, partial(pq.ParquetWriter, schema=self._schema))
         self._videos: dict[str, _Files] = {}
         for column in [column for column in self._columns if column.dtype == "video"]:
-            opened = imported("lerobot.video:FrameWriter", root)
+            opened = imported("lerobot.video:FrameWriter", reader.source)
             begin = partial(opened, camera=column, fps=self._fps, lossless=self._lossless)
             path = VIDEO_PATH.replace("{video_key}", column.name)
             self._videos[column.name] = _Files(root, path, VIDEO_BYTES, begin)
         self._statistics: dict[str, Levels] = {}
         (root / "meta").mkdir(parents=True)
         self._lines = (root / layout.OWN_LINES).open("w", encoding="utf-8")
+        self._open: list[Any] = [self._table, *self._videos.values(), self._lines]
 
     def close(self) -> None:
         """Close the files, also after an error."""
-        for file in (self._table, *self._videos.values()):
+        for file in self._open:
             file.close()
-        self._lines.close()
 
     def run(self, progress: OnProgress | None) -> None:
         episodes, steps = len(self._reader.episode_ends), int(self._reader.episode_ends[-1])
@@ -157,7 +154,13 @@ class _Writer:
             rows = [self._write_episode(episode, progress) | more for episode in some]
             pq.write_table(pa.Table.from_pylist(rows), path)
         self.close()
-        _write_tasks(self._root / f"{layout.TASKS}.parquet", list(self._tasks))
+        # As pandas stores a table whose index are the words.
+        words = {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object"}
+        about = {"index_columns": ["task"], "column_indexes": [], "columns": [words | {"metadata": None}]}
+        fields = [("task_index", pa.int64()), ("task", pa.string())]
+        schema = pa.schema(fields, metadata={"pandas": json.dumps(about | {"pandas_version": "2.2.3"})})
+        tasks = pa.table([[*self._tasks.values()], [*self._tasks]], schema=schema)
+        pq.write_table(tasks, self._root / f"{layout.TASKS}.parquet")
         for name, value in {"meta/stats.json": self._statistics, layout.INFO: self._info(episodes, steps)}.items():
             text = json.dumps(value, indent=4, ensure_ascii=False, default=np.ndarray.tolist)  # as LeRobot does
             (self._root / name).write_text(text, encoding="utf-8")
@@ -256,14 +259,6 @@ def _to_arrow(values: np.ndarray, kind: pa.DataType, first: int) -> pa.Array:
     return result.cast(kind)
 
 
-def _write_tasks(path: Path, tasks: list[str]) -> None:
-    """Write the tasks as pandas stores a table whose index are the words: columns `task_index` and `task`."""
-    words = {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object", "metadata": None}
-    facts = {"index_columns": ["task"], "column_indexes": [], "columns": [words], "pandas_version": "2.2.3"}
-    schema = pa.schema([("task_index", pa.int64()), ("task", pa.string())], metadata={"pandas": json.dumps(facts)})
-    pq.write_table(pa.table([list(range(len(tasks))), tasks], schema=schema), path)
-
-
 Levels = dict[str, np.ndarray]
 """Statistics of a feature: "min", "max", "mean", "std", "count" [1] and the quantiles."""
 
@@ -275,11 +270,9 @@ def sampled_frames(length: int) -> np.ndarray:
 
 
 class EpisodeStatistics:
-    """Statistics of the columns, with the videos, of an episode of `length` steps, gathered piece by piece.
-
-    After `datasets/compute_stats.py` of lerobot v0.6: numbers over all steps and axes but the last; pictures per
-    channel, divided by 255, over some frames of the episode, large ones thinned out.
-    """
+    """Statistics of the columns, with the videos, of an episode of `length` steps, gathered piece by piece: of numbers
+    over all steps and axes but the last; of pictures per channel, divided by 255, over some frames, large ones thinned
+    out (`datasets/compute_stats.py` of lerobot v0.6)."""
 
     def __init__(self, columns: list[Column], length: int) -> None:
         # LeRobot refuses a set in which a feature named like an image has statistics of another shape.
@@ -316,11 +309,8 @@ class EpisodeStatistics:
 
 
 def merged(old: Levels | None, new: Levels) -> Levels:
-    """The statistics of one more part and of what came so far (Chan et al. 1983), None at first.
-
-    Quantiles of the whole cannot be had from those of the parts: as LeRobot, the lowest of those up to the median and
-    the highest of those above.
-    """
+    """The statistics of what came so far, None at first, and of one more part (Chan et al. 1983); for quantiles, which
+    cannot be had from those of parts, as LeRobot the lowest of those up to the median, the highest of those above."""
     if old is None:
         return dict(new)
     count = old["count"] + new["count"]
