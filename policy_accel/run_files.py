@@ -38,11 +38,8 @@ FREE_KEYS = (
     "run_dir",
 )
 
-HOW_LONG = (
-    "training.steps",
-    "training.validate_every",
-    "training.checkpoint",
-)
+HOW_LONG = ("training.steps", "training.validate_every", "training.checkpoint", "label", "plugins")
+WHERE = tuple(f"task.{name}" for name in ("data", "layout", "filter_key", "episodes", "skip_bad_episodes"))
 HOW_SCORED = (
     "training.evaluate_every",
     "evaluation",
@@ -51,8 +48,8 @@ HOW_SCORED = (
     "task.max_steps",
     "task.score",
 )
-"""These may change too, since no update follows from them: how long a run is, where its data lie (their content is
-compared), what is kept and how it is scored. How it was trained until then stands in `CHANGES`."""
+"""These may change too, since no update follows from them: how long a run is, what is kept and how it is called, where
+its data lie (what they hold for it is compared), and how it is scored. What was changed stands in `CHANGES`."""
 
 
 def below(key: str, sections: Iterable[str]) -> bool:
@@ -70,7 +67,7 @@ def may_change(key: str, settings: Mapping[str, Any]) -> bool:
         waits = settings.get("acceleration.noise.start_score") is not None
         taught = bool(settings.get("distillation.teacher")) and below(key, ("sampling",))
         return below(key, FREE_KEYS) or not (waits or taught)
-    return below(key, (*FREE_KEYS, *HOW_LONG, "task.data"))
+    return below(key, (*FREE_KEYS, *HOW_LONG, *WHERE))
 
 
 def results_folder(run_dir: Path) -> Path:

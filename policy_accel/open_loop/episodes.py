@@ -71,16 +71,18 @@ def measured_episodes(
     if chosen is not None:
         task = replace(task, filter_key=None, episodes=list(chosen))
     task = replace(task, val_ratio=0.0, max_train_episodes=None)
-    known, unknown = set[bytes](), ""
+    known, unknown, found = set[bytes](), "", None
     try:
-        known = _training_episodes(config, fingerprint)
+        digests, trains = _own_episodes(config, fingerprint)
+        known = {digest for digest, train in zip(digests, trains, strict=True) if train}
+        found = digests if own and chosen is None else None
     except UserError as error:
         if own and chosen is None:
             raise
         unknown = str(error).rstrip(".")
     with open_task_data(task) as reader:
         # The fields of all episodes; pictures are read of those alone that are measured.
-        found = _digests(windowed(task, config.policy, None, reader, pictures=False))
+        found = found or _digests(windowed(task, config.policy, None, reader, pictures=False))
         seen = np.array([digest in known for digest in found])
         kept = np.arange(len(found)) if chosen is not None else _unseen(reader, seen, config.task.val_ratio)
         data = windowed(task, config.policy, config.encoder, EpisodeView(reader, episodes=kept.tolist()))
@@ -93,8 +95,9 @@ def measured_episodes(
     return Measured(data, numbers, tuple(dimensions), trained, which)
 
 
-def _training_episodes(config: RobotConfig, fingerprint: str) -> set[bytes]:
-    """The content of the episodes that trained the run; raises UserError where that cannot be told any more."""
+def _own_episodes(config: RobotConfig, fingerprint: str) -> tuple[list[bytes], np.ndarray]:
+    """The content of the run's episodes, and whether each trained it; raises UserError where that cannot be told any
+    more."""
     with open_task_data(config.task) as reader:
         data = windowed(config.task, config.policy, None, reader, pictures=False)
     own = fingerprint_of_numbers(data)
@@ -103,7 +106,7 @@ def _training_episodes(config: RobotConfig, fingerprint: str) -> set[bytes]:
             f"task.data={config.task.data} is not what the run was trained on any more, so that it is not known which "
             "episodes trained it; put the data back, or choose episodes that did not with --data-episodes."
         )
-    return {digest for digest, trains in zip(_digests(data), data.split.train, strict=True) if trains}
+    return _digests(data), data.split.train
 
 
 def _digests(data: Demonstrations) -> list[bytes]:

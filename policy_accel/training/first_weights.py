@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from policy_accel.errors import UserError
-from policy_accel.run_files import CONFIG, located, read_config
+from policy_accel.run_files import CONFIG, STATE, read_config
 from policy_accel.training.checkpoint import Checkpoint, DamagedError, checkpoint_steps, load_checkpoint
 from policy_accel.training.config import RunConfig
 from policy_accel.training.run_directory import checkpoint_path, differences
@@ -38,10 +38,14 @@ def first_checkpoint(config: RunConfig) -> Checkpoint | None:
     teacher = config.distillation
     if teacher.teacher:
         return load_checkpoint(checkpoint_path(Path(teacher.teacher), teacher.checkpoint), (AVERAGE,))
+    path = Path(config.init_from)
     try:
-        return load_checkpoint(checkpoint_path(*located(Path(config.init_from))), (AVERAGE,))
+        if not (path / STATE).is_file():
+            read_config(path)
+            path = checkpoint_path(path, "last")
+        return load_checkpoint(path, (AVERAGE,))
     except UserError as error:
-        raise UserError(f"init_from={config.init_from} cannot be read: {error}") from error
+        raise UserError(f"init_from={config.init_from} is no run or checkpoint to begin with: {error}") from error
 
 
 def begin_with(model: nn.Module, checkpoint: Checkpoint, config: RunConfig, record: dict[str, Any]) -> None:
@@ -78,7 +82,7 @@ def told(checkpoint: Checkpoint, config: RunConfig, record: dict[str, Any], kept
 
 def _otherwise(checkpoint: Checkpoint, record: dict[str, Any]) -> str:
     """What of the network is set otherwise than where the weights are from, as far as their run is there."""
-    run_dir = checkpoint.path.parent.parent
+    run_dir = checkpoint.path.resolve().parent.parent
     before = read_config(run_dir) if (run_dir / CONFIG).is_file() else {}
     shared = [name for name in NETWORK if name in before]
     changed = differences({name: before[name] for name in shared}, {name: record.get(name) for name in shared})

@@ -67,7 +67,7 @@ class Task(ABC):
         if state["data"] != self.fingerprint:
             raise UserError(
                 f"{run_dir} was trained on other data than the task has now (another file, or a changed one); put "
-                "the data back, or choose another run_dir."
+                f"the data back, or choose another run_dir (with init_from={run_dir} it begins with these weights)."
             )
         if state.get("teacher") != self.identity().get("teacher"):
             raise UserError(

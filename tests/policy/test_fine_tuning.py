@@ -100,8 +100,11 @@ def test_a_run_that_goes_on_and_a_student_need_the_first_run_no_more(
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["init_from={tmp}/nothing"], r"init_from=.*nothing cannot be read"),
-        (["init_from={tmp}"], r"init_from=.* cannot be read"),
+        (
+            ["init_from={tmp}/nothing"],
+            r"init_from=.*nothing is no run or checkpoint to begin with: .* is not a run directory",
+        ),
+        (["init_from={tmp}"], r"init_from=.* is no run or checkpoint to begin with: .* is not a run directory"),
         (["init_normalizer=refit"], "init_normalizer=refit has no effect without init_from; leave it at keep"),
         (["init_from={first}", "init_normalizer=new"], "init_normalizer 'new' is unknown"),
         (

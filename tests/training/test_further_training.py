@@ -107,6 +107,8 @@ def test_a_run_does_not_become_shorter_than_it_is(
         ("task.environment", {}, True),
         ("task.environment_options.width", {}, True),
         ("task.data", {}, True),
+        ("task.episodes", {}, True),
+        ("plugins", {}, True),
         ("training.optimizer.lr", {}, False),
         ("training.batch_size", {}, False),
         ("training.steps_more", {}, False),
