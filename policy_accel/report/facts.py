@@ -30,14 +30,16 @@ def runs_table(runs: Sequence[ReportedRun]) -> Table:
             run.seed,
             f"{score} ({interval})" if interval else score,
             shown(as_number(evaluation.get("success_rate"))),
+            shown(run.action_error),
             f"{shown(as_number(updates))} of {shown(as_number(run.settings.get('training.steps')))}",
             *(shown(loss) for loss in losses),
             shown(_last(run, "training_seconds")),
             run.run_dir.name,
         ]
         rows.append(Row(cells, run.arm, run.seed))
-    header = ["arm", "training seed", "score", "success", "updates", "loss", "validation loss", "seconds", "directory"]
-    empty = [place for place in range(3, 8) if all(row.cells[place] == "–" for row in rows)]
+    header = ["arm", "training seed", "score", "success", "action error", "updates"]
+    header += ["loss", "validation loss", "seconds", "directory"]
+    empty = [place for place in range(3, 9) if all(row.cells[place] == "–" for row in rows)]
     keep = [place for place in range(len(header)) if place not in empty]
     return Table([header[i] for i in keep], [Row([row.cells[i] for i in keep], row.arm, row.seed) for row in rows])
 

@@ -11,7 +11,7 @@ from policy_accel.comparison.scores import ScoredRun
 from policy_accel.files import explained
 from policy_accel.parsing import from_json, is_number
 from policy_accel.report.charts import span
-from policy_accel.run_files import read_metrics
+from policy_accel.run_files import OPEN_LOOP, read_metrics
 
 STATE_FACTS = (
     "step",
@@ -41,6 +41,7 @@ class ReportedRun:
         evaluation: the latest score, evaluation.json; {} without.
         evaluations: all scores, evaluations.jsonl.
         state: of the newest checkpoint: see STATE_FACTS.
+        open_loop: its actions beside demonstrations, open_loop.json; {} without.
     """
 
     run_dir: Path
@@ -52,6 +53,14 @@ class ReportedRun:
     evaluation: dict[str, Any] = field(default_factory=dict)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
+    open_loop: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def action_error(self) -> float | None:
+        """The error of its actions on demonstrations, in units of their spread, as it is sampled."""
+        rows = self.open_loop.get("samplings")
+        own = [row for row in rows if isinstance(row, dict) and row.get("own")] if isinstance(rows, list) else []
+        return as_number(own[0].get("error")) if own else None
 
     @property
     def track(self) -> str:
@@ -91,8 +100,10 @@ def read_run(run_dir: Path, arm: str, seed: str, settings: dict[str, Any], score
         rows = read_metrics(run_dir / "metrics.jsonl")
         evaluations = read_metrics(run_dir / "evaluations.jsonl")
         state = _json(run_dir / "checkpoints" / "last" / "state.json")
+        open_loop = _json(run_dir / OPEN_LOOP)
     facts = {key: state[key] for key in STATE_FACTS if isinstance(state.get(key), int | float | str)}
-    return ReportedRun(run_dir, arm, seed, settings, scored, rows, scored.evaluation or {}, evaluations, facts)
+    evaluation = scored.evaluation or {}
+    return ReportedRun(run_dir, arm, seed, settings, scored, rows, evaluation, evaluations, facts, open_loop)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -49,6 +49,24 @@ def test_students_of_one_teacher_s_seeds_are_one_arm(tmp_path: Path) -> None:
     assert len({first, third, *others}) == 4
 
 
+def test_longer_and_fine_tuned_runs_are_arms_of_their_own(tmp_path: Path) -> None:
+    """A run that was extended had another learning rate; weights to begin with are told apart but for the seed."""
+    tuned = [config_of("baseline", seed) | {"init_from": f"runs/first-seed{seed}"} for seed in (1, 2)]
+    configs = [*(config_of("baseline", seed) for seed in (1, 2, 3)), *tuned]
+    runs = [write_run(tmp_path / f"{i}", config, evaluation_of([0.5])) for i, config in enumerate(configs)]
+    rows = [
+        {"step": 5, "changes": {"training.steps": [5, 10]}},
+        {"step": 7, "changes": {"evaluation.episodes": [1, 2]}},
+    ]
+    (runs[1] / "changes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (runs[2] / "changes.jsonl").write_text(json.dumps(rows[1]) + "\n")
+    plain, extended, scored_again, *fine_tuned = (run.arm for run in scored_runs(runs))
+    assert plain == scored_again
+    assert extended == "baseline extended_at=5"
+    assert fine_tuned[0] == fine_tuned[1]
+    assert fine_tuned[0] not in (plain, extended)
+
+
 def test_a_measure_of_episodes(tmp_path: Path) -> None:
     made = evaluation_of([1.0, 0.5, 1.0])
     for row, distance in zip(made["episodes"], (1.0, 2.0, 6.0), strict=True):

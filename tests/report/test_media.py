@@ -114,5 +114,22 @@ def test_the_table_of_the_runs(tmp_path: Path) -> None:
     assert found["updates"] == "400 of 400"
     assert found["seconds"] == "200"
     assert found["loss"] == "0.00525"  # 2.1 / 400
+    assert "action error" not in found
     made = ["EPYC", "2.15.0", "0.1.0"]
     assert machine_table(runs).rows[0].cells == ["baseline", "1", *made, "2", "fp32", "highest", "abcdef"]
+
+
+@pytest.mark.parametrize(
+    ("record", "shown"),
+    [
+        ('{"samplings": [{"own": false, "error": 0.5}, {"own": true, "error": 0.25}]}', "0.250"),
+        ('{"samplings": 3}', "–"),
+    ],
+)
+def test_the_table_has_the_errors_of_actions(record: str, shown: str, tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "sweep", seeds=(1,))
+    (sweep / "kl-seed1" / "open_loop.json").write_text(record)
+    (sweep / "baseline-seed1" / "open_loop.json").write_text('{"samplings": [{"own": true, "error": 1}]}')
+    table = runs_table(collect([sweep]))
+    errors = {row.arm: dict(zip(table.header, row.cells, strict=True))["action error"] for row in table.rows}
+    assert errors == {"baseline": "1", "kl": shown}
