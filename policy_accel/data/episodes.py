@@ -92,15 +92,9 @@ def empty_episodes(ends: np.ndarray) -> dict[int, str]:
 
 
 def compare_rows(rows: dict[str, int], ends: np.ndarray) -> tuple[dict[str, str], dict[int, str]]:
-    """Compare the rows of arrays, by their names as "data/action", with sound ends [E].
-
-    Returns:
-        Name -> why that array is left out, where others have the right number of rows; episode -> why it cannot be
-        read, where all arrays end alike and too early.
-
-    Raises:
-        ValueError: one sentence, where neither is so.
-    """
+    """Compare the rows of arrays, by their names as "data/action", with sound ends [E]: name -> why that array is left
+    out, where others have the right number of rows; episode -> why it cannot be read, where all arrays end alike and
+    too early. ValueError where neither is so."""
     steps, counts = int(ends[-1]), set(rows.values())
     if not rows or steps in counts:
         why = f"rows and the episodes have {steps} steps; it needs one row per step."

@@ -29,7 +29,8 @@ def open_episodes(
     skip_bad_episodes: bool = False,
     layout: Path | str | None = None,
 ) -> EpisodeReader:
-    """Open demonstrations of a format that README's table lists, which is recognised by content, not by name.
+    """Open demonstrations of a format in README's table, which is recognised by content, not by name. UserError, one
+    sentence with path, key and remedy, for whatever is wrong with the path or its content.
 
     Args:
         path: file or folder; `FILE::GROUP` for raw HDF5 recordings of several tasks.
@@ -39,9 +40,6 @@ def open_episodes(
         skip_bad_episodes: leave out episodes with a fault that was found when opening, and say so in the remarks;
             `without_unreadable` does so for those that are found bad when they are read.
         layout: YAML file that says where HDF5 of another make has its data, an `Hdf5Layout`.
-
-    Raises:
-        UserError: one sentence with path, key and remedy for whatever is wrong with the path or its content.
     """
     reader = open_reader(path, layout)
     try:
@@ -167,7 +165,8 @@ def write_episodes(
     progress: OnProgress | None = None,
     **options: Any,
 ) -> None:
-    """Write demonstrations a piece at a time; nothing appears at `path` before everything is on the disk.
+    """Write demonstrations a piece at a time; nothing appears at `path` before everything is on the disk. UserError for
+    an unknown format or key, a key without numbers, a path that exists, a full disk, and as the reader.
 
     Args:
         path: file or folder, new; a replay buffer is a zip when the name ends in .zip.
@@ -176,9 +175,6 @@ def write_episodes(
         keys: the keys to write; None for all.
         progress: called with (steps so far, all steps).
         options: of the format's writer: `zarr_format` of zarr; `fps`, `images` of lerobot.
-
-    Raises:
-        UserError: an unknown format or key; a key without numbers; `path` exists; disk full; what the reader raises.
     """
     one_of("format", format, WRITTEN_FORMATS)
     imported(FORMATS[format].writer, path)(path, _sound(reader, keys), progress=progress, **options)

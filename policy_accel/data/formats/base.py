@@ -102,11 +102,8 @@ class EpisodeReader(AbstractContextManager["EpisodeReader"]):
     def read(
         self, episode: int, keys: Sequence[str] | None = None, start: int = 0, stop: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Steps [start, stop) of an episode, counted from its first: key -> [stop - start, *shape].
-
-        Raises:
-            UserError: an unknown key; an episode with a fault; a damaged or truncated file.
-        """
+        """Steps [start, stop) of an episode, counted from its first: key -> [stop - start, *shape]. UserError for an
+        unknown key, an episode with a fault, a damaged or truncated file."""
         chosen = list(self.features) if keys is None else list(keys)
         self.ask_for(chosen)
         if episode in self.faults:
@@ -186,10 +183,7 @@ def pieces(
 ) -> Iterator[tuple[int, int, int, dict[str, np.ndarray]]]:
     """Every step of some episodes (None: all) in order, in pieces of at most about `piece_bytes` over all keys (but one
     step) that do not span two episodes: the episode, its step at which the piece starts, rows, key -> [rows, *shape].
-
-    Raises:
-        UserError: what the reader raises; values of another shape or dtype than announced; with `finite`, NaN and Inf.
-    """
+    UserError as the reader, for values of another shape or dtype than announced, and with `finite` for NaN and Inf."""
     most = max(1, piece_bytes // max(1, sum(reader.features[key].size for key in keys)))
     for episode in range(len(reader.episode_ends)) if episodes is None else episodes:
         (file, number), begin = reader.origin(episode), reader.first_row(episode)

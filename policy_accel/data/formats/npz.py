@@ -53,6 +53,7 @@ class NpzReader(EpisodeReader):
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
         self.metadata, self._content = {}, lru_cache(maxsize=None)(self._read_member)
+        self._opened.callback(self._content.cache_clear)
         with decoding(path, "the zip"):
             self._archive = self._opened.enter_context(zipfile.ZipFile(path))
         self._stored = self._headers()

@@ -85,10 +85,7 @@ FORMATS = {
 
 def recognised_format(path: Path | str) -> str | None:
     """The format that a path is of by its beginning, however damaged the rest; None for the replay buffer and others.
-
-    Raises:
-        UserError: no permission to look; a kind of Minari data set that is not read.
-    """
+    UserError without permission to look, or for a kind of Minari data set that is not read."""
     file, _ = split_group(path)
     with explained(file, "read"):
         return next((name for name, known in FORMATS.items() if known.recognises(file)), None)

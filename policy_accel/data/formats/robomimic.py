@@ -129,11 +129,8 @@ def write_robomimic(path: Path | str, reader: EpisodeReader, *, progress: OnProg
     (gzip) and chunked frame by frame. Other tools want `env_args`, rewards, dones and a `next_obs` of each observation:
     where there is none, env_args says that there is no environment, rewards are 0, the last step is done, and next_obs
     is the next row, the last repeated, of images as a view. What was added, and facts that have no other place, go as
-    JSON into an attribute `policy_accel`, by which our reader gives back what there was.
-
-    Raises:
-        UserError: no `action`; a key that has no place; `path` exists; disk full; what the reader raises.
-    """
+    JSON into an attribute `policy_accel`, by which our reader gives back what there was. UserError for no `action`, a
+    key that has no place, a path that exists, a full disk, and as the reader."""
     if "action" not in reader.features:
         raise UserError(f"{reader.source}: has no key 'action', which robomimic needs; choose it or another format.")
     with new_path(Path(path)) as temporary:
