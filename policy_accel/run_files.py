@@ -12,11 +12,14 @@ from typing import Any
 from policy_accel.errors import UserError
 from policy_accel.files import explained
 from policy_accel.parsing import from_json, is_number, read_record
+from policy_accel.policy.foreign.kinds import is_foreign
 
 CONFIG = "config.yaml"
 OPEN_LOOP = "open_loop.json"
 CHANGES = "changes.jsonl"
 """A row for each time that a run went on with other settings: {"step", "changes": {key: [before, after]}}."""
+WEIGHTS, SHARED = "model.safetensors", "config.json"
+"""What a folder has of a policy that was saved to be shared, ours or LeRobot's."""
 STATE = "state.json"
 """What every checkpoint has."""
 
@@ -71,7 +74,10 @@ def may_change(key: str, settings: Mapping[str, Any]) -> bool:
 
 
 def results_folder(run_dir: Path) -> Path:
-    """Where scores and films of a run go: its directory, or a folder beside an exported policy, called as its file."""
+    """Where scores and films of a run go: its directory, that of a policy that was saved to be shared, or a folder
+    beside an exported policy, called as its file."""
+    if run_dir.name == WEIGHTS and run_dir.with_name(SHARED).is_file():
+        return run_dir.parent
     return run_dir.with_name(f"{run_dir.name}.evaluation") if run_dir.is_file() else run_dir
 
 
@@ -80,13 +86,22 @@ def record_of(run_dir: Path) -> Path:
     return run_dir if run_dir.is_file() else run_dir / CONFIG
 
 
+def weights_file(path: Path) -> Path:
+    """The weights in a folder that `Policy.save_pretrained` or LeRobot wrote; any other path as it is."""
+    for folder in (path, path / "pretrained_model"):
+        if (folder / WEIGHTS).is_file() and (folder / SHARED).is_file() and not (folder / CONFIG).is_file():
+            return folder / WEIGHTS
+    return path
+
+
 def located(path: Path, checkpoint: str = "last") -> tuple[Path, str]:
-    """The run and the checkpoint of it that are meant by a run, by a folder of one of its checkpoints, or by such a
-    folder that was taken out of its run, with the run's config.yaml in it.
+    """The run (or the file of a policy) and the checkpoint of it that are meant by a run, by a folder of a policy, by a
+    folder of one of a run's checkpoints, or by such a folder that was taken out of it, with its config.yaml in it.
 
     Raises:
         UserError: a checkpoint without its run's config.yaml; one that is named twice.
     """
+    path = weights_file(path)
     if not (path / STATE).is_file() or (path / CONFIG).is_file():
         return path, checkpoint
     if checkpoint != "last":
@@ -108,6 +123,10 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         UserError: not a run directory, a damaged file, no permission.
     """
     if run_dir.is_file():
+        if is_foreign(run_dir):
+            from policy_accel.policy.foreign.opened import foreign_config
+
+            return foreign_config(run_dir)
         from policy_accel.robot.about import read_about
 
         values: dict[str, Any] = read_about(run_dir)["policy"]["config"]

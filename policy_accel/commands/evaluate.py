@@ -12,7 +12,7 @@ from policy_accel.commands.output import keep_evaluation, score_table
 from policy_accel.configuration import SOURCES
 from policy_accel.errors import UserError
 from policy_accel.files import check_writable, explained
-from policy_accel.run_files import results_folder
+from policy_accel.run_files import results_folder, weights_file
 from policy_accel.track import Track, track_of_run
 from policy_accel.training.devices import choose_device
 from policy_accel.training.ranks import Ranks, joined
@@ -34,6 +34,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     Raises:
         UserError: a result that could not be kept, after all are printed.
     """
+    options.run_dirs = [weights_file(path) for path in options.run_dirs]
     for run_dir in options.run_dirs:
         admit(run_dir, options.plugins, trust=options.trust)
     runs = [(run_dir, track_of_run(run_dir)) for run_dir in options.run_dirs]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from policy_accel.errors import UserError
+from policy_accel.policy.foreign.kinds import is_foreign
 from policy_accel.policy.run import LoadedRun
 from policy_accel.policy.track import ROBOT
 from policy_accel.robot.about import SUFFIXES
@@ -23,7 +24,7 @@ def run_export(options: argparse.Namespace) -> int:
     """Write a policy to a file that runs without policy_accel."""
     home, checkpoint = located(options.run_dir, options.checkpoint)
     admit(home, options.plugins, trust=options.trust, environment=False)
-    if home.is_file() and home.suffix != SUFFIXES["safetensors"]:
+    if home.is_file() and home.suffix != SUFFIXES["safetensors"] and not is_foreign(home):
         raise UserError(f"{home} is exported already, with its sampler inside; export the run that it was made of.")
     began = time.perf_counter()
     run = ROBOT.load(home, checkpoint, average=options.average or MAIN, asked=AskedSampling.of(options))

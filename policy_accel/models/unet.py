@@ -24,6 +24,8 @@ class UnetConfig(ModelConfig):
     kernel_size: int = 5
     groups: int = 8
     """Groups of each group normalisation; must divide every entry of down_dims."""
+    head_groups: int | None = None
+    """Groups of the last one, where they are others, as in policies of other libraries."""
     step_embedding_dim: int = 256
     film_scale: bool = True
     """Condition by scale and bias (true) or by bias alone."""
@@ -141,6 +143,10 @@ class ConditionalUnet1d(Denoiser):
         bad = [dim for dim in dims if dim % config.groups]
         if bad:
             raise UserError(f"model.groups={config.groups} does not divide model.down_dims entry {bad[0]}; change one.")
+        if config.head_groups is not None and (config.head_groups < 1 or dims[0] % config.head_groups):
+            raise UserError(
+                f"model.head_groups={config.head_groups} does not divide model.down_dims entry {dims[0]}; change one."
+            )
         step_dim = config.step_embedding_dim
         self.step_encoder = step_encoder(step_dim, 4)
         condition_dim = step_dim + (condition_shape[0] * condition_shape[1] if condition_shape else 0)
@@ -163,8 +169,9 @@ class ConditionalUnet1d(Denoiser):
             self.up.append(
                 nn.ModuleList([block(2 * out_channels, in_channels), block(in_channels, in_channels), double])
             )
+        head_groups = config.groups if config.head_groups is None else config.head_groups
         self.head = nn.Sequential(
-            ConvBlock(dims[0], dims[0], config.kernel_size, config.groups), TimeConv(dims[0], channels, 1)
+            ConvBlock(dims[0], dims[0], config.kernel_size, head_groups), TimeConv(dims[0], channels, 1)
         )
 
     def matrices(self) -> set[str]:

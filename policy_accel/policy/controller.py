@@ -15,6 +15,7 @@ from torch import Tensor
 from policy_accel.errors import UserError, one_of
 from policy_accel.evaluation.latency import LatencyMeter
 from policy_accel.policy.demonstrations import observation_layout
+from policy_accel.policy.foreign.kinds import is_foreign
 from policy_accel.policy.observations import as_tensors
 from policy_accel.policy.planner import Planner, chunk_noise, shifted
 from policy_accel.policy.run import LoadedRun
@@ -78,8 +79,10 @@ class Policy:
         precision: str = "fp32",
         compile: bool = False,
         trust: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> Policy:
-        """Load the policy of a run directory, of a folder of one of its checkpoints, or of an exported file.
+        """Load the policy of a run directory, of a folder of one of its checkpoints, of a folder that `save_pretrained`
+        or LeRobot wrote, of an exported file, or of a checkpoint (.ckpt) of Diffusion Policy.
 
         Args:
             run_dir: made by `policy-accel train`; a folder of its checkpoints, which may be elsewhere with the run's
@@ -97,6 +100,8 @@ class Policy:
             compile: whether `warm_up` is called, and must compile.
             trust: whether the modules that the run's config.yaml names (its plugins and its environment's) are
                 imported; without, nothing of a run directory runs.
+            settings: of a policy of another library, by dotted key, where its files do not say them or say others:
+                {"task": "pusht_image", "policy.n_action_steps": 4}.
 
         Raises:
             UserError: not a run directory of a policy, no such checkpoint, a damaged file, no such device, sampling
@@ -107,7 +112,10 @@ class Policy:
         admit(home, trust=trust, environment=trust)
         where = choose_device(device, "device")
         chosen = precision_on(where, one_of("precision", precision, PRECISIONS))
-        run = ROBOT.load(home, checkpoint, where, asked=asked)
+        if settings:
+            run = _with_settings(home, checkpoint, settings, where, asked)
+        else:
+            run = ROBOT.load(home, checkpoint, where, asked=asked)
         if run.policy.fixed and precision not in ("fp32", "auto"):
             raise UserError(f"{home} is computed in its own precision, and precision={precision} asks for another.")
         if run.sampling_note is not None:
@@ -117,6 +125,39 @@ class Policy:
         if compile:
             policy.warm_up(strict=True)
         return policy
+
+    @classmethod
+    def from_pretrained(
+        cls, source: Path | str, *, revision: str | None = None, token: str | None = None, **how: Any
+    ) -> Policy:
+        """Load a policy from a folder or file, or from a repository of the Hugging Face hub.
+
+        Args:
+            source: what `load` takes, or OWNER/NAME on the hub; LeRobot's diffusion policies lie there too.
+            revision: branch, tag or commit on the hub.
+            token: of the hub; None for that of `hf auth login`, or the variable HF_TOKEN.
+            how: as for `load`.
+
+        Raises:
+            UserError: what `load` raises; no such repository, no connection, or huggingface_hub is not installed.
+        """
+        from policy_accel.robot.hub import local_copy
+
+        return cls.load(local_copy(source, revision=revision, token=token), **how)
+
+    def save_pretrained(self, folder: Path | str, **settings: Any) -> None:
+        """Write weights, config.json and a model card to a folder, from which `from_pretrained` loads the policy; see
+        `policy_accel.robot.hub.save_pretrained` for settings and errors."""
+        from policy_accel.robot.hub import save_pretrained
+
+        save_pretrained(self.run, Path(folder), **settings)
+
+    def push_to_hub(self, repo: str, **settings: Any) -> str:
+        """Put the policy into the repository OWNER/NAME of the Hugging Face hub; returns the address of the commit. See
+        `policy_accel.robot.hub.push_to_hub` for settings and errors."""
+        from policy_accel.robot.hub import push_to_hub
+
+        return push_to_hub(self.run, repo, **settings)
 
     def warm_up(self, *, strict: bool = False) -> None:
         """Make the calls ready that `act` makes, so that the first one is as quick as all others.
@@ -204,3 +245,16 @@ class Policy:
         self._plan = trajectory
         self._chunk += 1
         return policy.executed(trajectory)[0].cpu().numpy()
+
+
+def _with_settings(
+    path: Path, checkpoint: str, settings: Mapping[str, Any], device: torch.device, asked: AskedSampling
+) -> LoadedRun:
+    """A policy of another library with settings that its files do not say."""
+    from policy_accel.policy.foreign.opened import load_foreign
+
+    if not path.is_file() or not is_foreign(path) or checkpoint != "last":
+        raise UserError(
+            f"settings={dict(settings)} are for a policy of another library, and {path} is ours; drop them."
+        )
+    return load_foreign(path, settings, device, asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -149,6 +150,8 @@ class LoadedRun:
     """The data's description of the environment that they were recorded in."""
     sampling_note: str | None = None
     """A sentence on the sampling where that is not the run's own, but tuned."""
+    source: Path | None = None
+    """The run directory or the file that it was read from."""
 
     @property
     def model(self) -> DiffusionPolicy:

@@ -21,6 +21,7 @@ from policy_accel.models.encoders.pretrained import read_weights
 from policy_accel.policy.config import EvaluationConfig, RobotConfig
 from policy_accel.policy.demonstrations import load_demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator, environment_spec
+from policy_accel.policy.foreign.kinds import is_foreign
 from policy_accel.policy.heading import robot_heading
 from policy_accel.policy.recommend import recommend
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config, fit_bound
@@ -68,6 +69,11 @@ class RobotTrack(Track[RobotConfig]):
 
     def build(self, config: RobotConfig, *, scored: bool = False, ranks: Ranks = ALONE) -> ChunkTask:
         """See `Track.build`."""
+        if config.encoder.crop_width is not None:
+            raise UserError(
+                f"encoder.crop_width={config.encoder.crop_width} is of a policy of another library, and training cuts "
+                "out squares; set it to null."
+            )
         objective = check_config(config)
         weights, begun = _first_weights(config), first_checkpoint(config)
         demonstrations = load_demonstrations(config.task, config.policy, config.encoder)
@@ -121,13 +127,17 @@ class RobotTrack(Track[RobotConfig]):
         asked: AskedSampling = AS_CHOSEN,
     ) -> LoadedRun:
         """See `Track.load`; the weights are averaged ones (EMA), also others than the main ones, see `load_average`. It
-        is sampled as `asked`. `run_dir` may be a file that `policy-accel export` wrote."""
+        is sampled as `asked`. `run_dir` may be a file that `policy-accel export` or another library wrote."""
         config = self.read(run_dir)
         if run_dir.is_file():
-            from policy_accel.robot.exported import load_exported
-
             if (checkpoint, average) != ("last", MAIN):
                 raise UserError(f"{run_dir} has one set of weights; drop checkpoint={checkpoint}, average={average}.")
+            if is_foreign(run_dir):
+                from policy_accel.policy.foreign.opened import read_foreign
+
+                return read_foreign(run_dir).load(config, device, asked)
+            from policy_accel.robot.exported import load_exported
+
             return load_exported(run_dir, config, device, asked)
         tuned = None if asked.untuned else TunedSampling.read(run_dir)
         config.sampling, how = asked.of_run(config.sampling, tuned)
@@ -155,7 +165,7 @@ class RobotTrack(Track[RobotConfig]):
             policy.load_state_dict(tensors)
         config.training.lay_out(policy, device)
         policy.eval().requires_grad_(False)
-        return LoadedRun(policy, config, saved.step, sampler, data.get("env_args"), how)
+        return LoadedRun(policy, config, saved.step, sampler, data.get("env_args"), how, run_dir)
 
     def scorer(self, config: RobotConfig, device: torch.device) -> Score:
         """See `Track.scorer`."""

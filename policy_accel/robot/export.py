@@ -53,12 +53,12 @@ def export_policy(run: LoadedRun, path: Path, form: str, *, weights: str = "fp32
         raise UserError(f"--output {path} must end in {SUFFIXES[form]}, as --to {form} asks.")
     with contextlib.ExitStack() as files:
         written = [files.enter_context(new_path(name)) for name in (path, *companions(path, form))]
-        content, about = (_safetensors if form == "safetensors" else _whole)(run, form, weights)
+        content, about = as_safetensors(run, weights) if form == "safetensors" else _whole(run, form, weights)
         written[0].write_bytes(content)
-        written[1].write_text(json.dumps(_public(about), indent=1) + "\n")
+        written[1].write_text(json.dumps(public(about), indent=1) + "\n")
         if form in LOADERS:
             shutil.copyfile(str(LOADERS[form].__file__), written[2])
-    return _public(about)
+    return public(about)
 
 
 def companions(path: Path, form: str) -> tuple[Path, ...]:
@@ -67,7 +67,7 @@ def companions(path: Path, form: str) -> tuple[Path, ...]:
     return (facts, path.with_name(f"{path.stem}_{form}.py")) if form in LOADERS else (facts,)
 
 
-def _public(about: dict[str, Any]) -> dict[str, Any]:
+def public(about: dict[str, Any]) -> dict[str, Any]:
     """What an export says, without that from which only we load it."""
     return {name: value for name, value in about.items() if name != "policy"}
 
@@ -170,13 +170,14 @@ def _difference(content: bytes, form: str, whole: WholePrediction, given: dict[s
     return float((plan.double() - ours.double()).abs().amax())
 
 
-def _safetensors(run: LoadedRun, form: str, weights: str) -> tuple[bytes, dict[str, Any]]:
+def as_safetensors(run: LoadedRun, weights: str = "fp32", **facts: Any) -> tuple[bytes, dict[str, Any]]:
+    """The weights of a policy as the content of a file, and what that says of itself, with more `facts`."""
     tensors = {
         f"{name}.{part}".rstrip("."): values.contiguous()
         for name, tensor in run.policy.state_dict().items()
         for part, values in Compressed.of(name, tensor, weights).tensors.items()
     }
-    about = about_of(run, {}, {}, weights=weights, form=form, batch="any")
+    about = about_of(run, {}, {}, weights=weights, form="safetensors", batch="any", **facts)
     return safetensors.torch.save(tensors, {KEY: json.dumps(about)}), about
 
 

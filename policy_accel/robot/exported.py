@@ -110,7 +110,7 @@ def load_exported(path: Path, config: RobotConfig, device: torch.device | str, a
     except (safetensors.SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged, or not whole ({first_line(error)}); export it again.") from error
     policy.eval().requires_grad_(False)
-    return LoadedRun(policy, config, int(about["step"]), sampler, facts["env_args"])
+    return LoadedRun(policy, config, int(about["step"]), sampler, facts["env_args"], source=path)
 
 
 def _of_weights(path: Path, config: RobotConfig, facts: dict[str, Any]) -> DiffusionPolicy:

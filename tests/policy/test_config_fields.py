@@ -274,6 +274,9 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "encoder.lr_factor": ("0.1", task_probe(lambda task: task.model.lr_factors()), FILMED),
     "encoder.augmentation.shift": ("4", encoded_frames, [*FILMED, "encoder.crop=null"]),
     **{f"encoder.augmentation.{name}": ("0.3", encoded_frames, FILMED) for name in COLOURS},
+    "encoder.crop_width": ("40", stays_or_ends, FILMED),
+    "encoder.statistics": ("{img: [[0, 0, 0], [1, 1, 1]]}", encoded_frames, FILMED),
+    "encoder.resnet.rectify": ("true", encoded_frames, FILMED),
     "encoder.resnet.width": ("32", encoder_parameters, FILMED),
     "encoder.resnet.group_channels": ("8", lambda config: norm_groups(config), FILMED),
     "encoder.resnet.keypoints": ("6", encoder_parameters, FILMED),
@@ -379,6 +382,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
 MODEL_FIELDS: dict[str, tuple[str, Callable[[torch.nn.Module], Any]]] = {
     "unet.down_dims": ("[8,24]", lambda net: sum(p.numel() for p in net.parameters())),
     "unet.kernel_size": ("5", lambda net: sum(p.numel() for p in net.parameters())),
+    "unet.head_groups": ("2", lambda net: net.head[0][1].num_groups),  # type: ignore[index, union-attr]
     "unet.groups": ("4", lambda net: net.head[0][1].num_groups),  # type: ignore[index, union-attr]
     "unet.step_embedding_dim": ("16", lambda net: sum(p.numel() for p in net.parameters())),
     "unet.film_scale": ("false", lambda net: sum(p.numel() for p in net.parameters())),

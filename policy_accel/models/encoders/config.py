@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from policy_accel.errors import UserError, one_of, refuse_idle
 from policy_accel.models.encoders.augmentation import AugmentationConfig
@@ -21,10 +22,13 @@ class ResNetConfig:
 
     width: int = 64
     """Channels of the stem and of the first stage; they double in each of the three stages after it."""
-    group_channels: int = 16
-    """Channels of one group of the group normalisation; must divide width."""
+    group_channels: int | None = 16
+    """Channels of one group of the group normalisation; must divide width. null for none, as where batch normalisation
+    was folded into the convolutions."""
     keypoints: int = 32
     """Key points of the spatial softmax, two numbers each."""
+    rectify: bool = False
+    """Whether negative features become 0 at the end, as in robomimic and LeRobot."""
 
 
 @dataclass
@@ -53,6 +57,11 @@ class EncoderConfig:
     crop: int | None = 84
     """Side in px of the square that the network sees: anywhere in training, in the centre otherwise. null for the whole
     frame."""
+    crop_width: int | None = None
+    """Width in px where a policy of another library sees no square, whose height is crop; it cannot be trained here."""
+    statistics: dict[str, Any] = field(default_factory=dict)
+    """Picture -> [means, deviations] of its channels in [0, 1], by which its frames are normalised; others are brought
+    to [-1, 1]."""
     share_cameras: bool = False
     """One network for all cameras instead of one for each."""
     feature_dim: int = 64
@@ -83,6 +92,12 @@ class EncoderConfig:
         sizes = {"encoder.feature_dim": self.feature_dim}
         if self.crop is not None:
             sizes["encoder.crop"] = self.crop
+        if self.crop_width is not None:
+            sizes["encoder.crop_width"] = self.crop_width
+            if self.crop is None:
+                raise UserError(
+                    f"encoder.crop_width={self.crop_width} has no effect with encoder.crop=null; leave it at null."
+                )
         if self.resize is not None and (len(self.resize) != 2 or min(self.resize) < (self.crop or 1)):
             raise UserError(
                 f"encoder.resize={list(self.resize)} must be height and width in px, not below encoder.crop="
@@ -92,19 +107,25 @@ class EncoderConfig:
             refuse_idle(self.vit, "encoder.vit", set(), "encoder.name=resnet18")
             resnet = self.resnet
             if self.weights is not None:
-                used = {"width", "keypoints"}
+                used = {"width", "keypoints", "rectify"}
                 refuse_idle(resnet, "encoder.resnet", used, "encoder.weights (no normalisation is left)")
-            sizes |= {f"encoder.resnet.{key}": value for key, value in vars(resnet).items()}
+            sizes |= {
+                f"encoder.resnet.{key}": value
+                for key, value in vars(resnet).items()
+                if key != "rectify" and value is not None
+            }
         else:
             refuse_idle(self.resnet, "encoder.resnet", set(), "encoder.name=vit_small")
             vit = self.vit
             sizes |= {f"encoder.vit.{key}": value for key, value in vars(vit).items() if key != "mlp_ratio"}
         self._check_weights()
+        for picture, values in self.statistics.items():
+            _check_statistics(picture, values)
         self.augmentation.check(self.crop)
         for name, value in sizes.items():
             if value < 1:
                 raise UserError(f"{name}={value} must be at least 1.")
-        if self.name == "resnet18" and resnet.width % resnet.group_channels:
+        if self.name == "resnet18" and resnet.group_channels is not None and resnet.width % resnet.group_channels:
             raise UserError(
                 f"encoder.resnet.group_channels={resnet.group_channels} does not divide "
                 f"encoder.resnet.width={resnet.width}; change one."
@@ -126,9 +147,25 @@ class EncoderConfig:
                 f"encoder.resnet.width={self.resnet.width} does not fit encoder.weights={self.weights}, whose network "
                 f"has {WIDTH} channels there; set encoder.resnet.width={WIDTH}."
             )
+        if self.weights is not None and self.statistics:
+            raise UserError(
+                f"encoder.statistics={self.statistics} has no effect with encoder.weights={self.weights}, whose "
+                "network sees frames as ImageNet's; leave it at {}."
+            )
         if not 0 <= self.lr_factor < math.inf:
             raise UserError(f"encoder.lr_factor={self.lr_factor} must not be negative; 0 freezes, 1 is the plain rate.")
         if self.lr_factor == 0 and self.weights is None:
             raise UserError(
                 "encoder.lr_factor=0 freezes what encoder.weights=null leaves at random; name the weights, or raise it."
             )
+
+
+def _check_statistics(picture: str, values: Any) -> None:
+    """Raise UserError unless they are two lists of as many numbers, the second of positive ones."""
+    lists = isinstance(values, list | tuple) and len(values) == 2 and all(isinstance(v, list | tuple) for v in values)
+    numbers = lists and all(isinstance(number, int | float) for row in values for number in row)
+    if not numbers or len(values[0]) != len(values[1]) or not all(0 < number < math.inf for number in values[1]):
+        raise UserError(
+            f"encoder.statistics.{picture}={values} must be [means, deviations], a number for each channel and "
+            "deviations above 0, as [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]."
+        )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError
@@ -42,7 +43,8 @@ class ObservationEncoder(nn.Module):
         if STATE in images:
             raise UserError("task.images holds 'state', the name of the low-dimensional part; rename that camera.")
         self.cameras = tuple(images)
-        self.sizes = [_seen_size(config.crop, camera, shape) for camera, shape in images.items()]
+        self.resize = None if config.resize is None else (config.resize[0], config.resize[1])
+        self.sizes = [_seen_size(config, camera, self.resize or shape[:2]) for camera, shape in images.items()]
         self.output_dim = len(images) * config.feature_dim + state_dim
         seen = {(size, images[camera][2]) for camera, size in zip(self.cameras, self.sizes, strict=True)}
         if config.share_cameras and len(seen) > 1:
@@ -55,6 +57,9 @@ class ObservationEncoder(nn.Module):
         count = 1 if config.share_cameras else len(images)
         self.networks = nn.ModuleList(
             network(config, size=self.sizes[i], channels=images[self.cameras[i]][2]) for i in range(count)
+        )
+        self.frames = nn.ModuleList(
+            _Frames(config.statistics.get(camera), images[camera][2], camera) for camera in images
         )
         self.lr_factor = config.lr_factor
         if self.lr_factor == 0:
@@ -84,14 +89,15 @@ class ObservationEncoder(nn.Module):
         """Encode [B, T] observations to [B, T, output_dim] float32.
 
         Args:
-            observation: "state" float32 [B, T, O], normalised; for each camera uint8 [B, T, H, W, C], whole frames, of
-                which the centre is taken, or frames that have the crop's size already.
+            observation: "state" float32 [B, T, O], normalised; for each camera uint8 [B, T, H, W, C], whole frames,
+                which are resized if their size is another than `encoder.resize`, and of which the centre is taken, or
+                frames that have the crop's size already.
         """
         state = observation[STATE]
         batch = state.shape[:2]
         frames = [
-            _network_input(observation[camera].flatten(0, 1), size)
-            for camera, size in zip(self.cameras, self.sizes, strict=True)
+            frames(observation[camera].flatten(0, 1), self.resize, size)
+            for frames, camera, size in zip(self.frames, self.cameras, self.sizes, strict=True)
         ]
         if len(self.networks) < len(frames):
             features = list(self.networks[0](torch.cat(frames)).chunk(len(frames)))
@@ -101,23 +107,53 @@ class ObservationEncoder(nn.Module):
         return torch.cat([*parts, state.float()], dim=-1)
 
 
-def _seen_size(crop: int | None, camera: str, shape: tuple[int, int, int]) -> tuple[int, int]:
-    """Height and width that the network sees of the frames `shape` of one camera."""
-    height, width, _ = shape
+def _seen_size(config: EncoderConfig, camera: str, frame: tuple[int, int]) -> tuple[int, int]:
+    """Height and width that the network sees of frames (H, W) of one camera."""
+    crop = config.crop
     if crop is None:
-        return height, width
-    if crop > min(height, width):
+        return frame
+    height, width = frame
+    seen = (crop, crop if config.crop_width is None else config.crop_width)
+    if seen[0] > height or seen[1] > width:
         raise UserError(
             f"encoder.crop={crop} is larger than the frames of {camera}, which are {height} x {width} px; "
             f"use at most {min(height, width)}, or null for whole frames."
         )
-    return crop, crop
+    return seen
 
 
-def _network_input(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """The centre of frames uint8 [B, H, W, C] as float32 [B, C, *size] in [-1, 1]."""
-    top, left = (round((have - want) / 2) for have, want in zip(frames.shape[1:3], size, strict=True))
-    if top < 0 or left < 0:
-        raise ValueError(f"frames of {tuple(frames.shape[1:3])} px are smaller than the {size} that the encoder sees")
-    frames = frames[:, top : top + size[0], left : left + size[1]]
-    return (frames.float() / 127.5 - 1).permute(0, 3, 1, 2)  # stored frames have their channels last
+class _Frames(nn.Module):
+    """Frames uint8 [B, H, W, C] as a network takes them, float32 [B, C, *size]: in [-1, 1], or normalised by the
+    [means, deviations] of their channels in [0, 1]."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, statistics: Sequence[Sequence[float]] | None, channels: int, camera: str) -> None:
+        super().__init__()
+        self.normalized = statistics is not None
+        if statistics is None:
+            return
+        if len(statistics[0]) != channels:
+            raise UserError(
+                f"encoder.statistics.{camera} has {len(statistics[0])} channels and its frames have {channels}; give a "
+                "mean and a deviation for each."
+            )
+        mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in statistics)
+        self.register_buffer("scale", (1 / (255 * deviation)).float(), persistent=False)
+        self.register_buffer("shift", (-mean / deviation).float(), persistent=False)
+
+    def forward(self, frames: Tensor, resize: tuple[int, int] | None, size: tuple[int, int]) -> Tensor:
+        """The centre of `size` of frames [B, H, W, C], which are brought to `resize` unless they have either size."""
+        if resize is not None and tuple(frames.shape[1:3]) not in (resize, size):
+            # In floating point: what is resized for training is rounded to bytes, see `resize_frames`.
+            planes = F.interpolate(frames.permute(0, 3, 1, 2).float(), resize, mode="bilinear", antialias=True)
+            frames = planes.permute(0, 2, 3, 1)
+        top, left = (round((have - want) / 2) for have, want in zip(frames.shape[1:3], size, strict=True))
+        if top < 0 or left < 0:
+            raise ValueError(
+                f"frames of {tuple(frames.shape[1:3])} px are smaller than the {size} that the encoder sees"
+            )
+        frames = frames[:, top : top + size[0], left : left + size[1]].float()
+        frames = torch.addcmul(self.shift, frames, self.scale) if self.normalized else frames / 127.5 - 1
+        return frames.permute(0, 3, 1, 2)  # stored frames have their channels last

@@ -71,7 +71,7 @@ def folded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ValueError: a tensor is missing, of another shape, not finite, or one too many.
     """
     left, state = dict(tensors), dict[str, Tensor]()
-    for ours, (convolution, norm, shape) in _layers().items():
+    for ours, (convolution, norm, shape) in layers().items():
         kernel = _take(left, f"{convolution}.weight", shape)
         scale, shift, mean, variance = (_take(left, f"{norm}.{part}", shape[:1]) for part in NORM)
         if (variance < 0).any():
@@ -85,7 +85,7 @@ def folded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _layers() -> dict[str, tuple[str, str, tuple[int, ...]]]:
+def layers() -> dict[str, tuple[str, str, tuple[int, ...]]]:
     """Our name of each convolution -> torchvision's, that of the normalisation after it, the shape of its weight."""
     layers: dict[str, tuple[str, str, tuple[int, ...]]] = {"conv1": ("conv1", "bn1", (WIDTH, 3, 7, 7))}
     before = WIDTH

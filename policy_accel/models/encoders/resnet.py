@@ -122,10 +122,11 @@ class ResNetEncoder(nn.Module):
         self.trunk = ResNet18(channels, width=resnet.width, group_channels=group_channels)
         self.pool = SpatialSoftmax(resnet.width * 2 ** (STAGES - 1), map_size, resnet.keypoints)
         self.head = nn.Linear(2 * resnet.keypoints, config.feature_dim)
+        self.rectify = resnet.rectify
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features [B, feature_dim] of images [B, C, H, W] in [-1, 1]."""
+        """Features [B, feature_dim] of images [B, C, H, W] in [-1, 1], or as `encoder.statistics` normalises them."""
         if self.pretrained:
             images = torch.addcmul(self.shift, images, self.scale)  # (frames / 255 - mean) / deviation
         features: Tensor = self.head(self.pool(self.trunk(images)))
-        return features
+        return features.relu() if self.rectify else features

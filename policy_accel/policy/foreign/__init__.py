@@ -1,0 +1,1 @@
+"""Policies that other libraries trained, read into our networks: LeRobot's and Diffusion Policy's."""

@@ -1,0 +1,3 @@
+from .straight import chosen_noise
+
+__all__ = ["chosen_noise"]
