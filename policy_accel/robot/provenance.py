@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from policy_accel.data.shipped import shipped_path
+from policy_accel.data.download import shipped_path
 from policy_accel.files import explained
 from policy_accel.parsing import from_json, from_yaml, is_number
 from policy_accel.policy.foreign.kinds import library_of
