@@ -1,4 +1,4 @@
-"""Demonstrations: reading, writing, checking, splitting. Torch is needed by `windows` alone."""
+"""Demonstrations and image sets: reading, writing, checking, splitting. Nothing here needs torch."""
 
 from policy_accel.data.download import Fetched, fetch, shipped_path
 from policy_accel.data.episodes import Episodes

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from policy_accel.acceleration.noise_choices import NoiseConfig
-from policy_accel.data.windows import Windows, make_windows
 from policy_accel.diffusion import Sampler
 from policy_accel.errors import UserError
 from policy_accel.open_loop.episodes import Measured
@@ -21,6 +20,7 @@ from policy_accel.policy.held_out import HeldOut
 from policy_accel.policy.planner import chunk_noise
 from policy_accel.policy.run import LoadedRun
 from policy_accel.policy.task import ChunkTask
+from policy_accel.policy.windows import Windows, make_windows
 from policy_accel.progress import Progress
 from policy_accel.run_sampling import AskedSampling, TunedSampling
 

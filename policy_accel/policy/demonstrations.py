@@ -17,7 +17,6 @@ from policy_accel.data import Episodes
 from policy_accel.data.formats.base import EpisodeReader
 from policy_accel.data.split import EpisodeSplit
 from policy_accel.data.statistics import too_coarse
-from policy_accel.data.windows import Windows, make_windows
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.models.encoders import EncoderConfig
 from policy_accel.policy.actions import encode_actions
@@ -27,6 +26,7 @@ from policy_accel.policy.image_store import ImageStore, read_image_store
 from policy_accel.policy.observations import ObservationLayout
 from policy_accel.policy.policy import PolicyConfig
 from policy_accel.policy.task_data import action_fields, image_ranges, open_task_data, read_numbers
+from policy_accel.policy.windows import Windows, make_windows
 
 
 @dataclass

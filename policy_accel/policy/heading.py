@@ -10,7 +10,7 @@ import numpy as np
 
 from policy_accel.data import Episodes
 from policy_accel.data.split import EpisodeSplit
-from policy_accel.data.windows import Windows
+from policy_accel.policy.windows import Windows
 from policy_accel.training.heading import method_of, sampled_by
 
 if TYPE_CHECKING:  # the settings of a task lie in the module that calls this one

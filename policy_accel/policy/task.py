@@ -15,7 +15,6 @@ from torch import Tensor
 from policy_accel.acceleration.assigned_noise import GroupedAssignmentConfig
 from policy_accel.acceleration.conditional import ConditionalMean, kmeans_groups, ridge_mean
 from policy_accel.acceleration.noise_choices import NoiseConfig
-from policy_accel.data.windows import Windows
 from policy_accel.diffusion import Batch, Objective
 from policy_accel.diffusion.batch import Condition
 from policy_accel.diffusion.host_work import to_device
@@ -28,6 +27,7 @@ from policy_accel.policy.demonstrations import Demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.observations import fit_observation_normalizer
 from policy_accel.policy.policy import DiffusionPolicy
+from policy_accel.policy.windows import Windows
 from policy_accel.training.checkpoint import Checkpoint
 from policy_accel.training.self_consistency import lesson_of
 from policy_accel.training.task import NOTHING, Draws, Task

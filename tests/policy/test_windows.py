@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from policy_accel.data.windows import make_windows
+from policy_accel.policy.windows import make_windows
 
 
 def brute_force(ends, horizon, pad_before, pad_after, mask):
