@@ -91,9 +91,9 @@ def inspect_reader(reader: EpisodeReader) -> Inspection:
             lines += [f"  {name}: {shown} episodes"] if counted else []
     problems += damaged.values()
     if (short := np.flatnonzero(lengths < HORIZON)).size:
-        few = f"{short.size} of {len(lengths)} episodes: {listed([f'{i} ({lengths[i]})' for i in short])}"
-        window = f"a training window of {HORIZON} steps (policy.horizon)"
-        remarks.append(f"shorter than {window} are {few}; they give few windows or none.")
+        few = f"{short.size} of {len(lengths)} episodes {'is' if short.size == 1 else 'are'}"
+        window, which = f"a training window of {HORIZON} steps (policy.horizon)", [f"{i} ({lengths[i]})" for i in short]
+        remarks.append(f"{few} shorter than {window} and give few windows or none: {listed(which)}.")
     firsts: dict[bytes, int] = {}
     for episode, digest in digests.items() if comparable else ():
         if (first := firsts.setdefault(digest.digest(), episode)) != episode:

@@ -135,7 +135,9 @@ def test_duplicate_and_short_episodes(tmp_path):
     found = inspect(buffer(tmp_path / "x.zarr", ends=(20, 35, 45, 60), action=action))
     remark(found, "episode 3 equals episode 1 in every key; keep one of them")
     remark(
-        found, "shorter than a training window of 16 steps (policy.horizon) are 3 of 4 episodes: 1 (15), 2 (10), 3 (15)"
+        found,
+        "3 of 4 episodes are shorter than a training window of 16 steps (policy.horizon) and give few windows or none: "
+        "1 (15), 2 (10), 3 (15).",
     )
     assert (len(found.problems), len(found.remarks)) == (0, 2)
 
