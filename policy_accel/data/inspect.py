@@ -93,7 +93,7 @@ def inspect_reader(reader: EpisodeReader) -> Inspection:
     if (short := np.flatnonzero(lengths < HORIZON)).size:
         few = f"{short.size} of {len(lengths)} episodes {'is' if short.size == 1 else 'are'}"
         window, which = f"a training window of {HORIZON} steps (policy.horizon)", [f"{i} ({lengths[i]})" for i in short]
-        remarks.append(f"{few} shorter than {window} and give few windows or none: {listed(which)}.")
+        remarks.append(f"{few} shorter than {window}, which leaves few windows or none: {listed(which)}.")
     firsts: dict[bytes, int] = {}
     for episode, digest in digests.items() if comparable else ():
         if (first := firsts.setdefault(digest.digest(), episode)) != episode:

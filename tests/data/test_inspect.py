@@ -79,7 +79,7 @@ def test_everything_at_once(tmp_path):
     one(found, "data/broken/.zarray is damaged")
     remark(found, "state is left out: data/state has 49 rows and the episodes have 50 steps")
     remark(found, "data/still never changes in dimension 0, 1, 2")
-    remark(found, "shorter than a training window of 16 steps (policy.horizon) are 1 of 3 episodes: 1 (0)")
+    remark(found, "1 of 3 episodes is shorter than a training window of 16 steps (policy.horizon)")
     assert (len(found.problems), len(found.remarks)) == (3, 3)
     assert "episodes: 3, steps: 50" in found.text
 
@@ -136,8 +136,8 @@ def test_duplicate_and_short_episodes(tmp_path):
     remark(found, "episode 3 equals episode 1 in every key; keep one of them")
     remark(
         found,
-        "3 of 4 episodes are shorter than a training window of 16 steps (policy.horizon) and give few windows or none: "
-        "1 (15), 2 (10), 3 (15).",
+        "3 of 4 episodes are shorter than a training window of 16 steps (policy.horizon), which leaves few windows or "
+        "none: 1 (15), 2 (10), 3 (15).",
     )
     assert (len(found.problems), len(found.remarks)) == (0, 2)
 
