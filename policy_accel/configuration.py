@@ -54,7 +54,7 @@ SOURCES = {
         "robot policies",
         CONFIG_DIR,
         "`policy-accel data inspect PATH` lists the keys of demonstrations",
-        ("task.environment_options", "task.environment_keys", "task.image_ranges"),
+        ("task.environment_options", "task.environment_keys", "task.image_ranges", "encoder.statistics"),
     ),
     "images": Source(
         "images", "images", CONFIG_DIR / "images", "`policy-accel data inspect PATH` says whether it is an image set"
