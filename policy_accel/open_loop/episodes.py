@@ -17,6 +17,9 @@ from policy_accel.policy.fields import columns_of, parse_field
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.task import fingerprint_of_numbers
 from policy_accel.policy.task_data import action_fields, open_task_data
+from policy_accel.training.checkpoint import load_checkpoint
+from policy_accel.training.first_weights import source_of
+from policy_accel.training.run_directory import read_typed_config
 
 MOST = 64
 """Episodes that are read, evenly spaced, where nobody names any: pictures of all would take long."""
@@ -74,12 +77,16 @@ def measured_episodes(
     known, unknown, found = set[bytes](), "", None
     try:
         digests, trains = _own_episodes(config, fingerprint)
-        known = {digest for digest, train in zip(digests, trains, strict=True) if train}
+        known = _trained(digests, trains)
         found = digests if own and chosen is None else None
     except UserError as error:
         if own and chosen is None:
             raise
         unknown = str(error).rstrip(".")
+    try:
+        known |= _before(config)
+    except UserError as error:
+        unknown = unknown or str(error).rstrip(".")
     with open_task_data(task) as reader:
         # The fields of all episodes; pictures are read of those alone that are measured.
         found = found or _digests(windowed(task, config.policy, None, reader, pictures=False))
@@ -107,6 +114,20 @@ def _own_episodes(config: RobotConfig, fingerprint: str) -> tuple[list[bytes], n
             "episodes trained it; put the data back, or choose episodes that did not with --data-episodes."
         )
     return _digests(data), data.split.train
+
+
+def _trained(digests: Sequence[bytes], trains: np.ndarray) -> set[bytes]:
+    return {digest for digest, train in zip(digests, trains, strict=True) if train}
+
+
+def _before(config: RobotConfig) -> set[bytes]:
+    """The content of the episodes that trained the run whose weights this one began with, and so on; raises as
+    `_own_episodes`."""
+    if config.init_from is None:
+        return set()
+    path = source_of(config.init_from)
+    first: RobotConfig = read_typed_config(path.resolve().parent.parent, RobotConfig, config.track)
+    return _trained(*_own_episodes(first, str(load_checkpoint(path, ()).state["data"]))) | _before(first)
 
 
 def _digests(data: Demonstrations) -> list[bytes]:

@@ -38,14 +38,24 @@ def first_checkpoint(config: RunConfig) -> Checkpoint | None:
     teacher = config.distillation
     if teacher.teacher:
         return load_checkpoint(checkpoint_path(Path(teacher.teacher), teacher.checkpoint), (AVERAGE,))
-    path = Path(config.init_from)
-    try:
-        if not (path / STATE).is_file():
-            read_config(path)
-            path = checkpoint_path(path, "last")
-        return load_checkpoint(path, (AVERAGE,))
-    except UserError as error:
-        raise UserError(f"init_from={config.init_from} is no run or checkpoint to begin with: {error}") from error
+    return load_checkpoint(source_of(config.init_from), (AVERAGE,))
+
+
+def source_of(init_from: str) -> Path:
+    """The folder of the checkpoint that `init_from` means: a checkpoint, or the last one of a run.
+
+    Raises:
+        UserError: it is neither.
+    """
+    path = Path(init_from)
+    if (path / STATE).is_file():
+        return path
+    if not (path / CONFIG).is_file():
+        raise UserError(
+            f"init_from={init_from} is neither a run directory (no {CONFIG}) nor the folder of a checkpoint (no "
+            f"{STATE}); give one of them."
+        )
+    return checkpoint_path(path, "last")
 
 
 def begin_with(model: nn.Module, checkpoint: Checkpoint, config: RunConfig, record: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ from policy_accel.training.metrics import MetricsLog
 from policy_accel.training.optimizer import step_values
 from policy_accel.training.randomness import DataOrder, Generators
 from policy_accel.training.ranks import ALONE, Ranks
-from policy_accel.training.run_directory import open_run_directory
+from policy_accel.training.run_directory import open_run_directory, record_changes
 from policy_accel.training.scoring import Scorer, Scores
 from policy_accel.training.snapshots import Snapshots
 from policy_accel.training.task import Task
@@ -134,6 +134,7 @@ class Run:
         self.first_loss: float | None = None
         self.stopping = False
         self._resume()
+        ranks.together(lambda: record_changes(run_dir, run_config, self.changes, self.step) if ranks.first else None)
         self.progress = Progress("train", config.steps, self.step)
         self.progress.say(heading(task, config, self.update, ranks, self.step))
         if self.changes:

@@ -54,8 +54,8 @@ def open_run_directory(
 
     `defaults` are the values of keys that the configuration of an earlier version may lack.
 
-    A directory in which nothing was learnt yet may change its configuration, any other what `may_change`: it is written
-    there, with a row in `CHANGES`.
+    A directory in which nothing was learnt yet may change its configuration, any other what `may_change`, which
+    `record_changes` writes once the run is known to go on.
 
     Returns:
         The lock, which lets go of the directory when it is closed; and what a run that goes on has otherwise.
@@ -69,13 +69,24 @@ def open_run_directory(
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = _lock(run_dir)
         old = check_run_directory(run_dir, config, defaults)
-        changes = changed(old, config, defaults) if old and _has_learnt(run_dir) else {}
-        if changes:
-            row = {"step": _reached(run_dir), "changes": changes}
-            append_text(run_dir / CHANGES, json.dumps(row) + "\n")
+        if old and _has_learnt(run_dir):
+            return lock, changed(old, config, defaults)
         if old != config:
-            replace_text(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
-    return lock, changes
+            _record(run_dir, config)
+    return lock, {}
+
+
+def record_changes(run_dir: Path, config: dict[str, Any], changes: dict[str, tuple[Any, Any]], step: int) -> None:
+    """Write what a run has otherwise from `step` on: its configuration, and a row in `CHANGES`."""
+    with explained(run_dir):
+        if changes:
+            append_text(run_dir / CHANGES, json.dumps({"step": step, "changes": changes}) + "\n")
+        if read_config(run_dir) != config:
+            _record(run_dir, config)
+
+
+def _record(run_dir: Path, config: dict[str, Any]) -> None:
+    replace_text(run_dir / CONFIG, yaml.safe_dump(config, sort_keys=False))
 
 
 def check_run_directory(

@@ -179,7 +179,7 @@ def test_it_is_said_when_it_is_not_known_what_trained(
         (["--data-episodes", "3"], "--data-episodes is for demonstrations"),
         (["--data", "{data}", "--windows", "0"], "--windows 0 must be at least 1"),
         (["--data", "{data}", "--average", "all"], "--average all chooses by scores"),
-        (["--data", "{data}", "--data-episodes", "7"], "there are 3, from 0 to 2"),
+        (["--data", "{data}", "--data-episodes", "7"], "walks.zarr.zip: episodes names 7; there are 3"),
         (["--data", "{data}", "--data-episodes", "first"], "episodes names 'first'"),
         (["--data", "{folder}/nothing.zarr"], "nothing.zarr"),
         (["--data", "{folder}/wide.zarr.zip"], "task.action has 3 numbers a step, and the policy was trained on 2"),

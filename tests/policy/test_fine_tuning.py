@@ -14,6 +14,7 @@ from support.data import write_zarr
 from policy_accel.data import Episodes, read_episodes
 from policy_accel.distill import student_config
 from policy_accel.errors import UserError
+from policy_accel.open_loop.episodes import measured_episodes
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.checkpoint import load_checkpoint
@@ -102,9 +103,12 @@ def test_a_run_that_goes_on_and_a_student_need_the_first_run_no_more(
     [
         (
             ["init_from={tmp}/nothing"],
-            r"init_from=.*nothing is no run or checkpoint to begin with: .* is not a run directory",
+            r"init_from=.*nothing is neither a run directory \(no config\.yaml\) nor",
         ),
-        (["init_from={tmp}"], r"init_from=.* is no run or checkpoint to begin with: .* is not a run directory"),
+        (
+            ["init_from={tmp}"],
+            r"init_from=.* is neither a run directory \(no config\.yaml\) nor the folder",
+        ),
         (["init_normalizer=refit"], "init_normalizer=refit has no effect without init_from; leave it at keep"),
         (["init_from={first}", "init_normalizer=new"], "init_normalizer 'new' is unknown"),
         (
@@ -143,3 +147,19 @@ def test_an_action_that_would_never_move_is_refused(tiny_config: Build, demonstr
 def test_other_settings_of_the_network_are_told(first: Path, tiny_config: Build) -> None:
     heading: Any = ROBOT.build(tiny_config(f"init_from={first}", "diffusion.target=v")).heading
     assert "; there diffusion.target: sample -> v here" in heading["begins"]
+
+
+def test_episodes_that_trained_the_first_run_are_not_held_out(
+    first: Path, tiny_config: Build, demonstrations: Path, tmp_path: Path
+) -> None:
+    """With another split the validation episode of the second run trained the first one."""
+    config = tiny_config(f"init_from={first}", "task.split_seed=1")
+    ROBOT.train(config)
+    run, out = ROBOT.load(tmp_path / "run"), tmp_path / "run" / "checkpoints" / "last"
+    fingerprint = load_checkpoint(out, ()).state["data"]
+    with pytest.raises(UserError, match="all of its 6 episodes trained the run"):
+        measured_episodes(run.config, run.policy, fingerprint)
+    shutil.move(first / "config.yaml", tmp_path)
+    measured = measured_episodes(run.config, run.policy, fingerprint)
+    assert measured.trained is None
+    assert "whether they trained the run is not known" in measured.which

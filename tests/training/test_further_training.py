@@ -144,3 +144,15 @@ def test_another_way_to_score_goes_on_with_the_same_bits(
     run(task, config, "parts", run_config=record())
     assert task.evaluated == [6, 9, 12]
     assert_equal_bits(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_that_cannot_go_on_keeps_its_settings(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    run(toy_task(), config)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    config.steps, other = 20, toy_task()
+    other.fingerprint = "other data"
+    with pytest.raises(UserError, match=r"trained on other data .* \(with init_from="):
+        run(other, config)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
