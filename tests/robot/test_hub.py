@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -130,7 +131,7 @@ class FakeHub:
 
     def create_repo(self, *, repo_id: str, **settings: Any) -> SimpleNamespace:
         self.asked |= settings
-        return SimpleNamespace(repo_id=f"me/{repo_id}")
+        return SimpleNamespace(repo_id=repo_id if "/" in repo_id else f"me/{repo_id}")
 
     def upload_folder(self, *, repo_id: str, folder_path: Path, **settings: Any) -> SimpleNamespace:
         self.asked |= settings
@@ -162,6 +163,20 @@ def test_to_the_hub_and_back(policy: Policy, hub: FakeHub) -> None:
     assert hub.asked["revision"] == "v1"
     policy.reset()
     np.testing.assert_array_equal(again.act(np.ones(5)), policy.act(np.ones(5)))
+
+
+def test_the_example_of_the_docs(
+    run_dir: Path, repository: Path, tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = (repository / "docs" / "robot.md").read_text().split("\n## Sharing a policy\n", 1)[1]
+    example = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[0]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "pusht").symlink_to(run_dir)
+    monkeypatch.chdir(tmp_path)
+    values: dict[str, Any] = {}
+    exec(example, values)
+    assert values["again"].run.step == 4
+    assert (hub.root / "me" / "pusht" / "README.md").is_file()
 
 
 def test_what_the_hub_refuses_is_one_sentence(policy: Policy, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from policy_accel.errors import refusing
 from policy_accel.policy.foreign.diffusion_policy import read_checkpoint
 from policy_accel.policy.foreign.kinds import CHECKPOINT
 from policy_accel.policy.foreign.lerobot import read_lerobot
-from policy_accel.policy.foreign.stored import Foreign
+from policy_accel.policy.foreign.stored import Foreign, understood
 from policy_accel.policy.run import LoadedRun
 from policy_accel.policy.track import ROBOT
 from policy_accel.run_sampling import AS_CHOSEN, AskedSampling
@@ -22,7 +21,7 @@ def read_foreign(path: Path) -> Foreign:
     Raises:
         UserError: it cannot be read, or is of another kind than ours.
     """
-    with refusing(path):
+    with understood(path):
         return read_checkpoint(path) if path.suffix == CHECKPOINT else read_lerobot(path)
 
 

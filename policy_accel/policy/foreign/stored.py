@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policy_accel.errors import UserError, one_of, refusing
+from policy_accel.errors import UserError, one_line, one_of
 from policy_accel.groups import typed
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config
@@ -123,7 +124,7 @@ class Foreign:
         """
         config.sampling, _ = asked.of_run(config.sampling)
         images = dict(zip(config.task.images, self.images.values(), strict=True))
-        with refusing(self.path):
+        with understood(self.path):
             state = self.weights()
         policy = build_policy(config, self.observation_dim, self.action_dim, images=images)
         try:
@@ -137,6 +138,23 @@ class Foreign:
         config.training.lay_out(policy, device)
         policy.eval().requires_grad_(False)
         return LoadedRun(policy, config, self.step, build_sampler(config), source=self.path)
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Name the file at fault where the block finds what its library does not write.
+
+    Raises:
+        UserError: in place of a ValueError, which says what is wrong, and of what values of other kinds raise.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{path}: {one_line(error)}.") from error
+    except (KeyError, IndexError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
+        raise UserError(
+            f"{path} is not as its library writes it ({type(error).__name__}: {one_line(error)[:200]}); get it again."
+        ) from error
 
 
 def process_values(

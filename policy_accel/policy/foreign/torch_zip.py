@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -16,8 +18,9 @@ from torch import Tensor
 from policy_accel.errors import UserError
 from policy_accel.files import open_regular
 
-LARGEST_PICKLE = 2**28
-"""Bytes that describe the tensors; those of a network with its optimiser are some hundred kilobytes."""
+LARGEST_PICKLE, MOST_OBJECTS = 2**26, 2**20
+"""Bytes that describe the tensors, which of a network with its optimiser are some hundred kilobytes, and objects."""
+MOST_VALUES, DEEPEST = 100_000, 30
 DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -96,13 +99,14 @@ class TorchFile:
                     name = next(name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"])
                     folder = name.removesuffix("data.pkl")
                     order = f"{folder}byteorder"
-                    if order in archive.namelist() and archive.read(order) != b"little":
+                    if order in archive.namelist() and _small(archive, order) != b"little":
                         raise ValueError("its numbers are not little-endian")
                     info = archive.getinfo(name)
                     if info.file_size > LARGEST_PICKLE or info.compress_type != zipfile.ZIP_STORED:
                         raise ValueError("what describes its tensors is too large, or compressed")
-                    with archive.open(name) as pickled:
-                        return cls(path, _Reader(pickled).load(), folder)
+                    pickled = archive.read(info)
+                    _check_opcodes(pickled)
+                    return cls(path, _Reader(io.BytesIO(pickled)).load(), folder)
             except Exception as error:  # a damaged pickle raises anything
                 raise UserError(
                     f"{path} is not a checkpoint that torch.save wrote as a zip ({type(error).__name__}: "
@@ -147,6 +151,18 @@ def _view(storage: Tensor, entry: StoredTensor) -> Tensor:
     return storage.as_strided(entry.size, entry.stride, entry.offset).clone(memory_format=torch.contiguous_format)
 
 
+def _small(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The content of an entry of some bytes; nothing of a larger one."""
+    return archive.read(name) if archive.getinfo(name).file_size <= 16 else b""
+
+
+def _check_opcodes(pickled: bytes) -> None:
+    """Refuse a pickle that asks for more memory than it has bytes for."""
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > MOST_OBJECTS:
+            raise ValueError(f"it numbers more than {MOST_OBJECTS:,} objects")
+
+
 class _Reader(pickle.Unpickler):
     """Makes dictionaries, lists, numbers, texts, `StoredTensor` and `Husk`. Nothing is imported, nothing is called."""
 
@@ -176,16 +192,23 @@ def _first(data: Any, *_: Any) -> Any:
     return data
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any) -> Any:
     """Plain values of a configuration: dictionaries, lists, numbers and texts, also those inside OmegaConf's nodes;
-    None for anything else."""
-    if depth > 30:
-        return None
-    if isinstance(value, Husk):
-        state = value.state if isinstance(value.state, dict) else {}
-        return plain(state.get("_content", state.get("_val")), depth + 1)
-    if isinstance(value, dict):
-        return {str(key): plain(part, depth + 1) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(part, depth + 1) for part in value]
-    return value if isinstance(value, str | int | float | bool) else None
+    None for anything else, and behind `MOST_VALUES` of them."""
+    left = MOST_VALUES
+
+    def found(value: Any, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0 or depth > DEEPEST:
+            return None
+        if isinstance(value, Husk):
+            state = value.state if isinstance(value.state, dict) else {}
+            return found(state.get("_content", state.get("_val")), depth + 1)
+        if isinstance(value, dict):
+            return {str(key): found(part, depth + 1) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [found(part, depth + 1) for part in value]
+        return value if isinstance(value, str | int | float | bool) else None
+
+    return found(value, 0)

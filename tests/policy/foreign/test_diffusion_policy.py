@@ -32,7 +32,7 @@ def save(path: Path, network: Tensors, config: Any = None, state: str = "ema_mod
     trained = OrderedDict((name, tensor + 1) for name, tensor in network.items())
     states = {"model": trained, state: OrderedDict(network), "optimizer": {"state": {}, "param_groups": []}}
     pickled = None if config is None else OmegaConf.create(config)
-    torch.save({"cfg": pickled, "state_dicts": states, "pickles": {"epoch": b"never read"}, **more}, path)
+    torch.save({"cfg": pickled, "state_dicts": states, "pickles": {"epoch": b"never read"}} | more, path)
     return path
 
 
@@ -197,6 +197,19 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         Policy.load(path, device="cpu")
     path.write_bytes(b"PK\x03\x04 and then nothing")
     with pytest.raises(UserError, match=r"is not a checkpoint that torch.save wrote as a zip"):
+        Policy.load(path, device="cpu")
+
+
+def test_small_files_that_ask_for_much(tmp_path: Path) -> None:
+    path, network = tmp_path / "x.ckpt", states(3, 2)
+    nested: list[Any] = []
+    for _ in range(40):
+        nested = [nested, nested]
+    save(path, network, cfg={"policy": nested})
+    assert Policy.load(path, device="cpu").run.policy.action_dim == 2
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02Nr\xff\xff\xff\x7f.")  # the object of number 2**31 - 1
+    with pytest.raises(UserError, match="it numbers more than 1,048,576 objects"):
         Policy.load(path, device="cpu")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from policy_accel import Policy
 from policy_accel.errors import UserError
 
 from .straight import LEROBOT, PictureEncoder, Random, sampled, scheduler, unet, unet_tensors
+from .test_diffusion_policy import save, states
 
 STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
 MODES = {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ACTION": "MIN_MAX"}
@@ -228,6 +230,17 @@ def test_actions(case: str, tmp_path: Path, chosen_noise: list[Tensor]) -> None:
         actions[0], written.normalized("action", "ACTION", expected, inverse=True), rtol=1e-5, atol=1e-5
     )
     assert policy.act({name: values[-1] for name, values in observation.items()}).shape == (action,)
+
+
+def test_the_example_of_the_docs(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = (repository / "docs" / "robot.md").read_text().split("\n### Policies of LeRobot and", 1)[1]
+    (example,) = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    (tmp_path / "theirs").mkdir()
+    Written(tmp_path / "theirs" / "pretrained_model", PLAIN, {}, 2, "processors")
+    save(tmp_path / "theirs" / "epoch=0550.ckpt", states(20, 2))
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    assert Policy.from_pretrained("shared/theirs").run.config.task.name == "pusht_keypoints"
 
 
 def test_resized_pictures(tmp_path: Path) -> None:
