@@ -1233,4 +1233,47 @@ MUTATIONS = [
         ("copy.deepcopy(observation)", "observation"),
         ("self.chunk + isinstance(answer, bytes)", "self.chunk + 1"),
     ),
+    *of(
+        "open_loop/errors.py",
+        "open_loop/test_errors.py",
+        ("np.where(self.valid[:, :, None], predicted - self.actions, 0.0)", "predicted - self.actions"),
+        ("np.where(constant, np.nan, rows.std(0))", "rows.std(0)"),
+    ),
+    *of(
+        "open_loop/episodes.py",
+        "open_loop/test_check.py policy/test_fine_tuning.py",
+        ("known |= _before(config)", "pass"),
+        ("if not fingerprint.startswith(own):", "if False:"),
+        ("free = np.flatnonzero(~seen)", "free = np.flatnonzero(seen >= 0)"),
+        ("free = np.array(validation) if validation else free", "pass"),
+    ),
+    *of(
+        "open_loop/measure.py",
+        "open_loop/test_check.py",
+        ("np.flatnonzero(self.step > 0)", "np.flatnonzero(self.step >= 0)"),
+        ("self.actions[rows - 1][:, None]", "self.actions[rows][:, None]"),
+        ("AskedSampling(steps=number).of_run(replace(own.config, sampler=base), tuned)", "(own.config, None)"),
+    ),
+    *of(
+        "run_files.py",
+        "training/test_further_training.py",
+        ("or not (waits or taught)", "or True"),
+    ),
+    *of(
+        "training/run_directory.py",
+        "training/test_further_training.py",
+        ("return lock, changed(old, config, defaults)", "record_changes(run_dir, config, {}, 0)"),
+        ("steps < reached:", "False:"),
+    ),
+    *of(
+        "training/first_weights.py",
+        "policy/test_fine_tuning.py",
+        ("for step in reversed(checkpoint_steps(own)):", "for step in ():"),
+        ("model.load_state_dict(dict(theirs))", "pass"),
+    ),
+    *of(
+        "policy/task.py",
+        "policy/test_fine_tuning.py",
+        ("_check_kept(policy, demonstrations)\n        else", "pass\n        else"),
+    ),
 ]
