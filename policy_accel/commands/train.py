@@ -67,7 +67,7 @@ def _measure(chosen: Track[Any], config: Any, trained: Trained) -> None:
     record = run_dir / OPEN_LOOP
     try:
         if record.is_file() and read_record(record, "remove it").get("step") == trained.step:
-            print(f"Actions held out: {record}")
+            print(f"Compared with demonstrations: {record}")
             return
         measured = chosen.unscored(config, print)
     except UserError as error:

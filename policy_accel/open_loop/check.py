@@ -23,8 +23,8 @@ from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.run_directory import checkpoint_path
 
 PICTURE = "open_loop.png"
-DRAWN = 2
-"""Episodes in the picture."""
+DRAWN, LONGEST = 2, 300
+"""Episodes in the picture, and steps of each."""
 Report = Callable[[str], None]
 
 
@@ -113,7 +113,7 @@ def open_loop(
         "samplings": samplings,
         "references": {name: demonstrated.errors(predicted) for name, predicted in references.items()},
     }
-    report(f"Actions held out: {len(rows)} chunks in {measured.which}.")
+    report(f"Compared with demonstrations: {len(rows)} chunks in {measured.which}.")
     report(table(result))
     report(conclusion(result))
     _picture(run_dir, chunks, measured.episodes, executed, run.sampler, result, report)
@@ -130,8 +130,9 @@ def _picture(
     report: Report,
 ) -> None:
     """Draw the first episodes, each chunk predicted where the one before has been executed."""
-    ends = [*chunks.starts[1:].tolist(), len(chunks.actions)]
-    shown = list(zip(episodes, chunks.starts.tolist(), ends, strict=True))[:DRAWN]
+    begins = chunks.starts.tolist()
+    ends = [min(begin + LONGEST, end) for begin, end in zip(begins, [*begins[1:], len(chunks.actions)], strict=True)]
+    shown = list(zip(episodes, begins, ends, strict=True))[:DRAWN]
     rows = [np.arange(begin, end, executed) for _, begin, end in shown]
     predicted = np.split(chunks.predicted(np.concatenate(rows), [sampler])[0], np.cumsum([len(part) for part in rows]))
     played = [
