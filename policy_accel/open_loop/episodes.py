@@ -126,6 +126,8 @@ def _before(config: RobotConfig) -> set[bytes]:
     if config.init_from is None:
         return set()
     path = source_of(config.init_from)
+    if path.is_file():
+        raise UserError(f"init_from={config.init_from} does not say which episodes trained it.")
     first: RobotConfig = read_typed_config(path.resolve().parent.parent, RobotConfig, config.track)
     return _trained(*_own_episodes(first, str(load_checkpoint(path, ()).state["data"]))) | _before(first)
 

@@ -32,7 +32,7 @@ from policy_accel.run_sampling import AS_CHOSEN, AS_TRAINED, TUNED, AskedSamplin
 from policy_accel.scoring import Score
 from policy_accel.track import Recommendation, Report, Track, best_average, replaced
 from policy_accel.training.averages import MAIN, asked_averages, load_average
-from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps, evaluation_of, fitting
+from policy_accel.training.checkpoint import Checkpoint, best_checkpoint, checkpoint_steps, evaluation_of, fitting
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.first_weights import begin_with, first_checkpoint, told
 from policy_accel.training.ranks import ALONE, Ranks
@@ -65,7 +65,7 @@ class RobotTrack(Track[RobotConfig]):
         """See `Track.check_data`."""
         check_task_data(config.task)
         _first_weights(config)
-        first_checkpoint(config)
+        first_checkpoint(config, self._from_file)
 
     def build(self, config: RobotConfig, *, scored: bool = False, ranks: Ranks = ALONE) -> ChunkTask:
         """See `Track.build`."""
@@ -75,7 +75,7 @@ class RobotTrack(Track[RobotConfig]):
                 "out squares; set it to null."
             )
         objective = check_config(config)
-        weights, begun = _first_weights(config), first_checkpoint(config)
+        weights, begun = _first_weights(config), first_checkpoint(config, self._from_file)
         demonstrations = load_demonstrations(config.task, config.policy, config.encoder)
         images = demonstrations.images
         policy = build_policy(
@@ -166,6 +166,13 @@ class RobotTrack(Track[RobotConfig]):
         config.training.lay_out(policy, device)
         policy.eval().requires_grad_(False)
         return LoadedRun(policy, config, saved.step, sampler, data.get("env_args"), how, run_dir)
+
+    def _from_file(self, path: Path) -> Checkpoint:
+        """The weights of a policy that is one file, as its run's checkpoint would have them."""
+        loaded = self.load(path)
+        if loaded.policy.fixed:
+            raise UserError(f"{path} has its network as a program, without weights to begin with; give its run.")
+        return Checkpoint(loaded.step, path, {MAIN: dict(loaded.policy.state_dict())}, {})
 
     def scorer(self, config: RobotConfig, device: torch.device) -> Score:
         """See `Track.scorer`."""

@@ -197,8 +197,8 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     init_from: str | None = None
-    """Begin with the averaged weights of a run (its last checkpoint), or of the folder of a checkpoint, instead of
-    random ones: fine-tuning, on these or other data."""
+    """Begin with the averaged weights of a run (its last checkpoint), of the folder of a checkpoint, or of a policy
+    that was saved to be shared, instead of random ones: fine-tuning, on these or other data."""
     plugins: list[str] = field(default_factory=list)
     """Modules to import first, which register choices of their own; looked for in the current folder too."""
     label: str = "plain"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from policy_accel.errors import UserError
-from policy_accel.run_files import CONFIG, STATE, read_config
+from policy_accel.run_files import CONFIG, STATE, read_config, weights_file
 from policy_accel.training.checkpoint import Checkpoint, DamagedError, checkpoint_steps, load_checkpoint
 from policy_accel.training.config import RunConfig
 from policy_accel.training.run_directory import checkpoint_path, differences
@@ -19,10 +20,11 @@ NETWORK = ("model", "policy", "encoder", "diffusion")
 SHOWN = 3
 
 
-def first_checkpoint(config: RunConfig) -> Checkpoint | None:
+def first_checkpoint(config: RunConfig, from_file: Callable[[Path], Checkpoint] | None = None) -> Checkpoint | None:
     """The checkpoint whose averaged weights and normalisers a run begins with; None for random ones.
 
     A run that goes on has both in its own checkpoints, and a student in its teacher's, wherever `init_from` is now.
+    `from_file` reads a model that is one file, as an exported one; None where the track has none.
 
     Raises:
         UserError: init_from is no run and no checkpoint; a damaged file.
@@ -38,17 +40,23 @@ def first_checkpoint(config: RunConfig) -> Checkpoint | None:
     teacher = config.distillation
     if teacher.teacher:
         return load_checkpoint(checkpoint_path(Path(teacher.teacher), teacher.checkpoint), (AVERAGE,))
-    return load_checkpoint(source_of(config.init_from), (AVERAGE,))
+    path = source_of(config.init_from)
+    if not path.is_file():
+        return load_checkpoint(path, (AVERAGE,))
+    if from_file is None:
+        raise UserError(f"init_from={config.init_from} is a file; give a run directory, or the folder of a checkpoint.")
+    return from_file(path)
 
 
 def source_of(init_from: str) -> Path:
-    """The folder of the checkpoint that `init_from` means: a checkpoint, or the last one of a run.
+    """What `init_from` means: the folder of a checkpoint, that or the last one of a run; or the file of a model, that
+    or the one in a folder that was saved to be shared.
 
     Raises:
         UserError: it is neither.
     """
-    path = Path(init_from)
-    if (path / STATE).is_file():
+    path = weights_file(Path(init_from))
+    if (path / STATE).is_file() or path.is_file():
         return path
     if not (path / CONFIG).is_file():
         raise UserError(

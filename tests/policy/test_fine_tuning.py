@@ -16,6 +16,7 @@ from policy_accel.distill import student_config
 from policy_accel.errors import UserError
 from policy_accel.open_loop.episodes import measured_episodes
 from policy_accel.policy.config import RobotConfig
+from policy_accel.policy.controller import Policy
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.loop import build_update
@@ -163,3 +164,17 @@ def test_episodes_that_trained_the_first_run_are_not_held_out(
     measured = measured_episodes(run.config, run.policy, fingerprint)
     assert measured.trained is None
     assert "whether they trained the run is not known" in measured.which
+
+
+def test_a_policy_that_was_shared_is_one_to_begin_with(
+    first: Path, tiny_config: Build, demonstrations: Path, tmp_path: Path
+) -> None:
+    Policy.load(first, device="cpu").save_pretrained(tmp_path / "shared")
+    config = tiny_config(f"init_from={tmp_path / 'shared'}")
+    task, source = ROBOT.build(config), averaged(first)
+    assert all(torch.equal(value, source[key]) for key, value in task.model.state_dict().items())
+    ROBOT.train(config)
+    run = ROBOT.load(tmp_path / "run")
+    fingerprint = load_checkpoint(tmp_path / "run" / "checkpoints" / "last", ()).state["data"]
+    measured = measured_episodes(run.config, run.policy, fingerprint)
+    assert "is not known (init_from=" in measured.which
