@@ -81,7 +81,7 @@ def record_changes(run_dir: Path, config: dict[str, Any], changes: dict[str, tup
     with explained(run_dir):
         if changes:
             append_text(run_dir / CHANGES, json.dumps({"step": step, "changes": changes}) + "\n")
-        if config and read_config(run_dir) != config:
+        if read_config(run_dir) != config:
             _record(run_dir, config)
 
 

@@ -186,6 +186,8 @@ def test_print_config_is_the_whole_configuration(train: Train, capsys: pytest.Ca
         "sampling",
         "training",
         "distillation",
+        "init_from",
+        "init_normalizer",
         "evaluation",
         "label",
         "seed",
