@@ -149,8 +149,9 @@ def load_demonstrations(
     """Read the demonstrations of a task and window them; see `windowed`.
 
     Raises:
-        UserError: as `open_task_data` and `windowed`.
+        UserError: a goal that the conditioning cannot use; as `open_task_data` and `windowed`.
     """
+    _check_goal(config, policy.conditioning == "planning")
     with open_task_data(config) as reader:
         return windowed(config, policy, encoder, reader)
 
@@ -172,10 +173,9 @@ def windowed(
 
     Raises:
         UserError: as the reader, the windows and the split do; a field of the task that the data does not have; images
-            that are not pictures; a goal that the conditioning cannot use.
+            that are not pictures.
     """
     planning = policy.conditioning == "planning"
-    _check_goal(config, planning)
     episodes, split = read_numbers(config, reader)
     size_of = None if encoder is None else encoder.frame_size
     images = read_image_store(reader, config.images, size_of=size_of) if config.images and pictures else None

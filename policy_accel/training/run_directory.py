@@ -71,7 +71,7 @@ def open_run_directory(
         old = check_run_directory(run_dir, config, defaults)
         if old and _has_learnt(run_dir):
             return lock, changed(old, config, defaults)
-        if old != config:
+        if old != config or not (run_dir / CONFIG).is_file():
             _record(run_dir, config)
     return lock, {}
 
