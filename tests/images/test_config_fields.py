@@ -256,7 +256,7 @@ def leaves(value: Any, prefix: str = "") -> Iterator[str]:
 
 
 def test_the_table_names_every_field(tiny_images: Build) -> None:
-    assert set(leaves(tiny_images())) == set(FIELDS)
+    assert set(leaves(tiny_images())) - {"init_from"} == set(FIELDS)  # which tests/images/test_run.py tests
     of_models = {
         f"{name}.{field.name}"
         for name, config_class in denoiser_configs("images").items()
