@@ -90,9 +90,10 @@ def test_the_card_says_what_is_known(scored: Path, tmp_path: Path) -> None:
     assert head["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.5
 
 
-def test_the_card_of_a_policy_without_a_score(policy: Policy, tmp_path: Path) -> None:
-    policy.save_pretrained(tmp_path)
-    card = (tmp_path / "README.md").read_text()
+def test_the_card_of_a_policy_without_a_score(run_dir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run_dir, tmp_path / "run", symlinks=True, ignore=shutil.ignore_patterns("evaluation*"))
+    Policy.load(copy, device="cpu").save_pretrained(tmp_path / "policy")
+    card = (tmp_path / "policy" / "README.md").read_text()
     assert "This policy was not scored in a simulator." in card
     assert "not known: ask whoever recorded them" in card
     assert "model-index" not in head_of(card)
