@@ -23,6 +23,58 @@ def of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutation]:
 
 MUTATIONS = [
     *of(
+        "policy/foreign/names.py",
+        "policy/foreign/test_names.py policy/foreign/test_lerobot.py",
+        ("HEAD_GROUPS = 8", "HEAD_GROUPS = 4"),
+        ("columns = [*range(own), *(own + step * len(order) + place", "columns = [*range(own), *(own + step + place"),
+        ('state["observation.weight"][:, list(order)]', 'state["observation.weight"]'),
+        ("film[0] == 2 * first[0][0]", "True"),
+    ),
+    *of(
+        "policy/foreign/torch_zip.py",
+        "policy/foreign/test_diffusion_policy.py",
+        ("        return Husk\n", "        return super().find_class(module, name)\n"),
+        ("int(argument or 0) > MOST_OBJECTS", "False"),
+        ("info.file_size != count * dtype.itemsize", "False"),
+    ),
+    *of(
+        "policy/foreign/lerobot_statistics.py",
+        "policy/foreign/test_lerobot.py",
+        ("width = torch.where(width == 0, EPSILON, width)", "width = width + EPSILON"),
+        ("1 / (high + EPSILON)", "1 / (high + 1)"),
+        ('"constant": torch.where(varies, 0.0, low)', '"constant": torch.zeros_like(low)'),
+        ("high + EPSILON if mode ==", "high if mode !="),
+        ('"QUANTILES": ("q01", "q99")', '"QUANTILES": ("min", "max")'),
+    ),
+    *of(
+        "policy/foreign/lerobot.py",
+        "policy/foreign/test_lerobot.py",
+        ("for kind in (STATE, ENVIRONMENT) for name", "for kind in (ENVIRONMENT, STATE) for name"),
+    ),
+    *of("policy/foreign/stored.py", "policy/foreign", ('"spacing": "leading"', '"spacing": "trailing"')),
+    *of(
+        "policy/foreign/diffusion_policy.py",
+        "policy/foreign/test_diffusion_policy.py",
+        ('("ema_model", "model")', '("model", "ema_model")'),
+        ('"crop_width": None if size is None or size[0] == size[1] else size[1]', '"crop_width": None'),
+        ("(scale == 2).all() and", "True or"),
+    ),
+    *of(
+        "robot/provenance.py",
+        "robot/test_hub.py",
+        ('if "control" not in row', "if True"),
+        ('row.get("step") == step and', "True and"),
+        ("* run.sampler.objective.repetition.repeats", "* 2"),
+    ),
+    *of(
+        "robot/hub.py",
+        "robot/test_hub.py",
+        ("if data_licence is not None:", "if False:"),
+        ("if (folder / CONFIG).is_file():", "if False:"),
+        ("name=repo_id, ", ""),
+        ("revision=revision, token=token, allow_patterns", "token=token, allow_patterns"),
+    ),
+    *of(
         "tuning/grid_search.py",
         "tuning/test_grid_search.py",
         ("best = self._swept(self._best(inserted))", "best = self._best(inserted)"),
