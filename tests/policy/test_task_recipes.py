@@ -80,6 +80,12 @@ def test_the_picture_network_has_the_size_of_the_reference() -> None:
     assert encoder == pytest.approx(11_197_000, rel=1e-3)
 
 
+@pytest.mark.parametrize("recipe", ["diffusion_policy_image", "diffusion_policy_robomimic_image"])
+def test_features_of_the_reference_are_rectified(recipe: str) -> None:
+    """As in robomimic's ObservationEncoder, whose feature_activation is ReLU."""
+    assert ROBOT.config([f"recipe={recipe}", "task.data=x"]).encoder.resnet.rectify
+
+
 @pytest.mark.parametrize("task", ROBOT.choices()["task"])
 def test_every_task_composes_and_is_named_after_its_file(task: str) -> None:
     given = ["task.observation=[a]", "task.action=b"] if task == "custom" else []
