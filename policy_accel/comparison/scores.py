@@ -134,9 +134,10 @@ def _read(run_dir: Path, recorded: dict[str, Any] | None, measure: str, checkpoi
     for key in BEGUN_BY:  # whose folder names the seed, which often is that of the run
         if settings.get(key):
             settings[key] = re.sub(rf"seed{seed}(?!\d)", "seed", str(settings[key]))
-    extended = [row for row in read_metrics(run_dir / CHANGES) if STEPS in row.get("changes", {})]
+    rows = [row for row in read_metrics(run_dir / CHANGES) if isinstance(row.get("changes"), dict)]
+    extended = [row for row in rows if STEPS in row["changes"]]
     if extended:  # whose learning rate is not that of a run that had the length from the start
-        settings["training.extended_at"] = "+".join(str(row["step"]) for row in extended)
+        settings["training.extended_at"] = "+".join(str(row.get("step")) for row in extended)
     run = ScoredRun(
         run_dir,
         track,

@@ -12,7 +12,7 @@ import pytest
 from support.scored_runs import config_of, evaluation_of, write_arms, write_run, write_sweep
 
 from policy_accel.comparison.alike import check_alike
-from policy_accel.comparison.scores import scored_runs
+from policy_accel.comparison.scores import STEPS, scored_runs
 from policy_accel.errors import UserError
 
 
@@ -59,7 +59,8 @@ def test_longer_and_fine_tuned_runs_are_arms_of_their_own(tmp_path: Path) -> Non
         {"step": 7, "changes": {"evaluation.episodes": [1, 2]}},
     ]
     (runs[1] / "changes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (runs[2] / "changes.jsonl").write_text(json.dumps(rows[1]) + "\n")
+    strange = [{"step": 1, "changes": 5}, {"changes": [STEPS]}]  # which nobody of ours wrote
+    (runs[2] / "changes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (rows[1], *strange)))
     plain, extended, scored_again, *fine_tuned = (run.arm for run in scored_runs(runs))
     assert plain == scored_again
     assert extended == "baseline extended_at=5"
