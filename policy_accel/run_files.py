@@ -134,9 +134,8 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     record = record_of(run_dir)
     with explained(record, "read"):
         if not record.is_file():
-            raise UserError(
-                f"{run_dir} is not a run directory: it has no {CONFIG}; give the run_dir of a training run."
-            )
+            lacks = f"it has no {CONFIG}" if run_dir.is_dir() else "it does not exist"
+            raise UserError(f"{run_dir} is not a run directory: {lacks}; give the run_dir of a training run.")
     return read_record(record, "choose another run_dir")
 
 
