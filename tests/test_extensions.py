@@ -280,7 +280,7 @@ def test_a_sampler_of_ones_own_draws_the_actions(folder: Path) -> None:
 def test_a_measure_of_images_of_ones_own_has_its_floor(folder: Path, tmp_path: Path) -> None:
     plugins.import_plugins(["own_acceleration"])
     images = np.random.default_rng(0).integers(0, 200, (60, 3, 16, 16), dtype=np.uint8)
-    from policy_accel.images.metrics import MetricsConfig, Quality
+    from policy_accel.images.metrics import CHEAP, MetricsConfig, Quality
 
     quality = Quality(
         images[:40],
@@ -291,11 +291,11 @@ def test_a_measure_of_images_of_ones_own_has_its_floor(folder: Path, tmp_path: P
         cache_dir=tmp_path / "cache",
     )
     brighter = images[:20] + 50
-    measured = quality.measure(brighter, full=True)["brightness"]
+    measured = quality.measure(brighter)["brightness"]
     assert measured["value"] == pytest.approx(50, abs=5)
     assert measured["floor"] < 5
     assert measured["better"] == "lower"
-    assert "brightness" not in quality.measure(brighter, full=False)
+    assert "brightness" not in quality.measure(brighter, CHEAP)
 
 
 def test_lists_name_what_is_ones_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,10 +14,10 @@ OF_EVALUATIONS = {
     "seed": None,
     "score_images": None,
     "average": "ema",
-    "score_from": "max_reward",
+    "score_from": {"robot": "max_reward", "images": "fd_random_conv"},
     "control": None,
 }
-"""Keys of an evaluation that are to be the same for all runs, and what one without them was scored with."""
+"""Keys of an evaluation that are to be the same for all runs, and what one without them was scored with, on a track."""
 FOLLOWING = {key: setting for key, setting in SAMPLING.items() if key != "sampling_clip_sample"}
 FOLLOWING["step"] = "training.steps"
 """Keys of an evaluation that may differ where these settings do: then they are what is compared. The bound of a sample
@@ -39,7 +39,8 @@ def check_alike(runs: Sequence[ScoredRun], measure: str = "score") -> None:
             )
     # The score of images is taken of equally many everywhere, the other measures of all that there are.
     for key, missing in {**OF_EVALUATIONS, **({} if measure == "score" else {"images": None})}.items():
-        _refuse_differences([(run, "", (run.evaluation or {}).get(key, missing)) for run in runs], f"{key}={{}}")
+        default = missing.get(first.track) if isinstance(missing, dict) else missing
+        _refuse_differences([(run, "", (run.evaluation or {}).get(key, default)) for run in runs], f"{key}={{}}")
     for key, setting in FOLLOWING.items():
         groups = (setting, TIMES) if setting in EVEN else (setting,)
         found = [(run, str([_of(run, name) for name in groups]), (run.evaluation or {}).get(key)) for run in runs]

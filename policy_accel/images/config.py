@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from policy_accel.errors import UserError
 from policy_accel.images.generate import ImageSamplingConfig
-from policy_accel.images.metrics.config import MetricsConfig
+from policy_accel.images.metrics import CHEAP, SCORED, MetricsConfig
 from policy_accel.images.sets import ImageTaskConfig
 from policy_accel.models import ModelConfig
 from policy_accel.training.config import RunConfig
@@ -21,7 +21,12 @@ class ImageEvaluationConfig:
     samples: int = 50_000
     """Images generated at the end of training; 0 for no score."""
     curve_samples: int = 1_000
-    """Images generated at each evaluation during training, measured in the cheap form."""
+    """Images generated at each evaluation during training, measured by `curve_measures`."""
+    curve_measures: list[str] = field(default_factory=lambda: list(CHEAP))
+    """Measures of an evaluation during training, named as `policy-accel evaluate` prints them, such as fid; at the end
+    all are taken."""
+    score_measure: str = SCORED
+    """The measure whose ratio to its floor is the run's score, by which checkpoints are kept and the best is chosen."""
     seed: int = 0
     """Image i follows from (seed, i) and the weights."""
     batch_size: int = 256

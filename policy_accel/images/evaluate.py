@@ -78,6 +78,13 @@ class ImageEvaluator:
             device=device,
             cache_dir=default_cache() / "statistics",
         )
+        self.scored = self.config.score_measure
+        self.curve = {*self.config.curve_measures, self.scored}
+        self.quality.check_names(self.config.curve_measures, "evaluation.curve_measures")
+        self.quality.check_names([self.scored], "evaluation.score_measure")
+        for name, measures in (("samples", self.quality.names), ("curve_samples", self.curve)):
+            if getattr(self.config, name):
+                self.quality.check_count(getattr(self.config, name), measures, f"evaluation.{name}")
 
     def labels(self, count: int) -> Tensor | None:
         """Classes of the first `count` images [count], drawn as often as in the training images; None without."""
@@ -115,7 +122,7 @@ class ImageEvaluator:
         return torch.cat(parts) if parts else torch.empty(0, *self.split.train.shape)
 
     def __call__(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
-        """Score `model` after `step` updates, in the full form after the last one, else in the cheap form, and draw
+        """Score `model` after `step` updates, by all measures after the last one, else by `curve_measures`, and draw
         samples/STEP.png."""
         full = step >= self.last_step
         return self.measure(model, report, full=full, picture=f"{step:08d}", film=full and self.config.video)
@@ -134,7 +141,7 @@ class ImageEvaluator:
         Args:
             model: the denoiser.
             report: takes a line for the user.
-            full: all measures of `samples` images, or the cheap ones of `curve_samples`.
+            full: all measures of `samples` images, or `curve_measures` of `curve_samples`.
             picture: name of a grid to draw in the folder samples, or None.
             film: whether to draw samples/forming.mp4.
 
@@ -159,15 +166,16 @@ class ImageEvaluator:
 
     def _measures(self, images: Tensor, report: Callable[[str], None], *, full: bool) -> dict[str, Any]:
         count = len(images)
-        measures = self.quality.measure(images.numpy(), full=full)
+        measures = self.quality.measure(images.numpy(), None if full else self.curve)
         # One count for all evaluations of a run: distances shrink with it, and checkpoints are compared by the score.
         few = self.config.curve_samples
         short = full and 2 <= few < count
-        score = score_of(self.quality.measure(images[:few].numpy(), full=False) if short else measures)
+        score = score_of(self.quality.measure(images[:few].numpy(), [self.scored]) if short else measures, self.scored)
         if not math.isfinite(score):
             report("The images could not be scored: a measure is not finite.")
         return {
             "score": score if math.isfinite(score) else 0.0,
+            "score_from": self.scored,
             "images": count,
             "score_images": few if short else count,
             "measures": measures,

@@ -196,13 +196,15 @@ def evaluation_of(path: Path) -> dict[str, Any] | None:
 
 
 def _scored_steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints with a recorded score, by score; the later one of equal ones last."""
-    scores = {}
+    """Steps of the checkpoints with a recorded score, by score; the later one of equal ones last. Those scored by
+    another measure than the newest cannot be compared with it and are left out."""
+    scores, measures = {}, {}
     for step in checkpoint_steps(folder):
         result = evaluation_of(folder / f"{step:08d}")
         if result and is_number(result.get("score")):
-            scores[step] = float(result["score"])
-    return sorted(scores, key=lambda step: (scores[step], step))
+            scores[step], measures[step] = float(result["score"]), result.get("score_from")
+    alike = [step for step in scores if measures[step] in (None, measures[max(scores)])]
+    return sorted(alike, key=lambda step: (scores[step], step))
 
 
 def best_checkpoint(folder: Path) -> Path | None:

@@ -168,6 +168,8 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "sampling.guidance": ("3.0", measured(), []),
     "evaluation.samples": ("20", measured(), []),
     "evaluation.curve_samples": ("20", measured(full=False), []),
+    "evaluation.curve_measures": ("[coverage]", measured(full=False), []),
+    "evaluation.score_measure": ("coverage", measured(full=False), []),
     "evaluation.seed": ("5", measured(), []),
     "evaluation.batch_size": ("5", at_a_time, []),
     "evaluation.grid": ("9", drawn, []),

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from policy_accel.cli import main
+from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.evaluate import ImageEvaluator
 from policy_accel.images.shapes import make_shapes, write_images_npz
 from policy_accel.images.track import IMAGES
+from policy_accel.run_files import read_metrics
 
 Build = Callable[..., ImageConfig]
 SHARES = (0.5, 0.0, 0.3, 0.0, 0.0, 0.2, 0.0, 0.0)
@@ -86,6 +88,42 @@ def test_an_unconditional_model_is_asked_for_no_class(tiny_images: Build, lopsid
     network, result = scored(tiny_images, lopsided, tmp_path, "task.conditional=false")
     assert set(network.conditions) == {None}
     assert result["images"] == 60
+
+
+def test_any_measures_are_taken_while_training_and_one_of_them_chooses_the_best(
+    tiny_images: Build, tmp_path: Path
+) -> None:
+    chosen = ["evaluation.curve_measures=[precision,copies]", "evaluation.score_measure=coverage"]
+    config = tiny_images("training.evaluate_every=1", "training.checkpoint.keep_best=1", *chosen)
+    config.training.optimizer.lr = 0.03
+    IMAGES.train(config)
+    rows = {row["step"]: row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "measures" in row}
+    assert list(rows) == [1, 2, 3, 4]
+    for step, row in rows.items():
+        assert row["score_from"] == "coverage"
+        coverage = row["measures"]["coverage"]
+        assert row["score"] == pytest.approx(min(1.0, coverage["value"] / coverage["floor"]))
+        assert step == 4 or list(row["measures"]) == ["copies", "precision", "coverage"]
+    assert {"fd_random_conv", "density"} <= set(rows[4]["measures"])
+    best = max(rows, key=lambda step: (rows[step]["score"], step))
+    assert IMAGES.load(tmp_path / "run", "best").step == best
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("evaluation.curve_measures=[copies,fid]", r"evaluation\.curve_measures: 'fid' needs the weights"),
+        ("evaluation.score_measure=fidd", r"evaluation\.score_measure: 'fidd' is no measure of these images"),
+        ("evaluation.samples=2", r"evaluation\.samples=2: .* at least 3"),
+        ("evaluation.curve_samples=2", r"evaluation\.curve_samples=2: .* at least 3"),
+    ],
+)
+def test_measures_that_cannot_be_taken_are_refused_before_the_training(
+    setting: str, why: str, tiny_images: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POLICY_ACCEL_INCEPTION", raising=False)
+    with pytest.raises(UserError, match=why):
+        IMAGES.build(tiny_images("evaluation.score_measure=coverage", setting), scored=True)
 
 
 @pytest.mark.parametrize("fills", ["before", "while images are made"])

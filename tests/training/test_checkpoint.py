@@ -144,6 +144,18 @@ def test_the_best_checkpoint_has_the_highest_score(tmp_path: Path, scores: dict[
     assert checkpoint_steps(tmp_path) == [best, 200]
 
 
+def test_scores_of_another_measure_than_the_newest_do_not_count(tmp_path: Path) -> None:
+    """A run may go on with another measure; earlier versions did not say which it was."""
+    for step, (score, measure) in enumerate([(0.9, "coverage"), (0.5, "fid"), (0.4, "fid"), (0.3, None)], 1):
+        path = save_checkpoint(tmp_path, step, tensors(step), {})
+        record_evaluation(path, {"score": score} | ({"score_from": measure} if measure else {}))
+        if step == 3:
+            assert best_checkpoint(tmp_path) == tmp_path / "00000002"
+    record_evaluation(save_checkpoint(tmp_path, 5, tensors(5), {}), {"score": 0.1, "score_from": "fid"})
+    prune_checkpoints(tmp_path, CheckpointConfig(keep_last=1, keep_best=3))
+    assert checkpoint_steps(tmp_path) == [2, 3, 4, 5]
+
+
 def test_no_checkpoint_is_the_best_without_a_score(tmp_path: Path) -> None:
     record_evaluation(save_checkpoint(tmp_path, 1, tensors(1.0), {}), {"length": 3})
     save_checkpoint(tmp_path, 2, tensors(2.0), {})

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from policy_accel.images.metrics.config import MetricsConfig
-from policy_accel.images.metrics.measure import Quality, score, table
+from policy_accel.images.metrics.measure import CHEAP, SCORED, Quality, score, table
 
-__all__ = ["MetricsConfig", "Quality", "score", "table"]
+__all__ = ["CHEAP", "SCORED", "MetricsConfig", "Quality", "score", "table"]

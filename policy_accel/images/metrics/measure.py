@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, did_you_mean
 from policy_accel.images.metrics.config import MetricsConfig
 from policy_accel.images.metrics.copies import nearest_distances
 from policy_accel.images.metrics.features import FeatureExtractor, RandomConvFeatures
@@ -26,6 +26,10 @@ from policy_accel.images.metrics.sliced import sliced_wasserstein
 
 METRICS: dict[str, tuple[Callable[[Tensor, Tensor], float], str]] = {}
 """Measures that others registered, by name: a function of images and as many training images, and which is better."""
+CHEAP = ("fd_random_conv", "sliced_wasserstein", "copies")
+"""Measures that take seconds for a thousand images."""
+SCORED = CHEAP[0]
+MANIFOLD = ("precision", "recall", "density", "coverage")
 
 
 class Quality:
@@ -75,33 +79,56 @@ class Quality:
                 )
         self.extractors = _extractors(reference, config)
         self._statistics: dict[str, Statistics] = {}
-        self._floors: dict[tuple[int, bool], dict[str, dict[str, Any]]] = {}
+        self._floors: dict[tuple[int, frozenset[str]], dict[str, dict[str, Any]]] = {}
         self._copy_distance: float | None = None
 
-    def measure(self, samples: np.ndarray, *, full: bool) -> dict[str, Any]:
-        """Every measure of `samples` [n, C, H, W], of the kind of the reference, n from 2 to N.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All measures of these images: those of `CHEAP` and `MANIFOLD`, fid and fd_resnet20/56 where weights are
+        given, and registered ones."""
+        distances = [_distance(extractor) for extractor in self.extractors]
+        return tuple(dict.fromkeys([*distances[:1], *CHEAP, *distances[1:], *MANIFOLD, *METRICS]))
+
+    def check_names(self, names: Collection[str], setting: str) -> None:
+        """Raise UserError unless these images can be measured by all `names`, which `setting` asks for."""
+        for name in names:
+            if name in self.names:
+                continue
+            weights = "inception" if name == "fid" else "resnet" if name.startswith("fd_resnet") else None
+            if weights is None:
+                raise UserError(f"{setting}: '{name}' is no measure of these images; {did_you_mean(name, self.names)}")
+            raise UserError(
+                f"{setting}: '{name}' needs the weights of a feature network; give evaluation.metrics.{weights}=PATH."
+            )
+
+    def check_count(self, count: int, names: Collection[str], setting: str = "evaluation.samples") -> None:
+        """Raise UserError unless `count` images are enough for the measures `names`."""
+        least = self.config.neighbours + 1 if {*names} & {*MANIFOLD} else 2
+        if count < least:
+            raise UserError(
+                f"{setting}={count}: these measures need at least {least} "
+                f"(evaluation.metrics.neighbours={self.config.neighbours}); raise it."
+            )
+
+    def measure(self, samples: np.ndarray, names: Collection[str] | None = None) -> dict[str, Any]:
+        """Measures of `samples` [n, C, H, W], of the kind of the reference, n from 2 to N: all `names` of this set, or
+        those given.
 
         Returns:
             {measure: {"value", "floor", "samples", "reference", "floor_samples", "floor_reference", "better"}}, plain
-            numbers and strings. Always fd_random_conv, sliced_wasserstein and copies; with `full` also fid and
-            fd_resnet20/56 where weights are given, and precision, recall, density and coverage on the features named
-            under "features".
+            numbers and strings; precision, recall, density and coverage are on the features named under "features".
 
         Raises:
             UserError: too few samples for the neighbour count, or values that are not finite.
         """
-        least = self.config.neighbours + 1 if full else 2
-        if len(samples) < least:
-            raise UserError(
-                f"evaluation.samples={len(samples)}: these measures need at least {least} "
-                f"(evaluation.metrics.neighbours={self.config.neighbours}); raise it."
-            )
+        wanted = frozenset(self.names if names is None else names)
+        self.check_count(len(samples), wanted)
         floor_count = min(len(samples), len(self.held_out))
-        if (floor_count, full) not in self._floors:
+        if (floor_count, wanted) not in self._floors:
             chosen = chosen_indices(len(self.held_out), floor_count, "floor")
-            self._floors[floor_count, full] = self._values(self.held_out[chosen], full=full, what="held-out images")
-        floors = self._floors[floor_count, full]
-        values = self._values(samples, full=full, what="samples")
+            self._floors[floor_count, wanted] = self._values(self.held_out[chosen], wanted, what="held-out images")
+        floors = self._floors[floor_count, wanted]
+        values = self._values(samples, wanted, what="samples")
         return {
             name: {
                 **found,
@@ -112,14 +139,18 @@ class Quality:
             for name, found in values.items()
         }
 
-    def _values(self, images: np.ndarray, *, full: bool, what: str) -> dict[str, dict[str, Any]]:
-        """{measure: {"value", "samples", "reference", ...}} of images, which are `what`."""
-        config, values = self.config, {}
-        for extractor in self.extractors if full else self.extractors[:1]:
+    def _values(self, images: np.ndarray, wanted: Collection[str], *, what: str) -> dict[str, dict[str, Any]]:
+        """{measure: {"value", "samples", "reference", ...}} of images, which are `what`, in the order of `names`."""
+        config, values = self.config, dict[str, dict[str, Any]]()
+        for extractor in self.extractors:
             first, best = extractor is self.extractors[0], extractor is self.extractors[-1]
+            distance = _distance(extractor)
+            own = {distance, *(["sliced_wasserstein"] if first else []), *(MANIFOLD if best else [])}
+            if not own & {*wanted}:
+                continue
             keep = max(config.neighbour_samples, config.sliced_samples if first else 0)
             reference = self._reference_statistics(extractor, keep)
-            shown = f"{extractor.name} of {what}" if full else None
+            shown = None if {*wanted} <= {*CHEAP} else f"{extractor.name} of {what}"
             found = statistics_of(
                 images, extractor, keep=keep, batch_size=config.batch_size, device=self.device, shown=shown
             )
@@ -127,28 +158,32 @@ class Quality:
                 raise UserError(
                     "the samples hold NaN or infinite values, so the model has diverged; use an earlier checkpoint."
                 )
-            values["fid" if extractor.name == "inception" else f"fd_{extractor.name}"] = {
-                "value": frechet_distance(found.moments, reference.moments),
-                "samples": found.moments.count,
-                "reference": reference.moments.count,
-                "better": "lower",
-            }
-            if first:
+            if distance in wanted:
+                values[distance] = {
+                    "value": frechet_distance(found.moments, reference.moments),
+                    "samples": found.moments.count,
+                    "reference": reference.moments.count,
+                    "better": "lower",
+                }
+            if first and "sliced_wasserstein" in wanted:
                 values["sliced_wasserstein"] = self._sliced(found.features, reference.features)
-            if full and best:
+            if best and {*wanted} & {*MANIFOLD}:
                 values |= self._manifold(found.features, reference.features, extractor.name)
-        values["copies"] = self._copies(images)
-        return values | self._registered(images) if full else values
+        if "copies" in wanted:
+            values["copies"] = self._copies(images)
+        values |= self._registered(images, wanted)
+        return {name: values[name] for name in self.names if name in wanted}
 
-    def _registered(self, images: np.ndarray) -> dict[str, dict[str, Any]]:
-        if not METRICS:
+    def _registered(self, images: np.ndarray, wanted: Collection[str]) -> dict[str, dict[str, Any]]:
+        metrics = {name: metric for name, metric in METRICS.items() if name in wanted}
+        if not metrics:
             return {}
         rows = chosen_indices(len(self.reference), len(images), "metrics")
         ours, theirs = image_batch(images, slice(None), self.device), image_batch(self.reference, rows, self.device)
         counts = {"samples": len(ours), "reference": len(theirs)}
         return {
             name: {"value": float(metric(ours, theirs)), **counts, "better": better}
-            for name, (metric, better) in METRICS.items()
+            for name, (metric, better) in metrics.items()
         }
 
     def _sliced(self, features: Tensor, reference: Tensor) -> dict[str, Any]:
@@ -207,6 +242,11 @@ class Quality:
         return self._statistics[extractor.name]
 
 
+def _distance(extractor: FeatureExtractor) -> str:
+    """What the Fréchet distance on an extractor's features is called."""
+    return "fid" if extractor.name == "inception" else f"fd_{extractor.name}"
+
+
 def _extractors(reference: np.ndarray, config: MetricsConfig) -> list[FeatureExtractor]:
     """The feature networks for these images; the last is the best judge of what a picture shows."""
     channels, height, width = reference.shape[1:]
@@ -248,16 +288,21 @@ def _latents(images: np.ndarray) -> bool:
     return images.dtype != np.uint8
 
 
-def score(result: dict[str, Any]) -> float:
-    """One number in [0, 1] to choose checkpoints by, higher is better: floor / value of fd_random_conv, at most 1.
+def score(result: dict[str, Any], measure: str = SCORED) -> float:
+    """One number to choose checkpoints by, higher is better: floor / value of a measure of which lower is better, of
+    another value / floor, at most 1; 1 / (1 + distance from the floor) where that is not positive.
 
-    1 means that by this distance the samples are as near to the training images as held-out real images are. A
-    lower distance than that is chance or copying, not quality, and counts for no more: look at `copies`.
+    1 means that by this measure the samples are as good as held-out real images. Better than that is chance or copying,
+    not quality, and counts for no more: look at `copies`.
     """
-    distance = result["fd_random_conv"]
-    if not distance["value"] > distance["floor"]:
+    found = result[measure]
+    value, floor, lower = found["value"], found["floor"], found["better"] == "lower"
+    behind = value - floor if lower else floor - value
+    if behind <= 0.0:
         return 1.0
-    return float(distance["floor"] / distance["value"])
+    if floor <= 0.0:
+        return float(1.0 / (1.0 + behind))
+    return float(floor / value if lower else value / floor)
 
 
 def table(result: dict[str, Any]) -> str:

@@ -12,13 +12,12 @@ from support.moments import moments_of
 from support.simulated_cuda import CUDA, SimulatedCuda
 
 from policy_accel.errors import UserError
-from policy_accel.images.metrics import MetricsConfig, Quality, score, table
+from policy_accel.images.metrics import CHEAP, MetricsConfig, Quality, score, table
 from policy_accel.images.metrics.features import RandomConvFeatures
 from policy_accel.images.metrics.frechet import frechet_distance
 from policy_accel.images.metrics.inception import ENVIRONMENT_VARIABLE
 from policy_accel.images.metrics.neighbours import manifold_measures
 
-CHEAP = ["fd_random_conv", "sliced_wasserstein", "copies"]
 FULL = [*CHEAP, "precision", "recall", "density", "coverage"]
 
 
@@ -69,7 +68,7 @@ def quality(cache: Path) -> Quality:
 
 def test_the_cheap_and_the_full_form_hold_what_they_promise(quality: Quality) -> None:
     samples = _discs(120, 3)
-    cheap, full = (quality.measure(samples, full=full) for full in (False, True))
+    cheap, full = quality.measure(samples, CHEAP), quality.measure(samples)
     assert sorted(cheap) == sorted(CHEAP)
     assert sorted(full) == sorted(FULL)
     assert json.loads(json.dumps(full)) == full
@@ -85,7 +84,7 @@ def test_the_cheap_and_the_full_form_hold_what_they_promise(quality: Quality) ->
 
 def test_values_are_those_of_the_measures_themselves(quality: Quality) -> None:
     samples = _discs(120, 3)
-    found = quality.measure(samples, full=True)
+    found = quality.measure(samples)
     extractor = RandomConvFeatures(1, 12)
     features, reference = extractor(torch.from_numpy(samples)), extractor(torch.from_numpy(_discs(400, 1)))
     expected = frechet_distance(moments_of(features), moments_of(reference))
@@ -97,42 +96,42 @@ def test_values_are_those_of_the_measures_themselves(quality: Quality) -> None:
         data_fingerprint="first 100",
         device="cpu",
         cache_dir=quality.cache_dir,
-    ).measure(samples[:90], full=True)
+    ).measure(samples[:90])
     manifold = manifold_measures(features[:90], reference[:100], 3)
     assert small["recall"]["value"] == pytest.approx(manifold["recall"], abs=0.011)
     assert small["density"]["value"] == pytest.approx(manifold["density"], abs=0.02)
 
 
 def test_the_floor_is_the_value_of_the_held_out_images(quality: Quality) -> None:
-    found = quality.measure(_discs(200, 2), full=True)
+    found = quality.measure(_discs(200, 2))
     assert {name: one["value"] for name, one in found.items()} == pytest.approx(
         {name: one["floor"] for name, one in found.items()}, rel=1e-9
     )
-    fewer = quality.measure(_discs(300, 3), full=False)["fd_random_conv"]
+    fewer = quality.measure(_discs(300, 3), CHEAP)["fd_random_conv"]
     assert (fewer["samples"], fewer["floor_samples"]) == (300, 200)
 
 
 def test_damage_and_copying_are_seen_and_good_samples_pass(quality: Quality) -> None:
-    good = quality.measure(_discs(200, 3), full=True)
+    good = quality.measure(_discs(200, 3))
     assert score(good) > 0.5
     assert good["copies"]["value"] < 0.2
     noise = np.random.default_rng(0).integers(0, 80, (200, 1, 12, 12))
-    noisy = quality.measure((_discs(200, 3) * 0.6 + noise).astype(np.uint8), full=True)
+    noisy = quality.measure((_discs(200, 3) * 0.6 + noise).astype(np.uint8))
     assert score(noisy) < 0.1
     assert noisy["sliced_wasserstein"]["value"] > 3 * noisy["sliced_wasserstein"]["floor"]
     assert noisy["precision"]["value"] < 0.5 * noisy["precision"]["floor"]
-    one_image = quality.measure(np.repeat(_discs(1, 3), 200, axis=0), full=True)
+    one_image = quality.measure(np.repeat(_discs(1, 3), 200, axis=0))
     assert one_image["recall"]["value"] == 0
     assert one_image["coverage"]["value"] < 0.2
     copied = _discs(400, 1)[::2]
     copied[::2] = copied[::2, :, :, ::-1]
-    copies = quality.measure(copied, full=True)
+    copies = quality.measure(copied)
     assert score(copies) > 0.9
     assert copies["copies"]["value"] == 1
 
 
 def test_the_copy_threshold_is_the_quantile_of_the_training_images_own_distances(quality: Quality) -> None:
-    found = quality.measure(_discs(150, 3), full=False)["copies"]
+    found = quality.measure(_discs(150, 3), CHEAP)["copies"]
     images = _discs(400, 1).astype(np.float64)
     own = []
     for i, image in enumerate(images):
@@ -146,7 +145,7 @@ def test_the_copy_threshold_is_the_quantile_of_the_training_images_own_distances
 
 def test_exact_copies_are_found_even_where_the_training_set_holds_duplicates(cache: Path) -> None:
     reference = np.repeat(_discs(40, 5), 2, axis=0)
-    found = _quality(cache, _discs(30, 2), reference).measure(reference[:20], full=False)["copies"]
+    found = _quality(cache, _discs(30, 2), reference).measure(reference[:20], CHEAP)["copies"]
     assert found["distance"] == 0
     assert found["value"] == 1
     assert found["floor"] == 0
@@ -162,8 +161,8 @@ def test_results_repeat_and_do_not_depend_on_the_batches(cache: Path, quality: Q
         device="cpu",
         cache_dir=cache,
     )
-    first = quality.measure(samples, full=True)
-    second = other.measure(samples, full=True)
+    first = quality.measure(samples)
+    second = other.measure(samples)
     for name, found in first.items():
         assert second[name]["value"] == pytest.approx(found["value"], rel=1e-4), name
         assert second[name]["floor"] == pytest.approx(found["floor"], rel=1e-4), name
@@ -175,10 +174,10 @@ def test_a_resnet_adds_its_distance_and_judges_precision(
     np.savez(tmp_path / "w.npz", **resnet_weights(1))
     reference = _discs(60, 1, size=32)
     quality = _quality(cache, _discs(40, 2, size=32), reference, resnet=str(tmp_path / "w.npz"))
-    found = quality.measure(_discs(30, 3, size=32), full=True)
+    found = quality.measure(_discs(30, 3, size=32))
     assert sorted(found) == sorted([*FULL, "fd_resnet8"])
     assert found["precision"]["features"] == "resnet8"
-    assert "fd_resnet8" not in quality.measure(_discs(30, 3, size=32), full=False)
+    assert "fd_resnet8" not in quality.measure(_discs(30, 3, size=32), CHEAP)
     with pytest.raises(UserError, match=r"metrics\.resnet=.*32x32 pixels, not 12x12"):
         _quality(cache, _discs(200, 2), resnet=str(tmp_path / "w.npz"))
 
@@ -191,7 +190,7 @@ def test_a_device_measures_what_the_cpu_does(
     def measured(place: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         reference, held_out = _discs(60, 1, size=32), _discs(40, 2, size=32)
         quality = _quality(place, held_out, reference, device=device, resnet=str(tmp_path / "w.npz"))
-        return quality.measure(_discs(30, 3, size=32), full=True)
+        return quality.measure(_discs(30, 3, size=32))
 
     expected = measured(cache)
     with SimulatedCuda() as cuda:
@@ -221,20 +220,20 @@ def test_latents_are_measured_and_divergence_is_said(cache: Path) -> None:
     latents = random.normal(size=(200, 4, 8, 8)).astype(np.float16)
     quality = _quality(cache, latents[160:], latents[:160])
     samples = random.normal(size=(40, 4, 8, 8)).astype(np.float32)
-    good = quality.measure(samples, full=False)
+    good = quality.measure(samples, CHEAP)
     assert score(good) > 0.8
-    assert score(quality.measure(samples * 2, full=False)) < 0.6
+    assert score(quality.measure(samples * 2, CHEAP)) < 0.6
     samples[7, 0, 3, 3] = np.nan
     with pytest.raises(UserError, match=r"NaN or infinite.*earlier checkpoint"):
-        quality.measure(samples, full=False)
+        quality.measure(samples, CHEAP)
 
 
 def test_counts_that_cannot_be_measured_are_refused(cache: Path, quality: Quality) -> None:
     with pytest.raises(UserError, match=r"evaluation\.samples=5: .*at least 6"):
-        quality.measure(_discs(5, 3), full=True)
-    assert quality.measure(_discs(5, 3), full=False)["fd_random_conv"]["samples"] == 5
+        quality.measure(_discs(5, 3))
+    assert quality.measure(_discs(5, 3), CHEAP)["fd_random_conv"]["samples"] == 5
     with pytest.raises(UserError, match=r"evaluation\.samples=1: .*at least 2"):
-        quality.measure(_discs(1, 3), full=False)
+        quality.measure(_discs(1, 3), CHEAP)
     with pytest.raises(UserError, match=r"neighbours=5: the held-out set has 4 images"):
         _quality(cache, _discs(4, 2))
     with pytest.raises(UserError, match=r"neighbours=5: the training set has 5 images"):
@@ -248,17 +247,55 @@ def test_images_of_another_kind_are_refused(cache: Path) -> None:
         _quality(cache, _discs(50, 1)[..., :10], _discs(50, 2)[..., :10])
 
 
-def test_the_score_is_the_share_of_the_floor_in_the_value() -> None:
-    def result(value: float, floor: float) -> dict[str, Any]:
-        return {"fd_random_conv": {"value": value, "floor": floor}}
+def test_some_measures_are_those_of_all_and_the_others_are_not_made(
+    quality: Quality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = _discs(120, 3)
+    full = quality.measure(samples)
+    assert quality.measure(samples, ["coverage", "copies"]) == {name: full[name] for name in ("copies", "coverage")}
+    monkeypatch.setattr(Quality, "_copies", None)
+    monkeypatch.setattr("policy_accel.images.metrics.measure.frechet_distance", None)
+    assert quality.measure(samples, ["recall"]) == {"recall": full["recall"]}
+    assert quality.names == (*CHEAP, "precision", "recall", "density", "coverage")
 
-    assert score(result(4, 1)) == 0.25
-    assert score(result(0.5, 1)) == score(result(0, 1)) == score(result(0, 0)) == 1
-    assert score(result(0.5, 0)) == 0
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("fid", r"x: 'fid' needs the weights .* give evaluation\.metrics\.inception=PATH"),
+        ("fd_resnet56", r"x: 'fd_resnet56' needs the weights .* give evaluation\.metrics\.resnet=PATH"),
+        ("covrage", r"x: 'covrage' is no measure of these images; did you mean 'coverage'\?"),
+    ],
+)
+def test_a_measure_that_cannot_be_taken_is_named(name: str, why: str, quality: Quality) -> None:
+    quality.check_names(["coverage", "copies"], "x")
+    with pytest.raises(UserError, match=why):
+        quality.check_names(["coverage", name], "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "floor", "better", "expected"),
+    [
+        (4, 1, "lower", 0.25),
+        (0.5, 1, "lower", 1),
+        (0, 0, "lower", 1),
+        (0.25, 0, "lower", 0.8),
+        (-1, -4, "lower", 0.25),
+        (0.3, 0.6, "higher", 0.5),
+        (0.7, 0.6, "higher", 1),
+        (-4, -1, "higher", 0.25),
+    ],
+)
+def test_the_score_is_the_better_the_nearer_a_measure_is_to_its_floor(
+    value: float, floor: float, better: str, expected: float
+) -> None:
+    found = {"mine": {"value": value, "floor": floor, "better": better}}
+    assert score(found, "mine") == pytest.approx(expected)
+    assert score({"fd_random_conv": found["mine"]}) == pytest.approx(expected)
 
 
 def test_the_table_shows_every_value_beside_its_floor(quality: Quality) -> None:
-    found = quality.measure(_discs(300, 3), full=True)
+    found = quality.measure(_discs(300, 3))
     lines = table(found).splitlines()
     assert len(lines) == 1 + len(FULL)
     for line, (name, one) in zip(lines[1:], found.items(), strict=True):
