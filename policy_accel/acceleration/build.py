@@ -7,7 +7,9 @@ from policy_accel.acceleration.nearest_noise import NearestNoiseConfig
 from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.acceleration.path import FreshSamplesConfig, PathConfig, SharedPathConfig
 from policy_accel.diffusion.config import DiffusionConfig
+from policy_accel.diffusion.learned_variance import LearnedVariance
 from policy_accel.diffusion.objective import Objective
+from policy_accel.diffusion.processes import DiscreteProcess
 from policy_accel.errors import UserError, naming
 
 NOISE = "acceleration.noise"
@@ -40,6 +42,11 @@ def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig
         times = timesteps.distribution(process)
     with naming(NOISE):
         noise = acceleration.noise.build()
+    variance = None
+    if diffusion.learn_sigma:
+        assert isinstance(process, DiscreteProcess)
+        with naming("diffusion"):
+            variance = LearnedVariance.of(process, diffusion.target, acceleration.data_scale)
     with naming(MOMENTUM, target="diffusion.target", data_scale="acceleration.data_scale"):
         return Objective(
             process,
@@ -50,6 +57,7 @@ def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig
             weights=weights,
             cap_warmup=momentum.cap_warmup,
             data_scale=acceleration.data_scale,
+            variance=variance,
         )
 
 

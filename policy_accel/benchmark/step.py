@@ -24,8 +24,9 @@ from policy_accel.track import Track
 from policy_accel.training.config import RunConfig, TrainingConfig
 from policy_accel.training.graphs import WARM_UP
 from policy_accel.training.loop import build_update
+from policy_accel.training.loss import denoising_loss
 from policy_accel.training.randomness import DataOrder, Generators
-from policy_accel.training.update import Update, denoising_loss
+from policy_accel.training.update import Update
 
 QUEUED = 4
 """Updates that the host may queue without waiting for the device: fewer than `step_numbers.SLOTS`."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from policy_accel.diffusion.learned_variance import LearnedVariance
 
 Condition = Tensor | dict[str, Tensor]
 """What a denoiser is told: one tensor, or several by name, which the model encodes."""
@@ -77,7 +81,8 @@ def _copy(into: Condition | None, source: Condition | None) -> None:
 class Noised:
     """One training example per row: x_t [R, *S], what the network is told t [R], target [R, *S], weight [R] or None
     (all ones), model_input [R, *S] (x_t times the process' input scale), counted (bool, broadcastable to [R, *S]: where
-    the loss counts; None counts everything), noise [R, *S]: the standard normal draws in x_t.
+    the loss counts; None counts everything), noise [R, *S]: the standard normal draws in x_t, variance: what
+    the loss of a learned variance takes, None where there is none.
 
     `repeats` rows in a row belong to one clean sample, so R = B * repeats.
     """
@@ -90,6 +95,7 @@ class Noised:
     counted: Tensor | None = None
     repeats: int = 1
     noise: Tensor | None = None
+    variance: LearnedVariance | None = None
 
     def of_samples(self, samples: slice) -> Noised:
         """The examples of the clean samples `samples` alone."""
@@ -107,6 +113,7 @@ class Noised:
             part(self.counted),
             self.repeats,
             part(self.noise),
+            self.variance,
         )
 
 

@@ -36,6 +36,9 @@ class DiffusionConfig:
     target: str = "epsilon"
     """ddpm: epsilon, sample or v. edm, vp, ve: edm, epsilon, negative_epsilon or sample. flow: flow or sample.
     mip: sample. shortcut: flow."""
+    learn_sigma: bool = False
+    """Of ddpm and images: the network predicts the variance of each step too, in as many channels again, which the
+    sampler ddpm takes (Nichol & Dhariwal 2021; DiT)."""
     t_star: float = TwoStepProcess.t_star
     """Of mip: where between noise (0) and data (1) its second step stands."""
     form: str = TwoStepProcess.form
@@ -51,7 +54,8 @@ class DiffusionConfig:
             UserError: an unknown family, or settings of it out of range.
         """
         one_of("diffusion.family", self.family, FAMILIES)
-        of_ddpm = {"schedule", "timesteps", *(("beta_start", "beta_end") if self.schedule == "linear" else ())}
+        of_linear = ("beta_start", "beta_end") if self.schedule == "linear" else ()
+        of_ddpm = {"schedule", "timesteps", "learn_sigma", *of_linear}
         used = {"family", "target"} | {"ddpm": of_ddpm, "mip": {"t_star", "form"}, "shortcut": {"finest"}}.get(
             self.family, set()
         )

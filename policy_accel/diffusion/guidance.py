@@ -42,15 +42,15 @@ class GuidedPredictor(Predictor):
     guidance: Guidance = field(kw_only=True)
     scale: float = field(default=1.0, kw_only=True)
 
-    def __call__(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """See `Predictor.__call__`."""
+    def with_variance(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor | None]:
+        """See `Predictor.with_variance`."""
         wanted, alpha, sigma = self.guidance, level.alpha, level.sigma / self.scale
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            x0, epsilon = super().__call__(x, level)
+            x0, epsilon, variance = super().with_variance(x, level)
             towards = wanted.weights * (self.scale * wanted.given - x0.detach())
             (pull,) = torch.autograd.grad(x0, x, towards.to(x0.dtype))
         weight = (alpha**2 + sigma**2) / (alpha * sigma) if alpha * sigma > 0 else wanted.bound
         moved = sigma * min(wanted.bound, weight) * pull
         x0, epsilon = x0.detach() + moved, epsilon.detach() - (alpha / level.sigma) * moved
-        return (x0 if self.clip is None else x0.clamp(-self.clip, self.clip)), epsilon
+        return (x0 if self.clip is None else x0.clamp(-self.clip, self.clip)), epsilon, variance

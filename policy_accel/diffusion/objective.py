@@ -13,6 +13,7 @@ from torch import Tensor
 from policy_accel.diffusion.batch import Batch, Noised, Rows, repeat_rows
 from policy_accel.diffusion.deferred import Deferred
 from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess
+from policy_accel.diffusion.learned_variance import LearnedVariance
 from policy_accel.diffusion.momentum import weight_cap
 from policy_accel.diffusion.noise import IndependentNoise, Noise, NoiseChoice
 from policy_accel.diffusion.predictions import edm_coefficients
@@ -128,6 +129,7 @@ class Objective:
         cap_warmup: updates over which FDM's cap on the loss weight grows until it is gone; 0 for no cap.
         data_scale: factor on the data while they are diffused, undone after sampling (Immiscible Diffusion's "image
             scaling").
+        variance: of the reverse steps, for a network that learns it as well; None for one that does not.
 
     Raises:
         ValueError: parts that do not go together.
@@ -141,6 +143,7 @@ class Objective:
     weights: Tensor | None = None
     cap_warmup: int = 0
     data_scale: float = 1.0
+    variance: LearnedVariance | None = None
 
     def __post_init__(self) -> None:
         if self.times is None:
@@ -150,7 +153,9 @@ class Objective:
     def to(self, device: torch.device | str) -> Objective:
         """The same objective with its tables on `device`."""
         weights = None if self.weights is None else self.weights.to(device)
-        return replace(self, process=self.process.to(device), times=self.times.to(device), weights=weights)
+        variance = None if self.variance is None else self.variance.to(device)
+        process, times = self.process.to(device), self.times.to(device)
+        return replace(self, process=process, times=times, weights=weights, variance=variance)
 
     def plain(self) -> Objective:
         """The same process, target and data scale with uniform times, independent noise and no extra weight: for
@@ -237,7 +242,7 @@ class Objective:
     def _noised(self, batch: Batch, noise: Tensor, t: Tensor, at: At) -> Noised:
         weight = self._weight(t, at)
         noised = make_noised(self.process, batch.x0, noise, t, self.target, batch.known, weight)
-        return replace(noised, counted=batch.counted, repeats=self.repetition.repeats)
+        return replace(noised, counted=batch.counted, repeats=self.repetition.repeats, variance=self.variance)
 
     def _weight(self, t: Tensor, at: At) -> Tensor | None:
         """Product of the weights that are in force, [R] float64, or None when there is none."""

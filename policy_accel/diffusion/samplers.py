@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from policy_accel.diffusion.grid import Grid
+from policy_accel.diffusion.learned_variance import learned_log_variance, split_variance, step_variances
 from policy_accel.diffusion.predictions import x0_and_epsilon
 from policy_accel.diffusion.processes import CLEAN, Level, Process
 
@@ -50,7 +51,7 @@ class Predictor:
     Args:
         denoise: `denoise(input [B, *S], t)` is given x_t times the process' input scale and what the process tells the
             network, [B] or [B, n] (int64 for a discrete process, float32 for the others).
-        target: what it returns.
+        target: what it returns, see also `split_variance`.
         clip: bound of the clean sample, None for none.
         known: for in-painting, `known(x, level)` puts the given entries into x = alpha x_0 + sigma epsilon, with alpha
             and sigma of `level`. It is applied to the state before every evaluation, to the scaled input of the network
@@ -66,14 +67,19 @@ class Predictor:
 
     def __call__(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """The clipped clean sample and the noise, each [B, *S], that the denoiser sees in x [B, *S] at `level`."""
+        x0, epsilon, _ = self.with_variance(x, level)
+        return x0, epsilon
+
+    def with_variance(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The same, and what the denoiser says of the variance of the step, [B, *S] or None."""
         times = level.told(x)
         model_input, scale = x, level.input_scale
         if scale != 1.0:
             # Asked again, because entries that are given as they are must not be scaled: s falls to zero.
             scaled = Level(scale * level.alpha, scale * level.sigma, 1.0, level.time)
             model_input = self.known(scale * x, scaled)
-        prediction = self.denoise(model_input, times).to(x.dtype)
-        return x0_and_epsilon(prediction, x, level, self.target, self.clip)
+        prediction, variance = split_variance(self.denoise(model_input, times).to(x.dtype), x)
+        return *x0_and_epsilon(prediction, x, level, self.target, self.clip), variance
 
 
 def _noised_again(x: Tensor, reached: Level, level: Level, noise: Tensor) -> Tensor:
@@ -117,8 +123,9 @@ def heun_correction(
 
 
 def ddpm(predict: Predictor, x: Tensor, process: Process, grid: Grid, *, noise: Iterable[Tensor]) -> Tensor:
-    """Ancestral sampling with the small posterior variance (Ho et al. 2020, equations 6-7 and algorithm 2; for general
-    alpha and sigma Kingma et al. 2021, equations 26-27).
+    """Ancestral sampling with the small posterior variance, or a learned one, between that and the forward
+    process' (Ho et al. 2020, equations 6-7 and algorithm 2; for general alpha and sigma Kingma et al. 2021, equations
+    26-27; Nichol & Dhariwal 2021, equation 15).
 
     `noise` gives the fresh noise [B, *S] of each step but those to the clean sample, which add none. On a grid that
     goes back up (a restart, see `Grid.of`, or steps taken again, see `Sampler`), x is noised again from where the last
@@ -131,15 +138,19 @@ def ddpm(predict: Predictor, x: Tensor, process: Process, grid: Grid, *, noise: 
             x = _noised_again(x, reached, here, next(draws))
         reached = there
         x = predict.known(x, here)
-        x0, _ = predict(x, here)
+        x0, _, learned = predict.with_variance(x, here)
         ratio = here.alpha / there.alpha
-        step_variance = here.sigma**2 - ratio**2 * there.sigma**2
+        step_variance, posterior_variance = step_variances(here.alpha, here.sigma, there.alpha, there.sigma)
         x0_weight = there.alpha * step_variance / here.sigma**2
         x_weight = ratio * there.sigma**2 / here.sigma**2
         x = x0_weight * x0 + x_weight * x
         if there.sigma > 0:
-            variance = max(step_variance * there.sigma**2 / here.sigma**2, SMALLEST_VARIANCE)
-            x = x + math.sqrt(variance) * next(draws)
+            variance = max(posterior_variance, SMALLEST_VARIANCE)
+            deviation: Tensor | float = math.sqrt(variance)
+            if learned is not None:
+                high = math.log(max(step_variance, variance))
+                deviation = (0.5 * learned_log_variance(learned, math.log(variance), high)).exp()
+            x = x + deviation * next(draws)
     return predict.known(x, CLEAN)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from policy_accel.diffusion.learned_variance import split_variance
 from policy_accel.diffusion.samplers import Denoiser
 from policy_accel.errors import UserError, did_you_mean
 
@@ -77,7 +78,8 @@ def guided(model: Model, condition: Tensor | None, guidance: float = 1.0) -> Den
     """A denoiser of (x, t) with classifier-free guidance: null + w (conditional - null).
 
     This is the prediction itself, not the noise: the clean sample is an affine function of it for every target, so
-    guiding any of them is the same (Ho & Salimans 2022, equation 6, with their weight equal to w - 1).
+    guiding any of them is the same (Ho & Salimans 2022, equation 6, with their weight equal to w - 1). A learned
+    variance stays that of the conditional prediction.
 
     Args:
         model: `model(x [B, *S], t [B], condition [B, D] | None)`.
@@ -96,6 +98,9 @@ def guided(model: Model, condition: Tensor | None, guidance: float = 1.0) -> Den
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         # In the state's precision: under autocast the difference of two bf16 predictions would lose its digits.
         conditional, unconditional = model(torch.cat([x, x]), torch.cat([t, t]), both).to(x.dtype).chunk(2)
-        return unconditional + guidance * (conditional - unconditional)
+        conditional, variance = split_variance(conditional, x)
+        unconditional, _ = split_variance(unconditional, x)
+        prediction = unconditional + guidance * (conditional - unconditional)
+        return prediction if variance is None else torch.cat([prediction, variance], dim=1)
 
     return denoise

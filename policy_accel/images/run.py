@@ -64,9 +64,14 @@ def check_guidance(config: ImageConfig) -> None:
 def build_model(config: ImageConfig, shape: tuple[int, int, int], classes: int) -> Denoiser:
     """A freshly initialised denoiser for images of `shape` (C, H, W); its weights follow from `config.seed` alone."""
     channels, height, _ = shape
+    variance = {"out_channels": 2 * channels} if config.diffusion.learn_sigma else {}
     with seeded_weights(config.seed):
         return build_denoiser(
-            config.model, channels=channels, resolution=height, condition_dim=condition_size(config.task, classes)
+            config.model,
+            channels=channels,
+            resolution=height,
+            condition_dim=condition_size(config.task, classes),
+            **variance,
         )
 
 

@@ -12,8 +12,8 @@ from policy_accel.diffusion.batch import Condition
 class Denoiser(nn.Module):
     """A network that predicts from a noised sample, the diffusion time and a condition.
 
-    A network of one's own overrides `forward`; `encode`, `no_weight_decay`, `lr_factors` and `matrices` have
-    defaults.
+    A network of one's own overrides `forward`; `encode`, `uncertainty`, `no_weight_decay`, `lr_factors` and `matrices`
+    have defaults.
     """
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -34,6 +34,11 @@ class Denoiser(nn.Module):
         times are drawn for it; here it returns the condition as it is."""
         assert not isinstance(condition, dict), "a denoiser of named conditions overrides encode()"
         return condition
+
+    def uncertainty(self, t: Tensor) -> Tensor | None:
+        """The log variance of the prediction's error at times t [R], [R] float32, where the network learns it: the loss
+        of a row is then divided by that variance (Karras et al. 2024, equation 15). Here None."""
+        return None
 
     def units(self) -> list[nn.Module]:
         """Modules, called as modules, whose weights are gathered one after the other where each process keeps a share

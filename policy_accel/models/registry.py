@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 
 from policy_accel.errors import UserError, one_of
 from policy_accel.models.config import ModelConfig
@@ -28,7 +29,7 @@ def register_denoiser(
             observation_dim) or None for in-painting; x is [B, horizon, channels], condition [B, *condition_shape]. For
             images: channels, resolution (height and width in pixels) and condition_dim (classes, one-hot, and
             augmentation parameters; 0 for none); x is [B, channels, resolution, resolution], condition
-            [B, condition_dim].
+            [B, condition_dim]. With diffusion.learn_sigma also out_channels, of what it returns.
         track: "robot" or "images".
 
     Raises:
@@ -55,4 +56,6 @@ def build_denoiser(config: ModelConfig, **sizes: int | tuple[int, int] | None) -
     schema, network, _ = _REGISTRY.get(config.name, (None, None, None))
     if schema is None or network is None or not isinstance(config, schema):
         raise UserError(f"model.name '{config.name}' does not go with these settings; choose model=NAME instead.")
+    if "out_channels" in sizes and "out_channels" not in signature(network).parameters:
+        raise UserError(f"model={config.name} takes no out_channels; set diffusion.learn_sigma=false.")
     return network(config, **sizes)

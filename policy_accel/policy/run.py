@@ -42,6 +42,8 @@ def check_config(config: RobotConfig) -> Objective:
     config.evaluation.check()
     config.check_init()
     objective = build_sampler(config).objective
+    if config.diffusion.learn_sigma:
+        raise UserError("diffusion.learn_sigma=true is for images; leave it at false.")
     config.check_distillation()
     observation_layout(config.task)
     if config.task.images:

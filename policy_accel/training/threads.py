@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import torch
 
+from policy_accel.training.loss import denoising_loss
 from policy_accel.training.randomness import Generators
-from policy_accel.training.update import Update, denoising_loss
+from policy_accel.training.update import Update
 
 WORTH_IT = 200
 """Updates of a run that is long enough to measure first."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policy_accel.diffusion import Batch, Noised, squared_errors, weighted_squared_error
+from policy_accel.diffusion import Batch, Noised
 from policy_accel.diffusion.timesteps import Number
 from policy_accel.errors import UserError, naming
 from policy_accel.models.denoiser import Denoiser
@@ -22,6 +22,7 @@ from policy_accel.training.captured import CapturedFeed
 from policy_accel.training.ema import EMA, EMAConfig
 from policy_accel.training.feed import Begun, Feed
 from policy_accel.training.lesson import Lesson
+from policy_accel.training.loss import denoising_loss, denoising_loss_and_errors, prediction_loss
 from policy_accel.training.loss_scale import LossScale
 from policy_accel.training.metrics import LossBuffer
 from policy_accel.training.optimizer import (
@@ -40,33 +41,6 @@ from policy_accel.training.weights import Weights
 
 Losses = tuple[Tensor, Tensor | None]
 """The loss and, when clipping, the gradient norm."""
-
-
-def predict(model: Denoiser, batch: Batch, noised: Noised) -> Tensor:
-    """The model's prediction for every row of `noised`, [R, *S].
-
-    The condition is encoded once for each clean sample, however many rows it has.
-    """
-    condition = model.encode(batch.condition)
-    if condition is not None and noised.repeats > 1:
-        condition = condition.repeat_interleave(noised.repeats, dim=0)
-    return model(noised.model_input, noised.t, condition)
-
-
-def denoising_loss(model: Denoiser, batch: Batch, noised: Noised, of: Tensor | None = None) -> Tensor:
-    """Weighted squared error of the model's prediction on one noised batch, a float32 scalar; `of`: see
-    `weighted_squared_error`."""
-    prediction = predict(model, batch, noised)
-    return weighted_squared_error(prediction, noised.target, weight=noised.weight, mask=noised.counted, of=of)
-
-
-def denoising_loss_and_errors(
-    model: Denoiser, batch: Batch, noised: Noised, of: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The same, with the unweighted error of each row [R], for distributions of timesteps that learn from it."""
-    prediction = predict(model, batch, noised)
-    loss = weighted_squared_error(prediction, noised.target, weight=noised.weight, mask=noised.counted, of=of)
-    return loss, squared_errors(prediction.detach(), noised.target, noised.counted)
 
 
 def _weights(model: Denoiser, ranks: Ranks, reduced: torch.dtype, *, sharded: bool) -> Weights:
@@ -225,7 +199,7 @@ class Update:
 
     @torch.no_grad()
     def validation_loss(self, batches: Iterable[Batch], seed: int) -> Tensor:
-        """Mean loss of the EMA model, in eval mode, over `batches`: a scalar on the device.
+        """Mean squared error of the EMA model's prediction, in eval mode, over `batches`: a scalar on the device.
 
         Timesteps are uniform, noise is independent, and both are drawn from `seed`: two calls differ by the weights
         alone, whatever accelerates the training.
@@ -238,7 +212,7 @@ class Update:
             noised = objective.draw(batch, time, noise)
             if number % ranks.count == ranks.rank:
                 with self.autocast():
-                    total += denoising_loss(self.ema.model, batch, noised) * batch.x0.shape[0]
+                    total += prediction_loss(self.ema.model, batch, noised) * batch.x0.shape[0]
             samples += batch.x0.shape[0]
         return ranks.sum_(total) / max(1, samples)
 

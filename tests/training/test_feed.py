@@ -22,8 +22,8 @@ from policy_accel.models import Denoiser
 from policy_accel.run_files import read_metrics
 from policy_accel.training import TrainingConfig
 from policy_accel.training.feed import Feed
+from policy_accel.training.loss import denoising_loss, denoising_loss_and_errors
 from policy_accel.training.randomness import DataOrder, Generators
-from policy_accel.training.update import denoising_loss, denoising_loss_and_errors
 
 Run = Callable[..., Any]
 CPU = torch.device("cpu")

@@ -14,10 +14,11 @@ from policy_accel.diffusion.shortcut import ShortcutProcess
 from policy_accel.errors import UserError
 from policy_accel.models import Denoiser
 from policy_accel.training.ema import EMAConfig
+from policy_accel.training.loss import denoising_loss
 from policy_accel.training.optimizer import OptimizerConfig
 from policy_accel.training.randomness import DataOrder, Generators
 from policy_accel.training.self_consistency import SelfConsistency, lesson_of
-from policy_accel.training.update import Update, denoising_loss
+from policy_accel.training.update import Update
 
 DEVIATION = 0.4
 

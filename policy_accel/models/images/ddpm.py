@@ -68,12 +68,21 @@ class DdpmUnet(Denoiser):
         resolution: H = W of the images.
         condition_dim: entries of the condition (classes, one-hot), 0 for none. A linear map of it is added to the
             time embedding, as class embeddings are by Dhariwal & Nichol 2021.
+        out_channels: of what it returns, where that is more than a prediction of the C channels; None for C.
 
     Raises:
         UserError: settings that do not fit one another or the images.
     """
 
-    def __init__(self, config: DdpmConfig, *, channels: int, resolution: int, condition_dim: int = 0) -> None:
+    def __init__(
+        self,
+        config: DdpmConfig,
+        *,
+        channels: int,
+        resolution: int,
+        condition_dim: int = 0,
+        out_channels: int | None = None,
+    ) -> None:
         super().__init__()
         levels = config.levels(resolution)
         groups, width = norm_groups(config.channels), 4 * config.channels
@@ -103,7 +112,7 @@ class DdpmUnet(Denoiser):
             if level > 0:
                 self.up.append(Upsample(current))
         self.norm = GroupNorm(groups, current, eps=EPS)
-        self.output = nn.Conv2d(current, channels, 3, padding=1)
+        self.output = nn.Conv2d(current, out_channels or channels, 3, padding=1)
         self._initialise()
 
     def matrices(self) -> set[str]:

@@ -108,7 +108,15 @@ class ImageTransformer(Denoiser):
 
     position: Tensor
 
-    def __init__(self, config: DitConfig, *, channels: int, resolution: int, condition_dim: int = 0) -> None:
+    def __init__(
+        self,
+        config: DitConfig,
+        *,
+        channels: int,
+        resolution: int,
+        condition_dim: int = 0,
+        out_channels: int | None = None,
+    ) -> None:
         super().__init__()
         width, patch = config.width, config.patch
         check_positive(patch=patch, depth=config.depth, width=width, heads=config.heads, mlp_ratio=config.mlp_ratio)
@@ -126,7 +134,7 @@ class ImageTransformer(Denoiser):
         self.condition = condition_layer(condition_dim, width)
         self.blocks = nn.ModuleList(Block(width, config.heads, config.mlp_ratio) for _ in range(config.depth))
         self.modulation = Modulation(width, 2)
-        self.output = nn.Linear(width, patch * patch * channels)
+        self.output = nn.Linear(width, patch * patch * (out_channels or channels))
         self._initialise()
 
     def units(self) -> list[nn.Module]:

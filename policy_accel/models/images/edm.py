@@ -103,7 +103,15 @@ class EdmUnet(Denoiser):
     two layers that mix it. The network is the publication's F; the factors around it belong to the process.
     """
 
-    def __init__(self, config: EdmConfig, *, channels: int, resolution: int, condition_dim: int = 0) -> None:
+    def __init__(
+        self,
+        config: EdmConfig,
+        *,
+        channels: int,
+        resolution: int,
+        condition_dim: int = 0,
+        out_channels: int | None = None,
+    ) -> None:
         super().__init__()
         levels = config.levels(resolution)
         one_of("model.embedding", config.embedding, EMBEDDINGS)
@@ -142,7 +150,7 @@ class EdmUnet(Denoiser):
                 self.up.append(block(current + skips.pop(), outputs, heads=heads if index == config.blocks else 0))
                 current = outputs
         self.norm = GroupNorm(norm_groups(current), current, eps=EPS)
-        self.output = nn.Conv2d(current, channels, 3, padding=1)
+        self.output = nn.Conv2d(current, out_channels or channels, 3, padding=1)
         self._initialise()
 
     def matrices(self) -> set[str]:
