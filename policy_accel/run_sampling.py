@@ -123,16 +123,17 @@ class AskedSampling:
             if number is not None and number in tuned.grids:
                 grid = tuned.grids[number]
                 times = list(grid["times"])
-                settings = dataclasses.replace(trained, sampler=grid["sampler"], times=times)
+                settings = dataclasses.replace(trained.by(grid["sampler"]), times=times)
                 return settings, f"Sampled as tuned at step {tuned.step}: {grid['sampler']} at times {times} ({TUNED})."
         changed: dict[str, Any] = {
-            name: value for name in ("sampler", "steps", "spacing") if (value := getattr(self, name)) is not None
+            name: value for name in ("steps", "spacing") if (value := getattr(self, name)) is not None
         }
         if self.times is not None:
             changed["times"] = list(self.times)
         elif self.steps is not None or self.spacing is not None:
             changed["times"] = None
-        return dataclasses.replace(trained, **changed), None
+        chosen = trained if self.sampler is None else trained.by(self.sampler)
+        return dataclasses.replace(chosen, **changed), None
 
 
 def sampling_record(config: SamplingConfig) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig
         assert isinstance(process, DiscreteProcess)
         with naming("diffusion"):
             variance = LearnedVariance.of(process, diffusion.target, acceleration.data_scale)
-    with naming(MOMENTUM, target="diffusion.target", data_scale="acceleration.data_scale"):
+    others = {"target": "diffusion.target", "reduction": "diffusion.loss_reduction"}
+    with naming(MOMENTUM, **others, data_scale="acceleration.data_scale"):
         return Objective(
             process,
             diffusion.target,
@@ -58,6 +59,7 @@ def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig
             cap_warmup=momentum.cap_warmup,
             data_scale=acceleration.data_scale,
             variance=variance,
+            reduction=diffusion.loss_reduction,
         )
 
 

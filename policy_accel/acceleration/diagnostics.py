@@ -15,7 +15,6 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from policy_accel.diffusion.predictions import SIGMA_DATA
 from policy_accel.diffusion.processes import Level
 from policy_accel.errors import check_choice
 
@@ -245,7 +244,7 @@ def _sample_coefficient(target: str, level: Level) -> float:
         "negative_epsilon": alpha / sigma,
         "v": -(alpha**2 + sigma**2) / sigma,
         "flow": -(alpha + sigma) / sigma,
-        "edm": math.sqrt(sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA),
+        "edm": math.sqrt(sigma**2 + level.sigma_data**2) / (sigma * level.sigma_data),
     }
     return factors[check_choice("target", target, factors)]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import math
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
+from policy_accel.diffusion.churn import Churn
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
 from policy_accel.diffusion.grid import SPACINGS, Grid
-from policy_accel.diffusion.processes import Process, vp_process
+from policy_accel.diffusion.objective import REDUCTIONS
+from policy_accel.diffusion.processes import SIGMA_DATA, Process, vp_process
 from policy_accel.diffusion.samplers import OWN_SAMPLERS, SAMPLERS
 from policy_accel.diffusion.schedules import BETA_END, BETA_START
 from policy_accel.diffusion.shortcut import ShortcutProcess
@@ -16,6 +19,7 @@ from policy_accel.errors import UserError, naming, one_of, refuse_idle
 
 FAMILIES = ("ddpm", "edm", "vp", "ve", "flow", "mip", "shortcut")
 HEUN_RATIO, HEUN_STEPS = 100.0, 50
+CHURN = ("churn", "churn_min", "churn_max", "churn_noise")
 
 
 @dataclass
@@ -39,6 +43,13 @@ class DiffusionConfig:
     learn_sigma: bool = False
     """Of ddpm and images: the network predicts the variance of each step too, in as many channels again, which the
     sampler ddpm takes (Nichol & Dhariwal 2021; DiT)."""
+    sigma_data: float | None = SIGMA_DATA
+    """Of edm, and of the target edm: standard deviation of the normalised data that the network's inputs and outputs
+    are scaled for. null measures it on the training images, and checkpoints keep it; policies need a number."""
+    loss_reduction: str = REDUCTIONS[0]
+    """mean or sum of the squared errors of one sample's values; over samples it is the mean. Adam's steps differ by its
+    eps alone, below which more of the mean's gradients lie; a bound on the gradient's norm is one of this loss. The log
+    shows the mean either way."""
     t_star: float = TwoStepProcess.t_star
     """Of mip: where between noise (0) and data (1) its second step stands."""
     form: str = TwoStepProcess.form
@@ -56,9 +67,13 @@ class DiffusionConfig:
         one_of("diffusion.family", self.family, FAMILIES)
         of_linear = ("beta_start", "beta_end") if self.schedule == "linear" else ()
         of_ddpm = {"schedule", "timesteps", "learn_sigma", *of_linear}
-        used = {"family", "target"} | {"ddpm": of_ddpm, "mip": {"t_star", "form"}, "shortcut": {"finest"}}.get(
-            self.family, set()
-        )
+        used = {"family", "target", "loss_reduction"} | {
+            "ddpm": of_ddpm,
+            "mip": {"t_star", "form"},
+            "shortcut": {"finest"},
+        }.get(self.family, set())
+        if self.sees_sigma_data:
+            used.add("sigma_data")
         because = f"diffusion.family={self.family}" + f" diffusion.schedule={self.schedule}" * (self.family == "ddpm")
         refuse_idle(self, "diffusion", used, because)
         if self.family == "ddpm":
@@ -72,7 +87,18 @@ class DiffusionConfig:
         if self.family == "shortcut":
             with naming("diffusion"):
                 return ShortcutProcess(self.finest)
-        return SigmaProcess(self.family)
+        if self.sigma_data is None:
+            raise UserError(
+                "diffusion.sigma_data=null is measured on the data that an image model is trained on; here give a "
+                f"number, as {SIGMA_DATA}."
+            )
+        with naming("diffusion"):
+            return SigmaProcess(self.family, sigma_data=self.sigma_data)
+
+    @property
+    def sees_sigma_data(self) -> bool:
+        """Whether `sigma_data` has an effect."""
+        return self.family == "edm" or (self.family in ("vp", "ve") and self.target == "edm")
 
 
 @dataclass
@@ -93,6 +119,15 @@ class SamplingConfig:
     alone)."""
     clip_sample: float | None = 1.0
     """Bound of the predicted sample, in normalised units; null for none."""
+    churn: float = 0.0
+    """Of heun on edm, vp and ve: S_churn of Karras et al. 2022 (algorithm 2), noise that is added before the steps; 0
+    for the deterministic sampler. Each step first raises its sigma by churn / steps of it, at most by 0.41."""
+    churn_min: float = 0.0
+    """S_min: the least sigma at which noise is added."""
+    churn_max: float | None = None
+    """S_max: the largest; null for any."""
+    churn_noise: float = 1.0
+    """S_noise: deviation of the noise that is added."""
 
     def check(self, process: Process) -> None:
         """Raise UserError unless this can sample `process`."""
@@ -105,6 +140,7 @@ class SamplingConfig:
             )
         if self.clip_sample is not None and not self.clip_sample > 0:
             raise UserError(f"sampling.clip_sample={self.clip_sample} must be positive, or null for none.")
+        self._check_churn(process)
         grid = self.grid(process)
         if grid.restart is not None and self.sampler != "ddpm":
             before, behind = grid.restart
@@ -122,6 +158,36 @@ class SamplingConfig:
                     f"{HEUN_STEPS} steps there, not {steps}; choose ddim or dpm_solver++."
                 )
 
+    def _check_churn(self, process: Process) -> None:
+        if not self.churn:
+            others = {field.name for field in fields(self)} - {*CHURN}
+            refuse_idle(self, "sampling", others, "sampling.churn=0")
+        elif self.sampler != "heun" or not isinstance(process, SigmaProcess):
+            raise UserError(
+                f"sampling.churn={self.churn} is of sampling.sampler=heun with diffusion.family=edm, vp or ve, not of "
+                f"{self.sampler} here; leave it at 0."
+            )
+        self.churning(1)
+
+    def churning(self, steps: int) -> Churn:
+        """The noise that is added before each of `steps` steps.
+
+        Raises:
+            UserError: a value out of range.
+        """
+        highest = math.inf if self.churn_max is None else self.churn_max
+        with naming("sampling", amount="churn", lowest="churn_min", highest="churn_max", noise="churn_noise"):
+            return Churn.of(self.churn, steps, lowest=self.churn_min, highest=highest, noise=self.churn_noise)
+
+    def by(self, sampler: str) -> Self:
+        """The same with another sampler, and without what only the one before does."""
+        return replace(self if sampler == "heun" else self.without_churn(), sampler=sampler)
+
+    def without_churn(self) -> Self:
+        """The same, deterministic where it was so but for churn."""
+        plain = type(self)()
+        return replace(self, **{name: getattr(plain, name) for name in CHURN})
+
     def grid(self, process: Process) -> Grid:
         """The times of the steps of a whole sample of `process`.
 
@@ -138,13 +204,15 @@ class SamplingConfig:
         return replace(self, steps=steps, times=None)
 
     def record(self) -> dict[str, Any]:
-        """The settings as a result states them: with times of its own, a grid has so many steps and no spacing."""
+        """The settings as a result states them: with times of its own, a grid has so many steps and no spacing. Churn
+        is left out where there is none."""
         own = {} if self.times is None else {"steps": len(self.times), "spacing": None}
-        return {**asdict(self), **own}
+        stated = {**asdict(self), **own}
+        return stated if self.churn else {name: value for name, value in stated.items() if name not in CHURN}
 
     def distilled(self, times: list[float]) -> Self:
         """The settings of a student that is evaluated at `times`, noisy to clean."""
-        return replace(self, sampler="ddim", times=times)
+        return replace(self.by("ddim"), times=times)
 
     def guided(self, weight: float) -> Self:
         """The same with guidance of this weight, which policies do not have."""

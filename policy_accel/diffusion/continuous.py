@@ -22,8 +22,8 @@ from policy_accel.diffusion.momentum import (
     momentum_input_scale,
     vp_sigma,
 )
-from policy_accel.diffusion.predictions import SIGMA_DATA, edm_coefficients
-from policy_accel.diffusion.processes import CLEAN, Coefficients, Level, Process, per_sample
+from policy_accel.diffusion.predictions import edm_coefficients
+from policy_accel.diffusion.processes import CLEAN, SIGMA_DATA, Coefficients, Level, Process, per_sample
 from policy_accel.diffusion.timesteps import Number, ProcessTimes
 from policy_accel.errors import check_choice
 
@@ -80,22 +80,26 @@ class SigmaProcess(ContinuousProcess):
 
     Args:
         family: edm, vp or ve.
-        input_scale: what multiplies the network's input. base: the family's own c_in (edm 1 / sqrt(sigma^2 + 0.25),
-            vp 1 / sqrt(1 + sigma^2), ve 1). momentum: FDM's s(sigma). one: 1, a control.
+        input_scale: what multiplies the network's input. base: the family's own c_in (edm 1 / sqrt(sigma^2 +
+            sigma_data^2), vp 1 / sqrt(1 + sigma^2), ve 1). momentum: FDM's s(sigma). one: 1, a control.
         multiplier: FDM's m, for input_scale=momentum; ve ignores it, as the released code does.
+        sigma_data: standard deviation of the data, which the family edm and the target edm are made for.
 
     Raises:
-        ValueError: unknown family or input scale, or a negative multiplier.
+        ValueError: unknown family or input scale, a negative multiplier, or a sigma_data that is not positive.
     """
 
     family: str = "edm"
     input_scale: str = "base"
     multiplier: float = 1.0
+    sigma_data: float = SIGMA_DATA
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, SIGMA_RANGES)
         check_choice("input_scale", self.input_scale, INPUT_SCALES)
         check_multiplier(self.multiplier)
+        if not 0.0 < self.sigma_data < math.inf:
+            raise ValueError(f"sigma_data={self.sigma_data} must be positive and finite.")
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -113,7 +117,7 @@ class SigmaProcess(ContinuousProcess):
             return momentum_input_scale(sigma, family=self.family, multiplier=self.multiplier)
         if self.input_scale == "one" or self.family == "ve":
             return torch.ones_like(sigma)
-        return (sigma.square() + (SIGMA_DATA**2 if self.family == "edm" else 1.0)).rsqrt()
+        return (sigma.square() + (self.sigma_data**2 if self.family == "edm" else 1.0)).rsqrt()
 
     def c_noise(self, sigma: Tensor) -> Tensor:
         """What the network is told of sigma [B] float64: edm ln(sigma) / 4, vp 999 t(sigma), ve ln(sigma / 2)."""
@@ -140,12 +144,13 @@ class SigmaProcess(ContinuousProcess):
         return low * (math.log(high / low) * uniform).exp()
 
     def sample_weight(self, sigma: Tensor) -> Tensor:
-        """Loss weight on the squared error of D, [B] float64: edm (sigma^2 + 0.25) / (sigma / 2)^2, else 1 / sigma^2.
+        """Loss weight on the squared error of D, [B] float64, with sigma_data s: edm (sigma^2 + s^2) / (sigma s)^2,
+        else 1 / sigma^2.
 
         It is 1 / c_out^2 in every family: in terms of F the weight is 1.
         """
         if self.family == "edm":
-            return (sigma.square() + SIGMA_DATA**2) / (SIGMA_DATA * sigma).square()
+            return (sigma.square() + self.sigma_data**2) / (self.sigma_data * sigma).square()
         return sigma.square().reciprocal()
 
     def loss_weight(self, t: Tensor, target: str, cap: Number | None = None) -> Tensor:
@@ -154,18 +159,19 @@ class SigmaProcess(ContinuousProcess):
         if target == "sample":
             return weight
         # D = c_skip x + c_out F, where c_out is sigma for the noise, whatever its sign.
-        return weight * (edm_coefficients(t)[1] if target == "edm" else t).square()
+        return weight * (edm_coefficients(t, self.sigma_data)[1] if target == "edm" else t).square()
 
     def level(self, sigma: float) -> Level:
         """The coefficients of one sigma; the clean sample for sigma <= 0."""
         if sigma <= 0.0:
             return CLEAN
         at = torch.tensor(sigma, dtype=torch.float64)
-        return Level(alpha=1.0, sigma=float(sigma), input_scale=float(self.c_in(at)), time=float(self.c_noise(at)))
+        return Level(1.0, float(sigma), float(self.c_in(at)), float(self.c_noise(at)), self.sigma_data)
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """The coefficients at sigma [B] float64; the network is told c_noise in float32."""
-        return Coefficients(torch.ones_like(sigma), sigma, self.c_in(sigma), self.c_noise(sigma).float())
+        told = self.c_noise(sigma).float()
+        return Coefficients(torch.ones_like(sigma), sigma, self.c_in(sigma), told, self.sigma_data)
 
     def diffuse(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """x0 + sigma noise [B, *S] of x0 [B, *S], noise [B, *S] and sigma [B]."""

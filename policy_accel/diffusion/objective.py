@@ -20,7 +20,9 @@ from policy_accel.diffusion.predictions import edm_coefficients
 from policy_accel.diffusion.processes import Level, Process, per_sample
 from policy_accel.diffusion.repetition import Repetition
 from policy_accel.diffusion.timesteps import Number, TimestepDistribution
-from policy_accel.errors import did_you_mean
+from policy_accel.errors import check_choice, did_you_mean
+
+REDUCTIONS = ("mean", "sum")
 
 
 def check_target(target: str, process: Process) -> str:
@@ -60,7 +62,7 @@ def make_noised(
     elif target == "v":
         wanted = per_sample(at.alpha, x0) * noise - per_sample(at.sigma, x0) * x0
     else:
-        c_skip, c_out = edm_coefficients(at.sigma)
+        c_skip, c_out = edm_coefficients(at.sigma, at.sigma_data)
         wanted = (x0 - per_sample(c_skip, x0) * x_t) / per_sample(c_out, x0)
     model_input = per_sample(at.input_scale, x_t) * x_t
     if known is not None:
@@ -72,6 +74,7 @@ def _check(objective: Objective) -> None:
     """Raise ValueError unless the parts of an objective go together."""
     process, repetition, target = objective.process, objective.repetition, objective.target
     check_target(target, process)
+    check_choice("reduction", objective.reduction, REDUCTIONS)
     if not 0 < objective.data_scale < math.inf:
         raise ValueError(f"data_scale={objective.data_scale} must be positive and finite.")
     if repetition.shares_path and not isinstance(process, KarhunenLoeveProcess):
@@ -130,6 +133,7 @@ class Objective:
         data_scale: factor on the data while they are diffused, undone after sampling (Immiscible Diffusion's "image
             scaling").
         variance: of the reverse steps, for a network that learns it as well; None for one that does not.
+        reduction: of the loss over the values of a sample, mean or sum; over samples it is the mean.
 
     Raises:
         ValueError: parts that do not go together.
@@ -144,6 +148,7 @@ class Objective:
     cap_warmup: int = 0
     data_scale: float = 1.0
     variance: LearnedVariance | None = None
+    reduction: str = REDUCTIONS[0]
 
     def __post_init__(self) -> None:
         if self.times is None:
@@ -161,6 +166,11 @@ class Objective:
         """The same process, target and data scale with uniform times, independent noise and no extra weight: for
         validation, whose loss is then comparable among all methods that leave those three alone."""
         return Objective(self.process, self.target, times=self.process.validation_times(), data_scale=self.data_scale)
+
+    def loss_factor(self, noised: Noised) -> float:
+        """What the mean squared error of `noised` is multiplied by to be this objective's loss: 1 for reduction=mean,
+        the number of values of a sample for sum."""
+        return float(noised.target[0].numel()) if self.reduction == "sum" else 1.0
 
     def at(self, step: int, steps: int) -> At:
         """Where update number `step` of `steps` stands, in numbers of the host."""

@@ -6,18 +6,17 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from policy_accel.diffusion.processes import Level
+from policy_accel.diffusion.processes import SIGMA_DATA, Level
 from policy_accel.errors import did_you_mean
 
 TARGETS = ("epsilon", "sample", "v", "negative_epsilon", "edm", "flow")
-SIGMA_DATA = 0.5
 FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
 
 
-def edm_coefficients(sigma: FloatOrTensor) -> tuple[FloatOrTensor, FloatOrTensor]:
-    """c_skip and c_out of EDM (Karras et al. 2022, table 1) at a noise-to-signal ratio, with data deviation 0.5."""
-    total = sigma * sigma + SIGMA_DATA**2
-    return SIGMA_DATA**2 / total, SIGMA_DATA * sigma / total**0.5
+def edm_coefficients(sigma: FloatOrTensor, sigma_data: float = SIGMA_DATA) -> tuple[FloatOrTensor, FloatOrTensor]:
+    """c_skip and c_out of EDM (Karras et al. 2022, table 1) at a noise-to-signal ratio, for data of that deviation."""
+    total = sigma * sigma + sigma_data**2
+    return sigma_data**2 / total, sigma_data * sigma / total**0.5
 
 
 def x0_and_epsilon(
@@ -43,7 +42,7 @@ def x0_and_epsilon(
         total = alpha + sigma
         x0, epsilon = (x - sigma * prediction) / total, (x + alpha * prediction) / total
     elif target == "edm":
-        c_skip, c_out = edm_coefficients(sigma / alpha)
+        c_skip, c_out = edm_coefficients(sigma / alpha, level.sigma_data)
         x0 = (c_skip / alpha) * x + c_out * prediction
         epsilon = (x - alpha * x0) / sigma
     else:
@@ -75,6 +74,6 @@ def sample_coefficients(level: Level, target: str) -> tuple[float, float]:
     if target == "flow":
         return 1.0 / (alpha + sigma), -sigma / (alpha + sigma)
     if target == "edm":
-        c_skip, c_out = edm_coefficients(sigma / alpha)
+        c_skip, c_out = edm_coefficients(sigma / alpha, level.sigma_data)
         return c_skip / alpha, c_out
     raise ValueError(f"target '{target}' is unknown; {did_you_mean(target, TARGETS)}")

@@ -17,6 +17,9 @@ from policy_accel.diffusion.schedules import BETA_END, BETA_START, alpha_bar_tab
 from policy_accel.diffusion.tables import moved
 from policy_accel.diffusion.timesteps import Number, TimestepDistribution, UniformTimes
 
+SIGMA_DATA = 0.5
+"""Deviation of the data that the target edm assumes where nothing else is said (Karras et al. 2022, table 1)."""
+
 
 def per_sample(coefficient: Tensor, like: Tensor) -> Tensor:
     """Shape a coefficient [B] so that it multiplies `like` [B, *S], in the dtype of `like`."""
@@ -26,12 +29,13 @@ def per_sample(coefficient: Tensor, like: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Level:
     """One time of a process as Python floats: x_t = alpha x_0 + sigma epsilon, of which the network sees
-    input_scale * x_t, and `time` is what it is told, one number or several."""
+    input_scale * x_t, and `time` is what it is told, one number or several; sigma_data as for `SigmaProcess`."""
 
     alpha: float
     sigma: float
     input_scale: float
     time: float | int | tuple[float, ...]
+    sigma_data: float = SIGMA_DATA
 
     def told(self, x: Tensor) -> Tensor:
         """`time` for the rows of x [B, *S]: [B] int64 or float32, or [B, n] float32 of several numbers."""
@@ -52,12 +56,13 @@ CLEAN = Level(alpha=1.0, sigma=0.0, input_scale=1.0, time=0)
 @dataclass(frozen=True)
 class Coefficients:
     """The same for a batch of times: alpha, sigma, input_scale [B] float64, and what the network is told, [B], or
-    [B, n] where that is several numbers."""
+    [B, n] where that is several numbers; sigma_data is one for all."""
 
     alpha: Tensor
     sigma: Tensor
     input_scale: Tensor
     time: Tensor
+    sigma_data: float = SIGMA_DATA
 
 
 class Process(ABC):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from policy_accel.diffusion.churn import Churn
 from policy_accel.diffusion.config import SamplingConfig
 from policy_accel.diffusion.grid import Grid
 from policy_accel.diffusion.guidance import Guidance, GuidedPredictor
@@ -20,6 +21,7 @@ from policy_accel.diffusion.samplers import (
     Known,
     Predictor,
     ddpm,
+    heun,
     network_evaluations,
     start_scale,
     unchanged,
@@ -44,7 +46,7 @@ class Sampler:
     def __post_init__(self) -> None:
         self.config.check(self.objective.process)
         objective, grid = self.objective.to("cpu"), self.grid
-        process = objective.process.knowing({*grid.timesteps, *grid.next_timesteps})
+        process = objective.process.knowing({*grid.timesteps, *grid.next_timesteps, *self._raised})
         object.__setattr__(self, "objective", replace(objective, process=process))
         object.__setattr__(self, "config", deepcopy(self.config))
 
@@ -56,7 +58,21 @@ class Sampler:
     @property
     def noise_count(self) -> int:
         """Draws of standard normal noise that one sample needs: x_T, and one for each stochastic step."""
-        return 1 + (len(self.grid.timesteps) if self.config.sampler == "ddpm" else 0)
+        times = self.grid.timesteps
+        if self.config.sampler == "ddpm":
+            return 1 + len(times)
+        return 1 + len(self._raised)
+
+    @property
+    def _churn(self) -> Churn:
+        """What each step does, also where an edit takes some of them."""
+        return self.config.churning(len(self.grid.timesteps))
+
+    @property
+    def _raised(self) -> list[float]:
+        """Where the steps that churn takes back begin."""
+        raised = (self._churn.raised(time) for time in self.grid.timesteps)
+        return [time for time in raised if time is not None]
 
     def network_evaluations(self, strength: float = 1.0, resamplings: int = 1) -> int:
         """Evaluations of the network for one sample."""
@@ -119,6 +135,8 @@ class Sampler:
             predict = GuidedPredictor(**vars(predict), guidance=guidance, scale=scale)
         if self.config.sampler == "ddpm":
             x0 = ddpm(predict, x, process, grid, noise=draws)
+        elif self.config.churn:
+            x0 = heun(predict, x, process, grid, churn=self._churn, noise=draws)
         else:
             x0 = {**DETERMINISTIC_SAMPLERS, **OWN_SAMPLERS}[self.config.sampler](predict, x, process, grid)
         return x0 if scale == 1.0 else x0 / scale

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from policy_accel.diffusion.churn import NO_CHURN, Churn
 from policy_accel.diffusion.grid import Grid
 from policy_accel.diffusion.learned_variance import learned_log_variance, split_variance, step_variances
 from policy_accel.diffusion.predictions import x0_and_epsilon
@@ -203,16 +204,31 @@ def euler(predict: Predictor, x: Tensor, process: Process, grid: Grid) -> Tensor
     return predict.known(x, CLEAN)
 
 
-def heun(predict: Predictor, x: Tensor, process: Process, grid: Grid) -> Tensor:
-    """Heun's second-order method, deterministic (Karras et al. 2022, algorithm 1). Returns x_0 [B, *S].
+def heun(
+    predict: Predictor,
+    x: Tensor,
+    process: Process,
+    grid: Grid,
+    *,
+    churn: Churn = NO_CHURN,
+    noise: Iterable[Tensor] = (),
+) -> Tensor:
+    """Heun's second-order method (Karras et al. 2022, algorithm 1, or 2 with `churn`). Returns x_0 [B, *S].
 
     2 N - 1 evaluations for N steps: the last one, to the clean sample, is Euler's. The slopes are averaged in the
     unscaled state x / alpha along sigma / alpha, where an exact denoiser's paths are straightest, or, where alpha and
     sigma add up to 1 (flow, which starts at alpha = 0), in x along sigma: those averages differ.
+
+    `noise` gives a draw [B, *S] for each step that `churn` takes back, which is for times that are sigmas.
     """
+    draws = iter(noise)
     levels = levels_of(process, grid)
     straight = all(math.isclose(here.alpha + here.sigma, 1.0, rel_tol=1e-9) for here, _ in levels)
-    for here, there in levels:
+    for time, (here, there) in zip(grid.timesteps, levels, strict=True):
+        raised = churn.raised(time)
+        if raised is not None:
+            reached, here = here, process.level(raised)
+            x = _noised_again(x, reached, here, churn.noise * next(draws))
         x = predict.known(x, here)
         x0, _ = predict(x, here)
         moved = euler_step(x, x0, here, there)

@@ -133,7 +133,7 @@ def samplers_of(run: LoadedRun, asked: AskedSampling, tuned: TunedSampling | Non
     base = "ddim" if own.config.sampler in ("ddpm", "heun") else own.config.sampler
     found = []
     for number in EVALUATIONS:
-        settings, _ = AskedSampling(steps=number).of_run(replace(own.config, sampler=base), tuned)
+        settings, _ = AskedSampling(steps=number).of_run(own.config.by(base), tuned)
         try:
             sampler = Sampler(own.objective, settings)
         except UserError:  # a process with steps of its own

@@ -68,7 +68,9 @@ class DistillationConfig:
             UserError: a sampler that draws noise at every step, or settings that do not go with the process.
         """
         own = "ddim" if teacher.config.sampler == "ddpm" else teacher.config.sampler
-        config = replace(teacher.config, sampler=self.sampler or own, steps=self.steps, times=self.times)
+        config = replace(
+            teacher.config.without_churn(), sampler=self.sampler or own, steps=self.steps, times=self.times
+        )
         if self.guidance is not None:
             config = config.guided(self.guidance)
         try:
@@ -151,6 +153,7 @@ def distilled_objective(objective: Objective, sampler: Sampler, refine_below: fl
         noise=IndependentNoise(),
         repetition=Repetition(len(times) + 1, "independent"),
         data_scale=objective.data_scale,
+        reduction=objective.reduction,
     )
 
 

@@ -26,10 +26,10 @@ class LossScale:
         self.left_out = torch.zeros((), device=device)
         self._good = torch.zeros((), dtype=torch.int32, device=device)
 
-    def unscale(self, gradients: list[Tensor]) -> None:
-        """Divide gradients, float32, by the factor in place, and see whether they are finite."""
+    def unscale(self, gradients: list[Tensor], times: float = 1.0) -> None:
+        """Multiply gradients, float32, by `times` over the factor in place, and see whether they are finite."""
         self.left_out.zero_()
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, self.left_out, self.factor.reciprocal())
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, self.left_out, times / self.factor)
 
     def follow(self) -> None:
         """Move the factor after the update."""

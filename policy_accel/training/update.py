@@ -168,8 +168,10 @@ class Update:
         return loss, norm
 
     def _differentiate(self, batch: Batch, noised: Noised) -> Tensor:
-        """Give every parameter its gradient; returns the loss of the whole batch."""
+        """Give every parameter its gradient; returns the loss of the whole batch, the mean over its values whatever the
+        objective's reduction, so that runs are comparable."""
         loss, errors = torch.zeros((), device=self.device), list[Tensor]()
+        factor = self.task.objective.loss_factor(noised)
         only_own = self.feed.rows is not None
         for share in shares_of(batch, noised, self.ranks, self.pieces, only_own=only_own):
             with self.weights.exchanged():
@@ -179,14 +181,14 @@ class Update:
                 if self.times.learns:
                     part, error = part
                     errors.append(error)
-                (part if self.scale is None else self.scale.factor * part).backward()
+                (factor * part if self.scale is None else self.scale.factor * part).backward()
             loss += part.detach()
         if errors:
             times = self.ranks.gather(noised.t) if only_own else noised.t
             self.times.update(times, self.ranks.gather(torch.cat(errors)))
         self.weights.sum_gradients_()
         if self.scale is not None:
-            self.scale.unscale([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+            self.scale.unscale([parameter.grad for parameter in self.parameters if parameter.grad is not None], factor)
         return self.ranks.sum_(loss)
 
     def _taught(self, share: Share) -> Noised:

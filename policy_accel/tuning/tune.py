@@ -182,7 +182,7 @@ def _searched(run: LoadedRun, windows: HeldOut, config: TuneConfig, report: Repo
             return scores
 
         def at(sampler: str, times: tuple[float, ...]) -> SamplingConfig:
-            return dataclasses.replace(own, sampler=sampler, times=list(times))
+            return dataclasses.replace(own.by(sampler), times=list(times))
 
         ladder = process.grid(min(RUNGS, process.timesteps or RUNGS)).timesteps
         start = ladder[0] if own.times is None else run.sampler.grid.timesteps[0]

@@ -9,7 +9,8 @@ from support.tensors import f64
 from torch import Tensor
 
 from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
-from policy_accel.diffusion.predictions import edm_coefficients, predicted_sample
+from policy_accel.diffusion.objective import make_noised
+from policy_accel.diffusion.predictions import edm_coefficients, predicted_sample, sample_coefficients
 from policy_accel.diffusion.processes import CLEAN
 
 # sigma, edm c_skip, c_out, c_noise, vp c_noise, ve c_noise
@@ -295,3 +296,29 @@ def test_flow_times() -> None:
 def test_errors(call: Callable[[], object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def test_scaling_data_and_sigma_data_alike_leaves_the_network_the_same_task() -> None:
+    """The deviation of the data is the unit of everything: c_in x, F and its loss do not change with it."""
+    generator = torch.Generator().manual_seed(0)
+    x0, noise = (torch.randn(5, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    sigma, unit = f64(0.01, 0.3, 1.0, 7.0, 60.0), 2.6
+    one, other = SigmaProcess(), SigmaProcess(sigma_data=unit * 0.5)
+    plain = make_noised(one, x0, noise, sigma, "edm")
+    scaled = make_noised(other, unit * x0, noise, unit * sigma, "edm")
+    torch.testing.assert_close(scaled.target, plain.target)
+    torch.testing.assert_close(scaled.model_input, plain.model_input)
+    for process, times in ((one, sigma), (other, unit * sigma)):
+        torch.testing.assert_close(process.loss_weight(times, "edm"), torch.ones(5, dtype=torch.float64))
+    torch.testing.assert_close(unit**2 * other.sample_weight(unit * sigma), one.sample_weight(sigma))
+    level = other.level(unit * 0.3)
+    found = predicted_sample(scaled.target[1:2], scaled.x_t[1:2], level, "edm")
+    torch.testing.assert_close(found, unit * x0[1:2])
+    a, b = sample_coefficients(level, "edm")
+    torch.testing.assert_close(a * scaled.x_t[1:2] + b * scaled.target[1:2], unit * x0[1:2])
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_impossible_deviations_of_the_data(value: float) -> None:
+    with pytest.raises(ValueError, match=f"sigma_data={value} must be positive and finite"):
+        SigmaProcess(sigma_data=value)

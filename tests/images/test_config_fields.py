@@ -144,6 +144,7 @@ def skipped(config: ImageConfig) -> Any:
     return left
 
 
+HEUN = ["diffusion.family=edm", "diffusion.target=edm", "sampling.sampler=heun"]
 EDM_AUGMENTED = ["task.augmentation=edm"]
 FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.name": ("other", lambda config: Path(config.run_dir).name, ["run_dir=x/${task.name}"]),
@@ -165,6 +166,10 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "sampling.steps": ("3", measured(), []),
     "sampling.spacing": ("leading", measured(), []),
     "sampling.times": ("[60,5]", measured(), []),
+    "sampling.churn": ("1.0", measured(), HEUN),
+    "sampling.churn_min": ("1.0", measured(), [*HEUN, "sampling.churn=1.0"]),
+    "sampling.churn_max": ("1.0", measured(), [*HEUN, "sampling.churn=1.0"]),
+    "sampling.churn_noise": ("1.5", measured(), [*HEUN, "sampling.churn=1.0"]),
     "sampling.guidance": ("3.0", measured(), []),
     "evaluation.samples": ("20", measured(), []),
     "evaluation.curve_samples": ("20", measured(full=False), []),

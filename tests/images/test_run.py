@@ -271,6 +271,7 @@ def test_recipes_are_those_of_the_papers(name: str) -> None:
     found = {
         "family": config.diffusion.family,
         "target": config.diffusion.target,
+        "reduction": config.diffusion.loss_reduction,
         "batch": training.batch_size,
         "lr": training.optimizer.lr,
         "steps": training.steps,
@@ -286,6 +287,7 @@ def test_recipes_are_those_of_the_papers(name: str) -> None:
         "times": acceleration.path.repetition().times_per_sample,
     }
     assert {key: found[key] for key in RECIPES[name]} == RECIPES[name]
+    assert found["reduction"] == ("sum" if name.startswith(("edm", "fdm")) else "mean")
     published = name not in ("ddpm_cifar10", "edm_cifar10")
     assert config.method == ("published" if published else "baseline")
 

@@ -218,6 +218,7 @@ PLANNED = [*GOAL, "policy.conditioning=planning", "task.goal_state='state[:2]'"]
 POSED = ["task.action=pose"]
 SCORED = ["evaluation.episodes=3"]
 CADENCE = ["training.checkpoint.every=1", "training.evaluate_every=0"]
+CHURNED = ["method=edm", "sampling.churn=1.0"]
 LINEAR = ["diffusion.schedule=linear"]
 
 GROUPED = ["acceleration/noise=assignment_in_groups", "acceleration.noise.groups=3"]
@@ -298,6 +299,8 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "diffusion.t_star": ("0.7", task_probe(lambda task: task.objective.process.level(0).sigma), ["method=mip"]),
     "diffusion.form": ("paper", task_probe(lambda task: task.objective.process.level(0).alpha), ["method=mip"]),
     "diffusion.finest": ("16", task_probe(lambda task: task.objective.process.timesteps), ["method=shortcut"]),
+    "diffusion.sigma_data": ("0.7", drawn(), ["method=edm"]),
+    "diffusion.loss_reduction": ("sum", task_probe(lambda task: task.objective.reduction), []),
     "diffusion.target": ("v", task_probe(lambda task: task.objective.target), []),
     "sampling.clip_sample": ("0.01", predicted, SCORED),
     "acceleration.data_scale": ("2.0", drawn(), []),
@@ -305,6 +308,10 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "sampling.steps": ("5", predicted, SCORED),
     "sampling.spacing": ("leading", predicted, SCORED),
     "sampling.times": ("[90,10]", predicted, SCORED),
+    "sampling.churn": ("1.0", predicted, [*SCORED, "method=edm"]),
+    "sampling.churn_min": ("1.0", predicted, [*SCORED, *CHURNED]),
+    "sampling.churn_max": ("1.0", predicted, [*SCORED, *CHURNED]),
+    "sampling.churn_noise": ("1.1", predicted, [*SCORED, *CHURNED]),
     "training.steps": ("6", trace, []),
     "training.batch_size": ("4", run_probe(lambda run: run.order.batch(0)), []),
     "training.accumulate": ("4", run_probe(lambda run: run.update.pieces), []),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,18 @@ def test_norms_that_are_not_finite_are_left_out_of_the_log() -> None:
             buffer.add(torch.tensor(1.0), torch.tensor(norm))
             buffer.count += 1
         assert buffer.read().grad_norm == expected
+
+
+def test_a_loss_that_is_a_sum_is_scaled_behind_the_network(toy_task: Any) -> None:
+    """Its gradients would leave fp16 long before those of the mean do: they are multiplied where they are divided."""
+    gradients = {}
+    for reduction in ("mean", "sum"):
+        task = toy_task()
+        task.objective = replace(task.objective, reduction=reduction)
+        update = update_of(task, CPU)
+        update.scale.factor.fill_(2.0**10)  # type: ignore[union-attr]
+        update._differentiate(*update.feed(0).examples())
+        gradients[reduction] = torch.cat([parameter.grad.flatten() for parameter in update.parameters])
+    values_of_a_sample = 3
+    assert float(gradients["mean"].abs().max()) > 0
+    torch.testing.assert_close(gradients["sum"], values_of_a_sample * gradients["mean"], rtol=1e-6, atol=0)
