@@ -61,18 +61,11 @@ class ImageEvaluator:
         self.condition_dim = condition_size(config.task, len(split.classes))
         self.sampler, self.representation = build_sampler(config), representation_of(config, split)
         self.training, self.last_step = config.training, config.training.steps
-        for name in ("samples", "curve_samples"):
-            count = getattr(self.config, name)
-            if count > len(split.train):
-                raise UserError(
-                    f"evaluation.{name}={count}: the training set has {len(split.train)} images, and a set cannot be "
-                    f"measured against fewer than it holds; set it to {len(split.train)} or less."
-                )
         train = split.train
         # Made here, so that wrong settings are found before any training; the statistics wait for the first measure.
         self.quality = Quality(
             train.images,
-            split.held_out.images,
+            None if split.held_out is None else split.held_out.images,
             self.config.metrics,
             data_fingerprint=f"{train.fingerprint()}/{len(train)}",
             device=device,

@@ -10,6 +10,7 @@ from policy_accel.training.heading import method_of, sampled_by
 def image_heading(config: ImageConfig, split: ImageSplit) -> dict[str, str]:
     """All of the heading but what the training core knows."""
     task, evaluation, train = config.task, config.evaluation, split.train
+    held_out = "none" if split.held_out is None else f"{len(split.held_out):,}"
     kind = "latents" if train.latents else "images"
     channels, height, width = train.shape
     told = "no classes"
@@ -21,7 +22,7 @@ def image_heading(config: ImageConfig, split: ImageSplit) -> dict[str, str]:
         f"{evaluation.curve_samples:,} images every {every:,} updates, " if 0 < every < config.training.steps else ""
     )
     return {
-        "data": f"{config.task.data}: {len(train):,} {kind} train, {len(split.held_out):,} are held out",
+        "data": f"{config.task.data}: {len(train):,} {kind} train, {held_out} are held out",
         "left out": f"all training images but the first {task.limit:,} (task.limit)" if task.limit else "",
         "sees": f"{kind} of {channels} x {height} x {width}, augmentation {task.augmentation}; it is told {told}",
         "method": method_of(config),

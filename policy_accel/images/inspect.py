@@ -57,7 +57,7 @@ def _description(split: str, part: ImageSet) -> Iterator[str]:
     channels, height, width = part.shape
     kind = "latents" if part.latents else "images"
     yield f"{split}: {len(part)} {kind} of {channels} x {height} x {width} ({part.images.dtype})"
-    mean, deviation = _moments(part.images)
+    mean, deviation = _moments(np.asarray(part.images))
     scale = 1.0 if part.latents else 255.0
     unit = "" if part.latents else " (of a range 0..1)"
     yield f"  mean {_row(mean / scale)}, standard deviation {_row(deviation / scale)} of each channel{unit}"
@@ -110,7 +110,7 @@ def _doubtful(split: str, part: ImageSet, twice: list[tuple[int, int]]) -> Itera
         if empty:
             shown = ", ".join(empty[:8]) + (", ..." if len(empty) > 8 else "")
             yield f"{split}: {len(empty)} classes have no image ({shown}); nothing can be learned of them."
-    if part.shape[0] == 3 and not part.latents and _grey(part.images):
+    if part.shape[0] == 3 and not part.latents and _grey(np.asarray(part.images)):
         yield f"{split}: the three channels are equal in every image; store the images grey, at a third of the size."
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import MISSING
 
 from policy_accel.data.images import ImageSet, read_images
+from policy_accel.data.images.subset import ArraySubset
 from policy_accel.errors import UserError, one_of, refuse_idle
 from policy_accel.training.randomness import derive_seed
 
@@ -40,7 +41,8 @@ class ImageTaskConfig:
     limit: int | None = None
     """Use the first so many training images only; null for all."""
     held_out: float = 0.1
-    """Share of the images kept from training where the set has no test split of its own."""
+    """Share of the images kept from training where the set has no test split of its own; 0 trains on all of them,
+    and there is no validation loss."""
     validation_images: int = 1024
     """Held-out images on which the validation loss is taken."""
     split_seed: int = 42
@@ -64,8 +66,8 @@ class ImageTaskConfig:
                 f"task.label_dropout={self.label_dropout} drops class labels, and with task.conditional=false the "
                 "model gets none; set task.conditional=true, or label_dropout to 0."
             )
-        if not 0 < self.held_out < 1:
-            raise UserError(f"task.held_out={self.held_out} must lie between 0 and 1.")
+        if not 0 <= self.held_out < 1:
+            raise UserError(f"task.held_out={self.held_out} must lie in [0, 1); 0 trains on all images.")
         if not 0 <= self.augmentation_probability <= 1:
             raise UserError(f"task.augmentation_probability={self.augmentation_probability} must lie in [0, 1].")
         if self.augmentation != "edm":
@@ -81,10 +83,15 @@ class ImageTaskConfig:
 
 @dataclass(frozen=True)
 class ImageSplit:
-    """Training images and images that are never trained on, with the classes in common."""
+    """Training images and images that are never trained on (None where all are trained on), with the classes in
+    common; of a set without a test split both look their images up in it.
+
+    `whole` is the number of images of the training part, before any were held out or left out.
+    """
 
     train: ImageSet
-    held_out: ImageSet
+    held_out: ImageSet | None
+    whole: int
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -130,13 +137,14 @@ def load_split(config: ImageTaskConfig) -> ImageSplit:
     else:
         used = {field.name for field in dataclasses.fields(config)} - {"latent_scale"}
         refuse_idle(config, "task", used, "pixels")
-    if test is None:
+    whole = len(train)
+    if test is None and config.held_out:
         train, test = _hold_out(train, config)
     if config.limit is not None:
         if config.limit > len(train):
             raise UserError(f"task.limit={config.limit} is more than the {len(train)} training images; lower it.")
         train = take(train, np.arange(config.limit))
-    return ImageSplit(train, test)
+    return ImageSplit(train, test, whole)
 
 
 def _tell(images: ImageSet) -> None:
@@ -149,11 +157,11 @@ def _tell(images: ImageSet) -> None:
 
 
 def take(images: ImageSet, rows: np.ndarray) -> ImageSet:
-    """The images `rows` of a set."""
+    """The images `rows` of a set, none of them copied."""
     labels = None if images.labels is None else images.labels[rows]
     source = f"{images.source} ({len(rows)} of {len(images)})"
     key = hashlib.sha256(images.key.encode() + rows.tobytes()).hexdigest() if images.key else images.key
-    return dataclasses.replace(images, images=images.images[rows], labels=labels, source=source, key=key)
+    return dataclasses.replace(images, images=ArraySubset(images.images, rows), labels=labels, source=source, key=key)
 
 
 def _hold_out(images: ImageSet, config: ImageTaskConfig) -> tuple[ImageSet, ImageSet]:

@@ -83,7 +83,8 @@ def write_images_npz(path: Path, train: ImageSet, test: ImageSet | None) -> None
         if part.shape != train.shape or part.classes != train.classes or part.latents != train.latents:
             raise UserError(f"{path}: {part.source} has other images or classes than {train.source}; write two files.")
         name = "latents" if part.latents else "images"
-        arrays[prefix + name] = part.images if part.latents else np.ascontiguousarray(part.images.transpose(0, 2, 3, 1))
+        values = np.asarray(part.images)
+        arrays[prefix + name] = values if part.latents else np.ascontiguousarray(values.transpose(0, 2, 3, 1))
         if part.labels is not None:
             arrays[f"{prefix}labels"] = part.labels
     if train.classes:

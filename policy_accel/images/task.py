@@ -13,6 +13,7 @@ from torch import Tensor
 from policy_accel.acceleration.assigned_noise import ConditionalAssignmentConfig, GroupedAssignmentConfig
 from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.data.images import ImageSet
+from policy_accel.data.images.subset import ImageArray, is_mapped
 from policy_accel.diffusion import Batch, Objective
 from policy_accel.diffusion.host_work import to_device
 from policy_accel.errors import UserError
@@ -27,6 +28,8 @@ from policy_accel.training.task import Draws, Task
 
 TRANSFORMS = tuple(field.name for field in dataclasses.fields(Transforms))
 Evaluator = Callable[..., dict[str, Any] | None]
+PIECE = 4096
+"""Images that go to the device together."""
 
 
 def condition_size(config: ImageTaskConfig, classes: int) -> int:
@@ -37,8 +40,8 @@ def condition_size(config: ImageTaskConfig, classes: int) -> int:
 class ImageTask(Task):
     """Images for the training core.
 
-    They lie on the device as uint8 when they fit, and are turned into x0 there; else each batch is gathered from the
-    memory-mapped file.
+    They lie on the GPU as uint8 when they fit, and are turned into x0 there; else each batch is gathered from the
+    memory-mapped file, or from memory.
 
     Args:
         model: denoiser of x [B, C, H, W].
@@ -67,9 +70,11 @@ class ImageTask(Task):
         self.classes = len(split.classes) if config.conditional else 0
         self.condition_dim = condition_size(config, len(split.classes))
         self.samples = len(split.train)
-        self.validation_samples = min(config.validation_images, len(split.held_out))
+        held_out = split.held_out
+        self.validation_samples = 0 if held_out is None else min(config.validation_images, len(held_out))
         self.fingerprint = f"{split.train.fingerprint()}/{self.samples}"
-        self.train, self.validation = _Images(split.train), _Images(split.held_out, self.validation_samples)
+        self.train = _Images(split.train)
+        self.validation = None if held_out is None else _Images(held_out, self.validation_samples)
         if isinstance(noise, GroupedAssignmentConfig):
             if self.train.labels is None:
                 raise UserError(
@@ -109,9 +114,9 @@ class ImageTask(Task):
         self.objective = self.objective.to(device)
         self.groups = None if self.groups is None else self.groups.to(device)
         self.one_hot = self.one_hot.to(device)
-        for images in (self.train, self.validation):
+        for images in filter(None, (self.train, self.validation)):
             images.to(device, self.config.residence)
-        self.resident = self.train.resident is not None
+        self.resident = self.train.near
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
         """Which of `count` images are mirrored or keep their class, and EDM's transformations: [B] each."""
@@ -141,6 +146,7 @@ class ImageTask(Task):
 
     def validation_batch(self, indices: Tensor) -> Batch:
         """Held-out images `indices` [B] as they are."""
+        assert self.validation is not None
         images, labels = self.validation.take(indices)
         parts = self._classes(labels)
         if self.augmentation is not None:
@@ -156,22 +162,29 @@ class ImageTask(Task):
 
 
 class _Images:
-    """The images and labels of a set, on the device or memory-mapped; the first `count` of them."""
+    """The images and labels of a set, on the device or read where they are; the first `count` of them.
+
+    `near` says whether a batch waits for no disk and no host: it lies on the device, or in memory for the CPU.
+    """
 
     def __init__(self, images: ImageSet, count: int | None = None) -> None:
         self.images = images
         self.count = len(images) if count is None else count
         self.device = torch.device("cpu")
         self.resident: Tensor | None = None
+        self.near = False
         self.labels = None if images.labels is None else torch.from_numpy(np.asarray(images.labels, dtype=np.int64))
 
     def to(self, device: torch.device, residence: str) -> None:
-        """Go to `device`: the labels always, the images when `residence` says so or they fit."""
+        """Go to `device`: the labels always, the images when `residence` says so or they fit. On the CPU nothing is
+        copied but by residence=device: what lies in memory is there, and what is mapped from a file stays so."""
         self.device = device
         self.labels = None if self.labels is None else self.labels.to(device)
-        fits = residence == "auto" and self.images.images.nbytes <= free_memory(device) // 2
-        if residence == "device" or fits:
-            self.resident = torch.from_numpy(np.array(self.images.images[: self.count])).to(device)
+        in_memory = device.type == "cpu" and not is_mapped(self.images.images)
+        fits = device.type != "cpu" and self.images.images.nbytes <= free_memory(device) // 2
+        if not in_memory and (residence == "device" or (residence == "auto" and fits)):
+            self.resident = _moved(self.images.images, self.count, device)
+        self.near = self.resident is not None or (in_memory and residence != "disk")
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images [B, C, H, W] as stored and labels [B], on the device. `indices` of images that do not lie there are
@@ -182,3 +195,12 @@ class _Images:
         if self.resident is not None:
             return self.resident[there], labels
         return to_device(torch.from_numpy(self.images.images[indices.cpu().numpy()]), self.device), labels
+
+
+def _moved(images: ImageArray, count: int, device: torch.device) -> Tensor:
+    """The first `count` images on the device, by pieces, so that the host never holds a copy of all."""
+    found = torch.empty((count, *images.shape[1:]), dtype=torch.from_numpy(images[:0].copy()).dtype, device=device)
+    for begin in range(0, count, PIECE):
+        piece = slice(begin, min(begin + PIECE, count))
+        found[piece] = torch.from_numpy(np.array(images[piece])).to(device)
+    return found

@@ -17,6 +17,7 @@ from policy_accel.cli import main
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
+from policy_accel.images.shapes import make_shapes, write_images_npz
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
 from policy_accel.run_files import read_metrics
@@ -157,6 +158,19 @@ def test_a_run_loads_without_its_data(tiny_images: Build, shapes: Path) -> None:
         IMAGES.load(Path(config.run_dir), average="best")
 
 
+def test_all_images_train_and_more_are_made_than_there_are(tiny_images: Build, tmp_path: Path) -> None:
+    write_images_npz(tmp_path / "all.npz", make_shapes(20, size=16, seed=0), None)
+    config = tiny_images(f"task.data={tmp_path / 'all.npz'}", "task.held_out=0")
+    result = IMAGES.train(config).evaluation
+    assert result is not None
+    measures = result["measures"]
+    assert (measures["fd_random_conv"]["samples"], measures["fd_random_conv"]["reference"]) == (24, 20)
+    assert measures["copies"]["floor"] is None
+    rows = read_metrics(Path(config.run_dir) / "metrics.jsonl")
+    assert not any("validation_loss" in row for row in rows)
+    assert "copies" in IMAGES.describe(result)
+
+
 def test_evaluate_compares_the_averages(tiny_images: Build, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny_images("training.ema.lengths=[0.1]", "evaluation.samples=0")
     IMAGES.train(config)
@@ -181,7 +195,6 @@ def test_the_same_evaluation_gives_the_same_numbers(tiny_images: Build, capsys: 
     ("arguments", "sentence"),
     [
         (["--episodes", "3"], "--episodes is for robot policies, and"),
-        (["--samples", "1000"], "1000"),
         (["--samples", "0"], "--samples 0 leaves nothing to score"),
         (["--average", "last"], "has no average 'last'"),
         (["--inception", "nowhere.pth"], "nowhere.pth"),
@@ -206,7 +219,6 @@ def test_evaluate_names_mistakes(
         (["method=mip"], "diffusion.family=mip regresses one sample on each condition"),
         (["sampling.guidance=2.0"], "sampling.guidance=2.0 needs a model that has seen the null class"),
         (["acceleration/noise=assignment", "acceleration.noise.center=ridge"], "for images choose none"),
-        (["evaluation.samples=49"], "evaluation.samples=49"),
         (["evaluation.samples=1"], "evaluation.samples=1 has no spread"),
         (["evaluation.batch_size=0"], "evaluation.batch_size=0 must be at least 1"),
         (["method=immiscible_policy", "training.evaluate_every=0"], "waits for an evaluation during training"),

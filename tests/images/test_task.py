@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from support.batches import batch_of
+from support.simulated_cuda import CUDA, SimulatedCuda
 
 from policy_accel.data.images import ImageSet, read_images
+from policy_accel.data.images.subset import is_mapped
 from policy_accel.diffusion import Batch
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
@@ -115,8 +118,8 @@ def test_the_same_stream_gives_the_same_batch(tiny_images: Build) -> None:
 
 def test_images_on_the_disk_give_the_same_batches(tiny_images: Build) -> None:
     near, far = (task_of(tiny_images(f"task.residence={where}")) for where in ("device", "disk"))
-    assert near.train.resident is not None
-    assert far.train.resident is None
+    assert near.resident
+    assert not far.resident
     rows = torch.tensor([5, 0, 47, 5])
     one, other = (batch_of(task, rows, named_generator(0, "batch")) for task in (near, far))
     assert torch.equal(one.x0, other.x0)
@@ -128,7 +131,37 @@ def test_images_are_resident_when_they_fit(
     free: int, resident: bool, tiny_images: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("policy_accel.images.task.free_memory", lambda device: free)
-    assert (task_of(tiny_images()).train.resident is not None) is resident
+    monkeypatch.setattr("policy_accel.images.task.PIECE", 20)
+    task = IMAGES.build(tiny_images())
+    with SimulatedCuda():
+        task.train.to(CUDA, "auto")
+        assert (task.train.resident is not None) is task.train.near is resident
+        taken = task.train.take(ROWS)[0]
+        assert taken.is_cuda
+        assert np.array_equal(taken.cpu().numpy(), task.train.images.images)
+
+
+def test_a_mapped_set_without_a_test_split_is_not_copied(
+    tmp_path: Path, tiny_images: Build, pictures: Callable[..., np.ndarray]
+) -> None:
+    """Neither to hold some of it out, nor to leave some out, nor for the CPU, which has it already."""
+    np.save(tmp_path / "latents.npy", pictures(30_000, 4).astype(np.float16))
+    options = ["task.augmentation=none", "task.conditional=false", "task.limit=25000"]
+    config = tiny_images(f"task.data={tmp_path / 'latents.npy'}", *options)
+    tracemalloc.start()
+    task = task_of(config)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not task.resident
+    assert peak < 25_000 * 4 * 64 * 2 / 2
+    split = load_split(config.task)
+    assert split.held_out is not None
+    assert (len(split.train), len(split.held_out), split.whole) == (25_000, 3000, 30_000)
+    assert is_mapped(split.train.images)
+    whole = np.load(tmp_path / "latents.npy")
+    both = np.concatenate([split.train.images, split.held_out.images])
+    assert {row.tobytes() for row in both} <= {row.tobytes() for row in whole}
+    assert np.array_equal(task.train.take(torch.tensor([3, 1]))[0], both[[3, 1]])
 
 
 def test_labels_and_noise_stay_with_their_images(tiny_images: Build) -> None:
@@ -169,6 +202,8 @@ def test_images_are_held_out_where_there_is_no_test_split(tmp_path: Path) -> Non
     write_images_npz(tmp_path / "a.npz", make_shapes(40, size=16, seed=0), None)
     config = ImageTaskConfig(data=str(tmp_path / "a.npz"), augmentation="none", held_out=0.25)
     split, again = load_split(config), load_split(config)
+    assert split.held_out is not None
+    assert again.held_out is not None
     assert (len(split.train), len(split.held_out)) == (30, 10)
     assert np.array_equal(split.held_out.images, again.held_out.images)
     both = np.concatenate([split.train.images, split.held_out.images]).reshape(40, -1)
@@ -176,7 +211,13 @@ def test_images_are_held_out_where_there_is_no_test_split(tmp_path: Path) -> Non
     assert whole is not None
     assert {row.tobytes() for row in both} == {row.tobytes() for row in whole.images.reshape(40, -1)}
     config.split_seed = 1
-    assert not np.array_equal(load_split(config).held_out.images, split.held_out.images)
+    other = load_split(config).held_out
+    assert other is not None
+    assert not np.array_equal(other.images, split.held_out.images)
+    config.held_out = 0.0
+    everything = load_split(config)
+    assert everything.held_out is None
+    assert np.array_equal(everything.train.images, whole.images)
 
 
 def test_subsets_of_a_cached_set_have_fingerprints_of_their_own() -> None:
@@ -198,7 +239,7 @@ def test_subsets_of_a_cached_set_have_fingerprints_of_their_own() -> None:
         (["task.latent_scale=1.0"], "task.latent_scale=1.0 has no effect with pixels"),
         (["task.limit=1"], "task.limit=1 must be at least 2"),
         (["task.limit=1000"], "task.limit=1000 is more than the 48 training images"),
-        (["task.held_out=0.0"], "task.held_out=0.0 must lie between 0 and 1"),
+        (["task.held_out=1.0"], r"task.held_out=1.0 must lie in \[0, 1\); 0 trains on all images"),
         (["task.data=nowhere.npz"], "nowhere.npz"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policy_accel.data.formats.base import decoding
+from policy_accel.data.images.subset import ImageArray
 from policy_accel.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def decode(content: bytes, where: str, resolution: int | None) -> tuple[np.ndarr
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), done
 
 
-def fitted(images: np.ndarray, resolution: int | None, source: str) -> np.ndarray:
+def fitted(images: ImageArray, resolution: int | None, source: str) -> ImageArray:
     """Images uint8 or latents [N, C, H, W] at the resolution, to which the middle square of images is resized;
     UserError for images that are not square without a resolution, and for latents of another size than that."""
     height, width = images.shape[2:]
@@ -87,9 +88,10 @@ def fitted(images: np.ndarray, resolution: int | None, source: str) -> np.ndarra
         raise UserError(f"{source}: the images are {width} x {height} pixels, not square; {remedy}.")
     from PIL import Image
 
-    result = np.empty((*images.shape[:2], resolution, resolution), np.uint8)
-    for plane in np.ndindex(images.shape[:2]):
-        result[plane] = np.asarray(_square(Image.fromarray(images[plane]), resolution))
+    pixels = np.asarray(images)
+    result = np.empty((*pixels.shape[:2], resolution, resolution), np.uint8)
+    for plane in np.ndindex(pixels.shape[:2]):
+        result[plane] = np.asarray(_square(Image.fromarray(pixels[plane]), resolution))
     return result
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from policy_accel.data.images.subset import ImageArray
 from policy_accel.data.tree import Tree, by_number
 from policy_accel.errors import UserError
 
@@ -30,7 +31,7 @@ class ImageSet:
         UserError: no image, another type or number of axes, labels that do not fit, latents that are not finite.
     """
 
-    images: np.ndarray  # uint8 [N, C, H, W], C 1 or 3, or latents float16 or float32 [N, C, H, W]; may be memory-mapped
+    images: ImageArray  # uint8 [N, C, H, W], C 1 or 3, or latents float16 or float32 [N, C, H, W]; may be memory-mapped
     labels: np.ndarray | None  # int64 [N] in 0..number of classes - 1; None without labels
     classes: tuple[str, ...]  # names in the order of the labels; () without labels
     source: str  # where they were read, for messages

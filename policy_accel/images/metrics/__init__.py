@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policy_accel.images.metrics.config import MetricsConfig
-from policy_accel.images.metrics.measure import CHEAP, SCORED, Quality, score, table
+from policy_accel.images.metrics.measure import CHEAP, SCORED, Quality
+from policy_accel.images.metrics.table import score, table
 
 __all__ = ["CHEAP", "SCORED", "MetricsConfig", "Quality", "score", "table"]

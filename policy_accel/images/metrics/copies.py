@@ -1,23 +1,87 @@
-"""Distances in pixels from samples to their nearest training images, which show copies that no other measure sees."""
+"""Copies of training images, which no other measure sees, by the distances in pixels to the nearest of them."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from policy_accel.data.images.subset import ImageArray
 from policy_accel.images.metrics.features import full_precision
-from policy_accel.images.metrics.image_batches import image_batch
+from policy_accel.images.metrics.image_batches import chosen_indices, image_batch
 from policy_accel.images.metrics.neighbours import ROWS, squared_distances
+from policy_accel.images.metrics.reference import cached_arrays
 
 COLUMNS = 8192
 LARGEST = 32
 """Larger images are averaged down to this height and width first: a copy stays a copy, and time and memory bounded."""
 
 
+class CopyCheck:
+    """Which share of images are copies of training images.
+
+    An image is one when it is as near to a training image as a share of those are to another one; the distance is
+    computed once, and cached.
+
+    Args:
+        training: [N, C, H, W].
+        most: at most this many images of each side are looked at.
+        quantile: that share.
+        data_fingerprint: changes whenever the training images do.
+        device: where to compute.
+        cache_dir: folder of the cache.
+    """
+
+    def __init__(
+        self,
+        training: ImageArray,
+        *,
+        most: int,
+        quantile: float,
+        data_fingerprint: str,
+        device: torch.device,
+        cache_dir: Path,
+    ) -> None:
+        self.training, self.most, self.quantile = training, most, quantile
+        self.data_fingerprint, self.device, self.cache_dir = data_fingerprint, device, cache_dir
+        self._limit: float | None = None
+
+    def __call__(self, images: np.ndarray) -> dict[str, Any]:
+        """The measure of `images` [n, C, H, W], of the type and shape of the training images."""
+        limit = self._distance()
+        chosen = chosen_indices(len(images), self.most, "copies")
+        distances = nearest_distances(images[chosen], self.training, device=self.device)
+        return {
+            "value": float((distances <= limit).double().mean()),
+            "samples": len(chosen),
+            "reference": len(self.training),
+            "better": "lower",
+            "distance": limit,
+            "quantile": self.quantile,
+        }
+
+    def _distance(self) -> float:
+        """Quantile of the distances of training images to their nearest others, root mean square per value."""
+        if self._limit is None:
+            chosen = chosen_indices(len(self.training), self.most, "copies")
+
+            def compute() -> dict[str, np.ndarray]:
+                images = self.training[chosen]
+                found = nearest_distances(images, self.training, device=self.device, own_indices=chosen)
+                return {"distances": found.cpu().numpy()}
+
+            key = (self.data_fingerprint, "pixels-1", len(self.training), len(chosen))
+            arrays = cached_arrays(self.cache_dir, key, {"distances": (len(chosen),)}, compute)
+            self._limit = float(np.quantile(arrays["distances"], self.quantile))
+        return self._limit
+
+
 def nearest_distances(
-    samples: np.ndarray, training: np.ndarray, *, device: torch.device | str, own_indices: np.ndarray | None = None
+    samples: ImageArray, training: ImageArray, *, device: torch.device | str, own_indices: np.ndarray | None = None
 ) -> Tensor:
     """Distance [n] float64 of each sample, as it is or mirrored left to right, to its nearest training image.
 
@@ -61,7 +125,7 @@ def _flat(images: Tensor) -> Tensor:
     return values.flatten(1)
 
 
-def _exact(rows: Tensor, training: np.ndarray, nearest: np.ndarray, device: torch.device) -> Tensor:
+def _exact(rows: Tensor, training: ImageArray, nearest: np.ndarray, device: torch.device) -> Tensor:
     """Distance [n] float64 of each row to the training image found; the search itself rounds, and a copy is 0."""
     found = []
     for first in range(0, len(rows), ROWS):

@@ -13,14 +13,25 @@ class Moments:
     """Mean and covariance of a set of feature vectors.
 
     Attributes:
-        count: number of vectors, at least 2.
+        count: number of vectors, at least 2; None where a file of statistics does not tell.
         mean: [D] float64.
         covariance: [D, D] float64, unbiased (divided by count - 1).
     """
 
-    count: int
+    count: int | None
     mean: Tensor
     covariance: Tensor
+
+    def without(self, part: Moments) -> Moments:
+        """Of the vectors that are left, 2 at least, when those of `part` are taken out; both counts are known."""
+        assert self.count is not None
+        assert part.count is not None
+        left = self.count - part.count
+        apart = part.mean - self.mean
+        rest = -apart * part.count / left  # from the mean of all to that of what is left
+        scatter = self.covariance * (self.count - 1) - part.covariance * (part.count - 1)
+        scatter = scatter - torch.outer(apart, apart) * part.count - torch.outer(rest, rest) * left
+        return Moments(left, self.mean + rest, scatter / (left - 1))
 
 
 class MomentsAccumulator:

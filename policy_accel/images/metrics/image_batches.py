@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from policy_accel.data.images.subset import ImageArray
 from policy_accel.training.randomness import derive_seed
 
 
-def image_batch(images: np.ndarray, indices: np.ndarray | slice, device: torch.device | str) -> Tensor:
+def image_batch(images: ImageArray, indices: np.ndarray | slice, device: torch.device | str) -> Tensor:
     """The images at `indices` [B] int64 of a set [N, C, H, W], which may be memory-mapped, as a tensor on `device`."""
     return torch.from_numpy(np.array(images[indices])).to(device)  # a copy: torch cannot take what is read-only
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from policy_accel.data.images.subset import ImageArray
 from policy_accel.errors import UserError
 from policy_accel.files import replacing
 from policy_accel.images.metrics.features import FeatureExtractor
@@ -37,7 +38,7 @@ class Statistics:
 
 
 def statistics_of(
-    images: np.ndarray,
+    images: ImageArray,
     extractor: FeatureExtractor,
     *,
     keep: int,
@@ -73,7 +74,7 @@ def statistics_of(
 
 
 def cached_statistics(
-    images: np.ndarray,
+    images: ImageArray,
     extractor: FeatureExtractor,
     *,
     keep: int,

@@ -15,6 +15,7 @@ from policy_accel.errors import UserError
 from policy_accel.images.metrics import CHEAP, MetricsConfig, Quality, score, table
 from policy_accel.images.metrics.features import RandomConvFeatures
 from policy_accel.images.metrics.frechet import frechet_distance
+from policy_accel.images.metrics.image_batches import chosen_indices
 from policy_accel.images.metrics.inception import ENVIRONMENT_VARIABLE
 from policy_accel.images.metrics.neighbours import manifold_measures
 
@@ -109,6 +110,22 @@ def test_the_floor_is_the_value_of_the_held_out_images(quality: Quality) -> None
     )
     fewer = quality.measure(_discs(300, 3), CHEAP)["fd_random_conv"]
     assert (fewer["samples"], fewer["floor_samples"]) == (300, 200)
+
+
+def test_where_no_image_is_held_out_distances_have_the_floor_of_a_part_of_the_training_set(cache: Path) -> None:
+    """And there may be more samples than training images."""
+    quality = Quality(
+        _discs(60, 1), None, MetricsConfig(neighbours=3), data_fingerprint="60", device="cpu", cache_dir=cache
+    )
+    found = quality.measure(_discs(90, 3) // 2)
+    one, features = found["fd_random_conv"], RandomConvFeatures(1, 12)(torch.from_numpy(_discs(60, 1)))
+    part = chosen_indices(60, 30, "floor")
+    halves = moments_of(features[part]), moments_of(torch.from_numpy(np.delete(features.numpy(), part, axis=0)))
+    assert (one["samples"], one["floor_samples"], one["floor_reference"]) == (90, 30, 30)
+    assert one["floor"] == pytest.approx(frechet_distance(*halves), rel=1e-6)
+    assert score(found) == pytest.approx(one["floor"] / one["value"])
+    assert {name for name, measure in found.items() if measure["floor"] is None} == {*FULL} - {"fd_random_conv"}
+    assert " - " in table(found).splitlines()[-1]
 
 
 def test_damage_and_copying_are_seen_and_good_samples_pass(quality: Quality) -> None:
@@ -253,7 +270,7 @@ def test_some_measures_are_those_of_all_and_the_others_are_not_made(
     samples = _discs(120, 3)
     full = quality.measure(samples)
     assert quality.measure(samples, ["coverage", "copies"]) == {name: full[name] for name in ("copies", "coverage")}
-    monkeypatch.setattr(Quality, "_copies", None)
+    monkeypatch.setattr(quality, "_copies", None)
     monkeypatch.setattr("policy_accel.images.metrics.measure.frechet_distance", None)
     assert quality.measure(samples, ["recall"]) == {"recall": full["recall"]}
     assert quality.names == (*CHEAP, "precision", "recall", "density", "coverage")

@@ -1,0 +1,43 @@
+"""Measures as one number to choose checkpoints by, and as a table for a terminal."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from policy_accel.images.metrics.measure import SCORED
+
+
+def score(result: dict[str, Any], measure: str = SCORED) -> float:
+    """One number to choose checkpoints by, higher is better: floor / value of a measure of which lower is better, of
+    another value / floor, at most 1; 1 / (1 + distance from the floor) where that is not positive.
+
+    1 means that by this measure the samples are as good as held-out real images. Better than that is chance or copying,
+    not quality, and counts for no more: look at `copies`. Where there is no floor it is 1 / (1 + value), or the value.
+    """
+    found = result[measure]
+    value, floor, lower = found["value"], found["floor"], found["better"] == "lower"
+    if floor is None:
+        return float(1.0 / (1.0 + value) if lower else min(value, 1.0))
+    behind = value - floor if lower else floor - value
+    if behind <= 0.0:
+        return 1.0
+    if floor <= 0.0:
+        return float(1.0 / (1.0 + behind))
+    return float(floor / value if lower else value / floor)
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result of `Quality.measure` as lines for a terminal: every value beside its floor and their ratio."""
+    lines = [f"{'measure':<20}{'value':>12}{'real images':>13}{'ratio':>9}{'samples':>9}  better"]
+    for name, found in result.items():
+        ratio = found["value"] / found["floor"] if found["floor"] else math.nan
+        shown = f"{ratio:>8.2f}x" if math.isfinite(ratio) else f"{'-':>9}"
+        note = f" ({found['features']})" if "features" in found else ""
+        there = found["floor"] is not None
+        fewer = f", real: {found['floor_samples']}" if there and found["floor_samples"] != found["samples"] else ""
+        floor = f"{found['floor']:>13.5g}" if there else f"{'-':>13}"
+        lines.append(
+            f"{name:<20}{found['value']:>12.5g}{floor}{shown}{found['samples']:>9}  {found['better']}{note}{fewer}"
+        )
+    return "\n".join(lines)
