@@ -243,7 +243,7 @@ MUTATIONS = [
     ),
     *of("models/embedding.py", "models/test_denoisers.py", (".remainder(t.shape[1])", ".mul(0)")),
     *of(
-        "models/images/dit.py",
+        "models/images/layers.py",
         "models/images/test_image_denoisers.py",
         ("angles(t, self", "angles(t[:, 0] if t.ndim > 1 else t, self"),
     ),

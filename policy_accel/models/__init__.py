@@ -2,7 +2,16 @@
 
 from policy_accel.models.config import ModelConfig
 from policy_accel.models.denoiser import Denoiser
-from policy_accel.models.images import DdpmConfig, DdpmUnet, DitConfig, EdmConfig, EdmUnet, ImageTransformer
+from policy_accel.models.images import (
+    AdmConfig,
+    AdmUnet,
+    DdpmConfig,
+    DdpmUnet,
+    DitConfig,
+    EdmConfig,
+    EdmUnet,
+    ImageTransformer,
+)
 from policy_accel.models.mlp import MLP, MLPConfig
 from policy_accel.models.registry import build_denoiser, denoiser_configs, register_denoiser
 from policy_accel.models.transformer import DiffusionTransformer, TransformerConfig
@@ -13,6 +22,7 @@ register_denoiser("transformer", TransformerConfig, DiffusionTransformer)
 register_denoiser("mlp", MLPConfig, MLP)
 register_denoiser("ddpm", DdpmConfig, DdpmUnet, track="images")
 register_denoiser("edm", EdmConfig, EdmUnet, track="images")
+register_denoiser("adm", AdmConfig, AdmUnet, track="images")
 register_denoiser("dit", DitConfig, ImageTransformer, track="images")
 
 __all__ = [

@@ -19,6 +19,13 @@ TINY_DDPM = ["model.channels=8", "model.multipliers=[1,2]", "model.blocks=1", "m
 TINY = {
     "ddpm": [*TINY_DDPM, "model.attention_resolutions=[]"],
     "edm": [*TINY_DDPM, "model.attention_resolutions=[]"],
+    "adm": [
+        "model.channels=8",
+        "model.multipliers=[1,2]",
+        "model.blocks=1",
+        "model.head_channels=8",
+        "model.attention_resolutions=[]",
+    ],
     "dit": ["model.width=16", "model.depth=1", "model.heads=2", "model.patch=4"],
 }
 

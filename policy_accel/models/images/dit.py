@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +11,11 @@ from torch import Tensor, nn
 from policy_accel.errors import UserError
 from policy_accel.models.config import ModelConfig, check_positive
 from policy_accel.models.denoiser import Denoiser, hidden_matrices
-from policy_accel.models.embedding import angles
-from policy_accel.models.images.layers import add_condition, condition_layer, initialise_uniform
+from policy_accel.models.images.layers import TimeEmbedding, add_condition, condition_layer, initialise_uniform
 from policy_accel.models.layers import attend
 
 EPS = 1e-6
-TIME_FREQUENCIES = 256
+TIME_FEATURES = 256
 
 
 @dataclass
@@ -35,25 +33,6 @@ class DitConfig(ModelConfig):
     heads: int = 6
     mlp_ratio: int = 4
     """Width of each block's hidden layer as a multiple of `width`."""
-
-
-class TimeEmbedding(nn.Module):
-    """Cosines and sines of t at 128 frequencies from 1 to nearly 1/10000, mixed by two layers: [B] -> [B, width]."""
-
-    frequencies: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        half = TIME_FREQUENCIES // 2
-        exponents = torch.arange(half, dtype=torch.float64) * (-math.log(10_000.0) / half)
-        self.register_buffer("frequencies", exponents.exp().float(), persistent=False)
-        self.mix = nn.Sequential(nn.Linear(TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-
-    def forward(self, t: Tensor) -> Tensor:
-        """Embed t [B], or [B, n], see `angles`."""
-        at = angles(t, self.frequencies)
-        embedding: Tensor = self.mix(torch.cat([at.cos(), at.sin()], dim=-1))
-        return embedding
 
 
 class Modulation(nn.Linear):
@@ -130,7 +109,7 @@ class ImageTransformer(Denoiser):
         self.side = resolution // patch
         self.input = nn.Conv2d(channels, width, patch, stride=patch)
         self.register_buffer("position", position_table(width, self.side), persistent=False)
-        self.time = TimeEmbedding(width)
+        self.time = TimeEmbedding(width, TIME_FEATURES)
         self.condition = condition_layer(condition_dim, width)
         self.blocks = nn.ModuleList(Block(width, config.heads, config.mlp_ratio) for _ in range(config.depth))
         self.modulation = Modulation(width, 2)

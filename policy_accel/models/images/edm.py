@@ -6,6 +6,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,7 @@ from policy_accel.models.images.layers import (
     norm_groups,
 )
 from policy_accel.models.images.resampling import Resample, check_filter
+from policy_accel.models.images.unet import decode, encoder_and_decoder
 from policy_accel.models.layers import GroupNorm, SelfAttention
 from policy_accel.models.layout import laid_as
 
@@ -125,32 +128,15 @@ class EdmUnet(Denoiser):
         self.time = (SinusoidalEmbedding if config.embedding == "positional" else FourierEmbedding)(time_width)
         self.condition = condition_layer(condition_dim, time_width)
         self.embed = nn.Sequential(nn.Linear(time_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        block = partial(ResidualBlock, width=width, dropout=config.dropout, gain=math.sqrt(0.5))
-        self.input = nn.Conv2d(channels, config.channels, 3, padding=1)
-        current, image = config.channels, channels
-        skips = [current]
-        self.down = nn.ModuleList()
-        for level, (outputs, heads) in enumerate(levels):
-            if level > 0:
-                self.down.append(block(current, current, resample=Resample("down", taps)))
-                if residual:
-                    self.down.append(Pyramid(image, current, taps))
-                    image = current
-                skips.append(current)
-            for _ in range(config.blocks):
-                self.down.append(block(current, outputs, heads=heads))
-                current = outputs
-                skips.append(current)
-        self.middle = nn.ModuleList([block(current, current, heads=config.heads), block(current, current)])
-        self.up = nn.ModuleList()
-        for level, (outputs, heads) in reversed(list(enumerate(levels))):
-            if level < len(levels) - 1:
-                self.up.append(block(current, current, resample=Resample("up", taps)))
-            for index in range(config.blocks + 1):
-                self.up.append(block(current + skips.pop(), outputs, heads=heads if index == config.blocks else 0))
-                current = outputs
-        self.norm = GroupNorm(norm_groups(current), current, eps=EPS)
-        self.output = nn.Conv2d(current, out_channels or channels, 3, padding=1)
+        start, outputs = config.channels, [outputs for outputs, _ in levels]
+        self.input = nn.Conv2d(channels, start, 3, padding=1)
+        block = partial(_block, width=width, dropout=config.dropout, taps=taps)
+        pyramids = [Pyramid(*pair, taps) for pair in pairwise([channels, *outputs[:-1]])] if residual else []
+        self.down, self.middle, self.up = encoder_and_decoder(
+            start, levels, blocks=config.blocks, heads=config.heads, encoder=block, decoder=block, beside=pyramids
+        )
+        self.norm = GroupNorm(norm_groups(outputs[0]), outputs[0], eps=EPS)
+        self.output = nn.Conv2d(outputs[0], out_channels or channels, 3, padding=1)
         self._initialise()
 
     def matrices(self) -> set[str]:
@@ -187,11 +173,11 @@ class EdmUnet(Denoiser):
             else:
                 x = layer(x, embedding)
                 skips.append(x)
-        for layer in self.middle:
-            x = layer(x, embedding)
-        for layer in self.up:
-            if layer.resample is None:
-                x = torch.cat([x, skips.pop()], dim=1)
-            x = layer(x, embedding)
+        x = decode(skips, embedding, self.middle, self.up)
         prediction: Tensor = self.output(F.silu(self.norm(x)))
         return prediction.float().contiguous()
+
+
+def _block(inputs: int, outputs: int, *, taps: list[int], resample: str | None = None, **sizes: Any) -> ResidualBlock:
+    resampled = None if resample is None else Resample(resample, taps)
+    return ResidualBlock(inputs, outputs, resample=resampled, gain=math.sqrt(0.5), **sizes)

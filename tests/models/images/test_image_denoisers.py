@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from policy_accel.models import build_denoiser
-from policy_accel.models.images import DdpmConfig, DitConfig, EdmConfig
+from policy_accel.models.images import AdmConfig, DdpmConfig, DitConfig, EdmConfig
 from policy_accel.models.layout import lay_out
 
 CONFIGS = {
@@ -25,6 +25,7 @@ CONFIGS = {
         encoder="residual",
         resample_filter=[1, 3, 3, 1],
     ),
+    "adm": AdmConfig(channels=8, multipliers=[1, 2], blocks=1, attention_resolutions=[8], head_channels=4),
     "dit": DitConfig(patch=4, depth=2, width=16, heads=2),
 }
 CLASSES = 4
@@ -136,7 +137,7 @@ def test_reads_nothing_back_from_the_device(net):
     assert out.shape == (3, 3, 16, 16)
 
 
-@pytest.mark.parametrize("name", ["ddpm", "ddpmpp", "ncsnpp"])
+@pytest.mark.parametrize("name", ["ddpm", "ddpmpp", "ncsnpp", "adm"])
 def test_channels_last_changes_the_layout_alone(name):
     torch.manual_seed(0)
     plain = build_denoiser(CONFIGS[name], channels=3, resolution=16, condition_dim=CLASSES).eval()
