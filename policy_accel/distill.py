@@ -14,6 +14,7 @@ from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.acceleration.path import PathConfig
 from policy_accel.acceleration.timesteps import TimestepsConfig
 from policy_accel.diffusion import Sampler
+from policy_accel.diffusion.alike import asked_alike
 from policy_accel.errors import UserError, one_of
 from policy_accel.groups import flatten, groups_of
 from policy_accel.key_hints import key_hint
@@ -195,12 +196,7 @@ def _check_alike(track: Track[Any], config: RunConfig, task: Task, loaded: Any, 
         {name: part for name, part in track.record(given).items() if name in SAME} for given in (config, loaded.config)
     )
     changed = [line for line in differences(its, own) if not line.startswith("task.data:")]
-    process, other = task.objective.process, loaded.sampler.objective.process
-    times = () if changed else process.grid(process.timesteps or 10).timesteps  # which the other one may not have
-    alike = task.objective.data_scale == loaded.sampler.objective.data_scale and all(
-        process.level(t) == other.level(t) for t in times
-    )
-    if changed or not alike:
+    if changed or not asked_alike(task.objective, loaded.sampler.objective):
         what = "; ".join(changed[:5]) or "the accelerations of its forward process"
         raise UserError(
             f"distillation.teacher={teacher} has another network or process than its student ({what}); give the "

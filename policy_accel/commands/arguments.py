@@ -11,16 +11,17 @@ from policy_accel.commands.benchmark_arguments import add_benchmark_arguments
 from policy_accel.commands.compare_arguments import add_compare_arguments
 from policy_accel.commands.distill_arguments import add_distill_arguments
 from policy_accel.commands.export_arguments import add_export_arguments
+from policy_accel.commands.guidance_arguments import add_guidance
 from policy_accel.commands.report_arguments import add_report_arguments
+from policy_accel.commands.sample_arguments import add_sample_arguments
 from policy_accel.commands.serve_arguments import add_serve_arguments
 from policy_accel.commands.sweep_arguments import add_sweep_arguments
+from policy_accel.commands.times_arguments import add_times
 from policy_accel.commands.trust_arguments import add_plugins, add_trust
 from policy_accel.commands.tune_arguments import add_tune_arguments
 from policy_accel.robot.config import JOININGS, MODES
 from policy_accel.written_formats import WRITTEN_FORMATS
 
-COUNT = 64
-EDIT_STRENGTH = 0.5
 MAZES = ("umaze", "medium", "large")
 EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
     "pusht": ("pusht_demonstrations", {}),
@@ -89,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate_arguments(commands.add_parser("evaluate", help="score a trained policy or image model"))
     add_export_arguments(
         commands.add_parser("export", help="write a trained policy to one file that runs without policy_accel"),
-        _add_times,
+        add_times,
     )
     sample = commands.add_parser("sample", help="generate, edit or in-paint images with a trained image model")
     add_sample_arguments(sample)
@@ -170,22 +171,6 @@ def _add_config_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_times(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--sampling-times",
-        type=_times,
-        metavar="T,T,...",
-        help="times of the steps, noisy to clean, as sampling.times of train: 99,25",
-    )
-
-
-def _times(text: str) -> list[int | float]:
-    try:
-        return [int(part) if part.strip().isdigit() else float(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not a list of times; write them as 99,25") from None
-
-
 def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     """Arguments of `policy-accel evaluate`; those of one kind of run are refused for the other."""
     evaluate.add_argument(
@@ -201,7 +186,7 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--sampler", help="sampler, as sampling.sampler of train")
     steps = evaluate.add_mutually_exclusive_group()
     steps.add_argument("--sampling-steps", type=int, help="steps of the sampler for a chunk or an image")
-    _add_times(steps)
+    add_times(steps)
     evaluate.add_argument("--spacing", help="leading, trailing or linspace")
     evaluate.add_argument(
         "--average", help="which average of the weights: ema (default), ema_LENGTH, or all to compare and choose"
@@ -249,61 +234,10 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     images = evaluate.add_argument_group("image models")
     images.add_argument("--samples", type=int, help="number of images")
     images.add_argument("--batch-size", type=int, help="images generated at a time")
-    images.add_argument("--guidance", type=float, help="classifier-free guidance: 1 for none")
+    add_guidance(images)
     images.add_argument("--inception", help="local weights of the Inception network, for FID")
     images.add_argument("--resnet", help="local weights of a CIFAR ResNet, for FD-ResNet")
     evaluate.set_defaults(run="evaluate:run_evaluate")
-
-
-def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `policy-accel sample`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = (
-        "examples:\n"
-        "  policy-accel sample RUN --count 100 --labels all --guidance 2\n"
-        "  policy-accel sample RUN --count 50000 --npz --sampler heun --sampling-steps 18\n"
-        "  policy-accel sample RUN --edit sketch.png --strength 0.6 --labels cat --count 8\n"
-        "  policy-accel sample RUN --inpaint photo.png --mask 8,8,24,24 --count 8"
-    )
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of a training run of images")
-    parser.add_argument("--count", type=int, help=f"number of images (default: {COUNT}; one of each given picture)")
-    parser.add_argument("--seed", type=int, default=0, help="image i follows from (seed, i) (default: 0)")
-    parser.add_argument("--start", type=int, default=0, metavar="I", help="first i (default: 0)")
-    parser.add_argument("--labels", help="classes, by name or number, taken in turn: 3, 0,1,2 or all (default: all)")
-    parser.add_argument("--guidance", type=float, metavar="W", help="weight of classifier-free guidance")
-    parser.add_argument("--sampler", help="sampler, as sampling.sampler of train")
-    steps = parser.add_mutually_exclusive_group()
-    steps.add_argument("--sampling-steps", type=int, metavar="K", help="steps of the sampler")
-    _add_times(steps)
-    parser.add_argument("--spacing", help="leading, trailing or linspace")
-    parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
-    parser.add_argument("--average", metavar="NAME", help="which average of the weights (default: ema)")
-    parser.add_argument("--batch-size", type=int, help="images at a time; does not change them beyond rounding")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="new folder (default: RUN/generated/NUMBER)")
-    parser.add_argument("--png", action="store_true", help="write each image as a PNG too")
-    parser.add_argument(
-        "--npz",
-        nargs="?",
-        const="plain",
-        choices=["plain", "adm"],
-        help="write samples.npz too: images and labels, or with adm arr_0 and arr_1",
-    )
-    parser.add_argument("--video", action="store_true", help="film how the grid forms from noise")
-    given = parser.add_mutually_exclusive_group()
-    given.add_argument("--edit", type=Path, metavar="PATH", help="a picture, or a folder of some, to start from")
-    given.add_argument("--inpaint", type=Path, metavar="PATH", help="a picture, or a folder of some, to paint into")
-    parser.add_argument(
-        "--strength", type=float, help=f"share of the steps from a picture (default: {EDIT_STRENGTH}; in-painting 1)"
-    )
-    parser.add_argument("--mask", metavar="PNG|BOX", help="what to paint: white in a PNG, or a box x0,y0,x1,y1")
-    parser.add_argument(
-        "--resamplings",
-        type=int,
-        default=1,
-        metavar="R",
-        help="take each step of an in-painting R times, which fits it better to its surroundings (sampler ddpm)",
-    )
 
 
 def add_convert_arguments(convert: argparse.ArgumentParser) -> None:

@@ -20,9 +20,10 @@ from policy_accel.trust import admit
 
 DELAY = ("delay_ms", "rate", "mode", "joining")
 OPEN_LOOP = ("data", "data_episodes", "windows")
+GUIDE = ("guide", "guide_checkpoint", "guide_average")
 OPTIONS = {
     "robot": ("episodes", "noise_seed", "workers", "videos", "camera", "fresh", "untuned", *DELAY, *OPEN_LOOP),
-    "images": ("samples", "batch_size", "guidance", "inception", "resnet"),
+    "images": ("samples", "batch_size", "guidance", "guidance_interval", *GUIDE, "inception", "resnet"),
 }
 """Arguments that only one track takes."""
 
@@ -35,7 +36,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         UserError: a result that could not be kept, after all are printed.
     """
     options.run_dirs = [weights_file(path) for path in options.run_dirs]
-    for run_dir in options.run_dirs:
+    for run_dir in (*options.run_dirs, *filter(None, [options.guide])):
         admit(run_dir, options.plugins, trust=options.trust)
     runs = [(run_dir, track_of_run(run_dir)) for run_dir in options.run_dirs]
     for run_dir, track in runs:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import sys
 import time
@@ -16,23 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policy_accel.commands.arguments import COUNT, EDIT_STRENGTH
+from policy_accel.commands.sample_arguments import COUNT, EDIT_STRENGTH
+from policy_accel.commands.sample_files import Drawn, write_files
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
+from policy_accel.images.autoguidance import load_guide
+from policy_accel.images.classes import class_numbers
 from policy_accel.images.editing import read_mask, read_pictures
 from policy_accel.images.generate import ImageGenerator
-from policy_accel.images.guidance import class_numbers, evaluations_per_step
-from policy_accel.images.pictures import forming_video, grid, shown_scale, write_folder, write_image_npz, write_png
 from policy_accel.images.run import LoadedImageRun, check_guidance
 from policy_accel.images.track import IMAGES
 from policy_accel.progress import Progress
 from policy_accel.run_sampling import AskedSampling
-from policy_accel.track import replaced
 from policy_accel.training.averages import MAIN
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.trust import admit
 
-GRID_IMAGES = 100
 INTERRUPTED = 130
 
 
@@ -44,7 +42,8 @@ def run_sample(options: argparse.Namespace) -> int:
     _check_options(options)
     if options.strength is None:
         options.strength = EDIT_STRENGTH if options.edit else 1.0
-    admit(options.run_dir, options.plugins, trust=options.trust)
+    for run_dir in filter(None, [options.run_dir, options.guide]):
+        admit(run_dir, options.plugins, trust=options.trust)
     device = choose_device(options.device, "--device")
     loaded = IMAGES.load(options.run_dir, options.checkpoint, device, options.average or MAIN)
     training = loaded.config.training
@@ -56,45 +55,41 @@ def run_sample(options: argparse.Namespace) -> int:
             f"--resamplings {options.resamplings} adds noise again after each step, which only --sampler ddpm does, "
             f"not {sampler}; choose it, or leave out --resamplings."
         )
+    turns = _turns(options, loaded)
     pictures, mask = _given(options, loaded)
-    count = options.count or (COUNT if pictures is None else len(pictures))
+    if options.per_class is not None:
+        count = options.per_class * len(turns)
+    else:
+        count = options.count or (COUNT if pictures is None else len(pictures))
     indices = range(options.start, options.start + count)
-    labels, turns = _labels(options, loaded, indices)
+    labels = torch.tensor([turns[index % len(turns)] for index in indices]) if turns else None
     output = options.output or _free_folder(options.run_dir / "generated")
 
     with new_path(output) as folder:
         folder.mkdir()
         began = time.perf_counter()
-        sources = None if pictures is None else pictures[torch.arange(count) % len(pictures)]
+        # Picture by picture, and again from the first: variants, which differ by their noise.
+        turn = torch.arange(count)
+        sources, masks = (given if given is None else given[turn % len(given)] for given in (pictures, mask))
         parts: list[Tensor] = []
         stopped = False
         try:
-            for x0 in _draw(options, generator, indices, labels, sources, mask):
+            for x0 in _draw(options, generator, indices, labels, sources, masks):
                 parts.append(loaded.representation.decode(x0))
         except KeyboardInterrupt:
             if not parts:
                 raise
             stopped = True
         images = torch.cat(parts)
-        labels = None if labels is None else labels[: len(images)]
-        layout: dict[str, Any] = {
-            "columns": len(turns) if 1 < len(turns) <= 20 else None,
-            "scale": shown_scale(loaded.shape[2]),
-        }
-        write_png(folder / "grid.png", grid(images[:GRID_IMAGES], **layout))
-        if sources is not None:
-            write_png(folder / "given.png", grid(sources[: min(GRID_IMAGES, len(images))], **layout))
-        if options.png:
-            write_folder(folder / "images", images, first=options.start)
-        if options.npz:
-            write_image_npz(folder / "samples.npz", images, labels, adm_names=options.npz == "adm")
-        if options.video and not stopped:
-            filmed = indices[:GRID_IMAGES]
-            shown = None if labels is None else labels[: len(filmed)]
-            decode = loaded.representation.decode
-            forming_video(folder / "forming.mp4", generator, indices=filmed, labels=shown, decode=decode, **layout)
-        record = _record(options, loaded, generator, len(images), turns, time.perf_counter() - began)
-        (folder / "samples.json").write_text(json.dumps(record, indent=2) + "\n")
+        drawn = Drawn(
+            images,
+            labels=None if labels is None else labels[: len(images)],
+            sources=None if sources is None else sources[: len(images)],
+            indices=indices[: len(images)],
+            turns=turns,
+            seconds=time.perf_counter() - began,
+        )
+        write_files(folder, options, loaded, generator, drawn, film=options.video and not stopped)
     print(f"{len(images)} images: {output / 'grid.png'}")
     if stopped:
         left = options.start + len(images)
@@ -104,7 +99,7 @@ def run_sample(options: argparse.Namespace) -> int:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Raise UserError for arguments that are out of range or do not go together."""
-    for name, least in (("count", 1), ("start", 0), ("batch_size", 1), ("resamplings", 1)):
+    for name, least in (("count", 1), ("per_class", 1), ("start", 0), ("batch_size", 1), ("resamplings", 1)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} {value} must be at least {least}.")
@@ -121,6 +116,8 @@ def _check_options(options: argparse.Namespace) -> None:
         raise UserError(
             f"--inpaint {options.inpaint} needs --mask: a PNG that is white where to paint, or x0,y0,x1,y1."
         )
+    if options.per_class is not None and given:
+        raise UserError(f"--per-class {options.per_class} is for images from pure noise; give --count with a picture.")
     if options.video and given:
         raise UserError("--video films images that form from pure noise; leave it out with --edit and --inpaint.")
     if options.output is not None and (options.output.exists() or options.output.is_symlink()):
@@ -129,8 +126,9 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _generator(options: argparse.Namespace, loaded: LoadedImageRun, device: Any, precision: str) -> ImageGenerator:
     """The run's model with the run's sampling, changed by the arguments."""
+    guide = load_guide(IMAGES.load, options.run_dir, options, device)
     asked, _ = AskedSampling.of(options).of_run(loaded.config.sampling)
-    sampling = replaced(asked, guidance=options.guidance)
+    sampling = asked.asked(options.guidance, options.guidance_interval)
     generator = ImageGenerator(
         loaded.model,
         shape=loaded.shape,
@@ -141,38 +139,39 @@ def _generator(options: argparse.Namespace, loaded: LoadedImageRun, device: Any,
         batch_size=options.batch_size or loaded.config.evaluation.batch_size,
         device=device,
         precision=precision,
+        guide=guide,
     )
-    check_guidance(dataclasses.replace(loaded.config, sampling=sampling))
+    check_guidance(dataclasses.replace(loaded.config, sampling=sampling), guide=guide is not None)
     return generator
 
 
 def _given(options: argparse.Namespace, loaded: LoadedImageRun) -> tuple[Tensor | None, Tensor | None]:
-    """The pictures uint8 [n, C, H, W] to start from and what to paint anew [H, W], each None without."""
+    """The pictures uint8 [n, C, H, W] to start from and what to paint anew [n, 1, H, W], each None without."""
     path = options.edit or options.inpaint
     if path is None:
         return None, None
     if loaded.representation.latents:
         raise UserError(f"{options.run_dir} is a model of latents, which {path} is not; edit needs a model of pixels.")
-    pictures = read_pictures(path, loaded.shape)
-    return pictures, None if options.mask is None else read_mask(options.mask, loaded.shape[1:])
+    given = read_pictures(path, loaded.shape)
+    return given.pixels, None if options.mask is None else read_mask(options.mask, loaded.shape[1:], given)
 
 
-def _labels(
-    options: argparse.Namespace, loaded: LoadedImageRun, indices: range
-) -> tuple[Tensor | None, tuple[int, ...]]:
-    """Classes of the images [n] int64, or None, and the classes that they take in turn.
+def _turns(options: argparse.Namespace, loaded: LoadedImageRun) -> tuple[int, ...]:
+    """Classes that the images take in turn; none for a model without.
 
     Image i has class i modulo the number of turns, so that a later start goes on as one run would have.
     """
     classes, text = loaded.classes, options.labels
     if not classes:
-        if text is not None:
-            raise UserError(f"--labels {text}: the model was trained without classes; leave --labels out.")
-        return None, ()
+        for name in ("labels", "per_class"):
+            if (value := getattr(options, name)) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise UserError(f"{option} {value}: the model was trained without classes; leave {option} out.")
+        return ()
     if text is None and (options.edit or options.inpaint):
         raise UserError("--labels must say of which class the results are to be, as the model was trained on classes.")
     turns = class_numbers("all" if text is None else text, classes)
-    return torch.tensor([turns[index % len(turns)] for index in indices]), turns
+    return turns if options.per_class is None else tuple(dict.fromkeys(turns))
 
 
 def _draw(
@@ -181,55 +180,22 @@ def _draw(
     indices: range,
     labels: Tensor | None,
     sources: Tensor | None,
-    mask: Tensor | None,
+    masks: Tensor | None,
 ) -> Iterator[Tensor]:
-    """x0 [<= batch_size, C, H, W] batch by batch, with progress in evaluations of the network."""
+    """x0 [<= batch_size, C, H, W] batch by batch, with progress in predictions of the network."""
     batches = math.ceil(len(indices) / generator.batch_size)
     asked = {"strength": options.strength, "resamplings": options.resamplings}
-    sampler = generator.sampler
-    per_step = evaluations_per_step(sampler.config.guidance)
     image = None if sources is None else sources.float() / 127.5 - 1.0
-    keep = None if mask is None else ~mask[None, None]
+    keep = None if masks is None else ~masks
     done = 0
-    with closing(Progress("sample", batches * sampler.network_evaluations(**asked), unit="evaluation")) as progress:
+    predictions = batches * generator.sampler.predictions(**asked)
+    with closing(Progress("sample", predictions, unit="prediction")) as progress:
         for x0 in generator.batches(
-            indices, labels, image=image, keep=keep, watch=lambda *_: progress.advance(per_step), **asked
+            indices, labels, image=image, keep=keep, watch=lambda *_: progress.advance(), **asked
         ):
             done += len(x0)
             progress.to(progress.done, f"{done} of {len(indices)} images")
             yield x0
-
-
-def _record(
-    options: argparse.Namespace,
-    loaded: LoadedImageRun,
-    generator: ImageGenerator,
-    count: int,
-    turns: tuple[int, ...],
-    seconds: float,
-) -> dict[str, Any]:
-    """How the images were made."""
-    return {
-        "run": str(options.run_dir),
-        "step": loaded.step,
-        "average": options.average or MAIN,
-        "count": count,
-        "seed": options.seed,
-        "start": options.start,
-        "labels_in_turn": list(turns),
-        "class_names": [loaded.classes[turn] for turn in turns],
-        **generator.sampler.config.record(),
-        "network_evaluations": generator.sampler.network_evaluations(options.strength, options.resamplings),
-        "edit": None if options.edit is None else str(options.edit),
-        "inpaint": None if options.inpaint is None else str(options.inpaint),
-        "mask": options.mask,
-        "strength": options.strength if options.edit or options.inpaint else None,
-        "resamplings": options.resamplings,
-        "device": str(generator.device),
-        "precision": generator.precision,
-        "batch_size": generator.batch_size,
-        "seconds": round(seconds, 3),
-    }
 
 
 def _free_folder(parent: Path) -> Path:

@@ -37,6 +37,7 @@ SAMPLING = {
     "sampling_times": TIMES,
     "sampling_clip_sample": "sampling.clip_sample",
     "guidance": "sampling.guidance",
+    "sampling_guidance_interval": "sampling.guidance_interval",
 }
 """Key of an evaluation -> the setting that it took the place of."""
 

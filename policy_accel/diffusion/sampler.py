@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
+from policy_accel.diffusion.by_level import ByLevel, Denoiser
 from policy_accel.diffusion.churn import Churn
 from policy_accel.diffusion.config import SamplingConfig
 from policy_accel.diffusion.grid import Grid
@@ -17,7 +20,6 @@ from policy_accel.diffusion.processes import Level
 from policy_accel.diffusion.samplers import (
     DETERMINISTIC_SAMPLERS,
     OWN_SAMPLERS,
-    Denoiser,
     Known,
     Predictor,
     ddpm,
@@ -78,13 +80,28 @@ class Sampler:
         """Evaluations of the network for one sample."""
         return network_evaluations(self.config.sampler, len(self._steps(strength, resamplings).timesteps))
 
-    def denoiser(self, model: Callable[[Tensor, Tensor, Tensor | None], Tensor], condition: Tensor | None) -> Denoiser:
+    def levels(self, strength: float = 1.0, resamplings: int = 1) -> list[Level]:
+        """The levels of the noise at which the network is asked for one sample, in turn."""
+        asked: list[Level] = []
+
+        def at(level: Level) -> Denoiser:
+            asked.append(level)
+            return lambda x, t: x
+
+        state = torch.zeros(1, 1)
+        start = None if strength == 1.0 else state
+        self(ByLevel(at), itertools.repeat(state), start=start, strength=strength, resamplings=resamplings)
+        return asked
+
+    def denoiser(
+        self, model: Callable[[Tensor, Tensor, Tensor | None], Tensor], condition: Tensor | None
+    ) -> Denoiser | ByLevel:
         """`model(x, t, condition)` as it is asked for a sample, of (x, t) alone; `condition` is encoded."""
         return lambda x, t: model(x, t, condition)
 
     def __call__(
         self,
-        denoise: Denoiser,
+        denoise: Denoiser | ByLevel,
         noise: Tensor | Iterable[Tensor],
         *,
         known: Known = unchanged,

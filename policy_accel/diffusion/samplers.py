@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from policy_accel.diffusion.by_level import ByLevel, Denoiser, denoiser_at
 from policy_accel.diffusion.churn import NO_CHURN, Churn
 from policy_accel.diffusion.grid import Grid
 from policy_accel.diffusion.learned_variance import learned_log_variance, split_variance, step_variances
@@ -20,7 +21,6 @@ from policy_accel.diffusion.processes import CLEAN, Level, Process
 
 SMALLEST_VARIANCE = 1e-20
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
 Known = Callable[[Tensor, Level], Tensor]
 
 
@@ -61,7 +61,7 @@ class Predictor:
             (Song et al. 2021b, appendix I.2).
     """
 
-    denoise: Denoiser
+    denoise: Denoiser | ByLevel
     target: str = "epsilon"
     clip: float | None = 1.0
     known: Known = unchanged
@@ -79,7 +79,8 @@ class Predictor:
             # Asked again, because entries that are given as they are must not be scaled: s falls to zero.
             scaled = Level(scale * level.alpha, scale * level.sigma, 1.0, level.time)
             model_input = self.known(scale * x, scaled)
-        prediction, variance = split_variance(self.denoise(model_input, times).to(x.dtype), x)
+        output = denoiser_at(self.denoise, level)(model_input, times).to(x.dtype)
+        prediction, variance = split_variance(output, x)
         return *x0_and_epsilon(prediction, x, level, self.target, self.clip), variance
 
 

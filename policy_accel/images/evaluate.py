@@ -18,6 +18,7 @@ from policy_accel.data.images.read import default_cache
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.generate import ImageGenerator
+from policy_accel.images.guidance import Guide
 from policy_accel.images.metrics import Quality
 from policy_accel.images.metrics import score as score_of
 from policy_accel.images.pictures import forming_video, grid, shown_scale, write_png
@@ -39,6 +40,7 @@ class ImageEvaluator:
         run_dir: sample grids go to its folder samples.
         device: where images are measured.
         ranks: the processes that draw the images together; the first measures them.
+        guide: a worse network that guides them in place of the null class, or None.
 
     Raises:
         UserError: settings that make no sense, weights of a feature network that cannot be read.
@@ -52,12 +54,13 @@ class ImageEvaluator:
         device: torch.device | str = "cpu",
         *,
         ranks: Ranks = ALONE,
+        guide: Guide | None = None,
     ) -> None:
         config.evaluation.check()
-        self.ranks = ranks
+        self.ranks, self.guide = ranks, guide
         self.config, self.split, self.run_dir = config.evaluation, split, run_dir
         self.classes = len(split.classes) if config.task.conditional else 0
-        config.sampling.check_classes(self.classes)
+        config.sampling.check_classes(self.classes, guide=guide is not None)
         self.condition_dim = condition_size(config.task, len(split.classes))
         self.sampler, self.representation = build_sampler(config), representation_of(config, split)
         self.training, self.last_step = config.training, config.training.steps
@@ -100,6 +103,7 @@ class ImageEvaluator:
             device=device,
             precision=self.training.precision_on(device),
             ranks=self.ranks,
+            guide=self.guide,
         )
 
     def samples(self, model: nn.Module, count: int) -> Tensor:
@@ -174,6 +178,7 @@ class ImageEvaluator:
             "measures": measures,
             **sampling_record(self.sampler.config),
             "network_evaluations": self.sampler.network_evaluations(),
+            "guide": self.guide and {**self.guide.told, "evaluations": self.sampler.worse_evaluations()},
             "seed": self.config.seed,
         }
 

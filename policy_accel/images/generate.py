@@ -3,69 +3,28 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from policy_accel.diffusion import Sampler
-from policy_accel.diffusion.config import SamplingConfig
+from policy_accel.diffusion.by_level import ByLevel, Denoiser, denoiser_at
 from policy_accel.diffusion.counter_noise import normal_by_counter
 from policy_accel.diffusion.host_work import to_device
 from policy_accel.diffusion.processes import Level
-from policy_accel.diffusion.samplers import Denoiser, unchanged
+from policy_accel.diffusion.samplers import unchanged
 from policy_accel.errors import UserError
-from policy_accel.images.guidance import Model, class_condition, evaluations_per_step, guided
+from policy_accel.images.classes import class_condition
+from policy_accel.images.guidance import Guide, Model, evaluations_per_step
+from policy_accel.images.sampling import ImageSampler
 from policy_accel.training.precision import autocast
 from policy_accel.training.randomness import derive_seed
 from policy_accel.training.ranks import ALONE, Ranks
 
 BATCH_SIZE = 256
 Watch = Callable[[int, Tensor], None]
-
-
-@dataclass
-class ImageSamplingConfig(SamplingConfig):
-    """How images are drawn from a trained model."""
-
-    guidance: float = 1.0
-    """Weight w of classifier-free guidance, null + w (conditional - null): 1 is the conditional model, 0 the
-    unconditional one, others evaluate the network twice a step. Needs a model trained with task.label_dropout."""
-
-    def distilled(self, times: list[float]) -> Self:
-        """See `SamplingConfig.distilled`; the student has the guidance of its teacher in its weights."""
-        return replace(super().distilled(times), guidance=1.0)
-
-    def guided(self, weight: float) -> Self:
-        """See `SamplingConfig.guided`."""
-        return replace(self, guidance=weight)
-
-    def check_classes(self, classes: int) -> None:
-        """Raise UserError unless a model of that many classes (0: without) can be guided so."""
-        if not math.isfinite(self.guidance):
-            raise UserError(f"sampling.guidance={self.guidance} must be finite.")
-        if not classes and self.guidance != 1.0:
-            raise UserError(
-                f"sampling.guidance={self.guidance} needs a model that was trained on classes; leave it at 1."
-            )
-
-
-@dataclass(frozen=True)
-class ImageSampler(Sampler):
-    """A sampler of images, with guidance in its settings."""
-
-    config: ImageSamplingConfig = field(default_factory=ImageSamplingConfig)
-
-    def network_evaluations(self, strength: float = 1.0, resamplings: int = 1) -> int:
-        """Evaluations of the network for one image: with guidance two for each prediction."""
-        return super().network_evaluations(strength, resamplings) * evaluations_per_step(self.config.guidance)
-
-    def denoiser(self, model: Model, condition: Tensor | None) -> Denoiser:
-        """See `Sampler.denoiser`: with guidance."""
-        return guided(model, condition, self.config.guidance)
 
 
 @dataclass(frozen=True)
@@ -83,6 +42,7 @@ class ImageGenerator:
         device: of the model.
         precision: fp32, or bf16 or fp16 autocast of the network; the state stays float32.
         ranks: the processes that share the images of `batches`.
+        guide: a worse network that guides in place of the null class, or None.
 
     Raises:
         UserError: guidance that does not go with the classes.
@@ -98,11 +58,12 @@ class ImageGenerator:
     device: torch.device | str = "cpu"
     precision: str = "fp32"
     ranks: Ranks = ALONE
+    guide: Guide | None = None
 
     def __post_init__(self) -> None:
         if getattr(self.model, "training", False):
             raise ValueError("the model is in training mode, in which dropout is at work; call model.eval() first")
-        self.sampler.config.check_classes(self.classes)
+        self.sampler.config.check_classes(self.classes, guide=self.guide is not None)
 
     def noise(self, indices: Sequence[int]) -> Iterator[Tensor]:
         """Standard normal draws [n, C, H, W] of the images `indices`, on the device: x_T, then one for each step.
@@ -142,21 +103,22 @@ class ImageGenerator:
             keep: bool, broadcastable to [n, C, H, W]: True where `image` is given and stays.
             resamplings: how often each step is taken, from noise added anew (Lugmayr et al. 2022); more than once takes
                 the sampler ddpm, and as many times the evaluations.
-            watch: `watch(number, x)` is shown the input x [n, C, H, W] of the network at every evaluation.
+            watch: `watch(number, x)` is shown the input x [n, C, H, W] of the network at every prediction.
 
         Raises:
             UserError: labels that the model does not know, or guidance without labels.
             ValueError: a strength outside (0, 1], or resamplings that the sampler cannot do.
         """
         guidance = self.sampler.config.guidance
-        if labels is None and evaluations_per_step(guidance) > 1:
+        if labels is None and self.guide is None and evaluations_per_step(guidance) > 1:
             raise UserError(f"sampling.guidance={guidance} has no effect without labels; give some.")
         condition = class_condition(labels, len(indices), classes=self.classes, condition_dim=self.condition_dim)
         device = torch.device(self.device)
         condition, image, mask = (
             None if given is None else to_device(given, device) for given in (condition, image, keep)
         )
-        denoise = self.sampler.denoiser(self.model, condition)
+        worse = None if self.guide is None else self.guide.denoiser(labels, len(indices), device)
+        denoise = self.sampler.denoiser(self.model, condition, worse)
         draws = self.noise(indices)
         first = next(draws)
 
@@ -165,14 +127,19 @@ class ImageGenerator:
 
         evaluations = itertools.count()
 
-        def watched(x: Tensor, t: Tensor) -> Tensor:
-            if watch is not None:
-                watch(next(evaluations), x)
-            return denoise(x, t)
+        def watched(level: Level) -> Denoiser:
+            ask = denoiser_at(denoise, level)
+
+            def shown(x: Tensor, t: Tensor) -> Tensor:
+                if watch is not None:
+                    watch(next(evaluations), x)
+                return ask(x, t)
+
+            return shown
 
         with torch.no_grad(), autocast(device, self.precision):
             return self.sampler(
-                watched,
+                ByLevel(watched),
                 itertools.chain([first], draws),
                 known=unchanged if mask is None else known,
                 start=image if mask is None or strength < 1.0 else None,

@@ -14,7 +14,6 @@ from policy_accel.errors import UserError
 from policy_accel.evaluation.video import VideoWriter
 from policy_accel.files import explained, new_path, replacing
 from policy_accel.images.generate import ImageGenerator
-from policy_accel.images.guidance import evaluations_per_step
 
 BACKGROUND = 255
 LATENT_RANGE = (0.01, 0.99)
@@ -149,9 +148,7 @@ def forming_video(
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    sampler = generator.sampler
-    predictions = sampler.network_evaluations() // evaluations_per_step(sampler.config.guidance)
-    every = math.ceil(predictions / MOST_FRAMES)
+    every = math.ceil(generator.sampler.predictions() / MOST_FRAMES)
     films: list[list[Tensor]] = []
 
     def watch(evaluation: int, x: Tensor) -> None:

@@ -8,8 +8,8 @@ from policy_accel.acceleration.build import build_objective
 from policy_accel.diffusion import Objective
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.generate import ImageSampler
 from policy_accel.images.representation import Representation
+from policy_accel.images.sampling import ImageSampler
 from policy_accel.images.sets import ImageSplit
 from policy_accel.images.task import condition_size
 from policy_accel.models import Denoiser, build_denoiser
@@ -49,14 +49,18 @@ def check_config(config: ImageConfig) -> Objective:
     return objective
 
 
-def check_guidance(config: ImageConfig) -> None:
-    """Raise UserError when images are to be guided by a null class that the model was never trained on."""
+def check_guidance(config: ImageConfig, *, guide: bool = False) -> None:
+    """Raise UserError when images are to be guided by a null class that the model was never trained on; a `guide`
+    stands in its place."""
     taught = config.distillation.guidance
-    asked = {"sampling": config.sampling.guidance, "distillation": 1.0 if taught is None else taught}
+    asked = {
+        "sampling": 1.0 if guide else config.sampling.guidance,
+        "distillation": 1.0 if taught is None else taught,
+    }
     wrong = [f"{section}.guidance={weight}" for section, weight in asked.items() if weight != 1.0]
     if wrong and not config.task.label_dropout:
         raise UserError(
-            f"{wrong[0]} needs a model that has seen the null class; train it with "
+            f"{wrong[0]} needs a model that has seen the null class, or a guide (--guide); train it with "
             "task.conditional=true task.label_dropout=0.1, or leave the guidance at 1."
         )
 

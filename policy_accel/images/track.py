@@ -13,8 +13,10 @@ from policy_accel.configuration import SOURCES
 from policy_accel.data.images import image_form, read_images
 from policy_accel.distill import teach
 from policy_accel.errors import UserError
+from policy_accel.images.autoguidance import load_guide
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.evaluate import ImageEvaluator
+from policy_accel.images.guidance import Guide
 from policy_accel.images.heading import image_heading
 from policy_accel.images.metrics import table
 from policy_accel.images.metrics.inception import check_inception
@@ -151,11 +153,12 @@ class ImageTrack(Track[ImageConfig]):
         """See `Track.evaluate`; one average of the weights is scored, or all of them, and the best is the result."""
         device = choose_device(options.device, "--device")
         config = self.read(run_dir)
-        _change(config, options)
+        guide = load_guide(self.load, run_dir, options, device)
+        _change(config, options, guide)
         use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
         names = asked_averages(run_dir, options.checkpoint, options.average)
         split = load_split(config.task)
-        evaluator = ImageEvaluator(config, split, run_dir, device, ranks=ranks)
+        evaluator = ImageEvaluator(config, split, run_dir, device, ranks=ranks, guide=guide)
         results = []
         for name in names:
             loaded = self.load(run_dir, options.checkpoint, device, name)
@@ -174,20 +177,25 @@ class ImageTrack(Track[ImageConfig]):
     def describe(self, result: dict[str, Any]) -> str:
         """The measures of generated images beside their floors, and how the images were made."""
         guidance = f", guidance {result['guidance']:g}" if result["guidance"] != 1 else ""
+        if interval := result.get("sampling_guidance_interval"):
+            guidance += f" at noise levels {interval[0]:g} to {interval[1]:g}"
+        if guide := result.get("guide"):
+            guidance += f" by {guide['run']} (step {guide['step']}, {guide['average']}: {guide['evaluations']} of them)"
         return (
             f"{result['images']} images by {result['sampler']} with {result['network_evaluations']} network "
             f"evaluations each{guidance}, seed {result['seed']}:\n{table(result['measures'])}"
         )
 
 
-def _change(config: ImageConfig, options: argparse.Namespace) -> None:
+def _change(config: ImageConfig, options: argparse.Namespace, guide: Guide | None) -> None:
     evaluation = replaced(
         config.evaluation, samples=options.samples, seed=options.seed, batch_size=options.batch_size, video=False
     )
     evaluation.metrics = replaced(evaluation.metrics, inception=options.inception, resnet=options.resnet)
     config.evaluation = evaluation
-    config.sampling = replaced(AskedSampling.of(options).of_run(config.sampling)[0], guidance=options.guidance)
-    check_guidance(config)
+    sampling, _ = AskedSampling.of(options).of_run(config.sampling)
+    config.sampling = sampling.asked(options.guidance, options.guidance_interval)
+    check_guidance(config, guide=guide is not None)
 
 
 IMAGES = ImageTrack()

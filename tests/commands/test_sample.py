@@ -16,8 +16,10 @@ from support.images import generate
 from torch import Tensor
 
 from policy_accel.cli import main
-from policy_accel.images.generate import ImageGenerator, ImageSamplingConfig
+from policy_accel.images.generate import ImageGenerator
+from policy_accel.images.guidance import Guide
 from policy_accel.images.pictures import to_uint8
+from policy_accel.images.sampling import ImageSamplingConfig
 from policy_accel.images.shapes import make_shapes, write_images_npz
 from policy_accel.images.track import IMAGES
 
@@ -62,7 +64,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory, cache: None) -> Path:
-    """A run of a class-conditional model."""
+    """A run of a class-conditional model, whose process and target are those of the unconditional one."""
     return train(tmp_path_factory.mktemp("classes"), "task.label_dropout=0.1")
 
 
@@ -140,6 +142,43 @@ def test_sampling_is_changed_by_the_arguments(run_dir: Path, tmp_path: Path) -> 
     assert close(np.load(tmp_path / "out" / "samples.npz")["images"], images)
     record = json.loads((tmp_path / "out" / "samples.json").read_text())
     assert (record["sampler"], record["guidance"], record["network_evaluations"]) == ("dpm_solver++", 2.5, 12)
+
+
+def test_another_run_guides(run_dir: Path, unconditional: Path, tmp_path: Path, capsys: Any) -> None:
+    """An unconditional one here: worse than the conditional one, and not trained with it."""
+    asked = ("--guide", unconditional, "--guidance", "3", "--guidance-interval", "0.5,1e6", "--count", "3", "--npz")
+    assert sample(run_dir, *asked, "--output", tmp_path / "out") == 0
+    sampling = ImageSamplingConfig(steps=4, guidance=3.0, guidance_interval=[0.5, 1e6])
+    sampler, worse = replace(IMAGES.load(run_dir).sampler, config=sampling), IMAGES.load(unconditional)
+    guide = Guide(worse.model, 0, 0, {})
+    images = expected(run_dir, range(3), [0, 1, 2], sampler=sampler, guide=guide)
+    assert close(np.load(tmp_path / "out" / "samples.npz")["images"], images)
+    record = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert record["guide"] == {"run": str(unconditional), "step": 3, "average": "ema", "evaluations": 3}
+    assert (record["network_evaluations"], record["guidance_interval"]) == (4 + 3, [0.5, 1e6])
+    assert sample(unconditional, "--guide", run_dir, "--guidance", "2", "--output", tmp_path / "other") == 2
+    assert "it knows 8 classes, which are not the 0 of the other" in capsys.readouterr().err
+
+
+def test_images_are_shown_by_class(run_dir: Path, tmp_path: Path) -> None:
+    """The images are those of --count; a row of grid.png has a class, after its name, and every class a picture."""
+    assert sample(run_dir, "--labels", "star,ring", "--per-class", "3", "--npz", "--output", tmp_path / "out") == 0
+    with np.load(tmp_path / "out" / "samples.npz") as arrays:
+        images, numbers = arrays["images"], arrays["labels"]
+    star, ring = numbers[:2]
+    assert numbers.tolist() == [star, ring] * 3
+    assert close(images, expected(run_dir, range(6), numbers.tolist()))
+    cell = 4 * SIZE + 2
+    shown = np.asarray(Image.open(tmp_path / "out" / "grid.png"))
+    left = shown.shape[1] - (3 * cell + 2)
+    assert shown.shape[0] == 2 * cell + 2
+    assert left > 20  # of the names
+    assert [bool((shown[row * cell : (row + 1) * cell, :left] < 128).any()) for row in range(2)] == [True, True]
+    for row, column in np.ndindex(2, 3):
+        top, edge = 2 + row * cell, left + 2 + column * cell
+        np.testing.assert_array_equal(shown[top : top + 64 : 4, edge : edge + 64 : 4], images[2 * column + row])
+    names = sorted(file.name for file in (tmp_path / "out" / "classes").iterdir())
+    assert names == sorted([f"{star}_star.png", f"{ring}_ring.png"])
 
 
 def test_the_times_of_the_steps_are_asked_for_and_recorded(run_dir: Path, tmp_path: Path) -> None:
@@ -253,7 +292,15 @@ def test_ctrl_c_keeps_what_is_complete(
         (["--inpaint", "{picture}", "--labels", "1", "--mask", "0,0,99,2"], "is not a box"),
         (["--edit", "{picture}", "--labels", "1", "--strength", "1.5"], "--strength 1.5 must be above 0 and at most 1"),
         (["--edit", "{picture}"], "--labels must say of which class"),
-        (["--edit", "{large}", "--labels", "1"], "is 20 x 20 pixels and the model's images 16 x 16"),
+        (["--inpaint", "{large}", "--mask", "18,0,22,2", "--labels", "1"], "is not a box"),
+        (["--per-class", "0"], "--per-class 0 must be at least 1"),
+        (["--per-class", "2", "--edit", "{picture}", "--labels", "1"], "--per-class 2 is for images from pure noise"),
+        (["--guide-checkpoint", "last"], "has no effect at guidance 1; give --guidance"),
+        (["--guide-checkpoint", "last", "--guidance", "2"], "is the guided network itself"),
+        (["--guide-checkpoint", "9", "--guidance", "2"], "no checkpoint '9'"),
+        (["--guide", "{picture}", "--guidance", "2"], "a.png"),
+        (["--guidance-interval", "0.3,3"], "has no effect at guidance 1"),
+        (["--guidance-interval", "7000,8000", "--guidance", "2"], "none of the noise levels of the steps"),
         (["--edit", "{picture}", "--video"], "--video films"),
         (["--sampler", "heunn"], "did you mean 'heun'"),
         (["--checkpoint", "77"], "no checkpoint '77'"),
@@ -277,6 +324,7 @@ def test_mistakes_are_one_sentence(
     ("arguments", "sentence"),
     [
         (["--labels", "1"], "--labels 1: the model was trained without classes"),
+        (["--per-class", "1"], "--per-class 1: the model was trained without classes"),
         (["--guidance", "2"], "sampling.guidance=2.0 needs a model that was trained on classes"),
     ],
 )

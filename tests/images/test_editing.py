@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from PIL import Image
 from support.images import generate
 from torch import Tensor
 
+from policy_accel.data.images.decode import decode
 from policy_accel.diffusion import FlowProcess, Objective, SigmaProcess, vp_process
 from policy_accel.errors import UserError
-from policy_accel.images.editing import read_mask, read_pictures
-from policy_accel.images.generate import ImageGenerator, ImageSampler, ImageSamplingConfig
+from policy_accel.images.editing import Given, read_mask, read_pictures
+from policy_accel.images.generate import ImageGenerator
+from policy_accel.images.sampling import ImageSampler, ImageSamplingConfig
 
 SHAPE = (3, 6, 5)
 OBJECTIVES = {
@@ -170,11 +173,15 @@ def write(path: Path, pixels: np.ndarray) -> Path:
     return path
 
 
+def of_size(width: int, height: int) -> Given:
+    return Given(torch.zeros(1, *SHAPE), (Path("photo.jpg"),), ((width, height),))
+
+
 def test_pictures_are_read_as_the_model_needs_them(tmp_path: Path) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     path = write(tmp_path / "b.png", colour)
-    np.testing.assert_array_equal(read_pictures(path, SHAPE)[0].permute(1, 2, 0).numpy(), colour)
-    grey = read_pictures(path, (1, 6, 5))
+    np.testing.assert_array_equal(read_pictures(path, SHAPE).pixels[0].permute(1, 2, 0).numpy(), colour)
+    grey = read_pictures(path, (1, 6, 5)).pixels
     assert grey.shape == (1, 1, 6, 5)
     np.testing.assert_allclose(grey[0, 0].numpy(), colour @ [0.299, 0.587, 0.114], atol=1)
     write(tmp_path / "a.png", colour[:, :, 0])
@@ -184,50 +191,108 @@ def test_pictures_are_read_as_the_model_needs_them(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.fromarray(colour).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "d.png", exif=turned)
+    write(tmp_path / "e.tga", colour)  # of which the data room does not know the suffix
+    write(tmp_path / ".hidden.png", colour)
     (tmp_path / "notes.txt").write_text("not a picture")
-    several = read_pictures(tmp_path, SHAPE)
-    assert several.shape == (4, *SHAPE)
+    with pytest.warns(UserWarning, match="pictures that") as remarks:
+        given = read_pictures(tmp_path, SHAPE)
+    assert [file.name for file in given.files] == ["a.png", "b.png", "c.png", "d.png", "e.tga"]
+    assert given.sizes == ((5, 6),) * 5
+    several = given.pixels
+    assert several.shape == (5, *SHAPE)
     np.testing.assert_array_equal(several[0].numpy(), np.broadcast_to(colour[:, :, 0], SHAPE))
     assert (several[2, :, :2] == 255).all()
     np.testing.assert_array_equal(several[2, :, 2:].permute(1, 2, 0).numpy(), colour[2:])
     np.testing.assert_array_equal(several[3].permute(1, 2, 0).numpy(), colour)
+    np.testing.assert_array_equal(several[4].permute(1, 2, 0).numpy(), colour)
+    said = sorted(str(remark.message) for remark in remarks)
+    assert said == [
+        "pictures that are transparent in places and were put on white: c.png",
+        "pictures that were turned as their EXIF orientation says: d.png",
+    ]
+
+
+@pytest.mark.parametrize("size", [(640, 480), (50, 333), (3, 2), (16, 16)])
+def test_pictures_of_other_sizes_are_cut_and_resized_as_for_training(tmp_path: Path, size: tuple[int, int]) -> None:
+    width, height = size
+    pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    path = write(tmp_path / "photo.png", pixels)
+    how = "were" if width == height else "had their middle cut out and"
+    with pytest.warns(UserWarning, match=rf"pictures that {how} resized to 8 x 8 pixels: photo\.png"):
+        given = read_pictures(path, (3, 8, 8))
+    trained, _ = decode(path.read_bytes(), "photo.png", 8)
+    np.testing.assert_array_equal(given.pixels[0].numpy(), trained)
+    assert given.sizes == (size,)
+
+
+@pytest.mark.parametrize("mode", ["1", "LA", "P", "RGBA", "I;16", "CMYK", "YCbCr"])
+def test_pictures_of_every_mode(tmp_path: Path, mode: str) -> None:
+    grey = np.where(np.arange(256).reshape(16, 16) < 100, 0, 255).astype(np.uint8)
+    wide = Image.fromarray(grey.astype(np.uint16) * 257)
+    image = wide if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    image.save(tmp_path / "a.tif")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a remark on 16 bits
+        pixels = read_pictures(tmp_path / "a.tif", (3, 16, 16)).pixels[0]
+    assert np.abs(pixels.numpy().astype(int) - grey).max() <= 2
 
 
 def test_masks(tmp_path: Path) -> None:
-    mask = read_mask("1,2,4,5", (6, 5))
+    mask = read_mask("1,2,4,5", (6, 5), of_size(5, 6))
     expected = torch.zeros(6, 5, dtype=torch.bool)
     expected[2:5, 1:4] = True
-    assert torch.equal(mask, expected)
+    assert torch.equal(mask, expected[None, None])
     picture = np.zeros((6, 5), np.uint8)
     picture[2:5, 1:4] = 200
-    assert torch.equal(read_mask(str(write(tmp_path / "mask.png", picture)), (6, 5)), expected)
+    path = str(write(tmp_path / "mask.png", picture))
+    assert torch.equal(read_mask(path, (6, 5), of_size(5, 6)), expected[None, None])
+    # A mask of what the model sees goes with a picture of any size.
+    assert torch.equal(read_mask(path, (6, 5), of_size(500, 70)), expected[None, None])
+
+
+def test_a_mask_is_in_pixels_of_the_picture_and_paints_all_that_it_touches(tmp_path: Path) -> None:
+    """The middle 480 x 480 of a picture of 640 x 480 is seen as 8 x 8: a pixel of that is 60 x 60."""
+    expected = torch.zeros(8, 8, dtype=torch.bool)
+    expected[1:3, 2] = True
+    found = read_mask("205,119,210,123", (8, 8), of_size(640, 480))
+    assert torch.equal(found, expected[None, None])
+    picture = np.zeros((480, 640), np.uint8)
+    picture[119:123, 205:210] = 255
+    path = write(tmp_path / "mask.png", picture)
+    assert torch.equal(read_mask(str(path), (8, 8), of_size(640, 480)), found)
+    both = Given(torch.zeros(2, 3, 8, 8), (Path("a.jpg"), Path("b.jpg")), ((8, 300), (16, 300)))
+    pair = read_mask("6,146,8,147", (8, 8), both)
+    assert pair.nonzero().tolist() == [[0, 0, 0, 6], [0, 0, 0, 7], [1, 0, 2, 3]]
+    with pytest.raises(UserError, match=r"--mask 0,0,50,480 marks nothing of the middle of photo\.jpg"):
+        read_mask("0,0,50,480", (8, 8), of_size(640, 480))
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("3,2,3,5", r"--mask 3,2,3,5 is not a box .* 5 x 6; choose 0 <= x0 < x1 <= 5"),
+        ("3,2,3,5", r"--mask 3,2,3,5 is not a box .* is 5 x 6 pixels; choose 0 <= x0 < x1 <= 5"),
         ("0,0,5,7", r"0 <= y0 < y1 <= 6"),
         ("1,2,3", r"--mask 1,2,3 is neither a file nor a box"),
         ("missing.png", r"neither a file"),
         ("dark.png", r"dark.png: is dark everywhere"),
-        ("large.png", r"large.png: is 7 x 8 pixels and the image 5 x 6; resize"),
+        ("large.png", r"large.png: is 7 x 8 pixels and photo.jpg 5 x 6; make it as large as that, or 5 x 6"),
         ("text.png", r"text.png: is not an image that can be read"),
     ],
 )
 def test_bad_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, sentence: str) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "dark.png", np.full((6, 5), 100, np.uint8))
-    write(tmp_path / "large.png", np.zeros((8, 7), np.uint8))
+    write(tmp_path / "large.png", np.full((8, 7), 255, np.uint8))
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(UserError, match=sentence):
-        read_mask(text, (6, 5))
+        read_mask(text, (6, 5), of_size(5, 6))
 
 
 def test_bad_pictures(tmp_path: Path) -> None:
-    large = write(tmp_path / "large.png", np.zeros((8, 7), np.uint8))
-    with pytest.raises(UserError, match=r"large\.png: is 7 x 8 pixels and the model's images 5 x 6; resize"):
-        read_pictures(large, SHAPE)
+    ranges = tmp_path / "float.tif"
+    Image.fromarray(np.zeros((6, 5), np.float32)).save(ranges)
+    with pytest.raises(UserError, match=r"float\.tif: holds numbers without a range .*convert it to 8 bits"):
+        read_pictures(ranges, SHAPE)
     with pytest.raises(UserError, match=r"missing\.png: does not exist"):
         read_pictures(tmp_path / "missing.png", SHAPE)
     (tmp_path / "empty").mkdir()

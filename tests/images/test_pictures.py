@@ -15,7 +15,7 @@ from torch import Tensor
 from policy_accel.data.images import read_images
 from policy_accel.diffusion import Objective, SigmaProcess, vp_process
 from policy_accel.errors import UserError
-from policy_accel.images.generate import ImageGenerator, ImageSampler, ImageSamplingConfig
+from policy_accel.images.generate import ImageGenerator
 from policy_accel.images.pictures import (
     displayable,
     forming_video,
@@ -25,6 +25,7 @@ from policy_accel.images.pictures import (
     write_image_npz,
     write_png,
 )
+from policy_accel.images.sampling import ImageSampler, ImageSamplingConfig
 
 
 def random_images(*shape: int) -> Tensor:

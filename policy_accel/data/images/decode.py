@@ -70,7 +70,7 @@ def decode(content: bytes, where: str, resolution: int | None) -> tuple[np.ndarr
             raise UserError(f"{where}: is {found}; encode latents as float16 or float32 [C, H, W].")
         return values, []
     image, done = upright(content, where)
-    pixels = np.asarray(image if resolution is None else _square(image, resolution))
+    pixels = np.asarray(image if resolution is None else cut(image, (resolution, resolution)))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), done
 
 
@@ -91,15 +91,22 @@ def fitted(images: ImageArray, resolution: int | None, source: str) -> ImageArra
     pixels = np.asarray(images)
     result = np.empty((*pixels.shape[:2], resolution, resolution), np.uint8)
     for plane in np.ndindex(pixels.shape[:2]):
-        result[plane] = np.asarray(_square(Image.fromarray(pixels[plane]), resolution))
+        result[plane] = np.asarray(cut(Image.fromarray(pixels[plane]), (resolution, resolution)))
     return result
 
 
-def _square(image: Image.Image, resolution: int) -> Image.Image:
-    """The middle square, resized by a Lanczos filter that covers all source pixels."""
+def middle(size: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The largest box (left, top, right, bottom) in the middle of a picture of `size` (width, height) that has the
+    proportions of `shape` (height, width): a square for a square."""
+    scale = min(size[0] / shape[1], size[1] / shape[0])
+    width, height = max(1, round(scale * shape[1])), max(1, round(scale * shape[0]))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height
+
+
+def cut(image: Image.Image, shape: tuple[int, int]) -> Image.Image:
+    """The middle of a picture, see `middle`, resized to `shape` by a Lanczos filter that covers all source pixels."""
     from PIL.Image import Resampling
 
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    return image if side == resolution else image.resize((resolution, resolution), Resampling.LANCZOS)
+    image = image.crop(middle(image.size, shape))
+    return image if image.size == shape[::-1] else image.resize(shape[::-1], Resampling.LANCZOS)
