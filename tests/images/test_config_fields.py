@@ -171,7 +171,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "sampling.churn_max": ("1.0", measured(), [*HEUN, "sampling.churn=1.0"]),
     "sampling.churn_noise": ("1.5", measured(), [*HEUN, "sampling.churn=1.0"]),
     "sampling.guidance": ("3.0", measured(), []),
-    "sampling.guidance_interval": ("[0.0,0.9]", measured(), ["sampling.guidance=3.0"]),
+    "sampling.guidance_interval": ("[0.0,9.0]", measured(), ["sampling.guidance=3.0"]),
     "evaluation.samples": ("20", measured(), []),
     "evaluation.curve_samples": ("20", measured(full=False), []),
     "evaluation.curve_measures": ("[coverage]", measured(full=False), []),
