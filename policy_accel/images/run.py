@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policy_accel.acceleration.build import build_objective
-from policy_accel.diffusion import Objective
+from policy_accel.diffusion.processes import SIGMA_DATA
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.representation import Representation
@@ -25,9 +25,15 @@ def build_sampler(config: ImageConfig) -> ImageSampler:
     return ImageSampler(build_objective(config.diffusion, config.acceleration), config.sampling)
 
 
-def check_config(config: ImageConfig) -> Objective:
-    """The objective of `config`, after everything that can be refused without its data."""
-    objective = build_sampler(config).objective
+def with_sigma_data(config: ImageConfig, value: float) -> ImageConfig:
+    """`config` with a number for diffusion.sigma_data."""
+    return replace(config, diffusion=replace(config.diffusion, sigma_data=value))
+
+
+def check_config(config: ImageConfig) -> None:
+    """Raise UserError for everything that can be refused without the data of `config`."""
+    unknown = config.diffusion.sigma_data is None and config.diffusion.sees_sigma_data
+    build_sampler(with_sigma_data(config, SIGMA_DATA) if unknown else config)
     config.task.check()
     config.evaluation.check()
     check_guidance(config)
@@ -46,7 +52,6 @@ def check_config(config: ImageConfig) -> Objective:
     config.check_scores(
         scored=evaluation.curve_samples > 0, overlap=evaluation.overlap, to_score="evaluation.curve_samples"
     )
-    return objective
 
 
 def check_guidance(config: ImageConfig, *, guide: bool = False) -> None:

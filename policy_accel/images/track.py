@@ -15,6 +15,7 @@ from policy_accel.distill import teach
 from policy_accel.errors import UserError
 from policy_accel.images.autoguidance import load_guide
 from policy_accel.images.config import ImageConfig
+from policy_accel.images.deviation import KEY, kept, resolved
 from policy_accel.images.evaluate import ImageEvaluator
 from policy_accel.images.guidance import Guide
 from policy_accel.images.heading import image_heading
@@ -29,15 +30,15 @@ from policy_accel.images.run import (
     check_guidance,
     representation_of,
 )
-from policy_accel.images.sets import load_split
+from policy_accel.images.sets import ImageSplit, load_split
 from policy_accel.images.task import ImageTask, condition_size
 from policy_accel.run_sampling import AS_CHOSEN, AskedSampling
 from policy_accel.scoring import Score
 from policy_accel.track import Recommendation, Report, Track, best_average, replaced
 from policy_accel.training.averages import MAIN, asked_averages, load_average
-from policy_accel.training.checkpoint import fitting
+from policy_accel.training.checkpoint import Checkpoint, fitting
 from policy_accel.training.devices import choose_device, use_device
-from policy_accel.training.first_weights import begin_with, first_checkpoint, told
+from policy_accel.training.first_weights import begin_with, first_checkpoint, own_checkpoint, told
 from policy_accel.training.ranks import ALONE, Ranks
 
 
@@ -65,6 +66,11 @@ class ImageTrack(Track[ImageConfig]):
         why = "for images no method differs from it by more than training seeds do"
         return Recommendation("baseline", why, "benchmarks/results/image_methods_mnist_cpu.json")
 
+    def read(self, run_dir: Path) -> ImageConfig:
+        """See `Track.read`; with the deviation of the data that was measured, where it is known."""
+        config = super().read(run_dir)
+        return kept(config, own_checkpoint(run_dir)) if config.diffusion.sigma_data is None else config
+
     def check(self, config: ImageConfig) -> None:
         """See `Track.check`."""
         config.training.check()
@@ -84,26 +90,37 @@ class ImageTrack(Track[ImageConfig]):
 
     def build(self, config: ImageConfig, *, scored: bool = False, ranks: Ranks = ALONE) -> ImageTask:
         """See `Track.build`."""
-        objective = check_config(config)
+        check_config(config)
         split = load_split(config.task)
         model = build_model(config, split.train.shape, len(split.classes))
         begun, device = first_checkpoint(config), choose_device(config.training.device)
         if begun is not None:
             begin_with(model, begun, config, self.record(config))
+        composed = config
+        config, scaled = self._resolved(config, split, begun)
+        sampler = build_sampler(config)
         task = ImageTask(
             model,
-            objective,
+            sampler.objective,
             split,
             config.task,
             representation=representation_of(config, split),
             noise=config.acceleration.noise,
             evaluator=ImageEvaluator(config, split, Path(config.run_dir), device, ranks=ranks) if scored else None,
         )
-        task.heading = image_heading(config, split)
+        task.heading = {**image_heading(config, split), "values": scaled}
+        task.description = {
+            **task.description,
+            KEY: config.diffusion.sigma_data if config.diffusion.sees_sigma_data else None,
+        }
         if begun is not None:
-            task.heading = {**task.heading, "begins": told(begun, config, self.record(config))}
-        teach(self, config, task, build_sampler(config))
+            task.heading = {**task.heading, "begins": told(begun, composed, self.record(composed))}
+        teach(self, config, task, sampler)
         return task
+
+    def _resolved(self, config: ImageConfig, split: ImageSplit, begun: Checkpoint | None) -> tuple[ImageConfig, str]:
+        """`resolved` for a run that begins with the weights of `begun`, or goes on."""
+        return resolved(config, split, begun or own_checkpoint(Path(config.run_dir)))
 
     def load(
         self,
@@ -118,6 +135,7 @@ class ImageTrack(Track[ImageConfig]):
         config = self.read(run_dir)
         config.sampling, _ = asked.of_run(config.sampling)
         saved = load_average(run_dir, checkpoint, average)
+        config = kept(config, saved)
         image_format = saved.state.get("task")
         if not isinstance(image_format, dict):
             raise UserError(
@@ -144,7 +162,9 @@ class ImageTrack(Track[ImageConfig]):
     def scorer(self, config: ImageConfig, device: torch.device) -> Score:
         """See `Track.scorer`."""
         run_dir = Path(config.run_dir)
-        evaluator = ImageEvaluator(config, load_split(config.task), run_dir, device)
+        split = load_split(config.task)
+        config, _ = self._resolved(config, split, first_checkpoint(config))
+        evaluator = ImageEvaluator(config, split, run_dir, device)
         return lambda step, report: evaluator(self.load(run_dir, str(step), device).model, report, step=step)
 
     def evaluate(

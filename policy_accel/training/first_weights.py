@@ -31,12 +31,9 @@ def first_checkpoint(config: RunConfig, from_file: Callable[[Path], Checkpoint] 
     """
     if config.init_from is None:
         return None
-    own = Path(config.run_dir) / "checkpoints"
-    for step in reversed(checkpoint_steps(own)):
-        try:
-            return load_checkpoint(own / f"{step:08d}", (AVERAGE,))
-        except DamagedError:  # which the run sets aside
-            continue
+    own = own_checkpoint(Path(config.run_dir), (AVERAGE,))
+    if own is not None:
+        return own
     teacher = config.distillation
     if teacher.teacher:
         return load_checkpoint(checkpoint_path(Path(teacher.teacher), teacher.checkpoint), (AVERAGE,))
@@ -46,6 +43,17 @@ def first_checkpoint(config: RunConfig, from_file: Callable[[Path], Checkpoint] 
     if from_file is None:
         raise UserError(f"init_from={config.init_from} is a file; give a run directory, or the folder of a checkpoint.")
     return from_file(path)
+
+
+def own_checkpoint(run_dir: Path, names: tuple[str, ...] = ()) -> Checkpoint | None:
+    """The newest checkpoint of a run that can be read, with these of its tensors; None where there is none."""
+    own = run_dir / "checkpoints"
+    for step in reversed(checkpoint_steps(own)):
+        try:
+            return load_checkpoint(own / f"{step:08d}", names)
+        except DamagedError:  # which the run sets aside
+            continue
+    return None
 
 
 def source_of(init_from: str) -> Path:
