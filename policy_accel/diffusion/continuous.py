@@ -186,16 +186,24 @@ class SigmaProcess(ContinuousProcess):
         """The family's range of sigma."""
         return SIGMA_RANGES[self.family]
 
-    def sampling_times(self, steps: int) -> tuple[float, ...]:
-        """Sigmas from 80 to 0.002, evenly spaced in sigma^(1/7) (Karras et al. 2022, equation 5).
-
-        The ends are clipped to the family's own range, which matters for ve only (0.02 is its lowest sigma).
-        """
+    @property
+    def grid_range(self) -> tuple[float, float]:
+        """The least and the largest sigma of sampling: 0.002 and 80, clipped to the family's own range, which matters
+        for ve only (0.02 is its lowest sigma)."""
         sigma_min, sigma_max = SIGMA_RANGES[self.family]
-        low = max(GRID_RANGE[0], sigma_min) ** (1.0 / GRID_EXPONENT)
-        high = min(GRID_RANGE[1], sigma_max) ** (1.0 / GRID_EXPONENT)
-        intervals = max(1, steps - 1)
-        return tuple((high + i / intervals * (low - high)) ** GRID_EXPONENT for i in range(steps))
+        return max(GRID_RANGE[0], sigma_min), min(GRID_RANGE[1], sigma_max)
+
+    def sampling_times(self, steps: int) -> tuple[float, ...]:
+        """`karras_sigmas` of `grid_range`."""
+        return karras_sigmas(steps, *self.grid_range)
+
+
+def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, exponent: float = GRID_EXPONENT) -> tuple[float, ...]:
+    """`steps` sigmas from the largest to the least, evenly spaced in sigma^(1/exponent) (Karras et al. 2022, equation
+    5)."""
+    low, high = sigma_min ** (1.0 / exponent), sigma_max ** (1.0 / exponent)
+    intervals = max(1, steps - 1)
+    return tuple((high + i / intervals * (low - high)) ** exponent for i in range(steps))
 
 
 @dataclass(frozen=True)

@@ -159,10 +159,10 @@ def karhunen_loeve_process(
     alphas, sigmas = base.alphas.detach().to("cpu", torch.float64), base.sigmas.detach().to("cpu", torch.float64)
     betas = _betas(alphas)
     preserving = bool(((alphas**2 + sigmas**2 - 1.0).abs() <= 1e-6).all())
-    if not preserving or not bool(((betas > 0.0) & (betas < 1.0)).all()):
+    if not preserving or not bool(((betas > 0.0) & (betas <= 1.0)).all()):
         raise ValueError(
             "base: it must be a variance-preserving process (alpha^2 + sigma^2 = 1) whose alpha falls at every "
-            "timestep and stays above 0."
+            "timestep and stays above 0 before the last."
         )
     table = mode_table(betas, modes) if clock == "time" else brownian_modes(1.0 - alphas**2, modes)
     # Never zero: the first mode adds a positive amount at every timestep.

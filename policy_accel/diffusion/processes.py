@@ -247,5 +247,9 @@ def vp_process(
     beta_end: float = BETA_END,
 ) -> DiscreteProcess:
     """Variance-preserving: alpha_t^2 = alpha_bar_t, sigma_t^2 = 1 - alpha_bar_t (Ho et al. 2020, equation 4)."""
-    alpha_bar = alpha_bar_table(schedule, timesteps, beta_start=beta_start, beta_end=beta_end)
+    return vp_process_of(alpha_bar_table(schedule, timesteps, beta_start=beta_start, beta_end=beta_end))
+
+
+def vp_process_of(alpha_bar: Tensor) -> DiscreteProcess:
+    """The variance-preserving process of a table alpha_bar [T] float64."""
     return DiscreteProcess(alphas=alpha_bar.sqrt(), sigmas=(1.0 - alpha_bar).sqrt())

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from policy_accel.diffusion.grid import Grid
 from policy_accel.diffusion.predictions import x0_and_epsilon
 from policy_accel.diffusion.processes import CLEAN, Level, Process, per_sample
-from policy_accel.diffusion.samplers import ddim_step, start_scale
+from policy_accel.diffusion.samplers import start_scale
 
 try:
-    # Two are handed on, so that the absence of diffusers is named in one place.
+    # Some are handed on, so that the absence of diffusers is named in one place.
     from diffusers.configuration_utils import ConfigMixin
     from diffusers.configuration_utils import register_to_config as register_to_config
-    from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
+    from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput as DDIMSchedulerOutput
+    from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers as KarrasDiffusionSchedulers
     from diffusers.schedulers.scheduling_utils import SchedulerMixin as SchedulerMixin
+    from diffusers.utils import DummyObject
+    from diffusers.utils.torch_utils import randn_tensor as randn_tensor
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "diffusers":
         raise
@@ -42,9 +49,47 @@ def bound(clip_sample: bool, clip_sample_range: float) -> float | None:
     return clip_sample_range if clip_sample else None
 
 
+def check_one_given(**choices: Any) -> None:
+    """Raise ValueError unless just one of the arguments is given."""
+    given = [name for name, value in choices.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"give one of {', '.join(choices)}{'' if not given else ', not ' + ' and '.join(given)}.")
+
+
+def falling(field: str, values: Any) -> list[float]:
+    """A sequence, array or tensor of numbers, which must fall from each to the next, as a list.
+
+    Raises:
+        ValueError: they do not, or there are none.
+    """
+    numbers: list[float] = torch.as_tensor(values).double().flatten().tolist()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{field}={numbers} must be finite numbers, and at least one.")
+    for first, second in pairwise(numbers):
+        if not second < first:
+            raise ValueError(f"{field}: {second:g} follows {first:g}; each must be below the one before.")
+    return numbers
+
+
 def in_wide_dtype(x: Tensor) -> Tensor:
     """`x` in the dtype that the arithmetic is done in."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def thresholded(x0: Tensor, ratio: float, largest: float) -> Tensor:
+    """Clean samples [B, *S] bounded by the `ratio` quantile s of their own magnitudes and divided by it, with s between
+    1 and `largest`, or equal to a `largest` below 1 (dynamic thresholding, Saharia et al. 2022, section 2.3)."""
+    s = torch.quantile(x0.flatten(1).abs(), ratio, dim=1).clamp(min=1.0, max=largest)
+    s = per_sample(s, x0)
+    return x0.clamp(-s, s) / s
+
+
+class Place(NamedTuple):
+    """Where a step starts and where it leads; `index` is its number in `timesteps`, None for a time off the grid."""
+
+    index: int | None
+    here: Level
+    there: Level
 
 
 class LoopScheduler(SchedulerMixin, ConfigMixin):
@@ -55,31 +100,47 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):
     process: Process
     timesteps: Tensor
     num_inference_steps: int | None
+    _final: Level = CLEAN
 
-    def _prepare(self, process: Any, grid: Grid, target: str) -> None:
-        """Set what does not change after the constructor, and `timesteps` to those of training."""
-        self._clip = bound(self.config.clip_sample, self.config.clip_sample_range)
+    def _prepare(self, process: Any, target: str) -> None:
+        """Set what does not change after the constructor."""
+        config = self.config
+        self._clip = bound(config.clip_sample and not config.thresholding, config.clip_sample_range)
+        if config.thresholding and not 0 < config.dynamic_thresholding_ratio <= 1:
+            raise ValueError(
+                f"dynamic_thresholding_ratio={config.dynamic_thresholding_ratio} must lie above 0 and be at most 1."
+            )
+        if config.thresholding and not config.sample_max_value > 0:
+            raise ValueError(f"sample_max_value={config.sample_max_value} must be positive.")
         self.process = self._placed = process
         self._target = target
-        self._place(grid, [process.level(t) for t in grid.timesteps], None, None)
 
     def _place(self, grid: Grid, levels: Sequence[Level], steps: int | None, device: torch.device | str | None) -> None:
-        """Make `levels` those of the loop, one for each of `timesteps`."""
+        """Make `levels` those of the loop, one for each of `timesteps`; `steps` is None for the loop of training."""
         self._grid = grid
-        self._levels = (*levels, CLEAN)
-        dtype = torch.int64 if isinstance(levels[0].time, int) else torch.float32
-        times = torch.tensor([level.time for level in levels], dtype=dtype)
+        self._levels = (*levels, self._final)
+        self._dtype = torch.int64 if isinstance(levels[0].time, int) else torch.float32
+        times = torch.tensor([level.time for level in levels], dtype=self._dtype)
         self._times = times.tolist()
         self.timesteps = times.to(device)
         self.num_inference_steps = steps
         self.is_scale_input_called = False
+        self._unscaled = 0
         self._step_index: int | None = None
         self._begin_index: int | None = None
-        self._first_half: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def _get_compatibles(cls) -> list[type]:
+        """The class itself, which diffusers does not hold, and those of `_compatibles` whose packages are installed."""
+        return [cls, *(one for one in super()._get_compatibles() if not isinstance(one, DummyObject))]
 
     def _process_times(self, timesteps: Tensor) -> Tensor:
         """The process' own times at what the network is told."""
         return timesteps
+
+    def _off_grid(self, time: float) -> tuple[Level, Level]:
+        """Where a step at `time`, which is none of `timesteps`, starts and where it leads."""
+        raise NotImplementedError
 
     def _process_on(self, device: torch.device) -> Process:
         """The process with its tables on `device`, which they reach once."""
@@ -97,7 +158,7 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def step_index(self) -> int | None:
-        """Number of the next step in `timesteps`; None before the first and after the last."""
+        """Number of the next step in `timesteps`; None before the first, after the last and off the grid."""
         return self._step_index
 
     @property
@@ -109,26 +170,27 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):
         """Start the loop at timesteps[begin_index]; then its first timestep need not be read from the device."""
         self._begin_index = begin_index
 
-    def _find_step(self, timestep: Any) -> int:
-        """Number of the step at `timestep`; simply the next one where reading it would wait for the device."""
-        if self.num_inference_steps is None:
-            raise ValueError(f"timestep={timestep} is none of a loop yet; call set_timesteps first.")
+    def _find(self, timestep: Any) -> Place:
+        """The step at `timestep`; simply the next one where reading it would wait for the device."""
         if isinstance(timestep, Tensor) and timestep.numel() != 1:
             raise ValueError(f"timestep must be one of scheduler.timesteps, not a tensor of {tuple(timestep.shape)}.")
         index = self._begin_index if self._step_index is None else self._step_index
         on_device = isinstance(timestep, Tensor) and timestep.device.type != "cpu"
-        if index is not None and (on_device or self._times[index] == timestep):
-            return index
-        value = timestep.item() if isinstance(timestep, Tensor) else timestep
-        if value not in self._times:
-            raise ValueError(f"timestep={value} is not one of scheduler.timesteps; pass those, one after the other.")
-        # Heun repeats a time: the last one is where a step starts.
-        return len(self._times) - 1 - self._times[::-1].index(value)
+        if index is None or not on_device:
+            time = timestep.item() if isinstance(timestep, Tensor) else timestep
+            if self._dtype == torch.float32:
+                time = float(np.float32(time))
+            if index is None or self._times[index] != time:
+                if time not in self._times:
+                    return Place(None, *self._off_grid(time))
+                # Heun repeats a time: the last one is where a step starts.
+                index = len(self._times) - 1 - self._times[::-1].index(time)
+        return Place(index, self._levels[index], self._levels[index + 1])
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """The network's input [B, *S] of a sample [B, *S].
 
-        While sampling `timestep` is one of `timesteps`; while training it is a tensor [B] of what the network is told.
+        While sampling `timestep` is one number; while training it is a tensor [B] of what the network is told.
         """
         self.is_scale_input_called = True
         wide = in_wide_dtype(sample)
@@ -136,8 +198,9 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):
             times = self._process_times(timestep.to(sample.device))
             scales = self._process_on(sample.device).coefficients(times).input_scale
             return (per_sample(scales, wide) * wide).to(sample.dtype)
-        self._step_index = self._find_step(timestep)
-        scale = self._levels[self._step_index].input_scale
+        place = self._find(timestep)
+        self._step_index = place.index
+        scale = place.here.input_scale
         return sample if scale == 1.0 else (scale * wide).to(sample.dtype)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -146,37 +209,43 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):
         process = self._process_on(original_samples.device)
         return process.diffuse(in_wide_dtype(original_samples), in_wide_dtype(noise), times).to(original_samples.dtype)
 
-    def step(
-        self,
-        model_output: Tensor,
-        timestep: Any,
-        sample: Tensor,
-        generator: torch.Generator | None = None,
-        return_dict: bool = True,
-    ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
-        """Lead a sample [B, *S] from `timestep` to the next one by the network's output [B, *S].
-
-        `generator` is there because pipelines pass one: nothing here is random.
+    def _predicted(self, model_output: Tensor, x: Tensor, here: Level) -> tuple[Tensor, Tensor]:
+        """The bounded clean sample and the network's own noise, each [B, *S], of its output at x [B, *S].
 
         Raises:
-            ValueError: `set_timesteps` was not called, `timestep` is none of them, or the network was given an input
-                that `scale_model_input` had to scale and did not.
+            ValueError: an output that says nothing of the clean sample, or steps one after the other without
+                `scale_model_input`, where the network's input must be scaled.
         """
-        index = self._find_step(timestep)
-        level = self._levels[index]
-        if level.input_scale != 1.0 and not self.is_scale_input_called:
+        if here.input_scale != 1.0 and not self.is_scale_input_called:
+            self._not_scaled()
+        if here.alpha == 0.0 and self._target == "epsilon":
             raise ValueError(
-                f"model_output belongs to an input that {type(self).__name__} scales, but scale_model_input was never "
-                "called; call it before the network (DDPMPipeline and DDIMPipeline do not, so use another)."
+                f"prediction_type=epsilon says nothing of a sample of pure noise, which timestep={here.time} has with "
+                "rescale_betas_zero_snr; choose v_prediction or sample."
             )
-        x = in_wide_dtype(sample)
-        x0, epsilon = x0_and_epsilon(model_output.to(x.dtype), x, level, self._target, self._clip)
-        moved = self._move(x, x0, epsilon, index)
-        self._step_index = index + 1 if index + 1 < len(self._times) else None
-        if not return_dict:
-            return moved.to(sample.dtype), x0.to(sample.dtype)
-        return DDIMSchedulerOutput(prev_sample=moved.to(sample.dtype), pred_original_sample=x0.to(sample.dtype))
+        x0, epsilon = x0_and_epsilon(model_output.to(x.dtype), x, here, self._target, self._clip)
+        if self.config.thresholding:
+            x0 = thresholded(x0, self.config.dynamic_thresholding_ratio, self.config.sample_max_value)
+        return x0, epsilon
 
-    def _move(self, x: Tensor, x0: Tensor, epsilon: Tensor, index: int) -> Tensor:
-        """Where step `index` leads x, given its clipped clean sample and its noise: DDIM."""
-        return ddim_step(x0, epsilon, self._levels[index + 1])
+    def _not_scaled(self) -> None:
+        """Warn of a step without `scale_model_input`, and refuse a loop of them."""
+        self._unscaled += 1
+        sentence = (
+            f"model_output belongs to an input that {type(self).__name__} scales, but scale_model_input was never "
+            "called; call it before the network (DDPMPipeline and DDIMPipeline do not, so use another)."
+        )
+        if self._unscaled == 1:
+            warnings.warn(sentence, stacklevel=4)
+        elif self._unscaled > 2:
+            raise ValueError(sentence)
+
+    def _finish_step(
+        self, moved: Tensor, x0: Tensor, place: Place, dtype: torch.dtype, return_dict: bool
+    ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
+        """Go on to the next place; the results of `step` in the sample's `dtype`."""
+        following = None if place.index is None else place.index + 1
+        self._step_index = None if following == len(self._times) else following
+        if not return_dict:
+            return moved.to(dtype), x0.to(dtype)
+        return DDIMSchedulerOutput(prev_sample=moved.to(dtype), pred_original_sample=x0.to(dtype))

@@ -9,106 +9,67 @@ A network trained here is sampled by a loop of diffusers, and one trained by suc
 
 Coefficients are float64 until they meet the sample; half-precision samples are computed in float32 and returned in
 their own dtype. A loop waits for the device at most once, to find where it starts (never after `set_begin_index`);
-timesteps that are numbers or lie on the CPU may also be given out of order.
+timesteps that are numbers or lie on the CPU may be given in any order, and need not be of `timesteps`. Before
+`set_timesteps` these are those of training, and steps lead through them.
 
 DDPMPipeline and DDIMPipeline never call `scale_model_input` and ignore `init_noise_sigma`. Of these schedulers they
 suit KarhunenLoeveScheduler alone, with any marginal but `raw`. DDIMPipeline makes a DDIMScheduler of the config that it
 is given, which is then the same process; so may any scheduler of diffusers be made that takes `trained_betas`.
+Which of diffusers' own tests hold is told in docs/images.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from policy_accel.diffusion.continuous import VP_TIME_SCALE, SigmaProcess
-from policy_accel.diffusion.grid import SPACINGS, Grid
+from policy_accel.diffusion.continuous import GRID_EXPONENT, SigmaProcess
+from policy_accel.diffusion.discrete_scheduler import DiscreteScheduler
 from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess, karhunen_loeve_process
-from policy_accel.diffusion.momentum import momentum_process, vp_sigma
-from policy_accel.diffusion.objective import make_noised
-from policy_accel.diffusion.processes import DiscreteProcess, per_sample, vp_process
-from policy_accel.diffusion.samplers import euler_step, heun_correction
-from policy_accel.diffusion.scheduler_base import (
-    LoopScheduler,
-    SchedulerMixin,
-    in_wide_dtype,
-    positive_count,
-    register_to_config,
-)
-from policy_accel.diffusion.schedules import BETA_END, BETA_START, SCHEDULES
-from policy_accel.errors import check_choice
+from policy_accel.diffusion.momentum import momentum_process
+from policy_accel.diffusion.scheduler_base import KarrasDiffusionSchedulers, SchedulerMixin, register_to_config
+from policy_accel.diffusion.schedules import BETA_END, BETA_START
+from policy_accel.diffusion.sigma_scheduler import SigmaScheduler
 
 # A pipeline of diffusers loads a class only from a module that has SchedulerMixin.
 __all__ = ["KarhunenLoeveScheduler", "MomentumEDMScheduler", "MomentumScheduler", "SchedulerMixin"]
 
-PREDICTION_TYPES = {"epsilon": "epsilon", "sample": "sample", "v_prediction": "v"}
-SOLVERS = ("heun", "euler")
+SMALLEST_ALPHA_BAR = 2.0**-24  # as EulerDiscreteScheduler's: a state that is not scaled has no place for pure noise
 
 
-class _DiscreteScheduler(LoopScheduler):
-    """DDIM with eta = 0 over integer timesteps, for any alpha and sigma."""
-
-    process: DiscreteProcess
-
-    def _base(self) -> DiscreteProcess:
-        """The variance-preserving process of the config's betas; checks the rest of what the discrete ones share."""
-        config = self.config
-        timesteps = positive_count("num_train_timesteps", config.num_train_timesteps)
-        check_choice("beta_schedule", config.beta_schedule, SCHEDULES)
-        check_choice("prediction_type", config.prediction_type, tuple(PREDICTION_TYPES))
-        check_choice("timestep_spacing", config.timestep_spacing, SPACINGS)
-        return vp_process(config.beta_schedule, timesteps, beta_start=config.beta_start, beta_end=config.beta_end)
-
-    def _finish(self, process: DiscreteProcess) -> None:
-        times = Grid.of(range(process.timesteps - 1, -1, -1))
-        self._prepare(process, times, PREDICTION_TYPES[self.config.prediction_type])
-
-    def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
-        """Choose the timesteps of a loop, on `device`; steps lead from each to the next, and then to the clean sample.
-
-        Raises:
-            ValueError: not 1 <= num_inference_steps <= num_train_timesteps.
-        """
-        timesteps = self.config.num_train_timesteps
-        if positive_count("num_inference_steps", num_inference_steps) > timesteps:
-            raise ValueError(f"num_inference_steps={num_inference_steps} is more than num_train_timesteps={timesteps}.")
-        grid = self.process.grid(num_inference_steps, self.config.timestep_spacing)
-        self._place(grid, [self.process.level(t) for t in grid.timesteps], num_inference_steps, device)
-
-    @property
-    def alphas_cumprod(self) -> Tensor:
-        """alpha^2 / (alpha^2 + sigma^2), [T] float64: what others read a scheduler's signal-to-noise ratio from."""
-        return self.process.log_snr.sigmoid()
-
-    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The target of v-prediction, alpha_t noise - sigma_t sample (Salimans & Ho 2022, section 4), [B, *S]."""
-        at = self._process_on(sample.device).coefficients(timesteps.to(sample.device))
-        clean, wide = in_wide_dtype(sample), in_wide_dtype(noise)
-        return (per_sample(at.alpha, wide) * wide - per_sample(at.sigma, clean) * clean).to(sample.dtype)
-
-
-class KarhunenLoeveScheduler(_DiscreteScheduler):
-    """DDIM (eta = 0) on the truncated Karhunen-Loeve process, see `karhunen_loeve_process`.
+class KarhunenLoeveScheduler(DiscreteScheduler):
+    """DDIM on the truncated Karhunen-Loeve process, see `karhunen_loeve_process`.
 
     Args:
-        num_train_timesteps, beta_start, beta_end, beta_schedule (linear or squaredcos_cap_v2): the base process.
-        modes: Karhunen-Loeve modes K, 1 to num_train_timesteps.
+        num_train_timesteps, beta_start, beta_end, beta_schedule (linear, scaled_linear or squaredcos_cap_v2): the base.
+        modes: Karhunen-Loeve modes K, at least 1; there are no more than timesteps, and a larger number means all.
         marginal: matched, vp_equivalent or raw. raw starts from `init_noise_sigma`, not from unit noise.
         clock: time or variance.
         prediction_type: epsilon, sample or v_prediction.
         clip_sample, clip_sample_range: bound of the predicted clean sample.
         timestep_spacing: leading, trailing or linspace, see `timestep_grid`.
-        trained_betas: leave it out. With vp_equivalent the config holds the table that results, so that schedulers of
-            diffusers made from it agree (in float32); loading checks it.
+        trained_betas: betas of the base, instead of its schedule; num_train_timesteps is then their number. Leave it
+            out with vp_equivalent, where the config holds the table that results, so that schedulers of diffusers made
+            from it agree (in float32); loading checks it.
+        set_alpha_to_one: the last step leads to the clean sample; else to the level of timestep 0.
+        steps_offset: added to the timesteps of leading.
+        thresholding, dynamic_thresholding_ratio, sample_max_value: bound each predicted clean sample by that quantile
+            of its own magnitudes instead, see `thresholded`.
+        rescale_betas_zero_snr: make the last timestep of the base pure noise (Lin et al. 2023), which a prediction of
+            epsilon cannot be sampled from.
 
     Raises:
         ValueError: an option that is unknown or out of range, or betas that are not those of the other options.
     """
 
     process: KarhunenLoeveProcess
+    # Those that take its betas; with `raw` they are other processes.
+    _compatibles: ClassVar[list[str]] = [
+        one.name for one in KarrasDiffusionSchedulers if one.name != "EDMEulerScheduler"
+    ]
 
     @register_to_config
     def __init__(
@@ -125,19 +86,25 @@ class KarhunenLoeveScheduler(_DiscreteScheduler):
         clip_sample_range: float = 1.0,
         timestep_spacing: str = "leading",
         trained_betas: Sequence[float] | None = None,
+        set_alpha_to_one: bool = True,
+        steps_offset: int = 0,
+        thresholding: bool = False,
+        dynamic_thresholding_ratio: float = 0.995,
+        sample_max_value: float = 1.0,
+        rescale_betas_zero_snr: bool = False,
     ) -> None:
-        process = karhunen_loeve_process(self._base(), modes, marginal, clock)
-        if trained_betas is not None or marginal == "vp_equivalent":
+        base = self._base(None if marginal == "vp_equivalent" else trained_betas)
+        count = min(modes, base.timesteps) if isinstance(modes, int) else modes
+        process = karhunen_loeve_process(base, count, marginal, clock)
+        if marginal == "vp_equivalent":
             betas = process.betas
             given = betas if trained_betas is None else torch.as_tensor(trained_betas, dtype=torch.float64)
             if given.shape != betas.shape or not torch.allclose(given, betas, rtol=1e-6, atol=1e-9):
                 raise ValueError(
-                    "trained_betas are not those of the other options; leave them out, and name the process by "
-                    "beta_schedule, beta_start, beta_end, modes, marginal and clock."
+                    "trained_betas are not those of the other options; leave them out with marginal=vp_equivalent, and "
+                    "name the process by beta_schedule, beta_start, beta_end, modes and clock."
                 )
-            # What a config calls a default is not read back, and this is none.
-            defaults = [name for name in self.config.get("_use_default_values", []) if name != "trained_betas"]
-            self.register_to_config(trained_betas=betas.tolist(), _use_default_values=defaults)
+            self._record(trained_betas=betas.tolist())
         self._finish(process)
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
@@ -160,16 +127,19 @@ class KarhunenLoeveScheduler(_DiscreteScheduler):
         return process.draw_path_noise(shape, timesteps, generator, dtype)
 
 
-class MomentumScheduler(_DiscreteScheduler):
-    """DDIM (eta = 0) on the Fast Diffusion Model with discrete times, see `momentum_process`.
+class MomentumScheduler(DiscreteScheduler):
+    """DDIM on the Fast Diffusion Model with discrete times, see `momentum_process`.
 
     The sample is never scaled; `scale_model_input` multiplies the network's input by the momentum's input scale.
 
     Args:
-        num_train_timesteps, beta_start, beta_end, beta_schedule (linear or squaredcos_cap_v2): the base process.
+        num_train_timesteps, beta_start, beta_end, beta_schedule (linear, scaled_linear or squaredcos_cap_v2): the base.
         kind: natural, sigma, schedule or one.
         strength: of the momentum, at least 0.
-        prediction_type, clip_sample, clip_sample_range, timestep_spacing: as for KarhunenLoeveScheduler.
+        trained_betas: betas of the base, instead of its schedule; num_train_timesteps is then their number.
+        rescale_betas_zero_snr: as for KarhunenLoeveScheduler, but the last timestep keeps a trace of the sample
+            (alpha_bar 2^-24).
+        Others: as for KarhunenLoeveScheduler.
 
     Raises:
         ValueError: an option that is unknown or out of range.
@@ -188,11 +158,18 @@ class MomentumScheduler(_DiscreteScheduler):
         clip_sample: bool = True,
         clip_sample_range: float = 1.0,
         timestep_spacing: str = "leading",
+        trained_betas: Sequence[float] | None = None,
+        set_alpha_to_one: bool = True,
+        steps_offset: int = 0,
+        thresholding: bool = False,
+        dynamic_thresholding_ratio: float = 0.995,
+        sample_max_value: float = 1.0,
+        rescale_betas_zero_snr: bool = False,
     ) -> None:
-        self._finish(momentum_process(self._base(), kind, strength))
+        self._finish(momentum_process(self._base(trained_betas, SMALLEST_ALPHA_BAR), kind, strength))
 
 
-class MomentumEDMScheduler(LoopScheduler):
+class MomentumEDMScheduler(SigmaScheduler):
     """The Fast Diffusion Model on the sigma processes of Karras et al. 2022, with their preconditioning.
 
     The state is y + sigma n, `timesteps` are the c_noise that the network is told, `scale_model_input` multiplies by
@@ -204,16 +181,18 @@ class MomentumEDMScheduler(LoopScheduler):
         multiplier: FDM's m.
         solver: heun (algorithm 1 without churn; 2 N - 1 evaluations for N steps, `timesteps` repeats all but the
             first) or euler.
-        prediction_type: what the network predicts: edm, epsilon, negative_epsilon or sample; None for the family's own
-            (edm: edm, vp: epsilon, ve: negative_epsilon).
-        num_train_timesteps: length of `timesteps` before `set_timesteps`.
-        clip_sample, clip_sample_range: bound of the predicted clean sample.
+        prediction_type: what the network predicts: edm, epsilon, negative_epsilon, sample or v_prediction (the negative
+            of edm, as diffusers' EDM schedulers mean it); None for the family's own (edm: edm, vp: epsilon, ve:
+            negative_epsilon).
+        num_train_timesteps: length of `timesteps` before `set_timesteps`; steps of Euler lead through them.
+        clip_sample, clip_sample_range, thresholding, dynamic_thresholding_ratio, sample_max_value: as for
+            KarhunenLoeveScheduler.
+        sigma_min, sigma_max: ends of the sigmas of a loop, None for the family's own.
+        rho: they are evenly spaced in sigma^(1 / rho).
 
     Raises:
         ValueError: an option that is unknown or out of range.
     """
-
-    process: SigmaProcess
 
     @register_to_config
     def __init__(
@@ -226,72 +205,11 @@ class MomentumEDMScheduler(LoopScheduler):
         num_train_timesteps: int = 1000,
         clip_sample: bool = False,
         clip_sample_range: float = 1.0,
+        thresholding: bool = False,
+        dynamic_thresholding_ratio: float = 0.995,
+        sample_max_value: float = 1.0,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        rho: float = GRID_EXPONENT,
     ) -> None:
-        process = SigmaProcess(family, input_scale, multiplier)
-        check_choice("solver", solver, SOLVERS)
-        if prediction_type is not None:
-            check_choice("prediction_type", prediction_type, process.targets)
-        grid = process.grid(positive_count("num_train_timesteps", num_train_timesteps))
-        self._prepare(process, grid, prediction_type or process.targets[0])
-
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        """Timesteps to a step: 2 for heun, 1 for euler."""
-        return 2 if self.config.solver == "heun" else 1
-
-    @property
-    def sigmas(self) -> Tensor:
-        """sigma of each of `timesteps` and the 0 at the end, float64 on the CPU."""
-        return torch.tensor([level.sigma for level in self._levels], dtype=torch.float64)
-
-    def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
-        """Choose the timesteps of a loop of `num_inference_steps` steps, float32 on `device`.
-
-        Raises:
-            ValueError: num_inference_steps below 1.
-        """
-        grid = self.process.grid(positive_count("num_inference_steps", num_inference_steps))
-        levels = [self.process.level(sigma) for sigma in grid.timesteps]
-        if self.config.solver == "heun":
-            levels = [levels[0], *(level for level in levels[1:] for _ in range(2))]
-        self._place(grid, levels, num_inference_steps, device)
-
-    def sigma_of(self, timesteps: Tensor) -> Tensor:
-        """sigma, float64, of what the network is told (c_noise, any shape): the inverse of the process'."""
-        told = timesteps.double()
-        if self.config.family == "vp":
-            return vp_sigma(told / VP_TIME_SCALE)
-        return (4.0 * told).exp() if self.config.family == "edm" else 2.0 * told.exp()
-
-    def draw_timesteps(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Training times of `shape` from the family's distribution, as the network takes them, float32."""
-        sigma = self.process.draw_times(shape, generator, generator.device)
-        return self.process.c_noise(sigma).float()
-
-    def get_target(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the network must output for a clean sample [B, *S] with noise [B, *S] at timesteps [B], [B, *S].
-
-        With the family's own prediction_type the loss of Karras et al. 2022 is its plain mean squared error.
-        """
-        sigma = self.sigma_of(timesteps.to(sample.device))
-        return make_noised(self.process, in_wide_dtype(sample), in_wide_dtype(noise), sigma, self._target).target.to(
-            sample.dtype
-        )
-
-    def _process_times(self, timesteps: Tensor) -> Tensor:
-        return self.sigma_of(timesteps)
-
-    def _move(self, x: Tensor, x0: Tensor, epsilon: Tensor, index: int) -> Tensor:
-        here, there = self._levels[index], self._levels[index + 1]
-        if self.config.solver == "euler" or there.sigma == 0.0:
-            # Unlike DDIM's, the direction follows the clipped sample.
-            return euler_step(x, x0, here, there)
-        if index % 2 == 0:
-            self._first_half = (x, x0)
-            return euler_step(x, x0, here, there)
-        if self._first_half is None:
-            raise ValueError(
-                f"timestep={self._times[index]} is the second half of a step of heun; begin with the first."
-            )
-        (start, start_x0), self._first_half = self._first_half, None
-        return heun_correction(start, start_x0, self._levels[index - 1], x, x0, here)
+        self._finish(SigmaProcess(family, input_scale, multiplier))
