@@ -31,9 +31,9 @@ class DiscreteScheduler(LoopScheduler):
     """DDIM over integer timesteps, for any alpha and sigma.
 
     Attributes:
-        betas, alphas, alphas_cumprod: [T] float32 of the variance-preserving process of the same signal-to-noise ratio,
+        betas, alphas, alphas_cumprod: [T] float64 of the variance-preserving process of the same signal-to-noise ratio,
             alphas_cumprod = alpha^2 / (alpha^2 + sigma^2): where others read that ratio.
-        final_alpha_cumprod: that of where the last step leads, float32.
+        final_alpha_cumprod: that of where the last step leads, [] float64.
     """
 
     process: DiscreteProcess
@@ -67,7 +67,7 @@ class DiscreteScheduler(LoopScheduler):
         """Put into the config what was made of its arguments."""
         if "_use_default_values" in self.config:
             # What a config calls a default is not read back, and these are none.
-            values["_use_default_values"] = [name for name in self.config._use_default_values if name not in values]
+            values["_use_default_values"] = sorted(set(self.config["_use_default_values"]) - set(values))
         self.register_to_config(**values)
 
     def _finish(self, process: DiscreteProcess) -> None:
@@ -78,8 +78,8 @@ class DiscreteScheduler(LoopScheduler):
         self._place(Grid.of(range(process.timesteps - 1, -1, -1)), self._of_time[::-1], None, None)
         alpha_bar = process.log_snr.sigmoid()
         alphas = alpha_bar / torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
-        self.betas, self.alphas, self.alphas_cumprod = (1.0 - alphas).float(), alphas.float(), alpha_bar.float()
-        self.final_alpha_cumprod = torch.tensor(1.0) if self.config.set_alpha_to_one else self.alphas_cumprod[0]
+        self.betas, self.alphas, self.alphas_cumprod = 1.0 - alphas, alphas, alpha_bar
+        self.final_alpha_cumprod = alpha_bar.new_ones(()) if self.config.set_alpha_to_one else alpha_bar[0]
 
     def set_timesteps(
         self,
@@ -110,10 +110,13 @@ class DiscreteScheduler(LoopScheduler):
             times = [t + offset for t in grid.timesteps]
             why = f" (steps_offset={offset})" if offset else ""
         for time in times:
-            if time not in range(count):
+            if not self._is_of_training(time):
                 raise ValueError(f"timesteps: {time:g}{why} must be an integer from 0 to {count - 1}.")
         chosen = Grid.of([int(time) for time in times])
         self._place(chosen, [self._of_time[t] for t in map(int, times)], len(times), device)
+
+    def _is_of_training(self, time: float) -> bool:
+        return 0 <= time < self.process.timesteps and time == int(time)
 
     def _level(self, time: int) -> Level:
         return self._final if time < 0 else self._of_time[time]
@@ -121,7 +124,7 @@ class DiscreteScheduler(LoopScheduler):
     def _off_grid(self, time: float) -> tuple[Level, Level]:
         """As diffusers' DDIM: T // n back, T and n the numbers of timesteps in training and in the loop."""
         count = self.process.timesteps
-        if time not in range(count):
+        if not self._is_of_training(time):
             raise ValueError(f"timestep={time} must be an integer from 0 to {count - 1}.")
         here = int(time)
         return self._level(here), self._level(here - count // (self.num_inference_steps or count))

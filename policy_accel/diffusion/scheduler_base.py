@@ -85,9 +85,9 @@ def thresholded(x0: Tensor, ratio: float, largest: float) -> Tensor:
 
 
 class Place(NamedTuple):
-    """Where a step starts and where it leads; `index` is its number in `timesteps`, None for a time off the grid."""
+    """Where a step starts and where it leads; `number` is that of `timesteps`, None for a time off the grid."""
 
-    index: int | None
+    number: int | None
     here: Level
     there: Level
 
@@ -199,7 +199,7 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):
             scales = self._process_on(sample.device).coefficients(times).input_scale
             return (per_sample(scales, wide) * wide).to(sample.dtype)
         place = self._find(timestep)
-        self._step_index = place.index
+        self._step_index = place.number
         scale = place.here.input_scale
         return sample if scale == 1.0 else (scale * wide).to(sample.dtype)
 
@@ -244,7 +244,7 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):
         self, moved: Tensor, x0: Tensor, place: Place, dtype: torch.dtype, return_dict: bool
     ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
         """Go on to the next place; the results of `step` in the sample's `dtype`."""
-        following = None if place.index is None else place.index + 1
+        following = None if place.number is None else place.number + 1
         self._step_index = None if following == len(self._times) else following
         if not return_dict:
             return moved.to(dtype), x0.to(dtype)

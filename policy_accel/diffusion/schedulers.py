@@ -104,7 +104,7 @@ class KarhunenLoeveScheduler(DiscreteScheduler):
                     "trained_betas are not those of the other options; leave them out with marginal=vp_equivalent, and "
                     "name the process by beta_schedule, beta_start, beta_end, modes and clock."
                 )
-            self._record(trained_betas=betas.tolist())
+            self._record(trained_betas=betas.tolist(), num_train_timesteps=len(betas))
         self._finish(process)
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
