@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.diffusion.grid import SPACINGS, Grid
+from policy_accel.diffusion.learned_variance import step_variances
 from policy_accel.diffusion.processes import CLEAN, DiscreteProcess, Level, per_sample, vp_process_of
 from policy_accel.diffusion.samplers import ddim_step
 from policy_accel.diffusion.scheduler_base import (
@@ -190,6 +191,4 @@ class DiscreteScheduler(LoopScheduler):
 
 
 def _posterior_variance(here: Level, there: Level) -> float:
-    """Variance of x at `there` given x at `here` and the clean sample (Ho et al. 2020, equation 7)."""
-    step_variance = here.sigma**2 - (here.alpha / there.alpha * there.sigma) ** 2
-    return max(step_variance, 0.0) * (there.sigma / here.sigma) ** 2
+    return max(step_variances(here.alpha, here.sigma, there.alpha, there.sigma)[1], 0.0)

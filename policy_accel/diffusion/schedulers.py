@@ -30,6 +30,7 @@ from policy_accel.diffusion.continuous import GRID_EXPONENT, SigmaProcess
 from policy_accel.diffusion.discrete_scheduler import DiscreteScheduler
 from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess, karhunen_loeve_process
 from policy_accel.diffusion.momentum import momentum_process
+from policy_accel.diffusion.processes import SIGMA_DATA
 from policy_accel.diffusion.scheduler_base import KarrasDiffusionSchedulers, SchedulerMixin, register_to_config
 from policy_accel.diffusion.schedules import BETA_END, BETA_START
 from policy_accel.diffusion.sigma_scheduler import SigmaScheduler
@@ -189,6 +190,7 @@ class MomentumEDMScheduler(SigmaScheduler):
             KarhunenLoeveScheduler.
         sigma_min, sigma_max: ends of the sigmas of a loop, None for the family's own.
         rho: they are evenly spaced in sigma^(1 / rho).
+        sigma_data: standard deviation of the data.
 
     Raises:
         ValueError: an option that is unknown or out of range.
@@ -211,5 +213,6 @@ class MomentumEDMScheduler(SigmaScheduler):
         sigma_min: float | None = None,
         sigma_max: float | None = None,
         rho: float = GRID_EXPONENT,
+        sigma_data: float = SIGMA_DATA,
     ) -> None:
-        self._finish(SigmaProcess(family, input_scale, multiplier))
+        self._finish(SigmaProcess(family, input_scale, multiplier, sigma_data))

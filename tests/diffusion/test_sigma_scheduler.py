@@ -35,7 +35,7 @@ def loop(scheduler: Any, start: float = 80.0) -> Tensor:
 @pytest.mark.parametrize("prediction_type", ["edm", "v_prediction"])
 def test_equals_diffusers_edm_euler(prediction_type: str) -> None:
     """Their epsilon is what EDM's network predicts; v_prediction is its negative in both."""
-    same = {"sigma_min": 0.01, "sigma_max": 40.0, "rho": 5.0}
+    same = {"sigma_min": 0.01, "sigma_max": 40.0, "rho": 5.0, "sigma_data": 0.8}
     theirs_predict = prediction_type if prediction_type == "v_prediction" else "epsilon"
     ours = MomentumEDMScheduler(input_scale="base", solver="euler", prediction_type=prediction_type, **same)
     theirs = hub.EDMEulerScheduler(prediction_type=theirs_predict, **same)
