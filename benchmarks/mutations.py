@@ -1001,8 +1001,8 @@ MUTATIONS = [
     *of(
         "images/evaluate.py",
         "images/test_evaluate.py",
-        ("[rows.long()]", "[rows.long() * 0]"),
-        ('"classes")) * len(self.split.train.labels)', '"classes")) * 5'),
+        ("[places.long()[", "[(places * 0).long()["),
+        ('"classes")) * len(labels)', '"classes")) * 5'),
     ),
     *of(
         "data/formats/replay_buffer.py",

@@ -11,7 +11,7 @@ from policy_accel.commands.benchmark_arguments import add_benchmark_arguments
 from policy_accel.commands.compare_arguments import add_compare_arguments
 from policy_accel.commands.distill_arguments import add_distill_arguments
 from policy_accel.commands.export_arguments import add_export_arguments
-from policy_accel.commands.guidance_arguments import add_guidance
+from policy_accel.commands.measures_arguments import add_measures_arguments
 from policy_accel.commands.report_arguments import add_report_arguments
 from policy_accel.commands.sample_arguments import add_sample_arguments
 from policy_accel.commands.serve_arguments import add_serve_arguments
@@ -231,12 +231,7 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
         help="with --data: these episodes (default: those that did not train the run)",
     )
     policies.add_argument("--windows", type=int, help="with --data: chunks that are compared (default: 256)")
-    images = evaluate.add_argument_group("image models")
-    images.add_argument("--samples", type=int, help="number of images")
-    images.add_argument("--batch-size", type=int, help="images generated at a time")
-    add_guidance(images)
-    images.add_argument("--inception", help="local weights of the Inception network, for FID")
-    images.add_argument("--resnet", help="local weights of a CIFAR ResNet, for FD-ResNet")
+    add_measures_arguments(evaluate)
     evaluate.set_defaults(run="evaluate:run_evaluate")
 
 

@@ -20,10 +20,11 @@ from policy_accel.trust import admit
 
 DELAY = ("delay_ms", "rate", "mode", "joining")
 OPEN_LOOP = ("data", "data_episodes", "windows")
+MEASURED = ("protocol", "inception", "reference", "mirrored_reference", "resnet")
 GUIDE = ("guide", "guide_checkpoint", "guide_average")
 OPTIONS = {
     "robot": ("episodes", "noise_seed", "workers", "videos", "camera", "fresh", "untuned", *DELAY, *OPEN_LOOP),
-    "images": ("samples", "batch_size", "guidance", "guidance_interval", *GUIDE, "inception", "resnet"),
+    "images": ("samples", "batch_size", "guidance", "guidance_interval", *GUIDE, *MEASURED),
 }
 """Arguments that only one track takes."""
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, one_of
 from policy_accel.images.metrics import CHEAP, SCORED, MetricsConfig
+from policy_accel.images.protocol import PROTOCOLS
 from policy_accel.images.sampling import ImageSamplingConfig
 from policy_accel.images.sets import ImageTaskConfig
 from policy_accel.models import ModelConfig
@@ -27,6 +28,9 @@ class ImageEvaluationConfig:
     all are taken."""
     score_measure: str = SCORED
     """The measure whose ratio to its floor is the run's score, by which checkpoints are kept and the best is chosen."""
+    protocol: str = "plain"
+    """Of the measures at the end: plain, one draw of `samples` images, or edm, three draws with all classes equally
+    often, of whose Fréchet distances the lowest counts (Karras et al. 2022)."""
     seed: int = 0
     """Image i follows from (seed, i) and the weights."""
     batch_size: int = 256
@@ -47,6 +51,7 @@ class ImageEvaluationConfig:
         for name in ("samples", "curve_samples"):
             if getattr(self, name) == 1:
                 raise UserError(f"evaluation.{name}=1 has no spread to measure; give 2 or more, or 0 for none.")
+        one_of("evaluation.protocol", self.protocol, PROTOCOLS)
         self.metrics.check()
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from policy_accel.images.guidance import Guide
 from policy_accel.images.metrics import Quality
 from policy_accel.images.metrics import score as score_of
 from policy_accel.images.pictures import forming_video, grid, shown_scale, write_png
+from policy_accel.images.protocol import PROTOCOLS, Protocol, described, of_draws
 from policy_accel.images.run import build_sampler, representation_of
 from policy_accel.images.sets import ImageSplit
 from policy_accel.images.task import condition_size
@@ -29,6 +30,8 @@ from policy_accel.progress import Progress
 from policy_accel.run_sampling import sampling_record
 from policy_accel.training.randomness import named_generator
 from policy_accel.training.ranks import ALONE, Ranks
+
+T = TypeVar("T")
 
 
 class ImageEvaluator:
@@ -74,6 +77,7 @@ class ImageEvaluator:
             device=device,
             cache_dir=default_cache() / "statistics",
         )
+        self.protocol = PROTOCOLS[self.config.protocol]
         self.scored = self.config.score_measure
         self.curve = {*self.config.curve_measures, self.scored}
         self.quality.check_names(self.config.curve_measures, "evaluation.curve_measures")
@@ -82,12 +86,15 @@ class ImageEvaluator:
             if getattr(self.config, name):
                 self.quality.check_count(getattr(self.config, name), measures, f"evaluation.{name}")
 
-    def labels(self, count: int) -> Tensor | None:
-        """Classes of the first `count` images [count], drawn as often as in the training images; None without."""
+    def labels(self, numbers: range) -> Tensor | None:
+        """Classes of the images of these numbers [n], drawn as often as in the training images, or all of theirs
+        equally often, as the protocol says; None without."""
         if not self.classes or self.split.train.labels is None:
             return None
-        rows = torch.rand(count, generator=named_generator(self.config.seed, "classes")) * len(self.split.train.labels)
-        return torch.from_numpy(np.asarray(self.split.train.labels))[rows.long()]
+        labels = np.asarray(self.split.train.labels)
+        labels = np.unique(labels) if self.protocol.even_classes else labels
+        places = torch.rand(numbers.stop, generator=named_generator(self.config.seed, "classes")) * len(labels)
+        return torch.from_numpy(labels)[places.long()[numbers.start :]]
 
     def generator(self, model: nn.Module) -> ImageGenerator:
         """What draws images with `model`."""
@@ -106,17 +113,21 @@ class ImageEvaluator:
             guide=self.guide,
         )
 
-    def samples(self, model: nn.Module, count: int) -> Tensor:
-        """Generate images 0 to count - 1: uint8 [count, C, H, W] on the CPU (latents float32); none on other ranks
+    def samples(self, model: nn.Module, numbers: range) -> Tensor:
+        """Generate the images of these numbers: uint8 [n, C, H, W] on the CPU (latents float32); none on other ranks
         than the first."""
-        if not count:
-            return torch.empty(0, *self.split.train.shape)
-        parts = []
-        with closing(Progress("score", count, unit="image")) as progress:
-            for x0 in self.generator(model).batches(range(count), self.labels(count)):
-                parts.append(self.representation.decode(x0))
-                progress.advance(len(x0))
-        return torch.cat(parts) if parts else torch.empty(0, *self.split.train.shape)
+        found, done = torch.empty(0, *self.split.train.shape), 0
+        if not numbers:
+            return found
+        with closing(Progress("score", len(numbers), unit="image")) as progress:
+            for x0 in self.generator(model).batches(numbers, self.labels(numbers)):
+                part = self.representation.decode(x0)
+                if not done:
+                    found = torch.empty((len(numbers), *part.shape[1:]), dtype=part.dtype)
+                found[done : done + len(part)] = part
+                done += len(part)
+                progress.advance(len(part))
+        return found
 
     def __call__(self, model: nn.Module, report: Callable[[str], None], *, step: int) -> dict[str, Any] | None:
         """Score `model` after `step` updates, by all measures after the last one, else by `curve_measures`, and draw
@@ -143,23 +154,54 @@ class ImageEvaluator:
             film: whether to draw samples/forming.mp4.
 
         Returns:
-            score (higher is better), measures (each with its floor), how they were made, seconds; None when no images
-            are asked for.
+            score (higher is better), measures (each with its floor), how they were made and by which protocol,
+            seconds; None when no images are asked for.
         """
         began = time.perf_counter()
         count = self.config.samples if full else self.config.curve_samples
-        images = self.samples(model, max(count, self.config.grid if picture else 0))
+        protocol = self.protocol if full else PROTOCOLS["plain"]
+        images = self.samples(model, range(max(count, self.config.grid if picture else 0)))
+        result, shown = self._scored(images[:count], report, full=full), images[: self.config.grid].clone()
+        del images  # of which there may be gigabytes
+        draws = [] if result is None else [result["measures"]]
+        for numbers in protocol.numbers(count)[1:] if count else ():
+            measures = self._measured(self.samples(model, numbers))
+            draws += [] if measures is None else [measures]
 
-        def measured() -> dict[str, Any] | None:
-            measures = self._measures(images[:count], report, full=full) if count else None
+        def finished() -> dict[str, Any] | None:
             if picture and self.config.grid:
                 try:
-                    self.draw(model, images[: self.config.grid], picture, film=film)
+                    self.draw(model, shown, picture, film=film)
                 except UserError as error:  # the measures are worth more
                     report(f"No pictures: {error}")
-            return None if measures is None else {**measures, "seconds": time.perf_counter() - began}
+            if result is None:
+                return None
+            told = {"name": protocol.name, "says": self._says(protocol, count)}
+            seconds = time.perf_counter() - began
+            return {**result, "measures": of_draws(draws), "protocol": told, "seconds": seconds}
 
-        return self.ranks.share(self.ranks.together(lambda: measured() if self.ranks.first else None))
+        return self.ranks.share(self._on_first(finished))
+
+    def _on_first(self, work: Callable[[], T]) -> T | None:
+        """What the first rank does and the others wait for; None on those."""
+        return self.ranks.together(lambda: work() if self.ranks.first else None)
+
+    def _scored(self, images: Tensor, report: Callable[[str], None], *, full: bool) -> dict[str, Any] | None:
+        count = self.config.samples if full else self.config.curve_samples
+        return self._on_first(lambda: self._measures(images, report, full=full)) if count else None
+
+    def _measured(self, images: Tensor) -> dict[str, Any] | None:
+        return self._on_first(lambda: self.quality.measure(images.numpy()))
+
+    def _says(self, protocol: Protocol, count: int) -> str:
+        train, whole, metrics = len(self.split.train), self.split.whole, self.config.metrics
+        against = (
+            f"against {'all ' if train == whole else ''}{train:,}{f' of {whole:,}' if train < whole else ''} training"
+        )
+        against += " images and their mirror images" if metrics.mirrored_reference else " images, not mirrored"
+        if metrics.reference is not None:
+            against += f", the FID against the statistics of {Path(metrics.reference).name}"
+        return described(protocol, count, seed=self.config.seed, conditional=bool(self.classes), against=against)
 
     def _measures(self, images: Tensor, report: Callable[[str], None], *, full: bool) -> dict[str, Any]:
         count = len(images)
@@ -192,7 +234,7 @@ class ImageEvaluator:
                 folder / "forming.mp4",
                 dataclasses.replace(self.generator(model), ranks=ALONE),
                 indices=range(len(images)),
-                labels=self.labels(len(images)),
+                labels=self.labels(range(len(images))),
                 decode=self.representation.decode,
                 scale=scale,
             )

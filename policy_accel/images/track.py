@@ -21,6 +21,7 @@ from policy_accel.images.guidance import Guide
 from policy_accel.images.heading import image_heading
 from policy_accel.images.metrics import table
 from policy_accel.images.metrics.inception import check_inception
+from policy_accel.images.protocol import PUBLISHED_IMAGES
 from policy_accel.images.representation import Representation
 from policy_accel.images.run import (
     LoadedImageRun,
@@ -196,6 +197,7 @@ class ImageTrack(Track[ImageConfig]):
 
     def describe(self, result: dict[str, Any]) -> str:
         """The measures of generated images beside their floors, and how the images were made."""
+        protocol = f"\n{result['protocol']['says']}" if "protocol" in result else ""  # not in those of earlier versions
         guidance = f", guidance {result['guidance']:g}" if result["guidance"] != 1 else ""
         if interval := result.get("sampling_guidance_interval"):
             guidance += f" at noise levels {interval[0]:g} to {interval[1]:g}"
@@ -203,15 +205,27 @@ class ImageTrack(Track[ImageConfig]):
             guidance += f" by {guide['run']} (step {guide['step']}, {guide['average']}: {guide['evaluations']} of them)"
         return (
             f"{result['images']} images by {result['sampler']} with {result['network_evaluations']} network "
-            f"evaluations each{guidance}, seed {result['seed']}:\n{table(result['measures'])}"
+            f"evaluations each{guidance}, seed {result['seed']}:\n{table(result['measures'])}{protocol}"
         )
 
 
 def _change(config: ImageConfig, options: argparse.Namespace, guide: Guide | None) -> None:
+    published = PUBLISHED_IMAGES if options.protocol == "edm" else None
     evaluation = replaced(
-        config.evaluation, samples=options.samples, seed=options.seed, batch_size=options.batch_size, video=False
+        config.evaluation,
+        samples=published if options.samples is None else options.samples,
+        protocol=options.protocol,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        video=False,
     )
-    evaluation.metrics = replaced(evaluation.metrics, inception=options.inception, resnet=options.resnet)
+    evaluation.metrics = replaced(
+        evaluation.metrics,
+        inception=options.inception,
+        reference=options.reference,
+        mirrored_reference=options.mirrored_reference,
+        resnet=options.resnet,
+    )
     config.evaluation = evaluation
     sampling, _ = AskedSampling.of(options).of_run(config.sampling)
     config.sampling = sampling.asked(options.guidance, options.guidance_interval)

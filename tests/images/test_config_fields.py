@@ -99,7 +99,7 @@ def at_a_time(config: ImageConfig) -> Any:
     evaluator, model = evaluator_of(config)
     seen: list[int] = []
     handle = model.register_forward_pre_hook(lambda module, arguments: seen.append(len(arguments[0])))
-    evaluator.samples(model, 12)
+    evaluator.samples(model, range(12))
     handle.remove()
     return seen
 
@@ -176,12 +176,15 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "evaluation.curve_samples": ("20", measured(full=False), []),
     "evaluation.curve_measures": ("[coverage]", measured(full=False), []),
     "evaluation.score_measure": ("coverage", measured(full=False), []),
+    "evaluation.protocol": ("edm", measured(), []),
     "evaluation.seed": ("5", measured(), []),
     "evaluation.batch_size": ("5", at_a_time, []),
     "evaluation.grid": ("9", drawn, []),
     "evaluation.video": ("true", drawn, []),
     "evaluation.overlap": ("true", scored_beside, ["training.evaluate_every=2"]),
     "evaluation.metrics.inception": ("nowhere.pth", named_weights, []),
+    "evaluation.metrics.reference": ("nowhere.npz", named_weights, []),
+    "evaluation.metrics.mirrored_reference": ("true", measured(), []),
     "evaluation.metrics.resnet": ("nowhere.npz", named_weights, ["task.data=LARGER", "evaluation.samples=2"]),
     "evaluation.metrics.neighbours": ("4", measured(), []),
     "evaluation.metrics.neighbour_samples": ("10", measured(), []),
@@ -347,4 +350,4 @@ def test_the_shared_settings_are_what_the_run_uses(tiny_images: Build, monkeypat
 def test_the_precision_reaches_the_sampler(tiny_images: Build) -> None:
     evaluator, model = evaluator_of(tiny_images("training.precision=bf16"))
     plain, other = evaluator_of(tiny_images())
-    assert not torch.equal(evaluator.samples(model, 4), plain.samples(other, 4))
+    assert not torch.equal(evaluator.samples(model, range(4)), plain.samples(other, range(4)))

@@ -148,7 +148,7 @@ def drawn_images(ranks: Ranks, config: Any) -> torch.Tensor:
     """Images of an untrained model, three batches."""
     task = IMAGES.build(config, scored=True, ranks=ranks)
     assert isinstance(task.evaluator, ImageEvaluator)
-    return task.evaluator.samples(task.model.eval(), 5)
+    return task.evaluator.samples(task.model.eval(), range(5))
 
 
 def benchmarked(ranks: Ranks, script: Path, overrides: list[str], updates: int, warm_up: int) -> list[Any]:

@@ -14,6 +14,11 @@ class MetricsConfig:
     inception: str | None = None
     """Path of torch-fidelity's Inception weights for the FID; null reads the variable POLICY_ACCEL_INCEPTION, and
     without that there is no FID."""
+    reference: str | None = None
+    """Path of a file of statistics against which the FID is taken: an NPZ with mu and sigma, such as EDM's fid-refs;
+    null takes it against the training images."""
+    mirrored_reference: bool = False
+    """Whether Fréchet distances are taken against the training images and their mirror images, as some papers do."""
     resnet: str | None = None
     """Path of a CIFAR ResNet's weights (npz) for its Fréchet distance; 32x32 images only."""
     neighbours: int = 5

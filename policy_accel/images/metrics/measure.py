@@ -19,8 +19,9 @@ from policy_accel.images.metrics.features import FeatureExtractor
 from policy_accel.images.metrics.frechet import frechet_distance
 from policy_accel.images.metrics.image_batches import chosen_indices, image_batch
 from policy_accel.images.metrics.neighbours import manifold_measures
-from policy_accel.images.metrics.reference import Statistics, cached_statistics, statistics_of
+from policy_accel.images.metrics.reference import Reference, Statistics, statistics_of
 from policy_accel.images.metrics.sliced import sliced_wasserstein
+from policy_accel.images.metrics.statistics_file import given_moments
 
 METRICS: dict[str, tuple[Callable[[Tensor, Tensor], float], str]] = {}
 """Measures that others registered, by name: a function of images and as many training images, and which is better."""
@@ -65,7 +66,7 @@ class Quality:
         cache_dir: Path,
     ) -> None:
         self.reference, self.held_out, self.config = reference, held_out, config
-        self.device, self.cache_dir, self.data_fingerprint = torch.device(device), cache_dir, data_fingerprint
+        self.device = torch.device(device)
         parts = {"training set": reference} | ({} if held_out is None else {"held-out set": held_out})
         if held_out is not None and kind_of(held_out) != kind_of(reference):
             raise UserError(
@@ -79,7 +80,15 @@ class Quality:
                     "have more than that; lower it or use a larger set."
                 )
         self.extractors = extractors_for(reference, config)
-        self._statistics: dict[str, Statistics] = {}
+        self._reference = Reference(
+            reference,
+            given_moments(config.reference, self.extractors),
+            mirrored=config.mirrored_reference,
+            batch_size=config.batch_size,
+            device=self.device,
+            data_fingerprint=data_fingerprint,
+            cache_dir=cache_dir,
+        )
         self._floors: dict[tuple[int, frozenset[str]], dict[str, dict[str, Any]]] = {}
         self._copies = CopyCheck(
             reference,
@@ -158,10 +167,13 @@ class Quality:
         """Fréchet distances of `count` reference images to the others."""
         images, floors = self.reference[chosen_indices(len(self.reference), count, "floor")], {}
         for extractor in self.extractors:
-            if (distance := distance_name(extractor)) not in wanted:
+            distance = distance_name(extractor)
+            if distance not in wanted or extractor.name in self._reference.given:
                 continue
-            part = self._statistics_of(images, extractor, wanted, "training images").moments
-            rest = self._reference_statistics(extractor).moments.without(part)
+            part = taken = self._statistics_of(images, extractor, wanted, "training images").moments
+            if self.config.mirrored_reference:
+                taken = self._statistics_of(images, extractor, wanted, "training images", mirrored=True).moments
+            rest = self._reference_statistics(extractor).moments.without(taken)
             floors[distance] = {"value": frechet_distance(part, rest), "samples": count, "reference": rest.count}
         return floors
 
@@ -229,7 +241,13 @@ class Quality:
         return max(self.config.neighbour_samples, self.config.sliced_samples if first else 0)
 
     def _statistics_of(
-        self, images: ImageArray, extractor: FeatureExtractor, wanted: Collection[str], what: str
+        self,
+        images: ImageArray,
+        extractor: FeatureExtractor,
+        wanted: Collection[str],
+        what: str,
+        *,
+        mirrored: bool = False,
     ) -> Statistics:
         return statistics_of(
             images,
@@ -238,20 +256,11 @@ class Quality:
             batch_size=self.config.batch_size,
             device=self.device,
             shown=None if {*wanted} <= {*CHEAP} else f"{extractor.name} of {what}",
+            mirrored=mirrored,
         )
 
     def _reference_statistics(self, extractor: FeatureExtractor) -> Statistics:
-        if extractor.name not in self._statistics:
-            self._statistics[extractor.name] = cached_statistics(
-                self.reference,
-                extractor,
-                keep=self._kept(extractor),
-                batch_size=self.config.batch_size,
-                device=self.device,
-                data_fingerprint=self.data_fingerprint,
-                cache_dir=self.cache_dir,
-            )
-        return self._statistics[extractor.name]
+        return self._reference(extractor, self._kept(extractor))
 
 
 def _thinned(features: Tensor, most: int) -> Tensor:

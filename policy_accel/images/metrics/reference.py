@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policy_accel.data.images.subset import ImageArray
+from policy_accel.data.images.subset import ArraySubset, ImageArray
 from policy_accel.errors import UserError
 from policy_accel.files import replacing
 from policy_accel.images.metrics.features import FeatureExtractor
@@ -45,6 +45,7 @@ def statistics_of(
     batch_size: int,
     device: torch.device | str,
     shown: str | None = None,
+    mirrored: bool = False,
 ) -> Statistics:
     """Statistics of the images [N, C, H, W], N at least 2.
 
@@ -55,14 +56,18 @@ def statistics_of(
         batch_size: images at once.
         device: where to compute; the result stays there.
         shown: what the progress of it is called; None to show none.
+        mirrored: the moments are those of the images and of their mirror images.
     """
     kept = chosen_indices(len(images), keep, "features")
     accumulator, features = MomentsAccumulator(), []
     progress = None if shown is None else Progress(shown, len(images), unit="image")
     for start in range(0, len(images), batch_size):
         end = min(start + batch_size, len(images))
-        batch = extractor(image_batch(images, slice(start, end), device))
+        pictures = image_batch(images, slice(start, end), device)
+        batch = extractor(pictures)
         accumulator.add(batch)
+        if mirrored:
+            accumulator.add(extractor(pictures.flip(3)))
         first, last = np.searchsorted(kept, [start, end])
         if last > first:
             features.append(batch[torch.from_numpy(kept[first:last] - start).to(batch.device)])
@@ -73,36 +78,69 @@ def statistics_of(
     return Statistics(accumulator.moments(), torch.cat(features))
 
 
-def cached_statistics(
-    images: ImageArray,
-    extractor: FeatureExtractor,
-    *,
-    keep: int,
-    batch_size: int,
-    device: torch.device | str,
-    data_fingerprint: str,
-    cache_dir: Path,
-) -> Statistics:
-    """`statistics_of`, kept on the disk under the fingerprints of data and extractor and the counts.
+class Reference:
+    """Statistics of the reference images under any extractor: computed once, kept, and cached on the disk under the
+    fingerprints of data and extractor and the counts.
 
     Args:
-        images, extractor, keep, batch_size, device: as for `statistics_of`.
+        images: [N, C, H, W].
+        given: moments by the name of their extractor, in place of those of the images, which are then not computed.
+        mirrored: moments are those of the images and of their mirror images.
+        batch_size, device: as for `statistics_of`.
         data_fingerprint: changes whenever the images do.
         cache_dir: folder of the cache.
     """
-    count = len(images)
 
-    def compute() -> dict[str, np.ndarray]:
-        shown = f"{extractor.name} of the reference images"
-        found = statistics_of(images, extractor, keep=keep, batch_size=batch_size, device=device, shown=shown)
-        moments = {"mean": found.moments.mean, "covariance": found.moments.covariance, "features": found.features}
-        return {name: tensor.cpu().numpy() for name, tensor in moments.items()}
+    def __init__(
+        self,
+        images: ImageArray,
+        given: dict[str, Moments],
+        *,
+        mirrored: bool,
+        batch_size: int,
+        device: torch.device | str,
+        data_fingerprint: str,
+        cache_dir: Path,
+    ) -> None:
+        self.images, self.given, self.mirrored, self.batch_size = images, given, mirrored, batch_size
+        self.device, self.data_fingerprint, self.cache_dir = device, data_fingerprint, cache_dir
+        self._found: dict[str, Statistics] = {}
 
-    size = extractor.dimension
-    shapes = {"mean": (size,), "covariance": (size, size), "features": (min(keep, count), size)}
-    arrays = cached_arrays(cache_dir, (data_fingerprint, extractor.fingerprint, "all", count, keep), shapes, compute)
-    mean, covariance, features = (torch.from_numpy(arrays[name]).to(device) for name in shapes)
-    return Statistics(Moments(count, mean, covariance), features)
+    def __call__(self, extractor: FeatureExtractor, keep: int) -> Statistics:
+        """The moments, and at most `keep` feature vectors, which is the same in all calls for an extractor."""
+        if extractor.name not in self._found:
+            self._found[extractor.name] = self._statistics(extractor, keep)
+        return self._found[extractor.name]
+
+    def _statistics(self, extractor: FeatureExtractor, keep: int) -> Statistics:
+        given, images, count = self.given.get(extractor.name), self.images, len(self.images)
+        if given is not None:  # and no more images are looked at than have to be
+            images = ArraySubset(images, chosen_indices(count, keep, "features"))
+        mirrored = self.mirrored and given is None
+
+        def compute() -> dict[str, np.ndarray]:
+            found = statistics_of(
+                images,
+                extractor,
+                keep=keep,
+                batch_size=self.batch_size,
+                device=self.device,
+                shown=f"{extractor.name} of the reference images",
+                mirrored=mirrored,
+            )
+            moments = {"mean": found.moments.mean, "covariance": found.moments.covariance, "features": found.features}
+            return {name: tensor.cpu().numpy() for name, tensor in moments.items()}
+
+        of = "all" if given is None else "chosen"
+        key: tuple[str | int | float, ...] = (self.data_fingerprint, extractor.fingerprint, of, count, keep)
+        key += ("mirrored",) if mirrored else ()
+        size = extractor.dimension
+        shapes = {"mean": (size,), "covariance": (size, size), "features": (min(keep, count), size)}
+        arrays = cached_arrays(self.cache_dir, key, shapes, compute)
+        mean, covariance, features = (torch.from_numpy(arrays[name]).to(self.device) for name in shapes)
+        if given is not None:
+            return Statistics(Moments(None, given.mean.to(self.device), given.covariance.to(self.device)), features)
+        return Statistics(Moments(count * (2 if mirrored else 1), mean, covariance), features)
 
 
 def cached_arrays(

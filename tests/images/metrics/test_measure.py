@@ -83,7 +83,7 @@ def test_the_cheap_and_the_full_form_hold_what_they_promise(quality: Quality) ->
     assert full["precision"]["features"] == "random_conv"
 
 
-def test_values_are_those_of_the_measures_themselves(quality: Quality) -> None:
+def test_values_are_those_of_the_measures_themselves(quality: Quality, cache: Path) -> None:
     samples = _discs(120, 3)
     found = quality.measure(samples)
     extractor = RandomConvFeatures(1, 12)
@@ -96,7 +96,7 @@ def test_values_are_those_of_the_measures_themselves(quality: Quality) -> None:
         MetricsConfig(neighbours=3),
         data_fingerprint="first 100",
         device="cpu",
-        cache_dir=quality.cache_dir,
+        cache_dir=cache,
     ).measure(samples[:90])
     manifold = manifold_measures(features[:90], reference[:100], 3)
     assert small["recall"]["value"] == pytest.approx(manifold["recall"], abs=0.011)

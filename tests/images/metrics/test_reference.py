@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 from support.moments import moments_of
 from torch import Tensor
 
+from policy_accel.images.metrics.frechet import Moments
 from policy_accel.images.metrics.image_batches import chosen_indices, image_batch
-from policy_accel.images.metrics.reference import Statistics, cached_arrays, cached_statistics, statistics_of
+from policy_accel.images.metrics.reference import Reference, Statistics, cached_arrays, statistics_of
 
 
 class Flat:
@@ -29,9 +31,16 @@ def _images(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 3, 2, 2), dtype=np.uint8)
 
 
-def _cached(images: np.ndarray, extractor: Flat, cache_dir: Path, **changes: object) -> Statistics:
-    settings = {"keep": 6, "batch_size": 4, "device": "cpu", "data_fingerprint": "a"}
-    return cached_statistics(images, extractor, cache_dir=cache_dir, **{**settings, **changes})  # type: ignore[arg-type]
+def _cached(images: np.ndarray, extractor: Flat, cache_dir: Path, **changes: Any) -> Statistics:
+    settings: dict[str, Any] = {
+        "given": {},
+        "mirrored": False,
+        "batch_size": 4,
+        "device": "cpu",
+        "data_fingerprint": "a",
+    }
+    keep = changes.pop("keep", 6)
+    return Reference(images, cache_dir=cache_dir, **{**settings, **changes})(extractor, keep)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 50])
@@ -65,6 +74,24 @@ def test_a_second_run_reads_the_file_and_another_set_does_not(tmp_path: Path) ->
     _cached(images[:20], extractor, tmp_path)
     assert extractor.seen > before + 21
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_mirror_images_count_in_the_moments_alone(tmp_path: Path) -> None:
+    images, extractor = _images(21), Flat()
+    plain, both = (_cached(images, extractor, tmp_path, mirrored=mirrored) for mirrored in (False, True))
+    expected = moments_of(torch.from_numpy(np.concatenate([images, images[..., ::-1]])).flatten(1).float())
+    assert both.moments.count == 42
+    torch.testing.assert_close(both.moments.covariance, expected.covariance)
+    assert torch.equal(both.features, plain.features)
+
+
+def test_given_moments_are_taken_and_few_images_are_looked_at(tmp_path: Path) -> None:
+    images, extractor = _images(21), Flat()
+    given = Moments(None, torch.zeros(12).double(), torch.eye(12).double())
+    found = _cached(images, extractor, tmp_path, given={"flat": given}, mirrored=True)
+    assert extractor.seen == 6
+    assert torch.equal(found.moments.covariance, given.covariance)
+    assert torch.equal(found.features, _cached(images, extractor, tmp_path).features)
 
 
 def test_a_damaged_file_is_made_anew_with_a_notice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
