@@ -89,7 +89,7 @@ def test_episodes_are_shared_and_their_results_stay(two: TwoRanks, tmp_path: Pat
 
 
 def test_images_are_shared_and_stay_as_they_are(two: TwoRanks, tmp_path: Path) -> None:
-    settings = ["evaluation.samples=5", "evaluation.batch_size=2", "sampling.steps=2", f"run_dir={tmp_path}"]
+    settings = ["evaluation.samples=6", "evaluation.batch_size=2", "sampling.steps=2", f"run_dir={tmp_path}"]
     config = IMAGES.config([*IMAGES_COMMON, *DIT, *settings])
     expected = drawn_images(ALONE, config)
     first, second = two(drawn_images, config)
