@@ -1,6 +1,7 @@
 """Augmentation on the device: mirrored images, and EDM's geometric pipeline that tells the model what was done.
 
-Every shape is fixed and nothing waits for the device.
+Nothing waits for a GPU, and every shape is fixed there: all images are resampled, as EDM does, and those that do not
+move are put back. On the CPU, where a count is known at once, only those that move are resampled.
 """
 
 from __future__ import annotations
@@ -62,6 +63,10 @@ class Transforms:
     down: Tensor
     moved: Tensor
 
+    def of(self, rows: Tensor) -> Transforms:
+        """Those of the images `rows` [b] int64."""
+        return Transforms(**{name: values[rows] for name, values in vars(self).items()})
+
     def parameters(self) -> Tensor:
         """What the model is told, [B, 9] float32 (Karras et al. 2022, table 6).
 
@@ -106,7 +111,8 @@ class EdmAugmentation:
     model is told, so that it can be asked for images without any.
 
     Left and right are exchanged in half of the images; each other transformation is done with `probability`: exchange
-    of top and bottom (in half of those), scaling, rotation, stretch along a random axis, translation.
+    of top and bottom (in half of those), scaling, rotation, stretch (along a random axis in half of those, else from
+    left to right, as in the released code), translation.
 
     Beyond its border an image goes on as its reflection, however far (no margin to bound: coordinates are reflected and
     not pixels padded). Results are clamped to [-1, 1], which the filters can overshoot at sharp edges.
@@ -131,7 +137,7 @@ class EdmAugmentation:
             scale=normal[0] * done[1],
             angle=circle[0] * done[2],
             stretch=normal[1] * done[3],
-            axis=circle[1] * done[3],
+            axis=torch.where(uniform[6] < 0.5, 0.0, 2.0 * circle[1] - math.pi) * done[3],
             right=normal[2] * done[4],
             down=normal[3] * done[4],
             moved=done[1:].any(dim=0),
@@ -146,7 +152,12 @@ def augment(images: Tensor, transforms: Transforms) -> tuple[Tensor, Tensor]:
         float32.
     """
     tables = resampling_tables(images.shape[2], images.shape[3], images.device)
-    return transform(images, transforms, tables), transforms.parameters()
+    if images.device.type != "cpu" or torch.compiler.is_compiling():
+        return transform(images, transforms, tables), transforms.parameters()
+    # Only those that move: how many they are is known here without a wait, and shapes need not stay as they are.
+    exchanged, moved = exchange(images, transforms), transforms.moved.nonzero().squeeze(1)
+    exchanged[moved] = resample(exchanged[moved], transforms.of(moved), tables)
+    return exchanged, transforms.parameters()
 
 
 @dataclass(frozen=True)
@@ -188,13 +199,23 @@ def resampling_tables(height: int, width: int, device: torch.device) -> Resampli
 
 
 def transform(images: Tensor, transforms: Transforms, tables: ResamplingTables) -> Tensor:
-    """Apply `transforms` to images [B, C, H, W] float32 in [-1, 1].
+    """Apply `transforms` to images [B, C, H, W] float32 in [-1, 1], resampling all of them, in shapes that stay."""
+    images = exchange(images, transforms)
+    return torch.where(transforms.moved[:, None, None, None], resample(images, transforms, tables), images)
 
-    The exchanges of sides are exact. The rest is one affine map: up to twice the resolution with a wavelet filter,
-    bilinear samples there, and down again, as the paper does (with a filter whose phase is linear, unlike its sym6).
+
+def exchange(images: Tensor, transforms: Transforms) -> Tensor:
+    """Exchange the sides of images [B, C, H, W], exactly: a new tensor."""
+    images = mirror(images, transforms.mirrored > 0)
+    return torch.where(transforms.upended[:, None, None, None] > 0, images.flip(2), images)
+
+
+def resample(images: Tensor, transforms: Transforms, tables: ResamplingTables) -> Tensor:
+    """Do the rest of `transforms`, one affine map, to images [B, C, H, W] float32 in [-1, 1].
+
+    Up to twice the resolution with a wavelet filter, bilinear samples there, and down again, as the paper does (with a
+    filter whose phase is linear, unlike its sym6).
     """
-    images = torch.where(transforms.mirrored[:, None, None, None] > 0, images.flip(3), images)
-    images = torch.where(transforms.upended[:, None, None, None] > 0, images.flip(2), images)
     height, width = images.shape[2:]
     inverse = transforms.inverse(height, width)[:, :, :, None, None]
     y, x = tables.places[0][:, None], tables.places[1][None, :]
@@ -202,8 +223,7 @@ def transform(images: Tensor, transforms: Transforms, tables: ResamplingTables) 
     finer = tables.up[0] @ images @ tables.up[1].T
     at = torch.stack([_sample_place(source[:, 0], width), _sample_place(source[:, 1], height)], dim=3)
     sampled = functional.grid_sample(finer, at, mode="bilinear", padding_mode="border", align_corners=True)
-    moved = (tables.down[0] @ sampled @ tables.down[1].T).clamp(-1, 1)
-    return torch.where(transforms.moved[:, None, None, None], moved, images)
+    return (tables.down[0] @ sampled @ tables.down[1].T).clamp(-1, 1)
 
 
 def _sample_place(from_centre: Tensor, size: int) -> Tensor:

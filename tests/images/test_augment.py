@@ -3,11 +3,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import affine_transform
+from support.simulated_cuda import CUDA, SimulatedCuda
 from support.tensors import generator
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from policy_accel.images.augment import (
     augment,
     half,
     mirror,
+    resample,
     resampling_tables,
     transform,
 )
@@ -185,12 +188,16 @@ def test_distribution_of_every_parameter() -> None:
     assert told.shape == (count, PARAMETERS)
     p = probability
     means = [0.5, p / 2, 0, -p, 0, 0, 0, 0, 0]
-    # E[(cos - 1)^2] = 3/2 and E[sin^2] = 1/2 over the circle; a stretch has variance 1, half of it in each direction.
-    squares = [0.5, p / 2, p, 1.5 * p, 0.5 * p, 0.5 * p, 0.5 * p, p, p]
+    # E[(cos - 1)^2] = 3/2 and E[sin^2] = 1/2 over the circle; a stretch has variance 1, of which half is along the
+    # first axis alone, and half spread over the circle.
+    squares = [0.5, p / 2, p, 1.5 * p, 0.5 * p, 0.75 * p, 0.25 * p, p, p]
     assert told.mean(0).tolist() == pytest.approx(means, abs=0.008)
     assert told.square().mean(0).tolist() == pytest.approx(squares, abs=0.015)
     for index in (2, 4, 5, 7):
         assert float((told[:, index] != 0).double().mean()) == pytest.approx(p, abs=0.005)
+    assert float((told[:, 6] != 0).double().mean()) == pytest.approx(p / 2, abs=0.005)
+    axis = done.axis[done.axis != 0].double()
+    assert [float(axis.mean()), float(axis.square().mean())] == pytest.approx([0.0, math.pi**2 / 3], abs=0.05)
     assert torch.equal(told[:, 7] != 0, told[:, 8] != 0)
     assert float(done.moved.double().mean()) == pytest.approx(1 - (1 - p) ** 4, abs=0.005)
     assert torch.equal(done.moved, (told[:, 2:] != 0).any(dim=1))
@@ -209,6 +216,29 @@ def test_images_to_which_nothing_was_done_are_untouched_and_told_as_zeros() -> N
     assert torch.equal(moved[only_mirrored], images[only_mirrored].flip(3))
     assert not bool((moved[~untouched] == images[~untouched]).flatten(1).all(1).any())
     assert float(moved.abs().max()) <= 1
+
+
+def test_only_images_that_move_are_resampled_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(64, 3, 16, 16, generator=generator(5)) * 2 - 1
+    done = EdmAugmentation(0.12).draw(len(images), generator())
+    expected, rows = apply(images, done), []
+
+    def counted(images: Tensor, *others: Any) -> Tensor:
+        rows.append(len(images))
+        return resample(images, *others)
+
+    monkeypatch.setattr("policy_accel.images.augment.resample", counted)
+    torch.testing.assert_close(augment(images, done)[0], expected, atol=1e-5, rtol=0)
+    assert rows == [int(done.moved.sum())]
+    assert 0 < rows[0] < 40
+    with SimulatedCuda() as cuda:
+        there = [tensor.to(CUDA) for tensor in (images, *vars(done).values())]
+        augment(there[0], Transforms(*there[1:]))  # tables that are made at a first call
+        with cuda.phase("augment"):
+            found, _ = augment(there[0], Transforms(*there[1:]))
+        assert not cuda.waits["augment"]
+        assert rows[1:] == [64, 64]
+        torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=0)
 
 
 def test_probability_zero_is_the_identity() -> None:

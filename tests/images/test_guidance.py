@@ -114,6 +114,7 @@ def test_classes_by_name_or_number() -> None:
     # Folders are sorted as text: the class called 2 is the third here, and its name counts.
     assert class_numbers("2,10", ("1", "10", "2")) == (2, 1)
     assert class_numbers("crane, bird,crane,0", ("crane", "crane, bird")) == (1, 0, 0)
+    assert class_numbers("all", ("none", "all")) == (1,)
     for text, sentence in [
         ("2", r"label 2 is none of the model's 2 classes; choose 0 to 1"),
         ("-1", r"label -1 "),
@@ -121,3 +122,22 @@ def test_classes_by_name_or_number() -> None:
     ]:
         with pytest.raises(UserError, match=sentence):
             class_numbers(text, ("cat", "dog"))
+
+
+def test_class_names_with_commas_and_quotes() -> None:
+    classes = ("a", "a, b", "b, c", "c", '5" disc', "bird's nest", '"quoted"', "tench, Tinca tinca")
+    for number, name in enumerate(classes):
+        assert class_numbers(name, classes) == (number,)
+        doubled = name.replace('"', '""')
+        assert class_numbers(f'c,"{doubled}", {number} ,{name}', classes) == (3, number, number, number)
+    # Quotes say where a name ends: without them, the longest one is meant.
+    assert class_numbers('"a","b,c"', classes) == (0, 2)
+    assert class_numbers("a,b, c", classes) == (1, 3)
+    assert class_numbers("'bird''s nest',tench,Tinca tinca", classes) == (5, 7)
+    for text, sentence in [
+        ('"tench, Tinca",a', r"label 'tench,Tinca' is none"),
+        ("a,,b", r"label '' is none"),
+        ("a,'b", r"label ''b' is none"),
+    ]:
+        with pytest.raises(UserError, match=sentence):
+            class_numbers(text, classes)
