@@ -270,6 +270,31 @@ def test_training_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "with the averaged weights of runs/push/checkpoints/last after 8 updates, its normalisers fitted" in said.err
 
 
+TINY_IMAGES = {
+    "train": [
+        *("training.steps=2", "training.batch_size=8", "training.optimizer.warmup_steps=1", "training.device=cpu"),
+        *("model.channels=8", "model.multipliers=[1,2]", "model.blocks=1", "model.attention_resolutions=[]"),
+        *("model.heads=1", "sampling.steps=1", "evaluation.video=false", "evaluation.grid=4", "evaluation.samples=20"),
+    ],
+    "evaluate": ["--samples", "20"],
+}
+
+
+def test_the_examples_of_the_images_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With tiny networks and few images."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys.modules[__name__], "SMALL", TINY_IMAGES)
+    page = REPOSITORY / "docs" / "images.md"
+    run_blocks(page)
+    shown = re.findall(r"^ {4}(protocol .*)$", page.read_text(), flags=re.MULTILINE)
+    assert len(shown) == 1
+    numbers = {"2,000": "20", "1,999": "19", "3,999": "39", "4,000": "40", "5,999": "59"}
+    assert re.sub("|".join(numbers), lambda number: numbers[number[0]], shown[0]) in capsys.readouterr().out
+
+
 def test_the_layout_of_an_hdf5_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

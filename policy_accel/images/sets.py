@@ -52,8 +52,8 @@ class ImageTaskConfig:
     latent_scale: float = 0.18215
     """Of latents: factor to about unit deviation."""
     residence: str = "auto"
-    """Where the images lie while training: device, disk (memory-mapped, gathered for each batch), or auto: on the
-    device when they fit into half of its free memory."""
+    """Where the images lie while training: device, disk (memory-mapped, gathered for each batch), or auto: on a GPU
+    when they fit into half of its free memory, and for the CPU where they are."""
 
     def check(self) -> None:
         """Raise UserError unless the settings make sense."""

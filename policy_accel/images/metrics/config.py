@@ -12,8 +12,8 @@ class MetricsConfig:
     """Which measures, and on how many images."""
 
     inception: str | None = None
-    """Path of torch-fidelity's Inception weights for the FID; null reads the variable POLICY_ACCEL_INCEPTION, and
-    without that there is no FID."""
+    """Path of torch-fidelity's or NVIDIA's Inception weights for the FID; null reads the variable
+    POLICY_ACCEL_INCEPTION, and without that there is no FID."""
     reference: str | None = None
     """Path of a file of statistics against which the FID is taken: an NPZ with mu and sigma, such as EDM's fid-refs;
     null takes it against the training images."""

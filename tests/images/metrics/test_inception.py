@@ -52,6 +52,33 @@ def test_features_are_torch_fidelitys_and_grey_is_repeated(weights: Path, monkey
         torch.testing.assert_close(extractor(images.to(CUDA)).cpu(), expected)
 
 
+class Scripted(torch.nn.Module):
+    """In the form of NVIDIA's: it resizes and scales by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(2048, 12, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        assert return_features
+        small = torch.nn.functional.adaptive_avg_pool2d(images.to(torch.float32) / 128 - 1, [2, 2])
+        return torch.relu(small.flatten(1) @ self.weight.t())
+
+
+def test_a_script_is_taken_without_torch_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(FutureWarning, match="deprecated"):
+        torch.jit.script(Scripted()).save(str(tmp_path / "inception.pt"))
+    with pytest.raises(UserError, match=r"SHA-256 begins with .* instead of f58cb9b6"):
+        inception_features(tmp_path / "inception.pt")
+    monkeypatch.setattr(inception, "SCRIPT", _digest(tmp_path / "inception.pt")[:8])
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    extractor = inception_features(tmp_path / "inception.pt")
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(extractor(images), Scripted()(images, return_features=True))
+    torch.testing.assert_close(extractor(images[:, :1]), extractor(images[:, :1].repeat(1, 3, 1, 1)))
+    assert not extractor(images).requires_grad
+
+
 def test_another_file_than_the_published_one_is_refused(weights: Path) -> None:
     with pytest.raises(UserError, match=r"SHA-256 begins with .* instead of 6726825d.*release v0\.2\.0"):
         inception_features(weights)
@@ -59,7 +86,8 @@ def test_another_file_than_the_published_one_is_refused(weights: Path) -> None:
 
 def test_a_missing_file_and_a_missing_package_say_what_to_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        UserError, match=r"is not a file; get weights-inception-2015-12-05-6726825d\.pth from .*POLICY_"
+        UserError,
+        match=r"is not a file; get inception-2015-12-05\.pt.* or weights-inception-2015-12-05-6.*\.pth from .*POLICY_",
     ):
         inception_features(tmp_path / "gone.pth")
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
