@@ -50,6 +50,8 @@ HOW_SCORED = (
     *(f"task.environment{part}" for part in ("", "_module", "_options", "_from_data", "_keys")),
     "task.max_steps",
     "task.score",
+    "task.autoencoder",
+    "task.pixels",
 )
 """These may change too, since no update follows from them: how long a run is, what is kept and how it is called, where
 its data lie (what they hold for it is compared), and how it is scored. What was changed stands in `CHANGES`."""

@@ -9,8 +9,10 @@ from typing import Any
 
 from policy_accel.commands.benchmark_arguments import add_benchmark_arguments
 from policy_accel.commands.compare_arguments import add_compare_arguments
+from policy_accel.commands.convert_arguments import add_convert_arguments
 from policy_accel.commands.distill_arguments import add_distill_arguments
 from policy_accel.commands.export_arguments import add_export_arguments
+from policy_accel.commands.latents_arguments import add_decode_arguments, add_encode_arguments
 from policy_accel.commands.measures_arguments import add_measures_arguments
 from policy_accel.commands.report_arguments import add_report_arguments
 from policy_accel.commands.sample_arguments import add_sample_arguments
@@ -143,7 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_plugins(lists)
     lists.set_defaults(run="list:run_list")
 
-    data = commands.add_parser("data", help="inspect, fetch, convert or generate demonstrations and image sets")
+    data = commands.add_parser("data", help="inspect, fetch, convert, encode or generate data")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     inspect = actions.add_parser("inspect", help="say what demonstrations or an image set hold, and what is wrong")
     inspect.add_argument("path", help="demonstrations of any known format or an image set; shipped:NAME ships")
@@ -157,9 +159,9 @@ def build_parser() -> argparse.ArgumentParser:
     fetch.add_argument("name", help="name of the set, for example pusht, cifar10 or mnist")
     fetch.add_argument("--to", type=Path, default=Path("data"), metavar="DIR", help="folder (default: data)")
     fetch.set_defaults(run="data:run_fetch")
-    convert = actions.add_parser("convert", help="write demonstrations in another format")
-    add_convert_arguments(convert)
-    convert.set_defaults(run="convert:run_convert")
+    add_convert_arguments(actions.add_parser("convert", help="write demonstrations in another format"))
+    add_encode_arguments(actions.add_parser("encode", help="turn images into the latents of an autoencoder"))
+    add_decode_arguments(actions.add_parser("decode", help="turn latents into images"))
     generate = actions.add_parser("generate", help="record demonstrations of a scripted expert, or draw shapes")
     add_generate_arguments(generate)
     return parser
@@ -233,31 +235,6 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     policies.add_argument("--windows", type=int, help="with --data: chunks that are compared (default: 256)")
     add_measures_arguments(evaluate)
     evaluate.set_defaults(run="evaluate:run_evaluate")
-
-
-def add_convert_arguments(convert: argparse.ArgumentParser) -> None:
-    """Arguments of `policy-accel data convert`."""
-    convert.add_argument(
-        "input", metavar="IN", help="demonstrations of any known format; shipped:NAME is a set that ships"
-    )
-    convert.add_argument("output", type=Path, metavar="OUT", help="new file or folder; a zarr ending in .zip is a zip")
-    convert.add_argument("--to", required=True, choices=WRITTEN_FORMATS, help="format to write")
-    convert.add_argument("--keys", metavar="A,B", help="only these keys (default: all)")
-    convert.add_argument("--layout", type=Path, metavar="YAML", help="where HDF5 of another make has its data")
-    convert.add_argument("--filter", metavar="NAME", help="only the episodes of this filter, as robomimic's mask/NAME")
-    convert.add_argument("--episodes", metavar="I,A:B", help="only these, by their number from 0: 0,2,10:50")
-    convert.add_argument("--skip-bad-episodes", action="store_true", help="leave out what is damaged or not finite")
-    convert.add_argument(
-        "--absolute-actions",
-        action="store_true",
-        help="add action_abs to robosuite's demonstrations with relative actions",
-    )
-    lerobot = convert.add_argument_group("to lerobot")
-    lerobot.add_argument("--lerobot-version", help=argparse.SUPPRESS)  # of earlier releases, to be refused in words
-    lerobot.add_argument("--fps", type=float, help="steps per second (default: as the input says)")
-    lerobot.add_argument(
-        "--video", choices=("lossless", "h264", "png"), help="how cameras are stored (default: lossless)"
-    )
 
 
 def add_generate_arguments(generate: argparse.ArgumentParser) -> None:

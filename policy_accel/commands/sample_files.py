@@ -53,7 +53,7 @@ def write_files(
     images, turns = drawn.images, drawn.turns
     layout: dict[str, Any] = {
         "columns": len(turns) if 1 < len(turns) <= 20 else None,
-        "scale": shown_scale(loaded.shape[2]),
+        "scale": shown_scale(images.shape[-1]),
     }
     picture = _by_class(folder, loaded, drawn) if options.per_class else None
     write_png(folder / "grid.png", grid(images[:GRID_IMAGES], **layout) if picture is None else picture)

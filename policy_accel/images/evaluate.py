@@ -22,6 +22,7 @@ from policy_accel.images.guidance import Guide
 from policy_accel.images.metrics import Quality
 from policy_accel.images.metrics import score as score_of
 from policy_accel.images.pictures import forming_video, grid, shown_scale, write_png
+from policy_accel.images.pixels import pixels_of
 from policy_accel.images.protocol import PROTOCOLS, Protocol, described, of_draws
 from policy_accel.images.run import build_sampler, representation_of
 from policy_accel.images.sets import ImageSplit
@@ -65,15 +66,17 @@ class ImageEvaluator:
         self.classes = len(split.classes) if config.task.conditional else 0
         config.sampling.check_classes(self.classes, guide=guide is not None)
         self.condition_dim = condition_size(config.task, len(split.classes))
-        self.sampler, self.representation = build_sampler(config), representation_of(config, split)
+        self.sampler, self.representation = build_sampler(config), representation_of(config, split, device)
+        pixels = pixels_of(config.task, split, self.representation)
+        self.measured = self.representation if pixels else dataclasses.replace(self.representation, autoencoder=None)
         self.training, self.last_step = config.training, config.training.steps
-        train = split.train
+        reference = pixels or split
         # Made here, so that wrong settings are found before any training; the statistics wait for the first measure.
         self.quality = Quality(
-            train.images,
-            None if split.held_out is None else split.held_out.images,
+            reference.train.values,
+            None if reference.held_out is None else reference.held_out.values,
             self.config.metrics,
-            data_fingerprint=f"{train.fingerprint()}/{len(train)}",
+            data_fingerprint=f"{reference.train.fingerprint()}/{len(reference.train)}",
             device=device,
             cache_dir=default_cache() / "statistics",
         )
@@ -114,14 +117,14 @@ class ImageEvaluator:
         )
 
     def samples(self, model: nn.Module, numbers: range) -> Tensor:
-        """Generate the images of these numbers: uint8 [n, C, H, W] on the CPU (latents float32); none on other ranks
-        than the first."""
+        """Generate the images of these numbers: uint8 [n, C, H, W] on the CPU (latents that are not decoded float32);
+        none on other ranks than the first."""
         found, done = torch.empty(0, *self.split.train.shape), 0
         if not numbers:
             return found
         with closing(Progress("score", len(numbers), unit="image")) as progress:
             for x0 in self.generator(model).batches(numbers, self.labels(numbers)):
-                part = self.representation.decode(x0)
+                part = self.measured.decode(x0)
                 if not done:
                     found = torch.empty((len(numbers), *part.shape[1:]), dtype=part.dtype)
                 found[done : done + len(part)] = part
@@ -226,7 +229,7 @@ class ImageEvaluator:
 
     def draw(self, model: nn.Module, images: Tensor, name: str, *, film: bool) -> None:
         """Write samples/NAME.png of `images` [n, C, H, W], and samples/forming.mp4 when asked for."""
-        folder = self.run_dir / "samples"
+        folder, images = self.run_dir / "samples", self.representation.pixels(images)
         scale = shown_scale(images.shape[-1])
         write_png(folder / f"{name}.png", grid(images, scale=scale), replace=True)
         if film:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from policy_accel.data.images import ImageSet, Split, image_form, image_path, read_images
+from policy_accel.data.images.encoding import Encoding
+from policy_accel.data.images.subset import ImageArray
 from policy_accel.data.inspect import Inspection
 from policy_accel.errors import UserError
 
@@ -57,7 +60,9 @@ def _description(split: str, part: ImageSet) -> Iterator[str]:
     channels, height, width = part.shape
     kind = "latents" if part.latents else "images"
     yield f"{split}: {len(part)} {kind} of {channels} x {height} x {width} ({part.images.dtype})"
-    mean, deviation = _moments(np.asarray(part.images))
+    if part.encoding is not None:
+        yield from _encoded(part.encoding)
+    mean, deviation = _moments(part.values)
     scale = 1.0 if part.latents else 255.0
     unit = "" if part.latents else " (of a range 0..1)"
     yield f"  mean {_row(mean / scale)}, standard deviation {_row(deviation / scale)} of each channel{unit}"
@@ -72,18 +77,24 @@ def _description(split: str, part: ImageSet) -> Iterator[str]:
         yield "  no labels"
 
 
+def _encoded(encoding: Encoding) -> Iterator[str]:
+    drawn = "drawn from means and deviations" if encoding.moments else "stored"
+    yield f"  {drawn}, made by {encoding.autoencoder or 'an autoencoder'} of {encoding.pixels or 'images'}"
+    yield f"  a model is given (latent - {_row(np.array(encoding.shift))}) * {_row(np.array(encoding.scale))}"
+
+
 def _row(values: np.ndarray) -> str:
     return "[" + " ".join(f"{value:.4f}" for value in values) + "]"
 
 
-def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(images: ImageArray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel, float64 [C]; the array is not copied as a whole."""
     total = square = np.zeros(images.shape[1])
     for begin in range(0, len(images), _PIECE):
         piece = images[begin : begin + _PIECE].astype(np.float64)
         total = total + piece.sum(axis=(0, 2, 3))
         square = square + (piece**2).sum(axis=(0, 2, 3))
-    count = images.size / images.shape[1]
+    count = len(images) * math.prod(images.shape[2:])
     mean = total / count
     return mean, np.sqrt(np.maximum(square / count - mean**2, 0))
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
+import torch
+
 from policy_accel.acceleration.build import build_objective
+from policy_accel.data.images.encoding import Encoding
 from policy_accel.diffusion.processes import SIGMA_DATA
 from policy_accel.errors import UserError
+from policy_accel.images.autoencoder import Autoencoder
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.representation import Representation
 from policy_accel.images.sampling import ImageSampler
-from policy_accel.images.sets import ImageSplit
+from policy_accel.images.sets import ImageSplit, ImageTaskConfig
 from policy_accel.images.task import condition_size
 from policy_accel.models import Denoiser, build_denoiser
 from policy_accel.training.randomness import seeded_weights
@@ -84,9 +89,43 @@ def build_model(config: ImageConfig, shape: tuple[int, int, int], classes: int) 
         )
 
 
-def representation_of(config: ImageConfig, split: ImageSplit) -> Representation:
-    """Pixels or latents."""
-    return Representation(split.train.latents, config.task.latent_scale if split.train.latents else 1.0)
+def representation_of(config: ImageConfig, split: ImageSplit, device: torch.device | str = "cpu") -> Representation:
+    """Pixels, or latents with the autoencoder, on the device, that makes pixels of them; see `represented`."""
+    if not split.train.latents:
+        return Representation()
+    encoding = split.train.encoding or Encoding(scale=(config.task.latent_scale,))
+    return represented(config.task, encoding, split.train.shape[0], device)
+
+
+def represented(
+    config: ImageTaskConfig, encoding: Encoding, channels: int, device: torch.device | str
+) -> Representation:
+    """Latents of so many channels, with the autoencoder that task.autoencoder or else their encoding names.
+
+    One that the encoding names and is not here is done without, with a warning.
+
+    Raises:
+        UserError: there is no autoencoder at task.autoencoder, or one that did not make these latents.
+    """
+    folder = config.autoencoder or encoding.autoencoder
+    if folder is None:
+        return Representation(encoding)
+    try:
+        autoencoder = Autoencoder(folder, device)
+        if autoencoder.channels != channels:
+            raise UserError(
+                f"{autoencoder.folder}: makes latents of {autoencoder.channels} channels, and these have {channels}; "
+                "give the autoencoder that made them as task.autoencoder."
+            )
+    except UserError as error:
+        if config.autoencoder is not None:
+            raise
+        warnings.warn(
+            f"{error} Without it, latents are drawn and measured as they are; task.autoencoder names it elsewhere.",
+            stacklevel=1,
+        )
+        return Representation(encoding)
+    return Representation(encoding, autoencoder)
 
 
 @dataclass(frozen=True)

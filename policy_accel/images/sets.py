@@ -18,6 +18,7 @@ from policy_accel.training.randomness import derive_seed
 AUGMENTATIONS = ("none", "flip", "edm")
 RESIDENCES = ("auto", "device", "disk")
 MOST_LISTED = 20
+STABLE_DIFFUSION_SCALE = 0.18215
 
 
 @dataclass
@@ -49,8 +50,13 @@ class ImageTaskConfig:
     """Of the choice of held-out images."""
     skip_bad_images: bool = False
     """Leave out images that cannot be read or have no class, and list them; else the first of them is refused."""
-    latent_scale: float = 0.18215
-    """Of latents: factor to about unit deviation."""
+    latent_scale: float = STABLE_DIFFUSION_SCALE
+    """Of latents that do not tell their own, as those of `data encode` do: factor to about unit deviation."""
+    autoencoder: str | None = None
+    """Of latents: folder of the diffusers AutoencoderKL that makes pixels of them; null for the one that they name."""
+    pixels: str | None = None
+    """Of latents: the image set that they were made of, which decoded images are measured against; null for the one
+    that they name."""
     residence: str = "auto"
     """Where the images lie while training: device, disk (memory-mapped, gathered for each batch), or auto: on a GPU
     when they fit into half of its free memory, and for the CPU where they are."""
@@ -134,8 +140,11 @@ def load_split(config: ImageTaskConfig) -> ImageSplit:
             raise UserError(
                 f"task.augmentation={config.augmentation} moves pixels, {config.data} holds latents; set it to none."
             )
+        if train.encoding is not None:
+            used = {field.name for field in dataclasses.fields(config)} - {"latent_scale"}
+            refuse_idle(config, "task", used, f"latents that tell their own scale, as {config.data} does")
     else:
-        used = {field.name for field in dataclasses.fields(config)} - {"latent_scale"}
+        used = {field.name for field in dataclasses.fields(config)} - {"latent_scale", "autoencoder", "pixels"}
         refuse_idle(config, "task", used, "pixels")
     whole = len(train)
     if test is None and config.held_out:

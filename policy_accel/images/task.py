@@ -15,6 +15,7 @@ from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.data.images import ImageSet
 from policy_accel.data.images.subset import ImageArray, is_mapped
 from policy_accel.diffusion import Batch, Objective
+from policy_accel.diffusion.counter_noise import normal_by_counter
 from policy_accel.diffusion.host_work import to_device
 from policy_accel.errors import UserError
 from policy_accel.images.augment import PARAMETERS, EdmAugmentation, Transforms, augment, half, mirror
@@ -23,6 +24,7 @@ from policy_accel.images.sets import ImageSplit, ImageTaskConfig
 from policy_accel.memory import free_memory
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.flops import training_flops
+from policy_accel.training.randomness import derive_seed
 from policy_accel.training.self_consistency import lesson_of
 from policy_accel.training.task import Draws, Task
 
@@ -90,8 +92,7 @@ class ImageTask(Task):
         self.description = {
             "shape": list(split.train.shape),
             "classes": list(split.classes),
-            "latents": representation.latents,
-            "latent_scale": representation.latent_scale,
+            **representation.record(),
         }
 
     def _check_conditions(self, choice: str) -> None:
@@ -119,7 +120,8 @@ class ImageTask(Task):
         self.resident = self.train.near
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
-        """Which of `count` images are mirrored or keep their class, and EDM's transformations: [B] each."""
+        """Which of `count` images are mirrored or keep their class, and EDM's transformations: [B] each; and by which
+        noise [B, C, H, W] latents are drawn from their moments."""
         drawn = {}
         if self.config.augmentation == "flip":
             drawn["flip"] = half(count, generator)
@@ -127,12 +129,14 @@ class ImageTask(Task):
             drawn["kept"] = torch.rand(count, generator=generator, device=generator.device) >= self.config.label_dropout
         if self.augmentation is not None:
             drawn.update(vars(self.augmentation.draw(count, generator)))
+        if self.representation.moments:
+            drawn["latent"] = torch.randn(count, *self.shape, generator=generator, device=generator.device)
         return drawn
 
     def batch(self, indices: Tensor, drawn: Draws) -> Batch:
         """Training images `indices` [B], augmented: x0 [B, C, H, W] in [-1, 1], condition [B, D] or None."""
         images, labels = self.train.take(indices)
-        x0 = self.representation.encode(images)
+        x0 = self.representation.encode(images, drawn.get("latent"))
         if "flip" in drawn:
             x0 = mirror(x0, drawn["flip"])
         parts = self._classes(labels)
@@ -145,13 +149,17 @@ class ImageTask(Task):
         return Batch(x0, condition=torch.cat(parts, dim=1) if parts else None, groups=groups)
 
     def validation_batch(self, indices: Tensor) -> Batch:
-        """Held-out images `indices` [B] as they are."""
+        """Held-out images `indices` [B] as they are; of moments a latent that follows from the index."""
         assert self.validation is not None
         images, labels = self.validation.take(indices)
+        noise = None
+        if self.representation.moments:
+            rows = to_device(indices, images.device)
+            noise = normal_by_counter(derive_seed(0, "validation latents"), rows, 0, self.shape)
         parts = self._classes(labels)
         if self.augmentation is not None:
             parts.append(torch.zeros(len(images), PARAMETERS, device=images.device))
-        return Batch(self.representation.encode(images), condition=torch.cat(parts, dim=1) if parts else None)
+        return Batch(self.representation.encode(images, noise), condition=torch.cat(parts, dim=1) if parts else None)
 
     def _classes(self, labels: Tensor | None) -> list[Tensor]:
         return [self.one_hot[labels]] if self.classes and labels is not None else []

@@ -22,7 +22,7 @@ from policy_accel.images.heading import image_heading
 from policy_accel.images.metrics import table
 from policy_accel.images.metrics.inception import check_inception
 from policy_accel.images.protocol import PUBLISHED_IMAGES
-from policy_accel.images.representation import Representation
+from policy_accel.images.representation import Representation, encoding_in
 from policy_accel.images.run import (
     LoadedImageRun,
     build_model,
@@ -30,6 +30,7 @@ from policy_accel.images.run import (
     check_config,
     check_guidance,
     representation_of,
+    represented,
 )
 from policy_accel.images.sets import ImageSplit, load_split
 from policy_accel.images.task import ImageTask, condition_size
@@ -146,7 +147,8 @@ class ImageTrack(Track[ImageConfig]):
             shape, classes = tuple(image_format["shape"]), tuple(image_format["classes"])
             model = build_model(config, shape, len(classes))
             model.load_state_dict(saved.tensors[MAIN])
-            representation = Representation(bool(image_format["latents"]), float(image_format["latent_scale"]))
+            encoding = encoding_in(image_format, str(saved.path / "state.json"))
+        representation = Representation() if encoding is None else represented(config.task, encoding, shape[0], device)
         config.training.lay_out(model, device)
         model.eval().requires_grad_(False)
         return LoadedImageRun(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from support.data import write_zarr
 
-from policy_accel.commands.arguments import add_convert_arguments
 from policy_accel.commands.convert import run_convert
+from policy_accel.commands.convert_arguments import add_convert_arguments
 from policy_accel.data import Episodes, read_episodes
 from policy_accel.errors import UserError
 

@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from policy_accel.commands.arguments import add_convert_arguments
 from policy_accel.commands.convert import run_convert
+from policy_accel.commands.convert_arguments import add_convert_arguments
 from policy_accel.data import Episodes, open_episodes, read_episodes
 from policy_accel.data.formats.base import MemoryReader
 from policy_accel.data.readers import write_episodes

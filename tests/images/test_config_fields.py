@@ -159,6 +159,8 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.validation_images": ("7", task_probe(lambda task: task.validation_samples), []),
     "task.split_seed": ("1", inputs, ["task.data=ONE_PART"]),
     "task.latent_scale": ("0.5", inputs, ["task.data=LATENTS", "task.conditional=false"]),
+    "task.autoencoder": ("nowhere", named_weights, ["task.data=LATENTS", "task.conditional=false"]),
+    "task.pixels": ("nowhere", named_weights, ["task.data=LATENTS", "task.conditional=false"]),
     "task.skip_bad_images": ("true", skipped, ["task.data=FOLDER", "task.conditional=false", "task.resolution=16"]),
     "task.residence": ("disk", task_probe(lambda task: task.resident), []),
     "sampling.clip_sample": ("0.01", measured(), []),

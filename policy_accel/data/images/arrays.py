@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from policy_accel.data.formats.base import decoding
+from policy_accel.data.images.encoding import ENCODING, encoding_of
 from policy_accel.data.images.image_set import Form, ImageSet, Split, number_names
+from policy_accel.data.images.stored import mapped_array
 from policy_accel.data.tree import Tree, unpacked
 from policy_accel.errors import UserError
 from policy_accel.memory import check_fits
@@ -30,7 +32,8 @@ _CIFAR = {
 
 
 def npy_form(tree: Tree) -> Form | None:
-    """Latents float16 or float32 [N, C, H, W] in one array, which is mapped into memory."""
+    """Latents float16 or float32 [N, C, H, W] in one array, which is mapped into memory; encoding.json beside it may
+    tell how they were made."""
     if not tree.alone or not tree.names[0].endswith(".npy"):
         return None
     path = tree.path / tree.names[0]
@@ -38,19 +41,22 @@ def npy_form(tree: Tree) -> Form | None:
     def load(split: Split) -> ImageSet | None:
         with decoding(path, "the array"):
             values, found = np.load(path, mmap_mode="r", allow_pickle=False), path.stat()
+            told = path.with_name(ENCODING)
+            encoding = encoding_of(told.read_bytes(), str(told)) if told.is_file() else None
         key = f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
-        return ImageSet(values, None, (), str(path), key) if split == "train" else None
+        return ImageSet(values, None, (), str(path), key, encoding=encoding) if split == "train" else None
 
     return "NPY", load
 
 
 def npz_form(tree: Tree) -> Form | None:
     """A ZIP of arrays, with `test_` before the names of those of the test part: `images` uint8 [N, H, W, C],
-    [N, C, H, W] or [N, H, W], or `latents` float16 or float32 [N, C, H, W]; `labels` and names of `classes`."""
-    path, names = tree.path, {name.removesuffix(".npy"): name for name in tree.names}
+    [N, C, H, W] or [N, H, W], or `latents` float16 or float32 [N, C, H, W]; `labels` and names of `classes`. With
+    encoding.json, which tells how latents were made, they are mapped into memory where they are not compressed."""
+    path, names = tree.path, {name.removesuffix(".npy"): name for name in tree.names if name != ENCODING}
     names = {_OURS.get(name, name): name for name in names}
     known = path.suffix == ".npz" or not names.keys().isdisjoint(("images", "latents"))
-    if not known or not path.is_file() or not all(name.endswith(".npy") for name in tree.names):
+    if not known or not path.is_file() or not all(name.endswith(".npy") for name in tree.names if name != ENCODING):
         return None
 
     def load(split: Split) -> ImageSet | None:
@@ -62,8 +68,13 @@ def npz_form(tree: Tree) -> Form | None:
             shown = ", ".join(list(names)[:5])
             raise UserError(f"{path}: holds the arrays {shown}; an image set has 'images', 'latents' or 'arr_0'.")
         with decoding(path, "the NPZ"), zipfile.ZipFile(path) as stored, np.load(path) as archive:
-            check_fits(sum(entry.file_size for entry in stored.infolist()), str(path))
-            values = archive[names[own]]
+            encoding = encoding_of(tree.read(ENCODING), f"{path}/{ENCODING}") if ENCODING in tree.places else None
+            member = f"{names[own]}.npy"
+            mapped = mapped_array(stored, member) if encoding else None
+            if mapped is None:
+                check_fits(sum(entry.file_size for entry in stored.infolist()), str(path))
+            values = archive[member] if mapped is None else mapped
+            key = f"CRC-32 {stored.getinfo(member).CRC}" if encoding else None
             found = {name: archive[names[name]].reshape(-1) for name in _OTHERS if name in names}
         if (values.dtype.kind == "f") != own.endswith("latents"):
             kinds = "'images' are uint8 and 'latents' float16 or float32"
@@ -74,10 +85,11 @@ def npz_form(tree: Tree) -> Form | None:
             values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
         listed, labels, source = found.pop("classes", ()), found.get(f"{part}labels"), f"{path} ({split})"
         if labels is None or labels.dtype.kind not in "iu":
-            return ImageSet(values, labels, (), source)
+            return ImageSet(values, labels, (), source, key, encoding=encoding)
         classes = tuple(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in listed)
         largest = max(int(some.max(initial=0)) for some in found.values() if some.dtype.kind in "iu")  # of both parts
-        return ImageSet(values, labels.astype(np.int64), classes or number_names(largest), source)
+        classes = classes or number_names(largest)
+        return ImageSet(values, labels.astype(np.int64), classes, source, key, encoding=encoding)
 
     return "NPZ", load
 

@@ -65,6 +65,7 @@ def decode(content: bytes, where: str, resolution: int | None) -> tuple[np.ndarr
     if where.lower().endswith(LATENT):
         with decoding(where, "the latent"):
             values = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        values = values[0] if values.ndim == 4 and len(values) == 1 else values
         if values.ndim != 3 or values.dtype not in (np.float16, np.float32):
             found = f"{values.dtype} {list(values.shape)}"
             raise UserError(f"{where}: is {found}; encode latents as float16 or float32 [C, H, W].")

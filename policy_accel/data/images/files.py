@@ -15,6 +15,7 @@ from typing import Any
 
 from policy_accel.data.formats.base import decoding
 from policy_accel.data.images.decode import LATENT, SUFFIXES, is_image
+from policy_accel.data.images.encoding import EDM2, EDM2_NAME, ENCODING, Encoding, encoding_of
 from policy_accel.data.images.image_set import (
     TEST_NAMES,
     TRAIN_NAMES,
@@ -64,9 +65,17 @@ def files_form(tree: Tree) -> Form | None:
         labels = [told.get(name) for name in placed] if files else _beside(tree, names)
         labels = labels or [steps[0] if len(steps) > 1 else None for _, steps in placed.values()]
         items = [(name, part, label) for (name, (part, _)), label in zip(placed.items(), labels, strict=True)]
-        return Listing(tree, items)
+        return Listing(tree, items, encoding=_encoding(tree, names))
 
     return f"{min(kinds)} with {PurePosixPath(files[0]).name}" if files else title, load
+
+
+def _encoding(tree: Tree, names: list[str]) -> Encoding | None:
+    """How latents were made, as a file tells, or as names say that EDM2's tool gives."""
+    told = next((name for name in tree.names if PurePosixPath(name).name == ENCODING), None)
+    if told is not None:
+        return encoding_of(tree.read(told), f"{tree.path}/{told}")
+    return EDM2 if all(EDM2_NAME in PurePosixPath(name).name for name in names) else None
 
 
 def _placed(names: list[str]) -> list[tuple[str, list[str]]]:

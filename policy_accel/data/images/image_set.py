@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from policy_accel.data.images.subset import ImageArray
+from policy_accel.data.images.encoding import Encoding
+from policy_accel.data.images.subset import ChannelSubset, ImageArray
 from policy_accel.data.tree import Tree, by_number
 from policy_accel.errors import UserError
 
@@ -31,13 +32,16 @@ class ImageSet:
         UserError: no image, another type or number of axes, labels that do not fit, latents that are not finite.
     """
 
-    images: ImageArray  # uint8 [N, C, H, W], C 1 or 3, or latents float16 or float32 [N, C, H, W]; may be memory-mapped
+    # uint8 [N, C, H, W], C 1 or 3, or latents float16 or float32 [N, C, H, W], their moments [N, 2 C, H, W]; may be
+    # memory-mapped
+    images: ImageArray
     labels: np.ndarray | None  # int64 [N] in 0..number of classes - 1; None without labels
     classes: tuple[str, ...]  # names in the order of the labels; () without labels
     source: str  # where they were read, for messages
     key: str | None = None  # of images in the cache, or mapped: what they were made of; None otherwise
     remarks: tuple[str, ...] = ()  # what was converted, assumed or left out, one sentence each, without the source
     skipped: tuple[str, ...] = ()  # one sentence for each image that could not be read and was left out
+    encoding: Encoding | None = None  # of latents, where the set tells how they were made
 
     def __post_init__(self) -> None:
         if fault := next(self._faults(), None):
@@ -50,16 +54,23 @@ class ImageSet:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        channels, height, width = self.images.shape[1:]
+        """Channels, height, width of an image, or of a latent."""
+        channels, height, width = self.values.shape[1:]
         return channels, height, width
+
+    @property
+    def values(self) -> ImageArray:
+        """The images or latents [N, C, H, W], of moments the means; not copied."""
+        moments = self.encoding is not None and self.encoding.moments
+        return ChannelSubset(self.images, np.arange(self.images.shape[1] // 2)) if moments else self.images
 
     def __len__(self) -> int:
         return len(self.images)
 
     def fingerprint(self) -> str:
         """SHA-256 that tells this set from any other: of its content, of which a key stands for the images."""
-        digest = hashlib.sha256(f"{self.images.dtype.str} {self.images.shape} {self.classes}{self.key or ''}".encode())
+        told = f"{self.key or ''}{self.encoding.numbers() if self.encoding else ''}"
+        digest = hashlib.sha256(f"{self.images.dtype.str} {self.images.shape} {self.classes}{told}".encode())
         for array in (self.images if self.key is None else (), () if self.labels is None else self.labels):
             for begin in range(0, len(array), _PIECE):
                 digest.update(np.ascontiguousarray(array[begin : begin + _PIECE]).data)
@@ -73,6 +84,10 @@ class ImageSet:
             yield f"holds {kind} values; images are uint8, latents float16 or float32."
         if kind == np.uint8 and shape[1] not in (1, 3):
             yield f"has images of {shape[1]} channels; known are 1 (grey) and 3 (RGB)."
+        if self.encoding is not None and not self.latents:
+            yield "holds images, and tells how an autoencoder made latents; take that file away."
+        elif self.encoding is not None:
+            yield from self.encoding.faults(shape[1])
         for begin in range(0, len(self) if self.latents else 0, _PIECE):
             for row in np.flatnonzero(~np.isfinite(self.images[begin : begin + _PIECE]).all(axis=(1, 2, 3))):
                 yield f"latent {begin + row} has a value that is not finite; encode it again or leave it out."
@@ -94,12 +109,13 @@ Item = tuple[str, str, Label]
 
 class Listing(NamedTuple):
     """The images of a set in a tree by name, none of them decoded; names of the classes in the order of their numbers,
-    where the set tells them; and a sentence for each image that cannot be used."""
+    and how latents were made, where the set tells them; and a sentence for each image that cannot be used."""
 
     tree: Tree
     items: list[Item]
     classes: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    encoding: Encoding | None = None
 
 
 Form = tuple[str, Callable[[Split], ImageSet | Listing | None]]
@@ -148,7 +164,7 @@ def part_of(listing: Listing, split: Split, *, labelled: bool) -> Listing | None
     training part in natural order. An image without a label among others that have one, and one of an unknown class,
     is a fault, or else, where the set need not be `labelled`, leaves the set without labels.
     """
-    tree, items, classes, _ = listing
+    tree, items, classes = listing[:3]
     usable = {part for _, part, label in items if label is not None} or {part for _, part, _ in items}
     test = next((name for name in TEST_NAMES if name in usable), None)
     if unused := sorted({part for _, part, _ in items} - {*TRAIN_NAMES, test}):
@@ -174,4 +190,4 @@ def part_of(listing: Listing, split: Split, *, labelled: bool) -> Listing | None
         classes, known, lost = (), {}, {}
     faults = tuple(f"{tree.path}/{name}: {why}; correct it." for name, why in lost.items())
     items = [(name, split, known.get(label)) for name, _, label in items if name not in lost]
-    return Listing(tree, items, classes, faults) if items or faults else None
+    return Listing(tree, items, classes, faults, listing.encoding) if items or faults else None

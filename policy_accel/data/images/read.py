@@ -149,7 +149,8 @@ def _read_cached(part: Listing, source: str, resolution: int | None, cache_dir: 
     kept = [label for place, (_, _, label) in enumerate(part.items) if str(place) not in made["faults"]]
     labels = np.array(kept, np.int64) if part.classes else None
     done = [f"{count} images {what}, such as {name}." for what, (count, name) in made["done"].items()]
-    return ImageSet(images, labels, part.classes, source, key, (*part.tree.remarks, *done), (*part.faults, *faults))
+    remarks, skipped = (*part.tree.remarks, *done), (*part.faults, *faults)
+    return ImageSet(images, labels, part.classes, source, key, remarks, skipped, part.encoding)
 
 
 def _refuse(faults: Sequence[str], skip_bad: bool) -> None:

@@ -1,4 +1,4 @@
-"""Some rows of an array without a copy of them, so that a set that is mapped into memory stays so."""
+"""Some rows or channels of an array without a copy of them, so that a set that is mapped into memory stays so."""
 
 from __future__ import annotations
 
@@ -31,26 +31,11 @@ class ImageArray(Protocol):
     def __getitem__(self, rows: np.ndarray | slice | int, /) -> np.ndarray: ...
 
 
-class ArraySubset:
-    """The rows `rows` of `whole` [N, ...], looked up when they are asked for.
+class _Looked:
+    """An array that is looked up in another one, `whole`, when it is asked for; see `ImageArray`."""
 
-    Args:
-        whole: an array, or a subset of one.
-        rows: [n] int64, which of its rows, in this order.
-    """
-
-    def __init__(self, whole: ImageArray, rows: np.ndarray) -> None:
-        self.whole: ImageArray
-        self.rows: np.ndarray
-        if isinstance(whole, ArraySubset):
-            self.whole, self.rows = whole.whole, whole.rows[rows]
-        else:
-            self.whole, self.rows = whole, rows
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the subset."""
-        return len(self.rows), *self.whole.shape[1:]
+    whole: ImageArray
+    shape: tuple[int, ...]
 
     @property
     def dtype(self) -> np.dtype:
@@ -59,19 +44,50 @@ class ArraySubset:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a copy of the subset would take."""
+        """Bytes that a copy would take."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.shape[0]
 
     def __getitem__(self, places: np.ndarray | slice | int) -> np.ndarray:
-        return self.whole[self.rows[places]]
+        raise NotImplementedError
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
 
+class ArraySubset(_Looked):
+    """The rows `rows` of `whole` [N, ...].
+
+    Args:
+        whole: an array, or a subset of one.
+        rows: [n] int64, which of its rows, in this order.
+    """
+
+    def __init__(self, whole: ImageArray, rows: np.ndarray) -> None:
+        self.rows: np.ndarray
+        if isinstance(whole, ArraySubset):
+            self.whole, self.rows = whole.whole, whole.rows[rows]
+        else:
+            self.whole, self.rows = whole, rows
+        self.shape = len(self.rows), *whole.shape[1:]
+
+    def __getitem__(self, places: np.ndarray | slice | int) -> np.ndarray:
+        return self.whole[self.rows[places]]
+
+
+class ChannelSubset(_Looked):
+    """The channels `channels` [c] of `whole` [N, C, ...]; one may be there several times."""
+
+    def __init__(self, whole: ImageArray, channels: np.ndarray) -> None:
+        self.whole, self.channels = whole, channels
+        self.shape = len(whole), len(channels), *whole.shape[2:]
+
+    def __getitem__(self, places: np.ndarray | slice | int) -> np.ndarray:
+        return self.whole[places][..., self.channels, :, :]
+
+
 def is_mapped(images: ImageArray) -> bool:
     """Whether the images lie in a file that is mapped into memory."""
-    return isinstance(images.whole if isinstance(images, ArraySubset) else images, np.memmap)
+    return is_mapped(images.whole) if isinstance(images, _Looked) else isinstance(images, np.memmap)
