@@ -18,6 +18,7 @@ from policy_accel.images.sampling import ImageSampler
 from policy_accel.images.sets import ImageSplit, ImageTaskConfig
 from policy_accel.images.task import condition_size
 from policy_accel.models import Denoiser, build_denoiser
+from policy_accel.models.images import Edm2Config
 from policy_accel.training.randomness import seeded_weights
 
 
@@ -47,6 +48,11 @@ def check_config(config: ImageConfig) -> None:
         raise UserError(
             "diffusion.family=mip regresses one sample on each condition, so that all images of a class would be the "
             "same; it is for policies. For images choose ddpm, edm, vp, ve or flow."
+        )
+    if isinstance(config.model, Edm2Config) and config.training.shard:
+        raise UserError(
+            "model=edm2 brings its weights back to unit length at every update, and with training.shard=true no "
+            "process has the whole of them; set training.shard=false."
         )
     if config.acceleration.noise.center != "none":
         raise UserError(

@@ -8,6 +8,8 @@ from policy_accel.models.images import (
     DdpmConfig,
     DdpmUnet,
     DitConfig,
+    Edm2Config,
+    Edm2Unet,
     EdmConfig,
     EdmUnet,
     ImageTransformer,
@@ -23,6 +25,7 @@ register_denoiser("mlp", MLPConfig, MLP)
 register_denoiser("ddpm", DdpmConfig, DdpmUnet, track="images")
 register_denoiser("edm", EdmConfig, EdmUnet, track="images")
 register_denoiser("adm", AdmConfig, AdmUnet, track="images")
+register_denoiser("edm2", Edm2Config, Edm2Unet, track="images")
 register_denoiser("dit", DitConfig, ImageTransformer, track="images")
 
 __all__ = [

@@ -50,7 +50,7 @@ def denoising_loss_and_errors(
 
 def _loss(model: Denoiser, batch: Batch, noised: Noised, of: Tensor | None) -> tuple[Tensor, Tensor]:
     prediction, values = _output(model, batch, noised)
-    weight, besides = noised.weight, list[Tensor]()
+    weight, besides = noised.weight, []
     log_variance = model.uncertainty(noised.t)
     if log_variance is not None:
         # Kendall et al. 2018; Karras et al. 2024, equation 15: a level counts by how well it can be predicted.

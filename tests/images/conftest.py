@@ -16,16 +16,12 @@ from policy_accel.models.flops import training_flops
 composed = composed_once(IMAGES.config)
 COUNTS: dict[tuple[object, ...], float] = {}
 TINY_DDPM = ["model.channels=8", "model.multipliers=[1,2]", "model.blocks=1", "model.heads=1", "model.dropout=0.0"]
+BY_WIDTH = [*TINY_DDPM[:3], "model.head_channels=8"]
 TINY = {
     "ddpm": [*TINY_DDPM, "model.attention_resolutions=[]"],
     "edm": [*TINY_DDPM, "model.attention_resolutions=[]"],
-    "adm": [
-        "model.channels=8",
-        "model.multipliers=[1,2]",
-        "model.blocks=1",
-        "model.head_channels=8",
-        "model.attention_resolutions=[]",
-    ],
+    "adm": [*BY_WIDTH, "model.attention_resolutions=[]"],
+    "edm2": [*BY_WIDTH, "model.attention_resolutions=[8]"],
     "dit": ["model.width=16", "model.depth=1", "model.heads=2", "model.patch=4"],
 }
 

@@ -223,6 +223,7 @@ def test_evaluate_names_mistakes(
         (["evaluation.batch_size=0"], "evaluation.batch_size=0 must be at least 1"),
         (["method=immiscible_policy", "training.evaluate_every=0"], "waits for an evaluation during training"),
         (["model.multipliers=[1,2,2,2,2,2]"], "model.multipliers"),
+        (["model=edm2", "training.shard=true"], "model=edm2 brings its weights back to unit length"),
     ],
 )
 def test_training_names_mistakes(overrides: list[str], sentence: str, tiny_images: Build) -> None:

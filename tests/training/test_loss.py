@@ -62,6 +62,8 @@ def test_uncertainty_weighs_the_error_of_each_row_and_costs_its_logarithm(weight
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(found, errors)
     torch.testing.assert_close(prediction_loss(model, BATCH, noised), weighed.mean())
+    compiled = torch.compile(denoising_loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(model, BATCH, noised), expected)
     halves = [slice(0, 3), slice(3, 6)]
     of = torch.tensor(float(BATCH.x0.numel()))
     shares = sum(denoising_loss(model, BATCH.rows(part), noised.of_samples(part), of) for part in halves)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from policy_accel.models import build_denoiser
-from policy_accel.models.images import AdmConfig, DdpmConfig, DitConfig, EdmConfig
+from policy_accel.models.images import AdmConfig, DdpmConfig, DitConfig, Edm2Config, EdmConfig
 
 CONDITION = 3
 
@@ -23,11 +23,12 @@ CONFIGS = [
         resample_filter=[1, 3, 3, 1],
     ),
     AdmConfig(channels=8, multipliers=[1, 2], blocks=1, attention_resolutions=[4], head_channels=4),
+    Edm2Config(channels=8, multipliers=[1, 2], blocks=1, attention_resolutions=[4], head_channels=4),
     DitConfig(patch=4, depth=1, width=16, heads=2),
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["ddpm", "ddpmpp", "ncsnpp", "adm", "dit"])
+@pytest.mark.parametrize("config", CONFIGS, ids=["ddpm", "ddpmpp", "ncsnpp", "adm", "edm2", "dit"])
 def test_compiles_whole(config):
     """Under autocast, so that the branch that keeps bf16 through the normalisations is there too."""
     torch.compiler.reset()

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from policy_accel.models import build_denoiser
-from policy_accel.models.images import AdmConfig, DdpmConfig, DitConfig, EdmConfig
+from policy_accel.models.images import AdmConfig, DdpmConfig, DitConfig, Edm2Config, EdmConfig
+from policy_accel.models.images.edm2 import MPLayer
 from policy_accel.models.layout import lay_out
 
 CONFIGS = {
@@ -26,6 +27,9 @@ CONFIGS = {
         resample_filter=[1, 3, 3, 1],
     ),
     "adm": AdmConfig(channels=8, multipliers=[1, 2], blocks=1, attention_resolutions=[8], head_channels=4),
+    "edm2": Edm2Config(
+        channels=8, multipliers=[1, 2], blocks=1, attention_resolutions=[8], head_channels=4, uncertainty=0, dropout=0.1
+    ),
     "dit": DitConfig(patch=4, depth=2, width=16, heads=2),
 }
 CLASSES = 4
@@ -110,7 +114,7 @@ def test_autocast_computes_in_bf16_and_returns_float32(net):
     x, t, condition = inputs()
     dtypes = set()
     for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.GroupNorm):
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.GroupNorm | MPLayer):
             module.register_forward_hook(lambda module, given, out: dtypes.add(out[0].dtype))
     net.train()
     for module in net.modules():
@@ -137,7 +141,7 @@ def test_reads_nothing_back_from_the_device(net):
     assert out.shape == (3, 3, 16, 16)
 
 
-@pytest.mark.parametrize("name", ["ddpm", "ddpmpp", "ncsnpp", "adm"])
+@pytest.mark.parametrize("name", ["ddpm", "ddpmpp", "ncsnpp", "adm", "edm2"])
 def test_channels_last_changes_the_layout_alone(name):
     torch.manual_seed(0)
     plain = build_denoiser(CONFIGS[name], channels=3, resolution=16, condition_dim=CLASSES).eval()
