@@ -5,6 +5,7 @@ An exported policy, a file, says the same of the run that it was made of.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from policy_accel.parsing import from_json, is_number, read_record
 from policy_accel.policy.foreign.kinds import is_foreign
 
 CONFIG = "config.yaml"
+NUMBER = re.compile(r"-?\d{1,9}(\.\d{1,9})?")
 OPEN_LOOP = "open_loop.json"
 CHANGES = "changes.jsonl"
 """A row for each time that a run went on with other settings: {"step", "changes": {key: [before, after]}}."""
@@ -139,6 +141,15 @@ def read_config(run_dir: Path) -> dict[str, Any]:
             lacks = f"it has no {CONFIG}" if run_dir.is_dir() else "it does not exist"
             raise UserError(f"{run_dir} is not a run directory: {lacks}; give the run_dir of a training run.")
     return read_record(record, "choose another run_dir")
+
+
+def noise_levels(row: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """(log SNR, loss) of a row of metrics, noisiest first; [] where it has none."""
+    found = row.get("noise_levels")
+    losses = found.get("loss") if isinstance(found, dict) else None
+    if not isinstance(losses, dict):
+        return []
+    return sorted((float(at), float(loss)) for at, loss in losses.items() if NUMBER.fullmatch(at) and is_number(loss))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

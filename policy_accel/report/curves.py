@@ -50,19 +50,21 @@ def curve_chart(
     mean: bool = False,
     log: bool = False,
     better: str = "",
+    over: str = "updates",
     extra: Sequence[dict[str, Any]] = (),
     note: str = "",
 ) -> Chart | None:
-    """A chart of what `points_of` gives of each run, over updates; None when no run has any.
+    """A chart of what `points_of` gives of each run, over updates or something else; None when no run has any.
 
     Args:
         runs: of all arms.
         name, title: of the chart.
-        points_of: (update, value), ascending.
+        points_of: (update, value), ascending in the first.
         axis: what the values are.
         mean: see `thinned`.
         log: whether values are on a logarithmic scale.
         better: "higher" or "lower", for the caption.
+        over: what the values are over.
         extra: more traces.
         note: more for the caption.
     """
@@ -101,10 +103,10 @@ def curve_chart(
         " ".join(
             part for part in (drawn, seeds_said, f"{better.capitalize()} is better." * bool(better), note) if part
         ),
-        f"{title} over updates. At the end: {ends}.",
+        f"{title} over {over}. At the end: {ends}.",
         [*traces, *extra],
-        {"xaxis": {"title": "updates", "rangemode": "tozero"}, "yaxis": vertical},
-        _table(bands),
+        {"xaxis": {"title": over, **({"rangemode": "tozero"} if over == "updates" else {})}, "yaxis": vertical},
+        _table(bands, over),
         follows="curves",
     )
 
@@ -113,8 +115,8 @@ def _last(values: np.ndarray) -> float | None:
     return float(values[-1]) if len(values) else None
 
 
-def _table(bands: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> Table:
-    """Mean and range of each arm at some updates."""
+def _table(bands: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], over: str) -> Table:
+    """Mean and range of each arm at some updates, or what else the values are over."""
     most = max((steps[-1] for steps, *_ in bands.values() if len(steps)), default=0.0)
     longest = max((steps for steps, *_ in bands.values()), key=lambda steps: (steps[-1:].sum() == most, len(steps)))
     chosen = (
@@ -128,4 +130,4 @@ def _table(bands: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
             mean, least, largest = (float(np.interp(step, steps, v)) if inside else None for v in (means, low, high))
             cells.append(shown(mean) + (f" ({span(least, largest)})" if inside and least != largest else ""))
         rows.append(Row(cells, arm))
-    return Table(["arm", *(f"{shown(float(step))} updates" for step in chosen)], rows)
+    return Table(["arm", *(f"{shown(float(step))} {over}" for step in chosen)], rows)

@@ -84,6 +84,16 @@ def sections(
             axis="score",
             better="higher",
         ),
+        curve_chart(
+            runs,
+            "noise-levels",
+            "Loss by noise level",
+            lambda run: run.levels(),
+            axis="loss (EMA)",
+            log=True,
+            over="log SNR",
+            note="At the newest evaluation, on the same samples and noise every time. Left: noise, right: data.",
+        ),
     ]
     logged = None if target is None or measured is not None else target_chart(runs, target)
     costs = [*(instrument.charts if instrument else []), logged, few_step_chart(runs)]

@@ -11,7 +11,7 @@ from policy_accel.comparison.scores import ScoredRun
 from policy_accel.files import explained
 from policy_accel.parsing import from_json, is_number
 from policy_accel.report.charts import span
-from policy_accel.run_files import OPEN_LOOP, read_metrics
+from policy_accel.run_files import OPEN_LOOP, noise_levels, read_metrics
 
 STATE_FACTS = (
     "step",
@@ -75,6 +75,10 @@ class ReportedRun:
             if step is not None and value is not None:
                 found[step] = value
         return sorted(found.items())
+
+    def levels(self) -> list[tuple[float, float]]:
+        """(log SNR, loss) at the newest evaluation, ascending."""
+        return next((points for row in reversed(self.rows) if (points := noise_levels(row))), [])
 
 
 def as_number(value: Any) -> float | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
-from policy_accel.diffusion import Batch
 from policy_accel.errors import UserError
 from policy_accel.machine import package_version
 from policy_accel.progress import Progress
@@ -37,6 +36,7 @@ from policy_accel.training.snapshots import Snapshots
 from policy_accel.training.task import Task
 from policy_accel.training.threads import choose_threads
 from policy_accel.training.update import Update
+from policy_accel.training.validation import Validation
 
 EXPLODED = 1e6
 """Times the loss that a run began at, or 1: what no training comes back from."""
@@ -126,6 +126,7 @@ class Run:
         self.checkpoints = run_dir / "checkpoints"
         self.update = build_update(task, config, seed, ranks)
         self.order, device = self.update.feed.order, self.update.device
+        self.validation = Validation(task, self.update, seed, config.batch_size)
         self.snapshots = Snapshots(self.checkpoints, config.checkpoint, device, writes=ranks.first)
         self.changes: dict[str, tuple[Any, Any]] = {}
         self.lock = ranks.together(lambda: self._open(run_config, defaults))
@@ -229,9 +230,9 @@ class Run:
         validating = config.validate_every > 0 and self._due(config.validate_every)
         evaluating = self._due(config.evaluate_every)
         saving = evaluating or self._due(config.checkpoint.every) or self.step in config.checkpoint.at
-        if validating:
+        if validating or evaluating:
             with self.clock.aside():
-                self.validate()
+                self.validation.take(self.step, loss=validating, levels=evaluating)
         if saving or self.update.log.full or (validating and self.update.device.type == "cpu"):
             self.flush()  # on CUDA a validation loss waits for the next log point
             self.stopping = self.ranks.any(interruption.requested)
@@ -279,7 +280,7 @@ class Run:
         spent = self.clock.lap()
         self.training_seconds += spent
         samples = self.step * self.order.batch_size
-        row = {
+        row: dict[str, Any] = {
             "step": self.step,
             "loss": mean,
             "lr": step_values(config.optimizer, self.step - 1, config.steps)[0],
@@ -296,6 +297,8 @@ class Run:
         if self.update.scale is not None:
             row["loss_scale"] = float(self.update.scale.factor)
         row.update(self.task.objective.noise.statistics())
+        if logged.levels:
+            row["noise_levels"] = self.validation.row(logged.levels)
         validations = [{"step": step, "validation_loss": loss} for step, loss in logged.validations.items()]
         for logged_row in sorted([row, *validations], key=lambda row: row["step"]):
             self.metrics.write(logged_row)
@@ -314,16 +317,6 @@ class Run:
             f"{what}; the last good checkpoint is {last_good}; lower training.optimizer.lr (now "
             f"{self.config.optimizer.lr}) or set training.optimizer.clip_grad_norm=1.0, with another run_dir."
         )
-
-    def validate(self) -> None:
-        """Take the validation loss of the EMA model for the log; nothing waits for the device."""
-        if self.task.validation_samples:
-            loss = self.update.validation_loss(self._validation_batches(), self.seed)
-            self.update.log.validated(self.step, loss)
-
-    def _validation_batches(self) -> Iterator[Batch]:
-        indices = torch.arange(self.task.validation_samples, device=self.order.device)
-        return (self.task.validation_batch(part) for part in indices.split(self.config.batch_size))
 
     def save(self) -> None:
         """Write a checkpoint of this step and drop those that are no longer kept; see `Snapshots.save`.

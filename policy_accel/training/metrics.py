@@ -54,11 +54,13 @@ class Logged:
     """Mean of those that are finite, which those of updates that fp16 leaves out are not; None if there is none."""
     validations: dict[int, float]
     """Validation losses by step."""
+    levels: list[float]
+    """Losses by level of noise; [] where none were taken."""
 
 
 class LossBuffer:
-    """Losses and gradient norms of the updates since the last row of the log, and the validation losses between them:
-    on the device until they are read.
+    """Losses and gradient norms of the updates since the last row of the log, and what was validated between them: on
+    the device until they are read.
 
     Where the next goes is a number on the device too, so that `add` can be captured with the update.
 
@@ -66,12 +68,16 @@ class LossBuffer:
         size: updates between rows; what is not read in time is overwritten.
         device: of the losses.
         clipped: whether there are gradient norms.
+
+    Attributes:
+        levels: losses by level of noise [levels] for the next row; None for none.
     """
 
     def __init__(self, size: int, device: torch.device, *, clipped: bool) -> None:
         self._rows = torch.zeros(2 if clipped else 1, size, device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
         self._validations: list[tuple[int, Tensor]] = []
+        self.levels: Tensor | None = None
         self.count = 0
 
     @property
@@ -91,17 +97,20 @@ class LossBuffer:
 
     def read(self) -> Logged:
         """All of it; waits once for the device, and starts anew."""
-        parts = [self._rows[:, : self.count].flatten(), *(loss.reshape(1) for _, loss in self._validations)]
+        levels = [] if self.levels is None else [self.levels]
+        parts = [self._rows[:, : self.count].flatten(), *(loss.reshape(1) for _, loss in self._validations), *levels]
         numbers = torch.cat(parts).cpu()
-        rows, validations = numbers.split([len(self._rows) * self.count, len(self._validations)])
+        sizes = len(self._rows) * self.count, len(self._validations)
+        rows, validations, by_level = numbers.tensor_split([sizes[0], sum(sizes)])
         losses, *norms = rows.view(-1, self.count)
         steps = [step for step, _ in self._validations]
         self._place.zero_()
-        self._validations, self.count = [], 0
+        self._validations, self.levels, self.count = [], None, 0
         return Logged(
             losses,
             _finite_mean(norms[0]) if norms else None,
             dict(zip(steps, validations.tolist(), strict=True)),
+            by_level.tolist(),
         )
 
 

@@ -7,11 +7,14 @@ from typing import Any
 
 from policy_accel.files import replacing
 from policy_accel.parsing import is_number
-from policy_accel.run_files import read_metrics
+from policy_accel.run_files import noise_levels, read_metrics
+
+MOST_LEVEL_CURVES = 5
 
 
 def plot_learning_curve(run_dir: Path) -> Path:
-    """Draw loss, validation loss and score over updates from `run_dir`/metrics.jsonl to learning_curve.png.
+    """Draw loss, validation loss and score over updates, and loss over noise level, from `run_dir`/metrics.jsonl to
+    learning_curve.png.
 
     Returns:
         The path of the picture.
@@ -23,8 +26,10 @@ def plot_learning_curve(run_dir: Path) -> Path:
 
     rows = [row for row in read_metrics(run_dir / "metrics.jsonl") if "step" in row]
     scored = [row for row in rows if is_number(row.get("score"))]
-    figure = Figure(figsize=(7.0, 4.0 if not scored else 6.0), layout="constrained")
-    axes = figure.subplots(2 if scored else 1, sharex=True, squeeze=False)[:, 0]
+    by_level = [(row["step"], points) for row in rows if (points := noise_levels(row))]
+    panels = 1 + bool(scored) + bool(by_level)
+    figure = Figure(figsize=(7.0, 2.0 + 2.0 * panels), layout="constrained")
+    axes = figure.subplots(panels, squeeze=False)[:, 0]
     for key, label in (("loss", "training loss"), ("validation_loss", "validation loss (EMA)")):
         points = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
         if points:
@@ -45,7 +50,10 @@ def plot_learning_curve(run_dir: Path) -> Path:
         if all(0.0 <= value <= 1.0 for value in (*scores, *ends)):
             axes[1].set_ylim(0.0, 1.05)
         axes[1].set_ylabel(label)
-    axes[-1].set_xlabel("updates")
+        axes[1].sharex(axes[0])
+    axes[1 if scored else 0].set_xlabel("updates")
+    if by_level:
+        _draw_levels(axes[-1], by_level)
     figure.suptitle(run_dir.name)
     for axis in axes:
         axis.grid(alpha=0.3)
@@ -53,6 +61,21 @@ def plot_learning_curve(run_dir: Path) -> Path:
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
     return path
+
+
+def _draw_levels(axes: Any, by_level: list[tuple[int, list[tuple[float, float]]]]) -> None:
+    """Loss over log SNR at some evaluations, the last of them the darkest."""
+    from matplotlib import colormaps
+
+    count = min(MOST_LEVEL_CURVES, len(by_level))
+    chosen = [by_level[(place + 1) * len(by_level) // count - 1] for place in range(count)]
+    for place, (step, points) in enumerate(chosen, 1):
+        shade = colormaps["Blues"](0.25 + 0.75 * place / count)
+        axes.plot(*zip(*points, strict=True), marker=".", color=shade, label=f"after {step:,} updates")
+    axes.set_yscale("log")
+    axes.set_ylabel("loss by noise level (EMA)")
+    axes.set_xlabel("log SNR, from noise to data")
+    axes.legend()
 
 
 def _interval(row: dict[str, Any]) -> list[float]:

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.reported import STEPS, score_of, write_run, write_sweep
+from support.reported import STEPS, score_of, write_lines, write_run, write_sweep
 
 from policy_accel.report.charts import Chart, log_axis, rounded, shown
 from policy_accel.report.collect import collect
 from policy_accel.report.curves import band, curve_chart, thinned
+from policy_accel.report.page import sections
+from policy_accel.run_files import read_metrics
 
 
 def traces(chart: Chart | None, role: str) -> list[dict[str, Any]]:
@@ -41,6 +43,18 @@ def test_mean_and_range_over_seeds(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert "baseline 0.420; kl 0.520" in chart.summary
     assert "3 training seeds an arm" in chart.caption
+
+
+def test_the_newest_losses_by_noise_level(tmp_path: Path) -> None:
+    rows = [{"step": step, "noise_levels": {"loss": {"2.00": 0.1 * step, "-3.50": 1.0}}} for step in (1, 2)]
+    runs = [write_run(tmp_path / name, losses={1: 0.5}) for name in ("with", "without")]
+    write_lines(runs[0] / "metrics.jsonl", [*read_metrics(runs[0] / "metrics.jsonl"), *rows, {"step": 3, "loss": 0.4}])
+    (curves,) = (part for part in sections(collect(runs), "baseline") if part.name == "curves")
+    chart = curves.charts[-1]
+    (line,) = traces(chart, "seed")
+    assert (chart.name, line["x"], line["y"]) == ("noise-levels", [-3.5, 2.0], [1.0, 0.2])
+    assert chart.layout["xaxis"] == {"title": "log SNR"}
+    assert chart.table.header == ["arm", "-3.500 log SNR", "2 log SNR"]
 
 
 def test_a_band_is_where_all_seeds_are() -> None:

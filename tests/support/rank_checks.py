@@ -58,6 +58,10 @@ def check_equal(run_dir: Path, other: Path) -> None:
         for folder in (run_dir, other)
     ]
     assert validation_losses[0] == pytest.approx(validation_losses[1], rel=1e-5)
+    levels = [
+        [row["noise_levels"]["loss"] for row in rows(folder) if "noise_levels" in row] for folder in (run_dir, other)
+    ]
+    assert levels[0][-1] == pytest.approx(levels[1][-1], rel=1e-4)
     losses = [[row["loss"] for row in rows(folder) if "loss" in row] for folder in (run_dir, other)]
     assert losses[0][-1] == pytest.approx(losses[1][-1], rel=1e-5)
 

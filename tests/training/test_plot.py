@@ -74,6 +74,29 @@ def test_scores_without_intervals_and_losses_alone_are_drawn(tmp_path: Path, mon
     assert drawn(tmp_path, LOSSES, monkeypatch) == []
 
 
+def test_the_loss_by_noise_level_is_drawn_at_some_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 5 of 11, the last among them, under the score and with an axis of its own."""
+    lines: list[tuple[list[float], list[float]]] = []
+    monkeypatch.setattr(
+        matplotlib.figure.Figure,
+        "savefig",
+        lambda self, *_, **__: lines.extend(
+            (list(line.get_xdata()), list(line.get_ydata())) for line in self.axes[2].lines
+        ),
+    )
+    rows = [
+        {"step": step, "noise_levels": {"data": "held-out", "loss": {"-9.50": 1.0, "4.00": 0.1 * step, "-0.25": 0.5}}}
+        for step in range(1, 12)
+    ]
+    odd = [{"step": 12, "noise_levels": wrong} for wrong in (3, {"loss": [1.0]}, {"loss": {"x": 1.0, "nan": 2.0}})]
+    scored = {"step": 4, "score": 0.5}
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*LOSSES, *rows, *odd, scored]))
+    with pytest.raises(UserError):  # nothing was written
+        plot_learning_curve(tmp_path)
+    assert [x for x, _ in lines] == 5 * [[-9.5, -0.25, 4.0]]
+    assert [y[-1] for _, y in lines] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.1])
+
+
 def test_rows_of_another_kind_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     odd = [{"loss": 1.0}, {"step": 1, "loss": "x"}, {"step": 2, "score": [0.5]}, {"step": 3, "loss": None}]
     scored = [{"step": 4, "loss": 0.5, "score": 0.5, "score_interval": "wide"}]

@@ -71,6 +71,9 @@ def test_tensorboard_has_the_rows_the_grids_and_the_films(
         assert scalars(run_dir, name) == logged(run_dir, name)
     assert scalars(run_dir, "measures/fid/value") == [(6, 2.0), (12, 4.0)]
     read = events(run_dir)
+    levels = [tag for tag in read.Tags()["scalars"] if tag.startswith("noise_levels/loss/")]
+    assert len(levels) == 16
+    assert [event.step for event in read.Scalars(levels[0])] == [6, 12]
     assert not {"step", "flag", "measures/fid/features"} & set(read.Tags()["scalars"])
     assert set(read.Tags()["images"]) == {"samples", "videos/7"}
     grids = read.Images("samples")

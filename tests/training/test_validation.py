@@ -15,11 +15,22 @@ from torch import Tensor
 from policy_accel.acceleration.assigned_noise import AssignedNoise
 from policy_accel.acceleration.nearest_noise import NearestChoice
 from policy_accel.acceleration.timestep_distributions import LossSecondMoment
-from policy_accel.diffusion import Batch, Objective, Repetition, karhunen_loeve_process
-from policy_accel.run_files import read_metrics
+from policy_accel.diffusion import (
+    Batch,
+    Objective,
+    Repetition,
+    karhunen_loeve_process,
+    momentum_process,
+    vp_process,
+)
+from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
+from policy_accel.diffusion.shortcut import ShortcutProcess
+from policy_accel.diffusion.two_step import TwoStepProcess
+from policy_accel.run_files import noise_levels, read_metrics
 from policy_accel.training import Trained, TrainingConfig
 from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.randomness import named_generator
+from policy_accel.training.validation import Validation, at_levels
 
 Run = Callable[..., Trained]
 SEED, BATCH, STEPS = 7, 8, 12
@@ -85,6 +96,106 @@ def test_the_validation_loss_is_the_plain_one_whatever_accelerates_the_training(
     assert losses[STEPS] == pytest.approx(expected_loss(task, tmp_path / "run"), rel=1e-5)
 
 
+def levels(run_dir: Path) -> dict[int, dict[float, float]]:
+    rows = read_metrics(run_dir / "metrics.jsonl")
+    return {row["step"]: dict(noise_levels(row)) for row in rows if "noise_levels" in row}
+
+
+@pytest.mark.parametrize("name", ["baseline", "weights", "second moment", "nearest", "path"])
+@pytest.mark.parametrize("held_out", [True, False])
+def test_the_loss_of_each_level_is_that_of_the_formula(
+    held_out: bool, name: str, toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    """Of the middles of 16 equal parts of the 100 times, sample by sample, each with noise of its own at each level."""
+    config.evaluate_every = 6
+    task = toy_task(lambda model: {"score": 0.0})
+    task.objective = METHODS[name](task.objective)
+    task.validation_samples *= held_out
+    run(task, config, seed=SEED)
+    assert list(levels(tmp_path / "run")) == [6, 12]
+    for step, found in levels(tmp_path / "run").items():
+        network = type(task)().model
+        network.load_state_dict(load_checkpoint(tmp_path / "run" / "checkpoints" / f"{step:08d}").tensors["ema"])
+        network.eval()
+        log_snr = (cosine_alpha_bar() / (1 - cosine_alpha_bar())).log()
+        t = torch.tensor([int((log_snr - at).abs().argmin()) for at in found])
+        assert t.tolist() == pytest.approx([100 / 16 * (part + 0.5) for part in reversed(range(16))], abs=1.1)
+        at, noises = cosine_alpha_bar()[t][:, None], named_generator(SEED, "validation noise")
+        total = torch.zeros(16)
+        for x0 in task.data[40:] if held_out else task.data[:40]:
+            noise = torch.randn(16, 3, generator=noises)
+            with torch.no_grad():
+                total += (network((at.sqrt() * x0 + (1 - at).sqrt() * noise).float(), t) - noise).square().mean(1)
+        assert list(found.values()) == pytest.approx((total / (10 if held_out else 40)).tolist(), rel=1e-4)
+
+
+def test_a_level_counts_as_the_process_weighs_it(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    """MIP's two: nothing is seen of the sample, weight 1 / 0.9^2; it is seen beside 0.1 noise, weight 1 / 0.1^2."""
+    task = toy_task()
+    task.objective = Objective(TwoStepProcess(), "sample")
+    run(task, config, seed=SEED)
+    network = type(task)().model
+    network.load_state_dict(load_checkpoint(tmp_path / "run" / "checkpoints" / "last").tensors["ema"])
+    network.eval()
+    noises, expected = named_generator(SEED, "validation noise"), torch.zeros(2)
+    drawn = torch.cat([torch.randn(part, 2, 3, generator=noises) for part in (4, 4, 2)])[:, 1]
+    for x0, noise in zip(task.data[40:], drawn, strict=True):
+        told = torch.tensor([1000.0, 100.0])
+        with torch.no_grad():
+            error = (network(torch.stack([torch.zeros(3), x0 + 0.1 * noise]), told) - x0).square().mean(1)
+        expected += error * torch.tensor([1 / 0.81, 100.0]) / 10
+    found = levels(tmp_path / "run")[STEPS]
+    assert list(found) == pytest.approx([-20, 2 * math.log(10)], abs=0.01)
+    assert list(found.values()) == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+PROCESSES = {
+    "edm": (SigmaProcess("edm"), "edm", 16),
+    "ve": (SigmaProcess("ve"), "negative_epsilon", 16),
+    "flow": (FlowProcess(), "flow", 16),
+    "path": (karhunen_loeve_process(vp_process(timesteps=100), 3), "v", 16),
+    "momentum": (momentum_process(vp_process(timesteps=100)), "sample", 16),
+    "few": (vp_process(timesteps=5), "epsilon", 5),
+    "mip": (TwoStepProcess(), "sample", 2),
+    "shortcut": (ShortcutProcess(32), "flow", 16),
+}
+
+
+@pytest.mark.parametrize("name", list(PROCESSES))
+def test_levels_lie_evenly_in_the_distribution_of_every_process(name: str) -> None:
+    process, target, count = PROCESSES[name]
+    objective, log_snr = at_levels(Objective(process, target))
+    assert len(log_snr) == count
+    assert log_snr == sorted(set(log_snr))
+    assert log_snr[0] >= -20
+    x0 = torch.zeros(3, 4)
+    noised = objective.draw(Batch(x0), *(torch.Generator().manual_seed(seed) for seed in (0, 1)))
+    assert noised.x_t.shape == (3 * count, 4)
+    rows = noised.t.view(3, count, -1)
+    assert bool((rows == rows[:1]).all())
+    drawn = objective.process.log_snr_at(objective.plain().times.draw((4000,), torch.Generator().manual_seed(3)))
+    shares = [float((drawn < at).double().mean()) for at in log_snr]
+    if count == 16:
+        assert shares == pytest.approx([(part + 0.5) / 16 for part in range(16)], abs=0.04)
+
+
+def test_levels_leave_the_training_alone(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a level whose loss is not finite is left out, which JSON has no number for."""
+    for every in (0, 2):
+        config.evaluate_every = every
+        if every:
+            monkeypatch.setattr(Validation, "losses_by_level", lambda self: torch.tensor([math.inf, *range(15)]))
+        run(toy_task(lambda model: {"score": 0.0}, jitter=0.1), config, f"every {every}")
+    folders = [tmp_path / f"every {every}" / "checkpoints" / "last" for every in (0, 2)]
+    first, second = (load_checkpoint(folder).tensors["model"] for folder in folders)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert list(levels(tmp_path / "every 2")[12].values()) == list(range(15))
+
+
 def test_the_scale_of_the_data_counts_in_validation_too(
     toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
 ) -> None:
@@ -110,7 +221,8 @@ def test_every_validation_sample_is_seen_once_and_in_order(toy_task: Any, config
     original = task.validation_batch
     task.validation_batch = lambda indices: asked.append(indices.tolist()) or original(indices)
     run(task, config)
-    assert asked == 3 * [list(range(8)), [8, 9]]
+    levels = [[i] for i in range(10)]  # at the one evaluation, after the last update
+    assert asked == [*(3 * [list(range(8)), [8, 9]]), *levels]
 
 
 def test_a_task_without_validation_samples_logs_no_such_loss(
