@@ -22,9 +22,9 @@ from results import RESULTS, write_result
 
 from policy_accel.evaluation.statistics import bootstrap_interval
 from policy_accel.policy.track import ROBOT
-from policy_accel.robot.config import JOININGS, ControlConfig
-from policy_accel.robot.delayed import DelayConfig
-from policy_accel.robot.evaluate import DelayedEvaluator
+from policy_accel.robot.control.config import JOININGS, ControlConfig
+from policy_accel.robot.control.delayed import DelayConfig
+from policy_accel.robot.control.evaluate import DelayedEvaluator
 from policy_accel.run_sampling import AskedSampling
 from policy_accel.training.devices import use_device
 

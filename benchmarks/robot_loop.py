@@ -23,7 +23,7 @@ from waiting_threads import count_for_ever
 
 from policy_accel import Policy
 from policy_accel.policy.track import ROBOT
-from policy_accel.robot.clock import RealClock
+from policy_accel.robot.control.clock import RealClock
 
 WAYS = {
     "act": {},

@@ -32,8 +32,8 @@ from results import hardware, write_result
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from policy_accel.robot import client as client_module
-from policy_accel.robot.client import PolicyClient
+from policy_accel.robot.serving import client as client_module
+from policy_accel.robot.serving.client import PolicyClient
 
 RESTART_AT = 0.2
 SETTLING = 0.3

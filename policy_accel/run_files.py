@@ -131,7 +131,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
             from policy_accel.policy.foreign.opened import foreign_config
 
             return foreign_config(run_dir)
-        from policy_accel.robot.about import read_about
+        from policy_accel.robot.exporting.about import read_about
 
         values: dict[str, Any] = read_about(run_dir)["policy"]["config"]
         return values

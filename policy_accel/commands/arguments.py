@@ -16,12 +16,12 @@ from policy_accel.commands.latents_arguments import add_decode_arguments, add_en
 from policy_accel.commands.measures_arguments import add_measures_arguments
 from policy_accel.commands.report_arguments import add_report_arguments
 from policy_accel.commands.sample_arguments import add_sample_arguments
+from policy_accel.commands.sampling_arguments import add_sampling_arguments
 from policy_accel.commands.serve_arguments import add_serve_arguments
 from policy_accel.commands.sweep_arguments import add_sweep_arguments
-from policy_accel.commands.times_arguments import add_times
 from policy_accel.commands.trust_arguments import add_plugins, add_trust
 from policy_accel.commands.tune_arguments import add_tune_arguments
-from policy_accel.robot.config import JOININGS, MODES
+from policy_accel.robot.control.config import JOININGS, MODES, WHEN_LATE
 from policy_accel.written_formats import WRITTEN_FORMATS
 
 MAZES = ("umaze", "medium", "large")
@@ -91,8 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_evaluate_arguments(commands.add_parser("evaluate", help="score a trained policy or image model"))
     add_export_arguments(
-        commands.add_parser("export", help="write a trained policy to one file that runs without policy_accel"),
-        add_times,
+        commands.add_parser("export", help="write a trained policy to one file that runs without policy_accel")
     )
     sample = commands.add_parser("sample", help="generate, edit or in-paint images with a trained image model")
     add_sample_arguments(sample)
@@ -185,11 +184,7 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     add_trust(evaluate)
     evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     evaluate.add_argument("--seed", type=int, help="seed of the first episode, or of the images")
-    evaluate.add_argument("--sampler", help="sampler, as sampling.sampler of train")
-    steps = evaluate.add_mutually_exclusive_group()
-    steps.add_argument("--sampling-steps", type=int, help="steps of the sampler for a chunk or an image")
-    add_times(steps)
-    evaluate.add_argument("--spacing", help="leading, trailing or linspace")
+    add_sampling_arguments(evaluate, "a chunk or an image")
     evaluate.add_argument(
         "--average", help="which average of the weights: ema (default), ema_LENGTH, or all to compare and choose"
     )
@@ -220,6 +215,11 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     )
     policies.add_argument(
         "--joining", choices=JOININGS, help="with --delay-ms: how a chunk goes on from those before (default: receding)"
+    )
+    policies.add_argument(
+        "--when-late",
+        choices=tuple(name for name in WHEN_LATE if name != "stop"),
+        help="with --delay-ms: what is done while the next chunk is not there (default: hold)",
     )
     policies.add_argument(
         "--data",

@@ -12,13 +12,14 @@ from policy_accel.commands.output import keep_evaluation, score_table
 from policy_accel.configuration import SOURCES
 from policy_accel.errors import UserError
 from policy_accel.files import check_writable, explained
+from policy_accel.robot.control.config import DRIVING
 from policy_accel.run_files import results_folder, weights_file
 from policy_accel.track import Track, track_of_run
 from policy_accel.training.devices import choose_device
 from policy_accel.training.ranks import Ranks, joined
 from policy_accel.trust import admit
 
-DELAY = ("delay_ms", "rate", "mode", "joining")
+DELAY = ("delay_ms", *DRIVING)
 OPEN_LOOP = ("data", "data_episodes", "windows")
 MEASURED = ("protocol", "inception", "reference", "mirrored_reference", "resnet")
 GUIDE = ("guide", "guide_checkpoint", "guide_average")

@@ -12,8 +12,8 @@ from policy_accel.errors import UserError
 from policy_accel.policy.foreign.kinds import is_foreign
 from policy_accel.policy.run import LoadedRun
 from policy_accel.policy.track import ROBOT
-from policy_accel.robot.about import SUFFIXES
-from policy_accel.robot.export import companions, export_policy
+from policy_accel.robot.exporting.about import SUFFIXES
+from policy_accel.robot.exporting.export import companions, export_policy
 from policy_accel.run_files import located
 from policy_accel.run_sampling import AskedSampling
 from policy_accel.training.averages import MAIN

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
+from policy_accel.commands.sampling_arguments import add_sampling_arguments
 from policy_accel.commands.trust_arguments import add_trust
 
 FORMS = ("onnx", "torch", "safetensors")
 WEIGHTS = ("fp32", "bf16", "int8")
 
 
-def add_export_arguments(
-    export: argparse.ArgumentParser, add_times: Callable[[argparse._ActionsContainer], None]
-) -> None:
-    """Arguments of `policy-accel export`; `add_times` adds those of the sampler's times."""
+def add_export_arguments(export: argparse.ArgumentParser) -> None:
+    """Arguments of `policy-accel export`."""
     export.formatter_class = argparse.RawDescriptionHelpFormatter
     export.description = (
         "Write a trained policy to one file that runs without policy_accel: from observations and noise to actions,\n"
@@ -43,11 +41,7 @@ def add_export_arguments(
     )
     export.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     export.add_argument("--average", help="which average of the weights (default: ema)")
-    export.add_argument("--sampler", help="sampler, as sampling.sampler of train")
-    steps = export.add_mutually_exclusive_group()
-    steps.add_argument("--sampling-steps", type=int, metavar="K", help="steps of the sampler for a chunk")
-    add_times(steps)
-    export.add_argument("--spacing", help="leading, trailing or linspace")
+    add_sampling_arguments(export, "a chunk")
     export.add_argument("--untuned", action="store_true", help="as config.yaml says, not as tune-sampling chose")
     export.add_argument("--json", action="store_true", help="print what the file says of itself as one JSON object")
     add_trust(export)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from policy_accel.commands.guidance_arguments import add_guidance
-from policy_accel.commands.times_arguments import add_times
+from policy_accel.commands.sampling_arguments import add_sampling_arguments
 
 COUNT = 64
 EDIT_STRENGTH = 0.5
@@ -32,11 +32,7 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=int, default=0, metavar="I", help="first i (default: 0)")
     parser.add_argument("--labels", help="classes, by name or number, taken in turn: 3, 0,1,2 or all (default: all)")
     add_guidance(parser)
-    parser.add_argument("--sampler", help="sampler, as sampling.sampler of train")
-    steps = parser.add_mutually_exclusive_group()
-    steps.add_argument("--sampling-steps", type=int, metavar="K", help="steps of the sampler")
-    add_times(steps)
-    parser.add_argument("--spacing", help="leading, trailing or linspace")
+    add_sampling_arguments(parser, "an image")
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     parser.add_argument("--average", metavar="NAME", help="which average of the weights (default: ema)")
     parser.add_argument("--batch-size", type=int, help="images at a time; does not change them beyond rounding")

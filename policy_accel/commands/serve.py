@@ -25,7 +25,7 @@ def run_serve(options: argparse.Namespace) -> int:
     if options.max_batch < 1:
         raise UserError(f"--max-batch={options.max_batch} must be at least 1.")
     try:
-        from policy_accel.robot.server import PolicyServer, ServerConfig
+        from policy_accel.robot.serving.server import PolicyServer, ServerConfig
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in ("websockets", "msgpack"):
@@ -35,7 +35,7 @@ def run_serve(options: argparse.Namespace) -> int:
             "websockets msgpack."
         ) from error
     from policy_accel.policy.controller import Policy
-    from policy_accel.robot.served import ServedPolicy
+    from policy_accel.robot.serving.served import ServedPolicy
 
     asked = {name: getattr(options, name) for name in ("host", "port", "max_clients", "max_message_mb")}
     config = ServerConfig(token=token, **{name: value for name, value in asked.items() if value is not None})
@@ -47,7 +47,10 @@ def run_serve(options: argparse.Namespace) -> int:
             run_dir,
             checkpoint=options.checkpoint,
             device=options.device,
+            sampler=options.sampler,
             sampling_steps=options.sampling_steps,
+            sampling_times=options.sampling_times,
+            spacing=options.spacing,
             untuned=options.untuned,
             noise_seed=options.noise_seed,
             trust=options.trust,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.sampling_arguments import add_sampling_arguments
 from policy_accel.commands.trust_arguments import add_trust
 
 TOKEN_VARIABLE = "POLICY_ACCEL_TOKEN"
@@ -38,7 +39,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a line that clients must know (default: the environment variable {TOKEN_VARIABLE}, or none)",
     )
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
-    parser.add_argument("--sampling-steps", type=int, help="steps of the sampler for a chunk")
+    add_sampling_arguments(parser, "a chunk")
     parser.add_argument("--untuned", action="store_true", help="sample as config.yaml says, not as tune-sampling chose")
     parser.add_argument("--noise-seed", type=int, default=0, help="seed of the sampler's noise (default: 0)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")

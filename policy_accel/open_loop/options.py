@@ -7,10 +7,11 @@ import argparse
 from policy_accel.errors import UserError
 from policy_accel.open_loop.check import OpenLoopConfig
 from policy_accel.policy.demonstrations import TaskConfig
+from policy_accel.robot.control.config import DRIVING
 from policy_accel.track import replaced
 from policy_accel.training.averages import ALL
 
-ROLLOUTS = ("episodes", "seed", "workers", "videos", "camera", "fresh", "delay_ms", "rate", "mode", "joining")
+ROLLOUTS = ("episodes", "seed", "workers", "videos", "camera", "fresh", "delay_ms", *DRIVING)
 """Arguments that say how a simulator is used."""
 
 

@@ -27,7 +27,7 @@ from policy_accel.training.precision import PRECISIONS, precision_on
 from policy_accel.trust import admit
 
 if TYPE_CHECKING:
-    from policy_accel.robot.controller import Controller
+    from policy_accel.robot.control.controller import Controller
 
 
 class Policy:
@@ -73,6 +73,7 @@ class Policy:
         sampler: str | None = None,
         sampling_steps: int | None = None,
         sampling_times: Sequence[int | float] | None = None,
+        spacing: str | None = None,
         untuned: bool = False,
         warm_start: float | None = None,
         noise_seed: int = 0,
@@ -92,6 +93,7 @@ class Policy:
             sampler: its name; None for the run's own.
             sampling_steps: steps of the sampler; None for the run's own, or what `tune-sampling` chose for it.
             sampling_times: the times of the steps in place of their number, as `sampling.times`.
+            spacing: of an even grid of steps: leading, trailing or linspace; None for the run's own.
             untuned: whether what `tune-sampling` chose is left aside.
             warm_start: see the class.
             noise_seed: see the class.
@@ -107,7 +109,7 @@ class Policy:
             UserError: not a run directory of a policy, no such checkpoint, a damaged file, no such device, sampling
                 steps or times that the process cannot take, settings that an exported file cannot follow.
         """
-        asked = AskedSampling(sampler, sampling_steps, times=sampling_times, untuned=untuned)
+        asked = AskedSampling(sampler, sampling_steps, spacing, times=sampling_times, untuned=untuned)
         home, checkpoint = located(Path(run_dir), checkpoint)
         admit(home, trust=trust, environment=trust)
         where = choose_device(device, "device")
@@ -173,7 +175,7 @@ class Policy:
             UserError: it is strict, and a package is missing or the precision is another; a network that cannot be
                 compiled.
         """
-        from policy_accel.robot.compiled import warm_up
+        from policy_accel.robot.exporting.compiled import warm_up
 
         warm_up(self._planner, self.warm_start, strict=strict)
 
@@ -190,13 +192,13 @@ class Policy:
         Args:
             rate: actions a second, as in the demonstrations.
             settings: mode="async"|"sync"|"streaming", joining, when_late and others; see
-                `policy_accel.robot.config.ControlConfig`.
+                `policy_accel.robot.control.config.ControlConfig`.
 
         Raises:
             UserError: settings that make no sense; a prediction that is not finite.
         """
-        from policy_accel.robot.config import ControlConfig
-        from policy_accel.robot.driving import controller_of
+        from policy_accel.robot.control.config import ControlConfig
+        from policy_accel.robot.control.driving import controller_of
 
         return controller_of(self, ControlConfig(rate, **settings))
 

@@ -136,7 +136,7 @@ class RobotTrack(Track[RobotConfig]):
                 from policy_accel.policy.foreign.opened import read_foreign
 
                 return read_foreign(run_dir).load(config, device, asked)
-            from policy_accel.robot.exported import load_exported
+            from policy_accel.robot.exporting.exported import load_exported
 
             return load_exported(run_dir, config, device, asked)
         tuned = None if asked.untuned else TunedSampling.read(run_dir)
@@ -289,7 +289,10 @@ class RobotTrack(Track[RobotConfig]):
 
 def _evaluator(options: argparse.Namespace) -> Callable[..., PolicyEvaluator]:
     """The kind of evaluator that is asked for: one whose simulator waits for the policy, or not."""
-    from policy_accel.robot.evaluate import DelayedEvaluator, asked_delay  # the room of robots is above this one
+    from policy_accel.robot.control.evaluate import (  # the room of robots is above this one
+        DelayedEvaluator,
+        asked_delay,
+    )
 
     delay = asked_delay(options)
     return PolicyEvaluator if delay is None else partial(DelayedEvaluator, delay=delay)

@@ -13,7 +13,7 @@ from policy_accel.errors import UserError, one_line
 from policy_accel.files import explained, new_path
 from policy_accel.policy.demonstrations import observation_layout
 from policy_accel.policy.run import LoadedRun
-from policy_accel.robot.export import as_safetensors, public
+from policy_accel.robot.exporting.export import as_safetensors, public
 from policy_accel.robot.model_card import model_card
 from policy_accel.robot.provenance import provenance_of
 from policy_accel.run_files import CONFIG, SHARED, WEIGHTS

@@ -11,7 +11,7 @@ from policy_accel.files import explained
 from policy_accel.parsing import from_json, from_yaml, is_number
 from policy_accel.policy.foreign.kinds import library_of
 from policy_accel.policy.run import LoadedRun
-from policy_accel.robot.about import read_about
+from policy_accel.robot.exporting.about import read_about
 from policy_accel.run_files import read_metrics, results_folder
 from policy_accel.training.averages import MAIN
 from policy_accel.training.checkpoint import evaluation_of, load_checkpoint

@@ -10,7 +10,7 @@ import pytest
 from support.serving import serving, tiny_run
 
 from policy_accel.policy.controller import Policy
-from policy_accel.robot import server
+from policy_accel.robot.serving import server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -15,8 +15,8 @@ from policy_accel.cli import main
 from policy_accel.commands.serve import is_loopback, named_runs, read_token
 from policy_accel.errors import UserError
 from policy_accel.policy.controller import Policy
-from policy_accel.robot.client import PolicyClient
-from policy_accel.robot.server import PolicyServer
+from policy_accel.robot.serving.client import PolicyClient
+from policy_accel.robot.serving.server import PolicyServer
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +52,15 @@ def test_it_serves_until_it_is_told_to_stop(
         await run(self, ready_then_drive)
 
     monkeypatch.setattr(PolicyServer, "run", ran)
-    options = ["--port", "0", "--token-file", str(tmp_path / "token"), "--sampling-steps", "2", "--device", "cpu"]
+    options = ["--port", "0", "--token-file", str(tmp_path / "token"), "--device", "cpu"]
+    options += ["--sampling-steps", "2", "--sampler", "euler", "--spacing", "leading"]
     assert main(["serve", f"one={run_dir}", f"two={run_dir}", *options]) == 0
     metadata, action = found
     assert (metadata["policies"], metadata["policy"], metadata["sampling_steps"]) == (["one", "two"], "two", 2)
-    policy = Policy.load(run_dir, device="cpu", sampling_steps=2)
+    policy = Policy.load(run_dir, device="cpu", sampler="euler", sampling_steps=2, spacing="leading")
     np.testing.assert_allclose(action, policy.act(np.zeros(5)), rtol=1e-4, atol=1e-3)
     printed = capsys.readouterr()
-    assert "Serving two (step 4, ddim with 2 evaluations a chunk) at ws://127.0.0.1:" in printed.out
+    assert "Serving two (step 4, euler with 2 evaluations a chunk) at ws://127.0.0.1:" in printed.out
     assert "Stopped. two: 2 answers, 0 refusals, 0 failures." in printed.out
     assert printed.err == ""
 
@@ -90,7 +91,7 @@ def test_mistakes_are_one_sentence(
 def test_the_package_that_is_missing_is_named(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "policy_accel.robot.server")
+    monkeypatch.delitem(sys.modules, "policy_accel.robot.serving.server")
     for name in [name for name in sys.modules if name.split(".")[0] == "websockets"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "websockets", None)

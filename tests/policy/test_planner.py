@@ -12,7 +12,7 @@ from policy_accel.models.encoders import EncoderConfig
 from policy_accel.models.encoders.config import ResNetConfig
 from policy_accel.policy.planner import Planner
 from policy_accel.policy.policy import DiffusionPolicy, PolicyConfig
-from policy_accel.robot.compiled import warm_up
+from policy_accel.robot.exporting.compiled import warm_up
 from policy_accel.training import TrainingConfig
 
 SAMPLERS = {

@@ -17,8 +17,8 @@ from support.data import write_zarr
 from policy_accel.data import Episodes
 from policy_accel.policy.controller import Policy
 from policy_accel.policy.track import ROBOT
-from policy_accel.robot.served import ServedPolicy
-from policy_accel.robot.server import PolicyServer, ServerConfig
+from policy_accel.robot.serving.served import ServedPolicy
+from policy_accel.robot.serving.server import PolicyServer, ServerConfig
 
 composed = composed_once(ROBOT.config)
 

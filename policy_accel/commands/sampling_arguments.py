@@ -1,0 +1,26 @@
+"""Arguments that say how a trained model is sampled, see `AskedSampling`. It imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """--sampler, --sampling-steps or --sampling-times, --spacing; `what` is made: "a chunk"."""
+    parser.add_argument("--sampler", help="sampler, as sampling.sampler of train")
+    steps = parser.add_mutually_exclusive_group()
+    steps.add_argument("--sampling-steps", type=int, metavar="K", help=f"steps of the sampler for {what}")
+    steps.add_argument(
+        "--sampling-times",
+        type=_times,
+        metavar="T,T,...",
+        help="times of the steps, noisy to clean, as sampling.times of train: 99,25",
+    )
+    parser.add_argument("--spacing", help="leading, trailing or linspace")
+
+
+def _times(text: str) -> list[int | float]:
+    try:
+        return [int(part) if part.strip().isdigit() else float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a list of times; write them as 99,25") from None
