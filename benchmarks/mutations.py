@@ -351,6 +351,28 @@ MUTATIONS = [
         ("torch.linspace(beta_start, beta_end, timesteps,", "torch.linspace(beta_start, beta_end, timesteps + 1,"),
     ),
     *of(
+        "diffusion/discrete_scheduler.py",
+        "diffusion/test_discrete_scheduler.py",
+        ("here - count // (self.num_inference_steps or count)", "here - 1"),
+        ("times = [t + offset for t in grid.timesteps]", "times = list(grid.timesteps)"),
+        ("math.sqrt(max(there.sigma**2 - variance, 0.0))", "there.sigma"),
+        ("(x - here.alpha * x0) / here.sigma", "epsilon"),
+        ("zero_terminal_snr(alpha_bar).clamp(min=smallest)", "zero_terminal_snr(alpha_bar)"),
+    ),
+    *of(
+        "diffusion/sigma_scheduler.py",
+        "diffusion/test_sigma_scheduler.py",
+        ("-target if self._negated else target", "target"),
+        ("if level.sigma < here.sigma), CLEAN)", "if level.sigma > 0.0), CLEAN)"),
+        (" and steps is not None", ""),
+    ),
+    *of(
+        "diffusion/scheduler_base.py",
+        "diffusion/test_sigma_scheduler.py",
+        ("x0.clamp(-s, s) / s", "x0.clamp(-s, s)"),
+        ("time = float(np.float32(time))", "time = float(time)"),
+    ),
+    *of(
         "diffusion/grid.py",
         "diffusion/test_samplers.py diffusion/test_schedulers.py",
         ("following = [*timesteps[1:], -1]", "following = [*timesteps[1:], 0]"),

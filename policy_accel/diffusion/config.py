@@ -31,11 +31,11 @@ class DiffusionConfig:
     Karras et al. 2022); flow (straight lines from data to noise); mip (two-step regression, Pan et al. 2025);
     shortcut (flow whose network is told how far a step goes, Frans et al. 2025)."""
     schedule: str = "squaredcos_cap_v2"
-    """Of ddpm: squaredcos_cap_v2 or linear."""
+    """Of ddpm: squaredcos_cap_v2, linear or scaled_linear."""
     timesteps: int = 100
     """Of ddpm."""
     beta_start: float = BETA_START
-    """Of the linear schedule, with beta_end."""
+    """Of the linear schedules, with beta_end."""
     beta_end: float = BETA_END
     target: str = "epsilon"
     """ddpm: epsilon, sample or v. edm, vp, ve: edm, epsilon, negative_epsilon or sample. flow: flow or sample.

@@ -10,7 +10,9 @@ from diffusers import DDPMScheduler
 from policy_accel.diffusion import alpha_bar_table
 
 
-@pytest.mark.parametrize(("schedule", "timesteps"), [("linear", 1000), ("squaredcos_cap_v2", 100), ("linear", 100)])
+@pytest.mark.parametrize(
+    ("schedule", "timesteps"), [("linear", 1000), ("scaled_linear", 1000), ("squaredcos_cap_v2", 100), ("linear", 100)]
+)
 def test_equals_diffusers_to_float32(schedule: str, timesteps: int) -> None:
     reference = DDPMScheduler(num_train_timesteps=timesteps, beta_schedule=schedule).alphas_cumprod
     table = alpha_bar_table(schedule, timesteps)
