@@ -71,10 +71,11 @@ def run_sample(options: argparse.Namespace) -> int:
         # Picture by picture, and again from the first: variants, which differ by their noise.
         turn = torch.arange(count)
         sources, masks = (given if given is None else given[turn % len(given)] for given in (pictures, mask))
+        starts = None if pictures is None else loaded.representation.see(pictures)[turn % len(pictures)]
         parts: list[Tensor] = []
         stopped = False
         try:
-            for x0 in _draw(options, generator, indices, labels, sources, masks):
+            for x0 in _draw(options, generator, indices, labels, starts, masks):
                 parts.append(loaded.representation.decode(x0))
         except KeyboardInterrupt:
             if not parts:
@@ -146,13 +147,17 @@ def _generator(options: argparse.Namespace, loaded: LoadedImageRun, device: Any,
 
 
 def _given(options: argparse.Namespace, loaded: LoadedImageRun) -> tuple[Tensor | None, Tensor | None]:
-    """The pictures uint8 [n, C, H, W] to start from and what to paint anew [n, 1, H, W], each None without."""
+    """The pictures uint8 [n, C, H, W] to start from, and what to paint anew [n, 1, H, W] of what the model sees of
+    them; each None without."""
     path = options.edit or options.inpaint
     if path is None:
         return None, None
-    if loaded.representation.latents:
-        raise UserError(f"{options.run_dir} is a model of latents, which {path} is not; edit needs a model of pixels.")
-    given = read_pictures(path, loaded.shape)
+    if loaded.representation.latents and loaded.representation.autoencoder is None:
+        raise UserError(
+            f"{options.run_dir} is a model of latents, which {path} is not, and has no autoencoder that makes some; "
+            "train it with task.autoencoder, or give a model of pixels."
+        )
+    given = read_pictures(path, loaded.representation.picture_shape(loaded.shape))
     return given.pixels, None if options.mask is None else read_mask(options.mask, loaded.shape[1:], given)
 
 
@@ -179,13 +184,12 @@ def _draw(
     generator: ImageGenerator,
     indices: range,
     labels: Tensor | None,
-    sources: Tensor | None,
+    image: Tensor | None,
     masks: Tensor | None,
 ) -> Iterator[Tensor]:
     """x0 [<= batch_size, C, H, W] batch by batch, with progress in predictions of the network."""
     batches = math.ceil(len(indices) / generator.batch_size)
     asked = {"strength": options.strength, "resamplings": options.resamplings}
-    image = None if sources is None else sources.float() / 127.5 - 1.0
     keep = None if masks is None else ~masks
     done = 0
     predictions = batches * generator.sampler.predictions(**asked)

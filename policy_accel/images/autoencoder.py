@@ -135,16 +135,18 @@ class Autoencoder:
         return self.channels, height // self.factor, width // self.factor
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, images: Tensor, *, unit_range: bool = False) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [B, C, H / factor, W / factor] of the latents of images.
 
         Args:
             images: uint8 [B, 1 or 3, H, W].
+            unit_range: whether the autoencoder takes pixels in [0, 1], not [-1, 1].
 
         Raises:
             UserError: the result is not finite.
         """
-        pixels = images.to(self.device).float() / 127.5 - 1.0
+        values = images.to(self.device).float()
+        pixels = values / 255.0 if unit_range else values / 127.5 - 1.0
         found = self.network.encode(pixels.expand(-1, self.pixel_channels, -1, -1)).latent_dist
         mean, deviation = found.mean, found.std
         if not bool(torch.isfinite(mean).all() & torch.isfinite(deviation).all()):

@@ -57,8 +57,8 @@ def _difference(own: LoadedImageRun, guide: LoadedImageRun) -> str | None:
     """What of two runs does not go together."""
     if guide.shape != own.shape:
         return f"its images are {guide.shape} (channels, height, width), and the others {own.shape}"
-    if guide.representation != own.representation:
-        return f"it sees {guide.representation}, and the other {own.representation}"
+    if guide.representation.encoding != own.representation.encoding:
+        return "it sees latents, and the other pixels or other latents"
     if guide.classes not in ((), own.classes):
         return f"it knows {len(guide.classes)} classes, which are not the {len(own.classes)} of the other"
     first, second = own.sampler.objective, guide.sampler.objective

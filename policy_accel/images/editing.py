@@ -77,10 +77,11 @@ def read_mask(text: str, size: tuple[int, int], given: Given) -> Tensor:
     else:
         masks = _light(Path(text), size, given)
     seen = [_seen(mask, size) for mask in masks]
-    for mask, file in zip(seen, given.files, strict=False):
+    for mask, file, size_of in zip(seen, given.files, given.sizes, strict=False):
         if not mask.any():
             raise UserError(
-                f"--mask {text} marks nothing of the middle of {file}, which is what the model sees; mark some of that."
+                f"--mask {text} marks nothing of the middle of {file}, which is what the model sees: "
+                f"{','.join(map(str, middle(size_of, size)))}; mark some of that."
             )
     return torch.from_numpy(np.stack(seen))[:, None].expand(len(given.files), -1, -1, -1)
 

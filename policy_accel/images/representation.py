@@ -69,6 +69,24 @@ class Representation:
             return images
         return self.autoencoder.decode(images, self.encoding)
 
+    def picture_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, H, W) of the pictures that `see` takes for images of `shape`."""
+        if self.autoencoder is None:
+            return shape
+        factor = self.autoencoder.factor
+        return self.autoencoder.pixel_channels, factor * shape[1], factor * shape[2]
+
+    def see(self, pictures: Tensor) -> Tensor:
+        """x0 float32 [B, C, H, W] of pictures uint8 [B, 1 or 3, ...]; of latents the autoencoder's mean."""
+        if self.encoding is None or self.autoencoder is None:
+            return self.encode(pictures)
+        unit_range = self.encoding.unit_range
+        from policy_accel.images.autoencoder import AT_ONCE
+
+        pieces = pictures.split(AT_ONCE)
+        means = torch.cat([self.autoencoder.encode(piece, unit_range=unit_range)[0] for piece in pieces])
+        return (means - _column(self.encoding.shift, means.device)) * _column(self.encoding.scale, means.device)
+
     def record(self) -> dict[str, Any]:
         """JSON-able: what `Representation.of` makes it again from, but for the autoencoder."""
         if self.encoding is None:

@@ -263,7 +263,9 @@ def test_a_mask_is_in_pixels_of_the_picture_and_paints_all_that_it_touches(tmp_p
     both = Given(torch.zeros(2, 3, 8, 8), (Path("a.jpg"), Path("b.jpg")), ((8, 300), (16, 300)))
     pair = read_mask("6,146,8,147", (8, 8), both)
     assert pair.nonzero().tolist() == [[0, 0, 0, 6], [0, 0, 0, 7], [1, 0, 2, 3]]
-    with pytest.raises(UserError, match=r"--mask 0,0,50,480 marks nothing of the middle of photo\.jpg"):
+    with pytest.raises(
+        UserError, match=r"--mask 0,0,50,480 marks nothing of the middle of photo\.jpg, .*: 80,0,560,480;"
+    ):
         read_mask("0,0,50,480", (8, 8), of_size(640, 480))
 
 

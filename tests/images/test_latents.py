@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from policy_accel.cli import main
@@ -387,3 +388,30 @@ def test_grey_images_by_an_autoencoder_of_colour(autoencoder: Path, tiny_images:
     settings = ["task.conditional=false", "evaluation.samples=8"]
     built = IMAGES.build(tiny_images(f"task.data={tmp_path / 'x.npz'}", *LATENT_RUN, *settings), scored=True)
     assert built.evaluator.quality.reference.shape == (27, 3, 16, 16)
+
+
+def test_pictures_are_edited_by_a_run_on_latents(
+    latents: Path, network: Any, tiny_images: Build, tmp_path: Path, capsys: Any
+) -> None:
+    """They are seen as the autoencoder's mean; a mask is one of latents, and what it leaves stays what it was."""
+    config = tiny_images(f"task.data={latents}", *LATENT_RUN, "evaluation.samples=0", "evaluation.curve_samples=0")
+    IMAGES.train(config)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    arguments = ["sample", config.run_dir, "--labels", "ring", "--device", "cpu", "--npz"]
+    inpaint = ["--inpaint", str(tmp_path / "photo.png"), "--mask", "0,0,20,32", "--output", str(tmp_path / "out")]
+    with pytest.warns(UserWarning, match="middle cut out and resized to 16 x 16"):
+        assert main([*arguments, *inpaint]) == 0
+    seen = torch.from_numpy(np.asarray(Image.fromarray(pixels).crop((4, 0, 36, 32)).resize((16, 16), 1)).copy())
+    mean = network.encode(seen.movedim(-1, 0)[None] / 127.5 - 1).latent_dist.mean
+    loaded = IMAGES.load(Path(config.run_dir))
+    torch.testing.assert_close(
+        loaded.representation.see(seen.movedim(-1, 0)[None]), (mean - 0.25) * 0.5, rtol=1e-4, atol=1e-4
+    )
+    drawn = np.load(tmp_path / "out" / "samples.npz")["images"]
+    assert drawn.shape == (1, 16, 16, 3)
+    kept = network.decode(mean).sample.add(1).mul(127.5).clamp(0, 255)[0].movedim(0, -1).numpy()
+    difference = np.abs(drawn[0] - kept)
+    assert difference[:, :8].mean() > 2 * difference[:, 12:].mean()  # this decoder's norms mix the whole picture
+    given = Image.open(tmp_path / "out" / "given.png")
+    assert given.size == (4 * 16 + 4, 4 * 16 + 4)
