@@ -16,6 +16,7 @@ from policy_accel.errors import UserError
 from policy_accel.images.autoguidance import load_guide
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.deviation import KEY, kept, resolved
+from policy_accel.images.elsewhere import taken_elsewhere
 from policy_accel.images.evaluate import ImageEvaluator
 from policy_accel.images.guidance import Guide
 from policy_accel.images.heading import image_heading
@@ -56,6 +57,9 @@ class ImageTrack(Track[ImageConfig]):
     ) -> ImageConfig:
         """See `Track.config`."""
         config = super().config(overrides, config_dir, report)
+        note = taken_elsewhere(self.source, overrides, config_dir)
+        if note is not None:
+            report(note)
         if "method=baseline" in overrides and config.method != "baseline":
             raise UserError(
                 f"recipe={config.label} names accelerations of its own, which method=baseline does not turn off; their "

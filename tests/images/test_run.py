@@ -265,6 +265,52 @@ RECIPES = {
     "edm_cifar10": expected(
         family="edm", target="edm", batch=512, lr=1e-3, steps=390_625, model="edm", sampler=("heun", 18)
     ),
+    "edm_ffhq64": expected(
+        family="edm",
+        batch=256,
+        lr=2e-4,
+        steps=781_250,
+        warmup=39_063,
+        model="edm",
+        multipliers=[1, 2, 2, 2],
+        dropout=0.05,
+        augmentation=("edm", 0.15),
+        conditional=False,
+        sampler=("heun", 40),
+        half_life=500_000,
+        churn=0.0,
+        held_out=0.0,
+    ),
+    "edm_afhqv2": expected(
+        batch=256, lr=2e-4, multipliers=[1, 2, 2, 2], dropout=0.25, augmentation=("edm", 0.15), sampler=("heun", 40)
+    ),
+    "edm_imagenet64": expected(
+        batch=4096,
+        lr=1e-4,
+        steps=610_352,
+        warmup=2441,
+        model="adm",
+        dropout=0.1,
+        augmentation=("none", 0.12),
+        conditional=True,
+        sampler=("heun", 256),
+        half_life=50_000_000,
+        churn=40.0,
+        held_out=0.0,
+        precision="fp16",
+    ),
+    "fdm_edm_ffhq64": expected(cap=800, scale="released", multiplier=1.0, dropout=0.05, sampler=("heun", 40)),
+    "fdm_edm_afhqv2": expected(cap=400, scale="released", multiplier=2.0, dropout=0.25, sampler=("heun", 40)),
+    "dit_imagenet256": expected(
+        family="ddpm",
+        target="epsilon",
+        batch=256,
+        lr=1e-4,
+        warmup=0,
+        model="dit",
+        sampler=("ddpm", 250),
+        conditional=True,
+    ),
     "fdm_edm_cifar10": expected(family="edm", target="edm", cap=200, scale="released", multiplier=2.0, model="edm"),
     "fdm_vp_cifar10": expected(family="vp", target="epsilon", cap=400, scale="released", multiplier=2.0),
     "fdm_ve_cifar10": expected(family="ve", target="negative_epsilon", cap=400, scale="released", multiplier=1.0),
@@ -290,6 +336,15 @@ def test_recipes_are_those_of_the_papers(name: str) -> None:
         "steps": training.steps,
         "model": config.model.name,
         "sampler": (config.sampling.sampler, config.sampling.steps),
+        "warmup": training.optimizer.warmup_steps,
+        "half_life": training.ema.half_life,
+        "precision": training.precision,
+        "multipliers": getattr(config.model, "multipliers", None),
+        "dropout": getattr(config.model, "dropout", None),
+        "augmentation": (config.task.augmentation, config.task.augmentation_probability),
+        "conditional": config.task.conditional,
+        "held_out": config.task.held_out,
+        "churn": config.sampling.churn,
         "cap": acceleration.momentum.cap_warmup,
         "scale": acceleration.momentum.name,
         "multiplier": getattr(acceleration.momentum, "multiplier", None),
@@ -301,7 +356,7 @@ def test_recipes_are_those_of_the_papers(name: str) -> None:
     }
     assert {key: found[key] for key in RECIPES[name]} == RECIPES[name]
     assert found["reduction"] == ("sum" if name.startswith(("edm", "fdm")) else "mean")
-    published = name not in ("ddpm_cifar10", "edm_cifar10")
+    published = not name.startswith(("ddpm", "edm", "dit"))
     assert config.method == ("published" if published else "baseline")
 
 
@@ -319,6 +374,7 @@ def test_every_recipe_can_be_built_and_run_small(name: str, tiny_images: Build, 
             "training.steps=2",
             "training.batch_size=4",
             "training.device=cpu",
+            "training.precision=fp32",  # fp16 is slow here
             "training.evaluate_every=0",
             "training.validate_every=0",
             "training.optimizer.warmup_steps=1",
@@ -331,6 +387,26 @@ def test_every_recipe_can_be_built_and_run_small(name: str, tiny_images: Build, 
         ]
     )
     assert IMAGES.train(config).finished
+
+
+def told(*overrides: str) -> list[str]:
+    said: list[str] = []
+    IMAGES.config([*overrides, "task.data=x"], report=said.append)
+    return said
+
+
+def test_a_recipe_of_one_set_says_what_it_takes_to_another(tmp_path: Path) -> None:
+    (said,) = told("recipe=edm_cifar10", "task=ffhq64")
+    assert said.startswith("recipe=edm_cifar10 is made for task=cifar10: its network, dropout, ")
+    assert said.endswith("are taken to task=ffhq64 as they are; recipes of ffhq64: edm_ffhq64, fdm_edm_ffhq64.")
+    (said,) = told("recipe=edm_ffhq64", "task=celeba64")
+    assert said.endswith("; no recipe that ships is of celeba64.")
+    own = tmp_path / "own.yaml"
+    own.write_text("track: images\ndefaults: [ddpm_cifar10]\n")
+    assert told(f"recipe={own}", "task=custom_images")[0].startswith(f"recipe={own} is made for task=cifar10: ")
+    for overrides in (["recipe=edm_cifar10"], ["recipe=edm_cifar10", "task=cifar10"], ["task=mnist"]):
+        assert told(*overrides) == []
+    assert told("recipe=images_small", "task=mnist") == []
 
 
 def test_a_paper_s_recipe_has_a_baseline_of_its_own() -> None:
