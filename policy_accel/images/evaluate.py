@@ -89,6 +89,12 @@ class ImageEvaluator:
             if getattr(self.config, name):
                 self.quality.check_count(getattr(self.config, name), measures, f"evaluation.{name}")
 
+    def decoded(self) -> str:
+        """How pictures are made of latents, and what they are measured against; "" where they are not."""
+        made_by, pixels = self.representation.autoencoder, self.measured.autoencoder is not None
+        against = "the images that were encoded" if pixels else "the latents"
+        return f"decoded by {made_by.folder}; measured against {against}" if made_by else ""
+
     def labels(self, numbers: range) -> Tensor | None:
         """Classes of the images of these numbers [n], drawn as often as in the training images, or all of theirs
         equally often, as the protocol says; None without."""

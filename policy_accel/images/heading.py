@@ -12,6 +12,7 @@ def image_heading(config: ImageConfig, split: ImageSplit) -> dict[str, str]:
     task, evaluation, train = config.task, config.evaluation, split.train
     held_out = "none" if split.held_out is None else f"{len(split.held_out):,}"
     kind = "latents" if train.latents else "images"
+    anew = ", drawn anew each time" if train.encoding is not None and train.encoding.moments else ""
     channels, height, width = train.shape
     told = "no classes"
     if task.conditional:
@@ -24,7 +25,7 @@ def image_heading(config: ImageConfig, split: ImageSplit) -> dict[str, str]:
     return {
         "data": f"{config.task.data}: {len(train):,} {kind} train, {held_out} are held out",
         "left out": f"all training images but the first {task.limit:,} (task.limit)" if task.limit else "",
-        "sees": f"{kind} of {channels} x {height} x {width}, augmentation {task.augmentation}; it is told {told}",
+        "sees": f"{kind} of {channels} x {height} x {width}{anew}, augmentation {task.augmentation}; it is told {told}",
         "method": method_of(config),
         "score": f"{curve}{evaluation.samples:,} images at the end; {sampled_by(config.sampling)}"
         if evaluation.samples

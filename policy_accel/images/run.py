@@ -127,7 +127,8 @@ def represented(
         if config.autoencoder is not None:
             raise
         warnings.warn(
-            f"{error} Without it, latents are drawn and measured as they are; task.autoencoder names it elsewhere.",
+            f"{error} Without it, latents are drawn and measured as they are; task.autoencoder, also in a run's "
+            "config.yaml, names it elsewhere.",
             stacklevel=1,
         )
         return Representation(encoding)

@@ -105,6 +105,7 @@ class ImageTrack(Track[ImageConfig]):
         composed = config
         config, scaled = self._resolved(config, split, begun)
         sampler = build_sampler(config)
+        evaluator = ImageEvaluator(config, split, Path(config.run_dir), device, ranks=ranks) if scored else None
         task = ImageTask(
             model,
             sampler.objective,
@@ -112,9 +113,13 @@ class ImageTrack(Track[ImageConfig]):
             config.task,
             representation=representation_of(config, split),
             noise=config.acceleration.noise,
-            evaluator=ImageEvaluator(config, split, Path(config.run_dir), device, ranks=ranks) if scored else None,
+            evaluator=evaluator,
         )
-        task.heading = {**image_heading(config, split), "values": scaled}
+        task.heading = {
+            **image_heading(config, split),
+            "values": scaled,
+            "pictures": "" if evaluator is None else evaluator.decoded(),
+        }
         task.description = {
             **task.description,
             KEY: config.diffusion.sigma_data if config.diffusion.sees_sigma_data else None,

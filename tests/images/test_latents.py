@@ -213,7 +213,10 @@ def test_what_latents_name_may_be_gone(
             new.writestr(name, old.read(name) if facts is None else json.dumps(facts))
     config = tiny_images(f"task.data={rewritten}", *LATENT_RUN)
     with pytest.warns(UserWarning, match=said):
-        evaluator = IMAGES.build(config, scored=True).evaluator
+        task = IMAGES.build(config, scored=True)
+    evaluator = task.evaluator
+    assert task.heading["pictures"].endswith("" if "autoencoder" in change else "; measured against the latents")
+    assert task.heading["sees"].startswith("latents of 4 x 8 x 8, drawn anew each time, ")
     assert evaluator.quality.reference.shape == (48, 4, 8, 8)
     decoded = evaluator.representation.pixels(torch.zeros(1, 4, 8, 8))
     assert decoded.shape == ((1, 4, 8, 8) if "autoencoder" in change else (1, 3, 16, 16))
@@ -388,6 +391,7 @@ def test_grey_images_by_an_autoencoder_of_colour(autoencoder: Path, tiny_images:
     settings = ["task.conditional=false", "evaluation.samples=8"]
     built = IMAGES.build(tiny_images(f"task.data={tmp_path / 'x.npz'}", *LATENT_RUN, *settings), scored=True)
     assert built.evaluator.quality.reference.shape == (27, 3, 16, 16)
+    assert built.heading["pictures"] == f"decoded by {autoencoder}; measured against the images that were encoded"
 
 
 def test_pictures_are_edited_by_a_run_on_latents(

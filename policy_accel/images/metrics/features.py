@@ -76,7 +76,7 @@ class RandomConvFeatures:
 
     Args:
         channels: C, at least 1.
-        resolution: height = width of the images, 8 to 256.
+        resolution: height = width of the images, 8 to 1024.
 
     Raises:
         UserError: a size out of range.
@@ -86,10 +86,10 @@ class RandomConvFeatures:
     dimension = sum(WIDTHS)
 
     def __init__(self, channels: int, resolution: int) -> None:
-        if channels < 1 or not 8 <= resolution <= 256:
+        if channels < 1 or not 8 <= resolution <= 1024:
             raise UserError(
                 f"images of shape ({channels}, {resolution}, {resolution}) cannot be measured by random convolutions, "
-                "which take 8 to 256 pixels; set task.resolution to a size in between."
+                "which take 8 to 1024 pixels; set task.resolution to a size in between."
             )
         self.channels, self.resolution = channels, resolution
         self.fingerprint = f"random_conv-{VERSION}-{channels}x{resolution}"

@@ -95,8 +95,8 @@ def test_full_precision_is_put_back() -> None:
 def test_sizes_out_of_range_and_other_shapes_are_refused() -> None:
     with pytest.raises(UserError, match=r"\(3, 4, 4\).*task.resolution"):
         RandomConvFeatures(3, 4)
-    with pytest.raises(UserError, match="8 to 256"):
-        RandomConvFeatures(3, 512)
+    with pytest.raises(UserError, match="8 to 1024"):
+        RandomConvFeatures(3, 2048)
     with pytest.raises(ValueError, match="shape"):
         RandomConvFeatures(3, 16)(_images(1, 1, 16))
 
