@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 import yaml
 
-from policy_accel.diffusion.config import SamplingConfig
+from policy_accel.diffusion.config import CHURN, SamplingConfig
 from policy_accel.errors import UserError
 from policy_accel.files import explained, replace_text
 from policy_accel.parsing import from_yaml
@@ -90,6 +90,7 @@ class AskedSampling:
         spacing: of an even grid.
         times: of the steps.
         untuned: whether what was tuned is left aside.
+        churn: first values of `CHURN`, as many as are asked for; (0,) for none.
 
     Raises:
         UserError: times beside steps or a spacing.
@@ -100,6 +101,7 @@ class AskedSampling:
     spacing: str | None = None
     times: Sequence[int | float] | None = None
     untuned: bool = False
+    churn: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "spacing"):
@@ -113,11 +115,12 @@ class AskedSampling:
     def of(cls, options: argparse.Namespace) -> Self:
         """What the arguments of a command ask."""
         untuned = getattr(options, "untuned", False)
-        return cls(options.sampler, options.sampling_steps, options.spacing, options.sampling_times, untuned)
+        churn = getattr(options, "churn", None)
+        return cls(options.sampler, options.sampling_steps, options.spacing, options.sampling_times, untuned, churn)
 
     def of_run(self, trained: S, tuned: TunedSampling | None = None) -> tuple[S, str | None]:
         """The settings `trained` of a run as asked, or `tuned` where that has what is asked, and a sentence on why."""
-        steps_alone = (self.sampler, self.spacing, self.times) == (None, None, None)
+        steps_alone = (self.sampler, self.spacing, self.times, self.churn) == (None, None, None, None)
         if tuned is not None and not self.untuned and steps_alone:
             number = tuned.use if self.steps is None else self.steps
             if number is not None and number in tuned.grids:
@@ -133,6 +136,9 @@ class AskedSampling:
         elif self.steps is not None or self.spacing is not None:
             changed["times"] = None
         chosen = trained if self.sampler is None else trained.by(self.sampler)
+        if self.churn is not None:
+            chosen = chosen.without_churn()
+            changed.update(zip(CHURN, self.churn, strict=False))
         return dataclasses.replace(chosen, **changed), None
 
 

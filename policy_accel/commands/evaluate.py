@@ -25,7 +25,7 @@ MEASURED = ("protocol", "inception", "reference", "mirrored_reference", "resnet"
 GUIDE = ("guide", "guide_checkpoint", "guide_average")
 OPTIONS = {
     "robot": ("episodes", "noise_seed", "workers", "videos", "camera", "fresh", "untuned", *DELAY, *OPEN_LOOP),
-    "images": ("samples", "batch_size", "guidance", "guidance_interval", *GUIDE, *MEASURED),
+    "images": ("samples", "batch_size", "guidance", "guidance_interval", "churn", *GUIDE, *MEASURED),
 }
 """Arguments that only one track takes."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from policy_accel.commands.guidance_arguments import add_guidance
+from policy_accel.commands.sampling_arguments import add_churn
 from policy_accel.images.protocol import PROTOCOLS
 
 
@@ -20,6 +21,7 @@ def add_measures_arguments(parser: argparse.ArgumentParser) -> None:
     )
     images.add_argument("--batch-size", type=int, help="images generated at a time")
     add_guidance(images)
+    add_churn(images)
     images.add_argument("--inception", metavar="FILE", help="local weights of the Inception network, for FID")
     images.add_argument(
         "--reference", metavar="FILE", help="NPZ with mu and sigma for the FID, as EDM's fid-refs (default: the data)"

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from policy_accel.commands.guidance_arguments import add_guidance
-from policy_accel.commands.sampling_arguments import add_sampling_arguments
+from policy_accel.commands.sampling_arguments import add_churn, add_sampling_arguments
 
 COUNT = 64
 EDIT_STRENGTH = 0.5
@@ -33,6 +33,7 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", help="classes, by name or number, taken in turn: 3, 0,1,2 or all (default: all)")
     add_guidance(parser)
     add_sampling_arguments(parser, "an image")
+    add_churn(parser)
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     parser.add_argument("--average", metavar="NAME", help="which average of the weights (default: ema)")
     parser.add_argument("--batch-size", type=int, help="images at a time; does not change them beyond rounding")

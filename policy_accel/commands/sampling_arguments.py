@@ -19,6 +19,27 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--spacing", help="leading, trailing or linspace")
 
 
+def add_churn(parser: argparse._ActionsContainer) -> None:
+    """--churn, for images alone: policies take it from their configuration."""
+    parser.add_argument(
+        "--churn",
+        type=_churn,
+        metavar="S[,MIN[,MAX[,NOISE]]]",
+        help="noise that heun adds before its steps, as sampling.churn, .churn_min, .churn_max and .churn_noise of "
+        "train: 40,0.05,50,1.003; 0 for none",
+    )
+
+
+def _churn(text: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not 1 <= len(values) <= 4:
+        raise argparse.ArgumentTypeError(f"{text} is not S, MIN, MAX and NOISE; write them as 40,0.05,50,1.003")
+    return values
+
+
 def _times(text: str) -> list[int | float]:
     try:
         return [int(part) if part.strip().isdigit() else float(part) for part in text.split(",")]

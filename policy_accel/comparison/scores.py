@@ -30,12 +30,15 @@ STEPS = "training.steps"
 TIMES = "sampling.times"
 EVEN = ("sampling.steps", "sampling.spacing")
 """Settings that have no effect beside sampling.times."""
+CHURN = ("sampling.churn", "sampling.churn_min", "sampling.churn_max", "sampling.churn_noise")
+"""Settings that have no effect but on the sampler heun."""
 SAMPLING = {
     "sampler": "sampling.sampler",
     "sampling_steps": "sampling.steps",
     "sampling_spacing": "sampling.spacing",
     "sampling_times": TIMES,
     "sampling_clip_sample": "sampling.clip_sample",
+    **{key.replace(".", "_"): key for key in CHURN},
     "guidance": "sampling.guidance",
     "sampling_guidance_interval": "sampling.guidance_interval",
 }
@@ -124,7 +127,11 @@ def _read(run_dir: Path, recorded: dict[str, Any] | None, measure: str, checkpoi
     settings = {key: value for key, value in config.items() if not below(key, NO_ARM)}
     evaluation = _evaluation(run_dir, checkpoint)
     settings |= {key: evaluation[name] for name, key in SAMPLING.items() if name in evaluation}
-    idle = (TIMES,) if settings.get(TIMES) is None else EVEN  # runs of versions without times have no such key
+    idle: tuple[str, ...] = (
+        (TIMES,) if settings.get(TIMES) is None else EVEN
+    )  # runs of versions without times have no such key
+    if settings.get("sampling.sampler") != "heun":
+        idle += CHURN
     settings = {key: value for key, value in settings.items() if key not in idle}
     try:
         seed, track, task = int(config["seed"]), printable(config["track"]), printable(config["task.name"])

@@ -205,10 +205,11 @@ class SamplingConfig:
 
     def record(self) -> dict[str, Any]:
         """The settings as a result states them: with times of its own, a grid has so many steps and no spacing. Churn
-        is left out where there is none."""
+        is left out of samplers without."""
         own = {} if self.times is None else {"steps": len(self.times), "spacing": None}
         stated = {**asdict(self), **own}
-        return stated if self.churn else {name: value for name, value in stated.items() if name not in CHURN}
+        left_out = () if self.sampler == "heun" else CHURN
+        return {name: value for name, value in stated.items() if name not in left_out}
 
     def distilled(self, times: list[float]) -> Self:
         """The settings of a student that is evaluated at `times`, noisy to clean."""

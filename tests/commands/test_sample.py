@@ -301,6 +301,7 @@ def test_ctrl_c_keeps_what_is_complete(
         (["--guide", "{picture}", "--guidance", "2"], "a.png"),
         (["--guidance-interval", "0.3,3"], "has no effect at guidance 1"),
         (["--guidance-interval", "7000,8000", "--guidance", "2"], "none of the noise levels of the steps"),
+        (["--churn", "40"], "sampling.churn=40.0 is of sampling.sampler=heun with diffusion.family=edm, vp or ve"),
         (["--edit", "{picture}", "--video"], "--video films"),
         (["--sampler", "heunn"], "did you mean 'heun'"),
         (["--checkpoint", "77"], "no checkpoint '77'"),

@@ -160,6 +160,20 @@ def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_churn_tells_arms_apart_where_the_sampler_has_it(tmp_path: Path) -> None:
+    trained = {"sampling": {**config_of()["sampling"], "sampler": "heun", "churn": 40.0}}
+    runs = [
+        write_run(
+            tmp_path / "own", config_of(seed=1, **trained), evaluation_of([0.5], sampler="heun", sampling_churn=40.0)
+        ),
+        write_run(
+            tmp_path / "still", config_of(seed=2, **trained), evaluation_of([0.5], sampler="heun", sampling_churn=0)
+        ),
+        write_run(tmp_path / "other", config_of(seed=3, **trained), evaluation_of([0.5])),
+    ]
+    assert [(run.settings or {}).get("sampling.churn") for run in scored_runs(runs)] == [40.0, 0, None]
+
+
 def test_times_of_the_steps_take_the_place_of_their_number(tmp_path: Path) -> None:
     """In the settings, so in the names of arms; a run of a version without times counts as one with none."""
     timed = {"sampling_steps": 2, "sampling_spacing": None, "sampling_times": [99, 25], "network_evaluations": 2}

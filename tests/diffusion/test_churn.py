@@ -141,4 +141,7 @@ def test_another_sampler_leaves_churn_out_and_results_state_it() -> None:
     assert AskedSampling(steps=256).of_run(own)[0].churn == 40.0
     assert own.distilled([80.0, 1.0]).churn == 0.0
     assert own.record()["churn_max"] == 50.0
+    assert AskedSampling(churn=(30, 0.1)).of_run(own)[0] == SamplingConfig("heun", 18, churn=30, churn_min=0.1)
+    assert AskedSampling(churn=(0,)).of_run(own)[0] == SamplingConfig("heun", 18)
+    assert SamplingConfig("heun").record()["churn"] == 0.0
     assert not any("churn" in name for name in SamplingConfig().record())

@@ -4,13 +4,17 @@ al. 2022, whose loss is the sum over the values of an image and the mean over th
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from policy_accel.cli import main
 from policy_accel.diffusion import Batch, Noised
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.track import IMAGES
@@ -106,3 +110,19 @@ def test_five_updates_are_those_of_the_formulas(form: str, tiny_images: Callable
     assert of_means[0] == logged[0]  # the log shows the mean of both
     apart = max(abs(math.log(mean / own)) for mean, own in zip(of_means, logged, strict=True))
     assert apart > 1e-5  # but their updates differ, by Adam's eps
+
+
+def test_the_stochastic_sampler_is_asked_for_on_the_command_line(
+    tiny_images: Callable[..., ImageConfig], tmp_path: Path
+) -> None:
+    config = tiny_images(*FORMS["edm"], "sampling.sampler=heun", "training.steps=1", "evaluation.samples=0")
+    IMAGES.train(config)
+    drawn = {}
+    for name, churn in {"still": [], "none": ["--churn", "0"], "churned": ["--churn", "1,0,inf,1.01"]}.items():
+        options = ["--count", "2", "--labels", "0", "--npz", "--output", str(tmp_path / name)]
+        assert main(["sample", config.run_dir, *options, *churn]) == 0
+        drawn[name] = np.load(tmp_path / name / "samples.npz")["images"]
+    assert (drawn["still"] == drawn["none"]).all()
+    assert (drawn["still"] != drawn["churned"]).any()
+    record = json.loads((tmp_path / "churned" / "samples.json").read_text())
+    assert [record[name] for name in ("churn", "churn_noise", "network_evaluations")] == [1.0, 1.01, 3]
