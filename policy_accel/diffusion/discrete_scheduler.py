@@ -13,13 +13,11 @@ from policy_accel.diffusion.grid import SPACINGS, Grid
 from policy_accel.diffusion.learned_variance import step_variances
 from policy_accel.diffusion.processes import CLEAN, DiscreteProcess, Level, per_sample, vp_process_of
 from policy_accel.diffusion.samplers import ddim_step
+from policy_accel.diffusion.scheduler_arguments import check_one_given, falling, positive_count
 from policy_accel.diffusion.scheduler_base import (
     DDIMSchedulerOutput,
     LoopScheduler,
-    check_one_given,
-    falling,
     in_wide_dtype,
-    positive_count,
     randn_tensor,
 )
 from policy_accel.diffusion.schedules import SCHEDULES, alpha_bar_of, alpha_bar_table, zero_terminal_snr
@@ -47,7 +45,7 @@ class DiscreteScheduler(LoopScheduler):
         config = self.config
         timesteps = positive_count("num_train_timesteps", config.num_train_timesteps)
         check_choice("beta_schedule", config.beta_schedule, SCHEDULES)
-        check_choice("prediction_type", config.prediction_type, tuple(PREDICTION_TYPES))
+        _ = self._target  # checks prediction_type
         check_choice("timestep_spacing", config.timestep_spacing, SPACINGS)
         offset = config.steps_offset
         if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
@@ -64,15 +62,12 @@ class DiscreteScheduler(LoopScheduler):
             alpha_bar = zero_terminal_snr(alpha_bar).clamp(min=smallest)
         return vp_process_of(alpha_bar)
 
-    def _record(self, **values: Any) -> None:
-        """Put into the config what was made of its arguments."""
-        if "_use_default_values" in self.config:
-            # What a config calls a default is not read back, and these are none.
-            values["_use_default_values"] = sorted(set(self.config["_use_default_values"]) - set(values))
-        self.register_to_config(**values)
+    @property
+    def _target(self) -> str:
+        return PREDICTION_TYPES[check_choice("prediction_type", self.config.prediction_type, tuple(PREDICTION_TYPES))]
 
     def _finish(self, process: DiscreteProcess) -> None:
-        self._prepare(process, PREDICTION_TYPES[self.config.prediction_type])
+        self._prepare(process)
         # Read once: a step off the grid reads no table.
         self._of_time = [process.level(t) for t in range(process.timesteps)]
         self._final = CLEAN if self.config.set_alpha_to_one else self._of_time[0]
@@ -103,11 +98,11 @@ class DiscreteScheduler(LoopScheduler):
         if num_inference_steps is None:
             times = falling("timesteps", timesteps)
             why = ""
-        elif positive_count("num_inference_steps", num_inference_steps) > count:
-            raise ValueError(f"num_inference_steps={num_inference_steps} is more than num_train_timesteps={count}.")
+        elif (steps := positive_count("num_inference_steps", num_inference_steps)) > count:
+            raise ValueError(f"num_inference_steps={steps} is more than num_train_timesteps={count}.")
         else:
             offset = self.config.steps_offset if self.config.timestep_spacing == "leading" else 0
-            grid = self.process.grid(num_inference_steps, self.config.timestep_spacing)
+            grid = self.process.grid(steps, self.config.timestep_spacing)
             times = [t + offset for t in grid.timesteps]
             why = f" (steps_offset={offset})" if offset else ""
         for time in times:

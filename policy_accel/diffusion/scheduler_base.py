@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +14,7 @@ from policy_accel.diffusion.grid import Grid
 from policy_accel.diffusion.predictions import x0_and_epsilon
 from policy_accel.diffusion.processes import CLEAN, Level, Process, per_sample
 from policy_accel.diffusion.samplers import start_scale
+from policy_accel.diffusion.scheduler_arguments import check_bounds
 
 try:
     # Some are handed on, so that the absence of diffusers is named in one place.
@@ -33,42 +32,6 @@ except ModuleNotFoundError as error:
         "policy_accel.diffusion.schedulers needs diffusers; pip install '.[diffusers]' in our checkout",
         name="diffusers",
     ) from error
-
-
-def positive_count(field: str, value: int) -> int:
-    """Return `value` when it is an integer of at least 1, else raise ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{field}={value} must be an integer of at least 1.")
-    return value
-
-
-def bound(clip_sample: bool, clip_sample_range: float) -> float | None:
-    """The bound of the clean sample, None for no bound; raise ValueError unless it is positive."""
-    if clip_sample and not clip_sample_range > 0:
-        raise ValueError(f"clip_sample_range={clip_sample_range} must be positive; or choose clip_sample=False.")
-    return clip_sample_range if clip_sample else None
-
-
-def check_one_given(**choices: Any) -> None:
-    """Raise ValueError unless just one of the arguments is given."""
-    given = [name for name, value in choices.items() if value is not None]
-    if len(given) != 1:
-        raise ValueError(f"give one of {', '.join(choices)}{'' if not given else ', not ' + ' and '.join(given)}.")
-
-
-def falling(field: str, values: Any) -> list[float]:
-    """A sequence, array or tensor of numbers, which must fall from each to the next, as a list.
-
-    Raises:
-        ValueError: they do not, or there are none.
-    """
-    numbers: list[float] = torch.as_tensor(values).double().flatten().tolist()
-    if not numbers or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{field}={numbers} must be finite numbers, and at least one.")
-    for first, second in pairwise(numbers):
-        if not second < first:
-            raise ValueError(f"{field}: {second:g} follows {first:g}; each must be below the one before.")
-    return numbers
 
 
 def in_wide_dtype(x: Tensor) -> Tensor:
@@ -102,18 +65,25 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):
     num_inference_steps: int | None
     _final: Level = CLEAN
 
-    def _prepare(self, process: Any, target: str) -> None:
-        """Set what does not change after the constructor."""
-        config = self.config
-        self._clip = bound(config.clip_sample and not config.thresholding, config.clip_sample_range)
-        if config.thresholding and not 0 < config.dynamic_thresholding_ratio <= 1:
-            raise ValueError(
-                f"dynamic_thresholding_ratio={config.dynamic_thresholding_ratio} must lie above 0 and be at most 1."
-            )
-        if config.thresholding and not config.sample_max_value > 0:
-            raise ValueError(f"sample_max_value={config.sample_max_value} must be positive.")
+    def _prepare(self, process: Any) -> None:
+        """Check what every scheduler has and set what does not change after the constructor.
+
+        Everything else is read from the config when it is needed: pipelines and training scripts change it.
+        """
+        check_bounds(self.config)
         self.process = self._placed = process
-        self._target = target
+
+    @property
+    def _target(self) -> str:
+        """What the network predicts, see `x0_and_epsilon`."""
+        raise NotImplementedError
+
+    def _record(self, **values: Any) -> None:
+        """Put values into the config that other schedulers made from it must get, or warn that they do not know."""
+        if "_use_default_values" in self.config:
+            # What a config calls a default is not handed on.
+            values["_use_default_values"] = sorted(set(self.config["_use_default_values"]) - set(values))
+        self.register_to_config(**values)
 
     def _place(self, grid: Grid, levels: Sequence[Level], steps: int | None, device: torch.device | str | None) -> None:
         """Make `levels` those of the loop, one for each of `timesteps`; `steps` is None for the loop of training."""
@@ -178,6 +148,8 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):
         on_device = isinstance(timestep, Tensor) and timestep.device.type != "cpu"
         if index is None or not on_device:
             time = timestep.item() if isinstance(timestep, Tensor) else timestep
+            if time is None:
+                raise ValueError("timestep=None must be a number, one of scheduler.timesteps.")
             if self._dtype == torch.float32:
                 time = float(np.float32(time))
             if index is None or self._times[index] != time:
@@ -223,9 +195,11 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):
                 f"prediction_type=epsilon says nothing of a sample of pure noise, which timestep={here.time} has with "
                 "rescale_betas_zero_snr; choose v_prediction or sample."
             )
-        x0, epsilon = x0_and_epsilon(model_output.to(x.dtype), x, here, self._target, self._clip)
-        if self.config.thresholding:
-            x0 = thresholded(x0, self.config.dynamic_thresholding_ratio, self.config.sample_max_value)
+        config = self.config
+        clip = config.clip_sample_range if config.clip_sample and not config.thresholding else None
+        x0, epsilon = x0_and_epsilon(model_output.to(x.dtype), x, here, self._target, clip)
+        if config.thresholding:
+            x0 = thresholded(x0, config.dynamic_thresholding_ratio, config.sample_max_value)
         return x0, epsilon
 
     def _not_scaled(self) -> None:

@@ -167,6 +167,7 @@ class MomentumScheduler(DiscreteScheduler):
         sample_max_value: float = 1.0,
         rescale_betas_zero_snr: bool = False,
     ) -> None:
+        self._record(kind=kind, strength=strength)
         self._finish(momentum_process(self._base(trained_betas, SMALLEST_ALPHA_BAR), kind, strength))
 
 
@@ -215,4 +216,5 @@ class MomentumEDMScheduler(SigmaScheduler):
         rho: float = GRID_EXPONENT,
         sigma_data: float = SIGMA_DATA,
     ) -> None:
+        self._record(family=family, input_scale=input_scale)
         self._finish(SigmaProcess(family, input_scale, multiplier, sigma_data))

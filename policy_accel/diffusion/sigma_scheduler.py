@@ -14,14 +14,12 @@ from policy_accel.diffusion.momentum import vp_sigma
 from policy_accel.diffusion.objective import make_noised
 from policy_accel.diffusion.processes import CLEAN, Level
 from policy_accel.diffusion.samplers import euler_step, heun_correction
+from policy_accel.diffusion.scheduler_arguments import check_one_given, falling, positive_count
 from policy_accel.diffusion.scheduler_base import (
     DDIMSchedulerOutput,
     LoopScheduler,
     Place,
-    check_one_given,
-    falling,
     in_wide_dtype,
-    positive_count,
 )
 from policy_accel.errors import check_choice
 
@@ -36,9 +34,6 @@ class SigmaScheduler(LoopScheduler):
     def _finish(self, process: SigmaProcess) -> None:
         config = self.config
         check_choice("solver", config.solver, SOLVERS)
-        prediction = config.prediction_type
-        if prediction is not None:
-            check_choice("prediction_type", prediction, (*process.targets, "v_prediction"))
         low, high = process.grid_range
         low = low if config.sigma_min is None else config.sigma_min
         high = high if config.sigma_max is None else config.sigma_max
@@ -47,9 +42,20 @@ class SigmaScheduler(LoopScheduler):
         if not 0 < config.rho < math.inf:
             raise ValueError(f"rho={config.rho} must be positive.")
         self._sigma_range = (low, high)
-        self._negated = prediction == "v_prediction"
-        self._prepare(process, "edm" if self._negated else prediction or process.targets[0])
+        self._prepare(process)
+        _ = self._target  # checks prediction_type
         self._place_sigmas(self._sigmas(positive_count("num_train_timesteps", config.num_train_timesteps)), None, None)
+
+    @property
+    def _target(self) -> str:
+        prediction, known = self.config.prediction_type, self.process.targets
+        if prediction is None:
+            return known[0]
+        return "edm" if self._negated else check_choice("prediction_type", prediction, (*known, "v_prediction"))
+
+    @property
+    def _negated(self) -> bool:
+        return bool(self.config.prediction_type == "v_prediction")
 
     @property
     def order(self) -> int:  # type: ignore[override]

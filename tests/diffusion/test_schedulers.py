@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import logging
 import math
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers.training_utils import compute_snr
@@ -548,6 +550,8 @@ def test_bad_calls() -> None:
     for timestep in (T, -1, 3.5, math.nan):
         with pytest.raises(ValueError, match="must be an integer from 0 to 49"):
             scheduler.step(x, timestep, x)
+    with pytest.raises(ValueError, match="timestep=None must be a number"):
+        scheduler.step(x, None, x)
     with pytest.raises(ValueError, match=r"not a tensor of \(3,\)"):
         scheduler.step(x, torch.tensor([10, 10, 10]), x)
     with pytest.raises(ValueError, match=r"eta=1.5 must lie between 0 and 1"):
@@ -571,6 +575,33 @@ def test_bad_calls() -> None:
     edm.scale_model_input(x, edm.timesteps[1])
     with pytest.raises(ValueError, match="is the second half of a step of heun"):
         edm.step(x, edm.timesteps[1], x)
+
+
+@pytest.mark.parametrize("make", [KarhunenLoeveScheduler, MomentumEDMScheduler])
+def test_the_config_may_be_changed_afterwards(make: Callable[..., Any]) -> None:
+    """As pipelines and training scripts of diffusers do."""
+    changes = {"prediction_type": "v_prediction", "clip_sample": True, "clip_sample_range": 0.3}
+    changed, made = make(clip_sample=False), make(**changes)
+    changed.register_to_config(**changes)
+    for one in (changed, made):
+        one.set_timesteps(np.int64(3))
+    x = made.init_noise_sigma * randn(*SHAPE)
+    assert torch.equal(diffusers_loop(changed, x), diffusers_loop(made, x))
+    changed.register_to_config(prediction_type="v")
+    with pytest.raises(ValueError, match="prediction_type 'v' is unknown"):
+        changed.step(x, changed.timesteps[0], x)
+
+
+@pytest.mark.parametrize(("make", "named"), [(MomentumScheduler, "kind"), (MomentumEDMScheduler, "family")])
+def test_what_others_do_not_know_is_not_lost_silently(
+    make: Callable[..., Any], named: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DDIMPipeline makes a DDIMScheduler of any config, which would not scale the network's input."""
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    with caplog.at_level("WARNING", "diffusers"):
+        hub.DDIMScheduler.from_config(make().config)
+    assert f"'{named}'" in caplog.text
+    assert "will be ignored" in caplog.text
 
 
 def import_again() -> None:
