@@ -36,7 +36,7 @@ class Source:
     Attributes:
         track: its name.
         trains: what it trains, in words.
-        folder: its tasks, models and recipes; the methods belong to all tracks.
+        folder: its tasks, models and recipes; methods and presets of the training belong to all tracks.
         missing: how to find the value of a setting that must be given.
         open_sections: settings that are dictionaries and take any key.
     """
@@ -61,12 +61,13 @@ SOURCES = {
     ),
 }
 GROUPS_OF_A_TRACK = ("task", "recipe", "model")
+GROUPS_OF_ALL = ("method", "training")
 register_variants("task", robosuite_variants(), track="robot")
 
 
 def shipped(source: Source, group: str) -> dict[str, list[Path]]:
-    """What ships for a track in a group, by name, with the YAML files that it is made of; methods ship for all."""
-    folder = (CONFIG_DIR if group == "method" else source.folder) / group
+    """What ships for a track in a group, by name, with the YAML files that it is made of."""
+    folder = (CONFIG_DIR if group in GROUPS_OF_ALL else source.folder) / group
     found = {path.stem: [path] for path in sorted(folder.glob("*.yaml"))}
     for name, node in variants_of(source.track).get(group, {}).items():
         found[name] = [folder / f"{part}.yaml" for part in node["defaults"] if part != "_self_"]
@@ -75,7 +76,7 @@ def shipped(source: Source, group: str) -> dict[str, list[Path]]:
 
 def choices(source: Source, files: Sequence[UserFile] = ()) -> dict[str, list[str]]:
     """The configuration groups of a track and what each offers, with the user's own `files`."""
-    found = {group: set(shipped(source, group)) for group in (*GROUPS_OF_A_TRACK, "method")}
+    found = {group: set(shipped(source, group)) for group in (*GROUPS_OF_A_TRACK, *GROUPS_OF_ALL)}
     for group in groups_of(source.track):
         found.setdefault(group.name, set()).update(group.choices)
     for file in files:

@@ -26,7 +26,7 @@ TASKS = ("pusht_state", "pusht_keypoints", "custom", "can_abs", "pointmaze_large
 def test_groups_offer_files_and_typed_models() -> None:
     ROBOT.config([])
     found = ROBOT.choices()
-    assert set(found) == {"task", "model", "recipe", "method", "training/optimizer", *GROUPS}
+    assert set(found) == {"task", "model", "recipe", "method", "training", "training/optimizer", *GROUPS}
     assert {"unet", "unet_small", "unet_long", "unet_large", "transformer", "mlp"} == set(found["model"])
     assert set(RECIPES) == set(found["recipe"])
 

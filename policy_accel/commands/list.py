@@ -14,7 +14,7 @@ from policy_accel.plugins import import_plugins
 from policy_accel.user_files import UserFile, user_files
 
 PARAMETERS = "parameters"
-KINDS = {"tasks": "task", "recipes": "recipe", "methods": "method", "models": "model"}
+KINDS = {"tasks": "task", "recipes": "recipe", "methods": "method", "models": "model", "presets": "training"}
 
 
 def run_list(options: argparse.Namespace) -> int:

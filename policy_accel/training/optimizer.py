@@ -14,7 +14,9 @@ from policy_accel.training.adamw import AdamW, Group
 from policy_accel.training.decaying_adamw import DecayingAdamW
 from policy_accel.training.muon import NEWTON_SCHULZ_STEPS, Muon
 
-SCHEDULES = ("cosine", "linear", "warmup_stable_decay", "constant")
+SCHEDULES = ("cosine", "linear", "warmup_stable_decay", "inverse_sqrt", "constant")
+OF_ONE_SCHEDULE = {"decay_share": "warmup_stable_decay", "reference_steps": "inverse_sqrt"}
+"""Settings that one schedule alone has."""
 
 
 @dataclass
@@ -28,9 +30,12 @@ class OptimizerConfig:
     weight_decay: float = 1e-6
     schedule: str = "cosine"
     """Learning rate after the warm-up: cosine (half of one) or linear, to zero at the last step; warmup_stable_decay,
-    constant and then a line to zero; or constant."""
+    constant and then a line to zero; inverse_sqrt, constant and then as the root of reference_steps over the number of
+    the update (Karras et al. 2024); or constant."""
     decay_share: float = 0.3
     """Share of the run that the line to zero of warmup_stable_decay takes."""
+    reference_steps: int = 70_000
+    """Updates before the rate of inverse_sqrt falls; EDM2 takes 70,000, or 35,000 at 64 pixels."""
     warmup_steps: int = 500
     clip_grad_norm: float | None = None
     """Largest 2-norm of the gradient of all parameters together; none leaves gradients alone."""
@@ -71,14 +76,15 @@ def build_optimizer(config: OptimizerConfig, model: Denoiser, *, captured: bool 
         if not value >= 0:
             raise UserError(f"training.optimizer.{name}={value} must not be negative.")
     one_of("training.optimizer.schedule", config.schedule, SCHEDULES)
-    if config.schedule == "warmup_stable_decay":
-        if not 0 < config.decay_share <= 1:
-            raise UserError(
-                f"training.optimizer.decay_share={config.decay_share} must be above 0 and at most 1, the whole run."
-            )
-    else:
-        used = {field.name for field in fields(config)} - {"decay_share"}
-        refuse_idle(config, "training.optimizer", used, f"training.optimizer.schedule={config.schedule}")
+    idle = {name for name, schedule in OF_ONE_SCHEDULE.items() if schedule != config.schedule}
+    used = {field.name for field in fields(config)} - idle
+    refuse_idle(config, "training.optimizer", used, f"training.optimizer.schedule={config.schedule}")
+    if not 0 < config.decay_share <= 1:
+        raise UserError(
+            f"training.optimizer.decay_share={config.decay_share} must be above 0 and at most 1, the whole run."
+        )
+    if config.reference_steps < 1:
+        raise UserError(f"training.optimizer.reference_steps={config.reference_steps} must be at least 1.")
     if config.clip_grad_norm is not None and not config.clip_grad_norm > 0:
         raise UserError(
             f"training.optimizer.clip_grad_norm={config.clip_grad_norm} must be positive, or null for none."
@@ -129,6 +135,8 @@ def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
         return step / max(1, config.warmup_steps)
     if config.schedule == "constant":
         return 1.0
+    if config.schedule == "inverse_sqrt":
+        return 1.0 / math.sqrt(max(1.0, step / config.reference_steps))
     begin = config.warmup_steps
     if config.schedule == "warmup_stable_decay":
         begin = max(begin, steps - round(config.decay_share * steps))

@@ -21,7 +21,7 @@ TINY = {
     "ddpm": [*TINY_DDPM, "model.attention_resolutions=[]"],
     "edm": [*TINY_DDPM, "model.attention_resolutions=[]"],
     "adm": [*BY_WIDTH, "model.attention_resolutions=[]"],
-    "edm2": [*BY_WIDTH, "model.attention_resolutions=[8]"],
+    "edm2": [*BY_WIDTH, "model.attention_resolutions=[]"],
     "dit": ["model.width=16", "model.depth=1", "model.heads=2", "model.patch=4"],
 }
 

@@ -242,9 +242,11 @@ U_NET = {
     "heads": ("2", heads),
     "dropout": ("0.3", dropouts),
 }
+BY_WIDTH = {name: look for name, look in U_NET.items() if name != "heads"} | {"head_channels": ("4", heads)}
 MODEL_FIELDS: dict[str, tuple[str, Callable[[torch.nn.Module], Any]]] = {
-    **{f"ddpm.{name}": look for name, look in U_NET.items()},
-    **{f"edm.{name}": look for name, look in U_NET.items()},
+    **{f"{name}.{field}": look for name in ("ddpm", "edm") for field, look in U_NET.items()},
+    **{f"{name}.{field}": look for name in ("adm", "edm2") for field, look in BY_WIDTH.items()},
+    "edm2.uncertainty": ("0", count),
     "edm.embedding": ("fourier", outputs),
     "edm.time_multiplier": ("2", count),
     "edm.encoder": ("residual", count),

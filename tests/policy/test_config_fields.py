@@ -345,6 +345,11 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
         lambda c: lr_factor(c.training.optimizer, 300, 400),
         ["training.optimizer.schedule=warmup_stable_decay"],
     ),
+    "training.optimizer.reference_steps": (
+        "100",
+        lambda c: lr_factor(c.training.optimizer, 300, 400),
+        ["training.optimizer.schedule=inverse_sqrt", "training.optimizer.warmup_steps=0"],
+    ),
     "training.optimizer.warmup_steps": ("7", lambda c: lr_factor(c.training.optimizer, 5, 100), []),
     "training.optimizer.clip_grad_norm": ("0.5", trace, []),
     "training.ema.power": ("0.5", run_probe(decays), []),
@@ -422,6 +427,7 @@ WITH_TESTS_OF_THEIR_OWN = (
     "init_from",
     "init_normalizer",
     "training.optimizer.name",
+    "diffusion.learn_sigma",  # tests/images/test_learned_variance.py
     *(f"distillation.{name}" for name in ("teacher", "checkpoint", "guidance")),
 )
 

@@ -52,6 +52,11 @@ def test_a_decay_as_long_as_the_run_begins_with_the_end_of_the_warmup() -> None:
     assert [lr_factor(config, step, 12) for step in range(13)] == [lr_factor(line, step, 12) for step in range(13)]
 
 
+def test_constant_and_then_an_inverse_root() -> None:
+    config = OptimizerConfig(warmup_steps=2, schedule="inverse_sqrt", reference_steps=4)
+    assert [lr_factor(config, step, 100) for step in (0, 1, 2, 4, 16, 64)] == [0.0, 0.5, 1.0, 1.0, 0.5, 0.25]
+
+
 def test_settings_reach_adamw() -> None:
     config = OptimizerConfig(betas=[0.5, 0.7], eps=1e-5, weight_decay=0.25)
     optimizer = build_optimizer(config, Model())
@@ -107,6 +112,8 @@ def test_parameters_with_rates_of_their_own_are_groups_of_their_own(muon: bool) 
         (OptimizerConfig(schedule="cosin"), r"did you mean 'cosine'"),
         (OptimizerConfig(decay_share=0.5), r"decay_share=0\.5 has no effect with .*schedule=cosine; leave it at 0\.3"),
         (OptimizerConfig(schedule="warmup_stable_decay", decay_share=0.0), r"decay_share=0\.0 must be above 0 and at"),
+        (OptimizerConfig(reference_steps=5), r"reference_steps=5 has no effect with .*schedule=cosine"),
+        (OptimizerConfig(schedule="inverse_sqrt", reference_steps=0), r"reference_steps=0 must be at least 1"),
         (OptimizerConfig(schedule="warmup_stable_decay", decay_share=1.5), r"decay_share=1\.5 must be above 0 and at"),
         (OptimizerConfig(clip_grad_norm=-1.0), r"clip_grad_norm=-1\.0 must be positive"),
     ],
