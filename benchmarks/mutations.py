@@ -415,6 +415,31 @@ MUTATIONS = [
         ("return 2 * steps - 1 if", "return 2 * steps if"),
     ),
     *of(
+        "diffusion/churn.py",
+        "diffusion/test_churn.py",
+        ("min(amount / steps, LARGEST)", "min(amount, LARGEST)"),
+        ("self.lowest <= sigma <= self.highest", "True"),
+        ("(1.0 + self.rate) * sigma", "self.rate * sigma"),
+    ),
+    *of(
+        "diffusion/samplers.py",
+        "diffusion/test_churn.py",
+        ("churn.noise * next(draws)", "next(draws)"),
+        ("reached, here = here, process.level(raised)", "reached = here"),
+    ),
+    *of(
+        "diffusion/objective.py",
+        "images/test_edm_updates.py",
+        ('if self.reduction == "sum" else 1.0', "if False else 1.0"),
+    ),
+    *of(
+        "images/deviation.py",
+        "images/test_deviation.py",
+        ("config.acceleration.data_scale * measured_deviation", "measured_deviation"),
+        ("- (total / count) ** 2", ""),
+        ("    if known is not config:", "    if False:"),
+    ),
+    *of(
         "diffusion/sampler.py",
         "diffusion/test_sampler.py images/test_editing.py",
         ("x0 if scale == 1.0 else x0 / scale", "x0"),
@@ -708,7 +733,7 @@ MUTATIONS = [
         "training/loss_scale.py",
         "training/test_loss_scale.py",
         ("self.left_out.zero_()", "pass"),
-        ("self.factor.reciprocal()", "self.factor"),
+        ("times / self.factor)", "times * self.factor)"),
     ),
     *of(
         "training/precision.py",
@@ -1390,7 +1415,7 @@ MUTATIONS = [
         "open_loop/test_check.py",
         ("np.flatnonzero(self.step > 0)", "np.flatnonzero(self.step >= 0)"),
         ("self.actions[rows - 1][:, None]", "self.actions[rows][:, None]"),
-        ("AskedSampling(steps=number).of_run(replace(own.config, sampler=base), tuned)", "(own.config, None)"),
+        ("AskedSampling(steps=number).of_run(own.config.by(base), tuned)", "(own.config, None)"),
     ),
     *of(
         "run_files.py",
