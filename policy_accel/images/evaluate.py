@@ -70,7 +70,7 @@ class ImageEvaluator:
         pixels = pixels_of(config.task, split, self.representation)
         self.measured = self.representation if pixels else dataclasses.replace(self.representation, autoencoder=None)
         self.training, self.last_step = config.training, config.training.steps
-        reference = pixels or split
+        self.reference = reference = pixels or split
         # Made here, so that wrong settings are found before any training; the statistics wait for the first measure.
         self.quality = Quality(
             reference.train.values,
@@ -203,11 +203,11 @@ class ImageEvaluator:
         return self._on_first(lambda: self.quality.measure(images.numpy()))
 
     def _says(self, protocol: Protocol, count: int) -> str:
-        train, whole, metrics = len(self.split.train), self.split.whole, self.config.metrics
-        against = (
-            f"against {'all ' if train == whole else ''}{train:,}{f' of {whole:,}' if train < whole else ''} training"
-        )
-        against += " images and their mirror images" if metrics.mirrored_reference else " images, not mirrored"
+        train, whole, metrics = len(self.reference.train), self.reference.whole, self.config.metrics
+        kind = "latents" if self.reference.train.latents else "images"
+        of = f"all {train:,}" if train == whole else f"{train:,} of {whole:,}"
+        against = f"against {of} training {kind}"
+        against += f" and their mirror {kind}" if metrics.mirrored_reference else ", not mirrored"
         if metrics.reference is not None:
             against += f", the FID against the statistics of {Path(metrics.reference).name}"
         return described(protocol, count, seed=self.config.seed, conditional=bool(self.classes), against=against)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,6 +22,13 @@ class Moments:
     count: int | None
     mean: Tensor
     covariance: Tensor
+
+    @cached_property
+    def factor(self) -> Tensor:
+        """F [D, D] with F F^T = covariance; eigenvalues below 0 are rounding and count as 0."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        found: Tensor = vectors * values.clamp_min(0).sqrt()
+        return found
 
     def without(self, part: Moments) -> Moments:
         """Of the vectors that are left, 2 at least, when those of `part` are taken out; both counts are known."""
@@ -81,13 +89,6 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     what rank-deficient covariances (fewer vectors than features) need.
     """
     shift = a.mean - b.mean
-    singular = torch.linalg.svdvals(_factor(a.covariance).T @ _factor(b.covariance))
+    singular = torch.linalg.svdvals(a.factor.T @ b.factor)
     trace = a.covariance.trace() + b.covariance.trace() - 2 * singular.sum()
     return max(0.0, float(shift @ shift + trace))
-
-
-def _factor(covariance: Tensor) -> Tensor:
-    """F [D, D] with F F^T = covariance; eigenvalues below 0 are rounding and count as 0."""
-    values, vectors = torch.linalg.eigh(covariance)
-    factor: Tensor = vectors * values.clamp_min(0).sqrt()
-    return factor
