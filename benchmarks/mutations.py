@@ -31,7 +31,7 @@ MUTATIONS = [
         ("film[0] == 2 * first[0][0]", "True"),
     ),
     *of(
-        "policy/foreign/torch_zip.py",
+        "foreign/torch_zip.py",
         "policy/foreign/test_diffusion_policy.py",
         ("        return Husk\n", "        return super().find_class(module, name)\n"),
         ("int(argument or 0) > MOST_OBJECTS", "False"),
@@ -51,7 +51,7 @@ MUTATIONS = [
         "policy/foreign/test_lerobot.py",
         ("for kind in (STATE, ENVIRONMENT) for name", "for kind in (ENVIRONMENT, STATE) for name"),
     ),
-    *of("policy/foreign/stored.py", "policy/foreign", ('"spacing": "leading"', '"spacing": "trailing"')),
+    *of("foreign/stored.py", "policy/foreign", ('"spacing": "leading"', '"spacing": "trailing"')),
     *of(
         "policy/foreign/diffusion_policy.py",
         "policy/foreign/test_diffusion_policy.py",

@@ -12,8 +12,8 @@ from typing import Any
 
 from policy_accel.errors import UserError
 from policy_accel.files import explained
+from policy_accel.foreign.kinds import is_foreign
 from policy_accel.parsing import from_json, is_number, read_record
-from policy_accel.policy.foreign.kinds import is_foreign
 
 CONFIG = "config.yaml"
 NUMBER = re.compile(r"-?\d{1,9}(\.\d{1,9})?")
@@ -128,7 +128,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     """
     if run_dir.is_file():
         if is_foreign(run_dir):
-            from policy_accel.policy.foreign.opened import foreign_config
+            from policy_accel.foreign.opened import foreign_config
 
             return foreign_config(run_dir)
         from policy_accel.robot.exporting.about import read_about

@@ -69,7 +69,7 @@ class Track(ABC, Generic[C]):
 
     def choices(self) -> dict[str, list[str]]:
         """The configuration groups of the track and what each offers."""
-        self._register()
+        self.register()
         return choices(self.source)
 
     def config(self, overrides: Sequence[str], config_dir: Path | None = None, report: Report = lambda _: None) -> C:
@@ -91,7 +91,7 @@ class Track(ABC, Generic[C]):
     def _composed(self, overrides: Sequence[str], config_dir: Path | None) -> C:
         named, files = user_files(overrides, config_dir)
         import_plugins(named_plugins(named, (file.settings for file in chosen(files, named))))
-        self._register()
+        self.register()
         config = OmegaConf.to_object(compose_config(self.source, overrides, config_dir))
         assert isinstance(config, self.schema)
         check_finite(config)
@@ -111,7 +111,7 @@ class Track(ABC, Generic[C]):
         if recorded is not self:
             raise UserError(f"{run_dir} is a run of {recorded.source.trains}; give one of {self.source.trains}.")
         import_plugins(())
-        self._register()
+        self.register()
         config = read_typed_config(run_dir, self.schema, self.name)
         assert isinstance(config, self.schema)
         return config
@@ -122,7 +122,7 @@ class Track(ABC, Generic[C]):
         Raises:
             UserError: a choice that nobody has registered in this process.
         """
-        self._register()
+        self.register()
         try:
             config = typed(self.schema, values, self.name)
         except ValueError as error:
@@ -130,7 +130,8 @@ class Track(ABC, Generic[C]):
         assert isinstance(config, self.schema)
         return config
 
-    def _register(self) -> None:
+    def register(self) -> None:
+        """Make the settings of the track known to Hydra."""
         ConfigStore.instance().store(name=self.name, node=self.schema, provider="policy_accel")
         register_group("model", ModelConfig, denoiser_configs(self.name).values(), track=self.name)
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from policy_accel.errors import UserError
-from policy_accel.policy.foreign.kinds import is_foreign
+from policy_accel.foreign.kinds import is_foreign
 from policy_accel.policy.run import LoadedRun
 from policy_accel.policy.track import ROBOT
 from policy_accel.robot.exporting.about import SUFFIXES

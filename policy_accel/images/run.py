@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -139,7 +140,8 @@ def represented(
 class LoadedImageRun:
     """A trained denoiser (averaged weights, eval mode) with what is needed to generate images from it.
 
-    `shape` is (C, H, W); `classes` are the names of the classes the model knows, empty when it is unconditional.
+    `shape` is (C, H, W); `classes` are the names of the classes the model knows, empty when it is unconditional;
+    `source` is the run directory or the file that it is from.
     """
 
     model: Denoiser
@@ -150,3 +152,4 @@ class LoadedImageRun:
     classes: tuple[str, ...]
     condition_dim: int
     representation: Representation
+    source: Path | None = None

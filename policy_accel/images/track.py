@@ -142,8 +142,16 @@ class ImageTrack(Track[ImageConfig]):
         *,
         asked: AskedSampling = AS_CHOSEN,
     ) -> LoadedImageRun:
-        """See `Track.load`; also with another average of the weights, see `load_average`."""
+        """See `Track.load`; also with another average of the weights, see `load_average`. `run_dir` may be a file that
+        another library wrote."""
         config = self.read(run_dir)
+        if run_dir.is_file():
+            if (checkpoint, average) != ("last", MAIN):
+                raise UserError(f"{run_dir} has one set of weights; drop checkpoint={checkpoint}, average={average}.")
+            from policy_accel.foreign.opened import load_foreign  # which is above this room
+
+            loaded: LoadedImageRun = load_foreign(run_dir, device=device, asked=asked)
+            return loaded
         config.sampling, _ = asked.of_run(config.sampling)
         saved = load_average(run_dir, checkpoint, average)
         config = kept(config, saved)
@@ -169,6 +177,7 @@ class ImageTrack(Track[ImageConfig]):
             classes if config.task.conditional else (),
             condition_size(config.task, len(classes)),
             representation,
+            source=run_dir,
         )
 
     def scorer(self, config: ImageConfig, device: torch.device) -> Score:

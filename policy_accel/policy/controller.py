@@ -14,8 +14,8 @@ from torch import Tensor
 
 from policy_accel.errors import UserError, one_of
 from policy_accel.evaluation.latency import LatencyMeter
+from policy_accel.foreign.kinds import is_foreign
 from policy_accel.policy.demonstrations import observation_layout
-from policy_accel.policy.foreign.kinds import is_foreign
 from policy_accel.policy.observations import as_tensors
 from policy_accel.policy.planner import Planner, chunk_noise, shifted
 from policy_accel.policy.run import LoadedRun
@@ -253,10 +253,11 @@ def _with_settings(
     path: Path, checkpoint: str, settings: Mapping[str, Any], device: torch.device, asked: AskedSampling
 ) -> LoadedRun:
     """A policy of another library with settings that its files do not say."""
-    from policy_accel.policy.foreign.opened import load_foreign
+    from policy_accel.foreign.opened import load_foreign
 
     if not path.is_file() or not is_foreign(path) or checkpoint != "last":
         raise UserError(
             f"settings={dict(settings)} are for a policy of another library, and {path} is ours; drop them."
         )
-    return load_foreign(path, settings, device, asked)
+    loaded: LoadedRun = load_foreign(path, settings, device, asked)
+    return loaded

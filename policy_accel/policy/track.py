@@ -17,11 +17,11 @@ from policy_accel.distill import teach
 from policy_accel.errors import UserError
 from policy_accel.evaluation.environments import import_environment
 from policy_accel.evaluation.statistics import EXPLANATION, missing_seeds, selection_bias
+from policy_accel.foreign.kinds import is_foreign
 from policy_accel.models.encoders.pretrained import read_weights
 from policy_accel.policy.config import EvaluationConfig, RobotConfig
 from policy_accel.policy.demonstrations import load_demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator, environment_spec
-from policy_accel.policy.foreign.kinds import is_foreign
 from policy_accel.policy.heading import robot_heading
 from policy_accel.policy.recommend import recommend
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config, fit_bound
@@ -133,9 +133,10 @@ class RobotTrack(Track[RobotConfig]):
             if (checkpoint, average) != ("last", MAIN):
                 raise UserError(f"{run_dir} has one set of weights; drop checkpoint={checkpoint}, average={average}.")
             if is_foreign(run_dir):
-                from policy_accel.policy.foreign.opened import read_foreign
+                from policy_accel.foreign.opened import load_foreign
 
-                return read_foreign(run_dir).load(config, device, asked)
+                loaded: LoadedRun = load_foreign(run_dir, device=device, asked=asked)
+                return loaded
             from policy_accel.robot.exporting.exported import load_exported
 
             return load_exported(run_dir, config, device, asked)

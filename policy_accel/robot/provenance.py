@@ -8,8 +8,8 @@ from typing import Any
 
 from policy_accel.data.download import shipped_path
 from policy_accel.files import explained
+from policy_accel.foreign.kinds import library_of
 from policy_accel.parsing import from_json, from_yaml, is_number
-from policy_accel.policy.foreign.kinds import library_of
 from policy_accel.policy.run import LoadedRun
 from policy_accel.robot.exporting.about import read_about
 from policy_accel.run_files import read_metrics, results_folder

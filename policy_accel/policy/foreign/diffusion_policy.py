@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from policy_accel.foreign.stored import State, below, by_our_names, clip_bound, process_values, whole_number
+from policy_accel.foreign.torch_zip import StoredTensor, TorchFile, plain
 from policy_accel.policy.foreign.names import (
     HEAD_GROUPS,
     TRANSFORMER,
     UNET,
-    State,
-    below,
-    by_our_names,
     reordered,
     resnet_settings,
     resnet_trunk,
@@ -27,23 +26,14 @@ from policy_accel.policy.foreign.names import (
     unet_settings,
     unet_sizes,
 )
-from policy_accel.policy.foreign.stored import (
-    Foreign,
-    PictureStatistics,
-    clip_bound,
-    finite,
-    normalizer_state,
-    process_values,
-    whole_number,
-)
-from policy_accel.policy.foreign.torch_zip import StoredTensor, TorchFile, plain
+from policy_accel.policy.foreign.stored import ForeignPolicy, PictureStatistics, finite, normalizer_state
 
 PUBLISHED = {"horizon": 16, "n_obs_steps": 2, "n_action_steps": 8, "n_head": 4, "n_groups": HEAD_GROUPS}
 BUFFERS = ("_dummy_variable", "mask", "memory_mask")
 NORMALIZER = "normalizer.params_dict."
 
 
-def read_checkpoint(path: Path) -> Foreign:
+def read_checkpoint(path: Path) -> ForeignPolicy:
     """The policy in a .ckpt: its averaged weights, or else those that were trained.
 
     Raises:
@@ -109,7 +99,7 @@ def read_checkpoint(path: Path) -> Foreign:
 
     statistics = {} if not images else _statistics(images, file, stored)
     fields = tuple(name if name != "obs" else "observation" for name in numbers)
-    return Foreign(
+    return ForeignPolicy(
         path,
         "Diffusion Policy",
         _data(config),

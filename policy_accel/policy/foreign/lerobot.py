@@ -7,25 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.errors import UserError
+from policy_accel.foreign.kinds import CONFIG, REMEDY
+from policy_accel.foreign.stored import State, below, by_our_names, clip_bound, process_values, whole_number
+from policy_accel.foreign.tensor_file import TensorFile
 from policy_accel.parsing import read_record
-from policy_accel.policy.foreign.kinds import CONFIG, REMEDY
 from policy_accel.policy.foreign.lerobot_statistics import ACTION, ENVIRONMENT, IMAGE, STATE, Statistics, features_of
 from policy_accel.policy.foreign.names import (
     UNET,
-    State,
-    below,
-    by_our_names,
     reordered,
     resnet_settings,
     resnet_trunk,
     unet_settings,
     unet_sizes,
 )
-from policy_accel.policy.foreign.stored import Foreign, clip_bound, normalizer_state, process_values, whole_number
-from policy_accel.policy.foreign.tensor_file import TensorFile
+from policy_accel.policy.foreign.stored import ForeignPolicy, normalizer_state
 
 
-def read_lerobot(path: Path) -> Foreign:
+def read_lerobot(path: Path) -> ForeignPolicy:
     """The policy whose weights are in `path`, a model.safetensors.
 
     Raises:
@@ -73,7 +71,7 @@ def read_lerobot(path: Path) -> Foreign:
     sampler = str(config.get("noise_scheduler_type", "DDPM"))
     if sampler not in ("DDPM", "DDIM"):
         raise ValueError(f"its noise_scheduler_type '{sampler}' is neither DDPM nor DDIM")
-    return Foreign(
+    return ForeignPolicy(
         path,
         "LeRobot",
         _data(folder),

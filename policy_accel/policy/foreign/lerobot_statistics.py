@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from policy_accel.foreign.kinds import CONFIG, REMEDY
+from policy_accel.foreign.tensor_file import TensorFile
 from policy_accel.parsing import read_record
-from policy_accel.policy.foreign.kinds import CONFIG, REMEDY
 from policy_accel.policy.foreign.stored import PictureStatistics, finite
-from policy_accel.policy.foreign.tensor_file import TensorFile
 
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 IMAGE, STATE, ENVIRONMENT, ACTION = "VISUAL", "STATE", "ENV", "ACTION"

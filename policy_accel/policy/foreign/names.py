@@ -11,9 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from policy_accel.foreign.stored import State, shape_of
 from policy_accel.models.encoders.pretrained import folded, layers
-
-State = dict[str, Tensor]
 
 UNET = (
     (r"^diffusion_step_encoder\.", "step_encoder."),
@@ -41,47 +40,32 @@ RESNET = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3",
 """Places in the sequence that both libraries make of torchvision's resnet18 -> its own names."""
 
 
-def below(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Those whose name begins with `prefix`, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def by_our_names(tensors: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> State:
-    """The tensors with their names changed by each rule."""
-    found = {}
-    for name, tensor in tensors.items():
-        for pattern, ours in rules:
-            name = re.sub(pattern, ours, name)
-        found[name] = tensor
-    return found
-
-
 def unet_settings(state: State, groups: int) -> dict[str, Any]:
     """Settings of the U-Net that `state`, by our names, is of."""
-    first = [_shape(state, f"down.{i}.0.first.0.weight") for i in range(_count(state, r"down\.(\d+)\.0\."))]
-    film = _shape(state, "down.0.0.film.1.weight")
+    first = [shape_of(state, f"down.{i}.0.first.0.weight") for i in range(_count(state, r"down\.(\d+)\.0\."))]
+    film = shape_of(state, "down.0.0.film.1.weight")
     return {
         "name": "unet",
         "down_dims": [shape[0] for shape in first],
         "kernel_size": first[0][2],
         "groups": groups,
         "head_groups": None if groups == HEAD_GROUPS else HEAD_GROUPS,
-        "step_embedding_dim": _shape(state, "step_encoder.1.weight")[1],
+        "step_embedding_dim": shape_of(state, "step_encoder.1.weight")[1],
         "film_scale": film[0] == 2 * first[0][0],
     }
 
 
 def unet_sizes(state: State) -> tuple[int, int]:
     """Numbers of a step of the trajectory, and of the condition."""
-    channels, step = _shape(state, "down.0.0.first.0.weight")[1], _shape(state, "step_encoder.1.weight")[1]
-    return channels, _shape(state, "down.0.0.film.1.weight")[1] - step
+    channels, step = shape_of(state, "down.0.0.first.0.weight")[1], shape_of(state, "step_encoder.1.weight")[1]
+    return channels, shape_of(state, "down.0.0.film.1.weight")[1] - step
 
 
 def transformer_settings(state: State, heads: int, *, causal: bool) -> dict[str, Any]:
     """Settings of the transformer that `state`, by our names, is of."""
     if "encoder.2.weight" not in state:
         raise ValueError("its transformer encodes the condition by attention, which ours does not have")
-    dim = _shape(state, "input.weight")[0]
+    dim = shape_of(state, "input.weight")[0]
     count = _count(state, r"decoder\.layers\.(\d+)\.")
     return {"name": "transformer", "embedding_dim": dim, "layers": count, "heads": heads, "causal": causal}
 
@@ -135,17 +119,11 @@ def resnet_trunk(tensors: Mapping[str, Tensor]) -> tuple[State, bool]:
 def resnet_settings(tensors: Mapping[str, Tensor], maps: Tensor, *, plain: bool) -> dict[str, Any]:
     """Settings of our ResNet-18 from its trunk, by our names, and the convolution of its spatial softmax."""
     return {
-        "width": _shape(tensors, "conv1.weight")[0],
+        "width": shape_of(tensors, "conv1.weight")[0],
         "group_channels": None if plain else 16,
         "keypoints": maps.shape[0],
         "rectify": True,
     }
-
-
-def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
-    if name not in state:
-        raise ValueError(f"it has no tensor for our {name}")
-    return tuple(state[name].shape)
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:

@@ -8,9 +8,10 @@ import pickle
 import pickletools
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -41,10 +42,11 @@ class Husk:
     def __new__(cls, *args: Any, **kwargs: Any) -> Husk:
         """A husk, whatever it is made of."""
         husk = super().__new__(cls)
-        husk.state = None
+        husk.name, husk.state = "", None
         return husk
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.name: str
         self.state: Any
 
     def __call__(self, *args: Any, **kwargs: Any) -> Husk:
@@ -105,8 +107,8 @@ class TorchFile:
                     if info.file_size > LARGEST_PICKLE or info.compress_type != zipfile.ZIP_STORED:
                         raise ValueError("what describes its tensors is too large, or compressed")
                     pickled = archive.read(info)
-                    _check_opcodes(pickled)
-                    return cls(path, _Reader(io.BytesIO(pickled)).load(), folder)
+                    check_opcodes(pickled)
+                    return cls(path, Reader(io.BytesIO(pickled)).load(), folder)
             except Exception as error:  # a damaged pickle raises anything
                 raise UserError(
                     f"{path} is not a checkpoint that torch.save wrote as a zip ({type(error).__name__}: "
@@ -127,7 +129,7 @@ class TorchFile:
                     key = entry.storage[1]
                     if key not in storages:
                         storages[key] = self._storage(archive, entry)
-                    found[name] = _view(storages[key], entry)
+                    found[name] = view(storages[key], entry)
                 except (KeyError, ValueError, TypeError, OverflowError, RuntimeError, zipfile.BadZipFile) as error:
                     raise UserError(
                         f"{self.path} is damaged: its tensor {name} cannot be read ({type(error).__name__}); get the "
@@ -144,7 +146,12 @@ class TorchFile:
         return torch.frombuffer(content, dtype=dtype) if count else torch.empty(0, dtype=dtype)
 
 
-def _view(storage: Tensor, entry: StoredTensor) -> Tensor:
+def shapes_of(stored: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    """Empty tensors of their shapes."""
+    return {name: torch.empty(entry.size, device="meta") for name, entry in stored.items()}
+
+
+def view(storage: Tensor, entry: StoredTensor) -> Tensor:
     """The tensor, a copy of its part of the storage."""
     if math.prod(entry.size) > len(storage) or min((0, entry.offset, *entry.size, *entry.stride)) < 0:
         raise ValueError("larger than what holds it")
@@ -156,14 +163,18 @@ def _small(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(name) if archive.getinfo(name).file_size <= 16 else b""
 
 
-def _check_opcodes(pickled: bytes) -> None:
-    """Refuse a pickle that asks for more memory than it has bytes for."""
+def check_opcodes(pickled: bytes | IO[bytes]) -> None:
+    """Refuse a pickle that asks for more memory than it has bytes for.
+
+    Raises:
+        ValueError: it does, or is damaged.
+    """
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > MOST_OBJECTS:
             raise ValueError(f"it numbers more than {MOST_OBJECTS:,} objects")
 
 
-class _Reader(pickle.Unpickler):
+class Reader(pickle.Unpickler):
     """Makes dictionaries, lists, numbers, texts, `StoredTensor` and `Husk`. Nothing is imported, nothing is called."""
 
     def find_class(self, module: str, name: str) -> Any:

@@ -12,8 +12,8 @@ import torch
 
 from policy_accel.errors import UserError
 from policy_accel.files import explained
-from policy_accel.policy.foreign.kinds import REMEDY
-from policy_accel.policy.foreign.names import State
+from policy_accel.foreign.kinds import REMEDY
+from policy_accel.foreign.stored import State
 
 
 class TensorFile:

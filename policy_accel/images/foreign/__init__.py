@@ -1,0 +1,1 @@
+"""Image models of other libraries, read and written as files of theirs."""

@@ -1,0 +1,185 @@
+"""Networks of EDM (Karras et al. 2022), and of what is trained with its code: network-snapshot-*.pkl, the published
+.pkl files, or their tensors under the same names as safetensors, which are taken as preconditioned by EDM."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from policy_accel.foreign.stored import State, below, shape_of
+from policy_accel.foreign.tensor_file import TensorFile
+from policy_accel.images.augment import PARAMETERS
+from policy_accel.images.foreign.pickles import attributes, read_pickle, state_dict
+from policy_accel.images.foreign.stored import ForeignImages
+
+PRECONDITIONING = {
+    "EDMPrecond": {"family": "edm", "target": "edm"},
+    "VPPrecond": {"family": "vp", "target": "epsilon"},
+    "VEPrecond": {"family": "ve", "target": "negative_epsilon"},
+}
+STEPS, STEPS_LARGE = 18, 40
+"""Of the published sampling of 32 pixels, and of 64."""
+SIGMA_DATA = 0.5
+BLOCK = {
+    "norm0": "norm_in",
+    "conv0": "conv_in",
+    "affine": "embedding",
+    "norm1": "norm_out",
+    "conv1": "conv_out",
+    "skip": "residual",
+    "norm2": "attention.norm",
+    "qkv": "attention.qkv",
+    "proj": "attention.out",
+}
+PLACES = {"conv": 0, "down": 0, "up": 0, "in": 0, "aux_residual": 1, "block": 2, "aux_norm": 99, "aux_conv": 100}
+"""Where a part stands among those of its resolution."""
+
+
+def read_edm(path: Path) -> ForeignImages:
+    """The averaged network in a file.
+
+    Raises:
+        UserError: it cannot be read.
+        ValueError: a network or a preconditioning that ours does not have.
+    """
+    if path.suffix == ".safetensors":
+        tensors, kept, kind = TensorFile(path).read(), {}, "EDMPrecond"
+    else:
+        content = read_pickle(path)
+        network = content.get("ema") if isinstance(content, dict) else None
+        if network is None:
+            raise ValueError("it holds no averaged network ('ema'); give a network-snapshot")
+        tensors, kept, kind = state_dict(network), attributes(network), network.name
+    if kind not in PRECONDITIONING:
+        raise ValueError(f"its preconditioning '{kind}' is none of ours, {', '.join(PRECONDITIONING)}")
+    if kind == "EDMPrecond" and float(kept.get("sigma_data", SIGMA_DATA)) != SIGMA_DATA:
+        raise ValueError(f"its sigma_data={kept['sigma_data']} is not {SIGMA_DATA}, which ours is")
+    state = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    encoder, decoder = (_ordered(below(state, f"{part}."), finest=part == "enc") for part in ("enc", "dec"))
+    if not encoder or not encoder[0].endswith("_conv"):
+        raise ValueError("it is no U-Net of EDM (its encoder begins with no convolution)")
+    side = int(encoder[0].partition("x")[0])
+    channels = shape_of(state, f"enc.{encoder[0]}.weight")[1]
+    classes, augmented = (_width(state, name) for name in ("map_label.weight", "map_augment.weight"))
+    if augmented not in (0, PARAMETERS):
+        raise ValueError(f"its augmentation has {augmented} parameters, and ours {PARAMETERS}")
+    dropped = attributes(kept["_modules"]["model"]).get("label_dropout") if kept else None
+    return ForeignImages(
+        path,
+        "EDM",
+        (channels, side, side),
+        classes,
+        {
+            "model": _settings(state, encoder),
+            "diffusion": dict(PRECONDITIONING[kind]),
+            "sampling": {"sampler": "heun", "steps": STEPS if side <= 32 else STEPS_LARGE, "clip_sample": None},
+            "task": {"label_dropout": float(dropped or 0.0), "augmentation": "edm" if augmented else "none"},
+        },
+        lambda: _by_our_names(state, encoder, decoder),
+    )
+
+
+def _ordered(state: Iterable[str], *, finest: bool) -> list[str]:
+    """The parts of an encoder (`finest` first) or a decoder, in the order in which they act."""
+    parts = {name.partition(".")[0] for name in state}
+    return sorted(parts, key=lambda part: _place(part, -1 if finest else 1))
+
+
+def _place(part: str, sign: int) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)x\1_([a-z_]*)(\d*)", part)
+    if found is None or found[2] not in PLACES:
+        raise ValueError(f"its network has a part {part}, which ours does not have")
+    return sign * int(found[1]), PLACES[found[2]] + int(found[3] or 0)
+
+
+def _settings(state: Mapping[str, Tensor], encoder: list[str]) -> dict[str, Any]:
+    """Our settings from names and shapes."""
+    if (
+        shape_of(state, f"enc.{encoder[0].replace('_conv', '_block0')}.affine.weight")[0]
+        != (shape_of(state, f"enc.{encoder[0].replace('_conv', '_block0')}.conv0.weight")[0])
+    ):
+        raise ValueError(
+            "it is an ADM network, whose blocks are scaled by the embedding, and only DDPM++ and NCSN++ are read"
+        )
+    channels = shape_of(state, f"enc.{encoder[0]}.weight")[0]
+    sides = sorted({int(part.partition("x")[0]) for part in encoder}, reverse=True)
+    firsts = [shape_of(state, f"enc.{side}x{side}_block0.conv0.weight")[0] for side in sides]
+    noise = shape_of(state, "map_layer0.weight")[1]
+    if shape_of(state, "map_layer0.weight")[0] != 4 * channels or any(first % channels for first in firsts):
+        raise ValueError("its widths are no multiples of its channels as ours are")
+    taps = [1, 1]
+    if len(sides) > 1:
+        row = state[f"enc.{sides[1]}x{sides[1]}_down.conv0.resample_filter"][0, 0].sum(0)
+        taps = [round(float(tap)) for tap in row / row.min()]
+    return {
+        "name": "edm",
+        "channels": channels,
+        "multipliers": [first // channels for first in firsts],
+        "blocks": sum("_block" in part and part.startswith(f"{sides[0]}x") for part in encoder),
+        "attention_resolutions": [side for side in sides if f"enc.{side}x{side}_block0.qkv.weight" in state],
+        "heads": 1,
+        "embedding": "fourier" if "map_noise.freqs" in state else "positional",
+        "time_multiplier": noise // channels,
+        "encoder": "residual" if any("aux_residual" in part for part in encoder) else "standard",
+        "resample_filter": taps,
+    }
+
+
+def _width(state: Mapping[str, Tensor], name: str) -> int:
+    return shape_of(state, name)[1] if name in state else 0
+
+
+def _by_our_names(state: State, encoder: list[str], decoder: list[str]) -> State:
+    layers = {f"enc.{part}": f"down.{place}" for place, part in enumerate(encoder[1:])}
+    layers[f"enc.{encoder[0]}"] = "input"
+    inner = [part for part in decoder if "_aux_" not in part]
+    layers |= {f"dec.{part}": f"middle.{place}" for place, part in enumerate(inner[:2])}
+    layers |= {f"dec.{part}": f"up.{place}" for place, part in enumerate(inner[2:])}
+    layers |= {
+        f"dec.{part}": {"norm": "norm", "conv": "output"}[part.rpartition("_")[2]]
+        for part in decoder
+        if "_aux_" in part
+    }
+    layers |= {"map_layer0": "embed.0", "map_layer1": "embed.2"}
+    found, condition = {}, []
+    for name, tensor in state.items():
+        layer, _, part = name.rpartition(".")
+        tensor = tensor.float()
+        if part == "resample_filter":
+            continue
+        if layer in ("map_label", "map_augment"):
+            continue
+        if name == "map_noise.freqs":
+            found["time.frequencies"] = tensor
+        elif layer in layers:
+            found[f"{layers[layer]}{'.conv' if layer.endswith('aux_residual') else ''}.{part}"] = tensor
+        else:
+            block, _, inside = layer.rpartition(".")
+            ours = BLOCK[inside]
+            found[f"{layers[block]}.{ours}.{part}"] = _projection(tensor, inside)
+    if "map_label.weight" in state:
+        weight = state["map_label.weight"].float()
+        condition.append(weight * math.sqrt(weight.shape[1]))
+        if "map_label.bias" in state:  # a constant that the next layer takes with it
+            bias = found["embed.0.weight"].double() @ state["map_label.bias"].double()
+            found["embed.0.bias"] = (found["embed.0.bias"].double() + bias).float()
+    if "map_augment.weight" in state:
+        condition.append(state["map_augment.weight"].float())
+    if condition:
+        found["condition.weight"] = torch.cat(condition, dim=1)
+    return found
+
+
+def _projection(tensor: Tensor, name: str) -> Tensor:
+    """The layers of attention as ours: linear, and queries before keys before values."""
+    if name not in ("qkv", "proj"):
+        return tensor
+    if name == "qkv":
+        tensor = tensor.unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)
+    return tensor.flatten(1) if tensor.ndim > 1 else tensor

@@ -1,0 +1,186 @@
+"""diffusers' UNet2DModel as our U-Net of DDPM: a model's folder, or a pipeline's (google/ddpm-cifar10-32)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from policy_accel.foreign.kinds import CONFIG, REMEDY
+from policy_accel.foreign.stored import State, clip_bound, process_values, shape_of, whole_number
+from policy_accel.foreign.tensor_file import TensorFile
+from policy_accel.foreign.torch_zip import StoredTensor, TorchFile, shapes_of
+from policy_accel.images.foreign.stored import ForeignImages
+from policy_accel.images.foreign.unet2d_names import CLASSES, CONDITION, layers, to_ours
+from policy_accel.models.images.layers import norm_groups
+from policy_accel.parsing import read_record
+
+SCHEDULER = "scheduler_config.json"
+SAMPLERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim", "DPMSolverMultistepScheduler": "dpm_solver++"}
+STEPS = {"ddpm": None, "ddim": 50, "dpm_solver++": 20}
+NULL_SHARE = 0.1
+"""Of a network with a null class, which does not say how often it saw that."""
+DEFAULTS = {
+    "sample_size": None,
+    "in_channels": 3,
+    "out_channels": 3,
+    "block_out_channels": [224, 448, 672, 896],
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+    "layers_per_block": 2,
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "dropout": 0.0,
+    "num_class_embeds": None,
+}
+"""Of UNet2DModel, where its config leaves them out."""
+FIXED = {
+    "act_fn": ("silu", "silu"),
+    "add_attention": (True, True),
+    "attn_norm_num_groups": (None, None),
+    "center_input_sample": (False, False),
+    "class_embed_type": (None, None),
+    "downsample_padding": (1, 0),
+    "downsample_type": ("conv", "conv"),
+    "flip_sin_to_cos": (True, False),
+    "freq_shift": (0, 1),
+    "mid_block_scale_factor": (1, 1),
+    "mid_block_type": ("UNetMidBlock2D", "UNetMidBlock2D"),
+    "norm_eps": (1e-5, 1e-6),
+    "resnet_time_scale_shift": ("default", "default"),
+    "time_embedding_dim": (None, None),
+    "time_embedding_type": ("positional", "positional"),
+    "upsample_type": ("conv", "conv"),
+}
+"""Entry of a UNet2DModel's config -> its default, and what it is in the network of DDPM, which ours is."""
+ATTENDS = {"DownBlock2D": False, "AttnDownBlock2D": True, "UpBlock2D": False, "AttnUpBlock2D": True}
+
+
+def read_unet2d(path: Path) -> ForeignImages:
+    """The network whose weights are in `path`, and the process of the scheduler beside it.
+
+    Raises:
+        UserError: a file that is missing or damaged.
+        ValueError: a network or a process that ours does not have.
+    """
+    said = DEFAULTS | read_record(path.with_name(CONFIG), REMEDY)
+    for name, (default, ours) in FIXED.items():
+        if said.get(name, default) != ours:
+            raise ValueError(f"its {name}={said.get(name, default)!r} is not {ours!r}, which the network of DDPM has")
+    state, read = _opened(path)
+    side = said["sample_size"]
+    if side is None or (isinstance(side, list) and len(set(side)) != 1):
+        raise ValueError(f"its sample_size={side} is no side of square images")
+    side = whole_number("sample_size", side[0] if isinstance(side, list) else side)
+    channels, outputs = shape_of(state, "conv_in.weight")[1], shape_of(state, "conv_out.weight")[0]
+    if channels != outputs:
+        raise ValueError(f"it makes {outputs} channels of {channels}")
+    settings, attended = _settings(said, side)
+    names = layers(attended, settings["blocks"])
+    embedded = shape_of(state, CLASSES)[0] if CLASSES in state else 0
+    # What we export has a row of zeros behind its classes, the null class.
+    null = embedded > 0 and not bool(read()[CLASSES][-1].any())
+    process, differences = _process(path)
+
+    def weights() -> State:
+        found = to_ours(read(), names)
+        if null:
+            found[CONDITION] = found[CONDITION][:, :-1].contiguous()
+        return {name: tensor.float() for name, tensor in found.items()}
+
+    return ForeignImages(
+        path,
+        "diffusers",
+        (channels, side, side),
+        embedded - null,
+        {"model": settings, "task": {"label_dropout": NULL_SHARE if null else 0.0}, **process},
+        weights,
+        differences=differences,
+    )
+
+
+def _settings(said: Mapping[str, Any], side: int) -> tuple[dict[str, Any], list[bool]]:
+    """Our settings of the network, and whether each resolution, finest first, has attention."""
+    widths = [whole_number("block_out_channels", width) for width in said["block_out_channels"]]
+    attended = [_attends(kind) for kind in said["down_block_types"]]
+    if [_attends(kind) for kind in said["up_block_types"]] != attended[::-1] or len(attended) != len(widths):
+        raise ValueError("its blocks on the way up do not have attention where those on the way down have it")
+    if any(width % widths[0] for width in widths):
+        raise ValueError(f"its block_out_channels={widths} are no multiples of the first")
+    groups = norm_groups(widths[0])
+    if said["norm_num_groups"] != groups:
+        raise ValueError(f"its norm_num_groups={said['norm_num_groups']} is not {groups}, which ours has at this width")
+    head = said["attention_head_dim"]
+    attending = {width for width, attends in zip(widths, attended, strict=True) if attends} | {widths[-1]}
+    heads = {1 if head is None else max(1, width // whole_number("attention_head_dim", head)) for width in attending}
+    if len(heads) > 1:
+        raise ValueError(f"its attention_head_dim={head} makes {sorted(heads)} heads, and ours has one number of them")
+    return {
+        "name": "ddpm",
+        "channels": widths[0],
+        "multipliers": [width // widths[0] for width in widths],
+        "blocks": whole_number("layers_per_block", said["layers_per_block"]),
+        "attention_resolutions": [side >> level for level, attends in enumerate(attended) if attends],
+        "heads": heads.pop(),
+        "dropout": float(said["dropout"]),
+    }, attended
+
+
+def _attends(kind: Any) -> bool:
+    if kind not in ATTENDS:
+        raise ValueError(f"its blocks of type {kind} are none of ours, {', '.join(ATTENDS)}")
+    return ATTENDS[kind]
+
+
+def _process(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Our settings of the process, and what its scheduler does otherwise."""
+    record = next(
+        (
+            place / SCHEDULER
+            for place in (path.parent.parent / "scheduler", path.parent)
+            if (place / SCHEDULER).is_file()
+        ),
+        None,
+    )
+    said = {"_class_name": "DDPMScheduler"} if record is None else read_record(record, REMEDY)
+    kind = str(said.get("_class_name"))
+    if kind not in SAMPLERS:
+        raise ValueError(
+            f"its scheduler {kind} is none of {', '.join(SAMPLERS)}; put the {SCHEDULER} of one of these beside it"
+        )
+    if said.get("trained_betas") is not None:
+        raise ValueError("its scheduler has trained_betas, and ours a schedule by name")
+    sampler = SAMPLERS[kind]
+    values = process_values(
+        timesteps=whole_number("num_train_timesteps", said.get("num_train_timesteps", 1000)),
+        schedule=str(said.get("beta_schedule", "linear")),
+        beta_start=float(said.get("beta_start", 1e-4)),
+        beta_end=float(said.get("beta_end", 0.02)),
+        prediction=str(said.get("prediction_type", "epsilon")),
+        sampler=sampler,
+        steps=STEPS[sampler],
+        clip=clip_bound(
+            said.get("clip_sample", kind != "DPMSolverMultistepScheduler"), said.get("clip_sample_range", 1.0)
+        ),
+    )
+    values["sampling"]["spacing"] = str(
+        said.get("timestep_spacing", "leading" if kind != "DPMSolverMultistepScheduler" else "linspace")
+    )
+    differences = [] if record is not None else ["no scheduler is beside it; taken is DDPM's with the linear schedule."]
+    if sampler == "ddpm" and said.get("variance_type", "fixed_small") != "fixed_small":
+        differences.append(f"its scheduler has variance_type={said['variance_type']}, and our ddpm fixed_small.")
+    if said.get("steps_offset"):
+        differences.append(f"its scheduler has steps_offset={said['steps_offset']}, and our times none.")
+    if said.get("thresholding"):
+        differences.append("its scheduler has thresholding, which ours does not have.")
+    return values, differences
+
+
+def _opened(path: Path) -> tuple[State, Callable[[], State]]:
+    """Empty tensors of the shapes in a file of weights, and what reads them."""
+    if path.suffix == ".safetensors":
+        tensors = TensorFile(path)
+        return tensors.shapes(), tensors.read
+    file = TorchFile.open(path)
+    stored = {str(name): entry for name, entry in dict(file.content).items() if isinstance(entry, StoredTensor)}
+    return shapes_of(stored), lambda: file.tensors(stored)
