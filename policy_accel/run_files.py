@@ -12,7 +12,7 @@ from typing import Any
 
 from policy_accel.errors import UserError
 from policy_accel.files import explained
-from policy_accel.foreign.kinds import is_foreign
+from policy_accel.foreign.kinds import is_foreign, unet2d_file
 from policy_accel.parsing import from_json, is_number, read_record
 
 CONFIG = "config.yaml"
@@ -21,7 +21,7 @@ OPEN_LOOP = "open_loop.json"
 CHANGES = "changes.jsonl"
 """A row for each time that a run went on with other settings: {"step", "changes": {key: [before, after]}}."""
 WEIGHTS, SHARED = "model.safetensors", "config.json"
-"""What a folder has of a policy that was saved to be shared, ours or LeRobot's."""
+"""What a folder has of a model that was saved to be shared, ours or LeRobot's."""
 STATE = "state.json"
 """What every checkpoint has."""
 
@@ -91,11 +91,11 @@ def record_of(run_dir: Path) -> Path:
 
 
 def weights_file(path: Path) -> Path:
-    """The weights in a folder that `Policy.save_pretrained` or LeRobot wrote; any other path as it is."""
+    """The weights in a folder that `save_pretrained`, LeRobot or diffusers wrote; any other path as it is."""
     for folder in (path, path / "pretrained_model"):
         if (folder / WEIGHTS).is_file() and (folder / SHARED).is_file() and not (folder / CONFIG).is_file():
             return folder / WEIGHTS
-    return path
+    return unet2d_file(path) or path
 
 
 def located(path: Path, checkpoint: str = "last") -> tuple[Path, str]:

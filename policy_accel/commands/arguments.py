@@ -224,7 +224,8 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     policies.add_argument(
         "--data",
         metavar="PATH",
-        help="compare with the actions of these demonstrations instead, in any known format, without a simulator",
+        help="compare with the actions of these demonstrations instead, in any known format, without a simulator; for "
+        "images: compare with this image set instead of the run's own",
     )
     policies.add_argument(
         "--data-episodes",

@@ -20,7 +20,7 @@ from policy_accel.training.ranks import Ranks, joined
 from policy_accel.trust import admit
 
 DELAY = ("delay_ms", *DRIVING)
-OPEN_LOOP = ("data", "data_episodes", "windows")
+OPEN_LOOP = ("data_episodes", "windows")
 MEASURED = ("protocol", "inception", "reference", "mirrored_reference", "resnet")
 GUIDE = ("guide", "guide_checkpoint", "guide_average")
 OPTIONS = {
@@ -38,6 +38,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         UserError: a result that could not be kept, after all are printed.
     """
     options.run_dirs = [weights_file(path) for path in options.run_dirs]
+    options.guide = options.guide and weights_file(options.guide)
     for run_dir in (*options.run_dirs, *filter(None, [options.guide])):
         admit(run_dir, options.plugins, trust=options.trust)
     runs = [(run_dir, track_of_run(run_dir)) for run_dir in options.run_dirs]

@@ -26,6 +26,7 @@ from policy_accel.images.generate import ImageGenerator
 from policy_accel.images.run import LoadedImageRun, check_guidance
 from policy_accel.images.track import IMAGES
 from policy_accel.progress import Progress
+from policy_accel.run_files import located, results_folder, weights_file
 from policy_accel.run_sampling import AskedSampling
 from policy_accel.training.averages import MAIN
 from policy_accel.training.devices import choose_device, use_device
@@ -42,6 +43,8 @@ def run_sample(options: argparse.Namespace) -> int:
     _check_options(options)
     if options.strength is None:
         options.strength = EDIT_STRENGTH if options.edit else 1.0
+    options.run_dir, options.checkpoint = located(options.run_dir, options.checkpoint)
+    options.guide = options.guide and weights_file(options.guide)
     for run_dir in filter(None, [options.run_dir, options.guide]):
         admit(run_dir, options.plugins, trust=options.trust)
     device = choose_device(options.device, "--device")
@@ -63,7 +66,7 @@ def run_sample(options: argparse.Namespace) -> int:
         count = options.count or (COUNT if pictures is None else len(pictures))
     indices = range(options.start, options.start + count)
     labels = torch.tensor([turns[index % len(turns)] for index in indices]) if turns else None
-    output = options.output or _free_folder(options.run_dir / "generated")
+    output = options.output or _free_folder(results_folder(options.run_dir) / "generated")
 
     with new_path(output) as folder:
         folder.mkdir()

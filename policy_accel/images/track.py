@@ -35,6 +35,7 @@ from policy_accel.images.run import (
 )
 from policy_accel.images.sets import ImageSplit, load_split
 from policy_accel.images.task import ImageTask, condition_size
+from policy_accel.run_files import results_folder
 from policy_accel.run_sampling import AS_CHOSEN, AskedSampling
 from policy_accel.scoring import Score
 from policy_accel.track import Recommendation, Report, Track, best_average, replaced
@@ -43,6 +44,9 @@ from policy_accel.training.checkpoint import Checkpoint, fitting
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.first_weights import begin_with, first_checkpoint, own_checkpoint, told
 from policy_accel.training.ranks import ALONE, Ranks
+
+UNKNOWN = "unknown"
+"""The data of a model that does not say what trained it."""
 
 
 class ImageTrack(Track[ImageConfig]):
@@ -92,14 +96,14 @@ class ImageTrack(Track[ImageConfig]):
         """See `Track.check_data`."""
         if image_form(config.task.data) is None:
             read_images(config.task.data, "train")  # which says what is there instead
-        first_checkpoint(config)
+        first_checkpoint(config, self._from_file)
 
     def build(self, config: ImageConfig, *, scored: bool = False, ranks: Ranks = ALONE) -> ImageTask:
         """See `Track.build`."""
         check_config(config)
         split = load_split(config.task)
         model = build_model(config, split.train.shape, len(split.classes))
-        begun, device = first_checkpoint(config), choose_device(config.training.device)
+        begun, device = first_checkpoint(config, self._from_file), choose_device(config.training.device)
         if begun is not None:
             begin_with(model, begun, config, self.record(config))
         composed = config
@@ -180,6 +184,11 @@ class ImageTrack(Track[ImageConfig]):
             source=run_dir,
         )
 
+    def _from_file(self, path: Path) -> Checkpoint:
+        """The weights of a model that is one file, as its run's checkpoint would have them."""
+        loaded = self.load(path)
+        return Checkpoint(loaded.step, path, {MAIN: dict(loaded.model.state_dict())}, {})
+
     def scorer(self, config: ImageConfig, device: torch.device) -> Score:
         """See `Track.scorer`."""
         run_dir = Path(config.run_dir)
@@ -197,16 +206,26 @@ class ImageTrack(Track[ImageConfig]):
         guide = load_guide(self.load, run_dir, options, device)
         _change(config, options, guide)
         use_device(device, threads=config.training.threads, matmul_precision=config.training.matmul_precision)
-        names = asked_averages(run_dir, options.checkpoint, options.average)
+        single = run_dir.is_file()
+        names = [options.average or MAIN] if single else asked_averages(run_dir, options.checkpoint, options.average)
+        if config.task.data == UNKNOWN:
+            raise UserError(
+                f"{run_dir} does not say what it was trained on; name the images to compare with, --data PATH."
+            )
         split = load_split(config.task)
-        evaluator = ImageEvaluator(config, split, run_dir, device, ranks=ranks, guide=guide)
+        evaluator = ImageEvaluator(config, split, results_folder(run_dir), device, ranks=ranks, guide=guide)
         results = []
         for name in names:
             loaded = self.load(run_dir, options.checkpoint, device, name)
             if split.train.shape != loaded.shape:
                 raise UserError(
                     f"{config.task.data} has images of {split.train.shape} (channels, height, width), and "
-                    f"{run_dir} was trained on {loaded.shape}; put the run's data back."
+                    f"{run_dir} was trained on {loaded.shape}; put the run's data back, or give others with --data."
+                )
+            if loaded.classes and len(loaded.classes) != len(split.classes):
+                raise UserError(
+                    f"{config.task.data} has {len(split.classes)} classes, and {run_dir} knows {len(loaded.classes)}; "
+                    "give the images that it was trained on with --data."
                 )
             measured = evaluator.measure(loaded.model, report, full=True)
             if measured is None:
@@ -247,6 +266,7 @@ def _change(config: ImageConfig, options: argparse.Namespace, guide: Guide | Non
         resnet=options.resnet,
     )
     config.evaluation = evaluation
+    config.task = replaced(config.task, data=options.data)
     sampling, _ = AskedSampling.of(options).of_run(config.sampling)
     config.sampling = sampling.asked(options.guidance, options.guidance_interval)
     check_guidance(config, guide=guide is not None)

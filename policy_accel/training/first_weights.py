@@ -108,8 +108,9 @@ def told(checkpoint: Checkpoint, config: RunConfig, record: dict[str, Any], kept
 
 def _otherwise(checkpoint: Checkpoint, record: dict[str, Any]) -> str:
     """What of the network is set otherwise than where the weights are from, as far as their run is there."""
-    run_dir = checkpoint.path.resolve().parent.parent
-    before = read_config(run_dir) if (run_dir / CONFIG).is_file() else {}
+    path, run_dir = checkpoint.path, checkpoint.path.resolve().parent.parent
+    source = path if path.is_file() else run_dir
+    before = read_config(source) if path.is_file() or (run_dir / CONFIG).is_file() else {}
     shared = [name for name in NETWORK if name in before]
     changed = differences({name: before[name] for name in shared}, {name: record.get(name) for name in shared})
     changed.sort(key=lambda line: ".name:" not in line)  # choices first

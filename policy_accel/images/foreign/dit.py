@@ -60,6 +60,7 @@ def read_dit(path: Path) -> ForeignImages:
         clip=None,
     )
     process["sampling"]["spacing"] = "linspace"
+    process["diffusion"]["learn_sigma"] = outputs == 2 * channels
     depth = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks."))
     settings = {
         "name": "dit",
@@ -68,7 +69,6 @@ def read_dit(path: Path) -> ForeignImages:
         "width": width,
         "heads": HEADS[width],
         "mlp_ratio": shape_of(shapes, "blocks.0.mlp.fc1.weight")[0] // width,
-        "learn_sigma": outputs == 2 * channels,
     }
     return ForeignImages(
         path,

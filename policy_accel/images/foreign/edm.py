@@ -25,7 +25,6 @@ PRECONDITIONING = {
 }
 STEPS, STEPS_LARGE = 18, 40
 """Of the published sampling of 32 pixels, and of 64."""
-SIGMA_DATA = 0.5
 BLOCK = {
     "norm0": "norm_in",
     "conv0": "conv_in",
@@ -37,6 +36,7 @@ BLOCK = {
     "qkv": "attention.qkv",
     "proj": "attention.out",
 }
+AUXILIARY = {"aux_norm": "norm", "aux_conv": "output"}
 PLACES = {"conv": 0, "down": 0, "up": 0, "in": 0, "aux_residual": 1, "block": 2, "aux_norm": 99, "aux_conv": 100}
 """Where a part stands among those of its resolution."""
 
@@ -58,8 +58,9 @@ def read_edm(path: Path) -> ForeignImages:
         tensors, kept, kind = state_dict(network), attributes(network), network.name
     if kind not in PRECONDITIONING:
         raise ValueError(f"its preconditioning '{kind}' is none of ours, {', '.join(PRECONDITIONING)}")
-    if kind == "EDMPrecond" and float(kept.get("sigma_data", SIGMA_DATA)) != SIGMA_DATA:
-        raise ValueError(f"its sigma_data={kept['sigma_data']} is not {SIGMA_DATA}, which ours is")
+    process: dict[str, Any] = dict(PRECONDITIONING[kind])
+    if kind == "EDMPrecond" and "sigma_data" in kept:
+        process["sigma_data"] = float(kept["sigma_data"])
     state = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     encoder, decoder = (_ordered(below(state, f"{part}."), finest=part == "enc") for part in ("enc", "dec"))
     if not encoder or not encoder[0].endswith("_conv"):
@@ -69,6 +70,8 @@ def read_edm(path: Path) -> ForeignImages:
     classes, augmented = (_width(state, name) for name in ("map_label.weight", "map_augment.weight"))
     if augmented not in (0, PARAMETERS):
         raise ValueError(f"its augmentation has {augmented} parameters, and ours {PARAMETERS}")
+    if augmented and "out_conv.weight" in state:
+        raise ValueError("it is an ADM network that is told of an augmentation, which ours is not")
     dropped = attributes(kept["_modules"]["model"]).get("label_dropout") if kept else None
     return ForeignImages(
         path,
@@ -77,7 +80,7 @@ def read_edm(path: Path) -> ForeignImages:
         classes,
         {
             "model": _settings(state, encoder),
-            "diffusion": dict(PRECONDITIONING[kind]),
+            "diffusion": process,
             "sampling": {"sampler": "heun", "steps": STEPS if side <= 32 else STEPS_LARGE, "clip_sample": None},
             "task": {"label_dropout": float(dropped or 0.0), "augmentation": "edm" if augmented else "none"},
         },
@@ -100,29 +103,28 @@ def _place(part: str, sign: int) -> tuple[int, int]:
 
 def _settings(state: Mapping[str, Tensor], encoder: list[str]) -> dict[str, Any]:
     """Our settings from names and shapes."""
-    if (
-        shape_of(state, f"enc.{encoder[0].replace('_conv', '_block0')}.affine.weight")[0]
-        != (shape_of(state, f"enc.{encoder[0].replace('_conv', '_block0')}.conv0.weight")[0])
-    ):
-        raise ValueError(
-            "it is an ADM network, whose blocks are scaled by the embedding, and only DDPM++ and NCSN++ are read"
-        )
-    channels = shape_of(state, f"enc.{encoder[0]}.weight")[0]
     sides = sorted({int(part.partition("x")[0]) for part in encoder}, reverse=True)
     firsts = [shape_of(state, f"enc.{side}x{side}_block0.conv0.weight")[0] for side in sides]
-    noise = shape_of(state, "map_layer0.weight")[1]
-    if shape_of(state, "map_layer0.weight")[0] != 4 * channels or any(first % channels for first in firsts):
+    width, noise = shape_of(state, "map_layer0.weight")
+    scaled = shape_of(state, f"enc.{sides[0]}x{sides[0]}_block0.affine.weight")[0] == 2 * firsts[0]
+    channels = noise if scaled else shape_of(state, f"enc.{encoder[0]}.weight")[0]
+    if width != 4 * channels or any(first % channels for first in firsts):
         raise ValueError("its widths are no multiples of its channels as ours are")
+    sizes = {
+        "channels": channels,
+        "multipliers": [first // channels for first in firsts],
+        "blocks": sum("_block" in part and part.startswith(f"{sides[0]}x") for part in encoder),
+        "attention_resolutions": [side for side in sides if f"enc.{side}x{side}_block0.qkv.weight" in state],
+    }
+    if scaled:
+        return {"name": "adm", **sizes}
     taps = [1, 1]
     if len(sides) > 1:
         row = state[f"enc.{sides[1]}x{sides[1]}_down.conv0.resample_filter"][0, 0].sum(0)
         taps = [round(float(tap)) for tap in row / row.min()]
     return {
         "name": "edm",
-        "channels": channels,
-        "multipliers": [first // channels for first in firsts],
-        "blocks": sum("_block" in part and part.startswith(f"{sides[0]}x") for part in encoder),
-        "attention_resolutions": [side for side in sides if f"enc.{side}x{side}_block0.qkv.weight" in state],
+        **sizes,
         "heads": 1,
         "embedding": "fourier" if "map_noise.freqs" in state else "positional",
         "time_multiplier": noise // channels,
@@ -136,44 +138,43 @@ def _width(state: Mapping[str, Tensor], name: str) -> int:
 
 
 def _by_our_names(state: State, encoder: list[str], decoder: list[str]) -> State:
-    layers = {f"enc.{part}": f"down.{place}" for place, part in enumerate(encoder[1:])}
-    layers[f"enc.{encoder[0]}"] = "input"
     inner = [part for part in decoder if "_aux_" not in part]
+    layers = {f"enc.{encoder[0]}": "input", "out_norm": "norm", "out_conv": "output"}
+    layers |= {f"enc.{part}": f"down.{place}" for place, part in enumerate(encoder[1:])}
     layers |= {f"dec.{part}": f"middle.{place}" for place, part in enumerate(inner[:2])}
     layers |= {f"dec.{part}": f"up.{place}" for place, part in enumerate(inner[2:])}
-    layers |= {
-        f"dec.{part}": {"norm": "norm", "conv": "output"}[part.rpartition("_")[2]]
-        for part in decoder
-        if "_aux_" in part
-    }
-    layers |= {"map_layer0": "embed.0", "map_layer1": "embed.2"}
-    found, condition = {}, []
+    layers |= {f"dec.{part}": AUXILIARY[part.partition("_")[2]] for part in decoder if "_aux_" in part}
+    mixed = "time.mix" if "out_conv.weight" in state else "embed"
+    layers |= {"map_layer0": f"{mixed}.0", "map_layer1": f"{mixed}.2"}
+    found = {}
     for name, tensor in state.items():
         layer, _, part = name.rpartition(".")
-        tensor = tensor.float()
-        if part == "resample_filter":
-            continue
-        if layer in ("map_label", "map_augment"):
-            continue
-        if name == "map_noise.freqs":
-            found["time.frequencies"] = tensor
-        elif layer in layers:
-            found[f"{layers[layer]}{'.conv' if layer.endswith('aux_residual') else ''}.{part}"] = tensor
-        else:
-            block, _, inside = layer.rpartition(".")
-            ours = BLOCK[inside]
-            found[f"{layers[block]}.{ours}.{part}"] = _projection(tensor, inside)
+        block, _, inside = layer.rpartition(".")
+        if layer in layers:
+            found[f"{layers[layer]}{'.conv' if 'aux_residual' in layer else ''}.{part}"] = tensor.float()
+        elif block in layers:
+            found[f"{layers[block]}.{BLOCK[inside]}.{part}"] = _projection(tensor.float(), inside)
+        elif name == "map_noise.freqs":
+            found["time.frequencies"] = tensor.float()
+        elif layer not in ("map_label", "map_augment"):
+            raise ValueError(f"its network has {name}, which ours does not have")
+    return {name: tensor for name, tensor in found.items() if not name.endswith("resample_filter")} | _condition(
+        state, found
+    )
+
+
+def _condition(state: State, found: State) -> State:
+    """The layers of classes and augmentation as one, and the bias that takes what they always add."""
+    changed, columns = {}, []
     if "map_label.weight" in state:
         weight = state["map_label.weight"].float()
-        condition.append(weight * math.sqrt(weight.shape[1]))
-        if "map_label.bias" in state:  # a constant that the next layer takes with it
-            bias = found["embed.0.weight"].double() @ state["map_label.bias"].double()
-            found["embed.0.bias"] = (found["embed.0.bias"].double() + bias).float()
+        columns.append(weight if "out_conv.weight" in state else weight * math.sqrt(weight.shape[1]))
+    if "map_label.bias" in state:
+        always = found["embed.0.weight"].double() @ state["map_label.bias"].double()
+        changed["embed.0.bias"] = (found["embed.0.bias"].double() + always).float()
     if "map_augment.weight" in state:
-        condition.append(state["map_augment.weight"].float())
-    if condition:
-        found["condition.weight"] = torch.cat(condition, dim=1)
-    return found
+        columns.append(state["map_augment.weight"].float())
+    return changed | ({"condition.weight": torch.cat(columns, dim=1)} if columns else {})
 
 
 def _projection(tensor: Tensor, name: str) -> Tensor:

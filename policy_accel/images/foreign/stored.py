@@ -16,7 +16,7 @@ from policy_accel.images.config import ImageConfig
 from policy_accel.images.representation import Representation
 from policy_accel.images.run import LoadedImageRun, build_model, build_sampler, check_config
 from policy_accel.images.task import condition_size
-from policy_accel.images.track import IMAGES
+from policy_accel.images.track import IMAGES, UNKNOWN
 from policy_accel.run_sampling import AS_CHOSEN, AskedSampling
 
 
@@ -45,7 +45,7 @@ class ForeignImages(Foreign[ImageConfig, LoadedImageRun]):
     def config(self, settings: Mapping[str, Any] | None = None) -> ImageConfig:
         """See `Foreign.config`."""
         values = copy.deepcopy(self.values)
-        task = {"name": "custom_images", "data": "unknown", "conditional": self.classes > 0, "augmentation": "none"}
+        task = {"name": "custom_images", "data": UNKNOWN, "conditional": self.classes > 0, "augmentation": "none"}
         values["task"] = task | values.get("task", {})
         put(values, settings or {})
         return self.typed(values, check_config)

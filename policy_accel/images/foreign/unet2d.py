@@ -17,7 +17,7 @@ from policy_accel.parsing import read_record
 
 SCHEDULER = "scheduler_config.json"
 SAMPLERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim", "DPMSolverMultistepScheduler": "dpm_solver++"}
-STEPS = {"ddpm": None, "ddim": 50, "dpm_solver++": 20}
+STEPS = {"ddim": 50, "dpm_solver++": 20}
 NULL_SHARE = 0.1
 """Of a network with a null class, which does not say how often it saw that."""
 DEFAULTS = {
@@ -150,15 +150,15 @@ def _process(path: Path) -> tuple[dict[str, Any], list[str]]:
         )
     if said.get("trained_betas") is not None:
         raise ValueError("its scheduler has trained_betas, and ours a schedule by name")
-    sampler = SAMPLERS[kind]
+    sampler, timesteps = SAMPLERS[kind], whole_number("num_train_timesteps", said.get("num_train_timesteps", 1000))
     values = process_values(
-        timesteps=whole_number("num_train_timesteps", said.get("num_train_timesteps", 1000)),
+        timesteps=timesteps,
         schedule=str(said.get("beta_schedule", "linear")),
         beta_start=float(said.get("beta_start", 1e-4)),
         beta_end=float(said.get("beta_end", 0.02)),
         prediction=str(said.get("prediction_type", "epsilon")),
         sampler=sampler,
-        steps=STEPS[sampler],
+        steps=min(timesteps, STEPS.get(sampler, timesteps)),
         clip=clip_bound(
             said.get("clip_sample", kind != "DPMSolverMultistepScheduler"), said.get("clip_sample_range", 1.0)
         ),
