@@ -16,14 +16,21 @@ from policy_accel.robot.exporting.about import SUFFIXES
 from policy_accel.robot.exporting.export import companions, export_policy
 from policy_accel.run_files import located
 from policy_accel.run_sampling import AskedSampling
+from policy_accel.track import track_of_run
 from policy_accel.training.averages import MAIN
 from policy_accel.trust import admit
 
 
 def run_export(options: argparse.Namespace) -> int:
-    """Write a policy to a file that runs without policy_accel."""
+    """Write a policy to a file that runs without policy_accel, or an image model to a folder of diffusers."""
     home, checkpoint = located(options.run_dir, options.checkpoint)
     admit(home, options.plugins, trust=options.trust, environment=False)
+    if track_of_run(home).name == "images":
+        from policy_accel.commands.export_images import export_images
+
+        return export_images(home, checkpoint, options)
+    if options.to == "diffusers":
+        raise UserError(f"--to diffusers is for image models, and {home} is a policy; give {', '.join(SUFFIXES)}.")
     if home.is_file() and home.suffix != SUFFIXES["safetensors"] and not is_foreign(home):
         raise UserError(f"{home} is exported already, with its sampler inside; export the run that it was made of.")
     began = time.perf_counter()

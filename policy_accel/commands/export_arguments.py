@@ -8,7 +8,7 @@ from pathlib import Path
 from policy_accel.commands.sampling_arguments import add_sampling_arguments
 from policy_accel.commands.trust_arguments import add_trust
 
-FORMS = ("onnx", "torch", "safetensors")
+FORMS = ("onnx", "torch", "safetensors", "diffusers")
 WEIGHTS = ("fp32", "bf16", "int8")
 
 
@@ -18,20 +18,23 @@ def add_export_arguments(export: argparse.ArgumentParser) -> None:
     export.description = (
         "Write a trained policy to one file that runs without policy_accel: from observations and noise to actions,\n"
         "with the normalisers, the networks and every step of the sampler. A JSON file beside it says what it takes,\n"
-        "and a Python file of 20 lines drives a robot with it. Nothing is overwritten."
+        "and a Python file of 20 lines drives a robot with it. An image model is written to a folder: to one of\n"
+        "diffusers, or as safetensors with a model card. Nothing is overwritten."
     )
     export.epilog = (
         "examples:\n"
         "  policy-accel export RUN --to onnx --sampling-steps 4\n"
         "  policy-accel export RUN --to onnx --weights int8 --output small.onnx\n"
-        "  policy-accel evaluate small.onnx --episodes 100"
+        "  policy-accel evaluate small.onnx --episodes 100\n"
+        "  policy-accel export IMAGE_RUN --to diffusers --output my_pipeline"
     )
-    export.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of a policy, or a folder of its checkpoints")
+    export.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir, or a folder of its checkpoints")
     export.add_argument(
         "--to",
         required=True,
         choices=FORMS,
-        help="onnx: for onnxruntime. torch: a .pt2 of torch.export. safetensors: the weights alone, for Policy.load",
+        help="onnx: for onnxruntime. torch: a .pt2 of torch.export. safetensors: the weights alone, for Policy.load. "
+        "diffusers: a pipeline of an image model",
     )
     export.add_argument(
         "--output", type=Path, metavar="FILE", help="new file (default: RUN/exported/, named by step and sampler)"

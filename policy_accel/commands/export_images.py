@@ -1,0 +1,47 @@
+"""`policy-accel export` of an image model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from policy_accel.errors import UserError
+from policy_accel.images.foreign.to_diffusers import write_pipeline
+from policy_accel.images.run import LoadedImageRun
+from policy_accel.images.track import IMAGES
+from policy_accel.run_files import results_folder
+from policy_accel.run_sampling import AskedSampling
+from policy_accel.training.averages import MAIN
+
+FORMS = ("diffusers", "safetensors")
+
+
+def export_images(home: Path, checkpoint: str, options: argparse.Namespace) -> int:
+    """Write the model of a run to a folder that diffusers opens, or to one that `save_pretrained` writes."""
+    if options.to not in FORMS:
+        raise UserError(f"--to {options.to} is for policies, and {home} is an image model; give {' or '.join(FORMS)}.")
+    if options.weights != "fp32":
+        raise UserError(f"--weights {options.weights} is for policies, and {home} is an image model; drop it.")
+    run = IMAGES.load(home, checkpoint, average=options.average or MAIN, asked=AskedSampling.of(options))
+    folder = options.output or _default(home, run, options.to)
+    if options.to == "safetensors":
+        from policy_accel.images.hub import save_pretrained
+
+        about = save_pretrained(run, folder)
+    else:
+        about = write_pipeline(run, folder)
+    if options.json:
+        print(json.dumps({"folder": str(folder), **about}))
+    elif options.to == "safetensors":
+        print(f"{folder}: step {run.step}. To draw images: policy-accel sample {folder}")
+    else:
+        needs = " and ".join(about["needs"])
+        print(f"{folder}: step {run.step}, {about['pipeline']} with {about['scheduler']}; it opens with {needs}.")
+        print(f"Its images are the run's with num_inference_steps={about['steps']}.")
+    return 0
+
+
+def _default(home: Path, run: LoadedImageRun, form: str) -> Path:
+    sampling = run.sampler.config
+    return results_folder(home) / "exported" / f"{form}_{run.step:08d}_{sampling.sampler}_{sampling.steps}"
