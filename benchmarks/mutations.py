@@ -60,7 +60,7 @@ MUTATIONS = [
         ("(scale == 2).all() and", "True or"),
     ),
     *of(
-        "robot/provenance.py",
+        "sharing/provenance.py",
         "robot/test_hub.py",
         ('if "control" not in row', "if True"),
         ('row.get("step") == step and', "True and"),
@@ -70,8 +70,12 @@ MUTATIONS = [
         "robot/hub.py",
         "robot/test_hub.py",
         ("if data_licence is not None:", "if False:"),
+        ("save_pretrained(run, folder, name=name,", "save_pretrained(run, folder,"),
+    ),
+    *of(
+        "sharing/hub.py",
+        "robot/test_hub.py",
         ("if (folder / CONFIG).is_file():", "if False:"),
-        ("name=repo_id, ", ""),
         ("revision=revision, token=token, allow_patterns", "token=token, allow_patterns"),
     ),
     *of(

@@ -9,9 +9,10 @@ if sys.argv[:1] == ["-m"] and sys.path[:1] == [os.getcwd()]:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from policy_accel.images.model import ImageModel
     from policy_accel.policy.controller import Policy
 
-__all__ = ["Policy"]
+__all__ = ["ImageModel", "Policy"]
 
 # OpenMP reads it when torch is loaded. Threads that spin long while they wait take the core from the one that they wait
 # for as soon as another process wants it too; those that never spin cost a third of the speed on a quiet machine.
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from policy_accel.policy.controller import Policy
 
         return Policy
+    if name == "ImageModel":
+        from policy_accel.images.model import ImageModel
+
+        return ImageModel
     raise AttributeError(f"module 'policy_accel' has no attribute '{name}'")

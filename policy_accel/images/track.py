@@ -13,6 +13,7 @@ from policy_accel.configuration import SOURCES
 from policy_accel.data.images import image_form, read_images
 from policy_accel.distill import teach
 from policy_accel.errors import UserError
+from policy_accel.foreign.kinds import is_foreign
 from policy_accel.images.autoguidance import load_guide
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.deviation import KEY, kept, resolved
@@ -147,15 +148,12 @@ class ImageTrack(Track[ImageConfig]):
         asked: AskedSampling = AS_CHOSEN,
     ) -> LoadedImageRun:
         """See `Track.load`; also with another average of the weights, see `load_average`. `run_dir` may be a file that
-        another library wrote."""
+        `save_pretrained` or another library wrote."""
         config = self.read(run_dir)
         if run_dir.is_file():
             if (checkpoint, average) != ("last", MAIN):
                 raise UserError(f"{run_dir} has one set of weights; drop checkpoint={checkpoint}, average={average}.")
-            from policy_accel.foreign.opened import load_foreign  # which is above this room
-
-            loaded: LoadedImageRun = load_foreign(run_dir, device=device, asked=asked)
-            return loaded
+            return _of_file(run_dir, config, device, asked)
         config.sampling, _ = asked.of_run(config.sampling)
         saved = load_average(run_dir, checkpoint, average)
         config = kept(config, saved)
@@ -246,6 +244,18 @@ class ImageTrack(Track[ImageConfig]):
             f"{result['images']} images by {result['sampler']} with {result['network_evaluations']} network "
             f"evaluations each{guidance}, seed {result['seed']}:\n{table(result['measures'])}{protocol}"
         )
+
+
+def _of_file(path: Path, config: ImageConfig, device: torch.device | str, asked: AskedSampling) -> LoadedImageRun:
+    """A model that is one file, with what is above this room."""
+    if is_foreign(path):
+        from policy_accel.foreign.opened import load_foreign
+
+        loaded: LoadedImageRun = load_foreign(path, device=device, asked=asked)
+        return loaded
+    from policy_accel.images.hub import load_shared
+
+    return load_shared(path, config, device, asked)
 
 
 def _change(config: ImageConfig, options: argparse.Namespace, guide: Guide | None) -> None:

@@ -143,7 +143,7 @@ class Policy:
         Raises:
             UserError: what `load` raises; no such repository, no connection, or huggingface_hub is not installed.
         """
-        from policy_accel.robot.hub import local_copy
+        from policy_accel.sharing.hub import local_copy
 
         return cls.load(local_copy(source, revision=revision, token=token), **how)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from policy_accel.parsing import is_number
+from policy_accel.sharing.card import card, code, plain, table, training
 
 
 def model_card(about: Mapping[str, Any], name: str, observation: str) -> str:
@@ -21,9 +19,9 @@ def model_card(about: Mapping[str, Any], name: str, observation: str) -> str:
     """
     known = about.get("provenance") or {}
     lines = [
-        f"# {_plain(name)}",
+        f"# {plain(name)}",
         "",
-        f"A diffusion policy for the task {_code(about['task'])}, trained with policy_accel. It sees the newest "
+        f"A diffusion policy for the task {code(about['task'])}, trained with policy_accel. It sees the newest "
         f"{about['n_obs_steps']} observations, plans {about['horizon']} actions and executes {about['n_action_steps']} "
         f"of them; {about['sampler']} takes {about['network_evaluations']} evaluations of its network for a plan.",
         "",
@@ -35,21 +33,19 @@ def model_card(about: Mapping[str, Any], name: str, observation: str) -> str:
         "action = policy.act(observation)",
         "```",
         "",
-        f"`observation` is {_plain(observation)}. Actions are in the units of the data. `policy.reset(seed)` begins an "
+        f"`observation` is {plain(observation)}. Actions are in the units of the data. `policy.reset(seed)` begins an "
         "episode.",
         "",
         "## Training",
         "",
-        *_table(_training(known)),
+        *table(training(known)),
         "",
         "## Score",
         "",
         *_score(known.get("evaluation") or {}),
         "",
     ]
-    return f"---\n{yaml.safe_dump(_head(about, known, name), sort_keys=False, allow_unicode=True)}---\n\n" + "\n".join(
-        lines
-    )
+    return card(_head(about, known, name), lines)
 
 
 def _head(about: Mapping[str, Any], known: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -73,39 +69,20 @@ def _head(about: Mapping[str, Any], known: Mapping[str, Any], name: str) -> dict
     return head
 
 
-def _training(known: Mapping[str, Any]) -> dict[str, str]:
-    """What is known of the training, by its name."""
-    cost = []
-    if is_number(known.get("updates")):
-        cost.append(f"{known['updates']:,} updates")
-    if is_number(known.get("network_evaluations")):
-        cost.append(f"{known['network_evaluations']:,} evaluations of the network, forward and back")
-    if is_number(known.get("seconds")):
-        where = f" on {_plain(known['device'])}" if known.get("device") else ""
-        cost.append(f"{known['seconds']:,.0f} s{where}")
-    precision = f" ({_plain(known['precision'])})" if known.get("precision") else ""
-    return {
-        "Data": _code(known.get("data", "unknown")),
-        "Licence of the data": _plain(known.get("data_licence") or "not known: ask whoever recorded them"),
-        "Method": _plain(known.get("method", "unknown")),
-        "Cost": ", ".join(cost) + precision if cost else "unknown",
-    }
-
-
 def _score(scored: Mapping[str, Any]) -> list[str]:
     if not is_number(scored.get("score")):
         return ["This policy was not scored in a simulator."]
-    rows = {"Score": f"{_measured(scored, 'score')}, by {_plain(scored.get('score_from', 'the environment'))}"}
+    rows = {"Score": f"{_measured(scored, 'score')}, by {plain(scored.get('score_from', 'the environment'))}"}
     if is_number(scored.get("success_rate")):
         rows["Success"] = _measured(scored, "success_rate", "success_interval")
     rows["Episodes"] = f"{scored.get('episodes')}, from seed {scored.get('start_seed')}"
     fresh = scored.get("fresh")
     if isinstance(fresh, Mapping) and is_number(fresh.get("score")):
         rows["On fresh seeds"] = f"{_measured(fresh, 'score')}, {fresh.get('episodes')} from {fresh.get('start_seed')}"
-    rows["Sampled by"] = f"{_plain(scored.get('sampler'))}, {scored.get('network_evaluations')} evaluations a plan"
+    rows["Sampled by"] = f"{plain(scored.get('sampler'))}, {scored.get('network_evaluations')} evaluations a plan"
     if is_number(scored.get("delay_ms")):
         rows["Delay"] = f"{scored['delay_ms']:g} ms until a plan is there"
-    return _table(rows)
+    return table(rows)
 
 
 def _measured(values: Mapping[str, Any], name: str, interval: str | None = None) -> str:
@@ -117,17 +94,3 @@ def _measured(values: Mapping[str, Any], name: str, interval: str | None = None)
     confidence = values.get("confidence")
     share = f"{confidence:.0%} " if is_number(confidence) and confidence is not None else ""
     return f"{text} ({share}interval {bounds[0]:.3f} to {bounds[1]:.3f})"
-
-
-def _table(rows: Mapping[str, str]) -> list[str]:
-    return ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items())]
-
-
-def _plain(text: Any) -> str:
-    """Text of somebody's file as Markdown shows it, on one line of a table."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
-
-
-def _code(text: Any) -> str:
-    """The same as code."""
-    return "`" + " ".join(str(text).replace("`", "'").replace("|", "/").split()) + "`"

@@ -16,8 +16,8 @@ import yaml
 from policy_accel import Policy
 from policy_accel.commands.output import keep_evaluation
 from policy_accel.errors import UserError
-from policy_accel.robot.provenance import licence_of
 from policy_accel.run_files import located, results_folder
+from policy_accel.sharing.provenance import licence_of
 
 SCORED: dict[str, Any] = {
     "task": "pusht_state",

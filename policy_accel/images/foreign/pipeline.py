@@ -24,7 +24,7 @@ class ImagePipeline(DiffusionPipeline):  # type: ignore[misc]
         classes: their names; empty for a network without.
         guidance: weight w of null + w (class - null); 1 is the network as it was trained.
         steps: of the scheduler.
-        latent_scale: images are latents, which are divided by it; None for pixels.
+        latents: scale and shift of latents, [1 or C] each; None for pixels.
     """
 
     def __init__(
@@ -34,11 +34,11 @@ class ImagePipeline(DiffusionPipeline):  # type: ignore[misc]
         classes: Sequence[str] = (),
         guidance: float = 1.0,
         steps: int = 50,
-        latent_scale: float | None = None,
+        latents: Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
-        self.register_to_config(classes=list(classes), guidance=guidance, steps=steps, latent_scale=latent_scale)
+        self.register_to_config(classes=list(classes), guidance=guidance, steps=steps, latents=latents)
 
     @torch.no_grad()
     def __call__(
@@ -78,8 +78,9 @@ class ImagePipeline(DiffusionPipeline):  # type: ignore[misc]
         for t in self.progress_bar(self.scheduler.timesteps):
             prediction = self._predict(self.scheduler.scale_model_input(image, t), t, labels, weight)
             image = self.scheduler.step(prediction, t, image, **draws).prev_sample
-        if self.config.latent_scale is not None:
-            images = image / self.config.latent_scale
+        if self.config.latents is not None:
+            scale, shift = (torch.tensor(part, device=device).view(1, -1, 1, 1) for part in self.config.latents)
+            images = image / scale + shift
         else:
             images = (image / 2 + 0.5).clamp(0, 1)
             if output_type != "pt":
@@ -104,7 +105,8 @@ class ImagePipeline(DiffusionPipeline):  # type: ignore[misc]
 
     def _predict(self, image: Tensor, t: Tensor, labels: Tensor | None, weight: float) -> Tensor:
         if labels is None or weight == 1.0:
-            return self.unet(image, t, class_labels=labels).sample
+            prediction: Tensor = self.unet(image, t, class_labels=labels).sample
+            return prediction
         null = torch.full_like(labels, len(self.config.classes))
         given, without = (self.unet(image, t, class_labels=told).sample for told in (labels, null))
         channels = image.shape[1]  # a learned variance, behind these, is not guided

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 
 import torch
 
+from policy_accel.data.images.encoding import Encoding
 from policy_accel.foreign.stored import Foreign, State, put
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.representation import Representation
-from policy_accel.images.run import LoadedImageRun, build_model, build_sampler, check_config
+from policy_accel.images.run import LoadedImageRun, build_model, build_sampler, check_config, represented
 from policy_accel.images.task import condition_size
 from policy_accel.images.track import IMAGES, UNKNOWN
 from policy_accel.run_sampling import AS_CHOSEN, AskedSampling
@@ -69,6 +70,11 @@ class ForeignImages(Foreign[ImageConfig, LoadedImageRun]):
             self.shape,
             tuple(map(str, range(self.classes))),
             condition_size(config.task, self.classes),
-            Representation(self.latents, config.task.latent_scale if self.latents else 1.0),
+            self._representation(config, device),
             source=self.path,
         )
+
+    def _representation(self, config: ImageConfig, device: torch.device | str) -> Representation:
+        if not self.latents:
+            return Representation()
+        return represented(config.task, Encoding(scale=(config.task.latent_scale,)), self.shape[0], device)

@@ -10,6 +10,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from policy_accel.acceleration.path import SharedPathConfig, TruncatedPathConfig
 from policy_accel.diffusion.continuous import SigmaProcess
 from policy_accel.diffusion.grid import timestep_grid
 from policy_accel.diffusion.karhunen_loeve import KarhunenLoeveProcess
@@ -51,8 +52,9 @@ def write_pipeline(run: LoadedImageRun, folder: Path) -> dict[str, Any]:
     }
     steps = run.sampler.config.steps
     if not simple:
-        scale = run.representation.latent_scale if run.representation.latents else None
-        index |= {"classes": classes, "guidance": run.sampler.config.guidance, "steps": steps, "latent_scale": scale}
+        encoding = run.representation.encoding
+        latents = None if encoding is None else [list(encoding.scale), list(encoding.shift)]
+        index |= {"classes": classes, "guidance": run.sampler.config.guidance, "steps": steps, "latents": latents}
     with new_path(folder) as made:
         for part in ("unet", "scheduler"):
             (made / part).mkdir(parents=True)
@@ -183,6 +185,7 @@ def _our_scheduler(run: LoadedImageRun, process: DiscreteProcess, same: dict[str
             "give --sampler ddim."
         )
     if raw:
+        assert isinstance(path, TruncatedPathConfig | SharedPathConfig)
         how = {"modes": path.modes or process.timesteps, "marginal": path.marginal, "clock": path.clock}
         made = schedulers.KarhunenLoeveScheduler(**same, **how)
     else:
