@@ -38,6 +38,8 @@ def export_images(home: Path, checkpoint: str, options: argparse.Namespace) -> i
     else:
         needs = " and ".join(about["needs"])
         print(f"{folder}: step {run.step}, {about['pipeline']} with {about['scheduler']}; it opens with {needs}.")
+        if "policy_accel" in about["needs"]:
+            print("Before it is opened: import policy_accel.diffusion.schedulers")
         print(f"Its images are the run's with num_inference_steps={about['steps']}.")
     return 0
 

@@ -99,15 +99,16 @@ def load_shared(path: Path, config: ImageConfig, device: torch.device | str, ask
     about = read_about(path)
     config.sampling, _ = asked.of_run(config.sampling)
     try:
-        shape, classes = tuple(map(int, about["shape"])), tuple(map(str, about["classes"]))
-        model = build_model(config, (shape[0], shape[1], shape[2]), len(classes))
+        channels, height, width = map(int, about["shape"])
+        shape, classes = (channels, height, width), tuple(map(str, about["classes"]))
+        model = build_model(config, shape, len(classes))
         model.load_state_dict(safetensors.torch.load_file(path))
         encoding = encoding_in(about["policy"], str(path))
     except (safetensors.SafetensorError, RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"{path} is damaged, or not whole ({one_line(error)[:200]}); save it again.") from error
     config.training.lay_out(model, device)
     model.eval().requires_grad_(False)
-    pixels = Representation() if encoding is None else represented(config.task, encoding, shape[0], device)
+    pixels = Representation() if encoding is None else represented(config.task, encoding, channels, device)
     size = condition_size(config.task, len(classes))
     return LoadedImageRun(
         model, config, int(about["step"]), build_sampler(config), shape, classes, size, pixels, source=path

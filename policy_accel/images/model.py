@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ class ImageModel:
         sampling_steps: int | None = None,
         sampling_times: Sequence[int | float] | None = None,
     ) -> ImageModel:
-        """Load a run directory or a checkpoint of one, what `save_pretrained` wrote, a model of EDM (.pkl), DiT (.pt) or
-        diffusers (a folder with a UNet2DModel), or a repository of the Hugging Face hub.
+        """Load a run directory or a checkpoint of one, what `save_pretrained` wrote, a model of EDM (.pkl), DiT (.pt)
+        or diffusers (a folder with a UNet2DModel), or a repository of the Hugging Face hub.
 
         Args:
             source: a path, or OWNER/NAME on the hub.
@@ -92,8 +93,9 @@ class ImageModel:
             UserError: a class that the model does not know; guidance that it was not trained for.
         """
         run = self.run
-        sampler = run.sampler if guidance is None else run.sampler.guided(guidance)
-        check_guidance(run.config)
+        sampling = run.sampler.config.asked(guidance, None)
+        check_guidance(dataclasses.replace(run.config, sampling=sampling))
+        sampler = dataclasses.replace(run.sampler, config=sampling)
         names = [classes] * count if isinstance(classes, str) else classes
         if names is not None and len(names) != count:
             raise UserError(

@@ -141,6 +141,10 @@ def _scheduler(run: LoadedImageRun) -> Any:
         )
     if sampling.times is not None:
         raise UserError(f"sampling.times={sampling.times} has no place in a pipeline; give --sampling-steps.")
+    if sampling.guidance_interval is not None:
+        raise UserError(
+            f"sampling.guidance_interval={sampling.guidance_interval} has no place in a pipeline; use --to safetensors."
+        )
     clip = {"clip_sample": sampling.clip_sample is not None, "clip_sample_range": sampling.clip_sample or 1.0}
     if isinstance(process, SigmaProcess):
         return _sigma_scheduler(run, process, clip)

@@ -35,6 +35,8 @@ NET = [
 ]
 PROCESS = ["diffusion.schedule=linear", "diffusion.timesteps=12"]
 
+SIGMA = ["diffusion.family=edm", "diffusion.target=edm", "sampling.sampler=heun", "sampling.clip_sample=null"]
+
 
 def made(
     *overrides: str, classes: tuple[str, ...] = (), learned: bool = False, process: Sequence[str] = PROCESS
@@ -72,21 +74,29 @@ def test_plain_diffusers_makes_the_same_images(tmp_path):
             classes=("cat", "a, b"),
         ),
     }
-    told = {name: write_pipeline(run, tmp_path / name) for name, run in runs.items()}
-    assert [about["pipeline"] for about in told.values()] == [
+    ours = {
+        "momentum": made("acceleration/momentum=natural"),
+        "raw": made("acceleration/path=truncated", "acceleration.path.marginal=raw", "sampling.clip_sample=null"),
+        "fdm": made(*SIGMA, "acceleration/momentum=released", process=[]),
+    }
+    told = {name: write_pipeline(run, tmp_path / name) for name, run in (runs | ours).items()}
+    assert [told[name]["pipeline"] for name in runs] == [
         "DDIMPipeline",
         "DDPMPipeline",
         "DDIMPipeline",
         "ImagePipeline",
     ]
-    assert all(about["needs"] == ["diffusers"] for about in told.values())
+    assert [len(about["needs"]) for about in told.values()] == [1, 1, 1, 1, 2, 2, 2]
     script = f"""
         import sys
         sys.modules["policy_accel"] = None  # which makes every import of it fail
         import numpy as np, torch
         from diffusers import DiffusionPipeline
-        for name in {list(runs)}:
-            pipeline = DiffusionPipeline.from_pretrained(name, trust_remote_code=name == "classes")
+        for name in {list(told)}:
+            if name == {next(iter(ours))!r}:
+                del sys.modules["policy_accel"]
+                import policy_accel.diffusion.schedulers
+            pipeline = DiffusionPipeline.from_pretrained(name, trust_remote_code={list(runs)[:3]}.count(name) == 0)
             pipeline.set_progress_bar_config(disable=True)
             how = {{"class_labels": ["a, b", 0]}} if name == "classes" else {{}}
             generator = torch.Generator().manual_seed(3)
@@ -96,35 +106,10 @@ def test_plain_diffusers_makes_the_same_images(tmp_path):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
     command = [sys.executable, "-P", "-c", textwrap.dedent(script)]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
-    for name, run in runs.items():
+    for name, run in (runs | ours).items():
         expected = drawn(run, torch.tensor([1, 0]) if name == "classes" else None)
         assert expected.std() > 0.1, name
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected, atol=1e-5, err_msg=name)
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["acceleration/momentum=natural"],
-        ["acceleration/path=truncated", "acceleration.path.marginal=raw", "sampling.clip_sample=null"],
-        [
-            "diffusion.family=edm",
-            "diffusion.target=edm",
-            "sampling.sampler=heun",
-            "sampling.clip_sample=null",
-            "acceleration/momentum=released",
-        ],
-    ],
-)
-def test_schedulers_of_ours_where_the_process_needs_them(tmp_path, overrides):
-    from diffusers import DiffusionPipeline
-
-    run = made(*overrides, process=[] if "diffusion.family=edm" in overrides else PROCESS)
-    assert write_pipeline(run, tmp_path / "made")["needs"] == ["diffusers", "policy_accel"]
-    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "made", trust_remote_code=True)
-    pipeline.set_progress_bar_config(disable=True)
-    images = pipeline(2, generator=torch.Generator().manual_seed(3), output_type="np").images
-    np.testing.assert_allclose(images, drawn(run), atol=1e-5)
 
 
 def test_the_command_and_the_way_back(tmp_path, capsys):
