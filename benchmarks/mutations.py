@@ -31,6 +31,25 @@ MUTATIONS = [
         ("film[0] == 2 * first[0][0]", "True"),
     ),
     *of(
+        "images/foreign/edm.py",
+        "images/foreign/test_edm.py",
+        ("weight * math.sqrt(weight.shape[1])", "weight"),
+        ('changed["embed.0.bias"] = (', 'changed["embed.0.bias"] = 0 * ('),
+        ("tensor.unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)", "tensor"),
+    ),
+    *of(
+        "images/foreign/dit.py",
+        "images/foreign/test_dit.py",
+        ("(table[:-1] - null).T", "table[:-1].T"),
+        ('for name in ("ema", "model")', 'for name in ("model", "ema")'),
+    ),
+    *of(
+        "images/foreign/to_diffusers.py",
+        "images/foreign/test_to_diffusers.py",
+        ('"learned_range" if _learns(run)', '"fixed_small" if _learns(run)'),
+        ("_check_strides(process, sampling.steps, sampling.spacing)", "pass"),
+    ),
+    *of(
         "foreign/torch_zip.py",
         "policy/foreign/test_diffusion_policy.py",
         ("        return Husk\n", "        return super().find_class(module, name)\n"),
