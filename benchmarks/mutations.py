@@ -463,6 +463,42 @@ MUTATIONS = [
         ("    if known is not config:", "    if False:"),
     ),
     *of(
+        "images/sampling.py",
+        "images/test_sampling.py",
+        ("low < _noise_level(level) <= high", "low <= _noise_level(level) < high"),
+        ("alone if self.config.weight(level) == 1.0 else within", "within"),
+        (
+            "return self.predictions(strength, resamplings) + twice",
+            "return 2 * self.predictions(strength, resamplings)",
+        ),
+        ("guidance_interval=None if weight == 1.0 else self.guidance_interval", "guidance_interval=None"),
+    ),
+    *of(
+        "images/classes.py",
+        "images/test_guidance.py",
+        ("range(min(longest, len(pieces)), 0, -1)", "range(1, min(longest, len(pieces)) + 1)"),
+        (".replace(2 * name[0], name[0])", ""),
+    ),
+    *of(
+        "images/editing.py",
+        "images/test_editing.py",
+        ("np.asarray(marked) > 1e-6", "np.asarray(marked) > 0.5"),
+        ("mask[y0:y1, x0:x1] = True", "mask[x0:x1, y0:y1] = True"),
+        ("or _is_picture(file)", ""),
+    ),
+    *of(
+        "images/augment.py",
+        "images/test_augment.py",
+        ("torch.where(uniform[6] < 0.5, 0.0, 2.0 * circle[1] - math.pi)", "circle[1]"),
+        ('if images.device.type != "cpu" or torch.compiler.is_compiling():', "if True:"),
+    ),
+    *of(
+        "images/autoguidance.py",
+        "commands/test_sample.py",
+        ("if itself and average == own_average and options.average != ALL:", "if False:"),
+        ("if guide.classes not in ((), own.classes):", "if False:"),
+    ),
+    *of(
         "diffusion/sampler.py",
         "diffusion/test_sampler.py images/test_editing.py",
         ("x0 if scale == 1.0 else x0 / scale", "x0"),

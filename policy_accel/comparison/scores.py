@@ -25,7 +25,10 @@ NO_ARM = (
 )
 """Settings, and sections of them, in which runs of one arm may differ: what is learnt does not follow from them, or
 only by chance. How a run was scored is read from its evaluation, since `evaluate` may have changed it."""
-BEGUN_BY = ("distillation.teacher", "init_from")
+GUIDE = "guide"
+"""Of an evaluation of images: the network that guided them, which is no setting of the run but makes the arm too."""
+OF_RUNS = ("distillation.teacher", "init_from", GUIDE)
+"""What names another run."""
 STEPS = "training.steps"
 TIMES = "sampling.times"
 EVEN = ("sampling.steps", "sampling.spacing")
@@ -139,7 +142,9 @@ def _read(run_dir: Path, recorded: dict[str, Any] | None, measure: str, checkpoi
         raise UserError(
             f"{run_dir / CONFIG} is no configuration of a run ({type(error).__name__}: {error}); give another run."
         ) from error
-    for key in BEGUN_BY:  # whose folder names the seed, which often is that of the run
+    if isinstance(guide := evaluation.get(GUIDE), dict):
+        settings[GUIDE] = " ".join(str(guide.get(key)) for key in ("run", "step", "average"))
+    for key in OF_RUNS:  # whose folder names the seed, which often is that of the run
         if settings.get(key):
             settings[key] = re.sub(rf"seed{seed}(?!\d)", "seed", str(settings[key]))
     rows = [row for row in read_metrics(run_dir / CHANGES) if isinstance(row.get("changes"), dict)]

@@ -49,6 +49,17 @@ def test_students_of_one_teacher_s_seeds_are_one_arm(tmp_path: Path) -> None:
     assert len({first, third, *others}) == 4
 
 
+def test_what_guided_the_images_makes_the_arm(tmp_path: Path) -> None:
+    paths = []
+    for seed in (1, 2):
+        for name, guide in (("own", None), ("led", {"run": f"runs/bad-seed{seed}", "step": 5, "average": "ema"})):
+            record = evaluation_of([0.5], guidance=2.0, guide=guide)
+            paths.append(write_run(tmp_path / f"{name}{seed}", config_of(seed=seed), record))
+    plain, led, *others = [run.arm for run in scored_runs(paths)]
+    assert others == [plain, led]
+    assert led == "baseline guide=bad-seed 5 ema"
+
+
 def test_longer_and_fine_tuned_runs_are_arms_of_their_own(tmp_path: Path) -> None:
     """A run that was extended had another learning rate; weights to begin with are told apart but for the seed."""
     tuned = [config_of("baseline", seed) | {"init_from": f"runs/first-seed{seed}"} for seed in (1, 2)]

@@ -180,6 +180,12 @@ def test_evaluate_compares_the_averages(tiny_images: Build, capsys: pytest.Captu
     assert result["score"] == max(result["averages"].values())
     assert (result["images"], result["seed"]) == (20, 3)
     assert json.loads((Path(config.run_dir) / "evaluation.json").read_text())["average"] == result["average"]
+    asked = ["--samples", "20", "--guide-average", "ema_0.1", "--guidance", "3", "--guidance-interval", "0.1,9"]
+    assert main(["evaluate", config.run_dir, *asked, "--seed", "3", "--json"]) == 0
+    guided = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert guided["guide"] == {"run": config.run_dir, "step": 4, "average": "ema_0.1", "evaluations": 1}
+    assert (guided["network_evaluations"], guided["sampling_guidance_interval"]) == (3, [0.1, 9.0])
+    assert guided["measures"]["fd_random_conv"]["value"] != result["measures"]["fd_random_conv"]["value"]
 
 
 def test_the_same_evaluation_gives_the_same_numbers(tiny_images: Build, capsys: pytest.CaptureFixture[str]) -> None:
