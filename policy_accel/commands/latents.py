@@ -39,7 +39,7 @@ def run_encode(options: argparse.Namespace) -> int:
         pixels=options.path if shipped else str(image_path(options.path).resolve()),
         resolution=options.resolution,
     )
-    encoder = Encoder(autoencoder, options.posterior, options.seed, np.dtype(options.dtype))
+    encoder = Encoder(autoencoder.load(), options.posterior, options.seed, np.dtype(options.dtype))
     try:
         write_latents(options.output, parts, encoder, encoding, batch_size=options.batch_size)
     except KeyboardInterrupt:
@@ -60,7 +60,7 @@ def run_decode(options: argparse.Namespace) -> int:
     if folder is None:
         raise UserError(f"{options.path}: does not say which autoencoder made its latents; give --autoencoder FOLDER.")
     autoencoder = Autoencoder(folder, choose_device(options.device, "--device"))
-    write_pixels(options.output, parts, Representation(encoding, autoencoder), batch_size=options.batch_size)
+    write_pixels(options.output, parts, Representation(encoding, autoencoder.load()), batch_size=options.batch_size)
     return _told(options.output, parts, "images")
 
 

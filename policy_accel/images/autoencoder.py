@@ -118,6 +118,11 @@ class Autoencoder:
             )
         return network.to(self.device).eval().requires_grad_(False)
 
+    def load(self) -> Autoencoder:
+        """Itself, with its weights loaded, which takes seconds."""
+        _ = self.network
+        return self
+
     def latent_shape(self, shape: tuple[int, int, int], source: str) -> tuple[int, int, int]:
         """(C, H, W) of the latents of images of a shape (C, H, W).
 

@@ -355,7 +355,7 @@ def test_autoencoders_that_cannot_be(how: str, said: str, autoencoder: Path, tmp
     shutil.copytree(autoencoder, tmp_path / "vae")
     damaged(tmp_path / "vae", how)
     with pytest.raises(UserError, match=said):
-        Autoencoder(tmp_path).network  # noqa: B018 (the folder of a pipeline, in which it is vae/)
+        Autoencoder(tmp_path).load()  # of the folder of a pipeline, in which it is vae/
 
 
 def test_scales_of_autoencoders(autoencoder: Path, tmp_path: Path) -> None:
@@ -391,6 +391,9 @@ def test_grey_images_by_an_autoencoder_of_colour(autoencoder: Path, tiny_images:
     settings = ["task.conditional=false", "evaluation.samples=8"]
     built = IMAGES.build(tiny_images(f"task.data={tmp_path / 'x.npz'}", *LATENT_RUN, *settings), scored=True)
     assert built.evaluator.quality.reference.shape == (27, 3, 16, 16)
+    settings += ["task.held_out=0"]
+    whole = IMAGES.build(tiny_images(f"task.data={tmp_path / 'x.npz'}", *LATENT_RUN, *settings), scored=True)
+    assert whole.evaluator.quality.reference.shape == (30, 3, 16, 16)
     assert built.heading["pictures"] == f"decoded by {autoencoder}; measured against the images that were encoded"
 
 
