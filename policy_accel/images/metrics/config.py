@@ -20,7 +20,8 @@ class MetricsConfig:
     mirrored_reference: bool = False
     """Whether Fréchet distances are taken against the training images and their mirror images, as some papers do."""
     resnet: str | None = None
-    """Path of a CIFAR ResNet's weights (npz) for its Fréchet distance; 32x32 images only."""
+    """Path of a CIFAR ResNet's weights (npz) for its Fréchet distance; images of other sizes than
+    32x32 are resized to it."""
     neighbours: int = 5
     """k of precision, recall, density and coverage."""
     neighbour_samples: int = 2000

@@ -28,11 +28,6 @@ def extractors_for(reference: ImageArray, config: MetricsConfig) -> list[Feature
                 "leave it at null."
             )
     if config.resnet:
-        if height != 32:
-            raise UserError(
-                f"evaluation.metrics.resnet={config.resnet}: takes images of 32x32 pixels, not {height}x{width}; leave "
-                "it at null."
-            )
         found.append(resnet_features(config.resnet))
     if inception:
         found.append(inception_features(inception))

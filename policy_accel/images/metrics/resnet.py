@@ -18,6 +18,8 @@ from policy_accel.images.metrics.features import full_precision
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WIDTHS = (16, 32, 64)
 EPSILON = 1e-5
+SIZE = 32
+"""Pixels a side of the images that it was trained on."""
 
 
 class ResNetFeatures:
@@ -48,10 +50,13 @@ class ResNetFeatures:
         self._tensors["deviation"] = torch.tensor(DEVIATION).view(3, 1, 1)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features [B, 64] float32 of `images` [B, 1 or 3, 32, 32] uint8, on their device."""
+        """Features [B, 64] float32 of `images` [B, 1 or 3, N, N] uint8, on their device; resized to 32 x 32."""
         tensors = self._tensors = {name: tensor.to(images.device) for name, tensor in self._tensors.items()}
         with full_precision(images.device):
-            hidden = (images.expand(-1, 3, -1, -1).float() / 255 - tensors["mean"]) / tensors["deviation"]
+            pixels = images.expand(-1, 3, -1, -1).float() / 255
+            if pixels.shape[-1] != SIZE:
+                pixels = F.interpolate(pixels, (SIZE, SIZE), mode="bilinear", antialias=True)
+            hidden = (pixels - tensors["mean"]) / tensors["deviation"]
             hidden = F.relu(self._convolve(hidden, "conv1", 1))
             for stage, width in enumerate(WIDTHS):
                 for block in range(self.blocks):

@@ -55,6 +55,16 @@ def test_features_are_those_of_the_plain_net(tmp_path: Path, resnet_weights: Wei
     torch.testing.assert_close(extractor(images), expected.float(), rtol=1e-4, atol=1e-4)
 
 
+def test_images_of_other_sizes_are_resized(resnet_weights: WeightsOf) -> None:
+    """Twice as large by repeating pixels and made smaller again they are the same, by the mean of four each."""
+    extractor, images = ResNetFeatures(resnet_weights(1), "x"), _images(2)
+    large = images.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    near, plain = extractor(large), extractor(images)
+    assert 0 < float((near - plain).abs().max()) < 0.5 * float(plain.abs().max())
+    flat = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
+    torch.testing.assert_close(extractor(flat), extractor(flat.expand(1, 3, 16, 16).repeat(1, 1, 2, 2)))
+
+
 def test_grey_images_are_repeated(resnet_weights: WeightsOf) -> None:
     extractor, grey = ResNetFeatures(resnet_weights(1), "x"), _images(2, channels=1)
     torch.testing.assert_close(extractor(grey), extractor(grey.repeat(1, 3, 1, 1)))
