@@ -18,7 +18,7 @@ GROUP_MARK = "::"
 MAIN_FILE, FACTS_FILE = "main_data.hdf5", "metadata.json"  # of Minari
 LENGTHS, ENDS = "traj_lengths", "episode_ends"  # of an NPZ
 FLAGS = ("terminals", "timeouts", "dones", "terminations", "truncations")  # of an NPZ: last steps of episodes
-_IMAGES = ("images", "latents", "arr_0")  # of an NPZ that is an image set
+_IMAGES = ("images", "latents", "arr_0", "train_images", "x_train")  # of an NPZ that is an image set
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"  # HDF5 File Format Specification 3.0, II.A
 
 

@@ -18,7 +18,12 @@ from policy_accel.data.tree import Tree, unpacked
 from policy_accel.errors import UserError
 from policy_accel.memory import check_fits
 
-_OURS = {"arr_0": "images", "arr_1": "labels"}  # for the names of guided-diffusion
+_OURS = {
+    **{"arr_0": "images", "arr_1": "labels"},  # guided-diffusion
+    **{"train_images": "images", "train_labels": "labels"},  # MedMNIST
+    **{"x_train": "images", "y_train": "labels", "x_test": "test_images", "y_test": "test_labels"},  # Keras
+}
+"""Names of others for the arrays that we call so."""
 _OTHERS = ("labels", "test_labels", "classes")
 _PIXELS = 3 * 32 * 32
 _BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
@@ -50,9 +55,10 @@ def npy_form(tree: Tree) -> Form | None:
 
 
 def npz_form(tree: Tree) -> Form | None:
-    """A ZIP of arrays, with `test_` before the names of those of the test part: `images` uint8 [N, H, W, C],
-    [N, C, H, W] or [N, H, W], or `latents` float16 or float32 [N, C, H, W]; `labels` and names of `classes`. With
-    encoding.json, which tells how latents were made, they are mapped into memory where they are not compressed."""
+    """A ZIP of arrays, with `test_` before the names of those of the test part, or as `_OURS` has them: `images` uint8
+    [N, H, W, C], [N, C, H, W] or [N, H, W], or `latents` float16 or float32 [N, C, H, W]; `labels` and names of
+    `classes`. With encoding.json, which tells how latents were made, they are mapped into memory where they are not
+    compressed."""
     path, names = tree.path, {name.removesuffix(".npy"): name for name in tree.names if name != ENCODING}
     names = {_OURS.get(name, name): name for name in names}
     known = path.suffix == ".npz" or not names.keys().isdisjoint(("images", "latents"))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from policy_accel.data.formats.recognise import recognised_format
 from policy_accel.data.images import ImageSet, image_form, read_images
 from policy_accel.errors import UserError
 from policy_accel.images.shapes import make_shapes, write_images_npz
@@ -51,6 +52,22 @@ def test_names_of_guided_diffusion_in_both_orders(tmp_path, pictures, order, cha
     assert found.labels.tolist() == [0, 4, 1, 1, 2, 0]
     assert found.labels.dtype == np.int64
     assert found.classes == ("0", "1", "2", "3", "4")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test")],
+    ids=["MedMNIST", "Keras"],
+)
+def test_names_of_other_collections(tmp_path, pictures, names):
+    images, labels = pictures(6), np.array([[0], [2], [1], [1], [2], [0]], np.uint8)
+    np.savez(tmp_path / "x.npz", **dict(zip(names, (images[:4], labels[:4], images[4:], labels[4:]), strict=True)))
+    for split, rows in (("train", slice(4)), ("test", slice(4, 6))):
+        found = read_images(tmp_path / "x.npz", split)
+        np.testing.assert_array_equal(found.images, images[rows])
+        assert found.labels.tolist() == labels[rows, 0].tolist()
+    assert found.classes == ("0", "1", "2")
+    assert recognised_format(tmp_path / "x.npz") is None
 
 
 def test_grey_without_channel_axis(tmp_path, pictures):
