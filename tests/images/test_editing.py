@@ -290,7 +290,13 @@ def test_bad_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, s
         read_mask(text, (6, 5), of_size(5, 6))
 
 
-def test_bad_pictures(tmp_path: Path) -> None:
+def test_bad_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+        with pytest.raises(
+            UserError, match=r"wide\.png: has more than the 20 pixels that Pillow opens; make it smaller"
+        ):
+            read_pictures(write(tmp_path / "wide.png", np.zeros((5, 5), np.uint8)), SHAPE)
     ranges = tmp_path / "float.tif"
     Image.fromarray(np.zeros((6, 5), np.float32)).save(ranges)
     with pytest.raises(UserError, match=r"float\.tif: holds numbers without a range .*convert it to 8 bits"):

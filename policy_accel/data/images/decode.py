@@ -34,6 +34,9 @@ def upright(content: bytes, where: str) -> tuple[Image.Image, list[str]]:
     with decoding(where, "the image"):
         try:
             opened = Image.open(io.BytesIO(content))
+        except Image.DecompressionBombError:
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            raise UserError(f"{where}: has more than the {most:,} pixels that Pillow opens; make it smaller.") from None
         except UnidentifiedImageError:
             newer = "AVIF or HEIC, which the installed Pillow cannot read; install pillow>=11.3, or convert it to PNG"
             kind = newer if content[4:8] == b"ftyp" else "not an image that can be read; replace it"
