@@ -989,7 +989,6 @@ MUTATIONS = [
         ("[middles.long()]", "[middles.long() - 900]"),
         ("else noised.weight * errors)", "else errors)"),
         (".view(-1, levels).sum(0)", ".view(levels, -1).sum(1)"),
-        ("update.ema.refresh()", "pass"),
         (", min(SAMPLES, count), dtype", ", min(8, count), dtype"),
         (".clamp(min=PUREST)", ""),
         ("if math.isfinite(loss)}", "}"),

@@ -194,6 +194,7 @@ def test_levels_leave_the_training_alone(
     first, second = (load_checkpoint(folder).tensors["model"] for folder in folders)
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert list(levels(tmp_path / "every 2")[12].values()) == list(range(15))
+    assert "Infinity" not in (tmp_path / "every 2" / "metrics.jsonl").read_text()
 
 
 def test_the_scale_of_the_data_counts_in_validation_too(
