@@ -106,6 +106,8 @@ def test_five_updates_are_those_of_the_formulas(form: str, tiny_images: Callable
         adam.step()
         expected.append(float(error.detach().mean()))
     assert logged == pytest.approx(expected, rel=1e-5)
+    if form != "edm":
+        return
     _, of_means = watched(update_of(config("mean")))
     assert of_means[0] == logged[0]  # the log shows the mean of both
     apart = max(abs(math.log(mean / own)) for mean, own in zip(of_means, logged, strict=True))
