@@ -64,8 +64,10 @@ def training_flops(model: nn.Module, shape: tuple[int, ...], condition_dim: int 
         condition_dim: entries of the condition, 0 for none.
     """
     plain = _Plain(model)
-    tensors = {name: value.detach().requires_grad_(value.requires_grad) for name, value in plain.named_parameters()}
-    tensors |= {name: value.clone() for name, value in plain.named_buffers()}
+    # Copies, as some networks move their weights in training whenever they are called (`edm2.MPLayer`).
+    tensors = {name: value.detach().clone() for name, value in (*plain.named_parameters(), *plain.named_buffers())}
+    for name, value in plain.named_parameters():
+        tensors[name].requires_grad_(value.requires_grad)
     device = next(iter(tensors.values())).device
     x, t = torch.zeros(1, *shape, device=device), torch.zeros(1, device=device)
     condition = torch.zeros(1, condition_dim, device=device) if condition_dim else None

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from policy_accel.errors import UserError
 from policy_accel.models import build_denoiser
+from policy_accel.models.flops import training_flops
 from policy_accel.models.images import Edm2Config, Edm2Unet
 from policy_accel.models.images.edm2 import Edm2Block, MPFourier, MPLayer, join, mix, normalise
 
@@ -138,6 +139,14 @@ def test_uncertainty_is_learnt_from_the_time_alone():
     assert small(uncertainty=0).uncertainty(t) is None
     with pytest.raises(UserError, match=r"model.uncertainty=-1 must be at least 1, or 0 for none"):
         small(uncertainty=-1)
+
+
+def test_counting_its_operations_leaves_the_weights():
+    torch.manual_seed(0)
+    net = small()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert training_flops(net, (3, 8, 8), 5) > 0
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 def test_muon_moves_the_blocks():
