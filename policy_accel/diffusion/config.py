@@ -20,6 +20,7 @@ from policy_accel.errors import UserError, naming, one_of, refuse_idle
 FAMILIES = ("ddpm", "edm", "vp", "ve", "flow", "mip", "shortcut")
 HEUN_RATIO, HEUN_STEPS = 100.0, 50
 CHURN = ("churn", "churn_min", "churn_max", "churn_noise")
+VARIANCES = ("small", "large")
 
 
 @dataclass
@@ -119,6 +120,9 @@ class SamplingConfig:
     alone)."""
     clip_sample: float | None = 1.0
     """Bound of the predicted sample, in normalised units; null for none."""
+    variance: str = VARIANCES[0]
+    """Of the noise of ddpm: small (of the posterior) or large (of the forward process' step), which Ho et al. 2020 take
+    for images; with diffusion.learn_sigma the network chooses between the two."""
     churn: float = 0.0
     """Of heun on edm, vp and ve: S_churn of Karras et al. 2022 (algorithm 2), noise that is added before the steps; 0
     for the deterministic sampler. Each step first raises its sigma by churn / steps of it, at most by 0.41."""
@@ -140,6 +144,11 @@ class SamplingConfig:
             )
         if self.clip_sample is not None and not self.clip_sample > 0:
             raise UserError(f"sampling.clip_sample={self.clip_sample} must be positive, or null for none.")
+        if one_of("sampling.variance", self.variance, VARIANCES) != VARIANCES[0] and self.sampler != "ddpm":
+            raise UserError(
+                f"sampling.variance={self.variance} is of sampling.sampler=ddpm, not of {self.sampler}; leave it at "
+                f"{VARIANCES[0]}."
+            )
         self._check_churn(process)
         grid = self.grid(process)
         if grid.restart is not None and self.sampler != "ddpm":
@@ -181,7 +190,8 @@ class SamplingConfig:
 
     def by(self, sampler: str) -> Self:
         """The same with another sampler, and without what only the one before does."""
-        return replace(self if sampler == "heun" else self.without_churn(), sampler=sampler)
+        kept = self if sampler == "heun" else self.without_churn()
+        return replace(kept, sampler=sampler, variance=self.variance if sampler == "ddpm" else VARIANCES[0])
 
     def without_churn(self) -> Self:
         """The same, deterministic where it was so but for churn."""
@@ -205,10 +215,11 @@ class SamplingConfig:
 
     def record(self) -> dict[str, Any]:
         """The settings as a result states them: with times of its own, a grid has so many steps and no spacing. Churn
-        is left out of samplers without."""
+        is left out of samplers without, and the variance where it is small."""
         own = {} if self.times is None else {"steps": len(self.times), "spacing": None}
         stated = {**asdict(self), **own}
-        left_out = () if self.sampler == "heun" else CHURN
+        left_out: tuple[str, ...] = () if self.sampler == "heun" else CHURN
+        left_out += ("variance",) if self.variance == VARIANCES[0] else ()
         return {name: value for name, value in stated.items() if name not in left_out}
 
     def distilled(self, times: list[float]) -> Self:

@@ -151,7 +151,7 @@ class Sampler:
         if guidance is not None:
             predict = GuidedPredictor(**vars(predict), guidance=guidance, scale=scale)
         if self.config.sampler == "ddpm":
-            x0 = ddpm(predict, x, process, grid, noise=draws)
+            x0 = ddpm(predict, x, process, grid, noise=draws, large=self.config.variance == "large")
         elif self.config.churn:
             x0 = heun(predict, x, process, grid, churn=self._churn, noise=draws)
         else:

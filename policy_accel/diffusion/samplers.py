@@ -124,10 +124,12 @@ def heun_correction(
     return moved + 0.5 * interval * (moved_slope - slope)
 
 
-def ddpm(predict: Predictor, x: Tensor, process: Process, grid: Grid, *, noise: Iterable[Tensor]) -> Tensor:
-    """Ancestral sampling with the small posterior variance, or a learned one, between that and the forward
-    process' (Ho et al. 2020, equations 6-7 and algorithm 2; for general alpha and sigma Kingma et al. 2021, equations
-    26-27; Nichol & Dhariwal 2021, equation 15).
+def ddpm(
+    predict: Predictor, x: Tensor, process: Process, grid: Grid, *, noise: Iterable[Tensor], large: bool = False
+) -> Tensor:
+    """Ancestral sampling with the small posterior variance, the `large` one of the forward process' step, or a learned
+    one between the two (Ho et al. 2020, equations 6-7 and algorithm 2; for general alpha and sigma Kingma et al. 2021,
+    equations 26-27; Nichol & Dhariwal 2021, equation 15).
 
     `noise` gives the fresh noise [B, *S] of each step but those to the clean sample, which add none. On a grid that
     goes back up (a restart, see `Grid.of`, or steps taken again, see `Sampler`), x is noised again from where the last
@@ -148,7 +150,7 @@ def ddpm(predict: Predictor, x: Tensor, process: Process, grid: Grid, *, noise: 
         x = x0_weight * x0 + x_weight * x
         if there.sigma > 0:
             variance = max(posterior_variance, SMALLEST_VARIANCE)
-            deviation: Tensor | float = math.sqrt(variance)
+            deviation: Tensor | float = math.sqrt(step_variance if large else variance)
             if learned is not None:
                 high = math.log(max(step_variance, variance))
                 deviation = (0.5 * learned_log_variance(learned, math.log(variance), high)).exp()

@@ -168,6 +168,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "sampling.steps": ("3", measured(), []),
     "sampling.spacing": ("leading", measured(), []),
     "sampling.times": ("[60,5]", measured(), []),
+    "sampling.variance": ("large", measured(), ["sampling.sampler=ddpm"]),
     "sampling.churn": ("1.0", measured(), HEUN),
     "sampling.churn_min": ("1.0", measured(), [*HEUN, "sampling.churn=1.0"]),
     "sampling.churn_max": ("1.0", measured(), [*HEUN, "sampling.churn=1.0"]),

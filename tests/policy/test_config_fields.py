@@ -308,6 +308,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "sampling.steps": ("5", predicted, SCORED),
     "sampling.spacing": ("leading", predicted, SCORED),
     "sampling.times": ("[90,10]", predicted, SCORED),
+    "sampling.variance": ("large", predicted, [*SCORED, "sampling.sampler=ddpm"]),
     "sampling.churn": ("1.0", predicted, [*SCORED, "method=edm"]),
     "sampling.churn_min": ("1.0", predicted, [*SCORED, *CHURNED]),
     "sampling.churn_max": ("1.0", predicted, [*SCORED, *CHURNED]),

@@ -27,8 +27,9 @@ class ForeignImages(Foreign[ImageConfig, LoadedImageRun]):
 
     Attributes:
         shape: (C, H, W) of its images.
-        classes: how many it is told of; they are called by their numbers.
+        classes: how many it is told of.
         latents: whether its images are latents of an autoencoder.
+        names: of the classes; none for their numbers.
         differences: what it samples otherwise than we do, as sentences.
     """
 
@@ -41,6 +42,7 @@ class ForeignImages(Foreign[ImageConfig, LoadedImageRun]):
     values: dict[str, Any]
     weights: Callable[[], State]
     latents: bool = False
+    names: tuple[str, ...] = ()
     differences: list[str] = field(default_factory=list)
 
     def config(self, settings: Mapping[str, Any] | None = None) -> ImageConfig:
@@ -68,7 +70,7 @@ class ForeignImages(Foreign[ImageConfig, LoadedImageRun]):
             0,
             build_sampler(config),
             self.shape,
-            tuple(map(str, range(self.classes))),
+            self.names or tuple(map(str, range(self.classes))),
             condition_size(config.task, self.classes),
             self._representation(config, device),
             source=self.path,

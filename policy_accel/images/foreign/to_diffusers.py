@@ -19,7 +19,7 @@ from policy_accel.errors import UserError
 from policy_accel.files import new_path
 from policy_accel.foreign.kinds import CONFIG, UNET2D, UNET2D_CLASS
 from policy_accel.foreign.stored import TARGETS
-from policy_accel.images.foreign.unet2d import ATTENDS, FIXED, SCHEDULER
+from policy_accel.images.foreign.unet2d import ATTENDS, FIXED, INDEX, SCHEDULER
 from policy_accel.images.foreign.unet2d_names import CONDITION, layers, to_theirs
 from policy_accel.images.run import LoadedImageRun
 from policy_accel.models.images import DdpmConfig
@@ -58,7 +58,7 @@ def write_pipeline(run: LoadedImageRun, folder: Path) -> dict[str, Any]:
     with new_path(folder) as made:
         for part in ("unet", "scheduler"):
             (made / part).mkdir(parents=True)
-        _write(made / "model_index.json", index)
+        _write(made / INDEX, index)
         _write(made / "unet" / CONFIG, network)
         safetensors.torch.save_file(_state(run, network, attended), made / "unet" / UNET2D[0])
         if ours:
@@ -172,7 +172,7 @@ def _scheduler(run: LoadedImageRun) -> Any:
         diffusion.schedule, process.timesteps, beta_start=diffusion.beta_start, beta_end=diffusion.beta_end
     )
     betas = None if torch.allclose(named.alphas, process.alphas, rtol=1e-9) else _betas(process)
-    own: dict[str, Any] = {"variance_type": "learned_range" if _learns(run) else "fixed_small"}
+    own: dict[str, Any] = {"variance_type": "learned_range" if _learns(run) else f"fixed_{sampling.variance}"}
     if sampling.sampler == "ddim":
         own = {"set_alpha_to_one": True}
     head = {"_class_name": SCHEDULERS[sampling.sampler], "_diffusers_version": VERSION}

@@ -15,8 +15,9 @@ from policy_accel.images.foreign.unet2d_names import CLASSES, CONDITION, layers,
 from policy_accel.models.images.layers import norm_groups
 from policy_accel.parsing import read_record
 
-SCHEDULER = "scheduler_config.json"
+INDEX, SCHEDULER = "model_index.json", "scheduler_config.json"
 SAMPLERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim", "DPMSolverMultistepScheduler": "dpm_solver++"}
+VARIANCES, LEARNED = {"fixed_small": "small", "fixed_large": "large"}, "learned_range"
 STEPS = {"ddim": 50, "dpm_solver++": 20}
 NULL_SHARE = 0.1
 """Of a network with a null class, which does not say how often it saw that."""
@@ -73,14 +74,15 @@ def read_unet2d(path: Path) -> ForeignImages:
         raise ValueError(f"its sample_size={side} is no side of square images")
     side = whole_number("sample_size", side[0] if isinstance(side, list) else side)
     channels, outputs = shape_of(state, "conv_in.weight")[1], shape_of(state, "conv_out.weight")[0]
-    if channels != outputs:
-        raise ValueError(f"it makes {outputs} channels of {channels}")
     settings, attended = _settings(said, side)
     names = layers(attended, settings["blocks"])
     embedded = shape_of(state, CLASSES)[0] if CLASSES in state else 0
     # What we export has a row of zeros behind its classes, the null class.
     null = embedded > 0 and not bool(read()[CLASSES][-1].any())
     process, differences = _process(path)
+    expected = 2 * channels if process["diffusion"].get("learn_sigma") else channels
+    if outputs != expected:
+        raise ValueError(f"it makes {outputs} channels of {channels}, and its scheduler takes {expected}")
 
     def weights() -> State:
         found = to_ours(read(), names)
@@ -88,6 +90,7 @@ def read_unet2d(path: Path) -> ForeignImages:
             found[CONDITION] = found[CONDITION][:, :-1].contiguous()
         return {name: tensor.float() for name, tensor in found.items()}
 
+    names_told = _class_names(path)
     return ForeignImages(
         path,
         "diffusers",
@@ -95,6 +98,7 @@ def read_unet2d(path: Path) -> ForeignImages:
         embedded - null,
         {"model": settings, "task": {"label_dropout": NULL_SHARE if null else 0.0}, **process},
         weights,
+        names=names_told if len(names_told) == embedded - null else (),
         differences=differences,
     )
 
@@ -148,8 +152,9 @@ def _process(path: Path) -> tuple[dict[str, Any], list[str]]:
         raise ValueError(
             f"its scheduler {kind} is none of {', '.join(SAMPLERS)}; put the {SCHEDULER} of one of these beside it"
         )
-    if said.get("trained_betas") is not None:
-        raise ValueError("its scheduler has trained_betas, and ours a schedule by name")
+    for name in ("trained_betas", "rescale_betas_zero_snr"):
+        if said.get(name):
+            raise ValueError(f"its scheduler has {name}, and ours a schedule by name")
     sampler, timesteps = SAMPLERS[kind], whole_number("num_train_timesteps", said.get("num_train_timesteps", 1000))
     values = process_values(
         timesteps=timesteps,
@@ -167,13 +172,26 @@ def _process(path: Path) -> tuple[dict[str, Any], list[str]]:
         said.get("timestep_spacing", "leading" if kind != "DPMSolverMultistepScheduler" else "linspace")
     )
     differences = [] if record is not None else ["no scheduler is beside it; taken is DDPM's with the linear schedule."]
-    if sampler == "ddpm" and said.get("variance_type", "fixed_small") != "fixed_small":
-        differences.append(f"its scheduler has variance_type={said['variance_type']}, and our ddpm fixed_small.")
+    if sampler == "ddpm":
+        variance = str(said.get("variance_type", "fixed_small"))
+        values["sampling"]["variance"] = VARIANCES.get(variance, "small")
+        values["diffusion"]["learn_sigma"] = variance == LEARNED
+        if variance not in (*VARIANCES, LEARNED):
+            differences.append(f"its scheduler has variance_type={variance}, and our ddpm fixed_small.")
+    if sampler == "dpm_solver++":
+        differences.append(f"its scheduler {kind} takes other times than our {sampler}.")
     if said.get("steps_offset"):
         differences.append(f"its scheduler has steps_offset={said['steps_offset']}, and our times none.")
     if said.get("thresholding"):
         differences.append("its scheduler has thresholding, which ours does not have.")
     return values, differences
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    """Names of the classes in the pipeline that we exported; none in any other."""
+    record = path.parent.parent / INDEX
+    found = read_record(record, REMEDY).get("classes") if path.parent.name == "unet" and record.is_file() else None
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def _opened(path: Path) -> tuple[State, Callable[[], State]]:

@@ -116,7 +116,7 @@ def test_the_command_and_the_way_back(tmp_path, capsys):
     run = made("task.conditional=true", "task.label_dropout=0.1", classes=("cat", "dog"))
     write_pipeline(run, tmp_path / "made")
     again = IMAGES.load(weights_file(tmp_path / "made"))
-    assert (len(again.classes), again.config.task.label_dropout) == (2, 0.1)
+    assert (again.classes, again.config.task.label_dropout) == (("cat", "dog"), 0.1)
     for name, tensor in run.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], tensor, msg=name)
     assert main(["export", str(tmp_path / "made"), "--to", "diffusers", "--output", str(tmp_path / "b"), "--json"]) == 0

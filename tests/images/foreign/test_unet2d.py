@@ -52,7 +52,7 @@ def drawn(run, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("pipeline", "scheduler", "safe"),
     [
-        (DDPMPipeline, DDPMScheduler(num_train_timesteps=8, timestep_spacing="trailing"), True),
+        (DDPMPipeline, DDPMScheduler(num_train_timesteps=8, variance_type="fixed_large"), True),
         (
             DDIMPipeline,
             DDIMScheduler(num_train_timesteps=4, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"),
@@ -81,11 +81,11 @@ def test_a_model_of_classes_with_older_names(tmp_path, recwarn):
             name = name.replace(f".{newer}.", f".{older}.")
         state[name] = tensor
     torch.save(state, tmp_path / "diffusion_pytorch_model.bin")
-    scheduler = {"_class_name": "DDPMScheduler", "variance_type": "fixed_large"}
+    scheduler = {"_class_name": "DDPMScheduler", "variance_type": "fixed_small_log"}
     (tmp_path / "scheduler_config.json").write_text(json.dumps(scheduler))
     run = IMAGES.load(weights_file(tmp_path))
     assert run.classes == ("0", "1", "2")
-    assert any("variance_type=fixed_large" in str(warning.message) for warning in recwarn)
+    assert any("variance_type=fixed_small_log" in str(warning.message) for warning in recwarn)
     x, t, labels = torch.randn(2, 3, 8, 8), torch.tensor([3, 700]), torch.tensor([0, 2])
     with torch.no_grad():
         expected = net(x, t, labels).sample
