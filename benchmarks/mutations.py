@@ -33,9 +33,15 @@ MUTATIONS = [
     *of(
         "images/foreign/edm.py",
         "images/foreign/test_edm.py",
-        ("weight * math.sqrt(weight.shape[1])", "weight"),
-        ('changed["embed.0.bias"] = (', 'changed["embed.0.bias"] = 0 * ('),
+        ('"condition" if adm else "condition.classes"', '"condition"'),
         ("tensor.unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)", "tensor"),
+    ),
+    *of(
+        "models/images/edm.py",
+        "models/images/test_edm.py",
+        ("told[:, :number] * math.sqrt(number)", "told[:, :number]"),
+        ("weight[:, :number] / math.sqrt(number)", "weight[:, :number]"),
+        ("embedding = embedding + self.condition(told)", "embedding = embedding + 2 * self.condition(told)"),
     ),
     *of(
         "images/foreign/dit.py",

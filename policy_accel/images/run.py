@@ -92,6 +92,7 @@ def build_model(config: ImageConfig, shape: tuple[int, int, int], classes: int) 
             channels=channels,
             resolution=height,
             condition_dim=condition_size(config.task, classes),
+            classes=classes if config.task.conditional else 0,
             **variance,
         )
 

@@ -29,7 +29,8 @@ def register_denoiser(
             observation_dim) or None for in-painting; x is [B, horizon, channels], condition [B, *condition_shape]. For
             images: channels, resolution (height and width in pixels) and condition_dim (classes, one-hot, and
             augmentation parameters; 0 for none); x is [B, channels, resolution, resolution], condition
-            [B, condition_dim]. With diffusion.learn_sigma also out_channels, of what it returns.
+            [B, condition_dim]; classes, how many of these are the class, where it has an argument of this name. With
+            diffusion.learn_sigma also out_channels, of what it returns.
         track: "robot" or "images".
 
     Raises:
@@ -56,6 +57,9 @@ def build_denoiser(config: ModelConfig, **sizes: int | tuple[int, int] | None) -
     schema, network, _ = _REGISTRY.get(config.name, (None, None, None))
     if schema is None or network is None or not isinstance(config, schema):
         raise UserError(f"model.name '{config.name}' does not go with these settings; choose model=NAME instead.")
-    if "out_channels" in sizes and "out_channels" not in signature(network).parameters:
+    taken = signature(network).parameters
+    if "out_channels" in sizes and "out_channels" not in taken:
         raise UserError(f"model={config.name} takes no out_channels; set diffusion.learn_sigma=false.")
+    if "classes" not in taken:
+        sizes.pop("classes", None)
     return network(config, **sizes)

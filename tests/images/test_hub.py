@@ -64,8 +64,8 @@ def test_a_model_of_edm_is_scored_and_fine_tuned(tmp_path: Path, capsys: pytest.
     write_images_npz(tmp_path / "shapes.npz", images, make_shapes(12, size=16, seed=1))
     count = len(images.classes)
     sizes = {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention_resolutions": []}
-    net = network(EdmConfig(**sizes), resolution=16, condition_dim=count)
-    path = write_edm(tmp_path / "edm.pkl", edm_tensors(net, 16, count))
+    net = network(EdmConfig(**sizes), resolution=16, condition_dim=count, classes=count)
+    path = write_edm(tmp_path / "edm.pkl", edm_tensors(net, 16))
     fast = ["--samples", "8", "--sampling-steps", "1", "--batch-size", "8"]
     assert main(["evaluate", str(path), *fast]) == 2
     assert "name the images to compare with, --data PATH" in capsys.readouterr().err

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from policy_accel.foreign.stored import State, below, shape_of
@@ -144,8 +142,10 @@ def _by_our_names(state: State, encoder: list[str], decoder: list[str]) -> State
     layers |= {f"dec.{part}": f"middle.{place}" for place, part in enumerate(inner[:2])}
     layers |= {f"dec.{part}": f"up.{place}" for place, part in enumerate(inner[2:])}
     layers |= {f"dec.{part}": AUXILIARY[part.partition("_")[2]] for part in decoder if "_aux_" in part}
-    mixed = "time.mix" if "out_conv.weight" in state else "embed"
+    adm = "out_conv.weight" in state
+    mixed = "time.mix" if adm else "embed"
     layers |= {"map_layer0": f"{mixed}.0", "map_layer1": f"{mixed}.2"}
+    layers |= {"map_label": "condition" if adm else "condition.classes", "map_augment": "condition.others"}
     found = {}
     for name, tensor in state.items():
         layer, _, part = name.rpartition(".")
@@ -156,25 +156,9 @@ def _by_our_names(state: State, encoder: list[str], decoder: list[str]) -> State
             found[f"{layers[block]}.{BLOCK[inside]}.{part}"] = _projection(tensor.float(), inside)
         elif name == "map_noise.freqs":
             found["time.frequencies"] = tensor.float()
-        elif layer not in ("map_label", "map_augment"):
+        else:
             raise ValueError(f"its network has {name}, which ours does not have")
-    return {name: tensor for name, tensor in found.items() if not name.endswith("resample_filter")} | _condition(
-        state, found
-    )
-
-
-def _condition(state: State, found: State) -> State:
-    """The layers of classes and augmentation as one, and the bias that takes what they always add."""
-    changed, columns = {}, []
-    if "map_label.weight" in state:
-        weight = state["map_label.weight"].float()
-        columns.append(weight if "out_conv.weight" in state else weight * math.sqrt(weight.shape[1]))
-    if "map_label.bias" in state:
-        always = found["embed.0.weight"].double() @ state["map_label.bias"].double()
-        changed["embed.0.bias"] = (found["embed.0.bias"].double() + always).float()
-    if "map_augment.weight" in state:
-        columns.append(state["map_augment.weight"].float())
-    return changed | ({"condition.weight": torch.cat(columns, dim=1)} if columns else {})
+    return {name: tensor for name, tensor in found.items() if not name.endswith("resample_filter")}
 
 
 def _projection(tensor: Tensor, name: str) -> Tensor:

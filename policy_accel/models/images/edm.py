@@ -19,10 +19,9 @@ from policy_accel.models.denoiser import Denoiser, hidden_matrices
 from policy_accel.models.embedding import SinusoidalEmbedding, angles
 from policy_accel.models.images.layers import (
     EPS,
+    UNWANTED,
     ImageUnetConfig,
     ResidualBlock,
-    add_condition,
-    condition_layer,
     initialise_uniform,
     norm_groups,
 )
@@ -99,11 +98,50 @@ class Pyramid(nn.Module):
         return half
 
 
-class EdmUnet(Denoiser):
-    """Image denoiser: DDPM++ or NCSN++; arguments and errors as for `DdpmUnet`.
+class Told(nn.Module):
+    """What the network is told beside the time, mapped to its embedding: [B, classes + others] -> [B, width].
 
-    The condition (classes and augmentation parameters) is mapped linearly and added to the time embedding before the
-    two layers that mix it. The network is the publication's F; the factors around it belong to the process.
+    One-hot classes are multiplied by the root of their number, so that their weights learn as fast as the publication's
+    do; the null class is a row of zeros. Others are the parameters of an augmentation.
+    """
+
+    def __init__(self, classes: int, others: int, width: int) -> None:
+        super().__init__()
+        self.size = classes + others
+        self.classes = nn.Linear(classes, width) if classes else None
+        self.others = nn.Linear(others, width, bias=False) if others else None
+        self.register_load_state_dict_pre_hook(_split)  # type: ignore[no-untyped-call]
+
+    def forward(self, told: Tensor) -> Tensor:
+        """Map told [B, classes + others]."""
+        if self.classes is None:
+            assert self.others is not None
+            found: Tensor = self.others(told)
+            return found
+        number = self.classes.in_features
+        found = self.classes(told[:, :number] * math.sqrt(number))
+        return found if self.others is None else found + self.others(told[:, number:])
+
+
+def _split(module: Told, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Weights of earlier versions had classes and others in one matrix, without the factor and the bias."""
+    weight = state.pop(f"{prefix}weight", None)
+    if weight is None:
+        return
+    number = 0 if module.classes is None else module.classes.in_features
+    if module.classes is not None:
+        state[f"{prefix}classes.weight"] = weight[:, :number] / math.sqrt(number)
+        state[f"{prefix}classes.bias"] = torch.zeros_like(weight[:, 0])
+    if module.others is not None:
+        state[f"{prefix}others.weight"] = weight[:, number:]
+
+
+class EdmUnet(Denoiser):
+    """Image denoiser: DDPM++ or NCSN++; arguments and errors as for `DdpmUnet`, and `classes`, how many of the
+    condition's numbers are a one-hot class; they come first.
+
+    The condition is mapped linearly and added to the time embedding before the two layers that mix it, see `Told`. The
+    network is the publication's F; the factors around it belong to the process.
     """
 
     def __init__(
@@ -113,6 +151,7 @@ class EdmUnet(Denoiser):
         channels: int,
         resolution: int,
         condition_dim: int = 0,
+        classes: int = 0,
         out_channels: int | None = None,
     ) -> None:
         super().__init__()
@@ -126,7 +165,7 @@ class EdmUnet(Denoiser):
             raise UserError("model.encoder=residual has no effect with one resolution; give two or more multipliers.")
         width, time_width = 4 * config.channels, config.channels * config.time_multiplier
         self.time = (SinusoidalEmbedding if config.embedding == "positional" else FourierEmbedding)(time_width)
-        self.condition = condition_layer(condition_dim, time_width)
+        self.condition = Told(classes, condition_dim - classes, time_width) if condition_dim else None
         self.embed = nn.Sequential(nn.Linear(time_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         start, outputs = config.channels, [outputs for outputs, _ in levels]
         self.input = nn.Conv2d(channels, start, 3, padding=1)
@@ -155,14 +194,17 @@ class EdmUnet(Denoiser):
                 module.out.weight *= SILENT
                 module.qkv.weight *= ATTENTION
         self.output.weight *= SILENT
-        if self.condition is not None:
-            # The publication multiplies one-hot classes by the root of their number instead.
-            self.condition.weight *= math.sqrt(self.condition.in_features)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Predict [B, C, H, W] float32 from x of that shape, t [B] and condition [B, condition_dim] (None: zeros)."""
         x = laid_as(x, self.input.weight)
-        embedding = self.embed(add_condition(self.time(t), self.condition, condition))
+        embedding = self.time(t)
+        if self.condition is not None:
+            told = x.new_zeros(len(x), self.condition.size) if condition is None else condition
+            embedding = embedding + self.condition(told)
+        elif condition is not None:
+            raise ValueError(UNWANTED)
+        embedding = self.embed(embedding)
         image = x
         x = self.input(x)
         skips = [x]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import pickle
 import sys
 import types
@@ -40,7 +39,7 @@ def network(config: Any, *, resolution: int = 8, seed: int = 0, **sizes: Any) ->
     return made
 
 
-def edm_tensors(net: nn.Module, side: int, classes: int) -> dict[str, Tensor]:
+def edm_tensors(net: nn.Module, side: int) -> dict[str, Tensor]:
     """The tensors of a DDPM++ or ADM network of two resolutions with one block each, as EDM has them."""
     adm = hasattr(net.time, "mix")
     half = side // 2
@@ -62,17 +61,16 @@ def edm_tensors(net: nn.Module, side: int, classes: int) -> dict[str, Tensor]:
         "time.mix.2": "map_layer1",
         "embed.0": "map_layer0",
         "embed.2": "map_layer1",
+        "condition": "map_label",
+        "condition.classes": "map_label",
+        "condition.others": "map_augment",
     }
     found = {}
     for name, tensor in net.state_dict().items():
         layer, _, part = name.rpartition(".")
         block = ".".join(layer.split(".")[:2])
         inside = layer.removeprefix(block).strip(".")
-        if name == "condition.weight":
-            found["map_label.weight"] = tensor[:, :classes] / (1 if adm else math.sqrt(classes))
-            if tensor.shape[1] > classes:
-                found["map_augment.weight"] = tensor[:, classes:]
-        elif layer in places:
+        if layer in places:
             found[f"{places[layer]}.{part}"] = tensor
         else:
             if inside == "attention.qkv":  # theirs has q, k and v of each channel side by side
@@ -81,9 +79,6 @@ def edm_tensors(net: nn.Module, side: int, classes: int) -> dict[str, Tensor]:
                 tensor = tensor[:, :, None, None]
             found[f"{places[block]}.{BLOCK[inside]}.{part}"] = tensor
     found[f"enc.{half}x{half}_down.conv0.resample_filter"] = torch.full((1, 1, 2, 2), 0.25)
-    if not adm:  # a bias that the next layer must take
-        found["map_label.bias"] = torch.linspace(-1, 1, len(found["map_label.weight"]))
-        found["map_layer0.bias"] = found["map_layer0.bias"] - found["map_layer0.weight"] @ found["map_label.bias"]
     return found
 
 

@@ -27,8 +27,8 @@ def same(run, net, condition) -> None:
 
 
 def test_a_snapshot_is_read_as_data(tmp_path):
-    net = network(EdmConfig(**SIZES), condition_dim=12)  # three classes, and an augmentation
-    path = write_edm(tmp_path / "network-snapshot-000100.pkl", edm_tensors(net, 8, 3), sigma_data=0.7)
+    net = network(EdmConfig(**SIZES), condition_dim=12, classes=3)  # three classes, and an augmentation
+    path = write_edm(tmp_path / "network-snapshot-000100.pkl", edm_tensors(net, 8), sigma_data=0.7)
     run = IMAGES.load(path)  # whose source would end the process
     assert (run.shape, run.classes, run.config.diffusion.sigma_data) == ((3, 8, 8), ("0", "1", "2"), 0.7)
     assert (run.config.task.label_dropout, run.config.sampling.sampler) == (0.1, "heun")
@@ -39,7 +39,7 @@ def test_a_snapshot_is_read_as_data(tmp_path):
 
 def test_tensors_of_an_adm_network_as_safetensors(tmp_path):
     net = network(AdmConfig(channels=64, multipliers=[1, 1], blocks=1, attention_resolutions=[4]), condition_dim=3)
-    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in edm_tensors(net, 8, 3).items()}
+    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in edm_tensors(net, 8).items()}
     safetensors.torch.save_file(tensors, tmp_path / "edm.safetensors")
     run = IMAGES.load(tmp_path / "edm.safetensors")
     assert run.config.model.name == "adm"
@@ -55,7 +55,7 @@ def test_tensors_of_an_adm_network_as_safetensors(tmp_path):
     ],
 )
 def test_what_ours_does_not_have_is_refused(tmp_path, change, reason):
-    tensors = edm_tensors(network(EdmConfig(**SIZES), condition_dim=3), 8, 3)
+    tensors = edm_tensors(network(EdmConfig(**SIZES), condition_dim=3, classes=3), 8)
     if "extra" in change:
         tensors[change.pop("extra")] = torch.zeros(1)
     path = write_edm(tmp_path / "other.pkl", tensors, **change)

@@ -20,17 +20,18 @@ NCSNPP = {"embedding": "fourier", "time_multiplier": 2, "encoder": "residual", "
 @pytest.mark.parametrize(
     ("settings", "resolution", "condition_dim", "parameters"),
     [
-        # Unconditional. With 10 classes and 9 augmentation parameters: 19 more rows of 128 (256 for NCSN++).
+        # With 10 classes and 9 augmentation parameters: 19 more rows of 128 (256 for NCSN++), and a bias.
         ({}, 32, 0, 55_732_739),
-        ({}, 32, 19, 55_732_739 + 19 * 128),
+        ({}, 32, 19, 55_732_739 + 20 * 128),
         (NCSNPP, 32, 0, 56_395_523),
-        (NCSNPP, 32, 19, 56_395_523 + 19 * 256),
+        (NCSNPP, 32, 19, 56_395_523 + 20 * 256),
         ({"multipliers": [1, 2, 2, 2], "dropout": 0.05}, 64, 9, 61_804_419 + 9 * 128),
     ],
 )
 def test_published_nets_have_the_published_sizes(settings, resolution, condition_dim, parameters):
     with torch.device("meta"):
-        net = build_denoiser(EdmConfig(**settings), channels=3, resolution=resolution, condition_dim=condition_dim)
+        sizes = {"condition_dim": condition_dim, "classes": 10 if condition_dim > 9 else 0}
+        net = build_denoiser(EdmConfig(**settings), channels=3, resolution=resolution, **sizes)
     assert sum(p.numel() for p in net.parameters()) == parameters
 
 
@@ -84,21 +85,37 @@ def test_condition_is_added_before_the_embedding_is_mixed():
         EdmConfig(channels=8, multipliers=[1, 1], blocks=1, attention_resolutions=[], dropout=0.0),
         channels=1,
         resolution=8,
-        condition_dim=3,
+        condition_dim=5,
+        classes=3,
     )
     with torch.no_grad():
         for p in net.parameters():
             p.add_(0.1 * torch.randn_like(p))
     x, t = torch.randn(1, 1, 8, 8), torch.tensor([0.2])
-    with_class = net(x, t, torch.tensor([[0.0, 1.0, 0.0]]))
-    with torch.no_grad():
-        net.embed[0].bias += net.embed[0].weight @ net.condition.weight[:, 1]
-    torch.testing.assert_close(net(x, t), with_class)
+    told = net(x, t, torch.tensor([[0.0, 1.0, 0.0, 0.5, -2.0]]))
+    with torch.no_grad():  # the class is multiplied by the root of the number of classes, and has a bias
+        classes, others = net.condition.classes.weight, net.condition.others.weight
+        added = math.sqrt(3) * classes[:, 1] + 0.5 * others[:, 0] - 2.0 * others[:, 1]
+        net.embed[0].bias += net.embed[0].weight @ added
+    torch.testing.assert_close(net(x, t), told)
+    torch.testing.assert_close(net(x, t, torch.zeros(1, 5)), told)
+    with pytest.raises(ValueError, match="built without one"):
+        build_denoiser(EdmConfig(channels=8), channels=1, resolution=32)(x, t, torch.zeros(1, 5))
+
+
+def test_weights_of_earlier_versions_had_one_matrix_for_all_that_is_told():
+    torch.manual_seed(0)
+    net = build_denoiser(EdmConfig(channels=8), channels=1, resolution=32, condition_dim=5, classes=3)
+    state, weight = net.state_dict(), torch.randn(8, 5)
+    old = {name: tensor for name, tensor in state.items() if not name.startswith("condition.")}
+    net.load_state_dict({**old, "condition.weight": weight})
+    told = torch.randn(2, 5)
+    torch.testing.assert_close(net.condition(told), told @ weight.T)
 
 
 def test_weights_start_as_published():
     torch.manual_seed(0)
-    net = build_denoiser(EdmConfig(channels=64, blocks=1), channels=3, resolution=32, condition_dim=60)
+    net = build_denoiser(EdmConfig(channels=64, blocks=1), channels=3, resolution=32, condition_dim=69, classes=60)
     block = next(block for block in net.down if isinstance(block, EdmBlock) and block.attention is not None)
     for weight, variance in (
         (block.conv_in.weight, 2 / (9 * 128 + 9 * 128)),
@@ -106,7 +123,8 @@ def test_weights_start_as_published():
         (block.attention.qkv.weight, 0.2 * 2 / (128 + 384)),
         (block.attention.out.weight, 1e-10 * 2 / (128 + 128)),
         (net.output.weight, 1e-10 * 2 / (9 * 128 + 9 * 3)),
-        (net.condition.weight, 60 * 2 / (60 + 64)),
+        (net.condition.classes.weight, 2 / (60 + 64)),
+        (net.condition.others.weight, 2 / (9 + 64)),
     ):
         assert weight.var().item() == pytest.approx(variance, rel=0.1)
 
