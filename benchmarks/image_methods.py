@@ -92,7 +92,7 @@ def run_one(options: argparse.Namespace, base: str, arm: str, seed: int) -> dict
     import torch
 
     torch.set_num_threads(options.plan.threads)
-    from policy_accel.images.evaluate import ImageEvaluator
+    from policy_accel.images.scoring.evaluate import ImageEvaluator
     from policy_accel.images.sets import load_split
     from policy_accel.images.track import IMAGES
     from policy_accel.run_files import read_metrics

@@ -469,8 +469,8 @@ MUTATIONS = [
         ("    if known is not config:", "    if False:"),
     ),
     *of(
-        "images/sampling.py",
-        "images/test_sampling.py",
+        "images/generation/sampling.py",
+        "images/generation/test_sampling.py",
         ("low < _noise_level(level) <= high", "low <= _noise_level(level) < high"),
         ("alone if self.config.weight(level) == 1.0 else within", "within"),
         (
@@ -480,14 +480,14 @@ MUTATIONS = [
         ("guidance_interval=None if weight == 1.0 else self.guidance_interval", "guidance_interval=None"),
     ),
     *of(
-        "images/classes.py",
-        "images/test_guidance.py",
+        "images/generation/classes.py",
+        "images/generation/test_guidance.py",
         ("range(min(longest, len(pieces)), 0, -1)", "range(1, min(longest, len(pieces)) + 1)"),
         (".replace(2 * name[0], name[0])", ""),
     ),
     *of(
-        "images/editing.py",
-        "images/test_editing.py",
+        "images/generation/editing.py",
+        "images/generation/test_editing.py",
         ("np.asarray(marked) > 1e-6", "np.asarray(marked) > 0.5"),
         ("mask[y0:y1, x0:x1] = True", "mask[x0:x1, y0:y1] = True"),
         ("or _is_picture(file)", ""),
@@ -499,14 +499,14 @@ MUTATIONS = [
         ('if images.device.type != "cpu" or torch.compiler.is_compiling():', "if True:"),
     ),
     *of(
-        "images/autoguidance.py",
+        "images/generation/autoguidance.py",
         "commands/test_sample.py",
         ("if itself and average == own_average and options.average != ALL:", "if False:"),
         ("if guide.classes not in ((), own.classes):", "if False:"),
     ),
     *of(
         "diffusion/sampler.py",
-        "diffusion/test_sampler.py images/test_editing.py",
+        "diffusion/test_sampler.py images/generation/test_editing.py",
         ("x0 if scale == 1.0 else x0 / scale", "x0"),
         ("None if clip is None else scale * clip", "clip"),
         ("known(x / scale, replace(level, sigma=level.sigma / scale))", "known(x / scale, level)"),
@@ -1155,8 +1155,8 @@ MUTATIONS = [
         ("floor / value if lower else value / floor", "floor / value"),
     ),
     *of(
-        "images/evaluate.py",
-        "images/test_evaluate.py",
+        "images/scoring/evaluate.py",
+        "images/scoring/test_evaluate.py",
         ("[places.long()[", "[(places * 0).long()["),
         ('"classes")) * len(labels)', '"classes")) * 5'),
         ("None if full else self.curve)", "None)"),

@@ -9,7 +9,7 @@ if sys.argv[:1] == ["-m"] and sys.path[:1] == [os.getcwd()]:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from policy_accel.images.model import ImageModel
+    from policy_accel.images.sharing.model import ImageModel
     from policy_accel.policy.controller import Policy
 
 __all__ = ["ImageModel", "Policy"]
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
 
         return Policy
     if name == "ImageModel":
-        from policy_accel.images.model import ImageModel
+        from policy_accel.images.sharing.model import ImageModel
 
         return ImageModel
     raise AttributeError(f"module 'policy_accel' has no attribute '{name}'")

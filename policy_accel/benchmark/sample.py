@@ -16,7 +16,7 @@ from policy_accel.benchmark.rates import matmul_rate
 from policy_accel.diffusion import Sampler
 from policy_accel.errors import UserError
 from policy_accel.evaluation.latency import LatencyMeter
-from policy_accel.images.generate import ImageGenerator
+from policy_accel.images.generation.generate import ImageGenerator
 from policy_accel.images.run import LoadedImageRun
 from policy_accel.images.run import build_sampler as build_image_sampler
 from policy_accel.images.task import ImageTask

@@ -26,7 +26,7 @@ def export_images(home: Path, checkpoint: str, options: argparse.Namespace) -> i
     run = IMAGES.load(home, checkpoint, average=options.average or MAIN, asked=AskedSampling.of(options))
     folder = options.output or _default(home, run, options.to)
     if options.to == "safetensors":
-        from policy_accel.images.hub import save_pretrained
+        from policy_accel.images.sharing.hub import save_pretrained
 
         about = save_pretrained(run, folder)
     else:

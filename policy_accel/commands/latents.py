@@ -13,9 +13,9 @@ import numpy as np
 from policy_accel.data.images import ImageSet, Split, image_path, read_images
 from policy_accel.data.images.encoding import Encoding
 from policy_accel.errors import UserError
-from policy_accel.images.autoencoder import Autoencoder
-from policy_accel.images.encode import Encoder, write_latents, write_pixels
-from policy_accel.images.representation import Representation
+from policy_accel.images.latents.autoencoder import Autoencoder
+from policy_accel.images.latents.encode import Encoder, write_latents, write_pixels
+from policy_accel.images.latents.representation import Representation
 from policy_accel.training.devices import choose_device
 
 _SPLITS: tuple[Split, ...] = ("train", "test")

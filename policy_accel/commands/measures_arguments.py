@@ -6,7 +6,7 @@ import argparse
 
 from policy_accel.commands.guidance_arguments import add_guidance
 from policy_accel.commands.sampling_arguments import add_churn
-from policy_accel.images.protocol import PROTOCOLS
+from policy_accel.images.scoring.protocol import PROTOCOLS
 
 
 def add_measures_arguments(parser: argparse.ArgumentParser) -> None:

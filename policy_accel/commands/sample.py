@@ -19,10 +19,10 @@ from policy_accel.commands.sample_arguments import COUNT, EDIT_STRENGTH
 from policy_accel.commands.sample_files import Drawn, write_files
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
-from policy_accel.images.autoguidance import load_guide
-from policy_accel.images.classes import class_numbers
-from policy_accel.images.editing import read_mask, read_pictures
-from policy_accel.images.generate import ImageGenerator
+from policy_accel.images.generation.autoguidance import load_guide
+from policy_accel.images.generation.classes import class_numbers
+from policy_accel.images.generation.editing import read_mask, read_pictures
+from policy_accel.images.generation.generate import ImageGenerator
 from policy_accel.images.run import LoadedImageRun, check_guidance
 from policy_accel.images.track import IMAGES
 from policy_accel.progress import Progress

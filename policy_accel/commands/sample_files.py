@@ -11,9 +11,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from policy_accel.images.class_grids import MOST_COLUMNS, MOST_ROWS, named_rows, write_class_grids
-from policy_accel.images.generate import ImageGenerator
-from policy_accel.images.pictures import forming_video, grid, shown_scale, write_folder, write_image_npz, write_png
+from policy_accel.images.generation.class_grids import MOST_COLUMNS, MOST_ROWS, named_rows, write_class_grids
+from policy_accel.images.generation.generate import ImageGenerator
+from policy_accel.images.generation.pictures import (
+    forming_video,
+    grid,
+    shown_scale,
+    write_folder,
+    write_image_npz,
+    write_png,
+)
 from policy_accel.images.run import LoadedImageRun
 from policy_accel.training.averages import MAIN
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from policy_accel.errors import UserError, one_of
+from policy_accel.images.generation.sampling import ImageSamplingConfig
 from policy_accel.images.metrics import CHEAP, SCORED, MetricsConfig
-from policy_accel.images.protocol import PROTOCOLS
-from policy_accel.images.sampling import ImageSamplingConfig
+from policy_accel.images.scoring.protocol import PROTOCOLS
 from policy_accel.images.sets import ImageTaskConfig
 from policy_accel.models import ModelConfig
 from policy_accel.training.config import RunConfig

@@ -11,7 +11,7 @@ import torch
 from policy_accel.data.images import ImageSet
 from policy_accel.diffusion.processes import SIGMA_DATA
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.representation import Representation
+from policy_accel.images.latents.representation import Representation
 from policy_accel.images.run import representation_of, with_sigma_data
 from policy_accel.images.sets import ImageSplit
 from policy_accel.training.checkpoint import Checkpoint

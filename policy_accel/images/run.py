@@ -12,10 +12,10 @@ from policy_accel.acceleration.build import build_objective
 from policy_accel.data.images.encoding import Encoding
 from policy_accel.diffusion.processes import SIGMA_DATA
 from policy_accel.errors import UserError
-from policy_accel.images.autoencoder import Autoencoder
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.representation import Representation
-from policy_accel.images.sampling import ImageSampler
+from policy_accel.images.generation.sampling import ImageSampler
+from policy_accel.images.latents.autoencoder import Autoencoder
+from policy_accel.images.latents.representation import Representation
 from policy_accel.images.sets import ImageSplit, ImageTaskConfig
 from policy_accel.images.task import condition_size
 from policy_accel.models import Denoiser, build_denoiser

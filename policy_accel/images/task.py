@@ -19,7 +19,7 @@ from policy_accel.diffusion.counter_noise import normal_by_counter
 from policy_accel.diffusion.host_work import to_device
 from policy_accel.errors import UserError
 from policy_accel.images.augment import PARAMETERS, EdmAugmentation, Transforms, augment, half, mirror
-from policy_accel.images.representation import Representation
+from policy_accel.images.latents.representation import Representation
 from policy_accel.images.sets import ImageSplit, ImageTaskConfig
 from policy_accel.memory import free_memory
 from policy_accel.models.denoiser import Denoiser

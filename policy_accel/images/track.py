@@ -14,17 +14,15 @@ from policy_accel.data.images import image_form, read_images
 from policy_accel.distill import teach
 from policy_accel.errors import UserError
 from policy_accel.foreign.kinds import is_foreign
-from policy_accel.images.autoguidance import load_guide
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.deviation import KEY, kept, resolved
 from policy_accel.images.elsewhere import taken_elsewhere
-from policy_accel.images.evaluate import ImageEvaluator
-from policy_accel.images.guidance import Guide
+from policy_accel.images.generation.autoguidance import load_guide
+from policy_accel.images.generation.guidance import Guide
 from policy_accel.images.heading import image_heading
+from policy_accel.images.latents.representation import Representation, encoding_in
 from policy_accel.images.metrics import table
 from policy_accel.images.metrics.inception import check_inception
-from policy_accel.images.protocol import PUBLISHED_IMAGES
-from policy_accel.images.representation import Representation, encoding_in
 from policy_accel.images.run import (
     LoadedImageRun,
     build_model,
@@ -34,6 +32,8 @@ from policy_accel.images.run import (
     representation_of,
     represented,
 )
+from policy_accel.images.scoring.evaluate import ImageEvaluator
+from policy_accel.images.scoring.protocol import PUBLISHED_IMAGES
 from policy_accel.images.sets import ImageSplit, load_split
 from policy_accel.images.task import ImageTask, condition_size
 from policy_accel.run_files import results_folder
@@ -253,7 +253,7 @@ def _of_file(path: Path, config: ImageConfig, device: torch.device | str, asked:
 
         loaded: LoadedImageRun = load_foreign(path, device=device, asked=asked)
         return loaded
-    from policy_accel.images.hub import load_shared
+    from policy_accel.images.sharing.hub import load_shared
 
     return load_shared(path, config, device, asked)
 

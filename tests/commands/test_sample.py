@@ -16,10 +16,10 @@ from support.images import generate
 from torch import Tensor
 
 from policy_accel.cli import main
-from policy_accel.images.generate import ImageGenerator
-from policy_accel.images.guidance import Guide
-from policy_accel.images.pictures import to_uint8
-from policy_accel.images.sampling import ImageSamplingConfig
+from policy_accel.images.generation.generate import ImageGenerator
+from policy_accel.images.generation.guidance import Guide
+from policy_accel.images.generation.pictures import to_uint8
+from policy_accel.images.generation.sampling import ImageSamplingConfig
 from policy_accel.images.shapes import make_shapes, write_images_npz
 from policy_accel.images.track import IMAGES
 

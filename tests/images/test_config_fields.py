@@ -21,8 +21,8 @@ from support.overlap import scored_beside
 from policy_accel.data.images import ImageSet
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.evaluate import ImageEvaluator
 from policy_accel.images.run import build_model
+from policy_accel.images.scoring.evaluate import ImageEvaluator
 from policy_accel.images.sets import load_split
 from policy_accel.images.shapes import write_images_npz
 from policy_accel.images.track import IMAGES

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.guidance import guided
+from policy_accel.images.generation.guidance import guided
 from policy_accel.images.track import IMAGES
 from policy_accel.models import Denoiser, ModelConfig, build_denoiser, registry
 from policy_accel.policy.track import ROBOT

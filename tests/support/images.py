@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policy_accel.images.generate import ImageGenerator
-from policy_accel.images.guidance import Model
+from policy_accel.images.generation.generate import ImageGenerator
+from policy_accel.images.generation.guidance import Model
 
 
 def generate(model: Model, *, indices: Sequence[int], labels: Tensor | None = None, **options: Any) -> Tensor:

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from policy_accel.cli import main
 from policy_accel.errors import UserError
-from policy_accel.images.evaluate import ImageEvaluator
+from policy_accel.images.scoring.evaluate import ImageEvaluator
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.task import ChunkTask
 from policy_accel.policy.track import ROBOT

@@ -14,7 +14,7 @@ import torch
 from policy_accel.data.images.encoding import Encoding
 from policy_accel.foreign.stored import Foreign, State, put
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.representation import Representation
+from policy_accel.images.latents.representation import Representation
 from policy_accel.images.run import LoadedImageRun, build_model, build_sampler, check_config, represented
 from policy_accel.images.task import condition_size
 from policy_accel.images.track import IMAGES, UNKNOWN

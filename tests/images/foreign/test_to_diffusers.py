@@ -17,8 +17,8 @@ import torch
 from policy_accel.cli import main
 from policy_accel.errors import UserError
 from policy_accel.images.foreign.to_diffusers import write_pipeline
-from policy_accel.images.guidance import class_condition
-from policy_accel.images.representation import Representation
+from policy_accel.images.generation.guidance import class_condition
+from policy_accel.images.latents.representation import Representation
 from policy_accel.images.run import LoadedImageRun, build_sampler
 from policy_accel.images.track import IMAGES
 from policy_accel.run_files import weights_file

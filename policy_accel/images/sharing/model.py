@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.errors import UserError, one_of
-from policy_accel.images.generate import ImageGenerator
+from policy_accel.images.generation.generate import ImageGenerator
 from policy_accel.images.run import LoadedImageRun, check_guidance
 from policy_accel.images.track import IMAGES
 from policy_accel.run_files import located
@@ -114,14 +114,14 @@ class ImageModel:
 
     def save_pretrained(self, folder: Path | str, **settings: Any) -> None:
         """Write weights, config.json and a model card to a folder, from which `from_pretrained` loads the model; see
-        `policy_accel.images.hub.save_pretrained` for settings and errors."""
-        from policy_accel.images.hub import save_pretrained
+        `policy_accel.images.sharing.hub.save_pretrained` for settings and errors."""
+        from policy_accel.images.sharing.hub import save_pretrained
 
         save_pretrained(self.run, Path(folder), **settings)
 
     def push_to_hub(self, repo: str, **settings: Any) -> str:
         """Put the model into the repository OWNER/NAME of the Hugging Face hub; returns the address of the commit. See
-        `policy_accel.images.hub.push_to_hub` for settings and errors."""
-        from policy_accel.images.hub import push_to_hub
+        `policy_accel.images.sharing.hub.push_to_hub` for settings and errors."""
+        from policy_accel.images.sharing.hub import push_to_hub
 
         return push_to_hub(self.run, repo, **settings)

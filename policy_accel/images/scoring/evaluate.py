@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from policy_accel.data.images.read import default_cache
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.generate import ImageGenerator
-from policy_accel.images.guidance import Guide
+from policy_accel.images.generation.generate import ImageGenerator
+from policy_accel.images.generation.guidance import Guide
+from policy_accel.images.generation.pictures import forming_video, grid, shown_scale, write_png
+from policy_accel.images.latents.pixels import pixels_of
 from policy_accel.images.metrics import Quality
 from policy_accel.images.metrics import score as score_of
-from policy_accel.images.pictures import forming_video, grid, shown_scale, write_png
-from policy_accel.images.pixels import pixels_of
-from policy_accel.images.protocol import PROTOCOLS, Protocol, described, of_draws
 from policy_accel.images.run import build_sampler, representation_of
+from policy_accel.images.scoring.protocol import PROTOCOLS, Protocol, described, of_draws
 from policy_accel.images.sets import ImageSplit
 from policy_accel.images.task import condition_size
 from policy_accel.progress import Progress

@@ -16,9 +16,9 @@ from policy_accel.diffusion.host_work import to_device
 from policy_accel.diffusion.processes import Level
 from policy_accel.diffusion.samplers import unchanged
 from policy_accel.errors import UserError
-from policy_accel.images.classes import class_condition
-from policy_accel.images.guidance import Guide, Model, evaluations_per_step
-from policy_accel.images.sampling import ImageSampler
+from policy_accel.images.generation.classes import class_condition
+from policy_accel.images.generation.guidance import Guide, Model, evaluations_per_step
+from policy_accel.images.generation.sampling import ImageSampler
 from policy_accel.training.precision import autocast
 from policy_accel.training.randomness import derive_seed
 from policy_accel.training.ranks import ALONE, Ranks

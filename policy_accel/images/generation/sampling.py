@@ -13,7 +13,7 @@ from policy_accel.diffusion.by_level import ByLevel, Denoiser
 from policy_accel.diffusion.config import SamplingConfig
 from policy_accel.diffusion.processes import Level, Process
 from policy_accel.errors import UserError
-from policy_accel.images.guidance import Model, evaluations_per_step, guided
+from policy_accel.images.generation.guidance import Model, evaluations_per_step, guided
 
 
 @dataclass

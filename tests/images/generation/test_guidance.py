@@ -7,8 +7,8 @@ from torch import Tensor
 from policy_accel.diffusion import FlowProcess, SigmaProcess, vp_process
 from policy_accel.diffusion.predictions import predicted_sample
 from policy_accel.errors import UserError
-from policy_accel.images.classes import class_condition, class_numbers
-from policy_accel.images.guidance import evaluations_per_step, guided
+from policy_accel.images.generation.classes import class_condition, class_numbers
+from policy_accel.images.generation.guidance import evaluations_per_step, guided
 
 X = torch.randn(3, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 T = torch.tensor([0.5, 0.5, 0.5])

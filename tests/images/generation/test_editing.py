@@ -15,9 +15,9 @@ from torch import Tensor
 from policy_accel.data.images.decode import decode
 from policy_accel.diffusion import FlowProcess, Objective, SigmaProcess, vp_process
 from policy_accel.errors import UserError
-from policy_accel.images.editing import Given, read_mask, read_pictures
-from policy_accel.images.generate import ImageGenerator
-from policy_accel.images.sampling import ImageSampler, ImageSamplingConfig
+from policy_accel.images.generation.editing import Given, read_mask, read_pictures
+from policy_accel.images.generation.generate import ImageGenerator
+from policy_accel.images.generation.sampling import ImageSampler, ImageSamplingConfig
 
 SHAPE = (3, 6, 5)
 OBJECTIVES = {

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policy_accel.images.pictures import BACKGROUND, grid, shown_scale, write_png
+from policy_accel.images.generation.pictures import BACKGROUND, grid, shown_scale, write_png
 
 if TYPE_CHECKING:
     from PIL import ImageFont

@@ -10,7 +10,7 @@ import numpy as np
 from policy_accel.data.images import ImageSet
 from policy_accel.data.images.subset import ChannelSubset
 from policy_accel.errors import UserError
-from policy_accel.images.representation import Representation
+from policy_accel.images.latents.representation import Representation
 from policy_accel.images.sets import STABLE_DIFFUSION_SCALE, ImageSplit, ImageTaskConfig, load_split
 
 

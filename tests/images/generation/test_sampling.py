@@ -8,9 +8,9 @@ from torch import Tensor
 
 from policy_accel.diffusion import FlowProcess, Objective, SigmaProcess, vp_process
 from policy_accel.errors import UserError
-from policy_accel.images.generate import ImageGenerator
-from policy_accel.images.guidance import Guide
-from policy_accel.images.sampling import ImageSampler, ImageSamplingConfig
+from policy_accel.images.generation.generate import ImageGenerator
+from policy_accel.images.generation.guidance import Guide
+from policy_accel.images.generation.sampling import ImageSampler, ImageSamplingConfig
 
 EDM = Objective(SigmaProcess("edm"), "edm")
 LABELS = torch.tensor([1, 0, 2])

@@ -13,7 +13,7 @@ from torch import Tensor
 from policy_accel.errors import UserError
 from policy_accel.evaluation.video import VideoWriter
 from policy_accel.files import explained, new_path, replacing
-from policy_accel.images.generate import ImageGenerator
+from policy_accel.images.generation.generate import ImageGenerator
 
 BACKGROUND = 255
 LATENT_RANGE = (0.01, 0.99)

@@ -14,9 +14,9 @@ import torch
 
 from policy_accel.errors import UserError, one_line
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.model_card import model_card
-from policy_accel.images.representation import Representation, encoding_in
+from policy_accel.images.latents.representation import Representation, encoding_in
 from policy_accel.images.run import LoadedImageRun, build_model, build_sampler, represented
+from policy_accel.images.sharing.model_card import model_card
 from policy_accel.images.task import condition_size
 from policy_accel.images.track import IMAGES
 from policy_accel.robot.exporting.about import KEY, read_about

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from policy_accel.data.images.encoding import Encoding
 from policy_accel.errors import UserError, one_line
-from policy_accel.images.pictures import to_uint8
+from policy_accel.images.generation.pictures import to_uint8
 from policy_accel.parsing import is_number, read_record
 
 AT_ONCE = 16

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from policy_accel.data.images.encoding import Encoding, encoding_of
-from policy_accel.images.pictures import to_uint8
+from policy_accel.images.generation.pictures import to_uint8
 
 if TYPE_CHECKING:
-    from policy_accel.images.autoencoder import Autoencoder
+    from policy_accel.images.latents.autoencoder import Autoencoder
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Representation:
         if self.encoding is None or self.autoencoder is None:
             return self.encode(pictures)
         unit_range = self.encoding.unit_range
-        from policy_accel.images.autoencoder import AT_ONCE
+        from policy_accel.images.latents.autoencoder import AT_ONCE
 
         pieces = pictures.split(AT_ONCE)
         means = torch.cat([self.autoencoder.encode(piece, unit_range=unit_range)[0] for piece in pieces])

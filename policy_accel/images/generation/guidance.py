@@ -12,7 +12,7 @@ from torch import Tensor
 from policy_accel.diffusion.by_level import Denoiser
 from policy_accel.diffusion.host_work import to_device
 from policy_accel.diffusion.learned_variance import split_variance
-from policy_accel.images.classes import class_condition
+from policy_accel.images.generation.classes import class_condition
 
 Model = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 

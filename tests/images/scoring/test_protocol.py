@@ -8,8 +8,8 @@ import pytest
 
 from policy_accel.cli import main
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.evaluate import ImageEvaluator
-from policy_accel.images.protocol import PROTOCOLS, of_draws
+from policy_accel.images.scoring.evaluate import ImageEvaluator
+from policy_accel.images.scoring.protocol import PROTOCOLS, of_draws
 from policy_accel.images.sets import load_split
 from policy_accel.images.track import IMAGES
 

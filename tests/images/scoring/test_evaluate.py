@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from policy_accel.cli import main
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.evaluate import ImageEvaluator
+from policy_accel.images.scoring.evaluate import ImageEvaluator
 from policy_accel.images.shapes import make_shapes, write_images_npz
 from policy_accel.images.track import IMAGES
 from policy_accel.run_files import read_metrics

@@ -10,7 +10,7 @@ import torch
 
 from policy_accel.diffusion.alike import asked_alike
 from policy_accel.errors import UserError
-from policy_accel.images.guidance import Guide
+from policy_accel.images.generation.guidance import Guide
 from policy_accel.images.run import LoadedImageRun
 from policy_accel.training.averages import ALL, MAIN
 

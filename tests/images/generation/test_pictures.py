@@ -15,8 +15,8 @@ from torch import Tensor
 from policy_accel.data.images import read_images
 from policy_accel.diffusion import Objective, SigmaProcess, vp_process
 from policy_accel.errors import UserError
-from policy_accel.images.generate import ImageGenerator
-from policy_accel.images.pictures import (
+from policy_accel.images.generation.generate import ImageGenerator
+from policy_accel.images.generation.pictures import (
     displayable,
     forming_video,
     grid,
@@ -25,7 +25,7 @@ from policy_accel.images.pictures import (
     write_image_npz,
     write_png,
 )
-from policy_accel.images.sampling import ImageSampler, ImageSamplingConfig
+from policy_accel.images.generation.sampling import ImageSampler, ImageSamplingConfig
 
 
 def random_images(*shape: int) -> Tensor:
@@ -164,7 +164,7 @@ def test_a_film_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     def broken(*_: Any, **__: Any) -> subprocess.Popen[bytes]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("policy_accel.images.pictures.grid", broken)
+    monkeypatch.setattr("policy_accel.images.generation.pictures.grid", broken)
     sampler = ImageSampler(Objective(vp_process(), "sample"), ImageSamplingConfig(steps=2))
     with pytest.raises(KeyboardInterrupt):
         forming_video(tmp_path / "forming.mp4", ImageGenerator(pull, (1, 8, 8), sampler, seed=0), indices=range(2))

@@ -20,10 +20,10 @@ from policy_accel.cli import main
 from policy_accel.data.images import ImageSet, read_images
 from policy_accel.data.images.encoding import EDM2, Encoding
 from policy_accel.errors import UserError
-from policy_accel.images.autoencoder import Autoencoder
 from policy_accel.images.config import ImageConfig
-from policy_accel.images.evaluate import ImageEvaluator
-from policy_accel.images.representation import Representation, encoding_in
+from policy_accel.images.latents.autoencoder import Autoencoder
+from policy_accel.images.latents.representation import Representation, encoding_in
+from policy_accel.images.scoring.evaluate import ImageEvaluator
 from policy_accel.images.sets import load_split
 from policy_accel.images.track import IMAGES
 
@@ -379,7 +379,7 @@ def test_images_that_cannot_be_encoded(
     assert encode(tmp_path / "odd.npz", autoencoder, tmp_path / "y.npz", "--batch-size", "0") == 2
     assert main(["data", "decode", str(tmp_path / "odd.npz"), "--output", str(tmp_path / "y.npz")]) == 2
     assert "holds images, which need no decoding" in capsys.readouterr().err
-    monkeypatch.setattr("policy_accel.images.autoencoder.find_spec", lambda name: None)
+    monkeypatch.setattr("policy_accel.images.latents.autoencoder.find_spec", lambda name: None)
     assert encode(tmp_path / "odd.npz", autoencoder, tmp_path / "y.npz", "--resolution", "8") == 2
     assert "needs the package diffusers, which is not installed; pip install" in capsys.readouterr().err
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from policy_accel.diffusion import FlowProcess, Objective, SigmaProcess, vp_process
 from policy_accel.errors import UserError
-from policy_accel.images.generate import ImageGenerator
-from policy_accel.images.sampling import ImageSampler, ImageSamplingConfig
+from policy_accel.images.generation.generate import ImageGenerator
+from policy_accel.images.generation.sampling import ImageSampler, ImageSamplingConfig
 
 SHAPE = (2, 4, 4)
 

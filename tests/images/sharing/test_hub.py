@@ -12,13 +12,13 @@ import yaml
 from policy_accel import ImageModel
 from policy_accel.cli import main
 from policy_accel.errors import UserError
-from policy_accel.images.representation import Representation
+from policy_accel.images.latents.representation import Representation
 from policy_accel.images.run import LoadedImageRun, build_sampler
 from policy_accel.images.shapes import make_shapes, write_images_npz
 from policy_accel.images.track import IMAGES
 from policy_accel.models.images import EdmConfig
 
-from .foreign.files import edm_tensors, network, write_edm
+from ..foreign.files import edm_tensors, network, write_edm
 
 NET = [
     "model=ddpm",

@@ -16,10 +16,10 @@ from policy_accel.data.images.stored import Part, write_image_set
 from policy_accel.data.images.subset import ImageArray
 from policy_accel.diffusion.counter_noise import normal_by_counter
 from policy_accel.errors import UserError
-from policy_accel.images.autoencoder import Autoencoder
+from policy_accel.images.latents.autoencoder import Autoencoder
+from policy_accel.images.latents.representation import Representation
+from policy_accel.images.latents.unfinished import made_rows, make_rows, unfinished
 from policy_accel.images.metrics.image_batches import image_batch
-from policy_accel.images.representation import Representation
-from policy_accel.images.unfinished import made_rows, make_rows, unfinished
 from policy_accel.progress import Progress
 from policy_accel.training.randomness import derive_seed
 

@@ -1,0 +1,1 @@
+"""Images from a trained model: the sampler and its guidance, the classes, edits, and the files that come out."""

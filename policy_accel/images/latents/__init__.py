@@ -1,0 +1,1 @@
+"""Latents beside pixels: the autoencoder between them, files of latents, and what a model sees of an image."""
