@@ -1,6 +1,6 @@
 """Do the tests notice? Changes the core in one place at a time and runs the tests that should fail.
 
-    python benchmarks/mutation_check.py                              # all of `mutations.py`, into results/
+    python benchmarks/mutation_check.py                              # all of `mutations/`, into results/
     python benchmarks/mutation_check.py --only samplers.py           # some of them, printed only
 
 The checkout is copied first and never changed. Every mutation is tested in a process of its own, forked from this one

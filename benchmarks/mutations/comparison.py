@@ -1,0 +1,75 @@
+"""Mutations of policy_accel/comparison."""
+
+from __future__ import annotations
+
+from mutations import of
+
+MUTATIONS = [
+    *of(
+        "comparison/alike.py",
+        "comparison/test_scores.py",
+        ("if setting in EVEN else (setting,)", "if False else (setting,)"),
+    ),
+    *of(
+        "comparison/statistics.py",
+        "comparison/test_statistics.py comparison/test_power.py",
+        ("spread.run * few", "spread.run"),
+        ("variance - spread.rest * few", "variance"),
+        ("errors.runs * self._student(errors.freedom)", "0 * self._student(errors.freedom)"),
+        ("stdtrit(freedom, self._places)", "ndtri(self._places)"),
+        ("share * (self._means @ weights)", "(self._means @ weights)"),
+        ("np.sqrt(count / generator.chisquare(count - 1, size=(resamples, 1)))", "0.9"),
+        ("if self.pooled or weight]", "]"),
+        ("rest / (freedom * max(1, episodes - 1))", "rest / (freedom * episodes)"),
+        ("2 * min(_below_zero", "min(_below_zero"),
+        ("(len(order) - rank) * p_values[place]", "len(order) * p_values[place]"),
+        ("np.minimum(1.0, stepped)", "stepped"),
+        (".round(DIGITS)", ""),
+        ("error**4 / freedom", "error**2 / freedom"),
+    ),
+    *of(
+        "comparison/power.py",
+        "comparison/test_power.py comparison/test_compare.py",
+        ("isf(level / 2, errors.effective_freedom)", "isf(level, errors.effective_freedom)"),
+        ("(episodes - limit) / errors.runs)) - level / 2", "(episodes - limit) / errors.runs)) - level"),
+        ("errors.episodes * scipy.special.stdtrit(errors.episode_freedom,", "0 * scipy.special.stdtrit(1,"),
+        ("np.sqrt(2 * run / seeds)", "np.sqrt(run / seeds)"),
+        ("self.training + self.rest / episodes", "self.training"),
+        ("self.arms * (seeds - 1)", "self.arms * seeds"),
+        ("max(0.0, spread.run - spread.rest / episodes)", "spread.run"),
+        ("errors.episodes**2 * episodes", "errors.episodes**2"),
+    ),
+    *of(
+        "comparison/compare.py",
+        "comparison/test_compare.py",
+        ("(1 - confidence) / len(weights)", "(1 - confidence)"),
+        ("after < 1 - confidence", "estimate.p < 1 - confidence"),
+        ('(estimate.value > 0) == (better == "higher")', "estimate.value > 0"),
+        ("shared &= set(run.scores or {})", "pass"),
+        ("row - unit[0] for row in unit[1:]", "row for row in unit[1:]"),
+        ("if min(runs) < 2:", "if max(runs) < 2:"),
+        ("episodes_to_see(asked, design, min(runs), level)", "episodes_to_see(asked, design, 1, level)"),
+    ),
+    *of(
+        "comparison/alike.py",
+        "comparison/test_compare.py",
+        ("run.task != first.task or", "False or"),
+        ("str([_of(run, name) for name in groups])", '""'),
+        ("if other is not run:", "if False:"),
+        ('**({} if measure == "score" else {"images": None})', "**{}"),
+    ),
+    *of(
+        "comparison/scores.py",
+        "comparison/test_scores.py comparison/test_compare.py",
+        ("if not math.isfinite(number):", "if False:"),
+        ("for number in reversed(range(len(lines))):", "for number in range(len(lines)):"),
+        ("found.setdefault(run_dir.resolve(), ", "found.setdefault(Path(str(len(found))), "),
+        ('if len({int(row["seed"]) for row in rows}) < len(rows):', "if False:"),
+        ('better=str(found["better"])', 'better="higher"'),
+        ("if measure in SCORES else", "if True else"),
+        ("for seed, found in known.items() if measure in found}", "for seed, found in known.items()}"),
+        ("settings |= {key: evaluation[name]", "{key: evaluation[name]"),
+        ("(?!\\d)", ""),
+        ("if settings.get(key):", "if False:"),
+    ),
+]

@@ -1,0 +1,16 @@
+"""Mutations of policy_accel/foreign."""
+
+from __future__ import annotations
+
+from mutations import of
+
+MUTATIONS = [
+    *of(
+        "foreign/torch_zip.py",
+        "policy/foreign/test_diffusion_policy.py",
+        ("        return Husk\n", "        return super().find_class(module, name)\n"),
+        ("int(argument or 0) > MOST_OBJECTS", "False"),
+        ("info.file_size != count * dtype.itemsize", "False"),
+    ),
+    *of("foreign/stored.py", "policy/foreign", ('"spacing": "leading"', '"spacing": "trailing"')),
+]
