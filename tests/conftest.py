@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 
 # Before torch is loaded: for the tiny networks of the tests, threads cost more than they bring.
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.compositions import quick_compositions
+from support.curves import curves_drawn_once
 from support.memory import release_much_memory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -33,6 +35,15 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def compositions() -> Iterator[None]:
     with quick_compositions():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def curves() -> Iterator[None]:
+    if "torch" not in sys.modules:  # nothing trains
+        yield
+        return
+    with curves_drawn_once():
         yield
 
 

@@ -10,6 +10,8 @@ import runpy
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from support.user_modules import forgotten_afterwards
 
 from policy_accel.cli import build_parser, main
 from policy_accel.data import Episodes, read_episodes
+from policy_accel.images.sets import ImageSplit, ImageTaskConfig, load_split, take
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.randomness import DataOrder, Generators
 
@@ -239,7 +242,6 @@ def test_data_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 def test_training_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The commands of the page with a thousandth of their updates, and few demonstrations."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("policy_accel.commands.train.plot_learning_curve", lambda run_dir: run_dir)
     values = np.random.default_rng(0).uniform(0, 512, (90, 7)).astype("f4")
     write_zarr(tmp_path / "few.zarr", Episodes({"state": values[:, :5], "action": values[:, 5:]}, np.array([40, 90])))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -280,11 +282,22 @@ TINY_IMAGES = {
 }
 
 
+def few_shapes(load: Callable[[ImageTaskConfig], ImageSplit]) -> Callable[[ImageTaskConfig], ImageSplit]:
+    """`load` that leaves most of the shipped shapes out."""
+
+    def few(config: ImageTaskConfig) -> ImageSplit:
+        split = load(replace(config, limit=100) if config.name == "shapes" else config)
+        return split if split.held_out is None else replace(split, held_out=take(split.held_out, np.arange(40)))
+
+    return few
+
+
 def test_the_examples_of_the_images_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With tiny networks and few images."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("policy_accel.images.track.load_split", few_shapes(load_split))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(sys.modules[__name__], "SMALL", TINY_IMAGES)
     page = REPOSITORY / "docs" / "images.md"

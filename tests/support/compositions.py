@@ -11,7 +11,7 @@ import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 BY_HYDRA = ConfigLoaderImpl._load_configuration_impl
 
@@ -73,7 +73,18 @@ def quick_compositions() -> Iterator[None]:
         self._apply_overrides_to_config(settings, config)
         return config
 
+    schemas: dict[type, Any] = {}
+    structured = OmegaConf.structured
+
+    def structured_once(node: Any, *others: Any, **settings: Any) -> Any:
+        if others or settings or not isinstance(node, type):
+            return structured(node, *others, **settings)
+        if node not in schemas:
+            schemas[node] = structured(node)
+        return deepcopy(schemas[node])
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "structured", staticmethod(structured_once))  # a run's schema takes 20 ms
         patch.setattr(ConfigStore, "__deepcopy__", lambda self, _: self, raising=False)  # nobody changes the copies
         patch.setattr(ConfigStore, "store", store_new)
         patch.setattr(ConfigLoaderImpl, "_load_configuration_impl", compose_new)
