@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any
+from io import StringIO
+from pathlib import Path
+from typing import IO, Any
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -74,7 +76,8 @@ def quick_compositions() -> Iterator[None]:
         return config
 
     schemas: dict[type, Any] = {}
-    structured = OmegaConf.structured
+    files: dict[str, Any] = {}
+    structured, load = OmegaConf.structured, OmegaConf.load
 
     def structured_once(node: Any, *others: Any, **settings: Any) -> Any:
         if others or settings or not isinstance(node, type):
@@ -83,7 +86,14 @@ def quick_compositions() -> Iterator[None]:
             schemas[node] = structured(node)
         return deepcopy(schemas[node])
 
+    def load_once(file: IO[str] | str | Path) -> Any:
+        text = Path(file).read_text() if isinstance(file, str | Path) else file.read()
+        if text not in files:
+            files[text] = load(StringIO(text))
+        return deepcopy(files[text])
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", staticmethod(load_once))  # half of a composition is the parsing of YAML
         patch.setattr(OmegaConf, "structured", staticmethod(structured_once))  # a run's schema takes 20 ms
         patch.setattr(ConfigStore, "__deepcopy__", lambda self, _: self, raising=False)  # nobody changes the copies
         patch.setattr(ConfigStore, "store", store_new)
