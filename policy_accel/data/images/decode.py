@@ -25,9 +25,9 @@ def is_image(content: bytes) -> bool:
     return content.startswith(_STARTS) or content[8:12] == b"WEBP" or content[4:8] == b"ftyp"
 
 
-def upright(content: bytes, where: str) -> tuple[Image.Image, list[str]]:
-    """An image file as it is meant to be seen, grey (mode L) or RGB, and what was done to it; UserError where it is no
-    image, cut off, damaged, or of numbers without a known range."""
+def upright(content: bytes, where: str, ground: str = "white") -> tuple[Image.Image, list[str]]:
+    """An image file as it is meant to be seen, grey (mode L) or RGB, and what was done to it; where it is transparent
+    it is put on `ground`. UserError where it is no image, cut off, damaged, or of numbers without a known range."""
     from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
     done: list[str] = []
@@ -57,8 +57,8 @@ def upright(content: bytes, where: str) -> tuple[Image.Image, list[str]]:
         if image.has_transparency_data:
             image = image.convert("RGBA")
             if image.getchannel("A").getextrema()[0] != 255:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-                done.append("are transparent in places and were put on white")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, ground), image)
+                done.append(f"are transparent in places and were put on {ground}")
         return image.convert(mode), done
 
 

@@ -105,7 +105,7 @@ def _light(path: Path, size: tuple[int, int], given: Given) -> list[np.ndarray]:
         raise UserError(
             f"--mask {path} is neither a file nor a box x0,y0,x1,y1; give a PNG that is white where to paint."
         )
-    picture, _ = _opened(path)
+    picture, _ = _opened(path, ground="black")  # white strokes on a transparent layer are a mask of the strokes
     mask = np.asarray(picture.convert("L")) >= PAINTED_FROM
     if not mask.any():
         raise UserError(f"{path}: is dark everywhere, so nothing would be painted; make it white where to paint.")
@@ -131,10 +131,10 @@ def _seen(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(marked) > 1e-6
 
 
-def _opened(path: Path) -> tuple[Image.Image, list[str]]:
-    """A picture, upright and opaque, and what was done to it."""
+def _opened(path: Path, ground: str = "white") -> tuple[Image.Image, list[str]]:
+    """A picture, upright and opaque, and what was done to it; transparent places show `ground`."""
     with open_regular(path) as file:
-        return upright(file.read(), str(path))
+        return upright(file.read(), str(path), ground)
 
 
 def _pictures_in(folder: Path) -> list[Path]:

@@ -246,6 +246,10 @@ def test_masks(tmp_path: Path) -> None:
     picture[2:5, 1:4] = 200
     path = str(write(tmp_path / "mask.png", picture))
     assert torch.equal(read_mask(path, (6, 5), of_size(5, 6)), expected[None, None])
+    strokes = np.zeros((6, 5, 4), np.uint8)  # white on a transparent layer, as paint programs save it
+    strokes[2:5, 1:4] = 255
+    layer = str(write(tmp_path / "layer.png", strokes))
+    assert torch.equal(read_mask(layer, (6, 5), of_size(5, 6)), expected[None, None])
     # A mask of what the model sees goes with a picture of any size.
     assert torch.equal(read_mask(path, (6, 5), of_size(500, 70)), expected[None, None])
 
