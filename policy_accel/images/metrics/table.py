@@ -35,9 +35,8 @@ def table(result: dict[str, Any]) -> str:
         shown = f"{ratio:>8.2f}x" if math.isfinite(ratio) else f"{'-':>9}"
         note = f" ({found['features']})" if "features" in found else ""
         if "draws" in found:
-            which = "lowest" if found["value"] == found["range"][0] else "mean"
             ends = " to ".join(f"{end:.5g}" for end in found["range"])
-            note += f" ({which} of {len(found['draws'])} draws: mean {found['mean']:.5g}, {ends})"
+            note += f" ({found['counts']} of {len(found['draws'])} draws: mean {found['mean']:.5g}, {ends})"
         there = found["floor"] is not None
         fewer = f", real: {found['floor_samples']}" if there and found["floor_samples"] != found["samples"] else ""
         floor = f"{found['floor']:>13.5g}" if there else f"{'-':>13}"

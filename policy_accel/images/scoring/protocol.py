@@ -47,7 +47,8 @@ def is_frechet(measure: str) -> bool:
 def of_draws(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The measures of several draws as one result: of Fréchet distances the lowest, as EDM reports them, else the mean.
 
-    Every measure then also has "draws", "mean" and "range" [lowest, highest]; that of a single draw stays as it is.
+    Every measure then also has "draws", "counts" (lowest or mean, as its value is), "mean" and "range" [lowest,
+    highest]; that of a single draw stays as it is.
     """
     if len(results) == 1:
         return results[0]
@@ -55,8 +56,8 @@ def of_draws(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name, first in results[0].items():
         values = [result[name]["value"] for result in results]
         mean, ends = statistics.fmean(values), [min(values), max(values)]
-        value = ends[0] if is_frechet(name) else mean
-        found[name] = {**first, "value": value, "draws": values, "mean": mean, "range": ends}
+        counts, value = ("lowest", ends[0]) if is_frechet(name) else ("mean", mean)
+        found[name] = {**first, "value": value, "draws": values, "counts": counts, "mean": mean, "range": ends}
     return found
 
 

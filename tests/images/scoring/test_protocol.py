@@ -8,6 +8,7 @@ import pytest
 
 from policy_accel.cli import main
 from policy_accel.images.config import ImageConfig
+from policy_accel.images.metrics.table import table
 from policy_accel.images.scoring.evaluate import ImageEvaluator
 from policy_accel.images.scoring.protocol import PROTOCOLS, of_draws
 from policy_accel.images.sets import load_split
@@ -19,9 +20,15 @@ Build = Callable[..., ImageConfig]
 def test_of_three_draws_the_lowest_distance_counts_and_of_other_measures_the_mean() -> None:
     draws = [{"fid": {"value": fid, "floor": 1.0}, "recall": {"value": fid / 10}} for fid in (3.0, 2.0, 7.0)]
     found = of_draws(draws)
-    assert found["fid"] == {"value": 2.0, "floor": 1.0, "draws": [3.0, 2.0, 7.0], "mean": 4.0, "range": [2.0, 7.0]}
+    drawn = {"draws": [3.0, 2.0, 7.0], "counts": "lowest", "mean": 4.0, "range": [2.0, 7.0]}
+    assert found["fid"] == {"value": 2.0, "floor": 1.0, **drawn}
     assert (found["recall"]["value"], found["recall"]["range"]) == (pytest.approx(0.4), pytest.approx([0.2, 0.7]))
     assert of_draws(draws[:1]) == draws[0]
+
+
+def test_a_mean_of_equal_draws_is_called_a_mean() -> None:
+    draw = {"copies": {"value": 0.0, "floor": None, "better": "lower", "samples": 20}}
+    assert "(mean of 3 draws: mean 0, 0 to 0)" in table(of_draws([draw] * 3))
 
 
 def test_the_draws_of_edm_follow_one_another() -> None:
