@@ -129,7 +129,10 @@ def load_split(config: ImageTaskConfig) -> ImageSplit:
     for part in filter(None, parts):
         _tell(part)
     if config.conditional and train.labels is None:
-        raise UserError(f"task.conditional=true needs class labels, and {config.data} has none; set it to false.")
+        raise UserError(
+            f"task.conditional=true needs class labels, and {config.data} has none; give images with labels, "
+            "or train with task.conditional=false."
+        )
     if test is not None and test.shape != train.shape:
         raise UserError(
             f"{config.data}: test images are {test.shape} and training images {train.shape} (channels, height, width); "
