@@ -40,7 +40,7 @@ from policy_accel.run_files import results_folder
 from policy_accel.run_sampling import AS_CHOSEN, AskedSampling
 from policy_accel.scoring import Score
 from policy_accel.track import Recommendation, Report, Track, best_average, replaced
-from policy_accel.training.averages import MAIN, asked_averages, load_average
+from policy_accel.training.averages import MAIN, asked_averages, load_average, refuse_choice
 from policy_accel.training.checkpoint import Checkpoint, fitting
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.first_weights import begin_with, first_checkpoint, own_checkpoint, told
@@ -151,8 +151,7 @@ class ImageTrack(Track[ImageConfig]):
         `save_pretrained` or another library wrote."""
         config = self.read(run_dir)
         if run_dir.is_file():
-            if (checkpoint, average) != ("last", MAIN):
-                raise UserError(f"{run_dir} has one set of weights; drop checkpoint={checkpoint}, average={average}.")
+            refuse_choice(run_dir, checkpoint, average)
             return _of_file(run_dir, config, device, asked)
         config.sampling, _ = asked.of_run(config.sampling)
         saved = load_average(run_dir, checkpoint, average)

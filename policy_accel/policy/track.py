@@ -31,7 +31,7 @@ from policy_accel.run_files import read_metrics, results_folder
 from policy_accel.run_sampling import AS_CHOSEN, AS_TRAINED, TUNED, AskedSampling, TunedSampling
 from policy_accel.scoring import Score
 from policy_accel.track import Recommendation, Report, Track, best_average, replaced
-from policy_accel.training.averages import MAIN, asked_averages, load_average
+from policy_accel.training.averages import MAIN, asked_averages, load_average, refuse_choice
 from policy_accel.training.checkpoint import Checkpoint, best_checkpoint, checkpoint_steps, evaluation_of, fitting
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.first_weights import begin_with, first_checkpoint, told
@@ -130,8 +130,7 @@ class RobotTrack(Track[RobotConfig]):
         is sampled as `asked`. `run_dir` may be a file that `policy-accel export` or another library wrote."""
         config = self.read(run_dir)
         if run_dir.is_file():
-            if (checkpoint, average) != ("last", MAIN):
-                raise UserError(f"{run_dir} has one set of weights; drop checkpoint={checkpoint}, average={average}.")
+            refuse_choice(run_dir, checkpoint, average)
             if is_foreign(run_dir):
                 from policy_accel.foreign.opened import load_foreign
 

@@ -30,6 +30,13 @@ def asked_averages(run_dir: Path, checkpoint: str, asked: str | None) -> list[st
     return averages(run_dir, checkpoint) if asked == ALL else [asked or MAIN]
 
 
+def refuse_choice(file: Path, checkpoint: str, average: str) -> None:
+    """Raise UserError where a checkpoint or an average is asked of a file, which has one set of weights."""
+    asked = [f"checkpoint {checkpoint}"] * (checkpoint != "last") + [f"average {average}"] * (average != MAIN)
+    if asked:
+        raise UserError(f"{file} has one set of weights; do not ask for {' and '.join(asked)}.")
+
+
 def load_average(run_dir: Path, checkpoint: str = "last", name: str = MAIN) -> Checkpoint:
     """A checkpoint with the weights of one average, which its `tensors` hold as "ema".
 

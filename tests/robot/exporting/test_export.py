@@ -255,7 +255,7 @@ def test_a_file_refuses_what_it_cannot_follow(files: dict[str, Path], tmp_path: 
         ({"sampler": "euler"}, "has its sampler inside"),
         ({"warm_start": 0.5}, "samples from noise"),
         ({"precision": "bf16"}, "in its own precision"),
-        ({"checkpoint": "best"}, "one set of weights"),
+        ({"checkpoint": "best"}, "one set of weights; do not ask for checkpoint best"),
     ):
         with pytest.raises(UserError, match=told):
             Policy.load(files["onnx"], device="cpu", **settings)
