@@ -95,6 +95,11 @@ def one_of(name: str, value: str, known: Iterable[str]) -> str:
         raise UserError(str(error)) from None
 
 
+def typed_as(value: Any) -> str:
+    """A setting's value as a user types it: null, true and false where Python has other words."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def refuse_idle(config: Any, prefix: str, used: set[str], because: str) -> None:
     """Raise UserError when a field of the dataclass `config` that is not `used` differs from its default: it would do
     nothing.
@@ -111,5 +116,5 @@ def refuse_idle(config: Any, prefix: str, used: set[str], because: str) -> None:
         if field.name not in used and value != default:
             if is_dataclass(value) and type(value) is type(default):
                 refuse_idle(value, f"{prefix}.{field.name}", set(), because)
-            shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else default
-            raise UserError(f"{prefix}.{field.name}={value} has no effect with {because}; leave it at {shown}.")
+            key = f"{prefix}.{field.name}"
+            raise UserError(f"{key}={typed_as(value)} has no effect with {because}; leave it at {typed_as(default)}.")

@@ -86,7 +86,7 @@ class Outer:
     [
         (Outer(size=2), r"^part\.size=2 has no effect with name=plain; leave it at null\.$"),
         (Outer(inner=Inner(width=4)), r"^part\.inner\.width=4 has no effect with name=plain; leave it at 3\.$"),
-        (Outer(inner=Inner(flag=True)), r"^part\.inner\.flag=True has no effect with name=plain; leave it at false\.$"),
+        (Outer(inner=Inner(flag=True)), r"^part\.inner\.flag=true has no effect with name=plain; leave it at false\.$"),
     ],
 )
 def test_a_setting_that_would_do_nothing_is_named_however_deep(config: Outer, said: str) -> None:

@@ -84,8 +84,8 @@ def test_a_run_of_other_settings_is_found_before_the_data_are_read(tmp_path: Pat
     config = ROBOT.config(["task=pusht_state", f"run_dir={tmp_path}", "task.data=nowhere"])
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(ROBOT.record(config)))
     (tmp_path / "checkpoints/00000001").mkdir(parents=True)
-    config.seed += 1
-    with pytest.raises(UserError, match=r"holds a run with another configuration \(seed: 42 -> 43\)"):
+    config.seed, config.init_from = config.seed + 1, "other"
+    with pytest.raises(UserError, match=r"another configuration \(init_from: null -> other; seed: 42 -> 43\)"):
         ROBOT.train(config)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+from policy_accel.errors import typed_as
 from policy_accel.sweep.grid import short_keys
 
 MANY = 3
@@ -86,4 +87,4 @@ def _shown(key: str, value: Any, family: Sequence[dict[str, Any]]) -> str:
         return PurePath(value).name if len({PurePath(path).name for path in paths}) == len(paths) else value
     if isinstance(value, float):
         return repr(value)
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
+    return typed_as(value).replace(" ", "")

@@ -13,6 +13,7 @@ from policy_accel.training.devices import device_name
 from policy_accel.training.muon import Muon
 from policy_accel.training.optimizer import step_values
 from policy_accel.training.ranks import Ranks
+from policy_accel.training.run_directory import in_words
 from policy_accel.training.task import Task
 from policy_accel.training.update import Update
 
@@ -35,8 +36,7 @@ def heading(task: Task, config: TrainingConfig, update: Update, ranks: Ranks, st
 def going_on(config: TrainingConfig, changes: Mapping[str, tuple[Any, Any]], step: int) -> str:
     """What a run that stands after `step` updates has otherwise from now on, and what a new end does to its schedules:
     they are those of a run of that length."""
-    lines = [f"{key}: {before} -> {after}" for key, (before, after) in changes.items()]
-    text = f"train: going on from step {step:,} with other settings than before: {'; '.join(lines)}"
+    text = f"train: going on from step {step:,} with other settings than before: {'; '.join(in_words(changes))}"
     if "training.steps" not in changes:
         return text
     before, after = (step_values(config.optimizer, step, steps)[0] for steps in changes["training.steps"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
 from omegaconf.errors import OmegaConfBaseException
 
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, typed_as
 from policy_accel.files import append_text, explained, no_link, replace_text
 from policy_accel.groups import flatten, typed
 from policy_accel.run_files import (
@@ -42,9 +43,14 @@ def changed(
     return {key: (before.get(key), after.get(key)) for key in keys if not below(key, FREE_KEYS)}
 
 
+def in_words(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Changes as a user types the values, "key: old -> new"."""
+    return [f"{key}: {typed_as(before)} -> {typed_as(after)}" for key, (before, after) in changes.items()]
+
+
 def differences(old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any] | None = None) -> list[str]:
     """`changed` in words: "key: old -> new"."""
-    return [f"{key}: {before} -> {after}" for key, (before, after) in changed(old, new, defaults).items()]
+    return in_words(changed(old, new, defaults))
 
 
 def open_run_directory(
@@ -111,7 +117,7 @@ def check_run_directory(
 
 
 def _check_continued(run_dir: Path, changes: dict[str, tuple[Any, Any]], settings: dict[str, Any]) -> None:
-    lines = [f"{key}: {before} -> {after}" for key, (before, after) in changes.items() if not may_change(key, settings)]
+    lines = in_words({key: values for key, values in changes.items() if not may_change(key, settings)})
     if lines:
         shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
         raise UserError(

@@ -101,5 +101,5 @@ def test_a_number_far_from_the_data_is_told_in_one_line(latents: list[str], tiny
 def test_null_where_it_cannot_be_measured_or_has_no_effect(tiny_images: Build) -> None:
     with pytest.raises(UserError, match="sigma_data=null is measured on the data that an image model is trained on"):
         ROBOT.check(ROBOT.config(["method=edm", "diffusion.sigma_data=null"]))
-    with pytest.raises(UserError, match=r"sigma_data=None has no effect with diffusion.family=vp; leave it at 0\.5"):
+    with pytest.raises(UserError, match=r"sigma_data=null has no effect with diffusion.family=vp; leave it at 0\.5"):
         IMAGES.check(tiny_images(*EDM, "diffusion.family=vp", "diffusion.target=epsilon", "diffusion.sigma_data=null"))
