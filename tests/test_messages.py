@@ -150,16 +150,22 @@ def test_unknown_settings_are_found(source: str, unknown: list[str]) -> None:
     assert unknown_settings(source) == unknown
 
 
-def strange_errors(source: str) -> list[str]:
-    """Errors of a library's source that are for the user, name a setting, or do not begin with an argument."""
-    tree = ast.parse(source)
-    known = constants(tree)
+def arguments_of(tree: ast.AST) -> set[str]:
+    """Arguments of functions and attributes of classes."""
     arguments = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    arguments |= {
+    return arguments | {
         node.target.id
         for node in ast.walk(tree)
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
+
+
+def strange_errors(source: str, others: frozenset[str] = frozenset()) -> list[str]:
+    """Errors of a library's source that are for the user, name a setting, or do not begin with an argument, of its own
+    or one of `others`."""
+    tree = ast.parse(source)
+    known = constants(tree)
+    arguments = arguments_of(tree) | others
     strange = []
     for node in ast.walk(tree):
         if name_of(node) in SPEAKERS - {"check_choice"}:
@@ -174,7 +180,10 @@ def strange_errors(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", LIBRARIES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_the_libraries_speak_of_their_own_arguments(path: Path) -> None:
-    assert strange_errors(path.read_text()) == []
+    # The arguments of the schedulers are those of the classes that people make, whichever file they are checked in.
+    made = path.with_name("schedulers.py")
+    others = frozenset(arguments_of(ast.parse(made.read_text()))) if "scheduler" in path.name else frozenset()
+    assert strange_errors(path.read_text(), others) == []
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_home_is_found() -> None:
         ("training.checkpoint.at=[1,,2]", r"^training\.checkpoint\.at=\[1,,2\] has an entry that is empty"),
         ("training.checkpoint.at=[1", r"^training\.checkpoint\.at=\[1 lacks a '\]'"),
         ("training.checkpoint.at=[1,x]", r"^training\.checkpoint\.at=\[1,x\] must be a whole number"),
-        ("training=5", r"^training=5 holds settings; write them as \{name: value\}"),
+        ("evaluation=5", r"^evaluation=5 holds settings; write them as \{name: value\}"),
         ("run_dir=\udcff", r"has bytes that are not UTF-8"),
         ("+training.steps=5", r"keys cannot be added or removed"),
         ("~training.steps=5", r"keys cannot be added or removed"),

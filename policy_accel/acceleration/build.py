@@ -45,10 +45,14 @@ def build_objective(diffusion: DiffusionConfig, acceleration: AccelerationConfig
     variance = None
     if diffusion.learn_sigma:
         assert isinstance(process, DiscreteProcess)
-        with naming("diffusion"):
+        with naming("diffusion.learn_sigma=true"):
             variance = LearnedVariance.of(process, diffusion.target, acceleration.data_scale)
-    others = {"target": "diffusion.target", "reduction": "diffusion.loss_reduction"}
-    with naming(MOMENTUM, **others, data_scale="acceleration.data_scale"):
+    with naming(
+        MOMENTUM,
+        target="diffusion.target",
+        reduction="diffusion.loss_reduction",
+        data_scale="acceleration.data_scale",
+    ):
         return Objective(
             process,
             diffusion.target,

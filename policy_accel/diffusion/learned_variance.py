@@ -83,9 +83,7 @@ class LearnedVariance:
         sigmas_to = torch.cat([torch.zeros_like(sigmas[:1]), sigmas[:-1]])
         forward, posterior = step_variances(alphas, sigmas, alphas_to, sigmas_to)
         if process.timesteps < 2 or not (forward > 0.0).all():
-            raise ValueError(
-                "learn_sigma=true needs two times or more, each noisier than the one before; set it to false."
-            )
+            raise ValueError("process must have two times or more, each noisier than the one before.")
         clean = [sample_coefficients(process.level(t), target) for t in range(process.timesteps)]
         gain = alphas_to * forward / sigmas**2 * torch.tensor([b for _, b in clean], dtype=torch.float64)
         low = torch.cat([posterior[1:2], posterior[1:]]).log()

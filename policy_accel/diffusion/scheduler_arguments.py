@@ -34,7 +34,7 @@ def check_one_given(**choices: Any) -> None:
     """Raise ValueError unless just one of the arguments is given."""
     given = [name for name, value in choices.items() if value is not None]
     if len(given) != 1:
-        raise ValueError(f"give one of {', '.join(choices)}{'' if not given else ', not ' + ' and '.join(given)}.")
+        raise ValueError(f"{', '.join(choices)}: give one of them, not {' and '.join(given) or 'none'}.")
 
 
 def falling(field: str, values: Any) -> list[float]:

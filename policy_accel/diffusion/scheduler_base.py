@@ -205,14 +205,14 @@ class LoopScheduler(SchedulerMixin, ConfigMixin):
     def _not_scaled(self) -> None:
         """Warn of a step without `scale_model_input`, and refuse a loop of them."""
         self._unscaled += 1
-        sentence = (
+        error = ValueError(
             f"model_output belongs to an input that {type(self).__name__} scales, but scale_model_input was never "
             "called; call it before the network (DDPMPipeline and DDIMPipeline do not, so use another)."
         )
         if self._unscaled == 1:
-            warnings.warn(sentence, stacklevel=4)
+            warnings.warn(str(error), stacklevel=4)
         elif self._unscaled > 2:
-            raise ValueError(sentence)
+            raise error
 
     def _finish_step(
         self, moved: Tensor, x0: Tensor, place: Place, dtype: torch.dtype, return_dict: bool

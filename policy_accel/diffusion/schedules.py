@@ -70,6 +70,6 @@ def zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
         ValueError: fewer than 2 values.
     """
     if len(alpha_bar) < 2:
-        raise ValueError(f"rescale_betas_zero_snr needs at least 2 timesteps, not {len(alpha_bar)}.")
+        raise ValueError(f"alpha_bar must have 2 values or more to end at 0, not {len(alpha_bar)}.")
     root = alpha_bar.double().sqrt()
     return ((root - root[-1]) * (root[0] / (root[0] - root[-1]))).square()

@@ -506,7 +506,11 @@ def test_the_constructors_timesteps_are_those_of_training() -> None:
             "dynamic_thresholding_ratio=1.5",
         ),
         (MomentumScheduler, {"thresholding": True, "sample_max_value": 0.0}, "sample_max_value=0.0 must be positive"),
-        (MomentumScheduler, {"rescale_betas_zero_snr": True, "num_train_timesteps": 1}, "at least 2 timesteps, not 1"),
+        (
+            MomentumScheduler,
+            {"rescale_betas_zero_snr": True, "num_train_timesteps": 1},
+            "alpha_bar must have 2 values or more to end at 0, not 1",
+        ),
         (MomentumEDMScheduler, {"sigma_min": 90.0}, "sigma_min=90.0 and sigma_max=80.0 must satisfy"),
         (MomentumEDMScheduler, {"rho": 0.0}, "rho=0.0 must be positive"),
         (MomentumScheduler, {"kind": "nat"}, "kind 'nat' is unknown; did you mean 'natural'"),
@@ -535,7 +539,7 @@ def test_bad_calls() -> None:
     for arguments, sentence in (
         ({"num_inference_steps": 0}, "num_inference_steps=0 must"),
         ({"num_inference_steps": T + 1}, "num_inference_steps=51 is more than"),
-        ({}, "give one of num_inference_steps, timesteps"),
+        ({}, "num_inference_steps, timesteps: give one of them, not none"),
         ({"num_inference_steps": 2, "timesteps": [3]}, "not num_inference_steps and timesteps"),
         ({"timesteps": []}, "timesteps=.. must be finite numbers"),
         ({"timesteps": [4, 9]}, "timesteps: 9 follows 4; each must be below"),

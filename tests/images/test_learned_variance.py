@@ -62,7 +62,10 @@ def test_guidance_leaves_the_variance_of_the_conditional_prediction() -> None:
             ["method=edm", "diffusion.learn_sigma=true"],
             "learn_sigma=True has no effect with diffusion.family=edm",
         ),
-        (["diffusion.learn_sigma=true", "diffusion.timesteps=1"], "diffusion.learn_sigma=true needs two times or more"),
+        (
+            ["diffusion.learn_sigma=true", "diffusion.timesteps=1"],
+            "diffusion.learn_sigma=true: process must have two",
+        ),
     ],
 )
 def test_processes_without_steps_are_refused(overrides: list[str], sentence: str, tiny_images: Build) -> None:
