@@ -33,8 +33,9 @@ demo: setup
 CORE   := acceleration diffusion training ranks
 NETS   := models cuda
 TOOLS  := benchmark commands diagnosis
-PARTS  := core nets tools $(filter-out support __pycache__ $(CORE) $(NETS) $(TOOLS),$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
-FIRST  := core simulators tools policy nets images data robots
+RUNS   := comparison open_loop report sweep time_to_score tuning
+PARTS  := core nets tools runs $(filter-out support __pycache__ $(CORE) $(NETS) $(TOOLS) $(RUNS),$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
+FIRST  := core simulators tools policy nets images runs data robots
 CHECKS := style $(patsubst %,tests-%,$(FIRST) $(filter-out $(FIRST),$(PARTS))) types
 ROBOTS := tests/envs/test_robomimic_interop.py tests/envs/test_robosuite_tasks.py tests/policy/test_robot_tasks.py
 SIMULATORS := $(filter-out $(ROBOTS),$(wildcard tests/envs/test_robosuite_*.py)) tests/evaluation/test_frames_wanted.py
@@ -51,6 +52,7 @@ tests-simulators: SELECTED = $(SIMULATORS)
 tests-robots: SELECTED = $(ROBOTS)
 tests-core: SELECTED = $(CORE:%=tests/%)
 tests-nets: SELECTED = $(NETS:%=tests/%)
+tests-runs: SELECTED = $(RUNS:%=tests/%)
 tests-tools: SELECTED = $(TOOLS:%=tests/%) $(wildcard tests/test_*.py)
 tests-envs tests-evaluation tests-policy: SELECTED = tests/$* $(addprefix --ignore=,$(ROBOTS) $(SIMULATORS))
 tests-%: setup
@@ -58,7 +60,7 @@ tests-%: setup
 	@$(RUN) pytest --quiet $(or $(SELECTED),tests/$*)
 
 # The tests of reports look at them in a real browser.
-tests-report: chromium
+tests-report tests-runs: chromium
 chromium:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq >/dev/null && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
