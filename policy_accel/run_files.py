@@ -79,10 +79,15 @@ def may_change(key: str, settings: Mapping[str, Any]) -> bool:
 
 def results_folder(run_dir: Path) -> Path:
     """Where scores and films of a run go: its directory, that of a policy that was saved to be shared, or a folder
-    beside an exported policy, called as its file."""
+    beside an exported policy, called as its file, or beside a folder of diffusers."""
     if run_dir.name == WEIGHTS and run_dir.with_name(SHARED).is_file():
         return run_dir.parent
-    return run_dir.with_name(f"{run_dir.name}.evaluation") if run_dir.is_file() else run_dir
+    if not run_dir.is_file():
+        return run_dir
+    # A pipeline holds its network in a folder of its own; nothing is put into either.
+    folders = (run_dir.parent.parent, run_dir.parent)
+    home = next((folder for folder in folders if unet2d_file(folder) == run_dir), run_dir)
+    return home.with_name(f"{home.name}.evaluation")
 
 
 def record_of(run_dir: Path) -> Path:

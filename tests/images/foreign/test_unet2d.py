@@ -12,7 +12,7 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, 
 
 from policy_accel.errors import UserError
 from policy_accel.images.track import IMAGES
-from policy_accel.run_files import weights_file
+from policy_accel.run_files import results_folder, weights_file
 
 OLDER = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
@@ -70,6 +70,15 @@ def test_a_pipeline_makes_the_same_images(tmp_path, pipeline, scheduler, safe):
     expected = torch.from_numpy(theirs).permute(0, 3, 1, 2)
     assert expected.std() > 0.1
     torch.testing.assert_close(drawn(run, 3), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("place", ["", "unet"])
+def test_what_is_made_of_a_folder_lies_beside_it(tmp_path, place):
+    net = tmp_path / "model" / place
+    net.mkdir(parents=True)
+    (net / "config.json").write_text('{"_class_name": "UNet2DModel"}')
+    (net / "diffusion_pytorch_model.safetensors").touch()
+    assert results_folder(weights_file(tmp_path / "model")) == tmp_path / "model.evaluation"
 
 
 def test_a_model_of_classes_with_older_names(tmp_path, recwarn):
