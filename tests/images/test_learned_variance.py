@@ -60,7 +60,7 @@ def test_guidance_leaves_the_variance_of_the_conditional_prediction() -> None:
     [
         (
             ["method=edm", "diffusion.learn_sigma=true"],
-            "learn_sigma=True has no effect with diffusion.family=edm",
+            "learn_sigma=true has no effect with diffusion.family=edm",
         ),
         (
             ["diffusion.learn_sigma=true", "diffusion.timesteps=1"],

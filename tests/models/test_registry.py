@@ -51,7 +51,7 @@ def registry() -> Iterator[None]:
 
 def test_a_track_lists_its_own_denoisers() -> None:
     assert list(denoiser_configs("robot")) == ["unet", "transformer", "mlp"]
-    assert list(denoiser_configs("images")) == ["ddpm", "edm", "dit"]
+    assert list(denoiser_configs("images")) == ["ddpm", "edm", "adm", "edm2", "dit"]
 
 
 @pytest.mark.usefixtures("registry")
