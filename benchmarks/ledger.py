@@ -8,7 +8,7 @@
 `add` takes what `policy-accel benchmark time-to-score`, `policy-accel compare --json` and `policy-accel evaluate` (the
 evaluation.json of a run directory) write. Commit and machine are those of here and now, unless the file says otherwise:
 run it where the result was made, or give --commit. `check` validates all records, and that no record that git knows was
-changed or removed; `table` writes them into docs/records.md.
+changed or removed; `table` writes them into docs/results/records.md.
 """
 
 from __future__ import annotations

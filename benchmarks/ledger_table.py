@@ -9,7 +9,7 @@ from ledger_files import REPOSITORY
 
 from policy_accel.errors import UserError
 
-PAGE = REPOSITORY / "docs" / "records.md"
+PAGE = REPOSITORY / "docs" / "results" / "records.md"
 BEGIN, END = "<!-- records: written by benchmarks/ledger.py table -->", "<!-- end of records -->"
 
 
@@ -22,7 +22,7 @@ def with_table(page: str, records: Sequence[dict[str, Any]]) -> str:
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise UserError(f"docs/records.md must have the lines {BEGIN} and {END}; put them back.")
+        raise UserError(f"docs/results/records.md must have the lines {BEGIN} and {END}; put them back.")
     return f"{before}{BEGIN}\n\n{section(records)}\n{END}{after}"
 
 
@@ -37,12 +37,12 @@ def _record(record: dict[str, Any]) -> str:
     hardware = ", ".join(f"{key} {value}" for key, value in record["hardware"].items())
     versions = ", ".join(f"{key} {value}" for key, value in record["versions"].items())
     lines = [
-        f"### {record['id']}",
+        f"## {record['id']}",
         "",
         record["note"],
         "",
         f"{record['date']}, commit {record['commit']}, training seeds {seeds}{episodes}; {hardware}; {versions}.",
-        f"[The record](../benchmarks/records/{record['id']}.json) of `{record['command']}`",
+        f"[The record](../../benchmarks/records/{record['id']}.json) of `{record['command']}`",
         "",
         "| figure | value | interval |",
         "|---|---|---|",

@@ -28,10 +28,10 @@ from policy_accel.training.randomness import DataOrder, Generators
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "policy_accel"
-TOUR = (REPOSITORY / "docs" / "architecture.md").read_text()
+TOUR = (REPOSITORY / "docs" / "explanation" / "architecture.md").read_text()
 PAGES = sorted(
     page
-    for pattern in ("*.md", "docs/*.md", "policy_accel/*/README.md", "benchmarks/README.md", "datasets/README.md")
+    for pattern in ("*.md", "docs/**/*.md", "benchmarks/README.md", "datasets/README.md")
     for page in REPOSITORY.glob(pattern)
 )
 
@@ -150,7 +150,7 @@ def test_commands_are_understood(page: Path, capsys: pytest.CaptureFixture[str])
             assert main([*words, "--print-config"]) == 0, capsys.readouterr().err
 
 
-EXTEND = (REPOSITORY / "docs" / "extend.md").read_text()
+EXTEND = (REPOSITORY / "docs" / "how_to" / "extend.md").read_text()
 SECTIONS = {part.split("\n", 1)[0]: part for part in EXTEND.split("\n## ") if "\n```sh\n" in part}
 TASK = next(iter(SECTIONS))
 SMALL = {
@@ -228,7 +228,7 @@ def run_blocks(page: Path) -> None:
 def test_data_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The heading of the page is that of the run, but for the machine and how long it trains."""
     monkeypatch.chdir(tmp_path)
-    page = REPOSITORY / "docs" / "your_data.md"
+    page = REPOSITORY / "docs" / "how_to" / "your_data.md"
     run_blocks(page)
     printed = capsys.readouterr()
     shown = re.findall(r"^ {6}(\w.*)$", page.read_text(), flags=re.MULTILINE)
@@ -253,7 +253,7 @@ def test_training_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         "training.checkpoint.keep_last=4",
         "model.down_dims=[8,16]",
     ]
-    page = blocks((REPOSITORY / "docs" / "further_training.md").read_text())
+    page = blocks((REPOSITORY / "docs" / "how_to" / "further_training.md").read_text())
     lines = [line for name, text in page if name == "sh" for line in text.splitlines()]
     assert len(lines) == 5
     for line in lines:
@@ -300,7 +300,7 @@ def test_the_examples_of_the_images_page(
     monkeypatch.setattr("policy_accel.images.track.load_split", few_shapes(load_split))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(sys.modules[__name__], "SMALL", TINY_IMAGES)
-    page = REPOSITORY / "docs" / "images.md"
+    page = REPOSITORY / "docs" / "how_to" / "images.md"
     run_blocks(page)
     shown = re.findall(r"^ {4}(protocol .*)$", page.read_text(), flags=re.MULTILINE)
     assert len(shown) == 1
@@ -312,7 +312,7 @@ def test_the_layout_of_an_hdf5_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run_blocks(REPOSITORY / "docs" / "hdf5.md")
+    run_blocks(REPOSITORY / "docs" / "how_to" / "hdf5.md")
     assert "front: [480, 24, 32, 3] uint8" in capsys.readouterr().out
     assert set(read_episodes("lab.zarr.zip").arrays) == {"action", "joints", "front"}
     assert (tmp_path / "runs" / "lab" / "checkpoints" / "last").exists()

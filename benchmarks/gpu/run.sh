@@ -2,7 +2,7 @@
 # Everything that this project wants to know of a CUDA GPU, in parts of at most nine minutes:
 #
 #   benchmarks/gpu/run.sh check    updates as CUDA graphs against the same ones run eagerly, over 200 updates
-#   benchmarks/gpu/run.sh step     `policy-accel benchmark step` for the nets of docs/speed.md
+#   benchmarks/gpu/run.sh step     `policy-accel benchmark step` for the nets of docs/explanation/speed.md
 #   benchmarks/gpu/run.sh ways     some of them in float32, TF32 and bf16, compiled or not, images channels first or last
 #   benchmarks/gpu/run.sh train    Push-T trained on demonstrations (DATA=PATH for your own), and scored
 #

@@ -96,7 +96,7 @@ def _add_time_to_score(kinds: argparse._SubParsersAction[argparse.ArgumentParser
         help="what reaching a score costs: methods trained, tuned and scored alike, as a YAML file says",
         description="Train tasks x methods x seeds, score checkpoints with as many episodes as it takes to be sure of "
         "each target, and say what reaching it cost. The same command goes on with what is there.",
-        epilog="docs/time_to_score.md has an example of the file.",
+        epilog="docs/how_to/time_to_score.md has an example of the file.",
     )
     score.add_argument("plan", type=Path, metavar="FILE.yaml", help="what is to be measured")
     score.add_argument("--config-dir", type=Path, metavar="DIR", help="as for train")

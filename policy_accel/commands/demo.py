@@ -78,5 +78,5 @@ def evaluations_table(results: Sequence[dict[str, Any]], run_dir: Path) -> list[
         times = result.get("sampling_times")
         name = f"{result['network_evaluations']}" + (f" (times {', '.join(map(str, times))})" if times else "")
         lines.append(f"  {name:<22}{result['score']:>6.3f}  {f'{low:.3f} to {high:.3f}':<16}{taken:>32.1f}")
-    lines.append(f"policy-accel distill {run_dir} --evaluations 1 trains one of them to do for all: docs/few_steps.md")
+    lines.append(f"policy-accel distill {run_dir} --evaluations 1 trains one of them to do for all")
     return lines

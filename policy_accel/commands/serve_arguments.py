@@ -16,7 +16,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
         "Serve trained policies over websockets to robots that have no torch. Clients and messages are described in "
-        "docs/robot.md."
+        "docs/how_to/robot.md."
     )
     parser.epilog = (
         "examples:\n"

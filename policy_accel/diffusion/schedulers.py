@@ -15,7 +15,7 @@ timesteps that are numbers or lie on the CPU may be given in any order, and need
 DDPMPipeline and DDIMPipeline never call `scale_model_input` and ignore `init_noise_sigma`. Of these schedulers they
 suit KarhunenLoeveScheduler alone, with any marginal but `raw`. DDIMPipeline makes a DDIMScheduler of the config that it
 is given, which is then the same process; so may any scheduler of diffusers be made that takes `trained_betas`.
-Which of diffusers' own tests hold is told in policy_accel/acceleration/README.md.
+Which of diffusers' own tests hold is told in docs/how_to/own_loop.md.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class TaskConfig:
     """Leave out episodes that are damaged or hold values that are not finite, and list them; the data are read once
     more for it."""
     layout: str | None = None
-    """YAML file that says where HDF5 of another make has its episodes and arrays (docs/hdf5.md)."""
+    """YAML file that says where HDF5 of another make has its episodes and arrays (docs/how_to/hdf5.md)."""
     observation: list[str] = MISSING
     """Keys of the data that make up an observation, in the environment's order; "key[a:b]" takes columns."""
     images: list[str] = field(default_factory=list)

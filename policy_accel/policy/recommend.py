@@ -13,8 +13,8 @@ from policy_accel.track import Recommendation
 
 FEW_EVALUATIONS = 2
 FEWEST_WINDOWS = 4 * GroupedAssignmentConfig().groups
-GROUPS_RECORD = "docs/records.md#two_modes-time-to-score-2026-11-29"
-BASELINE_RECORD = "docs/records.md#pusht_keypoints-compare-2026-11-29"
+GROUPS_RECORD = "docs/results/records.md#two_modes-time-to-score-2026-11-29"
+BASELINE_RECORD = "docs/results/records.md#pusht_keypoints-compare-2026-11-29"
 
 
 def recommend(config: RobotConfig, build: Callable[[], ChunkTask]) -> Recommendation:

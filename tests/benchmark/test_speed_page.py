@@ -1,4 +1,4 @@
-"""The table of floors on docs/speed.md against what is counted."""
+"""The table of floors on docs/explanation/speed.md against what is counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from policy_accel.benchmark.counting import Counted
 from policy_accel.benchmark.step import floor_of
 
-PAGE = (Path(__file__).parents[2] / "docs" / "speed.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "speed.md").read_text()
 H200 = (989e12, 4.8e12)
 ROWS = {
     cells[1].strip("`"): cells[2:]

@@ -82,7 +82,7 @@ def test_the_readme_shows_the_recorded_ladder(speedrun: ModuleType) -> None:
 
 
 def test_the_page_has_the_figures_of_the_other_tasks() -> None:
-    page = (REPOSITORY / "docs" / "optimizers.md").read_text()
+    page = (REPOSITORY / "docs" / "explanation" / "optimizers.md").read_text()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(REPOSITORY / "benchmarks")
         by_task = importlib.import_module("optimizers_by_task")

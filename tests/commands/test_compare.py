@@ -98,8 +98,8 @@ def test_a_mistake_is_one_sentence_and_status_2(
 
 
 def test_the_example_of_the_page(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each command of docs/compare.md runs, on a sweep of that name."""
-    page = (repository / "docs" / "compare.md").read_text()
+    """Each command of docs/how_to/compare.md runs, on a sweep of that name."""
+    page = (repository / "docs" / "how_to" / "compare.md").read_text()
     monkeypatch.chdir(tmp_path)
     write_sweep(Path("runs/sweeps/pusht_keypoints-method-seed"), arms())
     lines = [

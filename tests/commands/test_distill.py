@@ -31,7 +31,7 @@ from policy_accel.training.checkpoint import load_checkpoint, save_checkpoint
 from policy_accel.training.distillation import DistillationConfig
 from policy_accel.training.update import Update
 
-PAGE = (Path(__file__).parents[2] / "docs" / "few_steps.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "few_steps.md").read_text()
 SHORT = ["training.steps=4", "training.optimizer.warmup_steps=1", "training.logging.every=2"]
 CAPTURE = pytest.CaptureFixture[str]
 

@@ -50,7 +50,7 @@ def test_settings_are_for_parameters_alone(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    page = (Path(__file__).parents[2] / "docs/optimizers.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/explanation/optimizers.md").read_text()
     command, shown = re.findall(
         r"^    policy-accel (list parameters .*)\n\n    \.\.\.\n((?:    .*\n)+)", page, flags=re.M
     )[0]

@@ -107,4 +107,4 @@ def test_a_failing_run_does_not_stop_the_others(
 
 
 def test_the_readme_names_the_page() -> None:
-    assert "(docs/many_runs.md)" in README
+    assert "(docs/how_to/many_runs.md)" in README

@@ -16,7 +16,7 @@ import yaml
 from policy_accel.cli import main
 from policy_accel.time_to_score.plan import Plan, ScoringPlan, SurrogatePlan, TaskPlan, TuningPlan, read_plan
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "time_to_score.md").read_text()
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how_to" / "time_to_score.md").read_text()
 LITTLE = {
     "methods": ["baseline", "kl"],
     "seeds": [1],

@@ -1,4 +1,4 @@
-"""The figures of docs/compare.md are those of the code and of the recorded simulation."""
+"""The figures of docs/how_to/compare.md are those of the code and of the recorded simulation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def rows(page: str, header: str) -> list[list[str]]:
 
 
 def test_what_can_be_seen(repository: Path) -> None:
-    page = (repository / "docs" / "compare.md").read_text()
+    page = (repository / "docs" / "how_to" / "compare.md").read_text()
     design = Design(0.01**2, 0.15**2, 2 * 0.05**2)
     for name, *cells in rows(page, "| detectable | 50"):
         seeds = int(re.findall(r"\d+", name)[0])
@@ -38,7 +38,7 @@ def per_cent(rates: list[float]) -> str:
 
 
 def test_coverage_is_as_recorded(repository: Path) -> None:
-    page, result = (repository / "docs" / "compare.md").read_text(), recorded(repository)
+    page, result = (repository / "docs" / "how_to" / "compare.md").read_text(), recorded(repository)
     plain = {"form": "normal", "unsteady": None, "alike": 0.0, "arms": 6}
     designs = [row for row in result["no_difference"] if plain.items() <= row["design"].items()]
     for name, *cells in rows(page, "| training seeds"):
@@ -56,7 +56,7 @@ def test_coverage_is_as_recorded(repository: Path) -> None:
 
 
 def test_what_is_said_of_unsteady_arms_and_of_power(repository: Path) -> None:
-    page, result = " ".join((repository / "docs" / "compare.md").read_text().split()), recorded(repository)
+    page, result = " ".join((repository / "docs" / "how_to" / "compare.md").read_text().split()), recorded(repository)
     (unsteady,) = (row for row in result["no_difference"] if row["design"]["unsteady"] == 0)
     separate, pooled = (unsteady[name]["false_positive_rate"] for name in ("separate", "pooled"))
     assert f"in {100 * pooled:.0f} % of comparisons (without `--pooled` in {100 * separate:.0f} %)" in page

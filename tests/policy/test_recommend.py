@@ -54,7 +54,7 @@ def test_the_baseline_without_a_look_at_the_data(more: list[str], why: str) -> N
     said: list[str] = []
     config = ROBOT.config(settings(Path("not-there.zarr"), *more), report=said.append)
     assert config.method == "baseline"
-    assert f"method=recommended: baseline, since {why} (docs/records.md#" in said[0]
+    assert f"method=recommended: baseline, since {why} (docs/results/records.md#" in said[0]
 
 
 def test_the_baseline_where_observations_are_unique() -> None:
@@ -68,9 +68,9 @@ def test_the_record_is_there(toy: Path) -> None:
     said: list[str] = []
     for more in (["sampling.steps=2"], ["sampling.steps=8"]):
         ROBOT.config(settings(toy, *more), report=said.append)
-    page = (RECORDS / "docs/records.md").read_text()
+    page = (RECORDS / "docs/results/records.md").read_text()
     for line in said:
-        anchor = line.rsplit("docs/records.md#", 1)[1].rstrip(")")
+        anchor = line.rsplit("docs/results/records.md#", 1)[1].rstrip(")")
         assert f"### {anchor}\n" in page
 
 

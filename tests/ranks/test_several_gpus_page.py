@@ -1,4 +1,4 @@
-"""docs/several_gpus.md: its commands in two processes, its script for SLURM, the sentences that it explains."""
+"""docs/how_to/several_gpus.md: its commands in two processes, its script for SLURM, the sentences that it explains."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from policy_accel.cli import main
 from policy_accel.run_files import read_metrics
 
 REPOSITORY = Path(__file__).parents[2]
-PAGE = (REPOSITORY / "docs" / "several_gpus.md").read_text()
+PAGE = (REPOSITORY / "docs" / "how_to" / "several_gpus.md").read_text()
 BLOCKS = re.findall(r"^```(sh|bash)\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
 LINES = [line for kind, text in BLOCKS if kind == "sh" for line in text.replace("\\\n", " ").splitlines()]
 HERE = [shlex.split(line) for line in LINES if "--standalone" in line]

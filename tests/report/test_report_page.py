@@ -1,4 +1,4 @@
-"""The example of docs/report.md."""
+"""The example of docs/how_to/report.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from policy_accel.cli import main
 def test_the_example(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On runs that are written by hand to where the example has them."""
     monkeypatch.chdir(tmp_path)
-    text = (repository / "docs" / "report.md").read_text()
+    text = (repository / "docs" / "how_to" / "report.md").read_text()
     (line,) = re.findall(r"^```sh\n(.*)\n```$", text, flags=re.MULTILINE)
     words = shlex.split(line)
     assert words[:2] == ["policy-accel", "report"]

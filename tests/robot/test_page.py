@@ -13,7 +13,7 @@ from support.user_modules import forgotten_afterwards
 def test_the_complete_loop_runs(
     repository: Path, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = (repository / "docs" / "robot.md").read_text()
+    page = (repository / "docs" / "how_to" / "robot.md").read_text()
     files = re.findall(r"^`(\w+\.py)`\n```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
     assert [name for name, _ in files] == ["arm.py", "drive.py"]
     for name, text in files:

@@ -18,7 +18,7 @@ from policy_accel.sweep.folder import Sweep, open_folder
 from policy_accel.sweep.job import START
 from policy_accel.sweep.prepare import check, read_order, sweep_of
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "many_runs.md").read_text()
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how_to" / "many_runs.md").read_text()
 TINY = {
     "task.data": "made.zarr.zip",
     "model.hidden_dims": "[16]",

@@ -227,7 +227,7 @@ def test_a_run_from_before_there_was_a_choice_goes_on(tmp_path: Path) -> None:
 def test_the_example_of_the_page_trains_and_says_what_it_moves(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "optimizers.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "optimizers.md").read_text()
     line = next(line.strip() for line in page.splitlines() if line.startswith("    policy-accel train "))
     few = ["training.steps=2", "training.batch_size=4", "evaluation.episodes=0", f"run_dir={tmp_path}/run"]
     assert main([*shlex.split(line, comments=True)[1:], *few, "training.device=cpu"]) == 0

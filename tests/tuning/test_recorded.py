@@ -11,7 +11,7 @@ RUNS = ("sample", "epsilon", "v", "flow")
 
 
 def test_the_scores_of_the_page_are_those_of_the_result() -> None:
-    page = (REPOSITORY / "docs" / "few_steps.md").read_text()
+    page = (REPOSITORY / "docs" / "explanation" / "few_steps.md").read_text()
     runs = json.loads((REPOSITORY / "benchmarks" / "results" / "few_step_grids_cpu.json").read_text())["runs"]
     section = page.partition("### Where the second of two evaluations belongs")[2].partition("\n#")[0]
     shown = {

@@ -27,7 +27,7 @@ from policy_accel.errors import UserError, refusing
 from policy_accel.files import open_regular
 from policy_accel.parsing import from_json, from_yaml
 
-SAY_WHERE = "Say where the data lies: task.layout=FILE.yaml, or --layout FILE.yaml (docs/hdf5.md)."
+SAY_WHERE = "Say where the data lies: task.layout=FILE.yaml, or --layout FILE.yaml (docs/how_to/hdf5.md)."
 NAMES = {
     **{"actions": "action", "rewards": "reward", "terminations": "done", "truncations": "truncated", "infos": "info"},
     **{"dones": "done", "terminals": "done", "timeouts": "truncated", "next_observations": "next_obs.observation"},
@@ -59,7 +59,9 @@ def open_with_layout(path: Path | str, layout: Path | str) -> Hdf5Reader:
             given: Any = OmegaConf.to_object(OmegaConf.merge(known, from_yaml(file.read())))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         why = " ".join(str(error).split()).partition(" object_type")[0]
-        raise UserError(f"{layout}: is no layout ({why}); it may set {', '.join(known)} (docs/hdf5.md).") from error
+        raise UserError(
+            f"{layout}: is no layout ({why}); it may set {', '.join(known)} (docs/how_to/hdf5.md)."
+        ) from error
     return Hdf5Reader(path, given)
 
 

@@ -56,7 +56,12 @@ def test_the_client_is_one_short_file_and_acts_as_the_policy_itself(policy: Poli
 def test_the_example_of_the_docs(
     policy: Policy, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    section = (repository / "docs" / "robot.md").read_text().split("\n## Serving a policy\n", 1)[1].split("\n## ", 1)[0]
+    section = (
+        (repository / "docs" / "how_to" / "robot.md")
+        .read_text()
+        .split("\n## Serving a policy\n", 1)[1]
+        .split("\n## ", 1)[0]
+    )
     (example,) = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
     shutil.copy(client_module.__file__, tmp_path / "client.py")
     monkeypatch.syspath_prepend(tmp_path)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from support.pretrained import write_resnet18
 
-import policy_accel.policy
+import policy_accel
 from policy_accel.cli import main
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.track import ROBOT
 
-PAGE = Path(policy_accel.policy.__file__).with_name("README.md").read_text()
+PAGE = (Path(policy_accel.__file__).parents[1] / "docs" / "how_to" / "robot_tasks.md").read_text()
 
 
 def test_the_example_drives_an_environment(
