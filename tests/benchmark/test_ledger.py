@@ -302,7 +302,7 @@ def test_the_page_is_made_of_the_records(ledger: ModuleType, folder: Path, tmp_p
     assert text.startswith("Before.\n")
     assert text.endswith(f"{table.END}\nAfter.\n")
     assert "formerly" not in text
-    assert text.index("### toy") < text.index("### earlier"), "the newest first"
+    assert text.index("## toy") < text.index("## earlier"), "the newest first"
     assert "| score, kl | 0.5 | 0.25 to 0.75 |" in text
     assert "| score, kl less baseline | – | one \\| seed |" in text
     assert "2026-11-29, commit 0123abc, training seeds 1, 2, at most 50 episodes each" in text
