@@ -273,7 +273,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The ladder for the README, a line for each rung."""
+    """The ladder for docs/results/push_t.md, a line for each rung."""
     lines = [
         "| how | updates | evaluations a chunk | CPU-seconds | score | training seeds | against |",
         "|---|---|---|---|---|---|---|",
