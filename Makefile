@@ -1,5 +1,6 @@
 # make demo   sets everything up, trains on the demonstrations that ship, scores the policy
-# make test   sets everything up, checks style and types, runs the tests
+# make test   sets everything up, checks style and types, runs the tests, builds the documentation
+# make docs   builds the documentation: docs/_build/index.html
 #
 # To use a torch of your own (CPU only, another CUDA), install it before the first `make`:
 #     python3 -m venv .venv && .venv/bin/pip install torch==...
@@ -11,7 +12,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(she
 JOBS   ?= 2
 RUN    := $(VENV)/bin/python -m
 
-.PHONY: setup demo test lint style types chromium constraints clean
+.PHONY: setup demo test docs linkcheck lint style types chromium constraints clean
 
 setup: $(VENV)/.ready
 
@@ -36,7 +37,7 @@ TOOLS  := benchmark commands diagnosis
 RUNS   := comparison open_loop report sweep time_to_score tuning
 PARTS  := core nets tools runs $(filter-out support __pycache__ $(CORE) $(NETS) $(TOOLS) $(RUNS),$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 FIRST  := core simulators tools policy nets images runs data robots
-CHECKS := style $(patsubst %,tests-%,$(FIRST) $(filter-out $(FIRST),$(PARTS))) types
+CHECKS := style $(patsubst %,tests-%,$(FIRST) $(filter-out $(FIRST),$(PARTS))) docs types
 ROBOTS := tests/envs/test_robomimic_interop.py tests/envs/test_robosuite_tasks.py tests/policy/test_robot_tasks.py
 SIMULATORS := $(filter-out $(ROBOTS),$(wildcard tests/envs/test_robosuite_*.py)) tests/evaluation/test_frames_wanted.py
 
@@ -46,7 +47,7 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: export MALLOC_MMAP_THRESHOLD_ = 1000000
 test: setup
 	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(CHECKS)
-	@echo "test: style, types and all tests are as they should be"
+	@echo "test: style, types, documentation and all tests are as they should be"
 
 tests-simulators: SELECTED = $(SIMULATORS)
 tests-robots: SELECTED = $(ROBOTS)
@@ -65,6 +66,16 @@ chromium:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq >/dev/null && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 		{ echo "tests: no chromium was found; install Debian's package chromium, or Google Chrome" >&2; exit 2; }
+
+# Everything is read anew each time (-E): a page that has not changed would not repeat its warnings.
+SPHINX := $(RUN) sphinx --fail-on-warning --keep-going --fresh-env --quiet
+docs: setup
+	@echo "docs"
+	@$(SPHINX) --builder html docs docs/_build
+
+# Asks every server that the pages link to, so it needs the network and is no part of `make test`.
+linkcheck: setup
+	@$(SPHINX) --builder linkcheck docs docs/_build/linkcheck
 
 lint: style types
 
