@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from policy_accel.errors import UserError, did_you_mean
+from policy_accel.extras import to_install
 
 from .rendering import opengl_errors, set_up_rendering
 
@@ -31,8 +32,7 @@ try:
         import mujoco as mujoco  # the simulators of this folder take it from here
 except ImportError as error:
     raise UserError(
-        f"the planning tasks need gymnasium-robotics and MuJoCo ({error}); "
-        "install them with: pip install '.[planning]' in our checkout"
+        f"the planning tasks need gymnasium-robotics and MuJoCo ({error}); {to_install('planning')}"
     ) from error
 
 if tuple(int(part) for part in mujoco.__version__.split(".")[:2]) > LAST_MUJOCO:

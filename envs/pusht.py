@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.evaluation.scene import ActionsOnScene
+from policy_accel.extras import to_install
 
 from .pusht_keypoints import keypoint_observation
 
@@ -23,9 +24,7 @@ try:
 
     from .pusht_drawing import WINDOW, draw_window, small_picture
 except ImportError as error:
-    raise UserError(
-        f"Push-T needs gym-pusht ({error}); install it with: pip install '.[pusht]' in our checkout"
-    ) from error
+    raise UserError(f"Push-T needs gym-pusht ({error}); {to_install('pusht')}") from error
 
 if int(pymunk.version.split(".")[0]) >= 7:
     raise UserError(

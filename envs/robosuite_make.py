@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from policy_accel.errors import UserError, did_you_mean, one_of
+from policy_accel.extras import to_install
 
 from .rendering import opengl_errors, set_up_rendering
 from .robosuite_versions import check_generation, composite_controllers, installed_version
@@ -47,8 +48,7 @@ def import_robosuite() -> Any:
             from robosuite.utils.log_utils import ROBOSUITE_DEFAULT_LOGGER
     except ImportError as error:
         raise UserError(
-            f"robot tasks need robosuite, which cannot be imported ({error}); "
-            "install it with: pip install '.[robosuite]' in our checkout"
+            f"robot tasks need robosuite, which cannot be imported ({error}); {to_install('robosuite')}"
         ) from error
     except AssertionError as error:  # it checks the graphics device that MuJoCo is told to use
         raise UserError(

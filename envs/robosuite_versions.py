@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 
 from .robosuite_tasks import ARM_CONTROLLER
 
@@ -34,9 +35,7 @@ def installed_version() -> str:
     try:
         return version("robosuite")
     except PackageNotFoundError as error:
-        raise UserError(
-            "robot tasks need robosuite, which is not installed; pip install '.[robosuite]' in our checkout"
-        ) from error
+        raise UserError(f"robot tasks need robosuite, which is not installed; {to_install('robosuite')}") from error
 
 
 def check_generation(env_args: Mapping[str, Any], source: str) -> None:

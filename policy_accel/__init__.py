@@ -9,10 +9,11 @@ if sys.argv[:1] == ["-m"] and sys.path[:1] == [os.getcwd()]:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from policy_accel.images.sharing.model import ImageModel
     from policy_accel.policy.controller import Policy
 
-__all__ = ["ImageModel", "Policy"]
+__all__ = ["ImageModel", "Policy", "__version__"]
 
 # OpenMP reads it when torch is loaded. Threads that spin long while they wait take the core from the one that they wait
 # for as soon as another process wants it too; those that never spin cost a third of the speed on a quiet machine.
@@ -28,4 +29,8 @@ def __getattr__(name: str) -> Any:
         from policy_accel.images.sharing.model import ImageModel
 
         return ImageModel
+    if name == "__version__":  # of what is installed; pyproject.toml alone states it
+        from importlib.metadata import version
+
+        return version("policy-accel")
     raise AttributeError(f"module 'policy_accel' has no attribute '{name}'")

@@ -27,6 +27,15 @@ MUTATIONS = [
         ("tuned.use if self.steps is None else self.steps", "tuned.use"),
         ('changed["times"] = None', "pass"),
     ),
+    *of(
+        "extras.py",
+        "test_extras.py",
+        ('if not (folder / "envs").is_dir():', "if True:"),
+        ("in {folder.parent}", "in {folder}"),
+        ('marker.evaluate({"extra": ""}) or ', ""),
+        ("if requirement.name == DISTRIBUTION:", "if False:"),
+        ("requirement.marker = None", "pass"),
+    ),
     *of("track.py", "commands/test_evaluate.py", ("max(results, key=", "min(results, key=")),
     *of("quoting.py", "test_typed_values.py", ('in (*PAIRS, ":", ",", "")  #', "in text  #")),
     *of(

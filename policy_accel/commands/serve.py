@@ -13,6 +13,7 @@ from pathlib import Path
 
 from policy_accel.commands.serve_arguments import TOKEN_VARIABLE
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.files import explained
 from policy_accel.plugins import import_plugins
 
@@ -30,10 +31,7 @@ def run_serve(options: argparse.Namespace) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in ("websockets", "msgpack"):
             raise
-        raise UserError(
-            f"serve needs the package {package}: pip install '.[serve]' in our checkout, or pip install "
-            "websockets msgpack."
-        ) from error
+        raise UserError(f"serve needs the package {package}; {to_install('serve')}") from error
     from policy_accel.policy.controller import Policy
     from policy_accel.robot.serving.served import ServedPolicy
 

@@ -15,6 +15,7 @@ from policy_accel.diffusion.predictions import x0_and_epsilon
 from policy_accel.diffusion.processes import CLEAN, Level, Process, per_sample
 from policy_accel.diffusion.samplers import start_scale
 from policy_accel.diffusion.scheduler_arguments import check_bounds
+from policy_accel.extras import to_install
 
 try:
     # Some are handed on, so that the absence of diffusers is named in one place.
@@ -29,7 +30,7 @@ except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "diffusers":
         raise
     raise ModuleNotFoundError(
-        "policy_accel.diffusion.schedulers needs diffusers; pip install '.[diffusers]' in our checkout",
+        f"policy_accel.diffusion.schedulers needs diffusers; {to_install('diffusers')}",
         name="diffusers",
     ) from error
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.files import explained, replacing
 from policy_accel.report.charts import Chart, Table
 from policy_accel.report.chunks import Admit, chunks_of
@@ -147,7 +148,7 @@ def render(runs: Sequence[ReportedRun], parts: Sequence[Section], title: str) ->
         from jinja2 import Environment, PackageLoader, StrictUndefined
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise UserError(f"a report needs the package {error.name}: pip install '.[report]' in our checkout.") from error
+        raise UserError(f"a report needs the package {error.name}; {to_install('report')}") from error
     plotly, script = str(get_plotlyjs()), _own("report.js")
     environment = Environment(
         loader=PackageLoader("policy_accel.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True

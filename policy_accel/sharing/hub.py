@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.errors import UserError, one_line
+from policy_accel.extras import to_install
 from policy_accel.files import explained, new_path
 from policy_accel.run_files import CONFIG, SHARED, WEIGHTS
 
 CARD = "README.md"
 NEEDED = ["*.json", "*.safetensors"]
 """What is downloaded of a model."""
-TO_INSTALL = "install it with: pip install 'policy-accel[hub]'"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
@@ -117,5 +117,5 @@ def _hub() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise UserError(f"The hub needs huggingface_hub, which is not here; {TO_INSTALL}") from error
+        raise UserError(f"The hub needs huggingface_hub, which is not here; {to_install('hub')}") from error
     return huggingface_hub

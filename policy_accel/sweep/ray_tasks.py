@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.sweep.folder import RUNNING, Sweep
 from policy_accel.sweep.job import perform
 from policy_accel.sweep.launcher import Launcher, RayConfig
@@ -28,7 +29,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UserError("launcher=ray needs the package ray: pip install '.[ray]' in our checkout.") from error
+        raise UserError(f"launcher=ray needs the package ray; {to_install('ray')}") from error
     return ray
 
 

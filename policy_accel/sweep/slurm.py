@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.files import replace_json
 from policy_accel.parsing import read_record
 from policy_accel.sweep.folder import DONE, FAILED, STOPPED, Sweep
@@ -22,7 +23,7 @@ def import_submitit() -> Any:
     try:
         import submitit
     except ImportError as error:
-        raise UserError("launcher=slurm needs the package submitit: pip install '.[slurm]' in our checkout.") from error
+        raise UserError(f"launcher=slurm needs the package submitit; {to_install('slurm')}") from error
     return submitit
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.files import append_text, replace_text
 from policy_accel.run_files import read_metrics
 from policy_accel.training.tensorboard import Tensorboard
@@ -38,10 +39,7 @@ class LoggingConfig:
             (f"wandb={self.wandb}", "wandb", self.wandb != "off"),
         ):
             if asked and find_spec(package) is None:
-                raise UserError(
-                    f"training.logging.{setting} needs the package {package}: pip install '.[{package}]' in our "
-                    "checkout."
-                )
+                raise UserError(f"training.logging.{setting} needs the package {package}; {to_install(package)}")
 
 
 @dataclass(frozen=True)

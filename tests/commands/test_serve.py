@@ -14,6 +14,7 @@ from support.serving import tiny_run
 from policy_accel.cli import main
 from policy_accel.commands.serve import is_loopback, named_runs, read_token
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.policy.controller import Policy
 from policy_accel.robot.serving.client import PolicyClient
 from policy_accel.robot.serving.server import PolicyServer
@@ -96,7 +97,7 @@ def test_the_package_that_is_missing_is_named(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "websockets", None)
     assert main(["serve", str(run_dir)]) == 2
-    assert "serve needs the package websockets: pip install '.[serve]'" in capsys.readouterr().err
+    assert f"serve needs the package websockets; {to_install('serve')}" in capsys.readouterr().err
 
 
 def test_a_stranger_is_told_of_and_trust_is_passed_on(

@@ -12,6 +12,7 @@ from policy_accel.data import Episodes, read_episodes
 from policy_accel.data.formats.base import MemoryReader
 from policy_accel.data.readers import open_episodes, write_episodes
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.written_formats import WRITTEN_FORMATS
 
 
@@ -108,7 +109,7 @@ def test_readers_need_no_torch():
 
 
 @pytest.mark.parametrize(
-    ("name", "package", "remedy"), [("zarr", "zarr", "zarr"), ("lerobot", "pyarrow", "'.[lerobot]' in our checkout")]
+    ("name", "package", "remedy"), [("zarr", "zarr", "pip install zarr"), ("lerobot", "pyarrow", to_install("lerobot"))]
 )
 def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, name, package, remedy):
     for module in [known for known in sys.modules if known.startswith("policy_accel.data.formats")]:
@@ -116,6 +117,4 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, name, package
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError) as error:
         write_episodes(tmp_path / "x", MemoryReader(made()), name)
-    assert str(error.value).endswith(
-        f"x: its format needs the package {package}, which is not installed; pip install {remedy}."
-    )
+    assert str(error.value).endswith(f"x: its format needs the package {package}, which is not installed; {remedy}")

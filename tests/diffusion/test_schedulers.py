@@ -33,6 +33,7 @@ from policy_accel.diffusion.predictions import predicted_sample
 from policy_accel.diffusion.processes import Level
 from policy_accel.diffusion.samplers import Predictor, start_scale
 from policy_accel.diffusion.schedulers import KarhunenLoeveScheduler, MomentumEDMScheduler, MomentumScheduler
+from policy_accel.extras import to_install
 
 hub: Any = diffusers  # typed as placeholders that know no method
 T = 50
@@ -619,9 +620,7 @@ def test_without_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers.configuration_utils", None)
     with pytest.raises(ModuleNotFoundError) as caught:
         import_again()
-    assert str(caught.value) == (
-        "policy_accel.diffusion.schedulers needs diffusers; pip install '.[diffusers]' in our checkout"
-    )
+    assert str(caught.value) == f"policy_accel.diffusion.schedulers needs diffusers; {to_install('diffusers')}"
 
 
 def test_a_broken_diffusers_says_so_itself(monkeypatch: pytest.MonkeyPatch) -> None:

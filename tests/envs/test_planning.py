@@ -16,6 +16,7 @@ from policy_accel.envs.kitchen import Kitchen
 from policy_accel.envs.maze_expert import generate as generate_maze
 from policy_accel.envs.mazes import AntMaze, PointMaze
 from policy_accel.envs.planning import as_float32, as_float32_space
+from policy_accel.extras import to_install
 from policy_accel.policy.fields import columns, parse_field
 
 ENVIRONMENTS = {
@@ -105,7 +106,7 @@ def test_nested_observations_become_names_with_dots():
 @pytest.mark.parametrize(
     ("before", "message"),
     [
-        ("import sys; sys.modules['gymnasium_robotics'] = None", "pip install '.[planning]' in our checkout"),
+        ("import sys; sys.modules['gymnasium_robotics'] = None", to_install("planning")),
         ("import mujoco; mujoco.__version__ = '3.12.1'", "cannot drive MuJoCo 3.12.1"),
     ],
 )

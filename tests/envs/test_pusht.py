@@ -14,6 +14,7 @@ import policy_accel.envs  # noqa: F401  registers the environment
 from policy_accel.envs.pusht import PushT, draw_start
 from policy_accel.envs.pusht_keypoints import keypoint_observation
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 
 GOAL = [256.0, 256.0, np.pi / 4]
 
@@ -52,7 +53,7 @@ def test_importing_the_package_imports_no_simulator_and_making_the_environment_i
 @pytest.mark.parametrize(
     ("spoil", "remedy"),
     [
-        ("import sys; sys.modules['gym_pusht'] = None", "pip install '.[pusht]' in our checkout"),
+        ("import sys; sys.modules['gym_pusht'] = None", to_install("pusht")),
         ("import pymunk; pymunk.version = '7.1.0'", "pip install 'pymunk>=6.6,<7'"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from support.sweeps import assert_equal_to_undisturbed, examples, tiny, wait_for
 
 from policy_accel.cli import main
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.sweep.folder import Job, Run, Sweep, read_sweep
 from policy_accel.sweep.launcher import RayConfig
 from policy_accel.sweep.ray_tasks import RayLauncher, import_ray
@@ -129,5 +131,5 @@ def test_what_no_cluster_could_ever_give_is_refused(tmp_path: Path, monkeypatch:
 
 def test_a_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"launcher=ray needs the package ray: pip install '\.\[ray\]'"):
+    with pytest.raises(UserError, match=re.escape(f"launcher=ray needs the package ray; {to_install('ray')}")):
         import_ray()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ from support.sweeps import assert_equal_to_undisturbed, examples, prepared, tiny
 
 from policy_accel.cli import main
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.sweep.folder import Job, read_sweep
 from policy_accel.sweep.launcher import SlurmConfig
 from policy_accel.sweep.slurm import SlurmLauncher, import_submitit
@@ -100,5 +102,5 @@ def test_without_slurm_or_submitit_it_is_said(place: Path, monkeypatch: pytest.M
     ):
         SlurmLauncher(sweep, SlurmConfig())
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(UserError, match=r"launcher=slurm needs the package submitit: pip install '\.\[slurm\]'"):
+    with pytest.raises(UserError, match=re.escape(f"launcher=slurm needs the package submitit; {to_install('slurm')}")):
         import_submitit()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from policy_accel.data.formats.lerobot.layout import is_lerobot
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.files import explained
 
 GROUP_MARK = "::"
@@ -98,6 +99,5 @@ def imported(function: str, path: Path | str) -> Any:
         return getattr(import_module(f"policy_accel.data.formats.{module}"), name)
     except ImportError as error:
         package = (error.name or str(error)).partition(".")[0]
-        wanted = "'.[lerobot]' in our checkout" if module.startswith("lerobot") else package
-        why = f"needs the package {package}, which is not installed; pip install {wanted}."
-        raise UserError(f"{path}: its format {why}") from error
+        remedy = to_install("lerobot") if module.startswith("lerobot") else f"pip install {package}"
+        raise UserError(f"{path}: its format needs the package {package}, which is not installed; {remedy}") from error

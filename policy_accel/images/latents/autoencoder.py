@@ -12,6 +12,7 @@ from torch import Tensor
 
 from policy_accel.data.images.encoding import Encoding
 from policy_accel.errors import UserError, one_line
+from policy_accel.extras import to_install
 from policy_accel.images.generation.pictures import to_uint8
 from policy_accel.parsing import is_number, read_record
 
@@ -67,7 +68,7 @@ class Autoencoder:
         if find_spec("diffusers") is None:
             raise UserError(
                 f"{self.folder}: an autoencoder needs the package diffusers, which is not installed; "
-                "pip install 'policy-accel[diffusers]'."
+                f"{to_install('diffusers')}"
             )
 
     def _read(self, facts: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.files import explained
 from policy_accel.images.metrics.features import full_precision
 
@@ -70,8 +71,8 @@ def check_inception(path: Path) -> None:
     """Raise UserError when the file is missing, or torch-fidelity where it is needed; weights are not read."""
     if find_spec("torch_fidelity") is None and not _is_script(path):
         raise UserError(
-            f"evaluation.metrics.inception={path}: needs the package torch-fidelity; run `pip install torch-fidelity`, "
-            "or give inception-2015-12-05.pt, or leave it at null."
+            f"evaluation.metrics.inception={path}: needs the package torch-fidelity, which is not installed; give "
+            f"inception-2015-12-05.pt, leave it at null, or {to_install('fid')}"
         )
     if not path.is_file():
         raise UserError(f"evaluation.metrics.inception={path}: is not a file; {HOW_TO_GET}.")

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.observations import as_tensors
 from policy_accel.policy.planner import Planner
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.robot.exporting.export import onnx_of, quiet
-from policy_accel.robot.exporting.session import TO_INSTALL, OnnxFunction
+from policy_accel.robot.exporting.session import OnnxFunction
 from policy_accel.training.graphs import WARM_UP
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -47,7 +48,7 @@ def _compiles(planner: Planner, strict: bool) -> bool:
     if precision != "fp32":
         reason = f"precision={precision} is not compiled for the CPU; use fp32, or no compile=True."
     elif missing:
-        reason = f"compiling for the CPU needs {', '.join(missing)}, which are not here; {TO_INSTALL}"
+        reason = f"compiling for the CPU needs {', '.join(missing)}, which are not here; {to_install('export')}"
     if strict and reason is not None:
         raise UserError(reason)
     return reason is None

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.files import new_path
 from policy_accel.policy.run import LoadedRun
 from policy_accel.robot.exporting import onnx_policy, torch_policy
 from policy_accel.robot.exporting.about import KEY, PT2_ENTRY, SUFFIXES
 from policy_accel.robot.exporting.compression import Compressed
 from policy_accel.robot.exporting.description import about_of
-from policy_accel.robot.exporting.session import TO_INSTALL, onnx_session
+from policy_accel.robot.exporting.session import onnx_session
 from policy_accel.robot.exporting.whole import ACTIONS, NOISE, PLAN, WholePrediction, example_inputs
 
 TOLERANCE = 1e-4
@@ -127,7 +128,9 @@ def onnx_of(
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f"ONNX needs the packages onnx and onnxscript, which are not here; {TO_INSTALL}") from error
+        raise UserError(
+            f"ONNX needs the packages onnx and onnxscript, which are not here; {to_install('export')}"
+        ) from error
     try:
         with quiet():
             made = torch.onnx.export(program, (), dynamo=True, verbose=False, input_names=inputs, output_names=outputs)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-TO_INSTALL = "install it with: pip install 'policy-accel[export]'"
 
 
 def onnx_session(model: Path | bytes, device: str = "cpu", threads: int = 0) -> Any:
@@ -23,7 +22,7 @@ def onnx_session(model: Path | bytes, device: str = "cpu", threads: int = 0) -> 
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"ONNX files need onnxruntime, which is not here; {TO_INSTALL}") from error
+        raise UserError(f"ONNX files need onnxruntime, which is not here; {to_install('export')}") from error
     provider = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
     if provider not in onnxruntime.get_available_providers():
         provider = "CPUExecutionProvider"

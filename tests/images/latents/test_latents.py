@@ -20,6 +20,7 @@ from policy_accel.cli import main
 from policy_accel.data.images import ImageSet, read_images
 from policy_accel.data.images.encoding import EDM2, Encoding
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.latents.autoencoder import Autoencoder
 from policy_accel.images.latents.representation import Representation, encoding_in
@@ -381,7 +382,7 @@ def test_images_that_cannot_be_encoded(
     assert "holds images, which need no decoding" in capsys.readouterr().err
     monkeypatch.setattr("policy_accel.images.latents.autoencoder.find_spec", lambda name: None)
     assert encode(tmp_path / "odd.npz", autoencoder, tmp_path / "y.npz", "--resolution", "8") == 2
-    assert "needs the package diffusers, which is not installed; pip install" in capsys.readouterr().err
+    assert f"needs the package diffusers, which is not installed; {to_install('diffusers')}" in capsys.readouterr().err
 
 
 def test_grey_images_by_an_autoencoder_of_colour(autoencoder: Path, tiny_images: Build, tmp_path: Path) -> None:

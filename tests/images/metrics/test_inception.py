@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from support.simulated_cuda import CUDA, SimulatedCuda
 from torch_fidelity import feature_extractor_inceptionv3 as theirs
 
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.images.metrics import inception
 from policy_accel.images.metrics.inception import inception_features
 
@@ -91,7 +93,7 @@ def test_a_missing_file_and_a_missing_package_say_what_to_get(tmp_path: Path, mo
     ):
         inception_features(tmp_path / "gone.pth")
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(UserError, match="pip install torch-fidelity"):
+    with pytest.raises(UserError, match=re.escape(to_install("fid"))):
         inception_features(tmp_path / "gone.pth")
 
 

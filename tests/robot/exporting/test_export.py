@@ -21,6 +21,7 @@ from policy_accel.diffusion.config import SamplingConfig
 from policy_accel.diffusion.shortcut import ShortcutProcess
 from policy_accel.diffusion.two_step import TwoStepProcess
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 from policy_accel.models import ModelConfig
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.models.encoders import EncoderConfig
@@ -242,7 +243,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_of_what_fails(
         assert told in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert main(["export", str(run_dir), "--to", "onnx", "--output", str(tmp_path / "c.onnx")]) == 2
-    assert "pip install 'policy-accel[export]'" in capsys.readouterr().err
+    assert to_install("export") in capsys.readouterr().err
     assert main(["export", str(files["onnx"]), "--to", "torch"]) == 2
     assert "exported already" in capsys.readouterr().err
     assert files["onnx"].read_bytes() == before

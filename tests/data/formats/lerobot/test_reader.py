@@ -15,6 +15,7 @@ from policy_accel.data.formats.lerobot.layout import is_lerobot
 from policy_accel.data.formats.lerobot.reader import LeRobotReader
 from policy_accel.data.readers import open_episodes, read_episodes
 from policy_accel.errors import UserError
+from policy_accel.extras import to_install
 
 from .conftest import png
 
@@ -470,7 +471,7 @@ def test_a_package_that_is_missing_is_named(lerobot, package, keys):
         f"reader.read(0, {keys})"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert f"the package {package}, which is not installed; pip install '.[lerobot]' in our checkout." in run.stderr
+    assert f"the package {package}, which is not installed; {to_install('lerobot')}" in run.stderr
     assert run.stdout == ("(3, 2)\n" if package == "av" else "")  # numbers need no video library
 
 
