@@ -6,7 +6,8 @@
 A template is Markdown with Jinja's expressions. `result("lift_cpu")` is the content of `results/lift_cpu.json`,
 `link("lift_cpu")` a link to it, and `records()`, which stands last, lists every file that the page took a number from,
 with its command. A number is never typed: what other people publish is in `pages/published.yaml`, with its source.
-`docs/results/peers.md` and the table of README.md are made by `peers.py`, and records.md by `ledger.py`.
+README.md's comparison with other packages comes from `docs/results/peers.yaml`. `docs/results/records.md` is made by
+`ledger.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import peers
 import yaml
 from image_methods_table import markdown as image_table
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -28,6 +30,9 @@ from policy_accel.files import replace_text
 
 TEMPLATES = BENCHMARKS / "pages"
 PAGES = BENCHMARKS.parent / "docs" / "results"
+README_PART = """{{ peers_table(readme=true) }}
+
+Checked on {{ peers.checked }}; bold is what others do better. [More, with sources](docs/results/peers.md)."""
 
 
 def fixed(value: float, digits: int = 2) -> str:
@@ -101,19 +106,19 @@ FILTERS = (
 )
 
 
-def render(name: str, benchmarks: Path = BENCHMARKS) -> str:
-    """The text of a page, from the JSONs in the folders `results` and `records` of `benchmarks`."""
-    recorded = Recorded(benchmarks)
-    environment = Environment(
+def environment(benchmarks: Path = BENCHMARKS) -> Environment:
+    """Jinja with all that a template may use, reading from the folders `results` and `records` of `benchmarks`."""
+    recorded, compared = Recorded(benchmarks), peers.read_peers()
+    made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update({function.__name__: function for function in FILTERS})
-    environment.tests["contains"] = lambda text, part: part in text
-    environment.globals.update(
+    made.filters.update({function.__name__: function for function in FILTERS})
+    made.tests["contains"] = lambda text, part: part in text
+    made.globals.update(
         result=recorded.result,
         record=recorded.record,
         link=recorded.link,
@@ -123,8 +128,22 @@ def render(name: str, benchmarks: Path = BENCHMARKS) -> str:
         optimizer_table=optimizer_table,
         image_table=image_table,
         published=yaml.safe_load((TEMPLATES / "published.yaml").read_text()),
+        peers=compared,
+        peers_columns=peers.columns(compared),
+        peers_sources=lambda name: peers.sources(compared, name),
+        peers_table=lambda *, readme: made.from_string(peers.table(compared, readme=readme)).render(),
     )
-    return environment.get_template(f"{name}.md.j2").render()
+    return made
+
+
+def render(name: str, benchmarks: Path = BENCHMARKS) -> str:
+    """The text of a page."""
+    return environment(benchmarks).get_template(f"{name}.md.j2").render()
+
+
+def readme(text: str) -> str:
+    """README.md with the table of other packages."""
+    return peers.with_table(text, environment().from_string(README_PART).render())
 
 
 def names() -> list[str]:
@@ -132,10 +151,11 @@ def names() -> list[str]:
     return sorted(path.name.removesuffix(".md.j2") for path in TEMPLATES.glob("*.md.j2"))
 
 
-def stale() -> list[Path]:
-    """The pages that do not say what the JSONs do."""
-    pages = {PAGES / f"{name}.md": render(name) for name in names()}
-    return [page for page, text in pages.items() if not page.is_file() or page.read_text() != text]
+def stale() -> dict[Path, str]:
+    """The files that do not say what the JSONs do, with what they should say."""
+    wanted = {PAGES / f"{name}.md": render(name) for name in names()}
+    wanted[peers.README] = readme(peers.README.read_text())
+    return {page: text for page, text in wanted.items() if not page.is_file() or page.read_text() != text}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -143,11 +163,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 where a page is not up to date")
     options = parser.parse_args(arguments)
     old = stale()
-    for page in old:
+    for page, text in old.items():
         if options.check:
             print(f"{page.name} is not up to date; run python benchmarks/result_pages.py", file=sys.stderr)
         else:
-            replace_text(page, render(page.stem))
+            replace_text(page, text)
             print(f"written to {page}")
     return int(options.check and bool(old))
 

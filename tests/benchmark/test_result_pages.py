@@ -104,10 +104,17 @@ def test_a_page_that_is_not_up_to_date_is_named(
     pages: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pages, "PAGES", tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text("# Ours\n<!-- peers -->\n| typed | by hand |\n<!-- end of peers -->\nMore.\n")
+    monkeypatch.setattr(pages.peers, "README", readme)
     assert pages.main(["--check"]) == 1
-    assert "tasks.md is not up to date" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "tasks.md is not up to date" in said
+    assert "README.md is not up to date" in said
     assert pages.main([]) == 0
     assert pages.main(["--check"]) == 0
+    assert readme.read_text().startswith("# Ours\n<!-- peers -->\n|  | policy_accel | Diffusion Policy |")
+    assert readme.read_text().endswith("<!-- end of peers -->\nMore.\n")
     (tmp_path / "tasks.md").write_text("typed by hand")
     assert [page.name for page in pages.stale()] == ["tasks.md"]
 
@@ -139,3 +146,27 @@ def test_every_record_is_on_a_page(path: Path) -> None:
 def test_every_record_that_a_page_links_to_exists() -> None:
     for page in PAGES:
         assert not [path for path in linked(page) if not path.is_file()], page
+
+
+def test_every_cell_of_the_comparison_has_a_source_or_says_that_it_has_none(pages: ModuleType) -> None:
+    found = pages.peers.read_peers()
+    for row in found["rows"]:
+        for name in pages.peers.columns(found):
+            says, paths = row[name]
+            assert bool(paths) == (says not in ("none found", "not checked", "not measured")), (row["what"], name)
+            if name == "policy_accel":
+                assert all((REPOSITORY / path).exists() for path in paths), row["what"]
+
+
+def test_the_readme_compares_by_eight_rows(pages: ModuleType) -> None:
+    """Short ones; the figures are those of the JSONs. `test_pages_say_what_the_records_do` compares README.md."""
+    lines = pages.environment().globals["peers_table"](readme=True).splitlines()
+    assert len(lines) == 2 + 8
+    assert {line.count("|") for line in lines} == {6}
+    assert "| 1.32 and 1.61 times less than Diffusion Policy's own code" in lines[2]
+    assert len(pages.environment().globals["peers_table"](readme=False).splitlines()) > len(lines)
+
+
+def test_a_readme_without_marks_is_refused(pages: ModuleType) -> None:
+    with pytest.raises(pages.peers.UserError, match="put them back under its first paragraph"):
+        pages.readme("# Ours")
