@@ -33,7 +33,7 @@ from policy_accel.policy.image_store import ImageStore
 from policy_accel.policy.policy import PolicyConfig
 from policy_accel.policy.task import ChunkTask
 from policy_accel.policy.track import ROBOT
-from policy_accel.training.loop import build_update
+from policy_accel.training.build import build_update
 from policy_accel.training.update import Update
 
 LONG = 1_000_000

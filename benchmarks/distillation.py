@@ -24,7 +24,7 @@ import numpy as np
 from results import RESULTS, write_result
 
 from policy_accel.track import track_of_run
-from policy_accel.training.loop import build_update
+from policy_accel.training.build import build_update
 
 COMMAND = [sys.executable, "-m", "policy_accel"]
 OF_THIS_MACHINE = ("run_dir=", "evaluation.")

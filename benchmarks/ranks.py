@@ -27,7 +27,7 @@ import torch
 
 from policy_accel.benchmark.step import CoreSide, Timing, timed
 from policy_accel.policy.track import ROBOT
-from policy_accel.training.loop import build_update
+from policy_accel.training.build import build_update
 from policy_accel.training.ranks import Ranks, joined
 
 RECIPES = {"small": "small", "reference": "diffusion_policy"}

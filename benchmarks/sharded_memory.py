@@ -28,7 +28,7 @@ def work(model: str, shard: bool) -> dict[str, Any]:
     import torch
 
     from policy_accel.images.track import IMAGES
-    from policy_accel.training.loop import build_update
+    from policy_accel.training.build import build_update
     from policy_accel.training.ranks import joined
 
     settings = ["evaluation.samples=0", "evaluation.curve_samples=0", "evaluation.grid=0", "training.ema.lengths=[]"]

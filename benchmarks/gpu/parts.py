@@ -85,7 +85,7 @@ def losses(overrides: Sequence[str], updates: int, *, captured: bool) -> list[fl
     import torch
 
     from policy_accel.policy.track import ROBOT
-    from policy_accel.training.loop import build_update
+    from policy_accel.training.build import build_update
 
     config = ROBOT.config(
         [*overrides, f"training.capture={str(captured).lower()}", f"training.logging.every={updates}"]

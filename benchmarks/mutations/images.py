@@ -18,6 +18,19 @@ MUTATIONS = [
         ('for name in ("ema", "model")', 'for name in ("model", "ema")'),
     ),
     *of(
+        "images/foreign/unet2d.py",
+        "images/foreign/test_unet2d.py",
+        ('if said["flip_sin_to_cos"]', "if False"),
+        ('"frequency_shift": int(shift)', '"frequency_shift": 1'),
+        ('"eps": float(said["norm_eps"])', '"eps": 1e-2'),
+    ),
+    *of(
+        "models/images/ddpm.py",
+        "images/foreign/test_unet2d.py",
+        ("padding=0 if self.below else 1", "padding=1"),
+        ("return heads_by_width(channels, self.head_channels)", "return 1"),
+    ),
+    *of(
         "images/foreign/to_diffusers.py",
         "images/foreign/test_to_diffusers.py",
         ('"learned_range" if _learns(run)', '"fixed_small" if _learns(run)'),

@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from policy_accel.benchmark.operations import Operations
 from policy_accel.diffusion import Batch, Noised
 from policy_accel.diffusion.deferred import Deferred
+from policy_accel.training.build import order_of
 from policy_accel.training.config import TrainingConfig
 from policy_accel.training.devices import choose_device
 from policy_accel.training.feed import Begun, Feed
-from policy_accel.training.loop import order_of
 from policy_accel.training.muon import PRECISIONS, Muon
 from policy_accel.training.randomness import Generators
 from policy_accel.training.task import Task

@@ -21,9 +21,9 @@ from policy_accel.benchmark.rates import copy_rate, matmul_rate, wait_for
 from policy_accel.errors import UserError
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.track import Track
+from policy_accel.training.build import build_update
 from policy_accel.training.config import RunConfig, TrainingConfig
 from policy_accel.training.graphs import WARM_UP
-from policy_accel.training.loop import build_update
 from policy_accel.training.loss import denoising_loss
 from policy_accel.training.randomness import DataOrder, Generators
 from policy_accel.training.update import Update

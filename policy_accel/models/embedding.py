@@ -20,16 +20,21 @@ def angles(t: Tensor, frequencies: Tensor) -> Tensor:
 
 class SinusoidalEmbedding(nn.Module):
     """Sines and cosines of t at `dim / 2` frequencies from 1 down to 1/10000: [B] or [B, n] -> [B, dim] float32
-    (Vaswani et al. 2017, in the form that Diffusion Policy uses: all sines, then all cosines)."""
+    (Vaswani et al. 2017, in the form that Diffusion Policy uses: all sines, then all cosines).
+
+    Args:
+        dim: entries of the embedding, even, at least 4.
+        shift: 1, or 0 for frequencies that end one step before 1/10000 (diffusers' freq_shift).
+    """
 
     frequencies: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, shift: int = 1) -> None:
         super().__init__()
         if dim < 4 or dim % 2:
             raise UserError(f"the diffusion time is embedded in {dim} dimensions; choose an even number from 4 on.")
         half = dim // 2
-        exponents = torch.arange(half, dtype=torch.float64) * (-math.log(10_000.0) / (half - 1))
+        exponents = torch.arange(half, dtype=torch.float64) * (-math.log(10_000.0) / (half - shift))
         self.register_buffer("frequencies", exponents.exp().float(), persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:

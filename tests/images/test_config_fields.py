@@ -247,6 +247,11 @@ BY_WIDTH = {name: look for name, look in U_NET.items() if name != "heads"} | {"h
 MODEL_FIELDS: dict[str, tuple[str, Callable[[torch.nn.Module], Any]]] = {
     **{f"{name}.{field}": look for name in ("ddpm", "edm") for field, look in U_NET.items()},
     **{f"{name}.{field}": look for name in ("adm", "edm2") for field, look in BY_WIDTH.items()},
+    "ddpm.head_channels": ("4", outputs),
+    "ddpm.groups": ("1", outputs),
+    "ddpm.eps": ("0.1", outputs),
+    "ddpm.padding": ("around", outputs),
+    "ddpm.frequency_shift": ("0", outputs),
     "edm2.uncertainty": ("0", count),
     "edm.embedding": ("fourier", outputs),
     "edm.time_multiplier": ("2", count),

@@ -18,7 +18,7 @@ from policy_accel.cli import main
 from policy_accel.diffusion import Batch, Noised
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.track import IMAGES
-from policy_accel.training.loop import build_update
+from policy_accel.training.build import build_update
 from policy_accel.training.update import Losses, Update
 
 UPDATES, BATCH, RATE = 5, 8, 1e-3

@@ -30,10 +30,11 @@ from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.run import build_policy, build_sampler
 from policy_accel.policy.track import ROBOT
 from policy_accel.run_files import read_metrics
+from policy_accel.training.build import build_update
 from policy_accel.training.checkpoint import checkpoint_steps
 from policy_accel.training.distillation import RefiningTimes, distilled_objective
 from policy_accel.training.ema import EMA
-from policy_accel.training.loop import Run, build_update
+from policy_accel.training.loop import Run
 from policy_accel.training.optimizer import lr_factor
 from policy_accel.training.ranks import Ranks
 

@@ -18,8 +18,8 @@ from policy_accel.open_loop.episodes import measured_episodes
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.controller import Policy
 from policy_accel.policy.track import ROBOT
+from policy_accel.training.build import build_update
 from policy_accel.training.checkpoint import load_checkpoint
-from policy_accel.training.loop import build_update
 
 from .conftest import write_demonstrations
 

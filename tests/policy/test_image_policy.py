@@ -19,8 +19,8 @@ from policy_accel.policy.evaluate import PolicyEvaluator
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.run import build_sampler
 from policy_accel.policy.track import ROBOT
+from policy_accel.training.build import build_update
 from policy_accel.training.checkpoint import load_checkpoint
-from policy_accel.training.loop import build_update
 from policy_accel.training.loss import denoising_loss
 from policy_accel.training.randomness import named_generator
 

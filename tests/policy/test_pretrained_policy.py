@@ -17,8 +17,8 @@ from policy_accel.errors import UserError
 from policy_accel.models.encoders.pretrained import read_weights
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.track import ROBOT
+from policy_accel.training.build import build_update
 from policy_accel.training.checkpoint import load_checkpoint
-from policy_accel.training.loop import build_update
 
 Build = Callable[..., RobotConfig]
 SEEN = ["task.images=[img]", "encoder.crop=36", "training.threads=1", "training.optimizer.warmup_steps=0"]

@@ -11,8 +11,8 @@ import pytest
 import torch
 from support.simulated_cuda import CUDA, SimulatedCuda
 
+from policy_accel.training.build import order_of
 from policy_accel.training.captured import CapturedFeed
-from policy_accel.training.loop import order_of
 from policy_accel.training.randomness import Generators
 from policy_accel.training.update import Update
 

@@ -21,7 +21,8 @@ from policy_accel.images.track import IMAGES
 from policy_accel.policy.task import ChunkTask
 from policy_accel.policy.track import ROBOT
 from policy_accel.track import track
-from policy_accel.training.loop import build_update, train
+from policy_accel.training.build import build_update
+from policy_accel.training.loop import train
 from policy_accel.training.ranks import RankLost, Ranks
 from policy_accel.training.update import Update
 

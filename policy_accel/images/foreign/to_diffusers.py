@@ -19,11 +19,10 @@ from policy_accel.errors import UserError
 from policy_accel.files import new_path
 from policy_accel.foreign.kinds import CONFIG, UNET2D, UNET2D_CLASS
 from policy_accel.foreign.stored import TARGETS
-from policy_accel.images.foreign.unet2d import ATTENDS, FIXED, INDEX, SCHEDULER
+from policy_accel.images.foreign.unet2d import ATTENDS, FIXED, INDEX, PADDED, SCHEDULER
 from policy_accel.images.foreign.unet2d_names import CONDITION, layers, to_theirs
 from policy_accel.images.run import LoadedImageRun
 from policy_accel.models.images import DdpmConfig
-from policy_accel.models.images.layers import norm_groups
 
 VERSION = "0.30.0"
 """Of diffusers, whose form of these files it is."""
@@ -91,7 +90,7 @@ def _network(run: LoadedImageRun) -> tuple[dict[str, Any], list[bool]]:
     attended = [heads > 0 for _, heads in levels]
     widths = [width for width, _ in levels]
     attending = {width for width, attends in zip(widths, attended, strict=True) if attends} | {widths[-1]}
-    if model.heads > 1 and len(attending) > 1:
+    if model.head_channels is None and model.heads > 1 and len(attending) > 1:
         raise UserError(
             f"model.heads={model.heads} has heads of several widths, and those of a UNet2DModel are of one; use --to "
             "safetensors."
@@ -108,8 +107,12 @@ def _network(run: LoadedImageRun) -> tuple[dict[str, Any], list[bool]]:
         "layers_per_block": model.blocks,
         "down_block_types": [down[attends] for attends in attended],
         "up_block_types": [up[attends] for attends in attended[::-1]],
-        "attention_head_dim": None if model.heads == 1 else widths[-1] // model.heads,
-        "norm_num_groups": norm_groups(model.channels),
+        "attention_head_dim": model.head_channels or (None if model.heads == 1 else widths[-1] // model.heads),
+        "norm_num_groups": model.norm_groups,
+        "norm_eps": model.eps,
+        "downsample_padding": next(theirs for theirs, ours in PADDED.items() if ours == model.padding),
+        "flip_sin_to_cos": False,
+        "freq_shift": model.frequency_shift,
         "dropout": model.dropout,
         "num_class_embeds": len(run.classes) + 1 if run.classes else None,
     }, attended

@@ -11,8 +11,7 @@ from policy_accel.foreign.stored import State, clip_bound, process_values, shape
 from policy_accel.foreign.tensor_file import TensorFile
 from policy_accel.foreign.torch_zip import StoredTensor, TorchFile, shapes_of
 from policy_accel.images.foreign.stored import ForeignImages
-from policy_accel.images.foreign.unet2d_names import CLASSES, CONDITION, layers, to_ours
-from policy_accel.models.images.layers import norm_groups
+from policy_accel.images.foreign.unet2d_names import CLASSES, CONDITION, TIMES, layers, to_ours
 from policy_accel.parsing import read_record
 
 INDEX, SCHEDULER = "model_index.json", "scheduler_config.json"
@@ -33,6 +32,10 @@ DEFAULTS = {
     "norm_num_groups": 32,
     "dropout": 0.0,
     "num_class_embeds": None,
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "norm_eps": 1e-5,
 }
 """Of UNet2DModel, where its config leaves them out."""
 FIXED = {
@@ -41,19 +44,17 @@ FIXED = {
     "attn_norm_num_groups": (None, None),
     "center_input_sample": (False, False),
     "class_embed_type": (None, None),
-    "downsample_padding": (1, 0),
     "downsample_type": ("conv", "conv"),
-    "flip_sin_to_cos": (True, False),
-    "freq_shift": (0, 1),
     "mid_block_scale_factor": (1, 1),
     "mid_block_type": ("UNetMidBlock2D", "UNetMidBlock2D"),
-    "norm_eps": (1e-5, 1e-6),
     "resnet_time_scale_shift": ("default", "default"),
     "time_embedding_dim": (None, None),
     "time_embedding_type": ("positional", "positional"),
     "upsample_type": ("conv", "conv"),
 }
 """Entry of a UNet2DModel's config -> its default, and what it is in the network of DDPM, which ours is."""
+PADDED = {0: "below", 1: "around"}
+"""Theirs, by which 0 is what the published network has: below and on the right alone."""
 ATTENDS = {"DownBlock2D": False, "AttnDownBlock2D": True, "UpBlock2D": False, "AttnUpBlock2D": True}
 
 
@@ -86,6 +87,8 @@ def read_unet2d(path: Path) -> ForeignImages:
 
     def weights() -> State:
         found = to_ours(read(), names)
+        if said["flip_sin_to_cos"]:  # theirs embeds the time by cosines, then sines
+            found[TIMES] = found[TIMES].roll(found[TIMES].shape[1] // 2, dims=1)
         if null:
             found[CONDITION] = found[CONDITION][:, :-1].contiguous()
         return {name: tensor.float() for name, tensor in found.items()}
@@ -111,21 +114,23 @@ def _settings(said: Mapping[str, Any], side: int) -> tuple[dict[str, Any], list[
         raise ValueError("its blocks on the way up do not have attention where those on the way down have it")
     if any(width % widths[0] for width in widths):
         raise ValueError(f"its block_out_channels={widths} are no multiples of the first")
-    groups = norm_groups(widths[0])
-    if said["norm_num_groups"] != groups:
-        raise ValueError(f"its norm_num_groups={said['norm_num_groups']} is not {groups}, which ours has at this width")
-    head = said["attention_head_dim"]
-    attending = {width for width, attends in zip(widths, attended, strict=True) if attends} | {widths[-1]}
-    heads = {1 if head is None else max(1, width // whole_number("attention_head_dim", head)) for width in attending}
-    if len(heads) > 1:
-        raise ValueError(f"its attention_head_dim={head} makes {sorted(heads)} heads, and ours has one number of them")
+    head, padding = said["attention_head_dim"], said["downsample_padding"]
+    if padding not in PADDED:
+        raise ValueError(f"its downsample_padding={padding} is none of ours, {', '.join(map(str, PADDED))}")
+    shift = said["freq_shift"]
+    if shift not in (0, 1):
+        raise ValueError(f"its freq_shift={shift} is none of ours, 0 and 1")
     return {
         "name": "ddpm",
         "channels": widths[0],
         "multipliers": [width // widths[0] for width in widths],
         "blocks": whole_number("layers_per_block", said["layers_per_block"]),
         "attention_resolutions": [side >> level for level, attends in enumerate(attended) if attends],
-        "heads": heads.pop(),
+        "head_channels": None if head is None else whole_number("attention_head_dim", head),
+        "groups": whole_number("norm_num_groups", said["norm_num_groups"]),
+        "eps": float(said["norm_eps"]),
+        "padding": PADDED[padding],
+        "frequency_shift": int(shift),
         "dropout": float(said["dropout"]),
     }, attended
 

@@ -9,6 +9,7 @@ import torch
 
 from policy_accel.foreign.stored import State
 
+TIMES = "embed.0.weight"
 CLASSES, CONDITION = "class_embedding.weight", "condition.weight"
 THIRDS = ("to_q", "to_k", "to_v")
 BLOCK = {

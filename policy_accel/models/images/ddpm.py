@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from policy_accel.errors import UserError, one_of
+from policy_accel.models.config import check_positive
 from policy_accel.models.denoiser import Denoiser, hidden_matrices
 from policy_accel.models.embedding import SinusoidalEmbedding
 from policy_accel.models.images.layers import (
@@ -17,6 +19,7 @@ from policy_accel.models.images.layers import (
     ResidualBlock,
     add_condition,
     condition_layer,
+    heads_by_width,
     initialise_uniform,
     initialise_zero,
     norm_groups,
@@ -24,6 +27,8 @@ from policy_accel.models.images.layers import (
 )
 from policy_accel.models.layers import GroupNorm, SelfAttention
 from policy_accel.models.layout import laid_as
+
+PADDINGS = ("below", "around")
 
 
 @dataclass
@@ -34,18 +39,55 @@ class DdpmConfig(ImageUnetConfig):
     """
 
     name: str = "ddpm"
+    head_channels: int | None = None
+    """Channels of a head of attention, in place of `heads`."""
+    groups: int | None = None
+    """Of every normalisation; by default 32, or fewer so that a group has at least four channels."""
+    eps: float = EPS
+    """Added to the variance in every normalisation."""
+    padding: str = "below"
+    """Where the image is padded before it is halved: below (and on the right), as published, or around, as diffusers
+    does by default."""
+    frequency_shift: int = 1
+    """1, or 0 for frequencies of the time embedding that end one step before 1/10000, as diffusers' do by default."""
+
+    def heads_of(self, channels: int) -> int:
+        """See `UnetSizes.heads_of`."""
+        if self.head_channels is None:
+            return super().heads_of(channels)
+        return heads_by_width(channels, self.head_channels)
+
+    def levels(self, resolution: int) -> list[tuple[int, int]]:
+        """See `UnetSizes.levels`."""
+        one_of("model.padding", self.padding, PADDINGS)
+        one_of("model.frequency_shift", str(self.frequency_shift), ("0", "1"))
+        if not self.eps > 0.0:
+            raise UserError(f"model.eps={self.eps} must be above 0.")
+        if self.groups is not None:
+            check_positive(groups=self.groups)
+            if self.channels % self.groups:
+                raise UserError(
+                    f"model.groups={self.groups} does not divide model.channels={self.channels}; give a divisor of it."
+                )
+        return super().levels(resolution)
+
+    @property
+    def norm_groups(self) -> int:
+        """Groups of every normalisation."""
+        return norm_groups(self.channels) if self.groups is None else self.groups
 
 
 class Downsample(nn.Conv2d):
     """Halve height and width by a strided convolution: [B, C, H, W] -> [B, C, H / 2, W / 2]."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 3, stride=2)
+    def __init__(self, channels: int, padding: str) -> None:
+        # The published net pads on the right and below only (TensorFlow's "SAME" with stride 2).
+        self.below = padding == "below"
+        super().__init__(channels, channels, 3, stride=2, padding=0 if self.below else 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Halve x [B, C, H, W]."""
-        # The published net pads on the right and below only (TensorFlow's "SAME" with stride 2).
-        return super().forward(F.pad(x, (0, 1, 0, 1)))
+        return super().forward(F.pad(x, (0, 1, 0, 1)) if self.below else x)
 
 
 class Upsample(nn.Conv2d):
@@ -85,12 +127,12 @@ class DdpmUnet(Denoiser):
     ) -> None:
         super().__init__()
         levels = config.levels(resolution)
-        groups, width = norm_groups(config.channels), 4 * config.channels
-        self.time = SinusoidalEmbedding(config.channels)
+        groups, width = config.norm_groups, 4 * config.channels
+        self.time = SinusoidalEmbedding(config.channels, config.frequency_shift)
         self.embed = nn.Sequential(nn.Linear(config.channels, width), nn.SiLU(), nn.Linear(width, width))
         self.condition = condition_layer(condition_dim, width)
 
-        block = partial(ResidualBlock, width=width, groups=groups, dropout=config.dropout)
+        block = partial(ResidualBlock, width=width, groups=groups, dropout=config.dropout, eps=config.eps)
         self.input = nn.Conv2d(channels, config.channels, 3, padding=1)
         current = config.channels
         skips = [current]
@@ -101,9 +143,9 @@ class DdpmUnet(Denoiser):
                 current = outputs
                 skips.append(current)
             if level < len(levels) - 1:
-                self.down.append(Downsample(current))
+                self.down.append(Downsample(current, config.padding))
                 skips.append(current)
-        self.middle = nn.ModuleList([block(current, current, heads=config.heads), block(current, current)])
+        self.middle = nn.ModuleList([block(current, current, heads=config.heads_of(current)), block(current, current)])
         self.up = nn.ModuleList()
         for level, (outputs, heads) in reversed(list(enumerate(levels))):
             for _ in range(config.blocks + 1):
@@ -111,7 +153,7 @@ class DdpmUnet(Denoiser):
                 current = outputs
             if level > 0:
                 self.up.append(Upsample(current))
-        self.norm = GroupNorm(groups, current, eps=EPS)
+        self.norm = GroupNorm(groups, current, eps=config.eps)
         self.output = nn.Conv2d(current, out_channels or channels, 3, padding=1)
         self._initialise()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 
 from policy_accel.errors import UserError
+from policy_accel.images.foreign.to_diffusers import write_pipeline
+from policy_accel.images.foreign.unet2d import DEFAULTS
 from policy_accel.images.track import IMAGES
 from policy_accel.run_files import results_folder, weights_file
 
@@ -72,6 +75,24 @@ def test_a_pipeline_makes_the_same_images(tmp_path, pipeline, scheduler, safe):
     torch.testing.assert_close(drawn(run, 3), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_a_model_of_diffusers_own_defaults(tmp_path):
+    """As its training example makes it, and back: cosines first, other frequencies, padding, groups, heads."""
+    kept = ("attention_head_dim", "flip_sin_to_cos", "freq_shift", "downsample_padding", "norm_eps")
+    signature = inspect.signature(UNet2DModel.__init__).parameters
+    assert {name: signature[name].default for name in kept} == {name: DEFAULTS[name] for name in kept}
+    net = unet(**{name: DEFAULTS[name] for name in kept}, norm_num_groups=8)
+    net.save_pretrained(tmp_path / "theirs")
+    run = IMAGES.load(weights_file(tmp_path / "theirs"))
+    x, t = torch.randn(2, 3, 8, 8), torch.tensor([3, 700])
+    with torch.no_grad():
+        expected = net(x, t).sample
+        torch.testing.assert_close(run.model(x, t), expected, atol=1e-5, rtol=1e-4)
+    write_pipeline(run, tmp_path / "ours")
+    with torch.no_grad():
+        again = UNet2DModel.from_pretrained(tmp_path / "ours" / "unet")(x, t).sample
+    torch.testing.assert_close(again, expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("place", ["", "unet"])
 def test_what_is_made_of_a_folder_lies_beside_it(tmp_path, place):
     net = tmp_path / "model" / place
@@ -104,8 +125,9 @@ def test_a_model_of_classes_with_older_names(tmp_path, recwarn):
 @pytest.mark.parametrize(
     ("file", "change", "reason"),
     [
-        ("config.json", {"flip_sin_to_cos": True}, "its flip_sin_to_cos=True is not False"),
-        ("config.json", {"norm_num_groups": 8}, "its norm_num_groups=8 is not 4"),
+        ("config.json", {"downsample_padding": 2}, "its downsample_padding=2 is none of ours, 0, 1"),
+        ("config.json", {"freq_shift": 2}, "its freq_shift=2 is none of ours, 0 and 1"),
+        ("config.json", {"norm_num_groups": 5}, "model.groups=5 does not divide model.channels=16"),
         ("config.json", {"down_block_types": ["SkipDownBlock2D", "DownBlock2D"]}, "type SkipDownBlock2D are none"),
         ("config.json", {"layers_per_block": 2}, "it has no tensor down_blocks.0.resnets.1.norm1.weight"),
         ("scheduler_config.json", {"_class_name": "PNDMScheduler"}, "its scheduler PNDMScheduler is none of DDPM"),
