@@ -17,6 +17,10 @@ from style import save
 FIGURES = (
     "score_over_time",
     "speed_ladder",
+    "noise_assignment",
+    "curriculum",
+    "fdm_kernel",
+    "kl_paths",
 )
 
 
