@@ -94,7 +94,8 @@ def draw(scheme: Scheme) -> Figure:
     axes.errorbar([theirs.minutes], [theirs.score], yerr=error, fmt="D", color=scheme.muted, markersize=5)
     axes.text(
         theirs.minutes * 1.2, theirs.score,
-        f"published settings on our small network,\n{theirs.updates:,} updates in place of {updates:,}: {theirs.score:.2f}",
+        "published settings on our small network,\n"
+        f"{theirs.updates:,} updates in place of {updates:,}: {theirs.score:.2f}",
         color=scheme.muted, va="center",
     )  # fmt: skip
     axes.set_xlabel("training time on one CPU core; bands: 95 % over 3 training seeds, 500 starts each")
