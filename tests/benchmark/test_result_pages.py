@@ -51,8 +51,8 @@ def test_pages_say_what_the_records_do(pages: ModuleType) -> None:
 def test_no_figure_is_typed(template: Path) -> None:
     """What is left without Jinja's expressions, code and links has no decimal number, percentage or thousand."""
     text = re.sub(r"\{%.*?%\}|\{\{.*?\}\}|`.*?`|\]\(.*?\)", "", template.read_text(), flags=re.DOTALL)
-    assert not re.findall(r"\d\.\d", text)
-    assert set(re.findall(r"\d+ %|\d,\d{3}", text)) <= {"95 %", "2,048", "3,072"}  # intervals; sizes
+    assert set(re.findall(r"\d\.\d+", text)) <= {"0.03"}  # the difference that `compare` speaks of
+    assert set(re.findall(r"\d+ %|\d,\d{3}", text)) <= {"95 %", "2,048", "3,072", "1,000"}  # intervals; sizes; updates
 
 
 def test_a_figure_of_a_table_comes_from_its_file(changed: Callable[..., str]) -> None:
@@ -117,6 +117,22 @@ def test_a_page_that_is_not_up_to_date_is_named(
     assert readme.read_text().endswith("<!-- end of peers -->\nMore.\n")
     (tmp_path / "tasks.md").write_text("typed by hand")
     assert [page.name for page in pages.stale()] == ["tasks.md"]
+
+
+def test_the_list_at_the_end_has_date_commit_machine_and_command(pages: ModuleType) -> None:
+    recorded = importlib.import_module("recorded").Recorded()
+    recorded.result("kill_and_resume")
+    recorded.result("benchmark_step_small_cpu")
+    recorded.record("lift-compare-2026-11-29")
+    record, step, killed = recorded.listing().splitlines()
+    assert killed == (
+        "- [`kill_and_resume.json`](../../benchmarks/results/kill_and_resume.json), 2026-11-29; commit 22d6376; "
+        "2 cores of AMD EPYC, torch 2.15.0+cu132: `python benchmarks/kill_and_resume.py --kills 20`"
+    )
+    assert step.endswith(", torch 2.15.0+cu132: `policy-accel benchmark step recipe=small training.threads=1`")
+    assert record.startswith(
+        "- [`lift-compare-2026-11-29.json`](../../benchmarks/records/lift-compare-2026-11-29.json), 2026-11-29; "
+    )
 
 
 def test_numbers(pages: ModuleType) -> None:
