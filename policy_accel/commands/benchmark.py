@@ -17,6 +17,8 @@ from policy_accel.benchmark.report import latency_table, rollouts_table, sample_
 from policy_accel.benchmark.rollouts import benchmark_rollouts
 from policy_accel.benchmark.sample import benchmark_sample
 from policy_accel.benchmark.step import benchmark_step
+from policy_accel.commands.output import suggest, words_of
+from policy_accel.commands.then import trusted
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError
 from policy_accel.files import replace_json
@@ -37,6 +39,7 @@ def run_step(options: argparse.Namespace) -> int:
     )
     print(step_table(result))
     _keep(options, {**_run(config, options.overrides), **result})
+    suggest("train so", words_of(argparse.Namespace(**{**vars(options), "command": "train"})))
     return 0
 
 
@@ -87,6 +90,8 @@ def run_latency(options: argparse.Namespace) -> int:
     if options.sampling_steps is not None:
         words += ["--sampling-steps", str(options.sampling_steps)]
     _keep(options, {"command": shlex.join(words), **_place(policy.device), **result})
+    steps = [] if options.sampling_steps is None else ["--sampling-steps", options.sampling_steps]
+    suggest("score it so", ["evaluate", options.run_dir, *steps, *trusted(options)])
     return 0
 
 
@@ -105,6 +110,8 @@ def run_rollouts(options: argparse.Namespace) -> int:
     words = ["--episodes", options.episodes, "--sequential", options.sequential, "--workers", options.workers]
     command = shlex.join(["policy-accel", "benchmark", "rollouts", *map(str, [options.run_dir, *words])])
     _keep(options, {"command": command, **_place(choose_device(options.device)), **result})
+    workers = ["--workers", options.workers] if options.workers else []
+    suggest("score it so", ["evaluate", options.run_dir, *workers, *trusted(options)])
     return 0
 
 

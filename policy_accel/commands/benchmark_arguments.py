@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.overview import Readable
 from policy_accel.commands.trust_arguments import add_trust
 
 ROUNDS, SECONDS, CALLS, EPISODES, SEQUENTIAL, LATENCY_CALLS = 3, 30.0, 50, 50, 5, 300
@@ -20,7 +21,7 @@ def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
         "  policy-accel benchmark step recipe=small\n"
         "  policy-accel benchmark step recipe=diffusion_policy training.precision=bf16 --json step.json\n"
         "  policy-accel benchmark step recipe=edm_cifar10 task=shapes task.resolution=32 --rounds 0",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Readable,
     )
     step.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
     step.add_argument("--config-dir", type=Path, metavar="DIR", help="as for train")
@@ -35,7 +36,7 @@ def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
         epilog="examples:\n"
         "  policy-accel benchmark sample runs/demo\n"
         "  policy-accel benchmark sample recipe=diffusion_policy sampling.sampler=ddim sampling.steps=2",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Readable,
     )
     sample.add_argument("overrides", nargs="+", metavar="RUN|KEY=VALUE", help="a run_dir, or settings as for train")
     sample.add_argument("--config-dir", type=Path, metavar="DIR", help="as for train")
@@ -51,7 +52,7 @@ def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
         epilog="examples:\n"
         "  OMP_NUM_THREADS=1 policy-accel benchmark latency RUN --sampling-steps 4\n"
         "  policy-accel benchmark latency policy.onnx --json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Readable,
     )
     latency.add_argument(
         "run_dir",

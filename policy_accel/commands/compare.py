@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.output import suggest
 from policy_accel.comparison.compare import DIFFERENCE, compare
 from policy_accel.comparison.result import MADE_BY, Comparison
 from policy_accel.comparison.scores import SCORES, ScoredRun, scored_runs
@@ -50,6 +51,10 @@ def run_compare(options: argparse.Namespace) -> int:
         from policy_accel.comparison.figure import draw
 
         draw(comparison, options.png)
+    suggest(
+        "see their curves on one page",
+        ["report", *(options.runs if options.task is None else [run.run_dir for run in runs])],
+    )
     return 0
 
 

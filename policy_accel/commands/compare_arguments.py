@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.overview import Readable
+
 DESCRIPTION = """\
 Compare the scores of runs with those of a baseline. An arm is a method with its settings; its runs differ in the
 training seed. Prints each arm's mean with an interval over training seeds and episodes, its difference from the
@@ -23,7 +25,7 @@ def add_compare_arguments(compare: argparse.ArgumentParser) -> None:
     """Arguments of `policy-accel compare`."""
     compare.description = DESCRIPTION
     compare.epilog = EPILOG
-    compare.formatter_class = argparse.RawDescriptionHelpFormatter
+    compare.formatter_class = Readable
     compare.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN|SWEEP", help="run directories, folders of sweeps, or both"
     )

@@ -7,6 +7,7 @@ import sys
 from contextlib import closing
 from typing import Any
 
+from policy_accel.commands.output import suggest
 from policy_accel.data.images import image_path
 from policy_accel.data.readers import open_episodes, without_unreadable, write_episodes
 from policy_accel.errors import UserError
@@ -54,7 +55,7 @@ def run_convert(options: argparse.Namespace) -> int:
                 options.output, reader, options.to, keys=keys, progress=lambda done, _: progress.to(done), **chosen
             )
     print(f"{episodes} episodes, {steps} steps, from {kind} to {options.to}: {options.output}")
-    print(f"To look at them: policy-accel data inspect {options.output}", file=sys.stderr)
+    suggest("look at them", ["data", "inspect", options.output])
     return 0
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from policy_accel.commands.contact_sheet import draw_sheet
+from policy_accel.commands.output import suggest
 from policy_accel.commands.ready import ready_for_images, ready_to_train
 from policy_accel.data import Inspection, fetch
 from policy_accel.data.formats.recognise import recognised_format
@@ -78,6 +78,6 @@ def run_fetch(options: argparse.Namespace) -> int:
         for bar in bars:
             bar.close()
     print(fetched.message)
-    task = f"task={options.name} " if fetched.images else ""
-    print(f"To train on it: policy-accel train {task}task.data={fetched.path}", file=sys.stderr)
+    task = [f"task={options.name}"] if fetched.images else []
+    suggest("train on it", ["train", *task, f"task.data={fetched.path}"])
     return 0

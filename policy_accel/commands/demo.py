@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.commands.arguments import build_parser
-from policy_accel.commands.output import words_of
+from policy_accel.commands.output import suggest, words_of
 from policy_accel.commands.train import say, train
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError, did_you_mean
@@ -30,6 +30,7 @@ def run_demo(options: argparse.Namespace) -> int:
     if chosen.name == "robot" and speaks():
         run_dir = Path(config.run_dir)
         print("\n".join(evaluations_table(list(scores(run_dir)), run_dir)))
+    suggest("train on data of your own, first see what they hold", ["data", "inspect", "PATH"])
     return status
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import yaml
 
+from policy_accel.commands.output import suggest
+from policy_accel.commands.then import after_training, trusted
 from policy_accel.commands.train import train
 from policy_accel.distill import student_config
 from policy_accel.errors import UserError
@@ -36,4 +39,9 @@ def run_distill(options: argparse.Namespace) -> int:
     ):
         words += [] if value == plain else [name, value]
     words += ["--trust"] if options.trust else []
-    return train(track, config, words)
+    status, student = train(track, config, words), Path(config.run_dir)
+    if track.name == "robot" and (student / "evaluation.json").is_file():
+        suggest("set it beside its teacher", ["evaluate", options.run_dir, student, *trusted(options)])
+    else:
+        after_training(track.name, student, scored=False)
+    return status

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.overview import Readable
 from policy_accel.commands.trust_arguments import add_trust
 
 
 def add_distill_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them to `parser`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.formatter_class = Readable
     parser.description = (
         "Train a student of a trained run: a copy of its averaged network that learns to make in one or two\n"
         "evaluations what the teacher's sampler makes in several. The student is a run of its own, which continues\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.commands.output import keep_evaluation, score_table
+from policy_accel.commands.then import after_evaluating
 from policy_accel.configuration import SOURCES
 from policy_accel.errors import UserError
 from policy_accel.files import check_writable, explained
@@ -84,6 +85,7 @@ def _evaluate(runs: list[tuple[Path, Track[Any]]], options: argparse.Namespace, 
         print(json.dumps(result if len(results) == 1 else {"runs": results}))
     if unkept:
         raise unkept[0]
+    after_evaluating(runs[0][1].name, [run_dir for run_dir, _ in runs], options)
     return 0
 
 

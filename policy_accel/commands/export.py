@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from policy_accel.commands.then import after_exporting
 from policy_accel.errors import UserError
 from policy_accel.foreign.kinds import is_foreign
 from policy_accel.policy.run import LoadedRun
@@ -53,7 +54,7 @@ def run_export(options: argparse.Namespace) -> int:
         print(f"It takes {inputs}, and gives actions {about['outputs']['actions']['shape']} in the data's units.")
         facts, loader = companions(path, options.to)
         print(f"{facts.name} says more of that; {loader.name} drives a robot.")
-    print(f"Its score: policy-accel evaluate {path}")
+    after_exporting(path, options)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.overview import Readable
 from policy_accel.commands.sampling_arguments import add_sampling_arguments
 from policy_accel.commands.trust_arguments import add_trust
 
@@ -14,7 +15,7 @@ WEIGHTS = ("fp32", "bf16", "int8")
 
 def add_export_arguments(export: argparse.ArgumentParser) -> None:
     """Arguments of `policy-accel export`."""
-    export.formatter_class = argparse.RawDescriptionHelpFormatter
+    export.formatter_class = Readable
     export.description = (
         "Write a trained policy to one file that runs without policy_accel: from observations and noise to actions,\n"
         "with the normalisers, the networks and every step of the sampler. A JSON file beside it says what it takes,\n"

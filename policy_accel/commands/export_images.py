@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from policy_accel.commands.output import suggest
 from policy_accel.errors import UserError
 from policy_accel.images.foreign.to_diffusers import write_pipeline
 from policy_accel.images.run import LoadedImageRun
@@ -34,7 +35,8 @@ def export_images(home: Path, checkpoint: str, options: argparse.Namespace) -> i
     if options.json:
         print(json.dumps({"folder": str(folder), **about}))
     elif options.to == "safetensors":
-        print(f"{folder}: step {run.step}. To draw images: policy-accel sample {folder}")
+        print(f"{folder}: step {run.step}.")
+        suggest("draw images with it", ["sample", folder])
     else:
         needs = " and ".join(about["needs"])
         print(f"{folder}: step {run.step}, {about['pipeline']} with {about['scheduler']}; it opens with {needs}.")

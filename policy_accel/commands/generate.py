@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -11,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from policy_accel.commands.arguments import EXPERTS, WITH_CAMERAS
+from policy_accel.commands.output import suggest
 from policy_accel.data import Episodes
 from policy_accel.data.formats.base import MemoryReader
 from policy_accel.data.readers import write_episodes
@@ -38,7 +38,7 @@ def run_generate(options: argparse.Namespace) -> int:
     write_episodes(path, MemoryReader(episodes), options.to)
     print(f"{len(episodes)} episodes, {episodes.steps} steps: {path}")
     training_task = TRAINING_TASKS.get(options.task, options.task)
-    print(f"To train on them: policy-accel train task={training_task} task.data={path}", file=sys.stderr)
+    suggest("train on them", ["train", f"task={training_task}", f"task.data={path}"])
     return 0
 
 
@@ -64,7 +64,7 @@ def run_generate_shapes(options: argparse.Namespace) -> int:
     test = make_shapes(max(1, options.images // 4), size=options.size, seed=options.seed, stream=1)
     write_images_npz(path, train, test)
     print(f"{len(train)} training and {len(test)} test images of {options.size} x {options.size}: {path}")
-    print(f"To look at them: policy-accel data inspect {path}", file=sys.stderr)
+    suggest("look at them", ["data", "inspect", path])
     return 0
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from policy_accel.commands.output import suggest
 from policy_accel.data.images import ImageSet, Split, image_path, read_images
 from policy_accel.data.images.encoding import Encoding
 from policy_accel.errors import UserError
@@ -91,5 +91,5 @@ def _read(path: str, *, resolution: int | None = None, skip_bad: bool = False) -
 def _told(output: Path, parts: Mapping[Split, ImageSet], what: str) -> int:
     counted = " and ".join(f"{len(part)} {'training' if split == 'train' else 'test'}" for split, part in parts.items())
     print(f"{counted} {what}: {output}")
-    print(f"To look at them: policy-accel data inspect {shlex.quote(str(output))}", file=sys.stderr)
+    suggest("look at them", ["data", "inspect", output])
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.files import append_text, replace_json
-from policy_accel.launched import processes
+from policy_accel.launched import processes, speaks
 from policy_accel.run_files import OPEN_LOOP
 
 
@@ -89,5 +89,26 @@ def again(words: Sequence[str]) -> str:
     line = shlex.join(words)
     if processes() > 1:
         return f"torchrun ... -m policy_accel {line}"
-    program = sys.argv[0] if Path(sys.argv[0]).name == "policy-accel" else "policy-accel"
-    return f"{shlex.quote(program)} {line}"
+    return f"{program()} {line}"
+
+
+def program() -> str:
+    """How the user started us, as the first word of a command line."""
+    return shlex.quote(sys.argv[0] if Path(sys.argv[0]).name == "policy-accel" else "policy-accel")
+
+
+def suggest(purpose: str, words: Sequence[object], *, quiet: bool = False) -> None:
+    """Say on the standard error what a user would do next, as a line that can be pasted into a shell.
+
+    Args:
+        purpose: what for: "look at it".
+        words: of the command, paths among them.
+        quiet: nothing is said, for commands whose output a program reads.
+    """
+    if speaks() and not quiet:
+        print(suggestion(purpose, [str(word) for word in words]), file=sys.stderr)
+
+
+def suggestion(purpose: str, words: Sequence[str]) -> str:
+    """The line of `suggest`."""
+    return f"To {purpose}: {program()} {shlex.join(words)}"

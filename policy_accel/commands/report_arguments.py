@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.overview import Readable
+
 DESCRIPTION = """\
 Make one HTML page of runs: learning curves, scores of every training seed, what a score costs, films, pictures,
 settings that differ. Everything is inside the file, which loads nothing when it is looked at.
@@ -20,7 +22,7 @@ def add_report_arguments(report: argparse.ArgumentParser) -> None:
     """Arguments of `policy-accel report`."""
     report.description = DESCRIPTION
     report.epilog = EPILOG
-    report.formatter_class = argparse.RawDescriptionHelpFormatter
+    report.formatter_class = Readable
     report.add_argument("paths", nargs="+", type=Path, metavar="RUN|SWEEP", help="run directories, folders of sweeps")
     report.add_argument(
         "--output", type=Path, metavar="FILE", help="the page (default: report.html in the first of the folders)"

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from policy_accel.commands.output import suggest
 from policy_accel.commands.sample_arguments import COUNT, EDIT_STRENGTH
 from policy_accel.commands.sample_files import Drawn, write_files
+from policy_accel.commands.then import trusted
 from policy_accel.errors import UserError
 from policy_accel.files import new_path
 from policy_accel.images.generation.autoguidance import load_guide
@@ -98,6 +100,8 @@ def run_sample(options: argparse.Namespace) -> int:
     if stopped:
         left = options.start + len(images)
         print(f"policy-accel: stopped after {len(images)} of {count}; go on with --start {left}.", file=sys.stderr)
+    elif not (options.edit or options.inpaint):
+        suggest("measure such images", ["evaluate", options.run_dir, *trusted(options)])
     return INTERRUPTED if stopped else 0
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from policy_accel.commands.guidance_arguments import add_guidance
+from policy_accel.commands.overview import Readable
 from policy_accel.commands.sampling_arguments import add_churn, add_sampling_arguments
 
 COUNT = 64
@@ -14,7 +15,7 @@ EDIT_STRENGTH = 0.5
 
 def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them to `parser`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.formatter_class = Readable
     parser.epilog = (
         "examples:\n"
         "  policy-accel sample RUN --per-class 8 --guidance 2 --guidance-interval 0.3,3\n"

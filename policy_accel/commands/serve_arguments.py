@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.overview import Readable
 from policy_accel.commands.sampling_arguments import add_sampling_arguments
 from policy_accel.commands.trust_arguments import add_trust
 
@@ -13,7 +14,7 @@ TOKEN_VARIABLE = "POLICY_ACCEL_TOKEN"
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command; what is left out has the server's or the policy's default."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.formatter_class = Readable
     parser.description = (
         "Serve trained policies over websockets to robots that have no torch. Clients and messages are described in "
         "docs/how_to/robot.md."

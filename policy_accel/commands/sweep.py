@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 
-from policy_accel.commands.output import again, words_of
+from policy_accel.commands.output import again, suggest, words_of
 from policy_accel.errors import UserError
 from policy_accel.sweep.folder import DONE, Sweep, read_sweep
 from policy_accel.sweep.screen import summary, table
@@ -40,6 +40,11 @@ def run_sweep(options: argparse.Namespace) -> int:
     if left:
         print(f"{len(left)} not done ({sweep.log(left[0])}). To try again: {again(words_of(options))}", file=sys.stderr)
         return SOME_LEFT
+    arms = {tuple(word for word in run.overrides if not word.startswith("seed=")) for run in sweep.runs.values()}
+    if len(arms) > 1:
+        suggest("tell which of them is better", ["compare", sweep.folder])
+    else:
+        suggest("see them on one page", ["report", sweep.folder])
     return 0
 
 

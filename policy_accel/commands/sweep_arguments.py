@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.overview import Readable
+
 DESCRIPTION = """\
 Train every combination of the given values, each as a run of `train` in a directory of its own.
 All configurations are checked before anything starts. A sweep that was stopped goes on when the same command is
@@ -37,7 +39,7 @@ def add_sweep_arguments(sweep: argparse.ArgumentParser) -> None:
     """Arguments of `policy-accel sweep`."""
     sweep.description = DESCRIPTION
     sweep.epilog = EPILOG
-    sweep.formatter_class = argparse.RawDescriptionHelpFormatter
+    sweep.formatter_class = Readable
     sweep.add_argument(
         "overrides", nargs="*", metavar="[FILE.yaml] KEY=VALUES", help="settings as for train, with one or more values"
     )

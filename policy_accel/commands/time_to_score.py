@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from policy_accel.commands.output import suggest
 from policy_accel.files import replace_json, replace_text
 from policy_accel.machine import processor
 from policy_accel.time_to_score.instrument import check_plan, measure
@@ -40,6 +41,7 @@ def run_time_to_score(options: argparse.Namespace) -> int:
     replace_text(folder / "result.txt", table + "\n")
     print(table)
     _say(f"All numbers: {folder / 'result.json'}")
+    suggest("see it on a page", ["report", folder / "runs", "--time-to-score", folder / "result.json"])
     return 0
 
 

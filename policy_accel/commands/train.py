@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from policy_accel.commands.output import again, keep_evaluation, words_of
+from policy_accel.commands.then import after_training
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError
 from policy_accel.launched import speaks
@@ -27,7 +28,9 @@ def run_train(options: argparse.Namespace) -> int:
     chosen = track(source_of(options.overrides, options.config_dir).track)
     config = chosen.config(options.overrides, options.config_dir, say)
     if not options.print_config:
-        return train(chosen, config, words_of(options))
+        status = train(chosen, config, words_of(options))
+        after_training(chosen.name, Path(config.run_dir), scored=(Path(config.run_dir) / "evaluation.json").is_file())
+        return status
     print(yaml.safe_dump(chosen.record(config), sort_keys=False), end="")
     return 0
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.overview import Readable
+
 
 def add_tune_arguments(tune: argparse.ArgumentParser) -> None:
     """Arguments of `policy-accel tune-sampling`; the numbers that are not given are those of `TuneConfig`."""
-    tune.formatter_class = argparse.RawDescriptionHelpFormatter
+    tune.formatter_class = Readable
     tune.description = (
         "Choose the times at which a trained policy's network is evaluated, for each of several numbers of\n"
         "evaluations: by the energy score on demonstrations, the best few by rollouts. Writes RUN/sampling.yaml,\n"

@@ -7,6 +7,8 @@ import dataclasses
 import json
 import sys
 
+from policy_accel.commands.output import suggest
+from policy_accel.commands.then import trusted
 from policy_accel.errors import UserError
 from policy_accel.files import check_writable
 from policy_accel.policy.track import ROBOT
@@ -48,6 +50,7 @@ def run_tune_sampling(options: argparse.Namespace) -> int:
     say(conclusion(tuning))
     if options.json:
         print(json.dumps(record(tuning)))
+    suggest("score it sampled so", ["evaluate", run_dir, *trusted(options)], quiet=options.json)
     return 0
 
 
