@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -21,14 +22,7 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 after a mistake that was named, 130 after Ctrl-C or SIGTERM."""
     warnings.formatwarning = _remark
-    parser = build_parser()
-    options, rest = parser.parse_known_args(arguments)
-    if rest and ("overrides" not in options or any(argument.startswith("-") for argument in rest)):
-        setting = next((word.lstrip("-") for word in rest if word.startswith("--") and "=" in word), None)
-        hint = f"; a setting has no dashes: {setting}" if setting and "overrides" in options else ""
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
-    if rest:  # settings after an option, which argparse leaves over
-        options.overrides += rest
+    options = parse(arguments)
     before = _sigterm_as_ctrl_c()
     try:
         return int(resolve_name(f"policy_accel.commands.{options.run}")(options))
@@ -48,6 +42,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the words of a command line ask for; ends the process, status 2, where they are none."""
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed next
+        from policy_accel.commands.completers import complete
+
+        complete(parser)
+    options, rest = parser.parse_known_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    if rest and ("overrides" not in options or any(argument.startswith("-") for argument in rest)):
+        setting = next((word.lstrip("-") for word in rest if word.startswith("--") and "=" in word), None)
+        hint = f"; a setting has no dashes: {setting}" if setting and "overrides" in options else ""
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    if rest:  # settings after an option, which argparse leaves over
+        options.overrides += rest
+    return options
 
 
 def _sigterm_as_ctrl_c() -> Any:

@@ -14,6 +14,7 @@ from policy_accel.commands.distill_arguments import add_distill_arguments
 from policy_accel.commands.export_arguments import add_export_arguments
 from policy_accel.commands.latents_arguments import add_decode_arguments, add_encode_arguments
 from policy_accel.commands.measures_arguments import add_measures_arguments
+from policy_accel.commands.overview import SUMMARIES, OverviewParser, Readable
 from policy_accel.commands.report_arguments import add_report_arguments
 from policy_accel.commands.sample_arguments import add_sample_arguments
 from policy_accel.commands.sampling_arguments import add_sampling_arguments
@@ -41,24 +42,50 @@ WITH_CAMERAS = ("lift", "can", "square")
 
 def build_parser() -> argparse.ArgumentParser:
     """Arguments of every command; `run` is its function, as module:name below `policy_accel.commands`."""
-    parser = argparse.ArgumentParser(
-        prog="policy-accel",
-        description="Train diffusion policies on demonstrations and score them in simulation; train image diffusion "
-        "models and measure what they make.",
-    )
+    parser = OverviewParser(prog="policy-accel")
     parser.add_argument("--version", action="version", version=f"policy-accel {version('policy-accel')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=argparse.ArgumentParser)
 
-    demo = commands.add_parser("demo", help="train and score a model on the data that ship")
+    def command(name: str, **described: Any) -> argparse.ArgumentParser:
+        summary = SUMMARIES[name]
+        described.setdefault("description", f"{summary[0].upper()}{summary[1:]}.")
+        return commands.add_parser(name, help=summary, formatter_class=Readable, **described)
+
+    demo = command("demo")
     demo.add_argument(
         "overrides", nargs="*", metavar="[pusht|images] KEY=VALUE", help="which (default: pusht); settings as for train"
     )
     _add_config_dir(demo)
     demo.set_defaults(run="demo:run_demo")
 
-    train = commands.add_parser(
+    doctor = command(
+        "doctor",
+        description="Check this machine: versions, devices, simulators, rendering, codecs, memory, and what is missing "
+        "with the line that installs it. With settings it looks at what `train` with them would need. The exit status "
+        "is 2 when something that was asked for does not work, without settings policy_accel itself.",
+        epilog="examples:\n"
+        "  policy-accel doctor\n"
+        "  policy-accel doctor task=lift task.data=PATH\n"
+        "  policy-accel doctor --json",
+    )
+    doctor.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
+    _add_config_dir(doctor)
+    doctor.add_argument("--json", action="store_true", help="print one JSON object alone")
+    doctor.set_defaults(run="doctor:run_doctor")
+
+    completion = command(
+        "completion",
+        description="Print a script with which a shell completes commands, settings, choices and run directories.",
+        epilog="examples:\n"
+        "  bash, in ~/.bashrc:  source <(policy-accel completion bash)\n"
+        "  zsh, in ~/.zshrc behind compinit:  source <(policy-accel completion zsh)\n"
+        "  fish:  policy-accel completion fish > ~/.config/fish/completions/policy-accel.fish",
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), metavar="SHELL", help="bash, zsh or fish")
+    completion.set_defaults(run="completion:run_completion")
+
+    train = command(
         "train",
-        help="train a policy or an image model and score it; start the same command again to continue",
         description="Train a policy on demonstrations and score it in rollouts, or train an image model and measure "
         "the images it makes. A run that was stopped continues when the same command is started again.",
         epilog="examples:\n"
@@ -69,7 +96,6 @@ def build_parser() -> argparse.ArgumentParser:
         "  policy-accel train task=mnist method=immiscible_knn\n"
         "  policy-accel train task=./mine.yaml plugins=[my_module]\n"
         "`policy-accel list tasks` names the tasks; so it does recipes, methods and models.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="configuration, for example training.steps=2000"
@@ -78,42 +104,32 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
     train.set_defaults(run="train:run_train")
 
-    add_distill_arguments(
-        commands.add_parser("distill", help="teach a copy of a trained model to sample in one or two evaluations")
-    )
-    add_sweep_arguments(
-        commands.add_parser("sweep", help="train many runs: every combination of settings, here or on a cluster")
-    )
+    add_distill_arguments(command("distill"))
+    add_sweep_arguments(command("sweep"))
 
-    add_compare_arguments(
-        commands.add_parser("compare", help="tell which of several ways to train is better, from runs")
-    )
+    add_compare_arguments(command("compare"))
 
-    add_evaluate_arguments(commands.add_parser("evaluate", help="score a trained policy or image model"))
-    add_export_arguments(
-        commands.add_parser("export", help="write a trained policy to one file that runs without policy_accel")
-    )
-    sample = commands.add_parser("sample", help="generate, edit or in-paint images with a trained image model")
+    add_evaluate_arguments(command("evaluate"))
+    add_export_arguments(command("export"))
+    sample = command("sample")
     add_sample_arguments(sample)
     add_trust(sample)
     sample.set_defaults(run="sample:run_sample")
 
-    add_serve_arguments(commands.add_parser("serve", help="serve trained policies to robots over websockets"))
+    add_serve_arguments(command("serve"))
 
-    tune = commands.add_parser("tune-sampling", help="choose the times at which a policy's network is evaluated")
+    tune = command("tune-sampling")
     add_tune_arguments(tune)
     add_trust(tune)
 
-    diagnose = commands.add_parser(
+    diagnose = command(
         "diagnose",
-        help="measure on your demonstrations what each method would change, before any training",
         description="Measure on demonstrations, before any training, what each method would change: does a choice of "
         "noise tell the observation, which noise levels are trained on, where the loss is noisy. Prints a table with a "
         "recommendation and writes diagnosis.json and diagnosis.png.",
         epilog="examples:\n"
         "  policy-accel diagnose data/pusht.zip\n"
         "  policy-accel diagnose PATH task=custom 'task.observation=[state]' task.action=action",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     diagnose.add_argument("dataset", metavar="DATASET", help="demonstrations in any known format")
     diagnose.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
@@ -122,17 +138,13 @@ def build_parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--rows", type=int, help="windows to look at (default: 4096)")
     diagnose.set_defaults(run="diagnose:run_diagnose")
 
-    add_benchmark_arguments(
-        commands.add_parser("benchmark", help="measure updates, samples or rollouts beside what the hardware allows")
-    )
+    add_benchmark_arguments(command("benchmark"))
 
-    report = commands.add_parser("report", help="make one HTML page of runs or of a sweep")
+    report = command("report")
     add_report_arguments(report)
     add_trust(report)
 
-    lists = commands.add_parser(
-        "list", help="name the tasks, recipes, methods or models, or the parameters of a network"
-    )
+    lists = command("list", description="Name the tasks, recipes, methods or models, or the parameters of a network.")
     lists.add_argument(
         "kind",
         metavar="KIND",
@@ -144,7 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_plugins(lists)
     lists.set_defaults(run="list:run_list")
 
-    data = commands.add_parser("data", help="inspect, fetch, convert, encode or generate data")
+    data = command("data")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     inspect = actions.add_parser("inspect", help="say what demonstrations or an image set hold, and what is wrong")
     inspect.add_argument("path", help="demonstrations of any known format or an image set; shipped:NAME ships")

@@ -1,0 +1,55 @@
+"""Names of settings and choices for completion, from a file: those who complete must not wait for torch.
+
+`python -m policy_accel.commands.known_settings` writes the file anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+FILE = Path(__file__).with_name("known_settings.json")
+
+
+def known_settings() -> dict[str, Any]:
+    """By track: "groups", the choices of each group, and "settings", the values of each setting where they are few."""
+    found = json.loads(FILE.read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def collected() -> dict[str, Any]:
+    """The same from the dataclasses and the shipped YAML files; imports torch."""
+    from policy_accel.configuration import SOURCES
+    from policy_accel.groups import groups_of
+    from policy_accel.track import track
+
+    found = {}
+    for name in SOURCES:
+        groups = track(name).choices()
+        settings = _settings(track(name).schema)
+        for group in groups_of(name):
+            for choice in group.choices.values():
+                settings |= _settings(choice, f"{group.path}.")
+        settings = {key: values for key, values in sorted(settings.items()) if key.rpartition(".")[2] != "name"}
+        found[name] = {"groups": groups, "settings": {key: settings[key] for key in settings if key not in groups}}
+    return found
+
+
+def _settings(schema: Any, prefix: str = "") -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    hints = get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        kind = hints[field.name]
+        inner = next((one for one in (kind, *get_args(kind)) if dataclasses.is_dataclass(one)), None)
+        if inner is not None:
+            found |= _settings(inner, f"{prefix}{field.name}.")
+        else:
+            found[prefix + field.name] = ["true", "false"] if kind is bool else []
+    return found
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(collected(), indent=1) + "\n")
