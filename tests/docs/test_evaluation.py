@@ -23,6 +23,8 @@ def test_intervals_of_a_success_rate() -> None:
     for name, cell in zip(names, table[1:], strict=True):
         low, high = wilson_interval(*map(int, re.findall(r"\d+", name)))
         assert cell == f"[{low:.2f}, {high:.2f}]"
+    low, high = wilson_interval(10, 10)
+    assert f"Wilson's interval of them is [{low:.2f}, {high:.2f}]." in SAID
     low, high = wilson_interval(45, 50)
     assert f"50 episodes, the usual number, leave {high - low:.2f} open" in SAID
     less, more = wilson_interval(180, 200)
@@ -66,6 +68,9 @@ def test_scores_are_as_recorded() -> None:
     scores = [row["score"] for run in runs for row in run["scores_100_episodes"] if row["evaluations_a_chunk"] == 8]
     assert f"scored {scores[0]:.3f}, {scores[1]:.3f} and {scores[2]:.3f} over" in SAID
     assert f"the difference of {max(scores) - min(scores):.3f}." in SAID
+    intervals = [row["score_interval"] for run in runs for row in run["scores_100_episodes"]]
+    halves = [(high - low) / 2 for low, high in intervals[1::2]]
+    assert f"each about ± {sum(halves) / len(halves):.2f} " in SAID
     methods = {row["method"]: row for row in result("pusht_methods_cpu")["methods"]}
     figures = [
         (f"{methods[name]['loss_last_log']:.4f}", f"{score['score']:.2f}")

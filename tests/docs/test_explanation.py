@@ -12,7 +12,7 @@ from support.pages import numbers_of, page, rows, sentences
 from policy_accel.acceleration import CurriculumTimes, nearest_noise, noise_matched_positions
 from policy_accel.acceleration.momentum_decay import decay_at, momentum_decay
 from policy_accel.diffusion import karhunen_loeve_process, momentum_process, vp_process
-from policy_accel.diffusion.momentum import momentum_input_scale, momentum_scale, weight_cap
+from policy_accel.diffusion.momentum import BETA_MIN, BETA_RANGE, momentum_input_scale, momentum_scale, weight_cap
 
 COSINE = vp_process("squaredcos_cap_v2", 100)
 
@@ -76,6 +76,7 @@ def test_the_kernel_of_fdm() -> None:
     assert float((second + 2 * first + s[1:-1]).abs().max()) < 1e-4
     assert weight_cap(50, 200) == pytest.approx(5 * 100 ** (50 / 200))
     assert weight_cap(200, 200) is None
+    assert f"B(\\tau) = {BETA_MIN}\\, \\tau + \\tfrac12\\, {BETA_RANGE}\\, \\tau^2" in page("explanation/fdm")
 
 
 def test_the_curriculum() -> None:
@@ -87,6 +88,8 @@ def test_the_curriculum() -> None:
     for name, *cells in table:
         grown = CurriculumTimes(100, width=float(name.split()[-1]), positions=positions).probabilities(1.0)
         assert cells == [f"{100 * float(grown[t]):.3f}" for t in times]
+    plain = CurriculumTimes(100)
+    assert f"(u_t - {plain.center})^2}}{{2 \\cdot {plain.width}^2}}" in text
     hardest = int(CurriculumTimes(100, positions=positions).bump.argmax())
     assert f"puts the centre at time {hardest}." in sentences(text)
     linear, cosine = (float(of.log_snr[t].exp()) for of, t in ((vp_process("linear", 1000), 300), (COSINE, 30)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.pages import page, record, result, rows, sentences
+from support.pages import REPOSITORY, page, record, result, rows, sentences
 
 PAPERS = ("immiscible", "kl", "fdm", "consistency")
 EIGHT = record("pusht_keypoints-compare-2026-11-29")
@@ -147,3 +148,19 @@ def test_what_fewer_evaluations_cost_on_the_page_of_methods() -> None:
     eight = ladder["Muon, 1,500 updates (recipe=fast)"]
     two, one = eight - ladder["+ grid (99, 25)"], eight - ladder["+ distilled, 1 evaluation"]
     assert f"two evaluations cost {two:.2f}, one {one:.2f}" in page("how_to/choose_a_method")
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_updates_and_episodes_are_those_of_the_records(name: str) -> None:
+    said = sentences(page(f"explanation/{name}"))
+    record = json.loads((REPOSITORY / "benchmarks" / "records" / "pusht_keypoints-compare-2026-11-29.json").read_text())
+    (steps,) = re.findall(r"training\.steps=(\d+)", record["command"])
+    assert len(record["seeds"]) == 3
+    assert f"{int(steps):,} updates, three training seeds, {record['episodes']} episodes" in said
+    methods = result("pusht_methods_cpu")
+    assert f"{methods['updates']:,} updates, **one training seed**, {methods['episodes']} episodes" in said
+    if name == "immiscible":
+        assert f"two training seeds, {result('two_mode_policy_cpu')['steps']:,} updates:" in said
+        assert f"**one seed** of {result('image_methods_cifar10_cpu')['runs'][0]['updates']} updates" in said
+    else:
+        assert "On the toy with two modes, after 1,600 updates:" in said  # as the names of the figures say

@@ -13,6 +13,7 @@ from support.pages import page, result, sentences
 from policy_accel.cli import build_parser, main
 from policy_accel.envs.rendering import PACKAGES
 from policy_accel.policy.config import EvaluationConfig
+from policy_accel.training.threads import WORTH_IT
 
 SAID = sentences(page("faq"))
 CODE = re.findall(r"`([^`]+)`", SAID)
@@ -81,3 +82,4 @@ def test_figures_are_as_recorded() -> None:
 def test_defaults_are_those_of_the_code() -> None:
     assert f"in place of {EvaluationConfig().slots} needs" in SAID
     assert f"apt-get install {PACKAGES}`" in SAID
+    assert f"A run of {WORTH_IT} updates or more measures" in SAID
