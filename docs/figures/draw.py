@@ -17,6 +17,7 @@ from style import save
 FIGURES = (
     "score_over_time",
     "speed_ladder",
+    "denoising",
     "noise_assignment",
     "curriculum",
     "fdm_kernel",
