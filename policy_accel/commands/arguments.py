@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="examples:\n"
         "  bash, in ~/.bashrc:  source <(policy-accel completion bash)\n"
         "  zsh, in ~/.zshrc behind compinit:  source <(policy-accel completion zsh)\n"
-        "  fish:  policy-accel completion fish > ~/.config/fish/completions/policy-accel.fish",
+        "  fish, in config.fish:  policy-accel completion fish | source",
     )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), metavar="SHELL", help="bash, zsh or fish")
     completion.set_defaults(run="completion:run_completion")

@@ -56,6 +56,7 @@ def run_sample(options: argparse.Namespace) -> int:
         admit(run_dir, options.plugins, trust=options.trust, environment=False)
         chosen = track_of_run(run_dir)
         config = chosen.read(run_dir)
+    _say(f"Timing calls of two sizes, each for up to {options.seconds:g} s.")
     result = benchmark_sample(
         chosen, config, run_dir, device_name=options.device, calls=options.calls, seconds=options.seconds
     )
@@ -80,6 +81,7 @@ def run_latency(options: argparse.Namespace) -> int:
     if not options.no_warm_up:
         policy.warm_up()
     ready = time.perf_counter() - began
+    _say(f"Timing predictions for up to {options.seconds:g} s.")
     measured = benchmark_latency(policy, calls=options.calls, seconds=options.seconds)
     result = {"run": str(options.run_dir), "warmed_up": not options.no_warm_up, "ready_seconds": ready, **measured}
     if options.json is True:

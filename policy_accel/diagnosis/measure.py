@@ -166,8 +166,9 @@ def diagnose(
     measured: list[NoiseFacts] = []
     refused: dict[str, str] = {}
     kept: dict[str, _Drawn] = {}
-    for name, own, noise in _choices(config, overrides, plain, config_dir, task.samples):
-        report(f"noise: {name}")
+    choices = list(_choices(config, overrides, plain, config_dir, task.samples))
+    for number, (name, own, noise) in enumerate(choices, start=1):
+        report(f"noise {number} of {len(choices)}: {name}")
         try:
             drawn = _draw(ROBOT.build(_with_noise(config, noise)), config, rows, device)
         except UserError as error:

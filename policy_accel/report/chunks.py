@@ -8,12 +8,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from policy_accel.errors import UserError
+from policy_accel.progress import Progress
 from policy_accel.report.media import spread
 from policy_accel.report.runs import ReportedRun, arms_of, of_arm
 from policy_accel.trust import admit
@@ -32,15 +34,18 @@ def chunks_of(runs: Sequence[ReportedRun], admitted: Admit = admit) -> tuple[lis
     """
     chunks, notes = list[dict[str, Any]](), list[str]()
     arms = arms_of(runs)
-    for number, arm in enumerate(arms[:MOST_ARMS]):
-        run = next((run for run in of_arm(runs, arm) if _has_weights(run)), None)
-        if run is None:
-            notes.append(f"{arm} has no checkpoint yet.")
-            continue
-        try:
-            chunks.append({"name": str(number), "arm": arm, "seed": run.seed, **_chunk(run, admitted)})
-        except UserError as error:
-            notes.append(f"No chunk of {arm}: {error}")
+    shown = arms[:MOST_ARMS]
+    with closing(Progress("draw", len(shown), unit="chunk")) as progress:
+        for number, arm in enumerate(shown):
+            run = next((run for run in of_arm(runs, arm) if _has_weights(run)), None)
+            if run is None:
+                notes.append(f"{arm} has no checkpoint yet.")
+            else:
+                try:
+                    chunks.append({"name": str(number), "arm": arm, "seed": run.seed, **_chunk(run, admitted)})
+                except UserError as error:
+                    notes.append(f"No chunk of {arm}: {error}")
+            progress.advance()
     if len(arms) > MOST_ARMS:
         notes.append(f"Chunks of {len(arms) - MOST_ARMS} more arms are left out; give fewer runs to see them.")
     return chunks, notes

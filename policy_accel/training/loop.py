@@ -142,6 +142,8 @@ class Run:
             with interruption.abandonable():
                 self.scores.make(step)
         self.clock.restart()
+        if self.config.compile and self.step < self.config.steps:
+            self.progress.say("The first update is compiled, which can take minutes; those after it are fast.")
         while self.step < self.config.steps and not self._stops(interruption):
             self.advance()
             if after_update is not None:
