@@ -21,7 +21,6 @@ from policy_accel.errors import UserError
 from policy_accel.extras import to_install
 from policy_accel.files import new_path
 from policy_accel.policy.run import LoadedRun
-from policy_accel.robot.exporting import onnx_policy, torch_policy
 from policy_accel.robot.exporting.about import KEY, PT2_ENTRY, SUFFIXES
 from policy_accel.robot.exporting.compression import Compressed
 from policy_accel.robot.exporting.description import about_of
@@ -31,7 +30,8 @@ from policy_accel.robot.exporting.whole import ACTIONS, NOISE, PLAN, WholePredic
 TOLERANCE = 1e-4
 """By which a normalised trajectory of the file may differ from ours."""
 LARGEST_ONNX = 2**31 - 1
-LOADERS = {"onnx": onnx_policy, "torch": torch_policy}
+LOADERS = {form: Path(__file__).with_name(f"{form}_policy.py") for form in ("onnx", "torch")}
+"""Form -> the file that drives a robot with it, not imported here: one of them needs onnxruntime."""
 
 
 def export_policy(run: LoadedRun, path: Path, form: str, *, weights: str = "fp32") -> dict[str, Any]:
@@ -58,7 +58,7 @@ def export_policy(run: LoadedRun, path: Path, form: str, *, weights: str = "fp32
         written[0].write_bytes(content)
         written[1].write_text(json.dumps(public(about), indent=1) + "\n")
         if form in LOADERS:
-            shutil.copyfile(str(LOADERS[form].__file__), written[2])
+            shutil.copyfile(LOADERS[form], written[2])
     return public(about)
 
 
