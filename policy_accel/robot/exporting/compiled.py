@@ -17,10 +17,8 @@ from policy_accel.policy.observations import as_tensors
 from policy_accel.policy.planner import Planner
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.robot.exporting.export import onnx_of, quiet
-from policy_accel.robot.exporting.session import OnnxFunction
+from policy_accel.robot.exporting.session import NEEDED, OnnxFunction
 from policy_accel.training.graphs import WARM_UP
-
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
 def warm_up(planner: Planner, warm_start: float | None, *, strict: bool) -> None:

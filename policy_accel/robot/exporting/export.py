@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from policy_accel.errors import UserError
-from policy_accel.extras import to_install
 from policy_accel.files import new_path
 from policy_accel.policy.run import LoadedRun
 from policy_accel.robot.exporting.about import KEY, PT2_ENTRY, SUFFIXES
 from policy_accel.robot.exporting.compression import Compressed
 from policy_accel.robot.exporting.description import about_of
-from policy_accel.robot.exporting.session import onnx_session
+from policy_accel.robot.exporting.session import check_onnx, onnx_session
 from policy_accel.robot.exporting.whole import ACTIONS, NOISE, PLAN, WholePrediction, example_inputs
 
 TOLERANCE = 1e-4
@@ -52,6 +51,8 @@ def export_policy(run: LoadedRun, path: Path, form: str, *, weights: str = "fp32
     """
     if path.suffix != SUFFIXES[form]:
         raise UserError(f"--output {path} must end in {SUFFIXES[form]}, as --to {form} asks.")
+    if form == "onnx":
+        check_onnx()  # before the trace, which takes a while
     with contextlib.ExitStack() as files:
         written = [files.enter_context(new_path(name)) for name in (path, *companions(path, form))]
         content, about = as_safetensors(run, weights) if form == "safetensors" else _whole(run, form, weights)
@@ -125,12 +126,7 @@ def onnx_of(
     Raises:
         UserError: a package is missing, ONNX has no form of a part of it, or it is too large.
     """
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"ONNX needs the packages onnx and onnxscript, which are not here; {to_install('export')}"
-        ) from error
+    check_onnx()
     try:
         with quiet():
             made = torch.onnx.export(program, (), dynamo=True, verbose=False, input_names=inputs, output_names=outputs)

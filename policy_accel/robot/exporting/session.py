@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,16 @@ from policy_accel.extras import to_install
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+"""What writes ONNX files, and what runs them."""
+
+
+def check_onnx() -> None:
+    """Raise UserError where a package that writes ONNX files, or runs them, is not installed."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise UserError(f"ONNX needs {', '.join(missing)}, which are not here; {to_install('export')}")
 
 
 def onnx_session(model: Path | bytes, device: str = "cpu", threads: int = 0) -> Any:
