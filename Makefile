@@ -33,7 +33,7 @@ demo: setup
 # most memory: the two that do are apart, and one of them has no torch.
 CORE   := acceleration diffusion training ranks
 NETS   := models cuda
-TOOLS  := benchmark commands diagnosis doctor
+TOOLS  := benchmark commands diagnosis docs doctor
 RUNS   := comparison open_loop report sweep time_to_score tuning
 PARTS  := core nets tools runs $(filter-out support __pycache__ $(CORE) $(NETS) $(TOOLS) $(RUNS),$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 FIRST  := core simulators tools policy nets images runs data robots

@@ -100,6 +100,7 @@ class LinearDecay(DecaySchedule):
 
     name: str = "linear"
     beta_end: float = 0.5
+    """beta at the end of the run."""
 
     def momentum(self, progress: float, beta_0: float, step: int) -> float:
         """See the base class."""
@@ -114,7 +115,9 @@ class ExponentialDecay(DecaySchedule):
 
     name: str = "exponential"
     rate: float = 0.9995
+    """Factor on beta of each update of the decay."""
     floor: float = 0.4
+    """beta falls no lower."""
 
     def momentum(self, progress: float, beta_0: float, step: int) -> float:
         """See the base class."""

@@ -69,22 +69,28 @@ def assign_noise(
 ) -> Assignment:
     """Permute the rows of noise [B, *S] so that their total cost to the rows of data [B, *S] is smallest.
 
-    metric: `l2` is the distance ||x - n|| as published; `l2sq` its square; `dot` is -x.n, with the
-        same optimum as `l2sq` unless masks differ from sample to sample (else the rest of the square does not depend on
-        the permutation), and quicker to solve.
-    block_size: cut the batch into consecutive blocks of this many rows, each solved alone; the last may be shorter.
-    groups: [B] integer labels; noise moves only between samples of equal label (class-wise groups as in AOT, arXiv
-        2403.05069). Blocks are then cut inside the groups. Row j of the pool belongs to the group of sample j.
-    mask: bool, broadcastable to data, False where an entry does not count; it may differ from sample to sample. Masked
-        entries are left out of the cost, but whole noise rows move.
-    standardize: cost on (x - mean) / std with the statistics of the batch, masked entries left out, as in Immiscible
-        Diffusion Policy (arXiv 2610.09369). Data, and what the caller trains on, are untouched.
-    adjust_cost: (cost [B, B], *adjust_with) on the host (row = sample, column = noise) -> cost, called where the solver
-        runs, to add to `l2sq` (the condition term of C2OT, arXiv 2503.10636). For the whole batch: no blocks or groups.
-    adjust_with: tensors that go to the host with the cost, for `adjust_cost`.
-
     The cost is float32, or float64 if data is; autocast is off and no gradient is kept. Waits for the device; see
     `start_assignment` for the form that does not.
+
+    Args:
+        data: [B, *S], what noise is assigned to.
+        noise: [B, *S], the pool.
+        metric: `l2` is the distance ||x - n|| as published; `l2sq` its square; `dot` is -x.n, with the same optimum
+            as `l2sq` unless masks differ from sample to sample (else the rest of the square does not depend on the
+            permutation), and quicker to solve.
+        block_size: cut the batch into consecutive blocks of this many rows, each solved alone; the last may be
+            shorter.
+        groups: [B] integer labels; noise moves only between samples of equal label (class-wise groups as in AOT,
+            arXiv 2403.05069). Blocks are then cut inside the groups. Row j of the pool belongs to the group of
+            sample j.
+        mask: bool, broadcastable to data, False where an entry does not count; it may differ from sample to sample.
+            Masked entries are left out of the cost, but whole noise rows move.
+        standardize: cost on (x - mean) / std with the statistics of the batch, masked entries left out, as in
+            Immiscible Diffusion Policy (arXiv 2610.09369). Data, and what the caller trains on, are untouched.
+        adjust_cost: (cost [B, B], *adjust_with) on the host (row = sample, column = noise) -> cost, called where
+            the solver runs, to add to `l2sq` (the condition term of C2OT, arXiv 2503.10636). For the whole batch:
+            no blocks or groups.
+        adjust_with: tensors that go to the host with the cost, for `adjust_cost`.
 
     Raises:
         ValueError: data and noise of different shapes, an unknown metric, block_size < 1, groups or mask of the wrong

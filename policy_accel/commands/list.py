@@ -51,16 +51,23 @@ def _register_classes() -> None:
         track(name).choices()
 
 
-def _lines(source: Source, group: str, files: list[UserFile]) -> list[str]:
-    described = {name: " ".join(map(of_file, paths)) for name, paths in shipped(source, group).items()}
-    described |= {
+def described(source: Source, group: str, files: list[UserFile]) -> dict[str, str]:
+    """The choices of a group of a track by name, with a sentence each; classes only where the track has registered
+    them."""
+    found = {name: " ".join(map(of_file, paths)) for name, paths in shipped(source, group).items()}
+    found |= {
         file.name: of_file(file.path) for file in files if file.group == group and file.track in (None, source.track)
     }
     for typed in groups_of(source.track):
         if typed.name == group:
-            described |= {name: of_class(node) for name, node in typed.choices.items()}
-    width = max(map(len, described), default=0)
-    return [f"{name:<{width}}  {described[name]}".rstrip() for name in sorted(described)]
+            found |= {name: of_class(node) for name, node in typed.choices.items()}
+    return found
+
+
+def _lines(source: Source, group: str, files: list[UserFile]) -> list[str]:
+    found = described(source, group, files)
+    width = max(map(len, found), default=0)
+    return [f"{name:<{width}}  {found[name]}".rstrip() for name in sorted(found)]
 
 
 def of_file(path: Path) -> str:

@@ -38,6 +38,7 @@ class DiffusionConfig:
     beta_start: float = BETA_START
     """Of the linear schedules, with beta_end."""
     beta_end: float = BETA_END
+    """The largest beta of the linear schedules, at the last time."""
     target: str = "epsilon"
     """ddpm: epsilon, sample or v. edm, vp, ve: edm, epsilon, negative_epsilon or sample. flow: flow or sample.
     mip: sample. shortcut: flow."""

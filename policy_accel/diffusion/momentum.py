@@ -87,16 +87,16 @@ def momentum_input_scale(sigma: Tensor, *, family: str = "edm", multiplier: floa
 def momentum_process(base: DiscreteProcess, kind: str = "natural", strength: float = 1.0) -> DiscreteProcess:
     """A discrete variance-preserving process with momentum; with L = -ln alpha_bar and sh = sigma / alpha:
 
-    natural: the clock is L, so the network's input is multiplied by (1 + m L) exp(-m L) / sqrt(alpha_bar), which for
-        m = 1 is exp(-L / 2)(1 + L): 0.15 to 1.21 on the squared-cosine schedule (0.008 at its last time).
-        `strength` is m; it multiplies L in the kernel only, the division by sqrt(alpha_bar) is not changed.
-    sigma: the released definition taken literally: clock position (sh - sh_0) / (sh_last - sh_0), input multiplied by
-        s / alpha; `strength` is m. Beware: with the squared-cosine schedule the cap on beta makes sh jump from 64 to
-        2029 at the last time, so s is practically 1 before it and the network is fed inputs of root mean square 4 to
-        64 from t = 84 of 100 on, which trains worse. It is here for comparison.
-    schedule: ours, not FDM: s becomes the noise schedule, alpha = (1 + u) exp(-u), sigma = sqrt(1 - alpha^2), u = c L,
-        which does change the signal-to-noise ratio. `strength` is c. Returns a plain process with input scale 1.
-    one: control: the unscaled state x / alpha goes to the network. Takes no strength.
+    - `natural`: the clock is L, so the network's input is multiplied by (1 + m L) exp(-m L) / sqrt(alpha_bar), which
+      for m = 1 is exp(-L / 2)(1 + L): 0.15 to 1.21 on the squared-cosine schedule (0.008 at its last time).
+      `strength` is m; it multiplies L in the kernel only, the division by sqrt(alpha_bar) is not changed.
+    - `sigma`: the released definition taken literally: clock position (sh - sh_0) / (sh_last - sh_0), input multiplied
+      by s / alpha; `strength` is m. Beware: with the squared-cosine schedule the cap on beta makes sh jump from 64 to
+      2029 at the last time, so s is practically 1 before it and the network is fed inputs of root mean square 4 to
+      64 from t = 84 of 100 on, which trains worse. It is here for comparison.
+    - `schedule`: ours, not FDM: s becomes the noise schedule, alpha = (1 + u) exp(-u), sigma = sqrt(1 - alpha^2),
+      u = c L, which does change the signal-to-noise ratio. `strength` is c. Returns a plain process with input scale 1.
+    - `one`: control: the unscaled state x / alpha goes to the network. Takes no strength.
 
     All but `schedule` keep alpha and sigma, and so leave an exact denoiser's samples as they were.
 

@@ -26,6 +26,7 @@ class ImageTaskConfig:
     """An image task: its data and how they become batches."""
 
     name: str = "custom_images"
+    """Names the task in the run directory and in results."""
     data: str = MISSING
     """Path of an image set; "shipped:NAME" is a file of the package's folder datasets."""
     resolution: int | None = None

@@ -20,7 +20,9 @@ class MLPConfig(ModelConfig):
 
     name: str = "mlp"
     hidden_dims: list[int] = field(default_factory=lambda: [512, 512, 512])
+    """Width of each hidden layer."""
     step_embedding_dim: int = 64
+    """Numbers of the embedding of the diffusion time."""
 
 
 class ResidualLayer(nn.Module):

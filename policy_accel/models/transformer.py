@@ -20,10 +20,15 @@ class TransformerConfig(ModelConfig):
 
     name: str = "transformer"
     embedding_dim: int = 256
+    """Width: numbers of the vector of a step."""
     layers: int = 8
+    """Transformer blocks."""
     heads: int = 4
+    """Attention heads; must divide embedding_dim."""
     embedding_dropout: float = 0.0
+    """Share of the embedded input that training drops."""
     attention_dropout: float = 0.01
+    """Share that training drops inside of the blocks."""
     causal: bool = True
     """Whether an action may attend to earlier actions only."""
 

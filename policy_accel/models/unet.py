@@ -22,11 +22,13 @@ class UnetConfig(ModelConfig):
     down_dims: list[int] = field(default_factory=lambda: [256, 512, 1024])
     """Channels of each resolution, finest first; the horizon halves between them."""
     kernel_size: int = 5
+    """Steps of a chunk that a convolution sees; odd."""
     groups: int = 8
     """Groups of each group normalisation; must divide every entry of down_dims."""
     head_groups: int | None = None
     """Groups of the last one, where they are others, as in policies of other libraries."""
     step_embedding_dim: int = 256
+    """Numbers of the embedding of the diffusion time."""
     film_scale: bool = True
     """Condition by scale and bias (true) or by bias alone."""
 

@@ -22,6 +22,7 @@ class EvaluationConfig:
     """Which episodes score a policy; the defaults are Diffusion Policy's test protocol."""
 
     episodes: int = 50
+    """Episodes that score a policy; 0 for no score."""
     start_seed: int = 100_000
     """Episodes start from the seeds start_seed, start_seed + 1, ..."""
     noise_seed: int = 0
@@ -35,6 +36,7 @@ class EvaluationConfig:
     camera: str | None = None
     """Camera that films, where the environment has several; null for its own choice."""
     confidence: float = 0.95
+    """Of the intervals around scores, between 0 and 1."""
     overlap: bool = False
     """Roll out in another process while the training goes on. Does not change results."""
 

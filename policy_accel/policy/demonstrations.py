@@ -34,6 +34,7 @@ class TaskConfig:
     """A robot task: its demonstrations and the environment that scores a policy."""
 
     name: str = "custom"
+    """Names the task in the run directory and in results."""
     data: str = MISSING
     """Path of demonstrations in any known format; "shipped:NAME" is a file of the package's folder datasets."""
     filter_key: str | None = None
@@ -70,8 +71,11 @@ class TaskConfig:
     action_normalization: str = "limits"
     """limits, gaussian, max_abs, identity, or (with rotation_6d) position_limits: only positions to [-1, 1]."""
     val_ratio: float = 0.02
+    """Share of the episodes that are kept from training, for the validation loss; 0 trains on all."""
     max_train_episodes: int | None = None
+    """Train on at most so many episodes, drawn by split_seed; null for all."""
     split_seed: int = 42
+    """Of the choice of validation episodes, and of those that max_train_episodes leaves."""
     group: str | None = None
     """Key that numbers the groups among which noise may be assigned (a task or class of each step); null for none."""
     padding: bool = True
@@ -84,6 +88,7 @@ class TaskConfig:
     environment_module: str = "policy_accel.envs"
     """Module that registers the id when it is imported."""
     environment_options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments that the environment is made with."""
     environment_from_data: bool = False
     """Give the environment the data's own description of it (env_args, as robomimic's files have)."""
     max_steps: int = 300

@@ -206,7 +206,9 @@ class RunConfig:
     method: str = "baseline"
     """Names the run directory too; method=NAME sets it with the settings of that method."""
     seed: int = 42
+    """Of the first weights, the order of the data, and the noise and times of training."""
     run_dir: str = "runs/${task.name}-${label}-${method}-${model.name}-seed${seed}"
+    """Folder of the run; ${key} stands for the value of that setting."""
 
     def check_distillation(self) -> None:
         """Raise UserError for settings of a lesson that do not go together, or that it leaves without effect."""

@@ -27,10 +27,15 @@ class EMAConfig:
     """
 
     power: float = 0.75
+    """Of the warm-up: the larger, the sooner the decay nears max_decay."""
     inv_gamma: float = 1.0
+    """Of the warm-up: updates that n is measured in; the larger, the slower."""
     update_after_step: int = 0
+    """Updates at the start in which the average is a copy of the model."""
     min_decay: float = 0.0
+    """Lower bound of the decay."""
     max_decay: float = 0.9999
+    """Upper bound of the decay."""
     half_life: float | None = None
     """In clean samples: after so many of them a weight counts half in the average (Karras et al. 2022, appendix F).
     The decay of an update with a batch of B is then 0.5 ** (B / half_life), and the warm-up above is not used."""

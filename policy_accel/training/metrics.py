@@ -29,6 +29,7 @@ class LoggingConfig:
     wandb: str = "off"
     """Weights & Biases: off, offline (a folder in the run directory, `wandb sync` sends it later) or online."""
     wandb_project: str = "policy_accel"
+    """Project at Weights & Biases."""
     tensorboard: bool = False
     """Also write event files with scalars, sample grids and films to the folder `tensorboard` of the run directory."""
 

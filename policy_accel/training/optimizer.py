@@ -25,9 +25,14 @@ class OptimizerConfig:
 
     name: str = "adamw"
     lr: float = 1e-4
+    """Learning rate after the warm-up."""
     betas: list[float] = field(default_factory=lambda: [0.95, 0.999])
+    """Adam's decay rates of the mean gradient and of its square, each in [0, 1)."""
     eps: float = 1e-8
+    """Adam's bound below the root of the mean square by which it divides."""
     weight_decay: float = 1e-6
+    """Decoupled weight decay: an update takes lr times this share off the weights, but for those that the network
+    exempts."""
     schedule: str = "cosine"
     """Learning rate after the warm-up: cosine (half of one) or linear, to zero at the last step; warmup_stable_decay,
     constant and then a line to zero; inverse_sqrt, constant and then as the root of reference_steps over the number of
@@ -37,6 +42,7 @@ class OptimizerConfig:
     reference_steps: int = 70_000
     """Updates before the rate of inverse_sqrt falls; EDM2 takes 70,000, or 35,000 at 64 pixels."""
     warmup_steps: int = 500
+    """Updates over which the learning rate rises from zero in a line."""
     clip_grad_norm: float | None = None
     """Largest 2-norm of the gradient of all parameters together; none leaves gradients alone."""
     momentum_decay: MomentumDecayConfig = field(default_factory=MomentumDecayConfig)

@@ -38,7 +38,9 @@ class ViTConfig:
     patch: int = 14
     """Side of a patch in px; must divide both sides of the (cropped) frame."""
     dim: int = 384
+    """Width: numbers of the vector of a patch."""
     depth: int = 12
+    """Transformer blocks."""
     heads: int = 6
     """Attention heads; must divide dim."""
     mlp_ratio: float = 4.0

@@ -29,8 +29,11 @@ class DitConfig(ModelConfig):
     patch: int = 2
     """Side length of a patch; must divide the resolution."""
     depth: int = 12
+    """Transformer blocks."""
     width: int = 384
+    """Numbers of the vector of a patch."""
     heads: int = 6
+    """Attention heads; must divide width."""
     mlp_ratio: int = 4
     """Width of each block's hidden layer as a multiple of `width`."""
 

@@ -151,6 +151,7 @@ class UnetSizes(ModelConfig):
     """Sizes that the image U-Nets have in common."""
 
     channels: int = 128
+    """Channels that `multipliers` multiply."""
     multipliers: list[int] = field(default_factory=lambda: [1, 2, 2, 2])
     """Channels of each resolution as multiples of `channels`, finest first; the image halves between them."""
     blocks: int = 2
@@ -158,6 +159,7 @@ class UnetSizes(ModelConfig):
     attention_resolutions: list[int] = field(default_factory=lambda: [16])
     """Side lengths, in pixels, of the resolutions with attention; the middle always has it."""
     dropout: float = 0.1
+    """Share of activations that training drops inside of a residual block."""
 
     def heads_of(self, channels: int) -> int:
         """Heads of the attention over so many channels.
@@ -209,6 +211,7 @@ class ImageUnetConfig(UnetSizes):
     """The sizes of U-Nets whose attention has the same number of heads everywhere."""
 
     heads: int = 1
+    """Heads of each attention; must divide the channels of each resolution that has it."""
 
     def heads_of(self, channels: int) -> int:
         """See `UnetSizes.heads_of`."""
