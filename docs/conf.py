@@ -14,7 +14,7 @@ from generators.markup import restructured  # noqa: E402
 project = "policy_accel"
 author = "The policy_accel authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
-exclude_patterns = ["_build", "generated"]
+exclude_patterns = ["_build"]
 default_role = "code"
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "dollarmath"]

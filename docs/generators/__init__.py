@@ -10,7 +10,7 @@ from generators.settings import settings_pages
 
 
 def write_pages(folder: Path) -> None:
-    """Write what the pages in docs/reference include: NAME.md for each."""
+    """Write what the pages in docs/reference include: NAME.myst for each; not .md, since they are no pages."""
     folder.mkdir(exist_ok=True)
     for name, text in {**settings_pages(), "choices": choices_page(), "commands": commands_page()}.items():
-        (folder / f"{name}.md").write_text(text)
+        (folder / f"{name}.myst").write_text(text)
