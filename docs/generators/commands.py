@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from generators.markup import markdown
 from policy_accel.cli import build_parser
+from policy_accel.commands.overview import OverviewParser
 
 WIDTH = 88
 """Characters of a line of the usage."""
@@ -29,6 +30,8 @@ def every_command(parser: argparse.ArgumentParser, help: str) -> Iterator[tuple[
 
 
 def _command(parser: argparse.ArgumentParser, help: str) -> str:
+    if isinstance(parser, OverviewParser):
+        return f"## {parser.prog}\n\n{_fenced('text', parser.format_help().strip())}"
     formatter = argparse.HelpFormatter(parser.prog, width=WIDTH)
     formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups, prefix="")
     parts = [f"## {parser.prog}", markdown(_sentence(parser.description or help))]
