@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import runpy
 import shlex
 import shutil
-import sys
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.data import write_zarr
-from support.user_modules import forgotten_afterwards
+from support.following import IMAGES, ROBOTS, blocks, few_shapes, follow, run_line
 
 from policy_accel.cli import build_parser, main
 from policy_accel.data import Episodes, read_episodes
-from policy_accel.images.sets import ImageSplit, ImageTaskConfig, load_split, take
+from policy_accel.images.sets import load_split
 from policy_accel.policy.track import ROBOT
 from policy_accel.training.randomness import DataOrder, Generators
 
@@ -153,46 +148,18 @@ def test_commands_are_understood(page: Path, capsys: pytest.CaptureFixture[str])
 EXTEND = (REPOSITORY / "docs" / "how_to" / "extend.md").read_text()
 SECTIONS = {part.split("\n", 1)[0]: part for part in EXTEND.split("\n## ") if "\n```sh\n" in part}
 TASK = next(iter(SECTIONS))
-SMALL = {
-    "train": [
-        "training.steps=2",
-        "training.batch_size=16",
-        "training.device=cpu",
-        "evaluation.workers=0",
-        "evaluation.episodes=1",
-    ],
-    "evaluate": ["--workers", "0", "--episodes", "1"],
-}
-
-
-def blocks(section: str) -> list[tuple[str, str]]:
-    """The code blocks of a section that are commands, or a file whose name stands above: (name or "sh", text)."""
-    found = re.findall(r"(?:^`([\w./]+)`[^\n]*\n)?^```(\w+)\n(.*?)^```$", section, flags=re.DOTALL | re.MULTILINE)
-    return [(name or language, text) for name, language, text in found]
-
-
-def run_line(line: str) -> None:
-    """Run a command as a process of its own would, with little work."""
-    program, *words = shlex.split(line)
-    with forgotten_afterwards():
-        if program == "python":
-            sys.path.insert(0, os.getcwd())
-            runpy.run_path(words[0], run_name="__main__")
-        else:
-            assert program == "policy-accel"
-            assert main([*words, *SMALL.get(words[0], [])]) == 0
 
 
 @pytest.fixture(scope="module")
 def with_the_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of the first example, which the others use, and its demonstrations."""
     folder = tmp_path_factory.mktemp("task")
-    for name, text in blocks(SECTIONS[TASK]):
-        if name != "sh":
+    for name, _, text in blocks(SECTIONS[TASK]):
+        if name:
             (folder / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_line("python reach.py")
+        run_line("python reach.py", ROBOTS)
     return folder
 
 
@@ -204,32 +171,16 @@ def test_an_example_runs_outside_of_the_package(
     monkeypatch.chdir(tmp_path)
     for path in with_the_task.iterdir():
         shutil.copy(path, tmp_path)
-    runs = 0
-    for name, text in blocks(SECTIONS[title]):
-        if name != "sh":
-            (tmp_path / name).write_text(text)
-            continue
-        for line in text.splitlines():
-            run_line(line)
-            runs += line.startswith("policy-accel train")
+    run = follow(SECTIONS[title], ROBOTS)
+    runs = sum(line.startswith("policy-accel train") for line in run)
     assert len(list(tmp_path.glob("runs/*/evaluation.json"))) == runs > 0
-
-
-def run_blocks(page: Path) -> None:
-    """Write the files of a page to the current folder, and run its commands."""
-    for name, text in blocks(page.read_text()):
-        if name == "sh":
-            for line in text.splitlines():
-                run_line(line)
-        else:
-            Path(name).write_text(text)
 
 
 def test_data_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The heading of the page is that of the run, but for the machine and how long it trains."""
     monkeypatch.chdir(tmp_path)
     page = REPOSITORY / "docs" / "how_to" / "your_data.md"
-    run_blocks(page)
+    follow(page.read_text(), ROBOTS)
     printed = capsys.readouterr()
     shown = re.findall(r"^ {6}(\w.*)$", page.read_text(), flags=re.MULTILINE)
     assert len(shown) == 8
@@ -245,21 +196,17 @@ def test_training_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     values = np.random.default_rng(0).uniform(0, 512, (90, 7)).astype("f4")
     write_zarr(tmp_path / "few.zarr", Episodes({"state": values[:, :5], "action": values[:, 5:]}, np.array([40, 90])))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    small = [word for word in SMALL["train"] if not word.startswith(("training.steps", "evaluation.episodes"))]
-    small += [
+    small = [
+        *ROBOTS["train"],
         "task.data=few.zarr",
         "evaluation.videos=0",
         "task.max_steps=8",
         "training.checkpoint.keep_last=4",
         "model.down_dims=[8,16]",
     ]
-    page = blocks((REPOSITORY / "docs" / "how_to" / "further_training.md").read_text())
-    lines = [line for name, text in page if name == "sh" for line in text.splitlines()]
-    assert len(lines) == 5
-    for line in lines:
-        words = shlex.split(re.sub(r"(training.steps=\d+)000", r"\1", line))[1:]
-        episodes = [] if "evaluation.episodes" in line else ["evaluation.episodes=1"]
-        assert main([*words, *small, *episodes]) == 0
+    two = "train task=pusht_state run_dir=runs/push training.steps=8000 evaluation.episodes=2"
+    work = {"train": small, two: [word for word in small if word != "evaluation.episodes=1"]}
+    assert len(follow((REPOSITORY / "docs" / "how_to" / "further_training.md").read_text(), work)) == 5
     said = capsys.readouterr()
     assert "training.steps: 4 -> 8" in said.err
     assert "evaluation.episodes: 1 -> 2; training.checkpoint.keep_best: 5 -> 2" in said.err
@@ -272,26 +219,6 @@ def test_training_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "with the averaged weights of runs/push/checkpoints/last after 8 updates, its normalisers fitted" in said.err
 
 
-TINY_IMAGES = {
-    "train": [
-        *("training.steps=2", "training.batch_size=8", "training.optimizer.warmup_steps=1", "training.device=cpu"),
-        *("model.channels=8", "model.multipliers=[1,2]", "model.blocks=1", "model.attention_resolutions=[]"),
-        *("model.heads=1", "sampling.steps=1", "evaluation.video=false", "evaluation.grid=4", "evaluation.samples=20"),
-    ],
-    "evaluate": ["--samples", "20"],
-}
-
-
-def few_shapes(load: Callable[[ImageTaskConfig], ImageSplit]) -> Callable[[ImageTaskConfig], ImageSplit]:
-    """`load` that leaves most of the shipped shapes out."""
-
-    def few(config: ImageTaskConfig) -> ImageSplit:
-        split = load(replace(config, limit=100) if config.name == "shapes" else config)
-        return split if split.held_out is None else replace(split, held_out=take(split.held_out, np.arange(40)))
-
-    return few
-
-
 def test_the_examples_of_the_images_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -299,9 +226,8 @@ def test_the_examples_of_the_images_page(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("policy_accel.images.track.load_split", few_shapes(load_split))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sys.modules[__name__], "SMALL", TINY_IMAGES)
     page = REPOSITORY / "docs" / "how_to" / "images.md"
-    run_blocks(page)
+    follow(page.read_text(), IMAGES)
     shown = re.findall(r"^ {4}(protocol .*)$", page.read_text(), flags=re.MULTILINE)
     assert len(shown) == 1
     numbers = {"2,000": "20", "1,999": "19", "3,999": "39", "4,000": "40", "5,999": "59"}
@@ -312,7 +238,7 @@ def test_the_layout_of_an_hdf5_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run_blocks(REPOSITORY / "docs" / "how_to" / "hdf5.md")
+    follow((REPOSITORY / "docs" / "how_to" / "hdf5.md").read_text(), ROBOTS)
     assert "front: [480, 24, 32, 3] uint8" in capsys.readouterr().out
     assert set(read_episodes("lab.zarr.zip").arrays) == {"action", "joints", "front"}
     assert (tmp_path / "runs" / "lab" / "checkpoints" / "last").exists()
