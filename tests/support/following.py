@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -17,12 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from support.data import write_zarr
 from support.user_modules import forgotten_afterwards
 
 from policy_accel.cli import main
+from policy_accel.data import Episodes
 from policy_accel.images.sets import ImageSplit, ImageTaskConfig, take
 
-PROGRAMS = ("policy-accel", "python", "python3", "make", "pip", "uv", "git", "docker", "torchrun", "srun")
+PROGRAMS = ("policy-accel ", "python ", "python3 ", "make ", "pip ", "git ", "docker ", "torchrun ", "srun ")
 """What an indented line begins with that is a command; a block in a fence is one where it says `sh`."""
 
 ROBOTS = {
@@ -53,9 +56,26 @@ def few_shapes(load: Callable[[ImageTaskConfig], ImageSplit]) -> Callable[[Image
 
     def few(config: ImageTaskConfig) -> ImageSplit:
         split = load(replace(config, limit=100) if config.name == "shapes" else config)
-        return split if split.held_out is None else replace(split, held_out=take(split.held_out, np.arange(40)))
+        return (
+            split
+            if split.held_out is None
+            else replace(split, held_out=take(split.held_out, np.arange(min(40, len(split.held_out.images)))))
+        )
 
     return few
+
+
+def write_pusht(path: Path) -> None:
+    """Three demonstrations with the arrays of the human ones; no test may download those."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "state": rng.uniform(0, 512, (90, 5)).astype("f4"),
+        "keypoint": rng.uniform(0, 512, (90, 9, 2)).astype("f4"),
+        "action": rng.uniform(0, 512, (90, 2)).astype("f4"),
+        "img": rng.integers(0, 256, (90, 96, 96, 3), dtype=np.uint8),
+    }
+    path.parent.mkdir(exist_ok=True)
+    write_zarr(path, Episodes(arrays, np.array([30, 60, 90])))
 
 
 FENCE = re.compile(r"(?:^`([\w./]+)`[^\n]*\n)?^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -70,19 +90,19 @@ class Block(NamedTuple):
     text: str
 
 
-def blocks(text: str) -> list[Block]:
-    """The blocks of a page in their order. One that is indented and has commands is `sh`, else `text`."""
+def blocks(text: str, *, indented: bool = False) -> list[Block]:
+    """The blocks of a page in their order: those in fences, and with `indented` those that are indented and have
+    commands, as `sh`. Where a page has both, the indented ones say how commands are written."""
     found: list[tuple[int, Block]] = []
 
-    def take(match: re.Match[str]) -> str:
+    def keep(match: re.Match[str]) -> str:
         found.append((match.start(), Block(match[1] or "", match[2].strip(), match[3])))
         return re.sub(r"[^\n]", ".", match[0])  # what is in a fence is not indented
 
-    for match in INDENTED.finditer(FENCE.sub(take, text)):
+    for match in INDENTED.finditer(FENCE.sub(keep, text)):
         inside = re.sub(r"^ {4}", "", match[0], flags=re.MULTILINE).strip("\n") + "\n"
-        if inside.strip():
-            runs = any(line.split(maxsplit=1)[:1] and line.split()[0] in PROGRAMS for line in inside.splitlines())
-            found.append((match.start(), Block("", "sh" if runs else "text", inside)))
+        if indented and any(line.startswith(PROGRAMS) for line in inside.splitlines()):
+            found.append((match.start(), Block("", "sh", inside)))
     return [block for _, block in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -93,12 +113,19 @@ def lines(text: str) -> list[str]:
     return [re.sub(r"\s+#.*$", "", line).strip() for line, words in zip(whole, split, strict=True) if words]
 
 
+def lines_of(text: str) -> list[str]:
+    """All commands of a page, in fences or indented."""
+    return [line for _, language, block in blocks(text, indented=True) if language == "sh" for line in lines(block)]
+
+
 def shortened(words: Sequence[str], small: Mapping[str, Sequence[str]]) -> list[str]:
-    """Words of `policy-accel` for little work: a thousandth of the updates, and what `small` has for the command.
+    """Words of `policy-accel` for little work: a thousandth of the updates, and what `small` has for the command, but
+    for data and a run directory where the command names its own.
 
     Args:
         words: of the command, without the program.
-        small: words to add, by how a command begins: "train", "data generate". The longest that fits is taken.
+        small: words to add, by how a command begins: "train", "data generate". The longest that fits is taken. COMMAND
+            in a word is a name for this very command: alternatives do not share a run directory.
     """
     fewer = [
         re.sub(r"^training\.steps=(\d+)$", lambda number: f"training.steps={max(2, int(number[1]) // 1000)}", word)
@@ -106,8 +133,9 @@ def shortened(words: Sequence[str], small: Mapping[str, Sequence[str]]) -> list[
     ]
     fitting = [begins for begins in small if f"{' '.join(words)} ".startswith(f"{begins} ")]
     added = small[max(fitting, key=len)] if fitting else []
-    given = {word.partition("=")[0] for word in words if word.startswith("training.steps=")}
-    return [*fewer, *(word for word in added if word.partition("=")[0] not in given)]
+    given = {word.partition("=")[0] for word in words if word.startswith(("training.steps=", "task.data=", "run_dir="))}
+    own = f"{zlib.crc32(' '.join(words).encode()):08x}"
+    return [*fewer, *(word.replace("COMMAND", own) for word in added if word.partition("=")[0] not in given)]
 
 
 def run_line(line: str, small: Mapping[str, Sequence[str]]) -> None:
@@ -148,16 +176,20 @@ def follow(
     text: str,
     small: Mapping[str, Sequence[str]],
     *,
+    indented: bool = False,
     not_run: Collection[str] = (),
     replaced: Mapping[str, str] | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Follow a page, or a part of one, in the current folder. Blocks of Python without a name share their variables.
 
     Args:
         text: of the page.
         small: words to add to commands, as `shortened` takes them.
+        indented: follow indented blocks too.
         not_run: lines that no test can run. Each has to stand on the page.
         replaced: text of the page, and what stands in its place while it is followed.
+        known: variables that the page's Python takes for granted.
 
     Returns:
         the commands that were run.
@@ -165,10 +197,10 @@ def follow(
     for shown, instead in (replaced or {}).items():
         assert shown in text, f"the page does not have {shown!r} any more"
         text = text.replace(shown, instead)
-    names: dict[str, Any] = {"__name__": "__main__"}
+    names: dict[str, Any] = {"__name__": "__main__", **(known or {})}
     run, left = [], set(not_run)
     with ExitStack() as until_the_end:
-        for name, language, block in blocks(text):
+        for name, language, block in blocks(text, indented=indented):
             if name:
                 Path(name).write_text(block)
             elif language == "python":
