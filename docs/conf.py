@@ -10,6 +10,7 @@ sys.path.insert(0, str(DOCS))
 
 from generators import write_pages  # noqa: E402
 from generators.markup import restructured  # noqa: E402
+from generators.mathml import add_renderer  # noqa: E402
 
 project = "policy_accel"
 author = "The policy_accel authors"
@@ -26,13 +27,15 @@ python_use_unqualified_type_names = True
 
 html_theme = "furo"
 html_title = project
+html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 
 
 def setup(app: Sphinx) -> None:
-    """Write the generated pages, and let docstrings be the plain text that they are."""
+    """Write the generated pages, draw formulas without a script, and let docstrings be the plain text that they are."""
     write_pages(DOCS / "generated")
+    add_renderer(app)
     app.connect("autodoc-process-docstring", _plain, priority=400)  # before napoleon reads the sections
 
 
