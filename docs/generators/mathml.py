@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
-from docutils.utils.math.latex2mathml import tex2mathml
+from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
 
@@ -18,9 +19,12 @@ def written(latex: str, *, block: bool) -> str:
     """A formula in LaTeX as a `<math>` element.
 
     Raises:
-        docutils.utils.math.MathError: a command that it does not know.
+        ValueError: a command that the converter does not know, which it leaves as it is.
     """
-    return tex2mathml(latex.replace(r"\dots", r"\ldots"), as_block=block)
+    found: str = convert(latex, display="block" if block else "inline")
+    if unknown := re.search(r"\\\w+", found):
+        raise ValueError(f"{unknown[0]} in the formula {latex} is not known; write it otherwise.")
+    return found
 
 
 def _inline(visitor: Any, node: nodes.math) -> None:

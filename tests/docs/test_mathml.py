@@ -18,5 +18,6 @@ def test_a_formula_is_an_element_that_browsers_draw(monkeypatch: pytest.MonkeyPa
     assert "mfrac" in names
     assert "munderover" in names
     assert "…" in "".join(root.itertext())
+    assert "<msub><mover>" in written(r"\bar\alpha_t", block=False), "t belongs to alpha with its bar"
     with pytest.raises(ValueError, match="unknowncommand"):
         written(r"\unknowncommand", block=False)
