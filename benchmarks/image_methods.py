@@ -118,8 +118,9 @@ def run_one(options: argparse.Namespace, base: str, arm: str, seed: int) -> dict
         device = choose_device(config.training.device)
         split = load_split(config.task)
 
+        evaluator = ImageEvaluator(config, split, run_dir, device)  # one for all averages: it keeps the floors
+
         def score(name: str, *, full: bool) -> dict[str, Any]:
-            evaluator = ImageEvaluator(config, split, run_dir, device)
             model = IMAGES.load(run_dir, device=device, average=name).model
             result = evaluator.measure(model, lambda line: print(line, file=sys.stderr), full=full)
             assert result is not None
@@ -129,6 +130,7 @@ def run_one(options: argparse.Namespace, base: str, arm: str, seed: int) -> dict
         best = max(scores, key=lambda name: scores[name])
         config.evaluation.seed += 1  # the choice was made on other images
         config.evaluation.samples = options.plan.final_samples
+        evaluator = ImageEvaluator(config, split, run_dir, device)
         final = score(best, full=True)
         if options.pictures:
             options.pictures.mkdir(parents=True, exist_ok=True)
