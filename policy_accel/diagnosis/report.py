@@ -47,7 +47,7 @@ def _data(diagnosis: Diagnosis) -> list[str]:
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+    return "-" if value is None else "worse than the mean" if value < -1 else f"{value:.1%}"
 
 
 def _verdict(facts: NoiseFacts) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from policy_accel.data.formats.base import EpisodeReader, EpisodeView
+from policy_accel.data.formats.recognise import recognised_format
 from policy_accel.data.images import image_path
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
@@ -71,6 +72,8 @@ def measured_episodes(
     """
     own = path is None or image_path(path).resolve() == image_path(config.task.data).resolve()
     task = config.task if own else replace(config.task, data=str(path), filter_key=None, episodes=None)
+    if not own and recognised_format(task.data) != "robomimic":  # a layout is of HDF5
+        task = replace(task, layout=None)
     if chosen is not None:
         task = replace(task, filter_key=None, episodes=list(chosen))
     task = replace(task, val_ratio=0.0, max_train_episodes=None)

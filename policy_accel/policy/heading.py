@@ -91,9 +91,10 @@ def _score(config: RobotConfig) -> str:
             return "none: task.environment=null; after the last update its actions are compared with held-out ones"
         return "none: evaluation.episodes=0"
     when = f"every {every:,} updates and " if 0 < every < config.training.steps else ""
+    limit = f"at most {_counted(config.task.max_steps, 'step')}"
     return (
-        f"{config.task.environment}, {evaluation.episodes} episodes from seed {evaluation.start_seed:,} {when}"
-        f"after the last update; {sampled_by(config.sampling)}"
+        f"{config.task.environment}, {evaluation.episodes} episodes of {limit} "
+        f"from seed {evaluation.start_seed:,} {when}after the last update; {sampled_by(config.sampling)}"
     )
 
 

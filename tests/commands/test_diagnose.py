@@ -38,7 +38,7 @@ def test_prints_a_table_and_writes_numbers_and_a_picture(
     for block in ("DATA", "NOISE", "NOISE LEVELS", "SCHEDULE", "RECOMMENDATION"):
         assert f"\n{block}" in f"\n{printed.out}"
     assert f"policy-accel train {' '.join(SETTINGS)} task.data={walks} method=baseline" in printed.out
-    assert "diagnose: noise: whole batch" in printed.err
+    assert "diagnose: noise 2 of 10: whole batch" in printed.err
 
     def no_constant(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -95,3 +95,12 @@ def test_help_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "before any training" in done.stdout
+
+
+def test_data_of_other_fields_than_the_task_s_say_how_to_name_them(
+    walks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["diagnose", str(walks)]) == 2
+    said = capsys.readouterr().err
+    assert "has no key 'keypoint'; known are: action, state. Name fields of your own by task=custom" in said

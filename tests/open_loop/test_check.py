@@ -151,6 +151,19 @@ def test_episodes_that_trained_are_known_by_their_content(run_dir: Path, evaluat
     assert evaluate("--data", split, "--windows", 4)[0]["episodes"] == [3]
 
 
+def test_a_layout_of_the_run_is_not_asked_of_data_that_are_no_hdf5(
+    run_dir: Path, evaluate: Any, tmp_path: Path
+) -> None:
+    own, (mine, new) = read_episodes(data_of(run_dir)), (tmp_path / "mine", tmp_path / "new.zarr.zip")
+    write_zarr(new, part(own, 0, 1, action=part(own, 0, 1).arrays["action"] + 1))
+    shutil.copytree(run_dir, mine)
+    config = (mine / "config.yaml").read_text()
+    assert "  layout: null\n" in config
+    (mine / "config.yaml").write_text(config.replace("  layout: null\n", "  layout: lab.yaml\n"))
+    result, _ = evaluate("--data", new, "--windows", "4", of=mine)
+    assert result["data"] == str(new)
+
+
 def test_it_is_said_when_it_is_not_known_what_trained(
     run_dir: Path, evaluate: Any, refused: Any, tmp_path: Path
 ) -> None:

@@ -78,10 +78,11 @@ def test_what_the_network_sees_and_how_it_is_scored(tiny_config: Callable[..., R
 
 
 def test_the_score_is_said(tiny_config: Callable[..., RobotConfig]) -> None:
-    scored = ROBOT.build(tiny_config("evaluation.episodes=3", "training.evaluate_every=2", "sampling.steps=1")).heading
+    settings = ("evaluation.episodes=3", "training.evaluate_every=2", "sampling.steps=1", "task.max_steps=40")
+    scored = ROBOT.build(tiny_config(*settings)).heading
     assert scored["score"] == (
-        "policy_accel/PushT-v0, 3 episodes from seed 100,000 every 2 updates and after the last update; "
-        "sampled by ddim in 1 step"
+        "policy_accel/PushT-v0, 3 episodes of at most 40 steps from seed 100,000 every 2 updates and after the last "
+        "update; sampled by ddim in 1 step"
     )
     alone = ROBOT.build(tiny_config("task.environment=null", "evaluation.episodes=3")).heading
     assert alone["score"].startswith("none: task.environment=null; after the last update its actions are compared")

@@ -19,6 +19,11 @@ from policy_accel.files import explain_os_error
 OnProgress = Callable[[int, int], None]
 """Called with (steps so far, all steps)."""
 
+FIELDS_OF_YOURS = (
+    "Name fields of your own by task=custom, task.observation and task.action, as `policy-accel data inspect` prints "
+    "them."
+)
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -214,7 +219,9 @@ def check_keys(reader: EpisodeReader, keys: Iterable[str]) -> None:
         if key in reader.left_out:
             raise UserError(f"{reader.source}: '{key}' cannot be used: {reader.left_out[key]}")
         if key not in reader.features:
-            raise UserError(f"{reader.source}: has no key '{key}'; {did_you_mean(key, reader.features)}")
+            hint = did_you_mean(key, reader.features)
+            own = "" if hint.endswith("?") else f" {FIELDS_OF_YOURS}"
+            raise UserError(f"{reader.source}: has no key '{key}'; {hint}{own}")
 
 
 def filters_of(facts: dict[str, Any]) -> list[str]:
