@@ -59,7 +59,8 @@ assert scheduler.step(x, scheduler.timesteps[0], x).prev_sample.shape == x.shape
 """
 PIPELINE = """
 from diffusers import DiffusionPipeline
-assert DiffusionPipeline.from_pretrained("images_pipeline")(batch_size=1, num_inference_steps=2).images
+pipeline = DiffusionPipeline.from_pretrained("images_pipeline", trust_remote_code=True)
+assert pipeline(batch_size=1, num_inference_steps=2).images
 """
 INCEPTION = """
 from policy_accel.errors import UserError
