@@ -13,7 +13,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from policy_accel.commands.arguments import build_parser
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, close_to
 from policy_accel.launched import rank, speaks
 
 INTERRUPTED = 130
@@ -52,16 +52,28 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
         complete(parser)
     options, rest = parser.parse_known_args(arguments)
-    if options.command is None:
+    if options.command is None and not rest:
         parser.print_help(sys.stderr)
         raise SystemExit(2)
     if rest and ("overrides" not in options or any(argument.startswith("-") for argument in rest)):
         setting = next((word.lstrip("-") for word in rest if word.startswith("--") and "=" in word), None)
         hint = f"; a setting has no dashes: {setting}" if setting and "overrides" in options else ""
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+        asked = _parser_of(parser, sys.argv[1:] if arguments is None else arguments)
+        known = [option for action in asked._actions for option in action.option_strings]
+        close = None if hint else close_to(rest[0], known, cutoff=0.7)
+        asked.error(f"unrecognized arguments: {' '.join(rest)}{f'; did you mean {close}?' if close else hint}")
     if rest:  # settings after an option, which argparse leaves over
         options.overrides += rest
     return options
+
+
+def _parser_of(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command that the words name."""
+    for word in words:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction) and word in action.choices:
+                parser = action.choices[word]
+    return parser
 
 
 def _sigterm_as_ctrl_c() -> Any:

@@ -14,7 +14,7 @@ from policy_accel.commands.distill_arguments import add_distill_arguments
 from policy_accel.commands.export_arguments import add_export_arguments
 from policy_accel.commands.latents_arguments import add_decode_arguments, add_encode_arguments
 from policy_accel.commands.measures_arguments import add_measures_arguments
-from policy_accel.commands.overview import SUMMARIES, OverviewParser, Readable
+from policy_accel.commands.overview import SUMMARIES, CommandParser, OverviewParser, Readable
 from policy_accel.commands.report_arguments import add_report_arguments
 from policy_accel.commands.sample_arguments import add_sample_arguments
 from policy_accel.commands.sampling_arguments import add_sampling_arguments
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Arguments of every command; `run` is its function, as module:name below `policy_accel.commands`."""
     parser = OverviewParser(prog="policy-accel")
     parser.add_argument("--version", action="version", version=f"policy-accel {version('policy-accel')}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=argparse.ArgumentParser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=CommandParser)
 
     def command(name: str, **described: Any) -> argparse.ArgumentParser:
         summary = SUMMARIES[name]
@@ -95,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
         "  policy-accel train task=cifar10 recipe=ddpm_cifar10 task.data=PATH\n"
         "  policy-accel train task=mnist method=immiscible_knn\n"
         "  policy-accel train task=./mine.yaml plugins=[my_module]\n"
-        "`policy-accel list tasks` names the tasks; so it does recipes, methods and models.",
+        "`policy-accel list KIND` names what there is: tasks, recipes, methods, models.",
     )
     train.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="configuration, for example training.steps=2000"
@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
         "  policy-accel diagnose PATH task=custom 'task.observation=[state]' task.action=action",
     )
     diagnose.add_argument("dataset", metavar="DATASET", help="demonstrations in any known format")
-    diagnose.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
+    diagnose.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="as for train")
     _add_config_dir(diagnose)
     diagnose.add_argument("--output", type=Path, metavar="DIR", help="folder (default: diagnosis/NAME of the data)")
     diagnose.add_argument("--rows", type=int, help="windows to look at (default: 4096)")
@@ -151,7 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="tasks, recipes, methods, models, a group as acceleration/noise, or parameters (of a network, and what "
         "moves each)",
     )
-    lists.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for parameters: as for train")
+    lists.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="for parameters: as for train")
     _add_config_dir(lists)
     add_plugins(lists)
     lists.set_defaults(run="list:run_list")
@@ -226,7 +226,10 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
         help="with --delay-ms: predict while acting (async, default), without pause, or wait",
     )
     policies.add_argument(
-        "--joining", choices=JOININGS, help="with --delay-ms: how a chunk goes on from those before (default: receding)"
+        "--joining",
+        choices=JOININGS,
+        metavar="WAY",
+        help=f"with --delay-ms: how a chunk goes on from those before: {', '.join(JOININGS)} (default: receding)",
     )
     policies.add_argument(
         "--when-late",

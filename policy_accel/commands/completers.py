@@ -6,6 +6,7 @@ Run directories and the user's own YAML files are only listed, never read; no pl
 from __future__ import annotations
 
 import argparse
+import glob
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -51,6 +52,8 @@ def _completer(action: argparse.Action) -> Any:
         return run_directories
     if action.dest == "kind":
         return kinds
+    if action.dest == "name" and not action.option_strings:
+        return sets
     if action.dest in ("checkpoint", "guide_checkpoint"):
         return lambda **_: ["last", "best"]
     if action.dest == "device":
@@ -147,6 +150,13 @@ def files(prefix: str, suffixes: tuple[str, ...] = (), **_: Any) -> list[str]:
         elif entry.name.endswith(suffixes or ""):
             paths.append(f"{shown}{entry.name}")
     return paths
+
+
+def sets(prefix: str, **_: Any) -> list[str]:
+    """What `policy-accel data fetch` fetches."""
+    inside, beside = (Path(__file__).parents[up] / "datasets" / "manifest" for up in (1, 2))  # of a wheel, a checkout
+    manifests = (inside if inside.is_dir() else beside).glob(f"{glob.escape(prefix)}*.json")
+    return sorted(path.stem for path in manifests)
 
 
 def kinds(prefix: str, **_: Any) -> list[str]:

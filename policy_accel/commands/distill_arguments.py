@@ -28,6 +28,7 @@ def add_distill_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="KEY=VALUE",
         help="settings of training, sampling, evaluation and distillation; seed, label and run_dir "
         "(default: RUN-distilledN)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from typing import NoReturn
 
 from policy_accel.errors import did_you_mean
@@ -36,6 +37,8 @@ GROUPS = {
     },
 }
 """Group -> command -> what it does, in at most 50 characters."""
+SHORT = 4
+"""Lines of a usage that is repeated with every mistake."""
 SUMMARIES = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
 
 _BEGINNING = """\
@@ -54,12 +57,34 @@ examples:
 
 
 class Readable(argparse.RawDescriptionHelpFormatter):
-    """Fills what is prose to the width of the terminal; text with indented lines, such as examples, stays as it is."""
+    """Fills what is prose to the width of the terminal; of text with indented lines, such as examples, only commands
+    that are longer are broken, as a shell takes them."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if any(line.startswith(" ") for line in text.splitlines()):
-            return super()._fill_text(text, width, indent)
+            lines = "\n".join(_broken(line, width) for line in text.splitlines())
+            return super()._fill_text(lines, width, indent)
         return argparse.HelpFormatter._fill_text(self, text, width, indent)
+
+
+def _broken(line: str, width: int) -> str:
+    """A line whose command goes on behind a backslash where it is too long."""
+    if not line.startswith("  ") or len(line) <= width:
+        return line
+    parts = textwrap.wrap(line, width - 2, subsequent_indent=6 * " ", break_long_words=False, break_on_hyphens=False)
+    return " \\\n".join(parts)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of a command, which answers a mistake with the mistake, and its usage only where that is short."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        message = re.sub(r"invalid int value: (.*)", r"\1 is no whole number", message)
+        message = re.sub(r"invalid float value: (.*)", r"\1 is no number", message)
+        if self.format_usage().count("\n") <= SHORT:
+            super().error(message)
+        self.exit(2, f"{self.prog}: error: {message}\n`{self.prog} --help` explains its arguments.\n")
 
 
 class OverviewParser(argparse.ArgumentParser):

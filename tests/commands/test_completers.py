@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from policy_accel.commands import completers, known_settings, list
-from policy_accel.commands.completers import GROUPS, SUFFIXES, files, kinds, run_directories, sections, settings
+from policy_accel.commands.completers import GROUPS, SUFFIXES, files, kinds, run_directories, sections, sets, settings
 
 
 def test_the_names_that_are_kept_are_those_of_the_settings() -> None:
@@ -99,3 +99,8 @@ def test_runs_and_exported_policies_are_offered(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("HOME", str(tmp_path))
     assert files("~/demo.p") == ["~/demo.png"]
     assert completers.files("nowhere/") == []
+
+
+def test_the_public_sets_are_offered() -> None:
+    assert sets("c") == ["celeba64", "cifar10"]
+    assert sets("[") == []
