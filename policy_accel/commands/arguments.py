@@ -95,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
         "  policy-accel train task=cifar10 recipe=ddpm_cifar10 task.data=PATH\n"
         "  policy-accel train task=mnist method=immiscible_knn\n"
         "  policy-accel train task=./mine.yaml plugins=[my_module]\n"
-        "`policy-accel list KIND` names what there is: tasks, recipes, methods, models.",
+        "`policy-accel list tasks` names the tasks, list recipes the recipes, and so on.",
     )
     train.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="configuration, for example training.steps=2000"
