@@ -14,6 +14,7 @@ from generators.mathml import add_renderer  # noqa: E402
 
 project = "policy_accel"
 author = "The policy_accel authors"
+copyright = author
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 default_role = "code"

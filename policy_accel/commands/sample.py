@@ -26,7 +26,7 @@ from policy_accel.images.generation.classes import class_numbers
 from policy_accel.images.generation.editing import read_mask, read_pictures
 from policy_accel.images.generation.generate import ImageGenerator
 from policy_accel.images.run import LoadedImageRun, check_guidance
-from policy_accel.images.track import IMAGES
+from policy_accel.images.track import IMAGES, UNKNOWN
 from policy_accel.progress import Progress
 from policy_accel.run_files import located, results_folder, weights_file
 from policy_accel.run_sampling import AskedSampling
@@ -101,7 +101,8 @@ def run_sample(options: argparse.Namespace) -> int:
         left = options.start + len(images)
         print(f"policy-accel: stopped after {len(images)} of {count}; go on with --start {left}.", file=sys.stderr)
     elif not (options.edit or options.inpaint):
-        suggest("measure such images", ["evaluate", options.run_dir, *trusted(options)])
+        against = ["--data", "PATH"] if loaded.config.task.data == UNKNOWN else []
+        suggest("measure such images", ["evaluate", options.run_dir, *trusted(options), *against])
     return INTERRUPTED if stopped else 0
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from policy_accel.errors import UserError
+from policy_accel.errors import UserError, typed_as
 from policy_accel.run_files import CONFIG, STATE, read_config, weights_file
 from policy_accel.training.checkpoint import Checkpoint, DamagedError, checkpoint_steps, load_checkpoint
 from policy_accel.training.config import RunConfig
-from policy_accel.training.run_directory import checkpoint_path, differences
+from policy_accel.training.run_directory import changed, checkpoint_path, in_words
 
 AVERAGE = "ema"
 NETWORK = ("model", "policy", "encoder", "diffusion")
@@ -96,7 +97,7 @@ def begin_with(model: nn.Module, checkpoint: Checkpoint, config: RunConfig, reco
         raise UserError(
             f"init_from={config.init_from} does not fit this network ({differing[0]}{more}"
             f"{_otherwise(checkpoint, record)}); choose the model, policy, encoder and fields of the task that it was "
-            "trained with, or another checkpoint."
+            f"trained with, or another checkpoint.{_as_there(checkpoint, record)}"
         ) from error
 
 
@@ -108,11 +109,23 @@ def told(checkpoint: Checkpoint, config: RunConfig, record: dict[str, Any], kept
 
 def _otherwise(checkpoint: Checkpoint, record: dict[str, Any]) -> str:
     """What of the network is set otherwise than where the weights are from, as far as their run is there."""
+    lines = in_words(_changes(checkpoint, record))
+    lines.sort(key=lambda line: ".name:" not in line)  # choices first
+    more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return f"; there {'; '.join(lines[:SHOWN])}{more} here" if lines else ""
+
+
+def _as_there(checkpoint: Checkpoint, record: dict[str, Any]) -> str:
+    """The settings that make the same network, as they are typed; none where it is another choice of a group."""
+    changes = _changes(checkpoint, record)
+    if not changes or any(key.endswith(".name") for key in changes):
+        return ""
+    return f" Set as there: {shlex.join(f'{key}={typed_as(before)}' for key, (before, _) in changes.items())}"
+
+
+def _changes(checkpoint: Checkpoint, record: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     path, run_dir = checkpoint.path, checkpoint.path.resolve().parent.parent
     source = path if path.is_file() else run_dir
     before = read_config(source) if path.is_file() or (run_dir / CONFIG).is_file() else {}
     shared = [name for name in NETWORK if name in before]
-    changed = differences({name: before[name] for name in shared}, {name: record.get(name) for name in shared})
-    changed.sort(key=lambda line: ".name:" not in line)  # choices first
-    more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-    return f"; there {'; '.join(changed[:SHOWN])}{more} here" if changed else ""
+    return changed({name: before[name] for name in shared}, {name: record.get(name) for name in shared})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.data import write_zarr
 from support.following import IMAGES, ROBOTS, few_shapes, follow, run_line, write_pusht
 
@@ -28,6 +29,7 @@ NET = "model.down_dims=[8,16]"
 TRAIN = [*(word for word in ROBOTS["train"] if not word.startswith("training.batch")), "training.batch_size=8", NET]
 SMALL = {
     "train": [*TRAIN, "evaluation.videos=0", "task.max_steps=8", "task.val_ratio=0.4", "run_dir=runs/COMMAND"],
+    "train task=custom_images": [*IMAGES["train"], "run_dir=runs/pictures"],
     "demo": [*TRAIN, "evaluation.videos=0", "task.max_steps=8"],
     "demo images": IMAGES["train"],
     "evaluate": [*ROBOTS["evaluate"], "--videos", "0"],
@@ -65,6 +67,9 @@ def test_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = {"state": rng.uniform(0, 512, (60, 5)).astype("f4"), "action": rng.uniform(0, 512, (60, 2)).astype("f4")}
     write_zarr(Path("new.zarr.zip"), Episodes(arrays, np.array([30, 60])))
     Path("my_robot.py").write_text(MY_ROBOT)
+    Path("my_pictures").mkdir()
+    for number in range(80):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(f"my_pictures/{number}.png")
     run_line("policy-accel demo", SMALL)  # of `make demo`
     known = {"observation": np.zeros(20)}
     run = follow(README, SMALL, indented=True, not_run=NOT_RUN, known=known)

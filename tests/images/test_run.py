@@ -494,5 +494,7 @@ def test_a_run_begins_with_the_averaged_weights_of_another(tiny_images: Build, t
     source = load_checkpoint(tmp_path / "first" / "checkpoints" / "last").tensors["ema"]
     assert all(torch.equal(value, source[key]) for key, value in task.model.state_dict().items())
     assert task.heading["begins"].endswith("after 4 updates")
-    with pytest.raises(UserError, match=r"does not fit this network \(.* there and .* here"):
+    with pytest.raises(
+        UserError, match=r"does not fit this network \(.* there and .* Set as there: model.channels=\d+$"
+    ):
         IMAGES.build(tiny_images(f"init_from={tmp_path / 'first'}", "model.channels=32"))

@@ -69,6 +69,9 @@ def test_a_model_of_edm_is_scored_and_fine_tuned(tmp_path: Path, capsys: pytest.
     fast = ["--samples", "8", "--sampling-steps", "1", "--batch-size", "8"]
     assert main(["evaluate", str(path), *fast]) == 2
     assert "name the images to compare with, --data PATH" in capsys.readouterr().err
+    drawn = ["--count", "1", "--sampling-steps", "1", "--output", str(tmp_path / "drawn")]
+    assert main(["sample", str(path), *drawn]) == 0
+    assert f"evaluate {path} --data PATH" in capsys.readouterr().err
     assert main(["evaluate", str(path), "--data", str(tmp_path / "shapes.npz"), *fast, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 8
     settings = [f"{name}={str(value).replace(' ', '')}" for name, value in sizes.items()]
