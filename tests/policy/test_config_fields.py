@@ -488,7 +488,7 @@ def test_a_field_changes_what_it_configures(key: str, tiny_config: Build, tmp_pa
 
 
 def test_the_device_is_where_the_model_goes(tiny_config: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    import policy_accel.training.loop as loop
+    import policy_accel.training.build as build
 
     asked: list[str] = []
 
@@ -496,7 +496,7 @@ def test_the_device_is_where_the_model_goes(tiny_config: Build, monkeypatch: pyt
         asked.append(name)
         return torch.device("cpu")
 
-    monkeypatch.setattr(loop, "choose_device", choose)
+    monkeypatch.setattr(build, "choose_device", choose)
     run_probe(lambda run: None)(tiny_config("training.device=cuda:3"))
     assert asked == ["cuda:3"]
 

@@ -71,7 +71,7 @@ def test_the_record_is_there(toy: Path) -> None:
     page = (RECORDS / "docs/results/records.md").read_text()
     for line in said:
         anchor = line.rsplit("docs/results/records.md#", 1)[1].rstrip(")")
-        assert f"### {anchor}\n" in page
+        assert f"## {anchor}\n" in page
 
 
 def test_images_have_the_baseline() -> None:
