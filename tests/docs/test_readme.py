@@ -73,4 +73,4 @@ def test_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_line("policy-accel demo", SMALL)  # of `make demo`
     known = {"observation": np.zeros(20)}
     run = follow(README, SMALL, indented=True, not_run=NOT_RUN, known=known)
-    assert len(run) == 9
+    assert len(run) == 10
