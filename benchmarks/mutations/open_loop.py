@@ -9,7 +9,7 @@ MUTATIONS = [
         "open_loop/errors.py",
         "open_loop/test_errors.py",
         ("np.where(self.valid[:, :, None], predicted - self.actions, 0.0)", "predicted - self.actions"),
-        ("np.where(constant, np.nan, rows.std(0))", "rows.std(0)"),
+        ("np.where(constant, np.nan, actions.std(0))", "actions.std(0)"),
     ),
     *of(
         "open_loop/episodes.py",
@@ -17,6 +17,7 @@ MUTATIONS = [
         ("known |= _before(config)", "pass"),
         ("if not fingerprint.startswith(own):", "if False:"),
         ("free = np.flatnonzero(~seen)", "free = np.flatnonzero(seen >= 0)"),
+        ("_trained(digests, trains), _unit(trained_on, trains, rotation)", "_trained(digests, trains), None"),
         ("free = np.array(validation) if validation else free", "pass"),
     ),
     *of(

@@ -12,9 +12,10 @@ import numpy as np
 
 from policy_accel.errors import UserError
 from policy_accel.open_loop.episodes import measured_episodes
+from policy_accel.open_loop.errors import Demonstrated
 from policy_accel.open_loop.figure import Played, draw
-from policy_accel.open_loop.measure import Chunks, beside, samplers_of
-from policy_accel.open_loop.words import conclusion, table
+from policy_accel.open_loop.measure import Chunks, samplers_of
+from policy_accel.open_loop.words import ONE_EPISODE, conclusion, table
 from policy_accel.policy.track import ROBOT
 from policy_accel.run_sampling import AS_CHOSEN, AskedSampling, TunedSampling, sampling_record
 from policy_accel.training.averages import MAIN
@@ -86,7 +87,8 @@ def open_loop(
     chunks = Chunks(run, measured, noise_seed=config.noise_seed, device=place)
     samplers = samplers_of(run, asked, None if asked.untuned else TunedSampling.read(run_dir))
     rows = chunks.rows(config.windows)
-    demonstrated = beside(chunks, rows, measured, executed)
+    unit = measured.unit
+    demonstrated = Demonstrated(*chunks.demonstrated(rows), executed, unit.spread)
     samplings = [
         {
             "network_evaluations": sampler.network_evaluations(),
@@ -96,8 +98,7 @@ def open_loop(
         }
         for sampler, predicted in zip(samplers, chunks.predicted(rows, samplers), strict=True)
     ]
-    references = {"repeat_last": chunks.before(rows), "mean": demonstrated.mean}
-    spread = demonstrated.spread
+    references = {"repeat_last": chunks.before(rows), "mean": unit.mean}
     result: dict[str, Any] = {
         "task": run.config.task.name,
         "step": run.step,
@@ -109,11 +110,14 @@ def open_loop(
         "noise_seed": config.noise_seed,
         "n_action_steps": executed,
         "dimensions": list(measured.dimensions),
-        "spread": [float(value) if np.isfinite(value) else 0.0 for value in spread],
+        "spread": [float(value) if np.isfinite(value) else 0.0 for value in unit.spread],
+        "spread_of": measured.unit_of,
         "samplings": samplings,
         "references": {name: demonstrated.errors(predicted) for name, predicted in references.items()},
     }
     report(f"Compared with demonstrations: {len(rows)} chunks in {measured.which}.")
+    if len(measured.episodes) == 1:
+        report(ONE_EPISODE)
     report(table(result))
     report(conclusion(result))
     _picture(run_dir, chunks, measured.episodes, executed, run.sampler, result, report)

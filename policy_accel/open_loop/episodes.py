@@ -12,6 +12,7 @@ from policy_accel.data.formats.base import EpisodeReader, EpisodeView
 from policy_accel.data.formats.recognise import recognised_format
 from policy_accel.data.images import image_path
 from policy_accel.errors import UserError
+from policy_accel.open_loop.errors import ActionStatistics
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import Demonstrations, windowed
 from policy_accel.policy.fields import columns_of, parse_field
@@ -26,6 +27,7 @@ MOST = 64
 """Episodes that are read, evenly spaced, where nobody names any: pictures of all would take long."""
 VALIDATION = "valid"
 """Filter of a data set's own validation episodes, as robomimic's files have it."""
+TRAINING, THESE = "training", "measured"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Measured:
         dimensions: names of the numbers of an action: action[0], ...
         trained: how many of them trained the run; None where that is not known.
         which: what they are, in words.
+        unit: mean and spread of the actions that errors are compared with.
+        unit_of: whose they are: `TRAINING`, or `THESE` where the run's own data are not there any more.
     """
 
     demonstrations: Demonstrations
@@ -45,6 +49,8 @@ class Measured:
     dimensions: tuple[str, ...]
     trained: int | None
     which: str
+    unit: ActionStatistics
+    unit_of: str
 
 
 def measured_episodes(
@@ -77,10 +83,12 @@ def measured_episodes(
     if chosen is not None:
         task = replace(task, filter_key=None, episodes=list(chosen))
     task = replace(task, val_ratio=0.0, max_train_episodes=None)
-    known, unknown, found = set[bytes](), "", None
+    known, unknown, found, unit = set[bytes](), "", None, None
+    rotation = config.task.action_rotation
     try:
-        digests, trains = _own_episodes(config, fingerprint)
-        known = _trained(digests, trains)
+        trained_on = _own_demonstrations(config, fingerprint)
+        digests, trains = _digests(trained_on), trained_on.split.train
+        known, unit = _trained(digests, trains), _unit(trained_on, trains, rotation)
         found = digests if own and chosen is None else None
     except UserError as error:
         if own and chosen is None:
@@ -102,12 +110,22 @@ def measured_episodes(
         numbers = tuple(reader.origin(episode)[1] for episode in kept.tolist())
         which = _words(reader.source, kept, seen, unknown)
     trained = None if unknown else int(seen[kept].sum())
-    return Measured(data, numbers, tuple(dimensions), trained, which)
+    unit_of = THESE if unit is None else TRAINING
+    unit = unit or _unit(data, np.ones(len(kept), bool), rotation)
+    return Measured(data, numbers, tuple(dimensions), trained, which, unit, unit_of)
 
 
-def _own_episodes(config: RobotConfig, fingerprint: str) -> tuple[list[bytes], np.ndarray]:
-    """The content of the run's episodes, and whether each trained it; raises UserError where that cannot be told any
-    more."""
+def _unit(data: Demonstrations, episodes: np.ndarray, rotation: str) -> ActionStatistics:
+    """Of the actions of some episodes [E] bool, as they are executed."""
+    rotated = rotation != "none"
+    precision = float(np.finfo(np.float32).eps) if rotated else data.action_precision
+    assert precision is not None
+    lengths = np.diff(data.episode_ends, prepend=0)
+    return ActionStatistics.of(data.recorded_actions(rotation)[np.repeat(episodes, lengths)], precision)
+
+
+def _own_demonstrations(config: RobotConfig, fingerprint: str) -> Demonstrations:
+    """Those of the run, without pictures; raises UserError where it cannot be told any more which trained it."""
     with open_task_data(config.task) as reader:
         data = windowed(config.task, config.policy, None, reader, pictures=False)
     own = fingerprint_of_numbers(data)
@@ -116,7 +134,7 @@ def _own_episodes(config: RobotConfig, fingerprint: str) -> tuple[list[bytes], n
             f"task.data={config.task.data} is not what the run was trained on any more, so that it is not known which "
             "episodes trained it; put the data back, or choose episodes that did not with --data-episodes."
         )
-    return _digests(data), data.split.train
+    return data
 
 
 def _trained(digests: Sequence[bytes], trains: np.ndarray) -> set[bytes]:
@@ -125,14 +143,15 @@ def _trained(digests: Sequence[bytes], trains: np.ndarray) -> set[bytes]:
 
 def _before(config: RobotConfig) -> set[bytes]:
     """The content of the episodes that trained the run whose weights this one began with, and so on; raises as
-    `_own_episodes`."""
+    `_own_demonstrations`."""
     if config.init_from is None:
         return set()
     path = source_of(config.init_from)
     if path.is_file():
         raise UserError(f"init_from={config.init_from} does not say which episodes trained it.")
     first: RobotConfig = read_typed_config(path.resolve().parent.parent, RobotConfig, config.track)
-    return _trained(*_own_episodes(first, str(load_checkpoint(path, ()).state["data"]))) | _before(first)
+    data = _own_demonstrations(first, str(load_checkpoint(path, ()).state["data"]))
+    return _trained(_digests(data), data.split.train) | _before(first)
 
 
 def _digests(data: Demonstrations) -> list[bytes]:

@@ -12,38 +12,34 @@ from policy_accel.data.statistics import never_changes
 
 
 @dataclass(frozen=True)
+class ActionStatistics:
+    """The mean [A] of actions and their spread [A]: the standard deviation, NaN of a number that never changes."""
+
+    mean: np.ndarray
+    spread: np.ndarray
+
+    @classmethod
+    def of(cls, actions: np.ndarray, precision: np.ndarray | float) -> ActionStatistics:
+        """Of actions [N, A], N at least 1, recorded as exactly as `policy_accel.policy.fields.precisions` says."""
+        constant = never_changes(actions.min(0), actions.max(0), precision)
+        return cls(actions.mean(0), np.where(constant, np.nan, actions.std(0)))
+
+
+@dataclass(frozen=True)
 class Demonstrated:
-    """Demonstrated chunks, in the data's units, and how widely their actions spread.
+    """Demonstrated chunks, in the data's units, and the unit of errors.
 
     Args:
         actions: [W, S, A] float64.
         valid: [W, S] bool, false behind the end of an episode.
-        executed: the first steps, which are executed before the next prediction; spread and summary are over those.
-        precision: how exactly each number was recorded, see `policy_accel.policy.fields.precisions`.
+        executed: the first steps, which are executed before the next prediction; the summary is over those.
+        spread: [A], the unit of each number's errors; NaN of one that has none.
     """
 
     actions: np.ndarray
     valid: np.ndarray
     executed: int
-    precision: np.ndarray | float
-
-    @property
-    def _executed(self) -> np.ndarray:
-        """Actions [N, A] of the steps that are executed."""
-        rows: np.ndarray = self.actions[:, : self.executed][self.valid[:, : self.executed]]
-        return rows
-
-    @property
-    def mean(self) -> np.ndarray:
-        """[A]."""
-        return np.asarray(self._executed.mean(0))
-
-    @property
-    def spread(self) -> np.ndarray:
-        """Standard deviation [A]; NaN of a number that never changes."""
-        rows = self._executed
-        constant = never_changes(rows.min(0), rows.max(0), self.precision)
-        return np.where(constant, np.nan, rows.std(0))
+    spread: np.ndarray
 
     def errors(self, predicted: np.ndarray) -> dict[str, Any]:
         """Errors of predicted actions, which broadcast to [W, S, A]; JSON-able, null for what cannot be said.
@@ -51,7 +47,7 @@ class Demonstrated:
         Returns:
             rmse, mae: [A], in the data's units, over the steps that are executed.
             relative: [A], rmse in units of the spread.
-            error: the root of the mean square of `relative`: 1 is as bad as the mean action.
+            error: the root of the mean square of `relative`.
             rmse_by_step: [S][A]; error_by_step: [S].
         """
         off = np.where(self.valid[:, :, None], predicted - self.actions, 0.0)

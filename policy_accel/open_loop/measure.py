@@ -14,8 +14,6 @@ from policy_accel.acceleration.noise_choices import NoiseConfig
 from policy_accel.diffusion import Sampler
 from policy_accel.errors import UserError
 from policy_accel.open_loop.episodes import Measured
-from policy_accel.open_loop.errors import Demonstrated
-from policy_accel.policy.actions import decode_actions
 from policy_accel.policy.held_out import HeldOut
 from policy_accel.policy.planner import chunk_noise
 from policy_accel.policy.run import LoadedRun
@@ -61,7 +59,7 @@ class Chunks:
         )
         run.config.training.lay_out(run.policy, device)
         self.task.to(device)
-        self.actions = decode_actions(data.actions, run.policy.action_rotation).double().numpy()
+        self.actions = data.recorded_actions(run.policy.action_rotation)
         lengths = np.diff(data.episode_ends, prepend=0)
         self.starts = data.episode_ends - lengths
         self.episode = np.repeat(measured.episodes, lengths)
@@ -110,15 +108,6 @@ class Chunks:
         """The last action before each row [W, 1, A]."""
         last: np.ndarray = self.actions[rows - 1][:, None]
         return last
-
-
-def beside(chunks: Chunks, rows: np.ndarray, measured: Measured, executed: int) -> Demonstrated:
-    """What was demonstrated at the rows."""
-    actions, valid = chunks.demonstrated(rows)
-    rotated = chunks.policy.action_rotation != "none"
-    precision = float(np.finfo(np.float32).eps) if rotated else measured.demonstrations.action_precision
-    assert precision is not None
-    return Demonstrated(actions, valid, executed, precision)
 
 
 def samplers_of(run: LoadedRun, asked: AskedSampling, tuned: TunedSampling | None) -> list[Sampler]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from policy_accel.open_loop.episodes import TRAINING
+
+ONE_EPISODE = "This is ONE episode, which says little about others: give more with --data, or raise task.val_ratio."
+
 
 def table(result: Mapping[str, Any]) -> str:
     """Errors of all samplings beside those of the references, a row each number of an action."""
@@ -24,7 +28,16 @@ def table(result: Mapping[str, Any]) -> str:
         ).rstrip()
         for zipped in (list(zip(row, widths, strict=True)) for row in (header, *rows))
     )
-    return "\n".join([*lines, f"* the run's own sampling; over the {last} steps of a chunk that are executed"])
+    return "\n".join([*lines, f"* the run's own sampling; over the {last} steps of a chunk that are executed", _spread(result)])
+
+
+def _spread(result: Mapping[str, Any]) -> str:
+    whose = (
+        "that trained the run"
+        if result["spread_of"] == TRAINING
+        else "of these episodes, since those of the run's training are not there"
+    )
+    return f"spread and mean action: standard deviation and mean of the actions {whose}"
 
 
 def _number(value: float | None) -> str:

@@ -19,7 +19,7 @@ from policy_accel.data.split import EpisodeSplit
 from policy_accel.data.statistics import too_coarse
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.models.encoders import EncoderConfig
-from policy_accel.policy.actions import encode_actions
+from policy_accel.policy.actions import decode_actions, encode_actions
 from policy_accel.policy.fields import columns, columns_of, flat, keys_of, parse_field, positions, precisions
 from policy_accel.policy.heading import data_heading
 from policy_accel.policy.image_store import ImageStore, read_image_store
@@ -146,6 +146,11 @@ class Demonstrations:
     heading: Mapping[str, str] = field(default_factory=dict)
     observation_precision: np.ndarray | None = None
     action_precision: np.ndarray | None = None
+
+    def recorded_actions(self, rotation: str) -> np.ndarray:
+        """The actions [N, A] float64 in the data's units, as they were before `encode_actions` with `rotation`."""
+        actions: np.ndarray = decode_actions(self.actions, rotation).double().numpy()
+        return actions
 
 
 def load_demonstrations(

@@ -57,7 +57,7 @@ class ReportedRun:
 
     @property
     def action_error(self) -> float | None:
-        """The error of its actions on demonstrations, in units of their spread, as it is sampled."""
+        """The error of its actions on demonstrations, in units of the actions' spread, as it is sampled."""
         rows = self.open_loop.get("samplings")
         own = [row for row in rows if isinstance(row, dict) and row.get("own")] if isinstance(rows, list) else []
         return as_number(own[0].get("error")) if own else None

@@ -106,12 +106,30 @@ def test_errors_are_of_the_predictions_at_held_out_steps(
     repeated = [(action[t - 1] - action[t]).square() for t in steps]
     expected = torch.stack(repeated).double().mean(0).sqrt()
     assert result["references"]["repeat_last"]["rmse_by_step"][0] == pytest.approx(expected.tolist(), rel=1e-5)
-    assert result["references"]["mean"]["error"] == pytest.approx(1.0)
+    assert "This is ONE episode" in said
     kept = json.loads((run_dir / "open_loop.json").read_text())
     assert kept["samplings"] == result["samplings"]
     assert not (run_dir / "evaluation.json").exists()
     assert (run_dir / "open_loop.png").read_bytes().startswith(b"\x89PNG")
     assert len((run_dir / "open_loop.png").read_bytes()) > 20_000
+
+
+def test_the_unit_is_the_spread_of_what_trained_the_run_however_small_the_measured_set_is(
+    run_dir: Path, evaluate: Any, tmp_path: Path
+) -> None:
+    """Else an episode that hardly moves would make an error of any size of a good policy."""
+    own, still = read_episodes(data_of(run_dir)), tmp_path / "still.zarr.zip"
+    trained = part(own, 1, 2).arrays["action"].astype(np.float64)
+    write_zarr(still, part(own, HELD, action=part(own, HELD).arrays["action"] * 1e-3))
+    result, said = evaluate("--data", still, "--windows", 7)
+    assert result["spread"] == pytest.approx(trained.std(0), rel=1e-6)
+    assert result["spread_of"] == "training"
+    mean = result["references"]["mean"]
+    assert mean["mae"] == pytest.approx(np.abs(trained.mean(0)), abs=1e-2)
+    assert mean["relative"] == pytest.approx(np.array(mean["rmse"]) / trained.std(0), rel=1e-6)
+    assert "spread and mean action: standard deviation and mean of the actions that trained the run" in said
+    write_zarr(tmp_path / "two.zarr.zip", part(own, HELD, HELD))
+    assert "ONE episode" not in evaluate("--data", tmp_path / "two.zarr.zip", "--windows", 7)[1]
 
 
 def test_asked_and_tuned_samplings_are_measured(run_dir: Path, evaluate: Any, tmp_path: Path) -> None:
@@ -181,6 +199,9 @@ def test_it_is_said_when_it_is_not_known_what_trained(
     result, said = evaluate("--data", data_of(run_dir), "--windows", 3, of=copy)
     assert result["episodes"] == [0, 1, 2]
     assert "is not known" in said
+    assert result["spread"] == pytest.approx(own.arrays["action"].std(0), rel=1e-5)
+    assert result["spread_of"] == "measured"
+    assert "of the actions of these episodes, since those of the run's training are not there" in said
 
 
 @pytest.mark.parametrize(
