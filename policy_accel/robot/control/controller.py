@@ -184,11 +184,17 @@ class Controller:
         return max(1, min(self._every, self._chunk.predicted - self._ahead - self.n_latency_steps))
 
     def _check_age(self, age: float) -> None:
-        if not -self._period <= age <= self.config.missing_limit + self._period:
+        if -self._period <= age <= self.config.missing_limit + self._period:
+            return
+        observed, clock = f"observed={self._began - age:.10g}", "time.monotonic() at the moment it was taken"
+        if age > 0:
             raise UserError(
-                f"observed={self._began - age:g} is {age:.3g} s ago: look at the sensor, and give seconds of "
-                "time.monotonic(), or allow more with missing_limit."
+                f"the observation is too old: {observed} was {age:.3g} s ago, and missing_limit allows "
+                f"{self.config.missing_limit:g} s. Look at the sensor, raise missing_limit, or give {clock}."
             )
+        raise UserError(
+            f"{observed} is {f'{-age:.3g} s in the future' if age < 0 else 'no time'}; give {clock}, not time.time()."
+        )
 
     def _ask(self, seen: int) -> None:
         self._asked = seen
