@@ -8,6 +8,8 @@ if sys.argv[:1] == ["-m"] and sys.path[:1] == [os.getcwd()]:
 
 from typing import TYPE_CHECKING, Any
 
+from policy_accel.remarks import as_sentences
+
 if TYPE_CHECKING:
     __version__: str
     from policy_accel.images.sharing.model import ImageModel
@@ -18,6 +20,7 @@ __all__ = ["ImageModel", "Policy", "__version__"]
 # OpenMP reads it when torch is loaded. Threads that spin long while they wait take the core from the one that they wait
 # for as soon as another process wants it too; those that never spin cost a third of the speed on a quiet machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+as_sentences()
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Sequence
 from pkgutil import resolve_name
 from typing import Any
@@ -21,7 +20,6 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 after a mistake that was named, 130 after Ctrl-C or SIGTERM."""
-    warnings.formatwarning = _remark
     options = parse(arguments)
     before = _sigterm_as_ctrl_c()
     try:
@@ -82,15 +80,3 @@ def _sigterm_as_ctrl_c() -> Any:
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         return None
     return signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
-def _remark(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    """A warning of ours as a sentence for people, without the line of code that gave it."""
-    if category is UserWarning and f"{os.sep}policy_accel{os.sep}" in filename:
-        return f"remark: {message}\n"
-    return _python_form(message, category, filename, lineno, line)
-
-
-_python_form = warnings.formatwarning

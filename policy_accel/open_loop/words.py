@@ -28,7 +28,8 @@ def table(result: Mapping[str, Any]) -> str:
         ).rstrip()
         for zipped in (list(zip(row, widths, strict=True)) for row in (header, *rows))
     )
-    return "\n".join([*lines, f"* the run's own sampling; over the {last} steps of a chunk that are executed", _spread(result)])
+    own = f"* the run's own sampling; over the {last} steps of a chunk that are executed"
+    return "\n".join([*lines, own, _spread(result)])
 
 
 def _spread(result: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -286,10 +285,3 @@ def test_sigterm_is_as_ctrl_c_and_leaves_nothing_behind(tmp_path: Path, monkeypa
     assert main(["list", "tasks"]) == 130
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-def test_a_warning_of_ours_is_a_sentence_and_others_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warnings.formatwarning", warnings.formatwarning)
-    main(["list", "methods"])
-    assert warnings.formatwarning("x.npz: a.", UserWarning, "/a/policy_accel/b.py", 3) == "remark: x.npz: a.\n"
-    assert warnings.formatwarning("a", UserWarning, "/a/b.py", 3).startswith("/a/b.py:3: UserWarning: a")

@@ -133,7 +133,8 @@ class Quality:
 
         Returns:
             {measure: {"value", "floor", "samples", "reference", "floor_samples", "floor_reference", "better"}}, plain
-            numbers and strings, None for a floor that there is not; precision, recall, density and coverage are on the
+            numbers and strings, None for a floor that there is not; a Fréchet distance has "dimension" too, that of its
+            features; precision, recall, density and coverage are on the
             features named under "features".
 
         Raises:
@@ -198,6 +199,7 @@ class Quality:
                     "samples": found.moments.count,
                     "reference": reference.moments.count,
                     "better": "lower",
+                    "dimension": extractor.dimension,
                 }
             if first and "sliced_wasserstein" in wanted:
                 values["sliced_wasserstein"] = self._sliced(found.features, reference.features)

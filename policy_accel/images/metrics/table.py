@@ -28,7 +28,8 @@ def score(result: dict[str, Any], measure: str = SCORED) -> float:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result of `Quality.measure` as lines for a terminal: every value beside its floor and their ratio."""
+    """The result of `Quality.measure` as lines for a terminal: every value beside its floor and their ratio, and
+    a warning where a Fréchet distance's floor is of so few images that their covariance is singular."""
     lines = [f"{'measure':<20}{'value':>12}{'real images':>13}{'ratio':>9}{'samples':>9}  better"]
     for name, found in result.items():
         ratio = found["value"] / found["floor"] if found["floor"] else math.nan
@@ -42,5 +43,13 @@ def table(result: dict[str, Any]) -> str:
         floor = f"{found['floor']:>13.5g}" if there else f"{'-':>13}"
         lines.append(
             f"{name:<20}{found['value']:>12.5g}{floor}{shown}{found['samples']:>9}  {found['better']}{note}{fewer}"
+        )
+    few = [name for name, one in result.items() if (one.get("floor_samples") or math.inf) < one.get("dimension", 0)]
+    if few:
+        first, numbers = result[few[0]], " and ".join(str(result[name]["dimension"]) for name in few)
+        more = "hold out more" if first["floor_samples"] < first["samples"] else "draw more, and hold out as many"
+        lines.append(
+            f"FEW REAL IMAGES: {first['floor_samples']} for {' and '.join(few)}, on features of {numbers} numbers. "
+            f"The floor, and the ratio to it, mean little from fewer images than that: {more}."
         )
     return "\n".join(lines)

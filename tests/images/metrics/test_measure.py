@@ -125,7 +125,7 @@ def test_where_no_image_is_held_out_distances_have_the_floor_of_a_part_of_the_tr
     assert one["floor"] == pytest.approx(frechet_distance(*halves), rel=1e-6)
     assert score(found) == pytest.approx(one["floor"] / one["value"])
     assert {name for name, measure in found.items() if measure["floor"] is None} == {*FULL} - {"fd_random_conv"}
-    assert " - " in table(found).splitlines()[-1]
+    assert " - " in table(found).splitlines()[-2]
 
 
 def test_damage_and_copying_are_seen_and_good_samples_pass(quality: Quality) -> None:
@@ -312,10 +312,20 @@ def test_the_score_is_the_better_the_nearer_a_measure_is_to_its_floor(
 def test_the_table_shows_every_value_beside_its_floor(quality: Quality) -> None:
     found = quality.measure(_discs(300, 3))
     lines = table(found).splitlines()
-    assert len(lines) == 1 + len(FULL)
-    for line, (name, one) in zip(lines[1:], found.items(), strict=True):
+    assert len(lines) == 1 + len(FULL) + 1
+    for line, (name, one) in zip(lines[1:-1], found.items(), strict=True):
         words = line.split()
         assert words[0] == name
         assert [float(words[1]), float(words[2])] == pytest.approx([one["value"], one["floor"]], rel=1e-4, abs=1e-4)
         assert words[4 if words[3].endswith("x") or words[3] == "-" else 3] == str(one["samples"])
     assert "real: 200" in lines[1]
+    assert lines[-1].startswith("FEW REAL IMAGES: 200 for fd_random_conv, on features of 320 numbers.")
+    assert lines[-1].endswith("hold out more.")
+    assert table(quality.measure(_discs(20, 3), CHEAP)).endswith("draw more, and hold out as many.")
+
+
+def test_enough_real_images_are_no_matter_for_a_warning() -> None:
+    one = {"value": 2.0, "floor": 1.0, "samples": 400, "better": "lower", "dimension": 320}
+    assert "FEW" not in table({"fd_random_conv": {**one, "floor_samples": 320}})
+    assert "FEW" in table({"fd_random_conv": {**one, "floor_samples": 319}})
+    assert "FEW" not in table({"fd_random_conv": {**one, "floor": None, "floor_samples": None}})
