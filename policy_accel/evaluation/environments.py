@@ -12,6 +12,9 @@ import gymnasium
 
 from policy_accel.errors import UserError
 
+DEFAULT_STEPS = 300
+"""Of an episode where neither the task nor the registration of the environment limits them."""
+
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
@@ -20,8 +23,8 @@ class EnvironmentSpec:
     Attributes:
         id: gymnasium id, registered by importing `module`.
         kwargs: keyword arguments for `gymnasium.make`.
-        max_steps: an episode ends after this many environment steps, at least 1. A time limit that was registered
-            with the id is left out: this is the only one.
+        max_steps: an episode ends after this many environment steps, at least 1. This is the only limit: environments
+            are made without the one that was registered with the id, which `step_limit` tells.
         n_obs_steps: number of newest observations that the policy sees, at least 1.
         module: dotted name of the module that registers the id.
         film_kwargs: more keyword arguments, for the environment of an episode that is filmed only; for example
@@ -49,6 +52,16 @@ class EnvironmentSpec:
             raise UserError(f"task.max_steps={self.max_steps} must be at least 1.")
         if not all(part.isidentifier() for part in self.module.split(".")):
             raise UserError(f"module = '{self.module}': give a dotted module name such as 'policy_accel.envs'")
+
+
+def step_limit(spec: EnvironmentSpec) -> int:
+    """The limit that is registered with an environment, which is imported for it; `DEFAULT_STEPS` where there is none.
+
+    Raises:
+        UserError: as `import_environment`.
+    """
+    import_environment(spec)
+    return gymnasium.spec(spec.id).max_episode_steps or DEFAULT_STEPS
 
 
 def environment_spaces(spec: EnvironmentSpec) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:

@@ -91,8 +91,8 @@ class TaskConfig:
     """Keyword arguments that the environment is made with."""
     environment_from_data: bool = False
     """Give the environment the data's own description of it (env_args, as robomimic's files have)."""
-    max_steps: int = 300
-    """Environment steps of an episode."""
+    max_steps: int | None = None
+    """Environment steps of an episode; null for the limit that is registered with the environment, or 300 without."""
     score: str = "max_reward"
     """What scores an episode: max_reward, return (the sum of its rewards), final_reward or success (1 or 0)."""
 

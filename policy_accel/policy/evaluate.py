@@ -14,7 +14,7 @@ import numpy as np
 
 from policy_accel.errors import UserError
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
-from policy_accel.evaluation.environments import environment_spaces
+from policy_accel.evaluation.environments import DEFAULT_STEPS, environment_spaces, step_limit
 from policy_accel.evaluation.episode import Observation
 from policy_accel.evaluation.latency import LatencyMeter
 from policy_accel.evaluation.rollouts import Act
@@ -176,7 +176,8 @@ def environment_spec(
     """The task's environment, with the data's description of it where the task says so and names none itself.
 
     Raises:
-        UserError: the task has no environment; its data do not describe the one that they were recorded in.
+        UserError: the task has no environment; its data do not describe the one that they were recorded in; without
+            task.max_steps, as `step_limit`.
     """
     if task.environment is None:
         raise UserError(f"task '{task.name}' has no environment to score a policy in; set task.environment.")
@@ -190,10 +191,10 @@ def environment_spec(
                 "environment it was recorded (env_args); set task.environment_from_data=false."
             )
         kwargs["env_args"] = env_args
-    return EnvironmentSpec(
+    spec = EnvironmentSpec(
         task.environment,
         kwargs,
-        task.max_steps,
+        DEFAULT_STEPS if task.max_steps is None else task.max_steps,
         n_obs_steps,
         task.environment_module,
         film_kwargs={} if camera is None else {"render_camera": camera},
@@ -201,3 +202,4 @@ def environment_spec(
         score=task.score,
         entries=observation_layout(task).entries,
     )
+    return spec if task.max_steps is not None else replace(spec, max_steps=step_limit(spec))

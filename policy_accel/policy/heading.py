@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import gymnasium
 import numpy as np
 
 from policy_accel.data import Episodes
@@ -14,6 +15,7 @@ from policy_accel.policy.windows import Windows
 from policy_accel.training.heading import method_of, sampled_by
 
 if TYPE_CHECKING:  # the settings of a task lie in the module that calls this one
+    from policy_accel.evaluation import EnvironmentSpec
     from policy_accel.policy.config import RobotConfig
     from policy_accel.policy.policy import DiffusionPolicy
 
@@ -80,18 +82,23 @@ def robot_heading(config: RobotConfig, policy: DiffusionPolicy, data: Mapping[st
         "predicts": f"{_counted(shape.horizon, 'step')} of {actions} ({policy.action_dim} numbers), of which "
         f"{shape.n_action_steps} are executed",
         "method": method_of(config),
-        "score": _score(config),
+        "score": score_heading(config, None),
     }
 
 
-def _score(config: RobotConfig) -> str:
+def score_heading(config: RobotConfig, spec: EnvironmentSpec | None) -> str:
+    """How the run is scored, in this environment, which has been imported; None where it has not been made yet."""
     evaluation, every = config.evaluation, config.training.evaluate_every
     if not config.is_scored():
         if config.task.environment is None:
             return "none: task.environment=null; after the last update its actions are compared with held-out ones"
         return "none: evaluation.episodes=0"
     when = f"every {every:,} updates and " if 0 < every < config.training.steps else ""
-    limit = f"at most {_counted(config.task.max_steps, 'step')}"
+    steps = config.task.max_steps if spec is None else spec.max_steps
+    limit = "its own number of steps" if steps is None else f"at most {_counted(steps, 'step')}"
+    if spec is not None and config.task.max_steps is None:
+        whose = "that it is registered with" if gymnasium.spec(spec.id).max_episode_steps else "none is registered"
+        limit += f" ({whose}; task.max_steps sets others)"
     return (
         f"{config.task.environment}, {evaluation.episodes} episodes of {limit} "
         f"from seed {evaluation.start_seed:,} {when}after the last update; {sampled_by(config.sampling)}"

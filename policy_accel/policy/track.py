@@ -22,7 +22,7 @@ from policy_accel.models.encoders.pretrained import read_weights
 from policy_accel.policy.config import EvaluationConfig, RobotConfig
 from policy_accel.policy.demonstrations import load_demonstrations
 from policy_accel.policy.evaluate import PolicyEvaluator, environment_spec
-from policy_accel.policy.heading import robot_heading
+from policy_accel.policy.heading import robot_heading, score_heading
 from policy_accel.policy.recommend import recommend
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config, fit_bound
 from policy_accel.policy.task import ChunkTask
@@ -115,6 +115,7 @@ class RobotTrack(Track[RobotConfig]):
             env_args, action_range = demonstrations.metadata.get("env_args"), demonstrations.action_range
             run_dir = Path(config.run_dir)
             task.evaluator = PolicyEvaluator(config, policy, run_dir, env_args, action_range=action_range, ranks=ranks)
+            task.heading = {**task.heading, "score": score_heading(config, task.evaluator.pool.spec)}
         return task
 
     def load(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 from support.data import write_zarr
@@ -84,5 +85,24 @@ def test_the_score_is_said(tiny_config: Callable[..., RobotConfig]) -> None:
         "policy_accel/PushT-v0, 3 episodes of at most 40 steps from seed 100,000 every 2 updates and after the last "
         "update; sampled by ddim in 1 step"
     )
+    assert (
+        "episodes of its own number of steps"
+        in ROBOT.build(tiny_config(*settings, "task.max_steps=null")).heading["score"]
+    )
     alone = ROBOT.build(tiny_config("task.environment=null", "evaluation.episodes=3")).heading
     assert alone["score"].startswith("none: task.environment=null; after the last update its actions are compared")
+
+
+@pytest.mark.parametrize(
+    ("registered", "says"),
+    [(40, "at most 40 steps (that it is registered with; "), (None, "at most 300 steps (none is registered; ")],
+)
+def test_without_max_steps_an_episode_ends_where_the_environment_is_registered_to(
+    tiny_config: Callable[..., RobotConfig], registered: int | None, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gymnasium.spec("policy_accel/PushT-v0"), "max_episode_steps", registered)
+    task = ROBOT.build(tiny_config("evaluation.episodes=3", "task.max_steps=null"), scored=True)
+    assert task.evaluator is not None
+    task.close()
+    assert task.evaluator.pool.spec.max_steps == (registered or 300)
+    assert f"3 episodes of {says}task.max_steps sets others) from seed" in task.heading["score"]
