@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ledger_files import REPOSITORY
+from recorded import folded
 
 from policy_accel.errors import UserError
 
@@ -42,8 +43,10 @@ def _record(record: dict[str, Any]) -> str:
         record["note"],
         "",
         f"{record['date']}, commit {record['commit']}, training seeds {seeds}{episodes}; {hardware}; {versions}.",
-        f"[The record](../../benchmarks/records/{record['id']}.json) of `{record['command']}`",
         "",
+        f"- [`{record['id']}.json`](../../benchmarks/records/{record['id']}.json)",
+        "",
+        folded(record["command"]),
         "| figure | value | interval |",
         "|---|---|---|",
         *(f"| {_cell(row['figure'])} | {_number(row['value'])} | {_interval(row)} |" for row in record["result"]),

@@ -38,7 +38,7 @@ class Recorded:
         return f"[{text or f'`{name}.json`'}]({FROM_PAGES}/results/{name}.json)"
 
     def listing(self) -> str:
-        """A line for each file that was read: date, commit, machine and command."""
+        """An item for each file that was read: date, commit, machine and command."""
         return "\n".join(self._line(path, content) for path, content in sorted(self.used.items()))
 
     def _read(self, path: str) -> dict[str, Any]:
@@ -51,7 +51,13 @@ class Recorded:
         said = [content.get("date"), f"commit {content['commit']}" if "commit" in content else None, _machine(content)]
         circumstances = "; ".join(part for part in said if part)
         made = content.get("made_by", content["command"])
-        return f"- [`{Path(path).name}`]({FROM_PAGES}/{path}), {circumstances}: `{made}`"
+        return f"- [`{Path(path).name}`]({FROM_PAGES}/{path}), {circumstances}\n\n{folded(made)}"
+
+
+def folded(command: str) -> str:
+    """The commands of a record, a line each, folded away below its item of a list: open they would be a wall."""
+    lines = ["<details><summary>command</summary>", "", "```sh", *command.split("; "), "```", "", "</details>", ""]
+    return "\n".join(f"  {line}".rstrip() for line in lines)
 
 
 def _machine(content: dict[str, Any]) -> str:

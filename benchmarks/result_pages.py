@@ -29,6 +29,7 @@ from recorded import BENCHMARKS, Recorded
 from policy_accel.files import replace_text
 
 TEMPLATES = BENCHMARKS / "pages"
+NEVER_BROKEN = ",\N{NO-BREAK SPACE}"
 PAGES = BENCHMARKS.parent / "docs" / "results"
 README_PART = """{{ peers_table(readme=true) }}
 
@@ -46,8 +47,8 @@ def shown(value: float) -> str:
 
 
 def interval(ends: Sequence[float], digits: int = 2) -> str:
-    """Of two numbers: [0.86, 0.97]."""
-    return f"[{', '.join(fixed(end, digits) for end in ends)}]"
+    """Of two numbers: [0.86, 0.97], which no line breaks."""
+    return f"[{NEVER_BROKEN.join(fixed(end, digits) for end in ends)}]"
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -57,7 +58,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 def signed_interval(ends: Sequence[float], digits: int = 2) -> str:
     """Of a difference: [-0.01, +0.05]."""
-    return f"[{', '.join(signed(end, digits) for end in ends)}]"
+    return f"[{NEVER_BROKEN.join(signed(end, digits) for end in ends)}]"
 
 
 def percent(share: float, digits: int = 0) -> str:

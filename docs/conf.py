@@ -1,5 +1,6 @@
 """The documentation site, which `make docs` builds."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -34,10 +35,17 @@ html_css_files = ["custom.css"]
 
 
 def setup(app: Sphinx) -> None:
-    """Write the generated pages, draw formulas without a script, and let docstrings be the plain text that they are."""
+    """Write the generated pages, draw formulas without a script, give each scheme its pictures, and let docstrings be
+    the plain text that they are."""
     write_pages(DOCS / "generated")
     add_renderer(app)
+    app.connect("source-read", _by_scheme)
     app.connect("autodoc-process-docstring", _plain, priority=400)  # before napoleon reads the sections
+
+
+def _by_scheme(app: Sphinx, page: str, source: list[str]) -> None:
+    """Pictures of one colour scheme are marked in the pages as GitHub wants it; the theme has classes for them."""
+    source[0] = re.sub(r"#gh-(light|dark)-mode-only\)", r"){.only-\1}", source[0])
 
 
 def _plain(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:

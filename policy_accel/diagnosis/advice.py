@@ -42,6 +42,8 @@ SHRUNK_NATS = 0.05
 FAINT = 0.05
 WASTED = 0.25
 DETERMINED = 0.8
+RECORDED = "docs/results/methods.md"
+"""What was measured of the methods: advice beyond the data's own numbers is given where there is a record of it."""
 NOISE_TARGETS = ("epsilon", "negative_epsilon")
 
 
@@ -60,7 +62,8 @@ def advise(diagnosis: Diagnosis) -> list[Advice]:
     start = Advice(
         "baseline",
         "start",
-        "Start from independent noise: it is the baseline that every method has to beat on your scores.",
+        "Start from independent noise: it is the baseline that every method has to beat on your scores. "
+        "On Push-T Muon (recipe=fast) helped more than any of them (docs/results/push_t.md).",
         (command(diagnosis, "method=baseline"),),
     )
     return [
@@ -118,7 +121,7 @@ _NOISE_RULES: dict[str, tuple[str, Callable[[NoiseFacts], str], str]] = {
         "try",
         lambda facts: f"{facts.name} (distance -{facts.drop:.1%})",
         "Safe to try, because their noise does not tell the observation as far as {rows} windows show "
-        f"(p > {DOUBTFUL_P:g}): {{choices}}.",
+        f"(p > {DOUBTFUL_P:g}): {{choices}}. On Push-T nearest noise was not told from the baseline ({RECORDED}).",
     ),
     "doubtful": (
         "note",
@@ -136,7 +139,8 @@ _NOISE_RULES: dict[str, tuple[str, Callable[[NoiseFacts], str], str]] = {
         "avoid",
         _leak,
         "Avoid: {choices}. Their noise tells the observation, and the noise that sampling starts from does not: the "
-        "training loss falls, and the policy may be far worse. How much, the size of the leak does not say.",
+        "training loss falls, and the policy may be far worse. How much, the size of the leak does not say; "
+        f"on Push-T assignment over the whole batch ruined it ({RECORDED}).",
     ),
     "idle": (
         "note",
@@ -168,7 +172,9 @@ def _untouched(diagnosis: Diagnosis) -> Iterator[Advice]:
         plain, bump = (coverage[times].quantiles[2] for times in ("uniform", "curriculum, complete"))
         sentence = (
             "Methods that leave the noise alone (clts, stratified, min_snr, momentum_decay, fdm) cannot leak; the "
-            f"curriculum (clts) moves the median log-SNR that is trained on from {plain:.1f} to {bump:.1f}."
+            f"curriculum (clts) moves the median log-SNR that is trained on from {plain:.1f} to {bump:.1f}. "
+            "On Push-T consistency (the curriculum with momentum_decay) and fdm were not told from the baseline "
+            f"({RECORDED})."
         )
         yield Advice("untouched", "try", sentence, (command(diagnosis, "method=clts"),))
 

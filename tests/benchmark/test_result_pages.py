@@ -127,22 +127,24 @@ def test_the_list_at_the_end_has_date_commit_machine_and_command(pages: ModuleTy
     recorded.result("kill_and_resume")
     recorded.result("benchmark_step_small_cpu")
     recorded.record("lift-compare-2026-11-29")
-    record, step, killed = recorded.listing().splitlines()
+    _, record, step, killed = recorded.listing().split("- [")
     assert killed == (
-        "- [`kill_and_resume.json`](../../benchmarks/results/kill_and_resume.json), 2026-11-29; commit 22d6376; "
-        "2 cores of AMD EPYC, torch 2.15.0+cu132: `python benchmarks/kill_and_resume.py --kills 20`"
+        "`kill_and_resume.json`](../../benchmarks/results/kill_and_resume.json), 2026-11-29; commit 22d6376; "
+        "2 cores of AMD EPYC, torch 2.15.0+cu132\n\n  <details><summary>command</summary>\n\n  ```sh\n"
+        "  python benchmarks/kill_and_resume.py --kills 20\n  ```\n\n  </details>\n"
     )
-    assert step.endswith(", torch 2.15.0+cu132: `policy-accel benchmark step recipe=small training.threads=1`")
+    assert "\n  policy-accel benchmark step recipe=small training.threads=1\n" in step
     assert record.startswith(
-        "- [`lift-compare-2026-11-29.json`](../../benchmarks/records/lift-compare-2026-11-29.json), 2026-11-29; "
+        "`lift-compare-2026-11-29.json`](../../benchmarks/records/lift-compare-2026-11-29.json), 2026-11-29; "
     )
+    assert "\n  policy-accel data generate lift --episodes 100\n  policy-accel sweep recipe=small" in record
 
 
 def test_numbers(pages: ModuleType) -> None:
     assert pages.fixed(1234.567) == "1,234.57"
     assert (pages.shown(5085.2), pages.shown(63.14)) == ("5,085", "63.1")
-    assert pages.interval([0.8567, 1]) == "[0.86, 1.00]"
-    assert pages.signed_interval([-0.012, 0.05]) == "[-0.01, +0.05]"
+    assert pages.interval([0.8567, 1]) == "[0.86,\N{NO-BREAK SPACE}1.00]"
+    assert pages.signed_interval([-0.012, 0.05]) == "[-0.01,\N{NO-BREAK SPACE}+0.05]"
     assert pages.percent(0.1229) == "12 %"
     assert (pages.span([163.6, 144.2], 0), pages.span([1.11, 1.12], 1)) == ("144 to 164", "1.1")
     assert pages.half_width([{"score_interval": [0.5, 0.7]}, {"score_interval": [0.5, 0.9]}]) == pytest.approx(0.15)

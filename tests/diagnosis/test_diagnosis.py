@@ -228,6 +228,8 @@ def test_rules_that_always_apply(calm: Diagnosis, dataset: Path) -> None:
     assert list(found) == ["baseline", "untouched"]
     assert found["baseline"].commands == (f"policy-accel train {' '.join(SMALL)} task.data={dataset} method=baseline",)
     assert found["untouched"].commands[0].endswith("method=clts")
+    assert "Muon (recipe=fast) helped more than any of them (docs/results/push_t.md)" in found["baseline"].sentence
+    assert "not told from the baseline (docs/results/methods.md)" in found["untouched"].sentence
 
 
 def test_rules_on_noise(calm: Diagnosis, diagnosis: Diagnosis) -> None:
@@ -241,6 +243,7 @@ def test_rules_on_noise(calm: Diagnosis, diagnosis: Diagnosis) -> None:
     assert leak["leak"].verdict == "avoid"
     assert "whole batch (R2 40.0%, local 10.0%, p 1e-04)" in leak["leak"].sentence
     assert not leak["leak"].commands
+    assert "on Push-T assignment over the whole batch ruined it (docs/results/methods.md)" in leak["leak"].sentence
     doubtful = of(choice(diagnosis, 2e-3, distance_after=near))
     assert list(doubtful) == ["doubtful"]
     assert "whole batch (p 2e-03)" in doubtful["doubtful"].sentence

@@ -68,3 +68,25 @@ def test_recipes_and_methods_earned_what_their_records_say(readme: str) -> None:
             }[how]
             assert found == [f"{ladder[rung]:.3f}" for rung in rungs], how
     assert of_methods == 5
+
+
+def test_the_site_begins_as_the_readme_does(readme: str, repository: Path) -> None:
+    """What the two share is included; the marks that it is cut by are in the README, once each and in order."""
+    page = (repository / "docs/index.md").read_text()
+    marks = re.findall(r"^:(?:start-after|end-before): \"?(.*?)\"?$", page, flags=re.MULTILINE)
+    assert len(marks) == 6
+    for begin, end in zip(marks[::2], marks[1::2], strict=True):
+        part = readme.split(begin, 1)[1].split(end, 1)[0]
+        assert len(part.strip()) > 100, begin
+    assert "    make demo" in readme.split(marks[4], 1)[1].split(marks[5], 1)[0]
+    pictures = re.findall(r"!\[[^]]+\]\(([\w/.]+?)(?:#gh-(?:light|dark)-mode-only)?\)", page)
+    assert [f"docs/{picture}" for picture in pictures] == list(PICTURES)
+    assert page.index("## Start") < page.index("## All pages")
+
+
+def test_pictures_of_a_scheme_are_marked_as_github_and_the_site_want_it(repository: Path) -> None:
+    pages = [*(repository / "docs").glob("**/*.md")]
+    found = [line for page in pages for line in page.read_text().splitlines() if re.search(r"_(light|dark)\.svg", line)]
+    assert len(found) > 10
+    for line in found:
+        assert re.search(r"_(light|dark)\.svg#gh-\1-mode-only\)", line), line
