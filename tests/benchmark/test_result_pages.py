@@ -59,7 +59,7 @@ def test_a_figure_of_a_table_comes_from_its_file(changed: Callable[..., str]) ->
     def worse(content: dict) -> None:
         content["scores"][0] |= {"success_rate": 0.123, "success_interval": [0.0456, 0.2345]}
 
-    assert "| 0.12 [0.05, 0.23] |" in changed("tasks", "lift_cpu", worse)
+    assert "| 0.12 [0.05,\N{NO-BREAK SPACE}0.23] |" in changed("tasks", "lift_cpu", worse)
 
 
 def test_a_figure_of_a_sentence_comes_from_its_file(changed: Callable[..., str]) -> None:
