@@ -12,6 +12,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from policy_accel.commands.arguments import build_parser
+from policy_accel.commands.early import check_named
 from policy_accel.errors import UserError, close_to
 from policy_accel.launched import rank, speaks
 
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     before = _sigterm_as_ctrl_c()
     try:
+        check_named(options)
         return int(resolve_name(f"policy_accel.commands.{options.run}")(options))
     except UserError as error:
         if speaks():

@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import policy_accel.configs as shipped_configs
-from policy_accel.errors import UserError, did_you_mean, one_of
+from policy_accel.errors import UserError, one_of
 from policy_accel.groups import check_names, flatten, groups_of, register_variants, variants_of
-from policy_accel.key_hints import key_hint
+from policy_accel.key_hints import key_hint, unknown_choice
 from policy_accel.quoting import quoted
 from policy_accel.task_variants import robosuite_variants
 from policy_accel.typed_values import UnknownKeyError, check_form, put
@@ -106,7 +106,7 @@ def source_of(overrides: Sequence[str], config_dir: Path | None = None) -> Sourc
             known = {name: source.track for source in SOURCES.values() for name in shipped(source, key)}
             if value not in known:
                 own = [file.name for file in files if file.group == key]
-                raise UserError(f"{override} is unknown; {did_you_mean(value, [*known, *own])}")
+                raise unknown_choice(key, value, [*known, *own])
             named.setdefault(known[value], override)
     if len(named) > 1:
         first, second = (f"{choice} is for {SOURCES[track].trains}" for track, choice in named.items())
@@ -201,7 +201,7 @@ def _check_choices(source: Source, overrides: Sequence[str], files: Sequence[Use
             for other in SOURCES.values():
                 if value in choices(other, files).get(key, ()):
                     raise UserError(f"{override} is for {other.trains}; choose a task of theirs too.")
-            raise UserError(f"{key}={value} is unknown; {did_you_mean(value, known[key])}")
+            raise unknown_choice(key, value, known[key])
 
 
 def _explain(error: Exception, source: Source, overrides: Sequence[str], files: Sequence[UserFile]) -> str:
@@ -224,7 +224,7 @@ def _explain(error: Exception, source: Source, overrides: Sequence[str], files: 
             unknown = kind in ("ConfigAttributeError", "ConfigKeyError")
             return f"{file.path}: {_unknown_in_file(file, full_key, source) if unknown else message + '.'}"
         if lost and lost[2] in str(file.settings.get("defaults")):
-            return f"{file.path}: {lost[1]}={lost[2]} is unknown; {did_you_mean(lost[2], groups.get(lost[1], []))}"
+            return f"{file.path}: {unknown_choice(lost[1], lost[2], groups.get(lost[1], []))}"
     return f"The configuration: {message}."
 
 

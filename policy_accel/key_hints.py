@@ -1,10 +1,12 @@
-"""Which setting somebody meant by a key that the configuration does not have."""
+"""Which setting or choice somebody meant that the configuration does not have."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection
+from pathlib import Path
 
-from policy_accel.errors import close_to
+from policy_accel.errors import UserError, close_to, did_you_mean
 
 ALIASES = {
     "training.optimizer.lr": ("lr", "learning_rate", "learningrate"),
@@ -45,6 +47,10 @@ ALIASES = {
     "evaluation.workers": ("workers", "num_workers", "n_workers", "num_envs", "n_envs"),
 }
 """Setting -> what other programs call it."""
+YAML_ALONE = ("task", "recipe", "method")
+"""Groups of which a user adds choices by YAML files; to the others modules of theirs add some."""
+MANY, NEAREST = 12, 4
+"""Choices that are not all named in a sentence, and those that are named then."""
 
 
 def key_hint(key: str, known: Collection[str]) -> str:
@@ -73,6 +79,28 @@ def key_hint(key: str, known: Collection[str]) -> str:
         return f"the keys of {section} are: {', '.join(names_inside)}."
     top = sorted({one.partition(".")[0] for one in known if "/" not in one})
     return f"settings begin with {', '.join(top)}; `policy-accel train --print-config` lists all keys."
+
+
+def unknown_choice(group: str, name: str, known: Collection[str]) -> UserError:
+    """What to write in place of `group=name`: a module of the user's by `plugins`, the closest of the `known` names, or
+    the nearest few and where all are listed."""
+    if name.endswith(".py"):
+        takes = "a name or a YAML file" if group in YAML_ALONE else "the name of what it registers"
+        return UserError(
+            f"{group}={name} is a Python file, and {group} takes {takes}; plugins=[{Path(name).stem}] imports the "
+            "module from the current folder (docs/how_to/extend.md)."
+        )
+    unknown = f"{group}={name} is unknown"
+    if close_to(name, known):
+        return UserError(f"{unknown}; {did_you_mean(name, known)}")
+    own = f"one of your own is {group}=FILE.yaml" if group in YAML_ALONE else "those of a plugin need plugins=[MODULE]"
+    if len(known) <= MANY:
+        return UserError(f"{unknown}; known are: {', '.join(sorted(known))}; {own}.")
+    nearest = difflib.get_close_matches(name, sorted(known), n=NEAREST, cutoff=0)
+    kind = group if "/" in group or group == "training" else f"{group}s"
+    return UserError(
+        f"{unknown}; the nearest are {', '.join(nearest)}, `policy-accel list {kind}` names all {len(known)}; {own}."
+    )
 
 
 def _section(key: str, known: Collection[str]) -> bool:

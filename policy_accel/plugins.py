@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policy_accel.errors import UserError
@@ -107,6 +108,11 @@ def import_plugins(names: Iterable[str]) -> None:
     for name in (*installed, *named):
         if name in _imported:
             continue
+        if name.endswith(".py"):
+            raise UserError(
+                f"the plugin '{name}' is a file; name the module, {Path(name).stem}, whose folder is the current one "
+                "or is in PYTHONPATH."
+            )
         try:
             importlib.import_module(name)
         except Exception as error:

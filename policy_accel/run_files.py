@@ -148,6 +148,24 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     return read_record(record, "choose another run_dir")
 
 
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in `folder`, ascending, whole or not."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def check_checkpoint(run_dir: Path, checkpoint: str) -> None:
+    """Raise UserError unless a run has the checkpoint "last", "best" (which takes a score too) or of a step."""
+    steps = checkpoint_steps(run_dir / "checkpoints")
+    if (run_dir / STATE).is_file() and checkpoint == "last":  # a checkpoint that was taken out of its run
+        return
+    if not steps:
+        raise UserError(f"{run_dir} has no checkpoint yet; train it first.")
+    if checkpoint not in ("last", "best") and (not checkpoint.isdigit() or int(checkpoint) not in steps):
+        raise UserError(f"{run_dir} has no checkpoint '{checkpoint}'; there are last, best and the steps {steps}.")
+
+
 def noise_levels(row: Mapping[str, Any]) -> list[tuple[float, float]]:
     """(log SNR, loss) of a row of metrics, noisiest first; [] where it has none."""
     found = row.get("noise_levels")

@@ -140,6 +140,7 @@ class Track(ABC, Generic[C]):
         config: C,
         after_update: Callable[[int], None] | None = None,
         *,
+        begins: Callable[[], None] = lambda: None,
         page: Callable[[Trained], Path | None] | None = None,
     ) -> Trained:
         """Train the model of `config` in its run directory, or continue it, and score it.
@@ -147,6 +148,7 @@ class Track(ABC, Generic[C]):
         Args:
             config: of the run.
             after_update: called with the number of updates made after each one.
+            begins: called when the data are read and the network is built.
             page: writes the report of the finished run, which goes to Weights & Biases with it.
         """
         record, device, scorer = self.record(config), choose_device(config.training.device), None
@@ -160,6 +162,7 @@ class Track(ABC, Generic[C]):
 
         with joined(device) as ranks:
             task = ranks.together(build)
+            begins()
             if record["evaluation"]["overlap"]:
                 threads = config.training.threads or torch.get_num_threads()
                 scorer = ScoringProcess(self.name, record, device, threads)

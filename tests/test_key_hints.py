@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from policy_accel.cli import main
 from policy_accel.errors import UserError
 from policy_accel.images.track import IMAGES
+from policy_accel.key_hints import unknown_choice
 from policy_accel.policy.track import ROBOT
 
 
@@ -52,3 +56,38 @@ def test_what_is_like_nothing_gets_the_keys_of_its_section() -> None:
         ROBOT.config(["sampling.zzqx=1"])
     with pytest.raises(UserError, match=r"no key 'zzqx'; settings begin with acceleration, diffusion, .*print-config"):
         ROBOT.config(["zzqx=1"])
+
+
+PLUGIN = "those of a plugin need plugins=[MODULE]."
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ("model=uent", r"model=uent is unknown; did you mean 'unet'\?"),
+        ("model=qqq", rf"model=qqq is unknown; known are: mlp, transformer, unet, .*; {re.escape(PLUGIN)}"),
+        ("acceleration/timesteps=qqq", rf"; known are: .*; {re.escape(PLUGIN)}"),
+        (
+            "task=qqq",
+            r"task=qqq is unknown; the nearest are (\w+, ){4}`policy-accel list tasks` names all \d+; one of ",
+        ),
+        (
+            "recipe=./use.py",
+            r"recipe=./use.py is a Python file, and recipe takes a name or a YAML file; plugins=\[use\]",
+        ),
+        ("model=my/net.py", r"and model takes the name of what it registers; plugins=\[net\] imports the module"),
+        ("plugins=[./use.py]", "the plugin './use.py' is a file; name the module, use, whose folder"),
+    ],
+)
+def test_a_choice_that_there_is_not(choice: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        ROBOT.config([choice])
+
+
+@pytest.mark.parametrize("group", ["task", "recipe", "method", "model", "training", "acceleration/noise"])
+def test_the_list_that_is_named_exists(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    many = [f"name{i}" for i in range(20)]
+    command = re.search("`policy-accel (.*)` names all 20", str(unknown_choice(group, "qqq", many)))
+    assert command is not None
+    assert main(command[1].split()) == 0
+    assert f"({group}=NAME)" in capsys.readouterr().out

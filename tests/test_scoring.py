@@ -12,9 +12,9 @@ import torch
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.track import ROBOT
-from policy_accel.run_files import read_metrics
+from policy_accel.run_files import checkpoint_steps, read_metrics
 from policy_accel.scoring import ScoringProcess
-from policy_accel.training.checkpoint import checkpoint_steps, evaluation_of
+from policy_accel.training.checkpoint import evaluation_of
 
 TIMES = ("chunk_milliseconds", "seconds")
 

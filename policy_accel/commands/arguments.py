@@ -243,6 +243,9 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
         "images: compare with this image set instead of the run's own",
     )
     policies.add_argument(
+        "--layout", type=Path, metavar="YAML", help="with --data: where HDF5 of another make has its data"
+    )
+    policies.add_argument(
         "--data-episodes",
         type=lambda text: text.split(","),
         metavar="N,A:B,...",

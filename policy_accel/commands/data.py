@@ -7,7 +7,7 @@ from pathlib import Path
 
 from policy_accel.commands.contact_sheet import draw_sheet
 from policy_accel.commands.output import suggest
-from policy_accel.commands.ready import ready_for_images, ready_to_train
+from policy_accel.commands.ready import ready_for_images, ready_to_train, use_of_model
 from policy_accel.data import Inspection, fetch
 from policy_accel.data.formats.recognise import recognised_format
 from policy_accel.data.images import KNOWN_FORMS, image_form, image_path, read_images
@@ -27,6 +27,8 @@ def run_inspect(options: argparse.Namespace) -> int:
     except UserError as error:
         if options.layout is not None or recognised_format(place) is not None:
             raise
+        if use := use_of_model(place):
+            raise UserError(f"{options.path}: is {use}.") from error
         if image_form(place) is None:
             raise UserError(f"{str(error).rstrip('.')}; nor is it an image set, of which {KNOWN_FORMS}") from error
         return _inspect_images(options, place)

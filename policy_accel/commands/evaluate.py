@@ -21,7 +21,7 @@ from policy_accel.training.ranks import Ranks, joined
 from policy_accel.trust import admit
 
 DELAY = ("delay_ms", *DRIVING)
-OPEN_LOOP = ("data_episodes", "windows")
+OPEN_LOOP = ("layout", "data_episodes", "windows")
 MEASURED = ("protocol", "inception", "reference", "mirrored_reference", "resnet")
 GUIDE = ("guide", "guide_checkpoint", "guide_average")
 OPTIONS = {

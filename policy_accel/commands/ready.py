@@ -1,4 +1,4 @@
-"""The command that trains on given data, ready to be pasted into a shell."""
+"""The command that is meant for given data, or for a model that is no data, ready to be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from policy_accel.data.formats.base import EpisodeReader
 from policy_accel.data.formats.recognise import FLAGS
 from policy_accel.data.images import ImageSet
 from policy_accel.data.inspect import Inspection
+from policy_accel.foreign.kinds import library_of
+from policy_accel.run_files import CONFIG, STATE, weights_file
 
 _SHORTEST = 8
 """Steps that a window needs by default: a horizon of 16, less 1 step that is repeated before and 7 behind."""
 _FITS_ALL = ["policy.horizon=8", "policy.n_action_steps=7"]
 """With these an episode of any length gives windows."""
 
+EXPORTED = (".onnx", ".pt2", ".safetensors")
 _SCORED = {"samples": 2000, "curve_samples": 256}
 """Images that the default recipe measures, for which there must be as many to train on."""
 _RECORDED = ("reward", "done", "terminated", "truncated", "success", "sim_state", "timestamp", "index", *FLAGS)
@@ -55,7 +58,7 @@ def ready_to_train(path: str, reader: EpisodeReader, found: Inspection, layout: 
         settings += _FITS_ALL
     if set(found.problems) - set(reader.damaged.values()):  # a damaged key is none of the observation
         settings.append("task.skip_bad_episodes=true")
-    lines = [_command(settings)]
+    lines = [_command([*settings, _run_dir(path)])]
     if images and observation:
         lines.append(f"  with the cameras: add {shlex.quote(f'task.images={_listed(images)}')} recipe=small_image")
     if action is None:
@@ -72,7 +75,27 @@ def ready_for_images(path: str, images: ImageSet, resolution: int | None) -> str
     settings += ["task.skip_bad_images=true"] if images.skipped else []
     train = len(images) * 4 // 5  # there are as many at least when some are held out
     settings += [f"evaluation.{name}={train}" for name, count in _SCORED.items() if train < count]
-    return _command(settings)
+    return _command([*settings, _run_dir(path)])
+
+
+def use_of_model(place: Path) -> str:
+    """What a run, or a model of ours or of another library, is, and which command looks at it; "" for anything else."""
+    look = shlex.join(["policy-accel", "evaluate", str(place)])
+    if (place / CONFIG).is_file() and ((place / "checkpoints").is_dir() or (place / STATE).is_file()):
+        return (
+            f"a training run, no data; `{look}` scores it, and `policy-accel report {shlex.quote(str(place))}` shows it"
+        )
+    weights = weights_file(place)
+    if weights.is_file() and (library := library_of(weights)):
+        return f"a model of {library}, no data; `{look}` scores it"
+    if weights != place or (place.suffix in EXPORTED and place.is_file()):
+        return f"a trained policy or image model, no data; `{look}` scores it"
+    return ""
+
+
+def _run_dir(path: str) -> str:
+    """A run directory of its own for these data."""
+    return f"run_dir=runs/{Path(path.removeprefix('shipped:')).name.partition('.')[0] or 'mine'}"
 
 
 def _listed(keys: list[str]) -> str:

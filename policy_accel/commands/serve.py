@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from policy_accel.commands.early import check_run
 from policy_accel.commands.serve_arguments import TOKEN_VARIABLE
 from policy_accel.errors import UserError
 from policy_accel.extras import to_install
@@ -25,6 +26,8 @@ def run_serve(options: argparse.Namespace) -> int:
     runs, token = named_runs(options.runs), read_token(options.token_file)
     if options.max_batch < 1:
         raise UserError(f"--max-batch={options.max_batch} must be at least 1.")
+    for run_dir in runs.values():
+        check_run(run_dir, options.checkpoint)
     try:
         from policy_accel.robot.serving.server import PolicyServer, ServerConfig
     except ModuleNotFoundError as error:

@@ -22,6 +22,8 @@ def run_sweep(options: argparse.Namespace) -> int:
             raise UserError(f"--status shows a sweep and takes no settings; drop {options.overrides[0]}.")
         print(_shown(read_sweep(options.status)))
         return 0
+    if not options.overrides:
+        raise UserError("say what is to vary, for example `policy-accel sweep task=pusht_keypoints seed=1,2,3`.")
     from policy_accel.sweep.carry_out import carry_out
     from policy_accel.sweep.prepare import check, read_order
 

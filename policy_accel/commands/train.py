@@ -38,9 +38,11 @@ def run_train(options: argparse.Namespace) -> int:
 def train(chosen: Track[Any], config: Any, words: Sequence[str]) -> int:
     """Train a run and say how it went; `words` are the command that started it."""
     run_dir = Path(config.run_dir)
-    if speaks():
-        print(f"Training {config.task.name} with {config.model.name} in {run_dir}", file=sys.stderr)
-    trained = chosen.train(config, page=lambda trained: _page(run_dir, trained))
+    trained = chosen.train(
+        config,
+        begins=lambda: say(f"Training {config.task.name} with {config.model.name} in {run_dir}"),
+        page=lambda trained: _page(run_dir, trained),
+    )
     if not speaks():
         return 0
     if not trained.finished:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from policy_accel.comparison.scores import ScoredRun
 OF_METHODS = ("acceleration.", "diffusion.", "training.optimizer.momentum_decay.")
 """Settings that methods consist of: that these differ needs no word."""
 SHOWN = 4
+CAP = "acceleration.momentum.cap_warmup"
 
 
 def notes_of(
@@ -39,6 +41,7 @@ def notes_of(
     failed = sum(len((run.evaluation or {}).get("failed_seeds", [])) for run in scored)
     if failed:
         notes.append(f"Episodes that failed twice and count as score 0: {failed}.")
+    notes += _capped(scored)
     seeds = {
         arm: sorted(int(run.seed or 0) for run in scored if run.arm == arm) for arm in dict.fromkeys(_arms(scored))
     }
@@ -54,6 +57,20 @@ def notes_of(
             "difference it is taken to vary as the other arm does."
         )
     return [*notes, *_other_settings(scored)]
+
+
+def _capped(scored: Sequence[ScoredRun]) -> list[str]:
+    """A sentence where FDM's cap on the loss weight was never off before the score."""
+    ends = [(run, (run.config or {}).get(CAP) or 0) for run in scored]
+    capped = [(run, end) for run, end in ends if end >= (run.evaluation or {}).get("step", math.inf)]
+    if not capped:
+        return []
+    longest = max(end for _, end in capped)
+    names = ", ".join(dict.fromkeys(_arms([run for run, _ in capped])))
+    return [
+        f"FDM's cap on the loss weight was still on when these were scored: {names}; train for more than {longest} "
+        f"updates ({CAP}), or lower that."
+    ]
 
 
 def _arms(scored: Sequence[ScoredRun]) -> list[str]:

@@ -39,6 +39,8 @@ class OpenLoopConfig:
 
     data: str | None = None
     """Demonstrations in any format that is read; None for those of the run."""
+    layout: Path | None = None
+    """Where HDF5 of another make has its data, as `task.layout`; None for that of the run, where the data are HDF5."""
     episodes: Sequence[str] | None = None
     """Of the data, by number and range; None for those that did not train the run."""
     windows: int = 256
@@ -83,7 +85,7 @@ def open_loop(
     if run.sampling_note is not None:
         report(run.sampling_note)
     fingerprint = str(load_checkpoint(checkpoint_path(run_dir, checkpoint), ()).state["data"])
-    measured = measured_episodes(run.config, run.policy, fingerprint, config.data, config.episodes)
+    measured = measured_episodes(run.config, run.policy, fingerprint, config.data, config.episodes, config.layout)
     chunks = Chunks(run, measured, noise_seed=config.noise_seed, device=place)
     samplers = samplers_of(run, asked, None if asked.untuned else TunedSampling.read(run_dir))
     rows = chunks.rows(config.windows)

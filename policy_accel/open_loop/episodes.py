@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -59,6 +60,7 @@ def measured_episodes(
     fingerprint: str,
     path: str | None = None,
     chosen: Sequence[str] | None = None,
+    layout: Path | None = None,
 ) -> Measured:
     """Episodes that did not train a run, of its own data or of others.
 
@@ -71,6 +73,7 @@ def measured_episodes(
         fingerprint: of what the run was trained on, as its checkpoints have it.
         path: demonstrations in any format; None for those of the run.
         chosen: numbers and ranges of episodes in `path`, as task.episodes; None for those that did not train it.
+        layout: of the data, as task.layout; None for that of the run.
 
     Raises:
         UserError: as the readers do; data of other sizes than the policy's; no episode that did not train the run; the
@@ -78,7 +81,9 @@ def measured_episodes(
     """
     own = path is None or image_path(path).resolve() == image_path(config.task.data).resolve()
     task = config.task if own else replace(config.task, data=str(path), filter_key=None, episodes=None)
-    if not own and recognised_format(task.data) != "robomimic":  # a layout is of HDF5
+    if layout is not None:
+        task = replace(task, layout=str(layout))
+    elif not own and recognised_format(task.data) != "robomimic":  # a layout is of HDF5
         task = replace(task, layout=None)
     if chosen is not None:
         task = replace(task, filter_key=None, episodes=list(chosen))

@@ -23,7 +23,7 @@ def asked_open_loop(options: argparse.Namespace, task: TaskConfig) -> OpenLoopCo
         UserError: arguments of the other kind.
     """
     if options.data is None and task.environment is not None:
-        for name in ("data_episodes", "windows"):
+        for name in ("layout", "data_episodes", "windows"):
             if getattr(options, name) is not None:
                 raise UserError(f"--{name.replace('_', '-')} is for demonstrations; add --data PATH, or drop it.")
         return None
@@ -37,4 +37,4 @@ def asked_open_loop(options: argparse.Namespace, task: TaskConfig) -> OpenLoopCo
     if options.average == ALL:
         raise UserError("--average all chooses by scores, and demonstrations give none; name one average.")
     given = replaced(OpenLoopConfig(), windows=options.windows, noise_seed=options.noise_seed)
-    return replaced(given, data=options.data, episodes=options.data_episodes)
+    return replaced(given, data=options.data, layout=options.layout, episodes=options.data_episodes)

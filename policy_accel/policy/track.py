@@ -27,12 +27,12 @@ from policy_accel.policy.recommend import recommend
 from policy_accel.policy.run import LoadedRun, build_policy, build_sampler, check_config, fit_bound
 from policy_accel.policy.task import ChunkTask
 from policy_accel.policy.task_data import check_task_data
-from policy_accel.run_files import read_metrics, results_folder
+from policy_accel.run_files import checkpoint_steps, read_metrics, results_folder
 from policy_accel.run_sampling import AS_CHOSEN, AS_TRAINED, TUNED, AskedSampling, TunedSampling
 from policy_accel.scoring import Score
 from policy_accel.track import Recommendation, Report, Track, best_average, replaced
 from policy_accel.training.averages import MAIN, asked_averages, load_average, refuse_choice
-from policy_accel.training.checkpoint import Checkpoint, best_checkpoint, checkpoint_steps, evaluation_of, fitting
+from policy_accel.training.checkpoint import Checkpoint, best_checkpoint, evaluation_of, fitting
 from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.first_weights import begin_with, first_checkpoint, told
 from policy_accel.training.ranks import ALONE, Ranks

@@ -15,16 +15,15 @@ from omegaconf import OmegaConf
 
 from policy_accel.configuration import SOURCES, source_of
 from policy_accel.errors import UserError, did_you_mean, one_of
-from policy_accel.parsing import from_yaml
 from policy_accel.plugins import import_plugins, named_plugins
-from policy_accel.quoting import quoted
 from policy_accel.run_files import FREE_KEYS, below
+from policy_accel.sweep.file import file_of, read_file
 from policy_accel.sweep.folder import Run, Sweep
 from policy_accel.sweep.grid import ChoicesOf, Setting, product, read_settings, short_keys
 from policy_accel.sweep.launcher import LAUNCHERS, LauncherConfig
 from policy_accel.track import track
 from policy_accel.typed_values import put
-from policy_accel.user_files import SUFFIXES, user_files
+from policy_accel.user_files import user_files
 
 SWEEPS = Path("runs", "sweeps")
 OWN = ("sweep_dir", "launcher")
@@ -46,7 +45,7 @@ def read_order(arguments: Sequence[str], config_dir: Path | None = None) -> Orde
     Raises:
         UserError: something that cannot be read, an unknown setting of the sweep, two runs of one name.
     """
-    file = Path(arguments[0]) if arguments and "=" not in arguments[0] and arguments[0].endswith(SUFFIXES) else None
+    file = file_of(arguments)
     given = list(arguments[1:] if file else arguments)
     if file is not None:
         keys = {argument.partition("=")[0] for argument in given}
@@ -67,34 +66,6 @@ def read_order(arguments: Sequence[str], config_dir: Path | None = None) -> Orde
 def _key(argument: str) -> str:
     key = argument.partition("=")[0]
     return "launcher" if key.startswith("launcher.") else key
-
-
-def read_file(path: Path) -> list[str]:
-    """The settings of a YAML file: a line `key: value` is what `key=value` is on the command line.
-
-    Raises:
-        UserError: no such file, or it holds no settings.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file.")
-    try:
-        values = from_yaml(path.read_bytes())
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no settings; write key: value, for example `seed: 1,2,3`.")
-    return [f"{key}={value if isinstance(value, str) else as_text(value)}" for key, value in values.items()]
-
-
-def as_text(value: Any) -> str:
-    """A value of YAML as an override has it."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{as_text(part)}" for key, part in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(as_text, value)) + "]"
-    if isinstance(value, str):
-        return quoted(value)
-    return json.dumps(value)
 
 
 def _name(settings: Sequence[Setting]) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.run import build_sampler
+from policy_accel.sweep.file import as_text
 from policy_accel.sweep.grid import short_keys
-from policy_accel.sweep.prepare import Order, as_text, check, own_settings
+from policy_accel.sweep.prepare import Order, check, own_settings
 from policy_accel.time_to_score.plan import Plan
 from policy_accel.time_to_score.surrogates import ERROR_STEPS, with_steps
 

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.parsing import from_yaml
-from policy_accel.sweep.prepare import read_file
+from policy_accel.sweep.file import read_file
 from policy_accel.time_to_score.checkpoints import checkpoint_grid
 
 PLANS = Path("runs", "time_to_score")

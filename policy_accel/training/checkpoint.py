@@ -26,6 +26,7 @@ from torch import Tensor
 from policy_accel.errors import UserError
 from policy_accel.files import explained, new_path, replace_json, sync
 from policy_accel.parsing import from_json, is_number
+from policy_accel.run_files import checkpoint_steps
 
 FORMAT = 1
 
@@ -89,13 +90,6 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, dict[str, Tensor
         os.replace(link, folder / "last")
         sync(folder)
     return final
-
-
-def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints in `folder`, ascending, whole or not."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
 
 def load_checkpoint(path: Path, names: tuple[str, ...] | None = None) -> Checkpoint:

@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from policy_accel.errors import UserError, typed_as
-from policy_accel.run_files import CONFIG, STATE, read_config, weights_file
-from policy_accel.training.checkpoint import Checkpoint, DamagedError, checkpoint_steps, load_checkpoint
+from policy_accel.run_files import CONFIG, STATE, checkpoint_steps, read_config, weights_file
+from policy_accel.training.checkpoint import Checkpoint, DamagedError, load_checkpoint
 from policy_accel.training.config import RunConfig
 from policy_accel.training.run_directory import changed, checkpoint_path, in_words
 

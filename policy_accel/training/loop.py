@@ -11,11 +11,11 @@ import torch
 
 from policy_accel.errors import UserError
 from policy_accel.progress import Progress
+from policy_accel.run_files import checkpoint_steps
 from policy_accel.training.build import build_update, made_with
 from policy_accel.training.checkpoint import (
     Checkpoint,
     DamagedError,
-    checkpoint_steps,
     fitting,
     load_checkpoint,
     load_newest,

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from policy_accel.errors import UserError
 from policy_accel.parsing import from_json
-from policy_accel.training.checkpoint import checkpoint_steps, load_checkpoint
+from policy_accel.run_files import checkpoint_steps
+from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.ema import average_name, check_length, profile_exponent
 
 WORST_FIT = 0.1

@@ -20,12 +20,14 @@ from policy_accel.run_files import (
     FREE_KEYS,
     STATE,
     below,
+    check_checkpoint,
+    checkpoint_steps,
     may_change,
     read_config,
     read_metrics,
     record_of,
 )
-from policy_accel.training.checkpoint import best_checkpoint, checkpoint_steps
+from policy_accel.training.checkpoint import best_checkpoint
 from policy_accel.typed_values import check_finite
 
 LOCK = ".lock"
@@ -183,12 +185,11 @@ def checkpoint_path(run_dir: Path, checkpoint: str) -> Path:
     Raises:
         UserError: there is none of that name.
     """
+    check_checkpoint(run_dir, checkpoint)
     folder = run_dir / "checkpoints"
     steps = checkpoint_steps(folder)
-    if (run_dir / STATE).is_file() and checkpoint == "last":  # a checkpoint that was taken out of its run
+    if (run_dir / STATE).is_file() and checkpoint == "last":
         return run_dir
-    if not steps:
-        raise UserError(f"{run_dir} has no checkpoint yet; train it first.")
     if checkpoint == "last":
         return folder / f"{steps[-1]:08d}"
     if checkpoint == "best":
@@ -196,6 +197,4 @@ def checkpoint_path(run_dir: Path, checkpoint: str) -> Path:
         if best is None:
             raise UserError(f"No checkpoint of {run_dir} has a score; use --checkpoint last, or one of {steps}.")
         return best
-    if not checkpoint.isdigit() or int(checkpoint) not in steps:
-        raise UserError(f"{run_dir} has no checkpoint '{checkpoint}'; there are last, best and the steps {steps}.")
     return folder / f"{int(checkpoint):08d}"

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from policy_accel.models.denoiser import Denoiser
 from policy_accel.progress import Progress
-from policy_accel.training.checkpoint import checkpoint_steps, evaluation_of
+from policy_accel.run_files import checkpoint_steps
+from policy_accel.training.checkpoint import evaluation_of
 from policy_accel.training.metrics import MetricsLog
 from policy_accel.training.ranks import ALONE, Ranks
 from policy_accel.training.snapshots import Snapshots

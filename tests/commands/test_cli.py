@@ -74,9 +74,10 @@ def test_a_run_that_is_shown_elsewhere_has_its_report(
 
 
 def test_train_then_evaluate(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(train()) == 0
     run_dir = tmp_path / "run"
-    printed = capsys.readouterr().out
+    assert main(train()) == 0
+    printed, said = capsys.readouterr()
+    assert f"Training pusht_state with unet in {run_dir}\n" in said
     assert "Score " in printed
     assert str(run_dir / "learning_curve.png") in printed
     names = {path.name for path in run_dir.iterdir()}
@@ -133,7 +134,9 @@ def test_mistakes_are_one_sentence_and_status_2(
     train: Train, capsys: pytest.CaptureFixture[str], overrides: list[str], sentence: str
 ) -> None:
     assert main(train(*overrides)) == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
+    said = capsys.readouterr().err
+    assert "Training" not in said
+    last = said.strip().splitlines()[-1]
     assert last.startswith("policy-accel: ")
     assert sentence in last
     assert "Traceback" not in last

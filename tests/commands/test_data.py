@@ -61,6 +61,24 @@ def test_inspect_of_neither(tmp_path):
         inspect(tmp_path / "nope")
 
 
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"run/config.yaml": "", "run/checkpoints/00000005/state.json": ""}, "a training run, no data; "),
+        ({"run/config.json": '{"_class_name": "UNet2DModel"}', "run/diffusion_pytorch_model.bin": ""}, "of diffusers"),
+        ({"run/config.json": "{}", "run/model.safetensors": ""}, "a trained policy or image model, no data; "),
+        ({"run": "", "run.onnx": ""}, ""),
+    ],
+)
+def test_inspect_of_a_model_names_the_command_that_looks_at_it(tmp_path, made, said):
+    for name, text in made.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    place = tmp_path / ("run" if said else "run.onnx")
+    with pytest.raises(UserError, match=f"{said}.*`policy-accel evaluate {place}` scores it"):
+        inspect(place)
+
+
 def test_inspect_of_damaged_demonstrations_does_not_speak_of_images(tmp_path, capsys):
     reader = MemoryReader(Episodes({"action": np.ones((40, 2), np.float32)}, [20, 40]))
     write_episodes(tmp_path / "cut", reader, "robomimic")
@@ -80,6 +98,7 @@ def trained(printed, *overrides):
     lines = printed.splitlines()
     words = shlex.split(lines[lines.index("To train on it:") + 1])
     assert words[:2] == ["policy-accel", "train"]
+    assert words[-1].startswith("run_dir=runs/")
     return main([*words[1:], "training.steps=1", "training.batch_size=4", "training.device=cpu", *overrides])
 
 
@@ -141,7 +160,7 @@ def test_inspect_of_images_ends_with_a_command_that_trains(tmp_path, capsys, mon
 def test_a_set_without_actions_says_how_to_name_them(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", pose=np.random.default_rng(0).normal(size=(40, 3)), episode_ends=[20, 40])
     assert inspect(tmp_path / "x.npz") == 0
-    assert "task.action=KEY\n  no key is called action: put" in capsys.readouterr().out
+    assert "task.action=KEY run_dir=runs/x\n  no key is called action: put" in capsys.readouterr().out
 
 
 def test_the_sheet_is_drawn_where_it_is_asked_for(tmp_path, capsys):

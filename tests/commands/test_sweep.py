@@ -42,6 +42,10 @@ def test_status_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert done.stdout == f"{made.folder}: 2 runs: 1 waiting, 1 failed\n  a  waiting\n  b  failed   lr=9 is wrong.\n"
     assert main(["sweep", "--status", str(tmp_path)]) == 2
     assert "is not the folder of a sweep" in capsys.readouterr().err
+    assert main(["sweep"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "policy-accel: say what is to vary, for example `policy-accel sweep task="
+    )
     assert main(["sweep", "seed=1", "--status", str(made.folder)]) == 2
     assert "--status shows a sweep and takes no settings; drop seed=1" in capsys.readouterr().err
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
+import yaml
 from support.scored_runs import config_of, evaluation_of, write_arms, write_run, write_sweep
 
 from policy_accel.comparison.compare import compare
@@ -134,6 +135,19 @@ def test_one_training_seed_says_so(tmp_path: Path) -> None:
     mixed = compared(tmp_path / "mixed", {**arms, "baseline": scores(0.7, 3, 50, luck=0.05, of=1)})
     assert mixed.notes[0].startswith("One training seed alone: kl, fdm.")
     assert mixed.differences[1].sentence.endswith("one of the two has a single training seed; train more.")
+
+
+def test_a_cap_that_never_ended_is_told(tmp_path: Path) -> None:
+    arms = {"baseline": scores(0.7, 2, 20), "fdm": scores(0.7, 2, 20, of=1)}
+    runs = write_arms(tmp_path, arms)
+    for seed, (updates, run) in enumerate(((1000, runs[2]), (999, runs[3])), 1):
+        config = config_of("fdm", seed, acceleration__momentum__cap_warmup=updates)
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+    told = "FDM's cap on the loss weight was still on when these were scored: fdm"
+    assert [note for note in compare(scored_runs(runs[:3])).notes if note.startswith(told)] == [
+        f"{told}; train for more than 1000 updates (acceleration.momentum.cap_warmup), or lower that."
+    ]
+    assert not any("cap" in note for note in compare(scored_runs([*runs[:2], runs[3]])).notes)
 
 
 def test_images_are_compared_over_training_seeds(tmp_path: Path) -> None:

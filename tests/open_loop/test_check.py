@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -182,6 +183,16 @@ def test_a_layout_of_the_run_is_not_asked_of_data_that_are_no_hdf5(
     assert result["data"] == str(new)
 
 
+def test_data_of_another_make_are_read_by_a_layout(run_dir: Path, evaluate: Any, tmp_path: Path) -> None:
+    own, lab, layout = read_episodes(data_of(run_dir)), tmp_path / "lab.h5", tmp_path / "lab.yaml"
+    with h5py.File(lab, "w") as file:
+        file["flat/command"], file["flat/q"] = own.arrays["action"] + 1, own.arrays["state"]
+        file["index/ends"] = own.episode_ends
+    layout.write_text("episodes: flat\nkeys: {action: command, state: q}\nends: /index/ends\n")
+    result, _ = evaluate("--data", lab, "--layout", layout, "--windows", "4")
+    assert result["data"] == str(lab)
+
+
 def test_it_is_said_when_it_is_not_known_what_trained(
     run_dir: Path, evaluate: Any, refused: Any, tmp_path: Path
 ) -> None:
@@ -210,6 +221,7 @@ def test_it_is_said_when_it_is_not_known_what_trained(
         (["--data", "{data}", "--episodes", "3"], "--episodes is for rollouts, and --data measures demonstrations"),
         (["--data", "{data}", "--delay-ms", "100"], "--delay-ms is for rollouts"),
         (["--windows", "3"], "--windows is for demonstrations; add --data"),
+        (["--layout", "lab.yaml"], "--layout is for demonstrations; add --data"),
         (["--data-episodes", "3"], "--data-episodes is for demonstrations"),
         (["--data", "{data}", "--windows", "0"], "--windows 0 must be at least 1"),
         (["--data", "{data}", "--average", "all"], "--average all chooses by scores"),

@@ -29,9 +29,8 @@ from policy_accel.policy.evaluate import PolicyEvaluator, environment_spec
 from policy_accel.policy.policy import DiffusionPolicy
 from policy_accel.policy.run import build_policy, build_sampler
 from policy_accel.policy.track import ROBOT
-from policy_accel.run_files import read_metrics
+from policy_accel.run_files import checkpoint_steps, read_metrics
 from policy_accel.training.build import build_update
-from policy_accel.training.checkpoint import checkpoint_steps
 from policy_accel.training.distillation import RefiningTimes, distilled_objective
 from policy_accel.training.ema import EMA
 from policy_accel.training.loop import Run

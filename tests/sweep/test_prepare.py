@@ -9,9 +9,10 @@ import pytest
 from support.sweeps import prepared, tiny
 
 from policy_accel.errors import UserError
+from policy_accel.sweep.file import read_file
 from policy_accel.sweep.folder import read_sweep
 from policy_accel.sweep.launcher import LocalConfig, RayConfig, SlurmConfig
-from policy_accel.sweep.prepare import check, read_file, read_order
+from policy_accel.sweep.prepare import check, read_order
 
 BASE = ["task=pusht_state", "model=mlp"]
 

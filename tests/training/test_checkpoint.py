@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from policy_accel.errors import UserError
+from policy_accel.run_files import checkpoint_steps
 from policy_accel.training.checkpoint import (
     CheckpointConfig,
     DamagedError,
     best_checkpoint,
-    checkpoint_steps,
     fitting,
     load_checkpoint,
     load_newest,

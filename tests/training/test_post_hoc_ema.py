@@ -12,8 +12,9 @@ from ema_pytorch.post_hoc_ema import p_dot_p, solve_weights
 from scipy.integrate import quad
 
 from policy_accel.errors import UserError
+from policy_accel.run_files import checkpoint_steps
 from policy_accel.training import TrainingConfig
-from policy_accel.training.checkpoint import checkpoint_steps, load_checkpoint
+from policy_accel.training.checkpoint import load_checkpoint
 from policy_accel.training.ema import profile_exponent
 from policy_accel.training.post_hoc_ema import inner_products, solve_coefficients, stored_averages, synthesize
 

@@ -14,9 +14,9 @@ from support.simulated_cuda import SimulatedCuda
 
 from policy_accel.errors import UserError
 from policy_accel.models import Denoiser
-from policy_accel.run_files import read_metrics
+from policy_accel.run_files import checkpoint_steps, read_metrics
 from policy_accel.training import Trained, TrainingConfig
-from policy_accel.training.checkpoint import checkpoint_steps, evaluation_of, load_checkpoint
+from policy_accel.training.checkpoint import evaluation_of, load_checkpoint
 from policy_accel.training.scoring import Scored
 
 Run = Callable[..., Trained]

@@ -19,9 +19,9 @@ import torch
 from support.simulated_cuda import CUDA, SimulatedCuda
 
 from policy_accel.errors import UserError
-from policy_accel.run_files import read_metrics
+from policy_accel.run_files import checkpoint_steps, read_metrics
 from policy_accel.training import Trained, TrainingConfig, snapshots
-from policy_accel.training.checkpoint import CheckpointConfig, checkpoint_steps, load_checkpoint
+from policy_accel.training.checkpoint import CheckpointConfig, load_checkpoint
 from policy_accel.training.snapshots import Snapshots
 
 Run = Callable[..., Trained]

@@ -27,7 +27,10 @@ from policy_accel.errors import UserError, refusing
 from policy_accel.files import open_regular
 from policy_accel.parsing import from_json, from_yaml
 
-SAY_WHERE = "Say where the data lies: task.layout=FILE.yaml, or of `data` --layout FILE.yaml (docs/how_to/hdf5.md)."
+SAY_WHERE = (
+    "Say where the data lies: task.layout=FILE.yaml, or --layout FILE.yaml of `data` and `evaluate` "
+    "(docs/how_to/hdf5.md)."
+)
 NAMES = {
     **{"actions": "action", "rewards": "reward", "terminations": "done", "truncations": "truncated", "infos": "info"},
     **{"dones": "done", "terminals": "done", "timeouts": "truncated", "next_observations": "next_obs.observation"},

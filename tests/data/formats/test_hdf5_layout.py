@@ -250,4 +250,6 @@ def test_an_unknown_file_says_what_it_holds_and_where_to_say_more(tmp_path: Path
     assert "found flat/command [15, 2], flat/last [15], flat/q [15, 3], index/ends [3], index/lengths [3] (14" in str(
         error.value
     )
-    assert "task.layout=FILE.yaml, or of `data` --layout FILE.yaml (docs/how_to/hdf5.md)" in str(error.value)
+    assert "task.layout=FILE.yaml, or --layout FILE.yaml of `data` and `evaluate` (docs/how_to/hdf5.md)" in str(
+        error.value
+    )
