@@ -43,11 +43,14 @@ def check_named(options: argparse.Namespace) -> None:
 
 
 def check_run(run_dir: Path, checkpoint: str = "last") -> None:
-    """Raise UserError where there is no run, or it has no such checkpoint. Exported policies and models of other
-    libraries are left to what reads them."""
+    """Raise UserError where there is no run, or it has no checkpoint of a step that is named.
+
+    Exported policies and models of other libraries are left to what reads them.
+    """
     if not weights_file(run_dir).is_file() and not (run_dir / STATE).is_file():
         read_config(run_dir)
-        check_checkpoint(run_dir, checkpoint)
+        if checkpoint not in ("last", "best"):  # a run that has none yet may lack the user's trust first
+            check_checkpoint(run_dir, checkpoint)
 
 
 def check_data(path: str) -> None:

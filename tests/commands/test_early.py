@@ -39,18 +39,15 @@ MISSING = {
     "benchmark time-to-score no.yaml": NO_FILE,
     "evaluate made --checkpoint 7": "made has no checkpoint '7'; there are last, best and the steps [5].",
     "serve made --checkpoint 7": "made has no checkpoint '7'; there are last, best and the steps [5].",
-    "evaluate fresh": "fresh has no checkpoint yet; train it first.",
 }
 
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run with a checkpoint, and one without any."""
+    """A run with a checkpoint."""
     monkeypatch.chdir(tmp_path)
     Path("made/checkpoints/00000005").mkdir(parents=True)
-    Path("fresh").mkdir()
-    for name in ("made", "fresh"):
-        Path(name, "config.yaml").write_text("track: robot\n")
+    Path("made", "config.yaml").write_text("track: robot\n")
 
 
 def test_what_is_not_there_is_told_before_torch_is_imported() -> None:
