@@ -88,7 +88,10 @@ def test_a_recipe_chooses_and_the_command_line_wins(track: Source) -> None:
     ("overrides", "sentence"),
     [
         (["wall/colour=stripped"], r"wall/colour=stripped is unknown; did you mean 'striped'\?"),
-        (["wall/colour=xyz"], "wall/colour=xyz is unknown; known are: none, plain, striped."),
+        (
+            ["wall/colour=xyz"],
+            "wall/colour=xyz is unknown; known are: none, plain, striped; those of a plugin need plugins=[MODULE].",
+        ),
         (["wall/color=plain"], r"no key 'wall/color'; did you mean 'wall/colour'\?"),
         (["wall.colour=striped"], "wall.colour=striped: write wall/colour=striped to choose it, with a slash."),
         (["wall.colour.name=striped"], "wall.colour.name=striped does not choose it; write wall/colour=striped."),
