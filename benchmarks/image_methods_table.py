@@ -115,7 +115,9 @@ def markdown(base: str, found: dict[str, Any]) -> str:
 def _cell(value: dict[str, Any]) -> str:
     if "at_most" in value:
         return f"at most {value['at_most']:.2f} ({value['reached']} of {value['seeds']} got there)"
-    interval = "" if value["interval"] is None else f" [{value['interval'][0]:.3g}, {value['interval'][1]:.3g}]"
+    interval = (
+        "" if value["interval"] is None else f"\u00a0[{value['interval'][0]:.3g},\u00a0{value['interval'][1]:.3g}]"
+    )
     return f"{value['mean']:.3g}{interval}"
 
 

@@ -161,7 +161,7 @@ def summary(options: argparse.Namespace, kept: Kept) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The rows of a task for the page on optimisers."""
+    """The rows of a task for the page of results."""
     best = {name: max(tried, key=lambda one: one["score"])["rates"] for name, tried in result["tuning"].items()}
     lines = []
     for row in result["runs"]:
@@ -171,7 +171,7 @@ def table(result: dict[str, Any]) -> str:
             result["task"],
             f"{'Muon' if row['optimizer'] == 'muon' else 'AdamW'} {rate}",
             f"{row['updates']:,}",
-            f"{row['score']:.3f} [{low:.2f}, {high:.2f}]",
+            f"{row['score']:.3f}\u00a0[{low:.2f},\u00a0{high:.2f}]",
             f"{row['held_out_loss']:.4f}",
             f"{row['cpu_seconds']:.0f}",
         )

@@ -68,7 +68,7 @@ def test_speed_ups_and_ends_are_paired_by_seed(table: ModuleType) -> None:
     half = 12.7062 * math.log(4.0) / math.sqrt(2) / math.sqrt(2)  # Student's 97.5 % quantile with 1 degree of freedom
     assert math.log(high / low) / 2 == pytest.approx(half, rel=0.01)
     lines = table.markdown("b", found)
-    assert "| slow | 4 [4, 4] |" in lines
+    assert "| slow | 4\u00a0[4,\u00a04] |" in lines
     assert "at most 1.00 (1 of 2 got there)" in lines
 
 

@@ -95,7 +95,7 @@ def test_the_page_of_images_takes_the_comparison_when_it_is_there(changed: Calla
         )
 
     text = changed("images", "image_methods_16px_cpu", made)
-    assert "| baseline | 30.2 [29, 31.5] | 0.5 | at most 1.50 (2 of 3 got there) |" in text
+    assert "| baseline | 30.2\u00a0[29,\u00a031.5] | 0.5 | at most 1.50 (2 of 3 got there) |" in text
     assert "edm: no run yet" in text
     assert "image_methods_16px_cpu.png" not in text
     (tmp_path / "results" / "image_methods_16px_cpu.png").touch()
