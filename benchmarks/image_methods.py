@@ -216,6 +216,7 @@ def main() -> None:
         for result in pool.map(lambda one: run_apart(options, *one), todo):
             runs.append(result)
             record(options, runs)
+    record(options, runs)  # with the tables and the note of today also where nothing was left to do
     for name in options.plan.bases:
         print(markdown(name, tables([run for run in runs if run["base"] == name], options.plan.quality)))
 

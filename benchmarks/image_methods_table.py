@@ -79,6 +79,13 @@ def tables(runs: Sequence[Run], quality: str) -> dict[str, Any]:
     return {"final": final, "speed_ups": speed_ups}
 
 
+def label(arm: str, arms: Sequence[str]) -> str:
+    """`arm` in few words: its method, and what it sets that not all of the arms set."""
+    method, *settings = arm.split(":")
+    own = [setting for setting in settings if not all(setting in other.split(":") for other in arms)]
+    return " ".join([method, *(setting.replace("/", ".").rpartition(".")[2] for setting in own)])
+
+
 def _end(run: Run, quality: str) -> float:
     return float(run["final"]["measures"][quality]["value"])
 
@@ -106,7 +113,7 @@ def markdown(base: str, found: dict[str, Any]) -> str:
     ]
     lines = [f"**{base}**", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for arm, end in found["final"].items():
-        cells = [arm, _cell(end["distance"]), _cell(end["over_first"])]
+        cells = [label(arm, list(found["final"])), _cell(end["distance"]), _cell(end["over_first"])]
         cells += [_cell(found["speed_ups"][one][arm]["samples"]) for one in distances]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -122,11 +129,13 @@ def _cell(value: dict[str, Any]) -> str:
 
 
 def draw(runs: Sequence[Run], quality: str, path: Path) -> None:
-    """Distance over images seen, a panel for each base: the geometric mean of the seeds, and each seed thin."""
+    """Distance over arithmetic, which counts an image at several times as several, a panel for each base: the geometric
+    mean of the seeds, and each seed thin."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
     good = [run for run in runs if "failed" not in run and run["curve"]]
     bases = list(dict.fromkeys(run["base"] for run in good))
@@ -135,18 +144,22 @@ def draw(runs: Sequence[Run], quality: str, path: Path) -> None:
     figure = Figure(figsize=(6.5 * len(bases), 5.2), layout="constrained")
     for axes, base in zip(figure.subplots(1, len(bases), squeeze=False)[0], bases, strict=True):
         own = [run for run in good if run["base"] == base]
-        for number, arm in enumerate(dict.fromkeys(run["arm"] for run in own)):
+        arms = list(dict.fromkeys(run["arm"] for run in own))
+        for number, arm in enumerate(arms):
             curves = [run["curve"] for run in own if run["arm"] == arm]
-            images = [point["samples"] for point in curves[0]]
+            spent = [point["training_flops"] / 1e12 for point in curves[0]]
             values = np.array([[point["measures"][quality][0] for point in curve] for curve in curves])
             style = {"color": "black" if number == 0 else f"C{(number - 1) % 10}", "ls": "-" if number < 11 else "--"}
-            axes.plot(images, np.exp(np.log(values).mean(0)), lw=2.0 if number == 0 else 1.4, label=arm, **style)
+            name, width = label(arm, arms), 2.0 if number == 0 else 1.4
+            axes.plot(spent, np.exp(np.log(values).mean(0)), lw=width, label=name, **style)
             for curve in values:
-                axes.plot(images, curve, lw=0.4, alpha=0.5, **style)
+                axes.plot(spent, curve, lw=0.4, alpha=0.5, **style)
         floor = own[0]["curve"][-1]["measures"][quality][1]
-        if floor:
-            axes.axhline(floor, color="grey", ls=":", lw=1.0, label="held-out real images")
-        axes.set(xscale="log", yscale="log", xlabel="training images seen", ylabel=quality, title=base)
+        of_real = f" (held-out real images: {floor:.2g})" if floor else ""
+        axes.set(xscale="log", yscale="log", xlabel="training, TFLOP", ylabel=quality, title=f"{base}{of_real}")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(ScalarFormatter())
+            axis.set_minor_formatter(ScalarFormatter())
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize=7)
     figure.savefig(path, dpi=110)

@@ -28,10 +28,6 @@ class Recorded:
         """The content of records/NAME.json, as its figures: name -> row."""
         return {row["figure"]: row for row in self._read(f"records/{name}.json")["result"]}
 
-    def has(self, name: str, suffix: str = ".json") -> bool:
-        """Whether there is results/NAME.json, or the picture of another suffix, yet."""
-        return (self.benchmarks / "results" / f"{name}{suffix}").is_file()
-
     def link(self, name: str, text: str = "") -> str:
         """A link to results/NAME.json, with its name unless another text is given."""
         self.result(name)

@@ -124,7 +124,6 @@ def environment(benchmarks: Path = BENCHMARKS) -> Environment:
         record=recorded.record,
         link=recorded.link,
         records=recorded.listing,
-        has=recorded.has,
         ladder=ladder,
         optimizer_table=optimizer_table,
         image_table=image_table,

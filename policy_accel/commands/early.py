@@ -25,7 +25,7 @@ def check_named(options: argparse.Namespace) -> None:
     given, settings = vars(options), list(getattr(options, "overrides", ()))
     runs = [given["run_dir"]] if "run_dir" in given else [*given.get("run_dirs", ())]
     if options.run == "benchmark:run_sample" and "=" not in settings[0]:
-        runs, settings = [Path(settings[0])], []
+        runs, settings = [Path(word) for word in settings if len(settings) == 1], []  # with settings it is refused
     for run_dir in runs:
         check_run(run_dir, given.get("checkpoint", "last"))
     if given.get("guide") is not None:

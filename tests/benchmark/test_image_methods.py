@@ -72,6 +72,12 @@ def test_speed_ups_and_ends_are_paired_by_seed(table: ModuleType) -> None:
     assert "at most 1.00 (1 of 2 got there)" in lines
 
 
+def test_a_label_leaves_out_what_all_arms_set(table: ModuleType) -> None:
+    arms = ["edm:sampling.steps=10", "edm:acceleration/noise=nearest:acceleration.noise.candidates=4:sampling.steps=10"]
+    assert [table.label(arm, arms) for arm in arms] == ["edm", "edm noise=nearest candidates=4"]
+    assert table.label("kl:training.batch_size=16", ["baseline", "kl:training.batch_size=16"]) == "kl batch_size=16"
+
+
 def test_the_picture_has_a_panel_for_each_base(table: ModuleType, tmp_path: Path) -> None:
     table.draw([*RUNS, {**RUNS[0], "base": "c"}], "fd", tmp_path / "x.png")
     width, height = (int.from_bytes((tmp_path / "x.png").read_bytes()[place : place + 4]) for place in (16, 20))
