@@ -52,4 +52,15 @@ MUTATIONS = [
     ),
     *of("doctor/extras.py", "doctor/test_extras.py", ("if not one.specifier.contains(", "if one.specifier.contains(")),
     *of("commands/parameters.py", "commands/test_parameters.py", ("lr * optimizer.lr_ratio", "lr")),
+    *of(
+        "commands/early.py",
+        "commands/test_early.py",
+        ('for name in ("dataset", "data"):', 'for name in ("dataset",):'),
+        ("if options.run in AS_TRAIN:", "if False:"),
+        ("check_run(options.guide)", "pass"),
+        ("            read_file(file)", "            pass"),
+        ("            os.stat(place)", "            pass"),
+        ("            check_checkpoint(run_dir, checkpoint)", "            pass"),
+    ),
+    *of("commands/sweep.py", "commands/test_sweep.py", ("if not options.overrides:", "if False:")),
 ]

@@ -72,4 +72,9 @@ MUTATIONS = [
         ("(?!\\d)", ""),
         ("if settings.get(key):", "if False:"),
     ),
+    *of(
+        "comparison/notes.py",
+        "commands/test_compare.py",
+        ("if end >= (run.evaluation", "if end < (run.evaluation"),
+    ),
 ]

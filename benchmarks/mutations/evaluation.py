@@ -26,4 +26,9 @@ MUTATIONS = [
         ("self.failures[episode] < ATTEMPTS", "self.failures[episode] <= ATTEMPTS"),
         ("for episode in range(len(self.seeds))]", "for episode in self.results]"),
     ),
+    *of(
+        "evaluation/environments.py",
+        "policy/test_heading.py",
+        (".max_episode_steps or DEFAULT_STEPS", ".max_episode_steps and DEFAULT_STEPS"),
+    ),
 ]

@@ -105,4 +105,10 @@ MUTATIONS = [
         ("None if full else self.curve)", "None)"),
         ('"score_from": self.scored,', '"score_from": "x",'),
     ),
+    *of(
+        "images/metrics/table.py",
+        "images/metrics/test_measure.py",
+        ('(one.get("floor_samples") or math.inf) < one', '(one.get("floor_samples") or math.inf) > one'),
+        ('"hold out more" if', '"hold out more" if not'),
+    ),
 ]

@@ -50,4 +50,13 @@ MUTATIONS = [
         "training/test_further_training.py",
         ("or not (waits or taught)", "or True"),
     ),
+    *of(
+        "key_hints.py",
+        "test_key_hints.py commands/test_list.py test_groups.py",
+        ('if name.endswith(".py"):', "if False:"),
+        ("if len(known) <= MANY:", "if True:"),
+        ("cutoff=0)", "cutoff=0.99)"),
+        ('else "those of a plugin need plugins=[MODULE]"', 'else ""'),
+    ),
+    *of("remarks.py", "test_remarks.py", ("category is UserWarning and", "")),
 ]
