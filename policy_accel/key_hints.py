@@ -48,7 +48,7 @@ ALIASES = {
 }
 """Setting -> what other programs call it."""
 YAML_ALONE = ("task", "recipe", "method")
-"""Groups of which a user adds choices by YAML files; to the others modules of theirs add some."""
+"""Groups to which users add choices by YAML files, and not by modules; to `model` they add by both."""
 MANY, NEAREST = 12, 4
 """Choices that are not all named in a sentence, and those that are named then."""
 
@@ -85,7 +85,7 @@ def unknown_choice(group: str, name: str, known: Collection[str]) -> UserError:
     """What to write in place of `group=name`: a module of the user's by `plugins`, the closest of the `known` names, or
     the nearest few and where all are listed."""
     if name.endswith(".py"):
-        takes = "a name or a YAML file" if group in YAML_ALONE else "the name of what it registers"
+        takes = "a name or a YAML file" if group in (*YAML_ALONE, "model") else "the name of what it registers"
         return UserError(
             f"{group}={name} is a Python file, and {group} takes {takes}; plugins=[{Path(name).stem}] imports the "
             "module from the current folder (docs/how_to/extend.md)."
@@ -93,14 +93,20 @@ def unknown_choice(group: str, name: str, known: Collection[str]) -> UserError:
     unknown = f"{group}={name} is unknown"
     if close_to(name, known):
         return UserError(f"{unknown}; {did_you_mean(name, known)}")
-    own = f"one of your own is {group}=FILE.yaml" if group in YAML_ALONE else "those of a plugin need plugins=[MODULE]"
+    own = _own(group)
     if len(known) <= MANY:
-        return UserError(f"{unknown}; known are: {', '.join(sorted(known))}; {own}.")
-    nearest = difflib.get_close_matches(name, sorted(known), n=NEAREST, cutoff=0)
+        return UserError(f"{unknown}; known are: {', '.join(sorted(known))}{own}.")
+    nearest = difflib.get_close_matches(name, sorted(known), n=NEAREST, cutoff=0.3)
+    near = f"the nearest are {', '.join(nearest)}, " if nearest else ""
     kind = group if "/" in group or group == "training" else f"{group}s"
-    return UserError(
-        f"{unknown}; the nearest are {', '.join(nearest)}, `policy-accel list {kind}` names all {len(known)}; {own}."
-    )
+    return UserError(f"{unknown}; {near}`policy-accel list {kind}` names all {len(known)}{own}.")
+
+
+def _own(group: str) -> str:
+    """How a choice of the user's own is named; the presets of `training` are those that are shipped."""
+    ways = [f"one of your own is {group}=FILE.yaml"] if group in (*YAML_ALONE, "model") else []
+    ways += ["those of a plugin need plugins=[MODULE]"] if group not in (*YAML_ALONE, "training") else []
+    return "".join(f"; {way}" for way in ways)
 
 
 def _section(key: str, known: Collection[str]) -> bool:

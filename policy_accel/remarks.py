@@ -14,7 +14,7 @@ def as_sentences() -> None:
 def _remark(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    if category is UserWarning and f"{os.sep}policy_accel{os.sep}" in filename:
+    if category is UserWarning and filename.startswith(os.path.dirname(__file__) + os.sep):
         return f"remark: {message}\n"
     return _python_form(message, category, filename, lineno, line)
 

@@ -162,7 +162,7 @@ def check_checkpoint(run_dir: Path, checkpoint: str) -> None:
         return
     if not steps:
         raise UserError(f"{run_dir} has no checkpoint yet; train it first.")
-    if checkpoint not in ("last", "best") and (not checkpoint.isdigit() or int(checkpoint) not in steps):
+    if checkpoint not in ("last", "best") and (not checkpoint.isdecimal() or int(checkpoint) not in steps):
         raise UserError(f"{run_dir} has no checkpoint '{checkpoint}'; there are last, best and the steps {steps}.")
 
 

@@ -65,17 +65,24 @@ PLUGIN = "those of a plugin need plugins=[MODULE]."
     ("choice", "said"),
     [
         ("model=uent", r"model=uent is unknown; did you mean 'unet'\?"),
-        ("model=qqq", rf"model=qqq is unknown; known are: mlp, transformer, unet, .*; {re.escape(PLUGIN)}"),
+        (
+            "model=qqq",
+            rf"model=qqq is unknown; known are: mlp, transformer, unet, .*; one of .*=FILE.yaml; {re.escape(PLUGIN)}",
+        ),
         ("acceleration/timesteps=qqq", rf"; known are: .*; {re.escape(PLUGIN)}"),
         (
             "task=qqq",
-            r"task=qqq is unknown; the nearest are (\w+, ){4}`policy-accel list tasks` names all \d+; one of ",
+            r"task=qqq is unknown; `policy-accel list tasks` names all \d+; one of your own is task=FILE.yaml",
+        ),
+        (
+            "task=walker",
+            r"task=walker is unknown; the nearest are (\w+, )+`policy-accel list tasks` names all \d+; one of ",
         ),
         (
             "recipe=./use.py",
             r"recipe=./use.py is a Python file, and recipe takes a name or a YAML file; plugins=\[use\]",
         ),
-        ("model=my/net.py", r"and model takes the name of what it registers; plugins=\[net\] imports the module"),
+        ("model=my/net.py", r"and model takes a name or a YAML file; plugins=\[net\] imports the module"),
         ("plugins=[./use.py]", "the plugin './use.py' is a file; name the module, use, whose folder"),
     ],
 )

@@ -10,7 +10,7 @@ import warnings
 import policy_accel
 warnings.warn_explicit("x.npz: a.", UserWarning, policy_accel.__file__, 3)
 warnings.warn_explicit("an API of ours is old", FutureWarning, policy_accel.__file__, 3)
-warnings.warn_explicit("b", UserWarning, "/a/b.py", 3)
+warnings.warn_explicit("b", UserWarning, "/a/policy_accel/.venv/b.py", 3)
 """
 
 
@@ -19,4 +19,4 @@ def test_a_warning_of_ours_is_a_sentence_and_others_stay_as_they_are() -> None:
     ours, old, theirs = (line for line in said.splitlines() if not line.startswith(" "))
     assert ours == "remark: x.npz: a."
     assert "FutureWarning: an API" in old
-    assert theirs == "/a/b.py:3: UserWarning: b"
+    assert theirs == "/a/policy_accel/.venv/b.py:3: UserWarning: b"

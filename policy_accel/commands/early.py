@@ -11,11 +11,11 @@ from pathlib import Path
 
 from policy_accel.files import explained
 from policy_accel.run_files import STATE, check_checkpoint, read_config, weights_file
+from policy_accel.typed_values import NOTHING
 
 AS_TRAIN = ("demo:run_demo", "train:run_train", "list:run_list", "benchmark:run_step", "benchmark:run_sample")
-"""Commands with the settings of `train`. `doctor` has them too, and lists what is missing; of `sweep` they have several
-values."""
-NO_PATH = ("", "null", "???")
+"""Commands with the settings of `train` (of `list`, that of parameters has them). `doctor` has them too, and lists what
+is missing; of `sweep` they have several values."""
 SPECIAL = frozenset("'\"[]{}$,")
 """Characters of a value that may be something else than the path that it looks like."""
 
@@ -35,7 +35,7 @@ def check_named(options: argparse.Namespace) -> None:
             check_data(given[name])
     if options.run in AS_TRAIN:
         _check_settings(settings, options)
-    elif "plan" in given or (options.command == "sweep" and settings):
+    elif "plan" in given or (options.command == "sweep" and settings and not options.status):
         from policy_accel.sweep.file import file_of, read_file
 
         if (file := given.get("plan", file_of(settings))) is not None:
@@ -55,15 +55,20 @@ def check_run(run_dir: Path, checkpoint: str = "last") -> None:
 
 def check_data(path: str) -> None:
     """Raise UserError where data are not there; a value that may be no plain path is let through."""
-    if path not in NO_PATH and not path.startswith("shipped:") and "::" not in path and not SPECIAL & set(path):
-        place = Path(path).expanduser()
+    nothing = (*NOTHING, "???")
+    if path not in nothing and not path.startswith("shipped:") and "::" not in path and not SPECIAL & set(path):
+        place = Path(os.path.expanduser(path))
         with explained(place, "read"):
             os.stat(place)
 
 
 def _check_settings(settings: list[str], options: argparse.Namespace) -> None:
+    from policy_accel.commands.list import PARAMETERS
     from policy_accel.configuration import source_of  # which imports Hydra
 
+    if options.run == "list:run_list" and options.kind != PARAMETERS:  # which takes none, and says so
+        return
+    settings = [setting for setting in settings if "=" in setting]  # `demo` has a name before them
     source_of(settings, options.config_dir)
     data = dict(setting.partition("=")[::2] for setting in settings).get("task.data")
     if data is not None and not getattr(options, "print_config", False):

@@ -11,7 +11,7 @@ from policy_accel.data.formats.base import EpisodeReader
 from policy_accel.data.formats.recognise import FLAGS
 from policy_accel.data.images import ImageSet
 from policy_accel.data.inspect import Inspection
-from policy_accel.foreign.kinds import library_of
+from policy_accel.foreign.kinds import BY_SUFFIX, library_of
 from policy_accel.run_files import CONFIG, STATE, weights_file
 
 _SHORTEST = 8
@@ -86,7 +86,8 @@ def use_of_model(place: Path) -> str:
             f"a training run, no data; `{look}` scores it, and `policy-accel report {shlex.quote(str(place))}` shows it"
         )
     weights = weights_file(place)
-    if weights.is_file() and (library := library_of(weights)):
+    known = weights.is_file() and weights.suffix not in BY_SUFFIX  # .pkl and .pt may be anything
+    if known and (library := library_of(weights)):
         return f"a model of {library}, no data; `{look}` scores it"
     if weights != place or (place.suffix in EXPORTED and place.is_file()):
         return f"a trained policy or image model, no data; `{look}` scores it"

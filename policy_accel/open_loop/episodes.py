@@ -42,7 +42,7 @@ class Measured:
         trained: how many of them trained the run; None where that is not known.
         which: what they are, in words.
         unit: mean and spread of the actions that errors are compared with.
-        unit_of: whose they are: `TRAINING`, or `THESE` where the run's own data are not there any more.
+        unit_of: whose they are: `TRAINING`, or `THESE` where the run's own data are gone or changed.
     """
 
     demonstrations: Demonstrations

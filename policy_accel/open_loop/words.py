@@ -36,7 +36,7 @@ def _spread(result: Mapping[str, Any]) -> str:
     whose = (
         "that trained the run"
         if result["spread_of"] == TRAINING
-        else "of these episodes, since those of the run's training are not there"
+        else "of these episodes, since those of the run's training are gone or changed"
     )
     return f"spread and mean action: standard deviation and mean of the actions {whose}"
 

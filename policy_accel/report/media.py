@@ -100,7 +100,7 @@ def rollouts(runs: Sequence[ReportedRun]) -> Gallery:
     films: dict[int, list[tuple[ReportedRun, Path]]] = {}
     for run in runs:
         for path in (run.run_dir / "videos").glob("*.mp4"):
-            if path.stem.isdigit():
+            if path.stem.isdecimal():
                 films.setdefault(int(path.stem), []).append((run, path))
     episodes = sorted(films, key=lambda episode: (-len(films[episode]), episode))
     turn = {id(run): number for arm in arms_of(runs) for number, run in enumerate(of_arm(runs, arm))}

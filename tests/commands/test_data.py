@@ -79,6 +79,13 @@ def test_inspect_of_a_model_names_the_command_that_looks_at_it(tmp_path, made, s
         inspect(place)
 
 
+def test_a_file_that_may_be_anything_is_called_no_model(tmp_path):
+    (tmp_path / "demos.pkl").write_bytes(b"x")
+    with pytest.raises(UserError) as error:
+        inspect(tmp_path / "demos.pkl")
+    assert "model of EDM" not in str(error.value)
+
+
 def test_inspect_of_damaged_demonstrations_does_not_speak_of_images(tmp_path, capsys):
     reader = MemoryReader(Episodes({"action": np.ones((40, 2), np.float32)}, [20, 40]))
     write_episodes(tmp_path / "cut", reader, "robomimic")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from policy_accel.cli import main
-from policy_accel.commands.early import check_data
+from policy_accel.commands.early import check_data, check_run
 
 NO_RUN = "no is not a run directory: it does not exist; give the run_dir of a training run."
 NO_DATA = "no: does not exist, cannot read it; check the path."
@@ -62,9 +62,46 @@ def test_what_is_not_there_is_told_before_torch_is_imported() -> None:
     assert done.stderr.splitlines() == [f"policy-accel: {sentence}" for sentence in MISSING.values()]
 
 
-@pytest.mark.parametrize("path", ["null", "shipped:pusht", "file.hdf5::lift", "${seed}", "'a b'", "[a]", ""])
+@pytest.mark.parametrize("path", ["null", "None", "shipped:pusht", "file.hdf5::lift", "${seed}", "'a b'", "[a]", ""])
 def test_what_may_be_no_path_is_let_through(path: str) -> None:
     check_data(path)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["exported/policy.onnx"],
+        ["lerobot/config.json", "lerobot/model.safetensors"],
+        [
+            "diffusers/model_index.json",
+            "diffusers/unet/config.json",
+            "diffusers/unet/diffusion_pytorch_model.safetensors",
+        ],
+        ["edm.pkl"],
+        ["checkpoint/state.json"],
+        ["run/config.yaml", "run/checkpoints/00000005/state.json"],
+    ],
+)
+def test_whatever_is_no_run_of_ours_is_left_to_what_reads_it(files: list[str]) -> None:
+    for file in map(Path, files):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text('{"_class_name": "UNet2DModel"}' if file.parent.name == "unet" else "track: robot\n")
+    path = Path(files[0])
+    check_run(path.parent if len(path.parts) > 1 and path.suffix != ".onnx" else path)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("list tasks task=zzz", "task=zzz: only `policy-accel list parameters` takes settings; drop it."),
+        ("sweep no.yaml --status made", "no.yaml"),
+        ("evaluate made --checkpoint ²", "made has no checkpoint '²'; there are last, best and the steps [5]."),
+        ("train task.data=~nobody_of_this_name/x", "~nobody_of_this_name/x: does not exist"),
+    ],
+)
+def test_other_mistakes_are_told_as_ever(line: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_the_configuration_of_data_that_are_elsewhere_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
