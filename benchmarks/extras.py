@@ -123,10 +123,13 @@ FEATURES: dict[str, list[list[str]]] = {
         ["-c", "import torch_fidelity.feature_extractor_inceptionv3"],
     ],
     "export": [[*COMMAND, "export", "run", "--to", "onnx", "--output", "run.onnx"]],
-    "serve": [[*COMMAND, "serve", "run", "--port", "0"], ["-c", CLIENT]],
+    "serve": [["-c", CLIENT]],
     "hub": [["-c", OF_THE_HUB], ["-c", CARD]],
 }
-"""Extra -> arguments of Python. The first command ends with `to_install(EXTRA)` where the extra is not installed."""
+"""Extra -> arguments of Python."""
+TELLS = {"serve": [*COMMAND, "serve", "run", "--port", "0"]}
+"""Commands that end with `to_install(EXTRA)` where the extra is not installed, and else never end; of the other extras
+their first command does."""
 UNUSED = {"robomimic"}
 """Extras that no code of ours imports."""
 
@@ -176,8 +179,8 @@ def runs(python: Path, commands: list[list[str]], folder: Path) -> dict[str, Any
 
 
 def without(python: Path, extra: str, folder: Path) -> dict[str, Any]:
-    """Whether the first command of an extra ends with the sentence, and with the status of a mistake of the user's."""
-    first = FEATURES[extra][0]
+    """Whether a command of an extra ends with the sentence, and with the status of a mistake of the user's."""
+    first = TELLS.get(extra) or FEATURES[extra][0]
     status, said = tried([python, *first], folder)
     told = to_install(extra) in said
     good = told and ("Traceback" not in said and status == 2 if first[0] == "-m" else status != 0)
