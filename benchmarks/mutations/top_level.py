@@ -55,8 +55,8 @@ MUTATIONS = [
         "test_key_hints.py commands/test_list.py test_groups.py",
         ('if name.endswith(".py"):', "if False:"),
         ("if len(known) <= MANY:", "if True:"),
-        ("cutoff=0)", "cutoff=0.99)"),
-        ('else "those of a plugin need plugins=[MODULE]"', 'else ""'),
+        ("cutoff=0.3)", "cutoff=0.99)"),
+        ('["those of a plugin need plugins=[MODULE]"]', "[]"),
     ),
     *of("remarks.py", "test_remarks.py", ("category is UserWarning and", "")),
 ]
