@@ -46,8 +46,8 @@ except UserError as error:
 CARD = """
 from huggingface_hub import ModelCard
 from policy_accel import Policy
-Policy.load("run").save_pretrained("shared")
-assert ModelCard.load("shared/README.md").data.library_name
+Policy.load("run").save_pretrained("pretrained")
+assert ModelCard.load("pretrained/README.md").data.library_name
 """
 SCHEDULER = """
 import torch
