@@ -127,11 +127,14 @@ FEATURES: dict[str, list[list[str]]] = {
     "hub": [["-c", OF_THE_HUB], ["-c", CARD]],
 }
 """Extra -> arguments of Python."""
-TELLS = {"serve": [*COMMAND, "serve", "run", "--port", "0"]}
-"""Commands that end with `to_install(EXTRA)` where the extra is not installed, and else never end; of the other extras
-their first command does."""
 UNUSED = {"robomimic"}
 """Extras that no code of ours imports."""
+
+
+def telling(extra: str) -> list[str]:
+    """The command that ends with `to_install(extra)` where the extra is not installed."""
+    # With the extra this one never ends, so it is none of its features.
+    return [*COMMAND, "serve", "run", "--port", "0"] if extra == "serve" else FEATURES[extra][0]
 
 
 def environment() -> dict[str, str]:
@@ -180,7 +183,7 @@ def runs(python: Path, commands: list[list[str]], folder: Path) -> dict[str, Any
 
 def without(python: Path, extra: str, folder: Path) -> dict[str, Any]:
     """Whether a command of an extra ends with the sentence, and with the status of a mistake of the user's."""
-    first = TELLS.get(extra) or FEATURES[extra][0]
+    first = telling(extra)
     status, said = tried([python, *first], folder)
     told = to_install(extra) in said
     good = told and ("Traceback" not in said and status == 2 if first[0] == "-m" else status != 0)

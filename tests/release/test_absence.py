@@ -31,7 +31,7 @@ BROUGHT = {
 WITHOUT = """
 import contextlib, io, json, sys, traceback
 sys.path.insert(0, sys.argv[1])
-from extras import CORE, FEATURES
+from extras import CORE, FEATURES, telling
 from policy_accel.cli import main
 
 def said(command):
@@ -46,7 +46,7 @@ def said(command):
     return status, heard.getvalue()
 
 assert said(CORE[0])[0] == 0
-print(json.dumps({name: said(commands[0]) for name, commands in FEATURES.items() if name != "robomimic"}))
+print(json.dumps({name: said(telling(name)) for name in FEATURES if name != "robomimic"}))
 """
 
 
