@@ -161,7 +161,8 @@ MUTATIONS = [
     ),
     *of(
         "diffusion/karhunen_loeve.py",
-        "diffusion/test_karhunen_loeve.py",
+        "diffusion/test_karhunen_loeve.py diffusion/test_karhunen_loeve_marginals.py "
+        "diffusion/test_karhunen_loeve_paths.py",
         ("2.0 / math.sqrt(length)", "math.sqrt(2.0) / math.sqrt(length)"),
         ("torch.outer(2.0 * k - 1.0, j - 0.5)", "torch.outer(2.0 * k - 1.0, j)"),
         ("c = decay[i] * c + increments[:, i]", "c = c + increments[:, i]"),

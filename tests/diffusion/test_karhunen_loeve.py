@@ -1,44 +1,37 @@
+"""The modes of the noise and the tables of a process, against numbers written out and the continuous limit."""
+
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from support.karhunen_loeve import (
+    COS_100,
+    COS_1000,
+    LINEAR,
+    SCHEDULES,
+    SMALL_BETAS,
+    at,
+    close,
+    process_of,
+    starting,
+    table,
+)
 from support.tensors import generator
 from torch import Tensor
 
-from policy_accel.diffusion import DiscreteProcess, Grid, ddim, timestep_grid, vp_process
+from policy_accel.diffusion import vp_process
 from policy_accel.diffusion.karhunen_loeve import (
-    CLOCKS,
     KarhunenLoeveProcess,
     brownian_modes,
     karhunen_loeve_process,
     mode_table,
     white_noise_modes,
 )
-from policy_accel.diffusion.samplers import Predictor, start_scale
 
-LINEAR, COS_1000, COS_100 = ("linear", 1000), ("squaredcos_cap_v2", 1000), ("squaredcos_cap_v2", 100)
-SCHEDULES = [LINEAR, COS_1000, COS_100]
 TENTHS = [i / 10 for i in range(1, 11)]
-SMALL_BETAS = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
-
-
-def table(text: str) -> Tensor:
-    return torch.tensor([[float(x) for x in row.split()] for row in text.strip().splitlines()], dtype=torch.float64)
-
-
-def process_of(betas: Tensor) -> DiscreteProcess:
-    alpha_bar = torch.cumprod(1.0 - betas, 0)
-    return DiscreteProcess(alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt())
-
-
-def at(fractions: Sequence[float], timesteps: int) -> list[int]:
-    return [round(f * timesteps) - 1 for f in fractions]
 
 
 def kept(mode_coefficients: Tensor) -> Tensor:
@@ -50,11 +43,6 @@ def kept(mode_coefficients: Tensor) -> Tensor:
 def full(schedule: tuple[str, int]) -> KarhunenLoeveProcess:
     """All T modes; its first K rows are the process of K modes."""
     return karhunen_loeve_process(vp_process(*schedule), schedule[1])
-
-
-def close(actual: Tensor, expected: Tensor | float, tolerance: float) -> None:
-    expected = torch.as_tensor(expected, dtype=torch.float64)
-    torch.testing.assert_close(actual.double(), expected, rtol=0, atol=tolerance)
 
 
 # --- The tables ------------------------------------------------------------------------------------------------------
@@ -239,108 +227,6 @@ def test_runge_kutta_of_the_ode_follows_the_path() -> None:
     close(2 * paths(8000) - paths(4000), torch.stack(solution, dim=1), 5e-6)
 
 
-# --- Marginals -------------------------------------------------------------------------------------------------------
-
-ALPHA_BAR_LINEAR = {
-    None: "0.897018 0.524085 0.0785872 0.00335055 0.000275206 4.03583e-05",
-    1: "0.979814 0.734687 0.153366 0.0165006 0.00442545 0.00272662",
-    4: "0.936772 0.626743 0.103721 0.00533689 0.000402477 0.000143992",
-    16: "0.908849 0.541106 0.0839297 0.00370689 0.000310924 5.31545e-05",
-}
-ALPHA_BAR_COS_100 = {
-    None: "0.972093 0.847012 0.493844 0.144272 0.0240917 2.42857e-07",
-    1: "0.994791 0.930074 0.614361 0.285859 0.155564 0.0160372",
-    4: "0.983019 0.887500 0.533835 0.178643 0.0340124 0.000336942",
-    16: "0.975280 0.853841 0.503597 0.151303 0.0274100 7.66888e-06",
-}
-
-
-@pytest.mark.parametrize(("schedule", "expected"), [(LINEAR, ALPHA_BAR_LINEAR), (COS_100, ALPHA_BAR_COS_100)])
-def test_variance_preserving_equivalent(schedule: tuple[str, int], expected: dict[int | None, str]) -> None:
-    base = vp_process(*schedule)
-    columns = at((0.1, 0.25, 0.5, 0.75, 0.9, 1.0), schedule[1])
-    for modes, row in expected.items():
-        process = base if modes is None else karhunen_loeve_process(base, modes, "vp_equivalent")
-        alpha_bar = process.alphas**2
-        torch.testing.assert_close(alpha_bar[columns], table(row)[0], rtol=1e-5, atol=0)
-        close(process.sigmas**2, 1.0 - alpha_bar, 1e-15)
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("modes", [1, 2, 3, 4, 8, 16, 32])
-def test_betas_describe_the_table(schedule: tuple[str, int], modes: int) -> None:
-    base = vp_process(*schedule)
-    equivalent = karhunen_loeve_process(base, modes, "vp_equivalent")
-    raw = karhunen_loeve_process(base, modes, "raw")
-    assert bool(((equivalent.betas > 0) & (equivalent.betas < 1)).all())
-    assert bool((equivalent.log_snr.diff() < 0).all())
-    close(equivalent.log_snr, raw.log_snr, 1e-8)
-    torch.testing.assert_close(torch.cumprod(1 - equivalent.betas, 0), equivalent.alphas**2, rtol=1e-9, atol=0)
-    matched = karhunen_loeve_process(base, modes)
-    torch.testing.assert_close(torch.cumprod(1 - matched.betas, 0), base.alphas**2, rtol=1e-9, atol=0)
-    assert torch.equal(matched.alphas, base.alphas)
-    assert torch.equal(matched.sigmas, base.sigmas)
-
-
-def starting(process: DiscreteProcess) -> float:
-    """Where a sampler that takes every step starts."""
-    return start_scale(process, timestep_grid(process.timesteps, process.timesteps, "leading"))
-
-
-def test_the_start_of_a_sampler() -> None:
-    base = vp_process(*LINEAR)
-    assert [starting(karhunen_loeve_process(base, 4, m)) for m in ("matched", "vp_equivalent")] == [1.0, 1.0]
-    assert starting(karhunen_loeve_process(base, 4, "raw")) == pytest.approx(0.529389 * 0.999980, abs=2e-6)
-
-
-@pytest.mark.parametrize("marginal", ["matched", "vp_equivalent", "raw"])
-def test_the_input_scales_of_the_base_are_kept(marginal: str) -> None:
-    base = process_of(SMALL_BETAS)
-    scaled = DiscreteProcess(base.alphas, base.sigmas, torch.arange(1, 5).double())
-    assert karhunen_loeve_process(scaled, 2, marginal).input_scales.tolist() == [1, 2, 3, 4]
-    assert karhunen_loeve_process(base, 2, marginal).input_scales.tolist() == [1, 1, 1, 1]
-
-
-def test_moving_keeps_the_type_and_moves_every_table() -> None:
-    process = karhunen_loeve_process(vp_process(*COS_100), 4, "raw")
-    moved = process.to("meta")
-    assert isinstance(moved, KarhunenLoeveProcess)
-    assert (moved.modes, moved.marginal, moved.timesteps) == (4, "raw", 100)
-    tables = (moved.alphas, moved.sigmas, moved.input_scales, moved.mode_table, moved.noise_table)
-    assert {t.device.type for t in tables} == {"meta"}
-
-
-def refusals() -> list[tuple[DiscreteProcess, dict[str, object], str]]:
-    small, cosine = process_of(SMALL_BETAS), vp_process(*COS_100)
-    exploding = DiscreteProcess(torch.ones(4, dtype=torch.float64), torch.arange(1, 5).double())
-    resting = process_of(torch.tensor([0.1, 0.0, 0.1], dtype=torch.float64))
-    # Two modes: the second increment points away from the first, so a big early beta makes the kept noise shrink.
-    shrinking = process_of(torch.tensor([0.5, 1e-4, 1e-4, 0.01], dtype=torch.float64))
-    return [
-        (small, {"modes": 5}, "^modes=5 must be an integer from 1 to timesteps=4"),
-        (small, {"modes": 0}, "^modes=0 must be an integer from 1 to timesteps=4"),
-        (small, {"modes": 2.0}, r"^modes=2\.0 must be an integer"),
-        (small, {"modes": True}, "^modes=True must be an integer"),
-        (cosine, {"modes": 4, "marginal": "mached"}, r"^marginal 'mached'.*did you mean 'matched'"),
-        (cosine, {"modes": 4, "clock": "varianc"}, r"^clock 'varianc'.*did you mean 'variance'"),
-        (exploding, {"modes": 2}, "^base: it must be a variance-preserving process"),
-        (resting, {"modes": 2}, "^base: it must be a variance-preserving process"),
-        (shrinking, {"modes": 2, "marginal": "vp_equivalent"}, "^marginal=vp_equivalent with modes=2 .*at 2;"),
-        (shrinking, {"modes": 2, "marginal": "raw"}, "^marginal=raw with modes=2 .*at 2;"),
-    ]
-
-
-@pytest.mark.parametrize(("base", "arguments", "sentence"), refusals())
-def test_refusals(base: DiscreteProcess, arguments: dict[str, object], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        karhunen_loeve_process(base, **arguments)  # type: ignore[arg-type]
-
-
-def test_raw_has_no_betas() -> None:
-    with pytest.raises(ValueError, match=r"^marginal=raw has no betas"):
-        _ = karhunen_loeve_process(vp_process(*COS_100), 4, "raw").betas
-
-
 # --- The variance clock ----------------------------------------------------------------------------------------------
 
 
@@ -366,253 +252,3 @@ def test_variance_clock() -> None:
     v = base.sigmas**2
     close(process.mode_table.T @ process.mode_table, torch.minimum(v[:, None], v[None, :]), 2e-4)
     close(process.noise_table.square().sum(0), torch.ones(1000), 1e-12)
-
-
-# --- Drawing ---------------------------------------------------------------------------------------------------------
-
-CORRELATIONS = {
-    LINEAR: table("""
-        1 1 1
-        0.708188 0.608188 -0.129725
-        0.282803 0.203002  0.050335
-        0.233178 0.149063  0.026018
-        0.210061 0.134130  0.028176"""),
-    COS_100: table("""
-        1 1 1
-        0.807381 0.639784 0.063079
-        0.404659 0.411300 0.150032
-        0.354510 0.344604 0.112556
-        0.331616 0.326185 0.108168"""),
-}
-
-
-def weights(process: KarhunenLoeveProcess, t: Tensor) -> Tensor:
-    """What `path_noise` makes of the unit vectors: epsilon = weights @ path, [B, M, min(K, M)]."""
-    rows = min(process.modes, t.shape[1])
-    return process.path_noise(torch.eye(rows, dtype=torch.float64).expand(len(t), rows, rows), t)
-
-
-@pytest.mark.parametrize("schedule", [LINEAR, COS_100])
-def test_correlation_between_times(schedule: tuple[str, int]) -> None:
-    base = vp_process(*schedule)
-    t = torch.tensor([at((0.2, 0.5, 0.8), schedule[1])])
-    for modes, expected in zip((1, 2, 4, 16, schedule[1]), CORRELATIONS[schedule], strict=True):
-        process = karhunen_loeve_process(base, modes)
-        w = weights(process, t)[0]
-        covariance = w @ w.T
-        close(covariance.diagonal(), torch.ones(3), 1e-9)
-        close(covariance[[0, 1, 0], [1, 2, 2]], expected, 2e-6)
-        n = process.noise_table[:, t[0]]
-        close(covariance, n.T @ n, 1e-9)
-
-
-@pytest.mark.parametrize("modes", [1, 3, 4, 5, 100])
-def test_every_sample_has_its_own_times(modes: int) -> None:
-    process = karhunen_loeve_process(vp_process(*COS_100), modes)
-    t = torch.randint(100, (6, 4), generator=generator(3))
-    w = weights(process, t)
-    n = process.noise_table.T[t]
-    close(w @ w.mT, n @ n.mT, 1e-9)
-    if modes <= 4:
-        close(w, n, 0.0)
-
-
-@pytest.mark.parametrize("modes", [2, 16])
-def test_law_of_the_drawn_noise(modes: int) -> None:
-    process = karhunen_loeve_process(vp_process(*COS_100), modes)
-    t = torch.tensor([5, 30, 60, 95])
-    batch, entries = 40000, 5
-    eps = process.draw_path_noise((batch, entries), t.expand(batch, 4), generator(11)).double()
-    assert eps.shape == (batch, 4, entries)
-    count = batch * entries
-    assert bool((eps.mean((0, 2)).abs() < 3.5 / math.sqrt(count)).all())
-    assert bool(((eps.square().mean((0, 2)) - 1).abs() < 3.5 * math.sqrt(2 / count)).all())
-    n = process.noise_table[:, t]
-    expected = n.T @ n
-    measured = torch.einsum("bms,bns->mn", eps, eps) / count
-    assert bool(((measured - expected).abs() < 3.5 * ((1 + expected**2) / count).sqrt()).all())
-    across = torch.einsum("bm,bn->mn", eps[..., 0], eps[..., 1]) / batch
-    assert bool((across.abs() < 3.5 / math.sqrt(batch)).all())
-    neighbours = torch.einsum("bms,bns->mn", eps[1:], eps[:-1]) / (count - entries)
-    assert bool((neighbours.abs() < 3.5 / math.sqrt(count)).all())
-
-
-@pytest.mark.parametrize("modes", [1, 4, 100])
-@pytest.mark.parametrize("shape", [(64, 16, 2), (8, 3, 8, 8)])
-def test_one_time_is_the_baseline_bit_for_bit(modes: int, shape: tuple[int, ...]) -> None:
-    base = vp_process(*COS_100)
-    process = karhunen_loeve_process(base, modes)
-    t = torch.randint(100, (shape[0],), generator=generator(4))
-    plain = torch.randn(shape, generator=generator(5))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        eps = process.draw_path_noise(shape, t[:, None], generator(5))
-    assert torch.equal(eps[:, 0], plain)
-    x0 = torch.randn(shape, generator=generator(6))
-    assert torch.equal(process.diffuse(x0, eps[:, 0], t), base.diffuse(x0, plain, t))
-
-
-@pytest.mark.parametrize("modes", [1, 4, 100])
-@pytest.mark.parametrize("clock", CLOCKS)
-def test_one_time_weighs_its_path_by_one(modes: int, clock: str) -> None:
-    """What the short way leaves out: at one time the weight of every timestep rounds to 1."""
-    process = karhunen_loeve_process(vp_process(*COS_100), modes, clock=clock)
-    t = torch.randint(100, (16, 1), generator=generator(16))
-    variance = process.noise_table.T[t].square().sum(-1)
-    assert torch.equal(variance.sqrt().float(), torch.ones(16, 1))
-    if modes == 1:
-        assert bool((process.noise_table > 0.0).all())
-    path = torch.randn((16, 1, 3, 2), generator=generator(17), dtype=torch.float64)
-    assert torch.equal(process.path_noise(path, t), path)
-    twice = process.path_noise(torch.cat([path, torch.zeros_like(path)], 1)[:, : min(modes, 2)], t.expand(16, 2))
-    close(twice[:, :1], path, 1e-9)
-
-
-def test_one_mode_is_one_noise_for_all_times() -> None:
-    process = karhunen_loeve_process(vp_process(*LINEAR), 1)
-    assert torch.equal(process.noise_table.float(), torch.ones(1, 1000))
-    eps = process.draw_path_noise((8, 3), torch.randint(1000, (8, 5), generator=generator(7)), generator(8))
-    assert torch.equal(eps, torch.randn((8, 1, 3), generator=generator(8)).expand(8, 5, 3))
-
-
-@pytest.mark.parametrize("modes", [2, 8])
-def test_the_shape_of_the_data_does_not_matter(modes: int) -> None:
-    process = karhunen_loeve_process(vp_process(*COS_100), modes)
-    t = torch.randint(100, (4, 3), generator=generator(9))
-    image = process.draw_path_noise((4, 2, 4, 4), t, generator(10))
-    actions = process.draw_path_noise((4, 16, 2), t, generator(10))
-    assert torch.equal(image.reshape(4, 3, 16, 2), actions)
-    assert process.draw_path_noise((4, 6), t, generator(10), torch.float64).dtype == torch.float64
-
-
-@pytest.mark.parametrize("modes", [2, 8, 100])
-def test_one_time_drawn_twice_gets_the_same_noise(modes: int) -> None:
-    process = karhunen_loeve_process(vp_process(*COS_100), modes)
-    t = torch.tensor([[50, 50, 50, 50, 50], [0, 99, 0, 99, 0], [3, 3, 4, 4, 99], [0, 1, 2, 3, 4]])
-    eps = process.draw_path_noise((4, 50), t, generator(12))
-    assert bool(eps.isfinite().all())
-    close(eps[0], eps[0, :1].expand(5, 50).double(), 2e-4)
-    close(eps[1, 2:], eps[1, :3].double(), 2e-4)
-    close(eps[2, [0, 2]], eps[2, [1, 3]].double(), 2e-4)
-
-
-def test_rows_of_a_path_may_be_permuted() -> None:
-    process = karhunen_loeve_process(vp_process(*COS_100), 8)
-    t, order = torch.randint(100, (6, 3), generator=generator(13)), torch.randperm(6, generator=generator(14))
-    path = torch.randn((6, 3, 4), generator=generator(15))
-    assert torch.equal(process.path_noise(path[order], t[order]), process.path_noise(path, t)[order])
-    assert torch.equal(process.path_noise(path, t), process.draw_path_noise((6, 4), t, generator(15)))
-
-
-# --- The loss --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("marginal", ["matched", "vp_equivalent", "raw"])
-def test_regression_on_coefficients_and_on_epsilon_have_one_gradient(marginal: str) -> None:
-    process = karhunen_loeve_process(vp_process(*COS_100), 4, marginal)
-    t = torch.randint(100, (5, 4), generator=generator(17))
-    z = torch.randn((5, 4, 3), generator=generator(18), dtype=torch.float64)
-    eps = process.path_noise(z, t)
-    guess = torch.randn((5, 4, 3), generator=generator(19)).double().requires_grad_()
-    n = process.noise_table.T[t]
-    on_coefficients = (z[:, None] - n[..., None] * guess[:, :, None]).square().sum()
-    on_epsilon = (eps - guess).square().sum()
-    (first,), (second,) = (torch.autograd.grad(loss, guess) for loss in (on_coefficients, on_epsilon))
-    close(first, second, 1e-12)
-
-
-def best_slopes(process: KarhunenLoeveProcess, t: Tensor, metric: Tensor) -> Tensor:
-    """d that minimises E[r^T metric r], r_i = eps_i - d_i x_i, for clean data N(0, 1) shared by all times."""
-    n, alpha, sigma = process.noise_table[:, t], process.alphas[t], process.sigmas[t]
-    noise = n.T @ n
-    second_moment = torch.outer(sigma, sigma) * noise + torch.outer(alpha, alpha)
-    return torch.linalg.solve(metric * second_moment, (metric @ noise).diagonal() * sigma)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "expected"), [(COS_100, "2.218 1.380 1.085 1.002"), (LINEAR, "1.326 1.017 0.997 0.997")]
-)
-def test_only_the_plain_loss_keeps_the_right_minimiser(schedule: tuple[str, int], expected: str) -> None:
-    process = karhunen_loeve_process(vp_process(*schedule), 4)
-    t = torch.tensor([int(f * schedule[1]) - 1 for f in (0.125, 0.375, 0.625, 0.875)])
-    right = process.sigmas[t]  # E[eps | x] = sigma x, since alpha^2 + sigma^2 = 1
-    close(best_slopes(process, t, torch.eye(4, dtype=torch.float64)), right, 1e-12)
-    n = process.noise_table[:, t]
-    close(best_slopes(process, t, torch.linalg.inv(n.T @ n)) / right, table(expected)[0], 1e-3)
-
-
-def test_regression_on_drawn_paths_finds_the_conditional_mean() -> None:
-    process = karhunen_loeve_process(vp_process(*COS_100), 4)
-    batch, t = 100000, torch.tensor([10, 40, 60, 85])
-    x0 = torch.randn((batch, 1), generator=generator(20))
-    eps = process.draw_path_noise((batch, 1), t.expand(batch, 4), generator(21))
-    x = process.diffuse(x0.repeat_interleave(4, 0), eps.flatten(0, 1), t.repeat(batch)).view(batch, 4)
-    slope = (x * eps[..., 0]).mean(0) / x.square().mean(0)
-    close(slope, process.sigmas[t], 3.5 / math.sqrt(batch))
-
-
-# --- Sampling --------------------------------------------------------------------------------------------------------
-
-MEAN, STD = 0.3, 0.5
-
-
-def exact_epsilon(process: DiscreteProcess) -> Callable[[Tensor, Tensor], Tensor]:
-    """E[epsilon | x_t] for data N(MEAN, STD^2)."""
-
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = process.alphas[t].view(-1, 1), process.sigmas[t].view(-1, 1)
-        return sigma * (x - alpha * MEAN) / (alpha**2 * STD**2 + sigma**2)
-
-    return denoise
-
-
-def sampled_law(network: DiscreteProcess, sampler: DiscreteProcess, start: float) -> tuple[float, float]:
-    """Mean and std of all-step DDIM from N(0, start^2): the map of an exact Gaussian network is affine."""
-    x = torch.tensor([[0.0], [start]], dtype=torch.float64)
-    grid = Grid.of(range(sampler.timesteps - 1, -1, -1))
-    at_zero, at_one = ddim(Predictor(exact_epsilon(network), clip=None), x, sampler, grid).flatten().tolist()
-    return at_zero, abs(at_one - at_zero)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "mean", "std", "wrong_std", "matched"),
-    [(LINEAR, 0.297, 0.498, 0.164, (0.298, 0.498)), (COS_100, 0.296, 0.491, 58.0, (0.298, 0.491))],
-)
-def test_ddim_recovers_a_gaussian(
-    schedule: tuple[str, int], mean: float, std: float, wrong_std: float, matched: tuple[float, float]
-) -> None:
-    base = vp_process(*schedule)
-    raw = karhunen_loeve_process(base, 4, "raw")
-    equivalent = karhunen_loeve_process(base, 4, "vp_equivalent")
-    same = karhunen_loeve_process(base, 4)
-    assert sampled_law(raw, raw, starting(raw)) == pytest.approx((mean, std), abs=3e-3)
-    assert sampled_law(same, same, starting(same)) == pytest.approx(matched, abs=3e-3)
-    assert sampled_law(equivalent, equivalent, starting(equivalent)) == pytest.approx((MEAN, STD), abs=0.02)
-    # A network of the raw process must not be run with the baseline's table.
-    assert sampled_law(raw, base, 1.0)[1] == pytest.approx(wrong_std, rel=0.01)
-
-
-def test_raw_is_the_equivalent_sampler_rescaled() -> None:
-    base = vp_process(*COS_100)
-    raw, equivalent = (karhunen_loeve_process(base, 4, m) for m in ("raw", "vp_equivalent"))
-    x = torch.randn((64, 1), generator=generator(22)).double()
-    grid = timestep_grid(100, 10, "trailing")
-    scale = (raw.alphas[-1] ** 2 + raw.sigmas[-1] ** 2).sqrt()
-    close(
-        ddim(Predictor(exact_epsilon(raw), clip=None), scale * x, raw, grid),
-        ddim(Predictor(exact_epsilon(equivalent), clip=None), x, equivalent, grid),
-        1e-12,
-    )
-
-
-@pytest.mark.parametrize("steps", [10, 100])
-def test_diffusers_samples_the_same_from_trained_betas(steps: int) -> None:
-    process = karhunen_loeve_process(vp_process(*COS_100), 4, "vp_equivalent")
-    scheduler: Any = DDIMScheduler(num_train_timesteps=100, trained_betas=process.betas.numpy(), clip_sample=False)
-    scheduler.set_timesteps(steps)
-    start = torch.randn((256, 1), generator=generator(23)).double()
-    denoise = exact_epsilon(process)
-    x = start
-    for t in scheduler.timesteps:
-        x = scheduler.step(denoise(x, torch.full((len(x),), int(t))), t, x).prev_sample
-    ours = ddim(Predictor(denoise, clip=None), start, process, timestep_grid(100, steps, "leading"))
-    close(x, ours, 1e-4)
