@@ -80,7 +80,7 @@ MUTATIONS = [
     ),
     *of(
         "diffusion/grid.py",
-        "diffusion/test_samplers.py diffusion/test_schedulers.py",
+        "diffusion/test_grid.py diffusion/test_schedulers.py",
         ("following = [*timesteps[1:], -1]", "following = [*timesteps[1:], 0]"),
         ("round(timesteps - i * timesteps / steps) - 1", "round(timesteps - i * timesteps / steps)"),
         ("i * (timesteps // steps) for i", "i * (timesteps // steps) + 1 for i"),
@@ -96,7 +96,7 @@ MUTATIONS = [
     ),
     *of(
         "diffusion/predictions.py",
-        "diffusion/test_samplers.py diffusion/test_continuous.py",
+        "diffusion/test_predictions.py diffusion/test_samplers_against_references.py diffusion/test_continuous.py",
         ("sigma_data**2 / total, sigma_data", "sigma_data / total, sigma_data"),
         ("sigma_data * sigma / total**0.5", "sigma_data * sigma / total"),
         ("(alpha * prediction + sigma * x) / power", "(alpha * prediction - sigma * x) / power"),
@@ -105,7 +105,8 @@ MUTATIONS = [
     ),
     *of(
         "diffusion/samplers.py",
-        "diffusion/test_samplers.py diffusion/test_schedulers.py diffusion/test_sampler.py",
+        "diffusion/test_samplers.py diffusion/test_samplers_against_references.py "
+        "diffusion/test_samplers_with_exact_denoisers.py diffusion/test_schedulers.py diffusion/test_sampler.py",
         ("return 1.0 if preserves else first.sigma", "return 1.0"),
         ("kept * x + (there.alpha - kept * here.alpha) * x0", "kept * x + (there.alpha - kept) * x0"),
         ("moved + 0.5 * interval", "moved + interval"),
