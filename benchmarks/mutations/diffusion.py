@@ -38,13 +38,13 @@ MUTATIONS = [
     ),
     *of(
         "diffusion/grid.py",
-        "diffusion/test_sampler.py",
+        "diffusion/test_sampler_times.py diffusion/test_sampler.py",
         ("to if to < t else -1", "to"),
         ("if pair[1] >= pair[0]", "if pair[1] > pair[0]"),
     ),
     *of(
         "diffusion/config.py",
-        "diffusion/test_sampler.py",
+        "diffusion/test_sampler_times.py diffusion/test_sampler.py",
         ("return process.grid_of(self.times)", "pass"),
         ("steps=steps, times=None)", "steps=steps)"),
         ('{"steps": len(self.times), "spacing": None}', "{}"),
@@ -106,7 +106,8 @@ MUTATIONS = [
     *of(
         "diffusion/samplers.py",
         "diffusion/test_samplers.py diffusion/test_samplers_against_references.py "
-        "diffusion/test_samplers_with_exact_denoisers.py diffusion/test_schedulers.py diffusion/test_sampler.py",
+        "diffusion/test_samplers_with_exact_denoisers.py diffusion/test_schedulers.py diffusion/test_sampler.py "
+        "diffusion/test_sampler_inpainting.py",
         ("return 1.0 if preserves else first.sigma", "return 1.0"),
         ("kept * x + (there.alpha - kept * here.alpha) * x0", "kept * x + (there.alpha - kept) * x0"),
         ("moved + 0.5 * interval", "moved + interval"),
@@ -141,7 +142,8 @@ MUTATIONS = [
     ),
     *of(
         "diffusion/sampler.py",
-        "diffusion/test_sampler.py images/generation/test_editing.py",
+        "diffusion/test_sampler.py diffusion/test_sampler_editing.py diffusion/test_sampler_inpainting.py "
+        "images/generation/test_editing.py",
         ("x0 if scale == 1.0 else x0 / scale", "x0"),
         ("None if clip is None else scale * clip", "clip"),
         ("known(x / scale, replace(level, sigma=level.sigma / scale))", "known(x / scale, level)"),
