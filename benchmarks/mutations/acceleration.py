@@ -40,7 +40,8 @@ MUTATIONS = [
     ),
     *of(
         "acceleration/momentum_decay.py",
-        "acceleration/test_momentum_decay.py",
+        "acceleration/test_momentum_decay.py acceleration/test_momentum_decay_dynamics.py "
+        "acceleration/test_momentum_decay_optimizers.py",
         ("(1.0 - beta_0) / (1.0 - beta) if self.compensate", "(1.0 - beta) / (1.0 - beta_0) if self.compensate"),
         ("beta_0 * (1.0 - progress) / ((1.0", "beta_0 * (1.0 - progress) / ((2.0"),
         ("self.rate ** max(step, 0), self.floor)", "self.rate ** max(step, 1), self.floor)"),

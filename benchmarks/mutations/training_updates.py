@@ -124,7 +124,7 @@ MUTATIONS = [
     ),
     *of(
         "training/optimizer.py",
-        "training/test_optimizer.py training/test_metrics.py acceleration/test_momentum_decay.py "
+        "training/test_optimizer.py training/test_metrics.py acceleration/test_momentum_decay_optimizers.py "
         "training/test_captured.py",
         ("return step / max(1, config.warmup_steps)", "return (step + 1) / max(1, config.warmup_steps)"),
         ("0.5 * (1.0 + math.cos(math.pi * progress))", "0.5 * (1.0 + math.cos(progress))"),
