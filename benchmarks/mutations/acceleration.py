@@ -62,7 +62,8 @@ MUTATIONS = [
     ),
     *of(
         "acceleration/noise_assignment.py",
-        "acceleration/test_noise_assignment.py",
+        "acceleration/test_noise_assignment.py acceleration/test_noise_assignment_optimum.py "
+        "acceleration/test_noise_assignment_distances.py",
         ("- 2.0 * product).clamp(min=0.0)", "- product).clamp(min=0.0)"),
         ('return square if metric == "l2sq" else square.sqrt()', "return square"),
         ("permutation[rows] = rows[scipy.optimize.linear_sum_assignment(cost)[1]]", "permutation[rows] = rows"),
@@ -73,7 +74,7 @@ MUTATIONS = [
     ),
     *of(
         "acceleration/noise_statistics.py",
-        "acceleration/test_noise_assignment.py",
+        "acceleration/test_noise_statistics.py acceleration/test_noise_assignment_distances.py",
         ("n.square().sum() / entries", "n.square().mean()"),
         ("(x * n).sum() / entries", "(x * pool).sum() / entries"),
         ("(permutation != torch.arange", "(permutation == torch.arange"),

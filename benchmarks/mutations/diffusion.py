@@ -219,7 +219,7 @@ MUTATIONS = [
     ),
     *of(
         "diffusion/host_work.py",
-        "training/test_captured.py acceleration/test_noise_assignment.py",
+        "training/test_captured.py acceleration/test_noise_assignment_threads.py",
         ("            event.synchronize()", "            pass"),
         ("self._back.copy_(solution)", "pass"),
         ("pinned.copy_(tensor, non_blocking=True)", "pinned.copy_(tensor)"),
