@@ -23,6 +23,13 @@ MUTATIONS = [
         ('if said["flip_sin_to_cos"]', "if False"),
         ('"frequency_shift": int(shift)', '"frequency_shift": 1'),
         ('"eps": float(said["norm_eps"])', '"eps": 1e-2'),
+        ("latents=encoding is not None", "latents=False"),
+    ),
+    *of(
+        "images/foreign/unet2d_process.py",
+        "images/foreign/test_unet2d_process.py",
+        ("float(listed.min())", "1e-4"),
+        ("if len(listed) == timesteps else ()", ""),
     ),
     *of(
         "models/images/ddpm.py",

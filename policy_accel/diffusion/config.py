@@ -12,7 +12,7 @@ from policy_accel.diffusion.grid import SPACINGS, Grid
 from policy_accel.diffusion.objective import REDUCTIONS
 from policy_accel.diffusion.processes import SIGMA_DATA, Process, vp_process
 from policy_accel.diffusion.samplers import OWN_SAMPLERS, SAMPLERS
-from policy_accel.diffusion.schedules import BETA_END, BETA_START
+from policy_accel.diffusion.schedules import BETA_END, BETA_START, LINEAR
 from policy_accel.diffusion.shortcut import ShortcutProcess
 from policy_accel.diffusion.two_step import TwoStepProcess
 from policy_accel.errors import UserError, naming, one_of, refuse_idle
@@ -67,7 +67,7 @@ class DiffusionConfig:
             UserError: an unknown family, or settings of it out of range.
         """
         one_of("diffusion.family", self.family, FAMILIES)
-        of_linear = ("beta_start", "beta_end") if self.schedule == "linear" else ()
+        of_linear = ("beta_start", "beta_end") if self.schedule in LINEAR else ()
         of_ddpm = {"schedule", "timesteps", "learn_sigma", *of_linear}
         used = {"family", "target", "loss_reduction"} | {
             "ddpm": of_ddpm,

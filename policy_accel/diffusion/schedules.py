@@ -9,7 +9,9 @@ from torch import Tensor
 
 from policy_accel.errors import check_choice
 
-SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+LINEAR = ("linear", "scaled_linear")
+"""Which take the betas that they begin and end with."""
+SCHEDULES = (*LINEAR, "squaredcos_cap_v2")
 MAX_BETA = 0.999
 BETA_START, BETA_END = 1e-4, 0.02  # of Ho et al. 2020, section 4
 
@@ -30,7 +32,7 @@ def alpha_bar_table(
     if timesteps < 1:
         raise ValueError(f"timesteps={timesteps} must be at least 1.")
     check_choice("schedule", schedule, SCHEDULES)
-    if schedule != "squaredcos_cap_v2":
+    if schedule in LINEAR:
         if not 0.0 < beta_start <= beta_end < 1.0:
             raise ValueError(
                 f"beta_start={beta_start} and beta_end={beta_end} must satisfy 0 < beta_start <= beta_end < 1."

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from policy_accel.diffusion.schedules import SCHEDULES
+from policy_accel.diffusion.schedules import LINEAR, SCHEDULES
 from policy_accel.errors import UserError, one_line
 from policy_accel.groups import typed
 from policy_accel.run_sampling import AS_CHOSEN, AskedSampling
@@ -177,7 +177,7 @@ def process_values(
         raise ValueError(f"its beta_schedule '{schedule}' is none of ours, {', '.join(SCHEDULES)}")
     if prediction not in TARGETS:
         raise ValueError(f"its prediction_type '{prediction}' is unknown; known are {', '.join(TARGETS)}")
-    betas = {} if schedule == "squaredcos_cap_v2" else {"beta_start": beta_start, "beta_end": beta_end}
+    betas = {"beta_start": beta_start, "beta_end": beta_end} if schedule in LINEAR else {}
     return {
         "diffusion": {"schedule": schedule, "timesteps": timesteps, "target": TARGETS[prediction], **betas},
         "sampling": {

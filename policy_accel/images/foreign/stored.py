@@ -29,6 +29,7 @@ class ForeignImages(Foreign[ImageConfig, LoadedImageRun]):
         shape: (C, H, W) of its images.
         classes: how many it is told of.
         latents: whether its images are latents of an autoencoder.
+        encoding: of those; None for one by task.latent_scale.
         names: of the classes; none for their numbers.
         differences: what it samples otherwise than we do, as sentences.
     """
@@ -42,6 +43,7 @@ class ForeignImages(Foreign[ImageConfig, LoadedImageRun]):
     values: dict[str, Any]
     weights: Callable[[], State]
     latents: bool = False
+    encoding: Encoding | None = None
     names: tuple[str, ...] = ()
     differences: list[str] = field(default_factory=list)
 
@@ -79,4 +81,5 @@ class ForeignImages(Foreign[ImageConfig, LoadedImageRun]):
     def _representation(self, config: ImageConfig, device: torch.device | str) -> Representation:
         if not self.latents:
             return Representation()
-        return represented(config.task, Encoding(scale=(config.task.latent_scale,)), self.shape[0], device)
+        encoding = self.encoding or Encoding(scale=(config.task.latent_scale,))
+        return represented(config.task, encoding, self.shape[0], device)

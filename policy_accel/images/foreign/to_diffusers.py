@@ -19,8 +19,9 @@ from policy_accel.errors import UserError
 from policy_accel.files import new_path
 from policy_accel.foreign.kinds import CONFIG, UNET2D, UNET2D_CLASS
 from policy_accel.foreign.stored import TARGETS
-from policy_accel.images.foreign.unet2d import ATTENDS, FIXED, INDEX, PADDED, SCHEDULER
+from policy_accel.images.foreign.unet2d import ATTENDS, FIXED, INDEX, PADDED
 from policy_accel.images.foreign.unet2d_names import CONDITION, layers, to_theirs
+from policy_accel.images.foreign.unet2d_process import SCHEDULER
 from policy_accel.images.run import LoadedImageRun
 from policy_accel.models.images import DdpmConfig
 

@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from policy_accel.data.images.encoding import Encoding, encoding_of
 from policy_accel.foreign.kinds import CONFIG, REMEDY
-from policy_accel.foreign.stored import State, clip_bound, process_values, shape_of, whole_number
+from policy_accel.foreign.stored import State, shape_of, whole_number
 from policy_accel.foreign.tensor_file import TensorFile
 from policy_accel.foreign.torch_zip import StoredTensor, TorchFile, shapes_of
 from policy_accel.images.foreign.stored import ForeignImages
 from policy_accel.images.foreign.unet2d_names import CLASSES, CONDITION, TIMES, layers, to_ours
+from policy_accel.images.foreign.unet2d_process import read_process
+from policy_accel.images.sets import STABLE_DIFFUSION_SCALE
 from policy_accel.parsing import read_record
 
-INDEX, SCHEDULER = "model_index.json", "scheduler_config.json"
-SAMPLERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim", "DPMSolverMultistepScheduler": "dpm_solver++"}
-VARIANCES, LEARNED = {"fixed_small": "small", "fixed_large": "large"}, "learned_range"
-STEPS = {"ddim": 50, "dpm_solver++": 20}
+INDEX = "model_index.json"
+AUTOENCODERS = ("vqvae", "vae")
+"""Parts of a pipeline that make pixels of what its network draws."""
 NULL_SHARE = 0.1
 """Of a network with a null class, which does not say how often it saw that."""
 DEFAULTS = {
@@ -80,7 +82,7 @@ def read_unet2d(path: Path) -> ForeignImages:
     embedded = shape_of(state, CLASSES)[0] if CLASSES in state else 0
     # What we export has a row of zeros behind its classes, the null class.
     null = embedded > 0 and not bool(read()[CLASSES][-1].any())
-    process, differences = _process(path)
+    process, differences = read_process(path)
     expected = 2 * channels if process["diffusion"].get("learn_sigma") else channels
     if outputs != expected:
         raise ValueError(f"it makes {outputs} channels of {channels}, and its scheduler takes {expected}")
@@ -93,7 +95,9 @@ def read_unet2d(path: Path) -> ForeignImages:
             found[CONDITION] = found[CONDITION][:, :-1].contiguous()
         return {name: tensor.float() for name, tensor in found.items()}
 
-    names_told = _class_names(path)
+    index = _index(path)
+    names_told = tuple(map(str, index.get("classes") or ()))
+    encoding = _encoding(path, index)
     return ForeignImages(
         path,
         "diffusers",
@@ -101,6 +105,8 @@ def read_unet2d(path: Path) -> ForeignImages:
         embedded - null,
         {"model": settings, "task": {"label_dropout": NULL_SHARE if null else 0.0}, **process},
         weights,
+        latents=encoding is not None,
+        encoding=encoding,
         names=names_told if len(names_told) == embedded - null else (),
         differences=differences,
     )
@@ -141,62 +147,23 @@ def _attends(kind: Any) -> bool:
     return ATTENDS[kind]
 
 
-def _process(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Our settings of the process, and what its scheduler does otherwise."""
-    record = next(
-        (
-            place / SCHEDULER
-            for place in (path.parent.parent / "scheduler", path.parent)
-            if (place / SCHEDULER).is_file()
-        ),
-        None,
-    )
-    said = {"_class_name": "DDPMScheduler"} if record is None else read_record(record, REMEDY)
-    kind = str(said.get("_class_name"))
-    if kind not in SAMPLERS:
-        raise ValueError(
-            f"its scheduler {kind} is none of {', '.join(SAMPLERS)}; put the {SCHEDULER} of one of these beside it"
-        )
-    for name in ("trained_betas", "rescale_betas_zero_snr"):
-        if said.get(name):
-            raise ValueError(f"its scheduler has {name}, and ours a schedule by name")
-    sampler, timesteps = SAMPLERS[kind], whole_number("num_train_timesteps", said.get("num_train_timesteps", 1000))
-    values = process_values(
-        timesteps=timesteps,
-        schedule=str(said.get("beta_schedule", "linear")),
-        beta_start=float(said.get("beta_start", 1e-4)),
-        beta_end=float(said.get("beta_end", 0.02)),
-        prediction=str(said.get("prediction_type", "epsilon")),
-        sampler=sampler,
-        steps=min(timesteps, STEPS.get(sampler, timesteps)),
-        clip=clip_bound(
-            said.get("clip_sample", kind != "DPMSolverMultistepScheduler"), said.get("clip_sample_range", 1.0)
-        ),
-    )
-    values["sampling"]["spacing"] = str(
-        said.get("timestep_spacing", "leading" if kind != "DPMSolverMultistepScheduler" else "linspace")
-    )
-    differences = [] if record is not None else ["no scheduler is beside it; taken is DDPM's with the linear schedule."]
-    if sampler == "ddpm":
-        variance = str(said.get("variance_type", "fixed_small"))
-        values["sampling"]["variance"] = VARIANCES.get(variance, "small")
-        values["diffusion"]["learn_sigma"] = variance == LEARNED
-        if variance not in (*VARIANCES, LEARNED):
-            differences.append(f"its scheduler has variance_type={variance}, and our ddpm fixed_small.")
-    if sampler == "dpm_solver++":
-        differences.append(f"its scheduler {kind} takes other times than our {sampler}.")
-    if said.get("steps_offset"):
-        differences.append(f"its scheduler has steps_offset={said['steps_offset']}, and our times none.")
-    if said.get("thresholding"):
-        differences.append("its scheduler has thresholding, which ours does not have.")
-    return values, differences
-
-
-def _class_names(path: Path) -> tuple[str, ...]:
-    """Names of the classes in the pipeline that we exported; none in any other."""
+def _index(path: Path) -> dict[str, Any]:
+    """What the index of its pipeline says; nothing where it is in none."""
     record = path.parent.parent / INDEX
-    found = read_record(record, REMEDY).get("classes") if path.parent.name == "unet" and record.is_file() else None
-    return tuple(map(str, found)) if isinstance(found, list) else ()
+    return read_record(record, REMEDY) if path.parent.name == "unet" and record.is_file() else {}
+
+
+def _encoding(path: Path, index: Mapping[str, Any]) -> Encoding | None:
+    """How the latents were made that a pipeline draws, our own or one with an autoencoder; None for pixels."""
+    pipeline = path.parent.parent
+    if index.get("latents") is not None:
+        scale, shift = index["latents"]
+        return encoding_of({"scale": scale, "shift": shift}, str(pipeline / INDEX))
+    part = next((name for name in AUTOENCODERS if name in index), None)
+    if part is None:
+        return None
+    said = read_record(pipeline / part / CONFIG, REMEDY) if (pipeline / part / CONFIG).is_file() else {}
+    return encoding_of({"scale": said.get("scaling_factor", STABLE_DIFFUSION_SCALE)}, str(pipeline / part / CONFIG))
 
 
 def _opened(path: Path) -> tuple[State, Callable[[], State]]:

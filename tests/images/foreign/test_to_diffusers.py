@@ -9,12 +9,14 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from policy_accel.cli import main
+from policy_accel.data.images.encoding import Encoding
 from policy_accel.errors import UserError
 from policy_accel.images.foreign.to_diffusers import write_pipeline
 from policy_accel.images.generation.guidance import class_condition
@@ -123,6 +125,12 @@ def test_the_command_and_the_way_back(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["scheduler"] == "DDIMScheduler"
     assert main(["export", str(tmp_path / "made"), "--to", "onnx"]) == 2
     assert "--to onnx is for policies" in capsys.readouterr().err
+
+
+def test_latents_come_back_as_latents(tmp_path):
+    encoding = Encoding(scale=(0.5, 0.25, 2.0), shift=(1.0,))
+    write_pipeline(replace(made(), representation=Representation(encoding)), tmp_path / "made")
+    assert IMAGES.load(weights_file(tmp_path / "made")).representation.encoding == encoding
 
 
 @pytest.mark.parametrize(

@@ -11,38 +11,50 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 
+from policy_accel.data.images.encoding import Encoding
 from policy_accel.errors import UserError
 from policy_accel.images.foreign.to_diffusers import write_pipeline
-from policy_accel.images.foreign.unet2d import DEFAULTS
+from policy_accel.images.foreign.unet2d import DEFAULTS, FIXED
 from policy_accel.images.track import IMAGES
 from policy_accel.run_files import results_folder, weights_file
 
+from .unets import unet
+
+DOWN, ATTN_DOWN, UP, ATTN_UP = "DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D"
+DEEP = {
+    "sample_size": 32,
+    "block_out_channels": (8, 8, 16, 16, 32, 32),
+    "layers_per_block": 2,
+    "down_block_types": (DOWN, DOWN, DOWN, DOWN, ATTN_DOWN, DOWN),
+    "up_block_types": (UP, ATTN_UP, UP, UP, UP, UP),
+}
+NETWORKS = {
+    "ddpm-cifar10-32": {
+        "block_out_channels": (8, 16, 16, 16),
+        "layers_per_block": 2,
+        "down_block_types": (DOWN, ATTN_DOWN, DOWN, DOWN),
+        "up_block_types": (UP, UP, ATTN_UP, UP),
+    },
+    "ddpm-celebahq-256": DEEP,
+    "training example": DEEP,
+    "butterflies": {
+        "block_out_channels": (8, 16, 16, 32),
+        "layers_per_block": 2,
+        "down_block_types": (DOWN, DOWN, ATTN_DOWN, ATTN_DOWN),
+        "up_block_types": (ATTN_UP, ATTN_UP, UP, UP),
+    },
+    "defaults": {
+        "block_out_channels": (8, 16, 24, 32),
+        "layers_per_block": 2,
+        "down_block_types": tuple(DEFAULTS["down_block_types"]),
+        "up_block_types": tuple(DEFAULTS["up_block_types"]),
+    },
+}
+"""The fields of public models, narrow: google/ddpm-*, diffusers' examples and its tutorial, its bare UNet2DModel."""
+TIMES = "time_embedding.linear_1.weight"
+ASSUMED = DEFAULTS | {name: default for name, (default, _) in FIXED.items()}
+OURS_OTHERWISE = ("attention_head_dim", "flip_sin_to_cos", "freq_shift", "downsample_padding", "norm_eps")
 OLDER = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-
-
-def unet(**settings) -> UNet2DModel:
-    """The published CIFAR-10 architecture, small."""
-    torch.manual_seed(0)
-    net = UNet2DModel(
-        **{
-            "sample_size": 8,
-            "block_out_channels": (16, 32),
-            "layers_per_block": 1,
-            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-            "attention_head_dim": None,
-            "flip_sin_to_cos": False,
-            "freq_shift": 1,
-            "downsample_padding": 0,
-            "norm_eps": 1e-6,
-            "norm_num_groups": 4,
-            **settings,
-        }
-    )
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return net.eval()
 
 
 def drawn(run, seed: int) -> torch.Tensor:
@@ -75,22 +87,46 @@ def test_a_pipeline_makes_the_same_images(tmp_path, pipeline, scheduler, safe):
     torch.testing.assert_close(drawn(run, 3), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_model_of_diffusers_own_defaults(tmp_path):
-    """As its training example makes it, and back: cosines first, other frequencies, padding, groups, heads."""
-    kept = ("attention_head_dim", "flip_sin_to_cos", "freq_shift", "downsample_padding", "norm_eps")
+def test_the_defaults_that_a_config_leaves_out_are_those_of_diffusers():
     signature = inspect.signature(UNet2DModel.__init__).parameters
-    assert {name: signature[name].default for name in kept} == {name: DEFAULTS[name] for name in kept}
-    net = unet(**{name: DEFAULTS[name] for name in kept}, norm_num_groups=8)
+    default = {name: signature[name].default for name in ASSUMED}
+    assert default == {name: tuple(value) if isinstance(value, list) else value for name, value in ASSUMED.items()}
+
+
+@pytest.mark.parametrize(
+    "name", ["ddpm-cifar10-32", "ddpm-celebahq-256", "training example", "butterflies", "defaults"]
+)
+def test_published_networks_and_the_way_back(tmp_path, name):
+    """The same predictions, and weights that are exported with the bits that were imported."""
+    settings = NETWORKS[name]
+    kept = {} if name.startswith("ddpm-") else {entry: ASSUMED[entry] for entry in OURS_OTHERWISE}
+    net = unet(**{**kept, **settings})
     net.save_pretrained(tmp_path / "theirs")
     run = IMAGES.load(weights_file(tmp_path / "theirs"))
-    x, t = torch.randn(2, 3, 8, 8), torch.tensor([3, 700])
+    x, t = torch.randn(2, *run.shape), torch.tensor([3, 700])
     with torch.no_grad():
         expected = net(x, t).sample
         torch.testing.assert_close(run.model(x, t), expected, atol=1e-5, rtol=1e-4)
     write_pipeline(run, tmp_path / "ours")
+    again = UNet2DModel.from_pretrained(tmp_path / "ours" / "unet")
     with torch.no_grad():
-        again = UNet2DModel.from_pretrained(tmp_path / "ours" / "unet")(x, t).sample
-    torch.testing.assert_close(again, expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(again(x, t).sample, expected, atol=1e-5, rtol=1e-4)
+    state = again.state_dict()
+    if net.config.flip_sin_to_cos:  # which ours, sines first, has in the order of the columns
+        state[TIMES] = state[TIMES].roll(state[TIMES].shape[1] // 2, dims=1)
+    for part, tensor in net.state_dict().items():
+        torch.testing.assert_close(state[part], tensor, rtol=0, atol=0, msg=part)
+
+
+@pytest.mark.parametrize(("said", "scale"), [({}, 0.18215), ({"scaling_factor": 0.5}, 0.5)])
+def test_what_a_pipeline_with_an_autoencoder_draws_are_latents(tmp_path, said, scale):
+    """As CompVis/ldm-celebahq-256 is laid out."""
+    unet().save_pretrained(tmp_path / "unet")
+    (tmp_path / "vqvae").mkdir()
+    (tmp_path / "vqvae" / "config.json").write_text(json.dumps(said))
+    (tmp_path / "model_index.json").write_text(json.dumps({"vqvae": ["diffusers", "VQModel"]}))
+    run = IMAGES.load(weights_file(tmp_path))
+    assert run.representation.encoding == Encoding(scale=(scale,))
 
 
 @pytest.mark.parametrize("place", ["", "unet"])
