@@ -17,7 +17,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = Readable
     parser.description = (
         "Serve trained policies over websockets to robots that have no torch. Clients and messages are described in "
-        "docs/how_to/robot.md."
+        "docs/how_to/serving.md."
     )
     parser.epilog = (
         "examples:\n"

@@ -56,5 +56,5 @@ def conclusion(result: Mapping[str, Any]) -> str:
         return f"The policy errs {1 - own / best:.0%} less than {names[name]} ({own:.3g} and {best:.3g} of the spread)."
     return (
         f"The policy is NO BETTER than {names[name]}: it errs by {own:.3g} of the spread, that by {best:.3g}. Train "
-        "longer, or look at docs/how_to/robot.md for what else it may be."
+        "longer, or look at docs/how_to/open_loop.md for what else it may be."
     )

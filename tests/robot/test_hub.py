@@ -169,8 +169,8 @@ def test_to_the_hub_and_back(policy: Policy, hub: FakeHub) -> None:
 def test_the_example_of_the_docs(
     run_dir: Path, repository: Path, tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    section = (repository / "docs" / "how_to" / "robot.md").read_text().split("\n## Sharing a policy\n", 1)[1]
-    example = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[0]
+    page = (repository / "docs" / "how_to" / "sharing.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "pusht").symlink_to(run_dir)
     monkeypatch.chdir(tmp_path)

@@ -233,8 +233,8 @@ def test_actions(case: str, tmp_path: Path, chosen_noise: list[Tensor]) -> None:
 
 
 def test_the_example_of_the_docs(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    section = (repository / "docs" / "how_to" / "robot.md").read_text().split("\n### Policies of LeRobot and", 1)[1]
-    (example,) = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    page = (repository / "docs" / "how_to" / "foreign_policies.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     (tmp_path / "theirs").mkdir()
     Written(tmp_path / "theirs" / "pretrained_model", PLAIN, {}, 2, "processors")
     save(tmp_path / "theirs" / "epoch=0550.ckpt", states(20, 2))

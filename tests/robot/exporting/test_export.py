@@ -173,7 +173,7 @@ def test_files_run_where_there_is_no_policy_accel(
 
 
 def test_the_example_of_the_page_runs(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "how_to" / "robot.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "how_to" / "export.md").read_text()
     (example,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "OnnxPolicy(" in block]
     for name, copied in (("a.onnx", "policy.onnx"), ("a_onnx.py", "policy_onnx.py")):
         shutil.copy(files["onnx"].with_name(name), tmp_path / copied)

@@ -56,13 +56,8 @@ def test_the_client_is_one_short_file_and_acts_as_the_policy_itself(policy: Poli
 def test_the_example_of_the_docs(
     policy: Policy, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    section = (
-        (repository / "docs" / "how_to" / "robot.md")
-        .read_text()
-        .split("\n## Serving a policy\n", 1)[1]
-        .split("\n## ", 1)[0]
-    )
-    (example,) = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    page = (repository / "docs" / "how_to" / "serving.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     shutil.copy(client_module.__file__, tmp_path / "client.py")
     monkeypatch.syspath_prepend(tmp_path)
     with serving(policy, token="what token.txt holds") as running:
@@ -71,7 +66,7 @@ def test_the_example_of_the_docs(
         assert running.policy.figures.batches == 3
         told = set(seen["client"].metadata)
     assert seen["action"].shape == (2,)
-    named = set(re.findall(r"`(\w+)`", section))
+    named = set(re.findall(r"`(\w+)`", page))
     assert {name for name in told if not name.startswith("sampling_")} <= named
 
 
