@@ -53,6 +53,12 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         assert not anchor or scheme or anchor in anchors(target), link
 
 
+def test_pages_that_messages_and_docstrings_name_are_there() -> None:
+    named = {name for file in PACKAGE.rglob("*.py") for name in re.findall(r"\bdocs/[\w/]+\.md", file.read_text())}
+    assert len(named) > 3
+    assert [name for name in sorted(named) if not (REPOSITORY / name).is_file()] == []
+
+
 def test_pages_have_links() -> None:
     assert sum(len(re.findall(r"\]\((?!https)", page.read_text())) for page in PAGES) > 40
 

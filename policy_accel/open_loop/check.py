@@ -64,7 +64,7 @@ def open_loop(
     asked: AskedSampling = AS_CHOSEN,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Compare what a run predicts with what was demonstrated, and draw it: a JSON-able result (docs/how_to/open_loop.md).
+    """Compare what a run predicts with what was demonstrated, and draw it (docs/how_to/open_loop.md). JSON-able.
 
     Args:
         run_dir: of a policy.

@@ -1,6 +1,6 @@
 """robomimic's HDF5 files (v0.1 to v1.5, also raw robosuite recordings), read and written with h5py alone.
 
-Layout (robomimic, docs/datasets/overview.md): `data/demo_<i>/{actions, actions_abs, states, rewards, dones,
+Layout (robomimic's documentation, "Datasets: Overview"): `data/demo_<i>/{actions, actions_abs, states, rewards, dones,
 obs/<key>, next_obs/<key>, action_dict/<key>}`, attributes `num_samples` and `model_file` of a demonstration, `total`
 and `env_args` (JSON) of `data`, and `mask/<filter>` with names of demonstrations as bytes.
 """
