@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 FPS = 10
+VERSIONS = pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 DERIVED = {
     "timestamp": "float32",
     "frame_index": "int64",
@@ -190,3 +191,20 @@ def _write_30(made: HandMade, tables: list[pa.Table], tasks, words: list[str], v
         "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
         "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
     }
+
+
+def replaced(table, name, values):
+    return table.set_column(table.schema.get_field_index(name), name, values)
+
+
+def first_table(made):
+    return sorted(made.root.glob("data/*/*.parquet"))[0]
+
+
+def change_first(made, change):
+    path = first_table(made)
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def replace_first(made, name, values):
+    change_first(made, lambda table: replaced(table, name, values))
