@@ -1,10 +1,24 @@
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from policy_accel.diffusion import Batch, DiscreteProcess, Objective, make_noised, vp_process, weighted_squared_error
+from policy_accel.acceleration.timestep_curriculum import CurriculumTimes
+from policy_accel.diffusion import (
+    Batch,
+    DiscreteProcess,
+    FlowProcess,
+    Objective,
+    Repetition,
+    SigmaProcess,
+    make_noised,
+    vp_process,
+    weighted_squared_error,
+)
 
 PROCESS = vp_process("squaredcos_cap_v2", 100)
 
@@ -89,3 +103,40 @@ def test_weighted_squared_error() -> None:
     assert float(weighted_squared_error(prediction, target, mask=mask)) == pytest.approx((1 + 9 + 16) / 3)
     assert float(weighted_squared_error(prediction, target, mask=torch.tensor([True, False]))) == pytest.approx(5)
     assert weighted_squared_error(prediction.bfloat16(), target).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"times": CurriculumTimes(50)}, "times draws from 50 discrete times, and the process has 100 discrete times"),
+        ({"weights": torch.ones(7)}, "weights is a table of (7,) weights"),
+        ({"repetition": Repetition(2)}, "repetition has times_per_sample=2 with coupling=shared, which needs"),
+        (
+            {"cap_warmup": 3, "target": "sample"},
+            "target=sample does not have here; set it to 0, or choose epsilon or v.",
+        ),
+        ({"process": SigmaProcess("edm"), "target": "edm", "times": CurriculumTimes(100)}, "has continuous time"),
+        ({"process": SigmaProcess("edm"), "target": "edm", "weights": torch.ones(100)}, "has continuous time"),
+        (
+            {"process": FlowProcess(), "target": "flow", "cap_warmup": 3},
+            "target=flow does not have here; set it to 0.",
+        ),
+    ],
+)
+def test_an_objective_is_checked(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        Objective(**{"process": vp_process(), **options})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ((0,), "^times_per_sample=0 must"),
+        ((2, "foo"), "^coupling 'foo' is unknown"),
+        ((2, "independent", 5), "^evaluations=5 must lie between 1 and times_per_sample=2"),
+        ((2, "fresh", 1), "^evaluations=1 leaves out .*coupling=fresh"),
+    ],
+)
+def test_a_repetition_is_checked(wrong: tuple[Any, ...], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Repetition(*wrong)
