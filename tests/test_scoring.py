@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.runs import killed_at
 
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
@@ -66,12 +67,8 @@ def test_results_do_not_depend_on_it_also_after_an_interruption(tmp_path: Path) 
     ROBOT.train(config_of(tmp_path / "waits"))
     overlapping = config_of(tmp_path / "overlaps", "evaluation.overlap=true")
 
-    def stop(step: int) -> None:
-        if step == 4:
-            raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError, match="killed"):
-        ROBOT.train(overlapping, after_update=stop)
+    with killed_at(4) as crash:
+        ROBOT.train(overlapping, after_update=crash)
     folder = tmp_path / "overlaps" / "checkpoints"
     assert {step: evaluation_of(folder / f"{step:08d}") for step in checkpoint_steps(folder)} == {2: None, 3: None}
     assert ROBOT.train(overlapping).finished

@@ -49,7 +49,7 @@ MUTATIONS = [
     ),
     *of(
         "training/loop.py",
-        "training/test_metrics.py training/test_loop.py training/test_snapshots.py",
+        "training/test_metrics.py training/test_loop.py training/test_loop_resumption.py training/test_snapshots.py",
         ("mean = float(losses.mean())", "mean = float(losses[-1])"),
         ('self.training_seconds = float(newest.state["training_seconds"])', "pass"),
         ("with self.clock.aside():\n                self.validation", "if True:\n                self.validation"),
@@ -71,7 +71,7 @@ MUTATIONS = [
     ),
     *of(
         "training/snapshots.py",
-        "training/test_snapshots.py training/test_loop.py",
+        "training/test_snapshots.py training/test_loop_resumption.py training/test_loop.py",
         ("arrived.synchronize()", "pass"),
         ("if not bool(finite):", "if False:"),
         ("if key not in buffers:", "if True:"),
@@ -108,7 +108,7 @@ MUTATIONS = [
     ),
     *of(
         "training/metrics.py",
-        "training/test_metrics.py training/test_loop.py training/test_snapshots.py",
+        "training/test_metrics.py training/test_loop.py training/test_loop_resumption.py training/test_snapshots.py",
         ('row.get("step", 0) <= start_step', "True"),
         ("<= start_step]", "< start_step]"),
         ("self._validations, self.levels, self.count = [], None, 0", "self.count = 0"),
@@ -132,7 +132,7 @@ MUTATIONS = [
     ),
     *of(
         "training/run_directory.py",
-        "training/test_run_directory.py training/test_loop.py",
+        "training/test_run_directory.py",
         ('"a", opener=no_link)', '"w")'),
         ("fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),
     ),

@@ -115,7 +115,7 @@ MUTATIONS = [
     ),
     *of(
         "training/randomness.py",
-        "training/test_randomness.py training/test_loop.py",
+        "training/test_randomness.py training/test_loop_resumption.py training/test_loop.py",
         ('self.time = named_generator(seed, "time"', 'self.time = named_generator(seed, "noise"'),
         ('"data order", epoch, device', '"data order", 0, device'),
         ("begin += stop - offset", "begin += max(1, stop - offset - 1)"),

@@ -1,9 +1,7 @@
+"""What a run does from its first update to its last: its rows, its checkpoints, its scores."""
+
 from __future__ import annotations
 
-import json
-import math
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,26 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from support.runs import weights
 
 from policy_accel.diffusion import Repetition, karhunen_loeve_process
 from policy_accel.errors import UserError
-from policy_accel.models import Denoiser
 from policy_accel.run_files import checkpoint_steps, read_metrics
 from policy_accel.training import Trained, TrainingConfig
-from policy_accel.training.checkpoint import evaluation_of, load_checkpoint
+from policy_accel.training.checkpoint import evaluation_of
 
 Run = Callable[..., Trained]
-
-
-def weights(folder: Path, step: int = 12) -> dict[str, torch.Tensor]:
-    loaded = load_checkpoint(folder / "checkpoints" / f"{step:08d}")
-    return {f"{file}/{key}": value for file, values in loaded.tensors.items() for key, value in values.items()}
-
-
-def assert_equal_weights(first: Path, second: Path) -> None:
-    one, two = weights(first), weights(second)
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_training_lowers_the_loss(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
@@ -74,133 +61,6 @@ def test_the_log_counts_clean_samples_and_the_work_on_their_rows(
     logged = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
     assert [row["samples"] for row in logged] == [samples * row["step"] for row in logged]
     assert logged[-1]["training_flops"] == 10.0 * sum(seen) == 10.0 * rows * 12
-
-
-@pytest.mark.parametrize("stop", [1, 3, 4, 7, 11])
-def test_a_stopped_run_continues_bit_for_bit(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path, stop: int
-) -> None:
-    run(toy_task(), config, "whole")
-
-    def crash(step: int) -> None:
-        if step == stop:
-            raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError, match="killed"):
-        run(toy_task(), config, "parts", after_update=crash)
-    torch.rand(100)
-    run(toy_task(), config, "parts")
-    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
-    whole, parts = (
-        [
-            (row["step"], row.get("loss"), row.get("validation_loss"))
-            for row in read_metrics(tmp_path / name / "metrics.jsonl")
-        ]
-        for name in ("whole", "parts")
-    )
-    assert [row for row in parts if row[2] is not None] == [row for row in whole if row[2] is not None]
-    assert [row[0] for row in parts] == sorted(row[0] for row in parts)
-
-
-def test_a_checkpoint_from_before_tasks_drew_anything_continues(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    def crash(step: int) -> None:
-        if step == 7:
-            raise RuntimeError("killed")
-
-    run(toy_task(), config, "whole")
-    with pytest.raises(RuntimeError, match="killed"):
-        run(toy_task(), config, "parts", after_update=crash)
-    for record in (tmp_path / "parts" / "checkpoints").glob("0*/state.json"):
-        state = json.loads(record.read_text())
-        del state["generators"]["batch"], state["ema_samples"]
-        record.write_text(json.dumps(state))
-    run(toy_task(), config, "parts")
-    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_a_second_start_goes_on(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path, number: int
-) -> None:
-    def interrupt(step: int) -> None:
-        if step == 5:
-            os.kill(os.getpid(), number)
-
-    before = signal.getsignal(number)
-    stopped = run(toy_task(), config, "parts", after_update=interrupt)
-    assert (stopped.step, stopped.finished) == (5, False)
-    assert checkpoint_steps(tmp_path / "parts" / "checkpoints") == [3, 5]
-    assert signal.getsignal(number) == before
-    assert run(toy_task(), config, "parts").finished
-    run(toy_task(), config, "whole")
-    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
-
-
-def test_a_signal_at_a_checkpoint_step_finds_it_saved(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    def interrupt(step: int) -> None:
-        if step == 6:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    stopped = run(toy_task(), config, after_update=interrupt)
-    assert (stopped.step, stopped.finished) == (6, False)
-    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [3, 6]
-    assert run(toy_task(), config).finished
-
-
-def test_a_second_signal_stops_at_once_and_says_what_was_saved(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    def interrupt(step: int) -> None:
-        if step == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    assert run(toy_task(), config, after_update=interrupt).step == 3
-    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [3]
-
-
-def test_a_finished_run_is_left_as_it_is(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
-    run(toy_task(), config)
-    before = (tmp_path / "run" / "metrics.jsonl").read_text()
-    task = toy_task()
-    assert run(task, config).finished
-    assert task.batches == []
-    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
-
-
-def test_nan_loss_stops_with_a_sentence_and_keeps_the_last_good_checkpoint(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    task = toy_task()
-
-    def poison(step: int) -> None:
-        if step == 7:
-            task.data[:] = math.nan
-
-    with pytest.raises(UserError, match=r"loss of update 8 is nan.*checkpoints/00000006.*training\.optimizer\.lr"):
-        run(task, config, after_update=poison)
-    folder = tmp_path / "run" / "checkpoints"
-    assert checkpoint_steps(folder) == [3, 6]
-    assert all(bool(v.isfinite().all()) for v in load_checkpoint(folder / "last").tensors["model"].values())
-
-
-def test_weights_that_are_not_finite_are_not_saved(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    """The loss of an update comes before its gradient: it may still be finite when the weights no longer are."""
-    task = toy_task()
-
-    def poison(step: int) -> None:
-        if step == 6:
-            next(task.model.parameters()).data.fill_(math.inf)
-
-    with pytest.raises(UserError, match=r"weights after update 6 are not finite.*checkpoints/00000003"):
-        run(task, config, after_update=poison)
-    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [3]
 
 
 def test_the_host_reads_losses_only_at_log_points(
@@ -257,52 +117,6 @@ def test_evaluations_rank_the_checkpoints(toy_task: Any, config: TrainingConfig,
     ]
 
 
-def test_an_evaluation_that_was_cut_off_is_made_up_for(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    config.evaluate_every = 4
-
-    def interrupted(model: Denoiser) -> dict[str, Any]:
-        os.kill(os.getpid(), signal.SIGINT)
-        raise AssertionError("the signal must stop the evaluation")
-
-    stopped = run(toy_task(interrupted), config)
-    assert (stopped.step, stopped.finished) == (4, False)
-    scored: list[int] = []
-
-    def score(model: Denoiser) -> dict[str, Any]:
-        scored.append(1)
-        return {"score": 0.5}
-
-    assert run(toy_task(score), config).finished
-    assert len(scored) == 3
-    assert evaluation_of(tmp_path / "run" / "checkpoints" / "00000004") == {"score": 0.5}
-
-
-def test_further_averages_are_saved_and_continue_bit_for_bit(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    config.ema.lengths, config.ema.half_life, config.ema.half_life_ramp = [0.05, 0.1], 30.0, 0.5
-    run(toy_task(jitter=0.1), config, "whole")
-
-    def crash(step: int) -> None:
-        if step == 7:
-            raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError, match="killed"):
-        run(toy_task(jitter=0.1), config, "parts", after_update=crash)
-    run(toy_task(jitter=0.1), config, "parts")
-    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
-    saved = load_checkpoint(tmp_path / "whole" / "checkpoints" / "last")
-    assert {"ema_0.05.safetensors", "ema_0.1.safetensors"} <= set(saved.state["files"])
-    assert saved.state["ema_samples"] == 12 * config.batch_size
-    key = "layers.0.weight"
-    distances = [
-        float((saved.tensors[name][key] - saved.tensors["model"][key]).norm()) for name in ("ema_0.05", "ema_0.1")
-    ]
-    assert 0 < distances[0] < distances[1]
-
-
 def test_further_averages_change_nothing_else(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
     run(toy_task(), config, "one")
     config.ema.lengths = [0.05]
@@ -310,76 +124,6 @@ def test_further_averages_change_nothing_else(toy_task: Any, config: TrainingCon
     one, several = weights(tmp_path / "one"), weights(tmp_path / "several")
     assert all(torch.equal(one[key], several[key]) for key in one)
     assert {key.split("/")[0] for key in several.keys() - one.keys()} == {"ema_0.05"}
-
-
-def test_another_configuration_in_the_directory_is_refused(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    run(toy_task(), config, run_config={"training": {"lr": 1, "device": "cpu"}, "a": {"b": 2}})
-    before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
-    with pytest.raises(UserError, match=r"another configuration \(a\.b: 2 -> 3\); choose another run_dir"):
-        run(toy_task(), config, run_config={"training": {"lr": 1, "device": "cuda"}, "a": {"b": 3}})
-    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
-
-
-def test_a_refused_setting_does_not_claim_the_directory(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    config.optimizer.lr = -1.0
-    with pytest.raises(UserError, match="must be positive"):
-        run(toy_task(), config, run_config={"lr": -1.0})
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_directory_in_which_nothing_was_learnt_takes_another_configuration(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    def crash(step: int) -> None:
-        raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError):
-        run(toy_task(), config, run_config={"lr": 1}, after_update=crash)
-    (tmp_path / "run" / ".config.yaml.77.partial").write_text("lr: ")
-    assert run(toy_task(), config, run_config={"lr": 2}).finished
-    assert (tmp_path / "run" / "config.yaml").read_text() == "lr: 2\n"
-
-
-def test_a_run_is_not_continued_on_other_data(toy_task: Any, config: TrainingConfig, run: Run) -> None:
-    run(toy_task(), config)
-    other = toy_task()
-    other.fingerprint = "changed"
-    with pytest.raises(UserError, match="was trained on other data"):
-        run(other, config)
-
-
-def test_two_processes_do_not_train_in_one_directory(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    def start_another(step: int) -> None:
-        if step == 2:
-            with pytest.raises(UserError, match="Another process is training in run_dir="):
-                run(toy_task(), config)
-
-    assert run(toy_task(), config, after_update=start_another).finished
-
-
-def test_a_directory_of_something_else_is_refused(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match="is not empty and is not a run of ours"):
-        run(toy_task(), config)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
-
-
-def test_a_file_in_the_way_of_the_run_directory(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    (tmp_path / "run").write_text("mine")
-    with pytest.raises(UserError, match="a file stands where a folder is needed"):
-        run(toy_task(), config)
-    assert (tmp_path / "run").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -461,25 +205,6 @@ def test_wandb_offline_and_resumed(toy_task: Any, config: TrainingConfig, run: R
     files = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     assert len(files) == 1
     assert files[0].stat().st_size > 0
-
-
-def test_a_cut_off_metrics_line_is_dropped_at_resume(
-    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
-) -> None:
-    def crash(step: int) -> None:
-        if step == 8:
-            raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError, match="killed"):
-        run(toy_task(), config, after_update=crash)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    with open(metrics, "a") as file:
-        file.write('{"step": 8, "lo')
-    run(toy_task(), config)
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    steps = [row["step"] for row in rows if "loss" in row]
-    assert steps == sorted(set(steps))
-    assert steps[-1] == 12
 
 
 def test_a_run_says_which_settings_have_no_effect_in_one_process(

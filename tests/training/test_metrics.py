@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.runs import killed_at
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError
@@ -108,12 +109,8 @@ def test_training_seconds_are_those_of_all_updates_and_of_nothing_else(
     def score(model: nn.Module) -> dict[str, Any]:
         return {"score": 0.5}
 
-    def crash(step: int) -> None:
-        if step == stop:
-            raise RuntimeError("killed")
-
     if stop is not None:
-        with pytest.raises(RuntimeError, match="killed"):
+        with killed_at(stop) as crash:
             run(clock.passes(toy_task(score)), config, after_update=crash)
         for path in (tmp_path / "run" / "checkpoints").glob("*/evaluation.json"):
             path.unlink()  # a score that was lost is made again, and is no training either

@@ -1,4 +1,4 @@
-"""A run directory that others may have prepared: links in it are not followed."""
+"""Whose a run directory is: one configuration's, one process's; and links that others put there are not followed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.runs import killed_at
 
 from policy_accel.errors import UserError
 from policy_accel.run_files import read_metrics
@@ -61,3 +62,62 @@ def test_metrics_that_become_a_link_are_not_followed(
     with pytest.raises(UserError, match=r"metrics\.jsonl: is a symbolic link, which is not followed"):
         run(toy_task(), config, after_update=swap)
     assert treasure.read_text() == "mine\n"
+
+
+def test_another_configuration_in_the_directory_is_refused(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    run(toy_task(), config, run_config={"training": {"lr": 1, "device": "cpu"}, "a": {"b": 2}})
+    before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
+    with pytest.raises(UserError, match=r"another configuration \(a\.b: 2 -> 3\); choose another run_dir"):
+        run(toy_task(), config, run_config={"training": {"lr": 1, "device": "cuda"}, "a": {"b": 3}})
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
+
+
+def test_a_refused_setting_does_not_claim_the_directory(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    config.optimizer.lr = -1.0
+    with pytest.raises(UserError, match="must be positive"):
+        run(toy_task(), config, run_config={"lr": -1.0})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_in_which_nothing_was_learnt_takes_another_configuration(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    with killed_at(1) as crash:
+        run(toy_task(), config, run_config={"lr": 1}, after_update=crash)
+    (tmp_path / "run" / ".config.yaml.77.partial").write_text("lr: ")
+    assert run(toy_task(), config, run_config={"lr": 2}).finished
+    assert (tmp_path / "run" / "config.yaml").read_text() == "lr: 2\n"
+
+
+def test_two_processes_do_not_train_in_one_directory(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    def start_another(step: int) -> None:
+        if step == 2:
+            with pytest.raises(UserError, match="Another process is training in run_dir="):
+                run(toy_task(), config)
+
+    assert run(toy_task(), config, after_update=start_another).finished
+
+
+def test_a_directory_of_something_else_is_refused(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and is not a run of ours"):
+        run(toy_task(), config)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_the_way_of_the_run_directory(
+    toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UserError, match="a file stands where a folder is needed"):
+        run(toy_task(), config)
+    assert (tmp_path / "run").read_text() == "mine"

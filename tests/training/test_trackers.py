@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.reported import write_film
+from support.runs import killed_at
 from support.sweeps import wait_for
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALARS, EventAccumulator
 from torch import nn
@@ -91,11 +92,7 @@ def test_a_resumed_run_is_in_tensorboard_once(toy_task: Any, config: TrainingCon
     config.logging.tensorboard = True
     run_dir, score = tmp_path / "run", Pictures(tmp_path / "run")
 
-    def crash(step: int) -> None:
-        if step == 9:
-            raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError, match="killed"):
+    with killed_at(9) as crash:
         run(toy_task(score), config, after_update=crash)
     before = [step for step, _ in scalars(run_dir, "loss")]
     assert before[-1] > 6
