@@ -2,202 +2,50 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from support.batches import batch_of
+from support.config_fields import fields_of, freeze
 from support.overlap import scored_beside
+from support.policy_probes import (
+    BATCH,
+    Probe,
+    asked_of_the_pool,
+    decays,
+    determinism,
+    drawn,
+    encoded_frames,
+    encoder_parameters,
+    environment_probe,
+    lesson,
+    norm_groups,
+    predicted,
+    run_probe,
+    seen_frames,
+    stays_or_ends,
+    task_probe,
+    trace,
+    trace_with_scores,
+    wandb_project,
+)
 from support.pretrained import write_resnet18
-from support.simulated_cuda import SimulatedCuda
 
 from policy_accel.acceleration.config import GROUPS
 from policy_accel.data import read_episodes
-from policy_accel.errors import UserError
-from policy_accel.evaluation import EnvironmentSpec, EpisodeResult, RolloutPool
 from policy_accel.groups import flatten
-from policy_accel.models import denoiser_configs
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.demonstrations import observation_layout
-from policy_accel.policy.evaluate import PolicyEvaluator, environment_spec
-from policy_accel.policy.policy import DiffusionPolicy
-from policy_accel.policy.run import build_policy, build_sampler
+from policy_accel.policy.run import build_policy
 from policy_accel.policy.track import ROBOT
-from policy_accel.run_files import checkpoint_steps, read_metrics
-from policy_accel.training.build import build_update
-from policy_accel.training.distillation import RefiningTimes, distilled_objective
-from policy_accel.training.ema import EMA
-from policy_accel.training.loop import Run
 from policy_accel.training.optimizer import lr_factor
 from policy_accel.training.ranks import Ranks
 
 from .conftest import write_demonstrations
 
 Build = Callable[..., RobotConfig]
-Probe = Callable[[RobotConfig], Any]
-
-
-def freeze(value: Any) -> Any:
-    """A comparable form of what a probe saw."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().double().numpy().tobytes(), tuple(value.shape)
-    if isinstance(value, np.ndarray):
-        return value.astype(float).tobytes(), value.shape
-    if isinstance(value, list | tuple):
-        return tuple(freeze(part) for part in value)
-    return value
-
-
-def task_probe(look: Callable[[Any], Any]) -> Probe:
-    return lambda config: look(ROBOT.build(config))
-
-
-def run_probe(look: Callable[[Run], Any]) -> Probe:
-    def probe(config: RobotConfig) -> Any:
-        run = Run(ROBOT.build(config), config.training, config.seed, Path(config.run_dir), {})
-        try:
-            return look(run)
-        finally:
-            run.close()
-
-    return probe
-
-
-def environment_probe(look: Callable[[EnvironmentSpec], Any]) -> Probe:
-    """Looks at the environment of a task whose data describe the one that they were recorded in."""
-
-    def probe(config: RobotConfig) -> Any:
-        return look(environment_spec(config.task, 2, config.evaluation.camera, {"env_name": "Lift"}))
-
-    return probe
-
-
-def evaluator_of(config: RobotConfig) -> tuple[PolicyEvaluator, DiffusionPolicy]:
-    policy = build_policy(config, 5, 2)
-    evaluator = PolicyEvaluator(config, policy, Path(config.run_dir))
-    return evaluator, policy
-
-
-def predicted(config: RobotConfig) -> np.ndarray:
-    """Actions that the evaluator gets for fixed observations."""
-    evaluator, policy = evaluator_of(config)
-    for parameter in policy.parameters():
-        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
-    observations = np.linspace(-1, 1, 2 * config.policy.n_obs_steps * 5, dtype=np.float32)
-    act = evaluator._act(policy)
-    return act(observations.reshape(2, config.policy.n_obs_steps, 5), np.array([3, 4]), np.array([0, 1]))
-
-
-def lesson(config: RobotConfig) -> Any:
-    """How the teacher of a student of this configuration is sampled, and what else the student learns."""
-    student, settings = build_sampler(config), config.distillation
-    objective = distilled_objective(student.objective, student, settings.refine_below)
-    assert isinstance(objective.times, RefiningTimes)
-    return str(settings.sampler_of(student).config), objective.times.bound
-
-
-def asked_of_the_pool(config: RobotConfig) -> Any:
-    """What the evaluator asks the rollout pool for, and the interval it reports."""
-    asked: list[Any] = []
-
-    def run(self: RolloutPool, act: Any, seeds: Any, *, video_dir: Path, videos: int, progress: Any) -> Any:
-        asked.append((list(seeds), self.slots, self.workers, videos))
-        return [EpisodeResult(seed, 0.1 * (seed % 7), False, 1) for seed in seeds]
-
-    original, RolloutPool.run = RolloutPool.run, run  # type: ignore[method-assign]
-    try:
-        evaluator, policy = evaluator_of(config)
-        result = evaluator(policy, print)
-    finally:
-        RolloutPool.run = original  # type: ignore[method-assign]
-    return asked, result["score_interval"], result["success_interval"]
-
-
-def trace(config: RobotConfig) -> Any:
-    """What a short run leaves behind: rows, checkpoints, files."""
-    ROBOT.train(config)
-    run_dir = Path(config.run_dir)
-    rows = [(row["step"], *sorted(set(row) - {"step"})) for row in read_metrics(run_dir / "metrics.jsonl")]
-    wandb = [json.loads(file.read_text()) for file in run_dir.glob("wandb/*/files/wandb-metadata.json")]
-    elsewhere = len(list(run_dir.glob("wandb/offline*"))), len(wandb), len(list(run_dir.glob("tensorboard/*")))
-    return rows, checkpoint_steps(run_dir / "checkpoints"), *elsewhere
-
-
-def wandb_project(config: RobotConfig) -> Any:
-    import wandb
-
-    seen: list[str] = []
-    original = wandb.init
-
-    def init(**options: Any) -> Any:
-        seen.append(options["project"])
-        return original(**{**options, "mode": "disabled"})
-
-    wandb.init = init
-    try:
-        run_probe(lambda run: None)(config)
-    finally:
-        wandb.init = original
-    return seen
-
-
-def determinism(config: RobotConfig) -> list[Any]:
-    config.training.device = "cuda"
-    with SimulatedCuda(), mock.patch("torch.use_deterministic_algorithms") as wanted:
-        build_update(ROBOT.build(config), config.training, config.seed)
-    return wanted.call_args_list
-
-
-def decays(run: Run) -> list[float]:
-    values = []
-    for updates in range(0, 40):
-        run.update.ema.updates = updates
-        values.append(run.update.ema.decay())
-    assert isinstance(run.update.ema, EMA)
-    return values
-
-
-def seen_frames(config: RobotConfig) -> Any:
-    """What the encoder makes of the first training frames, with weights that do not depend on the settings."""
-    task = ROBOT.build(config)
-    batch = batch_of(task, BATCH, torch.Generator().manual_seed(0))
-    assert isinstance(batch.condition, dict)
-    return batch.condition["img"].shape, task.policy.encode(batch.condition).shape
-
-
-def encoder_parameters(config: RobotConfig) -> int:
-    encoder = ROBOT.build(config).policy.encoder
-    assert encoder is not None
-    return sum(parameter.numel() for parameter in encoder.parameters())
-
-
-def norm_groups(config: RobotConfig) -> list[int]:
-    encoder = ROBOT.build(config).policy.encoder
-    assert encoder is not None
-    return [part.num_groups for part in encoder.modules() if isinstance(part, torch.nn.GroupNorm)]
-
-
-def encoded_frames(config: RobotConfig) -> Any:
-    """Features of the first training frames, from the weights that the seed gives."""
-    task = ROBOT.build(config)
-    batch = batch_of(task, BATCH, torch.Generator().manual_seed(0))
-    assert isinstance(batch.condition, dict)
-    return task.policy.eval().encode(batch.condition)
-
-
-def stays_or_ends(config: RobotConfig) -> str:
-    """What the data are refused for, or nothing."""
-    try:
-        ROBOT.build(config)
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 def _with_a_bad_episode(folder: Path) -> Path:
@@ -208,7 +56,6 @@ def _with_a_bad_episode(folder: Path) -> Path:
     return folder / "bad.npz"
 
 
-BATCH = torch.arange(8)
 COLOURS = ("brightness", "contrast", "saturation", "hue")
 FILMED = ["task.images=[img]", "encoder.crop=36", "encoder.resnet.width=16", "encoder.resnet.keypoints=4"]
 VIEWED = ["task.images=[img]", "encoder.name=vit_small", "encoder.crop=36", "encoder.vit.patch=12"]
@@ -220,22 +67,7 @@ SCORED = ["evaluation.episodes=3"]
 CADENCE = ["training.checkpoint.every=1", "training.evaluate_every=0"]
 CHURNED = ["method=edm", "sampling.churn=1.0"]
 LINEAR = ["diffusion.schedule=linear"]
-
 GROUPED = ["acceleration/noise=assignment_in_groups", "acceleration.noise.groups=3"]
-
-
-def drawn(step: int = 0, progress: float = 0.5) -> Probe:
-    """What a batch of forty is trained on."""
-
-    def look(task: Any) -> Any:
-        time, noise = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
-        batch = task.batch(torch.arange(40) % task.samples)
-        noised = task.objective.draw(batch, time, noise, step=step, progress=progress)
-        weight = torch.ones(1) if noised.weight is None else noised.weight
-        return noised.t, noised.x_t, noised.model_input, weight
-
-    return task_probe(look)
-
 
 # field -> (new value, what looks at the object, overrides on both sides)
 FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
@@ -279,12 +111,12 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "encoder.statistics": ("{img: [[0, 0, 0], [1, 1, 1]]}", encoded_frames, FILMED),
     "encoder.resnet.rectify": ("true", encoded_frames, FILMED),
     "encoder.resnet.width": ("32", encoder_parameters, FILMED),
-    "encoder.resnet.group_channels": ("8", lambda config: norm_groups(config), FILMED),
+    "encoder.resnet.group_channels": ("8", norm_groups, FILMED),
     "encoder.resnet.keypoints": ("6", encoder_parameters, FILMED),
     "encoder.vit.patch": ("18", encoder_parameters, VIEWED),
     "encoder.vit.dim": ("16", encoder_parameters, VIEWED),
     "encoder.vit.depth": ("1", encoder_parameters, VIEWED),
-    "encoder.vit.heads": ("3", lambda config: encoded_frames(config), VIEWED),
+    "encoder.vit.heads": ("3", encoded_frames, VIEWED),
     "encoder.vit.mlp_ratio": ("2.0", encoder_parameters, VIEWED),
     "policy.horizon": ("32", task_probe(lambda task: task.batch(BATCH).x0), []),
     "policy.n_obs_steps": ("3", task_probe(lambda task: task.batch(BATCH).condition), []),
@@ -369,7 +201,7 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "training.checkpoint.keep_last": ("3", trace, CADENCE),
     "training.checkpoint.keep_best": (
         "0",
-        lambda config: trace_with_scores(config),
+        trace_with_scores,
         ["training.evaluate_every=1", "training.checkpoint.keep_best=1"],
     ),
     "training.checkpoint.at": ("[1]", trace, ["training.checkpoint.every=0"]),
@@ -392,33 +224,6 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "seed": ("1", lambda config: next(build_policy(config, 5, 2).parameters()), []),
     "run_dir": ("OTHER_DIR", lambda config: trace(config) and Path(config.run_dir).is_dir() and config.run_dir, []),
 }
-MODEL_FIELDS: dict[str, tuple[str, Callable[[torch.nn.Module], Any]]] = {
-    "unet.down_dims": ("[8,24]", lambda net: sum(p.numel() for p in net.parameters())),
-    "unet.kernel_size": ("5", lambda net: sum(p.numel() for p in net.parameters())),
-    "unet.head_groups": ("2", lambda net: net.head[0][1].num_groups),  # type: ignore[index, union-attr]
-    "unet.groups": ("4", lambda net: net.head[0][1].num_groups),  # type: ignore[index, union-attr]
-    "unet.step_embedding_dim": ("16", lambda net: sum(p.numel() for p in net.parameters())),
-    "unet.film_scale": ("false", lambda net: sum(p.numel() for p in net.parameters())),
-    "transformer.embedding_dim": ("32", lambda net: sum(p.numel() for p in net.parameters())),
-    "transformer.layers": ("1", lambda net: len(net.decoder.layers)),  # type: ignore[union-attr, arg-type]
-    "transformer.heads": ("2", lambda net: net.decoder.layers[0].self_attn.num_heads),  # type: ignore[union-attr, index]
-    "transformer.embedding_dropout": ("0.3", lambda net: net.dropout.p),  # type: ignore[union-attr]
-    "transformer.attention_dropout": ("0.3", lambda net: net.decoder.layers[0].dropout1.p),  # type: ignore[union-attr, index]
-    "transformer.causal": ("false", lambda net: net.causal_mask is None),
-    "mlp.hidden_dims": ("[16]", lambda net: sum(p.numel() for p in net.parameters())),
-    "mlp.step_embedding_dim": ("16", lambda net: sum(p.numel() for p in net.parameters())),
-}
-
-
-def trace_with_scores(config: RobotConfig) -> Any:
-    """Checkpoints that are kept when the first of four has the best score."""
-    from policy_accel.training import train
-
-    task = ROBOT.build(config)
-    scores = iter([0.9, 0.1, 0.2, 0.3])
-    task.evaluate = lambda model, report, *, step: {"score": next(scores)}  # type: ignore[method-assign]
-    train(task, config.training, seed=0, run_dir=Path(config.run_dir), run_config={})
-    return checkpoint_steps(Path(config.run_dir) / "checkpoints")
 
 
 WITH_TESTS_OF_THEIR_OWN = (
@@ -433,27 +238,9 @@ WITH_TESTS_OF_THEIR_OWN = (
 )
 
 
-def leaves(value: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all fields of a dataclass but those of the choices of groups, which have tests of their own."""
-    for field in dataclasses.fields(value):
-        name, part = f"{prefix}{field.name}", getattr(value, field.name)
-        if name in WITH_TESTS_OF_THEIR_OWN or name.replace(".", "/") in GROUPS:
-            continue
-        if dataclasses.is_dataclass(part):
-            yield from leaves(part, f"{name}.")
-        else:
-            yield name
-
-
 def test_the_table_names_every_field(tiny_config: Build) -> None:
-    assert set(leaves(tiny_config())) == set(FIELDS)
-    of_models = {
-        f"{name}.{field.name}"
-        for name, config_class in denoiser_configs("robot").items()
-        for field in dataclasses.fields(config_class)
-        if field.name != "name"
-    }
-    assert of_models == set(MODEL_FIELDS)
+    choices = [group.replace("/", ".") for group in GROUPS]  # which have tests of their own
+    assert set(fields_of(tiny_config(), [*WITH_TESTS_OF_THEIR_OWN, *choices])) == set(FIELDS)
 
 
 @pytest.mark.parametrize("key", [key for key in FIELDS if key != "training.device"])
@@ -498,18 +285,6 @@ def test_the_device_is_where_the_model_goes(tiny_config: Build, monkeypatch: pyt
     monkeypatch.setattr(build, "choose_device", choose)
     run_probe(lambda run: None)(tiny_config("training.device=cuda:3"))
     assert asked == ["cuda:3"]
-
-
-@pytest.mark.parametrize("key", list(MODEL_FIELDS))
-def test_a_model_field_changes_the_network(key: str, tiny_config: Build) -> None:
-    name, field = key.split(".")
-    value, look = MODEL_FIELDS[key]
-    small = {"unet": [], "transformer": ["model.embedding_dim=16", "model.layers=2"], "mlp": ["model.hidden_dims=[8]"]}
-    base = [f"model={name}", *small[name]]
-    plain, changed = (
-        look(build_policy(tiny_config(*base, *change), 5, 2).denoiser) for change in ([], [f"model.{field}={value}"])
-    )
-    assert plain != changed
 
 
 def test_flatten_agrees_with_the_fields(tiny_config: Build) -> None:
