@@ -9,7 +9,19 @@ MUTATIONS = [
         "images/foreign/edm.py",
         "images/foreign/test_edm.py",
         ('"condition" if adm else "condition.classes"', '"condition"'),
+    ),
+    *of(
+        "images/foreign/edm_parts.py",
+        "images/foreign/test_edm.py images/foreign/test_edm2.py",
         ("tensor.unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)", "tensor"),
+    ),
+    *of(
+        "images/foreign/edm2.py",
+        "images/foreign/test_edm2.py",
+        ('queries_first(tensor.float()) if "qkv" in inside else', ""),
+        ("[1] - 1, side, side)", "[1], side, side)"),
+        ("if place[name] != ours", "if False"),
+        ("encoding=LATENTS if latents else None", "encoding=None"),
     ),
     *of(
         "images/foreign/dit.py",

@@ -1,10 +1,10 @@
 """Networks of EDM (Karras et al. 2022), and of what is trained with its code: network-snapshot-*.pkl, the published
-.pkl files, or their tensors under the same names as safetensors, which are taken as preconditioned by EDM."""
+.pkl files, or their tensors under the same names as safetensors, which are taken as preconditioned by EDM. A .pkl of
+EDM2 is read by `edm2`."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from policy_accel.foreign.stored import State, below, shape_of
 from policy_accel.foreign.tensor_file import TensorFile
 from policy_accel.images.augment import PARAMETERS
+from policy_accel.images.foreign.edm2 import EDM2, read_edm2
+from policy_accel.images.foreign.edm_parts import ordered, our_layers, queries_first
 from policy_accel.images.foreign.pickles import attributes, read_pickle, state_dict
 from policy_accel.images.foreign.stored import ForeignImages
 
@@ -35,8 +37,6 @@ BLOCK = {
     "proj": "attention.out",
 }
 AUXILIARY = {"aux_norm": "norm", "aux_conv": "output"}
-PLACES = {"conv": 0, "down": 0, "up": 0, "in": 0, "aux_residual": 1, "block": 2, "aux_norm": 99, "aux_conv": 100}
-"""Where a part stands among those of its resolution."""
 
 
 def read_edm(path: Path) -> ForeignImages:
@@ -53,14 +53,16 @@ def read_edm(path: Path) -> ForeignImages:
         network = content.get("ema") if isinstance(content, dict) else None
         if network is None:
             raise ValueError("it holds no averaged network ('ema'); give a network-snapshot")
+        if network.name == EDM2:
+            return read_edm2(path, content)
         tensors, kept, kind = state_dict(network), attributes(network), network.name
     if kind not in PRECONDITIONING:
-        raise ValueError(f"its preconditioning '{kind}' is none of ours, {', '.join(PRECONDITIONING)}")
+        raise ValueError(f"its preconditioning '{kind}' is none of ours, {', '.join((*PRECONDITIONING, EDM2))}")
     process: dict[str, Any] = dict(PRECONDITIONING[kind])
     if kind == "EDMPrecond" and "sigma_data" in kept:
         process["sigma_data"] = float(kept["sigma_data"])
     state = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-    encoder, decoder = (_ordered(below(state, f"{part}."), finest=part == "enc") for part in ("enc", "dec"))
+    encoder, decoder = (ordered(below(state, f"{part}."), finest=part == "enc") for part in ("enc", "dec"))
     if not encoder or not encoder[0].endswith("_conv"):
         raise ValueError("it is no U-Net of EDM (its encoder begins with no convolution)")
     side = int(encoder[0].partition("x")[0])
@@ -84,19 +86,6 @@ def read_edm(path: Path) -> ForeignImages:
         },
         lambda: _by_our_names(state, encoder, decoder),
     )
-
-
-def _ordered(state: Iterable[str], *, finest: bool) -> list[str]:
-    """The parts of an encoder (`finest` first) or a decoder, in the order in which they act."""
-    parts = {name.partition(".")[0] for name in state}
-    return sorted(parts, key=lambda part: _place(part, -1 if finest else 1))
-
-
-def _place(part: str, sign: int) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)x\1_([a-z_]*)(\d*)", part)
-    if found is None or found[2] not in PLACES:
-        raise ValueError(f"its network has a part {part}, which ours does not have")
-    return sign * int(found[1]), PLACES[found[2]] + int(found[3] or 0)
 
 
 def _settings(state: Mapping[str, Tensor], encoder: list[str]) -> dict[str, Any]:
@@ -137,10 +126,7 @@ def _width(state: Mapping[str, Tensor], name: str) -> int:
 
 def _by_our_names(state: State, encoder: list[str], decoder: list[str]) -> State:
     inner = [part for part in decoder if "_aux_" not in part]
-    layers = {f"enc.{encoder[0]}": "input", "out_norm": "norm", "out_conv": "output"}
-    layers |= {f"enc.{part}": f"down.{place}" for place, part in enumerate(encoder[1:])}
-    layers |= {f"dec.{part}": f"middle.{place}" for place, part in enumerate(inner[:2])}
-    layers |= {f"dec.{part}": f"up.{place}" for place, part in enumerate(inner[2:])}
+    layers = our_layers(encoder, inner) | {"out_norm": "norm", "out_conv": "output"}
     layers |= {f"dec.{part}": AUXILIARY[part.partition("_")[2]] for part in decoder if "_aux_" in part}
     adm = "out_conv.weight" in state
     mixed = "time.mix" if adm else "embed"
@@ -166,5 +152,5 @@ def _projection(tensor: Tensor, name: str) -> Tensor:
     if name not in ("qkv", "proj"):
         return tensor
     if name == "qkv":
-        tensor = tensor.unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)
+        tensor = queries_first(tensor)
     return tensor.flatten(1) if tensor.ndim > 1 else tensor

@@ -94,12 +94,16 @@ class Persistent:
 
 def write_edm(path: Path, tensors: dict[str, Tensor], *, kind: str = "EDMPrecond", **kept: Any) -> Path:
     """A network-snapshot of EDM's training."""
-    model = _module("SongUNet", tensors, label_dropout=0.1)
+    model = module_of("SongUNet", tensors, label_dropout=0.1)
     net = Persistent(kind, _parameters={}, _buffers={}, _modules={"model": model}, **kept)
+    return pickled(path, {"ema": net, "loss_fn": Persistent("EDMLoss", P_mean=-1.2), "augment_pipe": None})
+
+
+def pickled(path: Path, content: Any) -> Path:
+    """A file of `content` with persistent objects in it."""
     module = types.ModuleType("torch_utils.persistence")
     module._reconstruct_persistent_obj = _reconstruct_persistent_obj  # type: ignore[attr-defined]
     theirs = {"torch_utils": types.ModuleType("torch_utils"), "torch_utils.persistence": module}
-    content = {"ema": net, "loss_fn": Persistent("EDMLoss", P_mean=-1.2), "augment_pipe": None}
     with mock.patch.dict(sys.modules, theirs):
         path.write_bytes(pickle.dumps(content))
     return path
@@ -112,9 +116,9 @@ def _reconstruct_persistent_obj(meta: Any) -> Any:
 _reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
 
 
-def _module(name: str, tensors: dict[str, Tensor], **kept: Any) -> Persistent:
+def module_of(name: str, tensors: dict[str, Tensor], **kept: Any) -> Persistent:
     """A tree of modules of which the tensors have these names."""
     own = {key: nn.Parameter(tensor) for key, tensor in tensors.items() if "." not in key}
     parts = dict.fromkeys(key.partition(".")[0] for key in tensors if "." in key)
-    modules = {part: _module("Part", below(tensors, f"{part}.")) for part in parts}
+    modules = {part: module_of("Part", below(tensors, f"{part}.")) for part in parts}
     return Persistent(name, _parameters=own, _buffers={}, _modules=modules, **kept)
