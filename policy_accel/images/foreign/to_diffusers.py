@@ -84,7 +84,8 @@ def _network(run: LoadedImageRun) -> tuple[dict[str, Any], list[bool]]:
     model = run.config.model
     if not isinstance(model, DdpmConfig):
         raise UserError(
-            f"model={model.name} is no UNet2DModel of diffusers, which model=ddpm is alone; use --to safetensors."
+            f"model={model.name} is exported to no pipeline, model=ddpm alone is: no network of diffusers computes the "
+            "same; use --to safetensors."
         )
     channels, side, _ = run.shape
     levels = model.levels(side)

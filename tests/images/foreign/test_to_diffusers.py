@@ -23,6 +23,7 @@ from policy_accel.images.generation.guidance import class_condition
 from policy_accel.images.latents.representation import Representation
 from policy_accel.images.run import LoadedImageRun, build_sampler
 from policy_accel.images.track import IMAGES
+from policy_accel.models.images import DitConfig, EdmConfig
 from policy_accel.run_files import weights_file
 
 from .files import network
@@ -125,6 +126,21 @@ def test_the_command_and_the_way_back(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["scheduler"] == "DDIMScheduler"
     assert main(["export", str(tmp_path / "made"), "--to", "onnx"]) == 2
     assert "--to onnx is for policies" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("dit", DitConfig(depth=1, width=16, heads=2)),
+        ("edm", EdmConfig(channels=16, multipliers=[1], blocks=1, attention_resolutions=[])),
+    ],
+)
+def test_networks_that_diffusers_does_not_have_are_refused(tmp_path, name, config):
+    run = made()
+    model = network(config)
+    with pytest.raises(UserError, match=f"model={name} is exported to no pipeline, .*; use --to safetensors"):
+        write_pipeline(replace(run, model=model, config=replace(run.config, model=config)), tmp_path / "made")
+    assert not (tmp_path / "made").exists()
 
 
 def test_latents_come_back_as_latents(tmp_path):
