@@ -8,6 +8,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from support.tensors import generator, normal
 from torch import Tensor
 
 from policy_accel.diffusion.schedulers import KarhunenLoeveScheduler, MomentumScheduler
@@ -18,17 +19,13 @@ SHAPE = (3, 2, 4, 4)
 ZERO_SNR = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
 
 
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 def network(x: Tensor, t: Any) -> Tensor:
     return 1.5 * torch.tanh(0.7 * x + 0.3 * x.roll(1, dims=1) + torch.sin(torch.as_tensor(t).float() / 17.0))
 
 
 def loop(scheduler: Any, steps: int = 6, **more: Any) -> Tensor:
     scheduler.set_timesteps(steps)
-    x = randn(*SHAPE)
+    x = normal(*SHAPE)
     for t in scheduler.timesteps:
         x = scheduler.step(network(x, t), t, x, **more).prev_sample
     return x
@@ -45,14 +42,14 @@ def loop(scheduler: Any, steps: int = 6, **more: Any) -> Tensor:
         ({"clip_sample_range": 0.5}, {"use_clipped_model_output": True}),
         ({}, {"eta": 0.6}),
         ({"set_alpha_to_one": False, "prediction_type": "sample"}, {"eta": 1.0}),
-        ({}, {"eta": 1.0, "variance_noise": randn(*SHAPE, seed=3)}),
+        ({}, {"eta": 1.0, "variance_noise": normal(*SHAPE, seed=3)}),
         (ZERO_SNR, {}),
         (ZERO_SNR, {"eta": 1.0}),
     ],
 )
 def test_equals_diffusers_ddim(config: dict[str, Any], call: dict[str, Any]) -> None:
     def sampled(make: Callable[..., Any]) -> Tensor:
-        drawn = {"generator": torch.Generator().manual_seed(1)} if "variance_noise" not in call else {}
+        drawn = {"generator": generator(1)} if "variance_noise" not in call else {}
         return loop(make(num_train_timesteps=T, beta_end=0.1, **config), **call, **drawn)
 
     expected = sampled(hub.DDIMScheduler)
@@ -65,7 +62,7 @@ def test_a_time_off_the_grid_leads_as_far_as_in_ddim() -> None:
     ours, theirs = KarhunenLoeveScheduler(T), hub.DDIMScheduler(T)
     for one in (ours, theirs):
         one.set_timesteps(6)
-    x = randn(*SHAPE)
+    x = normal(*SHAPE)
     for t in (55, 7, 33.0, torch.tensor(1), 50, torch.tensor([40])):
         whole = int(t)
         there = theirs.step(network(x, whole), whole, x)
@@ -82,7 +79,7 @@ def test_a_time_off_the_grid_leads_as_far_as_in_ddim() -> None:
 def test_before_set_timesteps_a_loop_goes_through_those_of_training() -> None:
     fresh, whole = MomentumScheduler(T), MomentumScheduler(T)
     whole.set_timesteps(T)
-    x = y = randn(*SHAPE)
+    x = y = normal(*SHAPE)
     for t in fresh.timesteps:
         batch = t.expand(len(x))
         assert torch.equal(fresh.scale_model_input(x, batch), fresh.scale_model_input(x, t))
@@ -101,11 +98,11 @@ def test_timesteps_of_ones_own(given: Any) -> None:
     theirs = hub.DDPMScheduler(T, clip_sample=False)
     theirs.set_timesteps(timesteps=[50, 31, 30, 4])
     # The mean of DDPM's step is DDIM's with eta = 1 and no noise.
-    x, none = randn(*SHAPE), torch.zeros(SHAPE)
+    x, none = normal(*SHAPE), torch.zeros(SHAPE)
     for t in ours.timesteps[:-1]:
         mean = ours.step(network(x, t), t, x, eta=1.0, variance_noise=none).prev_sample
-        draws = theirs.step(network(x, t), t, x, generator=torch.Generator().manual_seed(2)).prev_sample
-        noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(2))
+        draws = theirs.step(network(x, t), t, x, generator=generator(2)).prev_sample
+        noise = torch.randn(SHAPE, generator=generator(2))
         following = int(theirs.previous_timestep(t))
         torch.testing.assert_close(
             mean + ours._get_variance(int(t), following).sqrt() * noise, draws, rtol=1e-4, atol=1e-4
@@ -127,7 +124,7 @@ def test_momentum_takes_the_same_arguments() -> None:
         base, momentum = KarhunenLoeveScheduler(T, **config), MomentumScheduler(T, kind="one", **config)
         for one in (base, momentum):
             one.set_timesteps(5)
-        x = y = randn(*SHAPE)
+        x = y = normal(*SHAPE)
         for t in base.timesteps:
             x = base.step(network(x, t), t, x).prev_sample
             alpha = float(momentum.alphas_cumprod[t].sqrt())
@@ -171,7 +168,7 @@ def test_in_a_loop_of_stable_diffusion() -> None:
         scheduler.set_timesteps(timesteps=[51, 36, 21, 9, 1], device="cpu")
         times = scheduler.timesteps
         scheduler.set_begin_index(1)
-        x = scheduler.add_noise(0.5 * randn(*SHAPE), randn(*SHAPE, seed=1), times[1:2].repeat(3))
+        x = scheduler.add_noise(0.5 * normal(*SHAPE), normal(*SHAPE, seed=1), times[1:2].repeat(3))
         known = inspect.signature(scheduler.step).parameters
         extra = {"eta": eta, "generator": [torch.Generator().manual_seed(i) for i in range(3)]}
         for t in times[1:]:
@@ -190,7 +187,7 @@ def test_a_step_is_compiled_whole() -> None:
     scheduler = KarhunenLoeveScheduler(T)
     scheduler.set_timesteps(4)
     step = torch.compile(scheduler.step, backend="eager", fullgraph=True)
-    x = randn(*SHAPE)
+    x = normal(*SHAPE)
     for t in (45, 30, 7):
         moved, x0 = step(network(x, t), t, x, return_dict=False)
         expected = scheduler.step(network(x, t), t, x)

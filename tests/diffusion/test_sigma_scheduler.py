@@ -5,6 +5,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from support.tensors import normal
 from torch import Tensor
 
 from policy_accel.diffusion import SigmaProcess, euler
@@ -16,39 +17,37 @@ hub: Any = diffusers  # typed as placeholders that know no method
 SHAPE = (3, 2, 4, 4)
 
 
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 def network(x: Tensor, t: Any) -> Tensor:
     times = torch.as_tensor(t).float().reshape(-1, *([1] * (x.ndim - 1)))
     return torch.tanh(0.7 * x + 0.3 * x.roll(1, dims=1) + torch.sin(times))
 
 
 def loop(scheduler: Any, start: float = 80.0) -> Tensor:
-    x = start * randn(*SHAPE)
+    x = start * normal(*SHAPE)
     for t in scheduler.timesteps:
         x = scheduler.step(network(scheduler.scale_model_input(x, t), t), t, x).prev_sample
     return x
 
 
 @pytest.mark.parametrize("prediction_type", ["edm", "v_prediction"])
-def test_equals_diffusers_edm_euler(prediction_type: str) -> None:
+@pytest.mark.parametrize("same", [{}, {"sigma_min": 0.01, "sigma_max": 40.0, "rho": 5.0, "sigma_data": 0.8}])
+def test_equals_diffusers_edm_euler(prediction_type: str, same: dict[str, float]) -> None:
     """Their epsilon is what EDM's network predicts; v_prediction is its negative in both."""
-    same = {"sigma_min": 0.01, "sigma_max": 40.0, "rho": 5.0, "sigma_data": 0.8}
     theirs_predict = prediction_type if prediction_type == "v_prediction" else "epsilon"
     ours = MomentumEDMScheduler(input_scale="base", solver="euler", prediction_type=prediction_type, **same)
     theirs = hub.EDMEulerScheduler(prediction_type=theirs_predict, **same)
     for one in (ours, theirs):
         one.set_timesteps(8)
+    torch.testing.assert_close(ours.sigmas.float(), theirs.sigmas)
     torch.testing.assert_close(ours.timesteps, theirs.timesteps)
-    torch.testing.assert_close(loop(ours, 40.0), loop(theirs, 40.0), rtol=1e-4, atol=1e-4)
+    start = same.get("sigma_max", 80.0)
+    torch.testing.assert_close(loop(ours, start), loop(theirs, start), rtol=1e-4, atol=1e-4)
 
 
 def test_the_target_of_v_prediction_is_what_step_undoes() -> None:
     scheduler = MomentumEDMScheduler(solver="euler", prediction_type="v_prediction")
     scheduler.set_timesteps(4)
-    x0, noise = 0.5 * randn(*SHAPE, seed=1), randn(*SHAPE, seed=2)
+    x0, noise = 0.5 * normal(*SHAPE, seed=1), normal(*SHAPE, seed=2)
     t = scheduler.timesteps[1]
     x = scheduler.add_noise(x0, noise, t[None])
     scheduler.scale_model_input(x, t)
@@ -79,7 +78,7 @@ def test_a_time_off_the_grid_takes_a_step_of_euler_onto_it(family: str, solver: 
     scheduler.set_timesteps(4)
     grid = process.grid(4).timesteps
     sigma = 0.6 * grid[1] + 0.4 * grid[2]
-    x, t = sigma * randn(*SHAPE), process.level(sigma).time
+    x, t = sigma * normal(*SHAPE), process.level(sigma).time
     predict = Predictor(network, process.targets[0], None)
     expected = euler(predict, x, process, Grid((sigma,), (grid[2],)))
     moved = scheduler.step(network(scheduler.scale_model_input(x, t), t), t, x).prev_sample
@@ -92,7 +91,7 @@ def test_a_time_off_the_grid_takes_a_step_of_euler_onto_it(family: str, solver: 
 
 def test_no_noise_leaves_nothing_to_do() -> None:
     scheduler = MomentumEDMScheduler("vp")
-    x = randn(*SHAPE)
+    x = normal(*SHAPE)
     output = scheduler.step(x, 0, scheduler.scale_model_input(x, 0))
     assert torch.equal(output.prev_sample, x)
     for time in (2000.0, -1.0, float("nan")):
@@ -114,7 +113,7 @@ def test_samples_are_bounded_by_their_quantile() -> None:
     scheduler = MomentumEDMScheduler(thresholding=True, dynamic_thresholding_ratio=0.5, sample_max_value=3.0)
     scheduler.set_timesteps(3)
     t = scheduler.timesteps[1]
-    x, output = 4.0 * randn(*SHAPE), 8.0 * randn(*SHAPE, seed=1)
+    x, output = 4.0 * normal(*SHAPE), 8.0 * normal(*SHAPE, seed=1)
     scheduler.scale_model_input(x, t)
     plain = MomentumEDMScheduler()
     plain.set_timesteps(3)
