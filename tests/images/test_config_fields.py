@@ -6,27 +6,28 @@ they must be the very objects that the image run uses.
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from support.batches import batch_of
+from support.config_fields import count, fields_of, freeze, model_fields
 from support.overlap import scored_beside
 
 from policy_accel.data.images import ImageSet
 from policy_accel.errors import UserError
 from policy_accel.images.config import ImageConfig
+from policy_accel.images.metrics.features import RandomConvFeatures
 from policy_accel.images.run import build_model
 from policy_accel.images.scoring.evaluate import ImageEvaluator
 from policy_accel.images.sets import load_split
 from policy_accel.images.shapes import write_images_npz
 from policy_accel.images.track import IMAGES
-from policy_accel.models import denoiser_configs
 from policy_accel.training.randomness import named_generator
 from policy_accel.training.task import Batch
 
@@ -35,17 +36,6 @@ from .conftest import TINY, pixels, write_shapes
 Build = Callable[..., ImageConfig]
 Probe = Callable[[ImageConfig], Any]
 SHARED = ("training", "acceleration", "diffusion", "distillation")
-
-
-def freeze(value: Any) -> Any:
-    if isinstance(value, torch.Tensor | np.ndarray):
-        values = np.asarray(value)
-        return values.astype(float).tobytes(), values.shape
-    if isinstance(value, list | tuple):
-        return tuple(freeze(part) for part in value)
-    if isinstance(value, dict):
-        return tuple((key, freeze(part)) for key, part in sorted(value.items()))
-    return value
 
 
 def batch(config: ImageConfig) -> Batch:
@@ -105,8 +95,6 @@ def at_a_time(config: ImageConfig) -> Any:
 
 
 def features_at_a_time(config: ImageConfig) -> Any:
-    from policy_accel.images.metrics.features import RandomConvFeatures
-
     seen: list[int] = []
     original = RandomConvFeatures.__call__
 
@@ -114,11 +102,8 @@ def features_at_a_time(config: ImageConfig) -> Any:
         seen.append(len(images))
         return original(self, images)
 
-    RandomConvFeatures.__call__ = watch  # type: ignore[method-assign]
-    try:
+    with mock.patch.object(RandomConvFeatures, "__call__", watch):
         measured()(config)
-    finally:
-        RandomConvFeatures.__call__ = original  # type: ignore[method-assign]
     return seen
 
 
@@ -206,10 +191,6 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
 }
 
 
-def count(net: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
-
-
 def attentions(net: torch.nn.Module) -> int:
     return sum("qkv" in name and name.endswith("weight") for name, _ in net.named_parameters())
 
@@ -265,26 +246,10 @@ MODEL_FIELDS: dict[str, tuple[str, Callable[[torch.nn.Module], Any]]] = {
 }
 
 
-def leaves(value: Any, prefix: str = "") -> Iterator[str]:
-    for field in dataclasses.fields(value):
-        name, part = f"{prefix}{field.name}", getattr(value, field.name)
-        if name in ("model", "track", "plugins", *SHARED):
-            continue
-        if dataclasses.is_dataclass(part):
-            yield from leaves(part, f"{name}.")
-        else:
-            yield name
-
-
 def test_the_table_names_every_field(tiny_images: Build) -> None:
-    assert set(leaves(tiny_images())) - {"init_from"} == set(FIELDS)  # which tests/images/test_run.py tests
-    of_models = {
-        f"{name}.{field.name}"
-        for name, config_class in denoiser_configs("images").items()
-        for field in dataclasses.fields(config_class)
-        if field.name != "name"
-    }
-    assert of_models == set(MODEL_FIELDS)
+    elsewhere = ("model", "track", "plugins", "init_from", *SHARED)  # init_from in tests/images/test_run.py
+    assert set(fields_of(tiny_images(), elsewhere)) == set(FIELDS)
+    assert model_fields("images") == set(MODEL_FIELDS)
 
 
 @pytest.fixture
