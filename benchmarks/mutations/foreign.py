@@ -12,5 +12,11 @@ MUTATIONS = [
         ("int(argument or 0) > MOST_OBJECTS", "False"),
         ("info.file_size != count * dtype.itemsize", "False"),
     ),
+    *of(
+        "foreign/betas.py",
+        "images/foreign/test_unet2d_process.py",
+        ("float(listed.min())", "1e-4"),
+        ("if len(listed) == timesteps else ()", ""),
+    ),
     *of("foreign/stored.py", "policy/foreign", ('"spacing": "leading"', '"spacing": "trailing"')),
 ]

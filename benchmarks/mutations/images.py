@@ -38,12 +38,6 @@ MUTATIONS = [
         ("latents=encoding is not None", "latents=False"),
     ),
     *of(
-        "images/foreign/unet2d_process.py",
-        "images/foreign/test_unet2d_process.py",
-        ("float(listed.min())", "1e-4"),
-        ("if len(listed) == timesteps else ()", ""),
-    ),
-    *of(
         "models/images/ddpm.py",
         "images/foreign/test_unet2d.py",
         ("padding=0 if self.below else 1", "padding=1"),

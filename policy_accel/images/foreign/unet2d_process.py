@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from policy_accel.diffusion.schedules import MAX_BETA, SCHEDULES, alpha_bar_of, alpha_bar_table
+from policy_accel.foreign.betas import betas_of
 from policy_accel.foreign.kinds import REMEDY
 from policy_accel.foreign.stored import clip_bound, process_values, whole_number
 from policy_accel.parsing import read_record
@@ -39,18 +37,10 @@ def read_process(path: Path) -> tuple[dict[str, Any], list[str]]:
         raise ValueError(
             f"its scheduler {kind} is none of {', '.join(SAMPLERS)}; put the {SCHEDULER} of one of these beside it"
         )
-    if said.get("rescale_betas_zero_snr"):
-        raise ValueError(
-            "its scheduler has rescale_betas_zero_snr, and ours a schedule by name; sample it with diffusers"
-        )
     sampler, timesteps = SAMPLERS[kind], whole_number("num_train_timesteps", said.get("num_train_timesteps", 1000))
-    if said.get("trained_betas"):
-        said |= _named(said["trained_betas"], timesteps)
     values = process_values(
         timesteps=timesteps,
-        schedule=str(said.get("beta_schedule", "linear")),
-        beta_start=float(said.get("beta_start", 1e-4)),
-        beta_end=float(said.get("beta_end", 0.02)),
+        **betas_of(said, timesteps, "linear"),
         prediction=str(said.get("prediction_type", "epsilon")),
         sampler=sampler,
         steps=min(timesteps, STEPS.get(sampler, timesteps)),
@@ -75,17 +65,3 @@ def read_process(path: Path) -> tuple[dict[str, Any], list[str]]:
     if said.get("thresholding"):
         differences.append("its scheduler has thresholding, which ours does not have.")
     return values, differences
-
-
-def _named(betas: Any, timesteps: int) -> dict[str, Any]:
-    """The schedule by name that has these betas, as diffusers calls it."""
-    listed = torch.tensor(betas, dtype=torch.float64)
-    alpha_bar = alpha_bar_of(listed, "trained_betas of its scheduler")
-    ends = {"beta_start": float(listed.min()), "beta_end": float(listed.max().clamp(max=MAX_BETA))}
-    for schedule in SCHEDULES if len(listed) == timesteps else ():
-        if torch.allclose(alpha_bar, alpha_bar_table(schedule, timesteps, **ends)):
-            return {"beta_schedule": schedule, **ends}
-    raise ValueError(
-        f"the {len(listed)} trained_betas of its scheduler are those of no schedule by name for its {timesteps} times "
-        f"({', '.join(SCHEDULES)}), which ours are; sample it with diffusers"
-    )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from policy_accel.foreign.betas import betas_of
 from policy_accel.foreign.stored import State, below, by_our_names, clip_bound, process_values, whole_number
 from policy_accel.foreign.torch_zip import StoredTensor, TorchFile, plain
 from policy_accel.policy.foreign.names import (
@@ -246,11 +247,10 @@ def _process(said: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"its variance_type '{scheduler['variance_type']}' is not fixed_small, which ours is")
     target = str(scheduler.get("_target_", "DDPMScheduler"))
     steps = said.get("num_inference_steps")
+    timesteps = whole_number("num_train_timesteps", scheduler.get("num_train_timesteps", 100))
     return process_values(
-        timesteps=whole_number("num_train_timesteps", scheduler.get("num_train_timesteps", 100)),
-        schedule=str(scheduler.get("beta_schedule", "squaredcos_cap_v2")),
-        beta_start=float(scheduler.get("beta_start", 1e-4)),
-        beta_end=float(scheduler.get("beta_end", 0.02)),
+        timesteps=timesteps,
+        **betas_of(scheduler, timesteps, "squaredcos_cap_v2"),
         prediction=str(scheduler.get("prediction_type", "epsilon")),
         sampler="ddim" if target.endswith("DDIMScheduler") else "ddpm",
         steps=None if steps is None else whole_number("num_inference_steps", steps),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.errors import UserError
+from policy_accel.foreign.betas import betas_of
 from policy_accel.foreign.kinds import CONFIG, REMEDY
 from policy_accel.foreign.stored import State, below, by_our_names, clip_bound, process_values, whole_number
 from policy_accel.foreign.tensor_file import TensorFile
@@ -71,6 +72,7 @@ def read_lerobot(path: Path) -> ForeignPolicy:
     sampler = str(config.get("noise_scheduler_type", "DDPM"))
     if sampler not in ("DDPM", "DDIM"):
         raise ValueError(f"its noise_scheduler_type '{sampler}' is neither DDPM nor DDIM")
+    timesteps = whole_number("num_train_timesteps", config.get("num_train_timesteps", 100))
     return ForeignPolicy(
         path,
         "LeRobot",
@@ -88,10 +90,8 @@ def read_lerobot(path: Path) -> ForeignPolicy:
             "model": unet_settings(unet, whole_number("n_groups", config.get("n_groups", 8))),
             **({"encoder": encoder} if images else {}),
             **process_values(
-                timesteps=whole_number("num_train_timesteps", config.get("num_train_timesteps", 100)),
-                schedule=str(config.get("beta_schedule", "squaredcos_cap_v2")),
-                beta_start=float(config.get("beta_start", 1e-4)),
-                beta_end=float(config.get("beta_end", 0.02)),
+                timesteps=timesteps,
+                **betas_of(config, timesteps, "squaredcos_cap_v2"),
                 prediction=str(config.get("prediction_type", "epsilon")),
                 sampler=sampler.lower(),
                 steps=config.get("num_inference_steps"),

@@ -185,6 +185,8 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         ({n: t for n, t in network.items() if "obs" not in n}, None, "it has no normaliser of observations"),
         ({**network, **normalizer("obs", 5, 1)}, None, "takes 2 numbers of a step and 6 of observations"),
         (network, {"policy": {"noise_scheduler": {"beta_schedule": "cosine"}}}, "its beta_schedule 'cosine' is none"),
+        (network, {"policy": {"noise_scheduler": {"trained_betas": [0.1, 0.3]}}}, "of no schedule by name for its 100"),
+        (network, {"policy": {"noise_scheduler": {"rescale_betas_zero_snr": True}}}, "has rescale_betas_zero_snr"),
         (network, {"policy": {"pred_action_steps_only": True}}, "it was trained with pred_action_steps_only=true"),
         ({**network, "model.more.weight": torch.ones(1)}, None, "does not fit our network"),
         ({**network, "model.final_conv.1.bias": torch.tensor([1.0, float("nan")])}, None, "are not finite"),
