@@ -226,16 +226,17 @@ def test_training_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "with the averaged weights of runs/push/checkpoints/last after 8 updates, its normalisers fitted" in said.err
 
 
-def test_the_examples_of_the_images_page(
+def test_the_examples_of_the_pages_on_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With tiny networks and few images."""
+    """With tiny networks and few images; one page takes the files of another."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("policy_accel.images.track.load_split", few_shapes(load_split))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    page = REPOSITORY / "docs" / "how_to" / "images.md"
-    follow(page.read_text(), IMAGES)
-    shown = re.findall(r"^ {4}(protocol .*)$", page.read_text(), flags=re.MULTILINE)
+    names = ("image_sets", "image_scores", "image_recipes", "generating", "latents", "zoo")
+    pages = "\n".join((REPOSITORY / "docs" / "how_to" / f"{name}.md").read_text() for name in names)
+    follow(pages, IMAGES)
+    shown = re.findall(r"^ {4}(protocol .*)$", pages, flags=re.MULTILINE)
     assert len(shown) == 1
     numbers = {"2,000": "20", "1,999": "19", "3,999": "39", "4,000": "40", "5,999": "59"}
     assert re.sub("|".join(numbers), lambda number: numbers[number[0]], shown[0]) in capsys.readouterr().out
