@@ -3,7 +3,7 @@
     python benchmarks/scaling_model.py
 
 Bytes and FLOP are counted (`policy_accel/benchmark/counting.py`), rates are those of data sheets, and nothing is
-measured. Prints the tables of docs/how_to/several_gpus.md, which states every assumption in words.
+measured. Prints the tables of docs/explanation/many_gpus.md, which states every assumption in words.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import pytest
 from policy_accel.benchmark.counting import Counted
 
 REPOSITORY = Path(__file__).parents[2]
-PAGE = (REPOSITORY / "docs" / "how_to" / "several_gpus.md").read_text()
+PAGE = (REPOSITORY / "docs" / "explanation" / "many_gpus.md").read_text()
 RECORD = json.loads((REPOSITORY / "benchmarks" / "results" / "scaling_model.json").read_text())
 NETS = RECORD["nets"]
 TEN = Counted(10, 8, 989e6, 100, 100, 40, 0, 0)
