@@ -21,9 +21,9 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 after a mistake that was named, 130 after Ctrl-C or SIGTERM."""
-    options = parse(arguments)
     before = _sigterm_as_ctrl_c()
     try:
+        options = parse(arguments)
         check_named(options)
         return int(resolve_name(f"policy_accel.commands.{options.run}")(options))
     except UserError as error:

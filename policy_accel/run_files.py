@@ -166,6 +166,24 @@ def check_checkpoint(run_dir: Path, checkpoint: str) -> None:
         raise UserError(f"{run_dir} has no checkpoint '{checkpoint}'; there are last, best and the steps {steps}.")
 
 
+def begun_with(init_from: str) -> Path:
+    """What `init_from` means: a run with a checkpoint, the folder of a checkpoint, or the file of a model, that or the
+    one in a folder that was saved to be shared.
+
+    Raises:
+        UserError: it is neither.
+    """
+    path = weights_file(Path(init_from))
+    if not path.is_file() and not (path / STATE).is_file() and not (path / CONFIG).is_file():
+        raise UserError(
+            f"init_from={init_from} is neither a run directory (no {CONFIG}) nor the folder of a checkpoint (no "
+            f"{STATE}); give one of them."
+        )
+    if not path.is_file():
+        check_checkpoint(path, "last")
+    return path
+
+
 def noise_levels(row: Mapping[str, Any]) -> list[tuple[float, float]]:
     """(log SNR, loss) of a row of metrics, noisiest first; [] where it has none."""
     found = row.get("noise_levels")

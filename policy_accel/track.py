@@ -203,6 +203,10 @@ class Track(ABC, Generic[C]):
         """Raise UserError when the data of `config.task` are not there, or lack what the task names; reads little."""
 
     @abstractmethod
+    def check_weights(self, config: C) -> None:
+        """Raise UserError when the weights that a run of `config` begins with are not there, or damaged."""
+
+    @abstractmethod
     def build(self, config: C, *, scored: bool = False, ranks: Ranks = ALONE) -> Task:
         """Data, model and, where it is to be scored, the evaluator, in this order, for the training core.
 

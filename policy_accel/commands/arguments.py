@@ -14,6 +14,7 @@ from policy_accel.commands.distill_arguments import add_distill_arguments
 from policy_accel.commands.export_arguments import add_export_arguments
 from policy_accel.commands.latents_arguments import add_decode_arguments, add_encode_arguments
 from policy_accel.commands.measures_arguments import add_measures_arguments
+from policy_accel.commands.numbers import AT_LEAST_0, AT_LEAST_1, NOT_NEGATIVE, POSITIVE, WORKERS
 from policy_accel.commands.overview import SUMMARIES, CommandParser, OverviewParser, Readable
 from policy_accel.commands.report_arguments import add_report_arguments
 from policy_accel.commands.sample_arguments import add_sample_arguments
@@ -135,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     diagnose.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="as for train")
     _add_config_dir(diagnose)
     diagnose.add_argument("--output", type=Path, metavar="DIR", help="folder (default: diagnosis/NAME of the data)")
-    diagnose.add_argument("--rows", type=int, help="windows to look at (default: 4096)")
+    diagnose.add_argument("--rows", type=AT_LEAST_1, help="windows to look at (default: 4096)")
     diagnose.set_defaults(run="diagnose:run_diagnose")
 
     add_benchmark_arguments(command("benchmark"))
@@ -161,7 +162,9 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = actions.add_parser("inspect", help="say what demonstrations or an image set hold, and what is wrong")
     inspect.add_argument("path", help="demonstrations of any known format or an image set; shipped:NAME ships")
     inspect.add_argument("--layout", type=Path, metavar="YAML", help="where HDF5 of another make has its data")
-    inspect.add_argument("--resolution", type=int, help="of an image set: crop and resize as task.resolution does")
+    inspect.add_argument(
+        "--resolution", type=AT_LEAST_1, help="of an image set: crop and resize as task.resolution does"
+    )
     inspect.add_argument(
         "--sheet", type=Path, metavar="FILE.png", help="draw some episodes: where they go, first frames of the cameras"
     )
@@ -195,7 +198,7 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     )
     add_trust(evaluate)
     evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
-    evaluate.add_argument("--seed", type=int, help="seed of the first episode, or of the images")
+    evaluate.add_argument("--seed", type=AT_LEAST_0, help="seed of the first episode, or of the images")
     add_sampling_arguments(evaluate, "a chunk or an image")
     evaluate.add_argument(
         "--average", help="which average of the weights: ema (default), ema_LENGTH, or all to compare and choose"
@@ -205,10 +208,10 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="print one JSON object alone, and what it says on the standard error"
     )
     policies = evaluate.add_argument_group("policies")
-    policies.add_argument("--episodes", type=int, help="number of episodes")
-    policies.add_argument("--noise-seed", type=int, help="seed of the sampler's noise")
-    policies.add_argument("--workers", type=int, help="processes for the environments")
-    policies.add_argument("--videos", type=int, help="number of episodes to film")
+    policies.add_argument("--episodes", type=AT_LEAST_1, help="number of episodes")
+    policies.add_argument("--noise-seed", type=AT_LEAST_0, help="seed of the sampler's noise")
+    policies.add_argument("--workers", type=WORKERS, help="processes for the environments")
+    policies.add_argument("--videos", type=AT_LEAST_0, help="number of episodes to film")
     policies.add_argument("--camera", metavar="NAME", help="camera that films, where the environment has several")
     policies.add_argument(
         "--fresh", action="store_true", help="score on seeds that no checkpoint was chosen by, and show the difference"
@@ -217,9 +220,11 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
         "--untuned", action="store_true", help="sample as config.yaml says, not as tune-sampling chose"
     )
     policies.add_argument(
-        "--delay-ms", type=float, metavar="MS", help="a chunk takes so long, and the simulator does not wait"
+        "--delay-ms", type=NOT_NEGATIVE, metavar="MS", help="a chunk takes so long, and the simulator does not wait"
     )
-    policies.add_argument("--rate", type=float, metavar="HZ", help="with --delay-ms: steps of the environment a second")
+    policies.add_argument(
+        "--rate", type=POSITIVE, metavar="HZ", help="with --delay-ms: steps of the environment a second"
+    )
     policies.add_argument(
         "--mode",
         choices=MODES,
@@ -251,7 +256,7 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
         metavar="N,A:B,...",
         help="with --data: these episodes (default: those that did not train the run)",
     )
-    policies.add_argument("--windows", type=int, help="with --data: chunks that are compared (default: 256)")
+    policies.add_argument("--windows", type=AT_LEAST_1, help="with --data: chunks that are compared (default: 256)")
     add_measures_arguments(evaluate)
     evaluate.set_defaults(run="evaluate:run_evaluate")
 
@@ -261,8 +266,10 @@ def add_generate_arguments(generate: argparse.ArgumentParser) -> None:
     made = generate.add_subparsers(dest="task", required=True, metavar="TASK")
     for task in EXPERTS:
         expert = made.add_parser(task, help=f"demonstrations of {task} by a scripted expert")
-        expert.add_argument("--episodes", type=int, required=True)
-        expert.add_argument("--seed", type=int, default=0, help="draws starts and the expert's variety (default: 0)")
+        expert.add_argument("--episodes", type=AT_LEAST_1, required=True)
+        expert.add_argument(
+            "--seed", type=AT_LEAST_0, default=0, help="draws starts and the expert's variety (default: 0)"
+        )
         expert.add_argument("--output", type=Path, help="where to write (default: TASK_EPISODES_SEED and a suffix)")
         expert.add_argument(
             "--to",
@@ -270,14 +277,16 @@ def add_generate_arguments(generate: argparse.ArgumentParser) -> None:
             default="robomimic" if task in WITH_CAMERAS else "zarr",
             help="format (default: %(default)s)",
         )
-        expert.add_argument("--workers", type=int, default=-1, help="processes (default: one for each core)")
+        expert.add_argument("--workers", type=WORKERS, default=-1, help="processes (default: one for each core)")
         if task in WITH_CAMERAS:
             expert.add_argument("--cameras", default="", help="cameras to record, as agentview,robot0_eye_in_hand")
-            expert.add_argument("--image-size", type=int, help="pixels of their frames (default: 84)")
+            expert.add_argument("--image-size", type=AT_LEAST_1, help="pixels of their frames (default: 84)")
         expert.set_defaults(run="generate:run_generate")
     shapes = made.add_parser("shapes", help="procedural images with classes of known density")
-    shapes.add_argument("--images", type=int, required=True, help="to train on; a quarter as many are drawn to test on")
-    shapes.add_argument("--seed", type=int, required=True)
-    shapes.add_argument("--size", type=int, default=24, help="pixels (default: 24)")
+    shapes.add_argument(
+        "--images", type=AT_LEAST_1, required=True, help="to train on; a quarter as many are drawn to test on"
+    )
+    shapes.add_argument("--seed", type=AT_LEAST_0, required=True)
+    shapes.add_argument("--size", type=AT_LEAST_1, default=24, help="pixels (default: 24)")
     shapes.add_argument("--output", type=Path, help="NPZ to write (default: shapes_IMAGES_SEED.npz)")
     shapes.set_defaults(run="generate:run_generate_shapes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.numbers import AT_LEAST_0, AT_LEAST_1, POSITIVE, WORKERS
 from policy_accel.commands.overview import Readable
 from policy_accel.commands.trust_arguments import add_trust
 
@@ -25,9 +26,11 @@ def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
     )
     step.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
     step.add_argument("--config-dir", type=Path, metavar="DIR", help="as for train")
-    step.add_argument("--updates", type=int, metavar="N", help="timed in a round (default: as --seconds allows)")
-    step.add_argument("--rounds", type=int, default=ROUNDS, help=f"0 only counts (default: {ROUNDS})")
-    step.add_argument("--seconds", type=float, default=SECONDS, help=f"for all rounds, about (default: {SECONDS:.0f})")
+    step.add_argument("--updates", type=AT_LEAST_1, metavar="N", help="timed in a round (default: as --seconds allows)")
+    step.add_argument("--rounds", type=AT_LEAST_0, default=ROUNDS, help=f"0 only counts (default: {ROUNDS})")
+    step.add_argument(
+        "--seconds", type=POSITIVE, default=SECONDS, help=f"for all rounds, about (default: {SECONDS:.0f})"
+    )
     _add_json(step, "step")
 
     sample = kinds.add_parser(
@@ -40,8 +43,8 @@ def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
     )
     sample.add_argument("overrides", nargs="+", metavar="RUN|KEY=VALUE", help="a run_dir, or settings as for train")
     sample.add_argument("--config-dir", type=Path, metavar="DIR", help="as for train")
-    sample.add_argument("--calls", type=int, default=CALLS, help=f"of each size, at most (default: {CALLS})")
-    sample.add_argument("--seconds", type=float, default=SECONDS, help=f"for each, about (default: {SECONDS:.0f})")
+    sample.add_argument("--calls", type=AT_LEAST_1, default=CALLS, help=f"of each size, at most (default: {CALLS})")
+    sample.add_argument("--seconds", type=POSITIVE, default=SECONDS, help=f"for each, about (default: {SECONDS:.0f})")
     sample.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add_trust(sample)
     _add_json(sample, "sample")
@@ -60,10 +63,10 @@ def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="run_dir of a policy, a folder of a checkpoint, or an exported file",
     )
-    latency.add_argument("--calls", type=int, default=LATENCY_CALLS, help=f"at most (default: {LATENCY_CALLS})")
-    latency.add_argument("--seconds", type=float, default=SECONDS, help=f"for all, about (default: {SECONDS:.0f})")
+    latency.add_argument("--calls", type=AT_LEAST_1, default=LATENCY_CALLS, help=f"at most (default: {LATENCY_CALLS})")
+    latency.add_argument("--seconds", type=POSITIVE, default=SECONDS, help=f"for all, about (default: {SECONDS:.0f})")
     latency.add_argument("--sampler", help="sampler, as sampling.sampler of train")
-    latency.add_argument("--sampling-steps", type=int, metavar="K", help="steps of the sampler for a chunk")
+    latency.add_argument("--sampling-steps", type=AT_LEAST_1, metavar="K", help="steps of the sampler for a chunk")
     latency.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     latency.add_argument("--precision", default="fp32", help="fp32 (default), bf16, fp16 or auto")
     latency.add_argument("--no-warm-up", action="store_true", help="as a policy is that was only loaded")
@@ -80,11 +83,14 @@ def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
 
     rollouts = kinds.add_parser("rollouts", help="episodes many at once, beside a loop over Policy.act")
     rollouts.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of a trained policy")
-    rollouts.add_argument("--episodes", type=int, default=EPISODES, help=f"many at once (default: {EPISODES})")
+    rollouts.add_argument("--episodes", type=AT_LEAST_1, default=EPISODES, help=f"many at once (default: {EPISODES})")
     rollouts.add_argument(
-        "--sequential", type=int, default=SEQUENTIAL, help=f"of them one after the other too (default: {SEQUENTIAL})"
+        "--sequential",
+        type=AT_LEAST_1,
+        default=SEQUENTIAL,
+        help=f"of them one after the other too (default: {SEQUENTIAL})",
     )
-    rollouts.add_argument("--workers", type=int, default=0, help="processes of the environments (default: 0)")
+    rollouts.add_argument("--workers", type=WORKERS, default=0, help="processes of the environments (default: 0)")
     rollouts.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add_trust(rollouts)
     _add_json(rollouts, "rollouts")

@@ -21,10 +21,6 @@ OURS = (f'{{\n  "made_by": "{MADE_BY}"'.encode(), ",".join(COLUMNS).encode())
 
 def run_compare(options: argparse.Namespace) -> int:
     """Print a comparison of runs, and write it where asked."""
-    if not 0 < options.confidence < 1:
-        raise UserError(f"--confidence {options.confidence} must lie between 0 and 1, for example 0.95.")
-    if options.difference is not None and not 0 < options.difference < float("inf"):
-        raise UserError(f"--difference {options.difference} must be above 0, for example 0.03.")
     outputs = [path for path in (options.json, options.csv, options.png) if path is not None]
     for place, path in enumerate(outputs):
         if path.resolve() in (other.resolve() for other in outputs[:place]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.numbers import AT_LEAST_0, CONFIDENCE, POSITIVE
 from policy_accel.commands.overview import Readable
 
 DESCRIPTION = """\
@@ -38,12 +39,17 @@ def add_compare_arguments(compare: argparse.ArgumentParser) -> None:
         help="score (default), success or a metric of the episodes; of images a measure of theirs",
     )
     compare.add_argument(
-        "--checkpoint", type=int, metavar="STEP", help="take the scores of this step (default: the newest of each run)"
+        "--checkpoint",
+        type=AT_LEAST_0,
+        metavar="STEP",
+        help="take the scores of this step (default: the newest of each run)",
     )
-    compare.add_argument("--confidence", type=float, default=0.95, metavar="C", help="of intervals (default: 0.95)")
+    compare.add_argument(
+        "--confidence", type=CONFIDENCE, default=0.95, metavar="C", help="of intervals (default: 0.95)"
+    )
     compare.add_argument(
         "--difference",
-        type=float,
+        type=POSITIVE,
         metavar="D",
         help="say what it would take to see a true difference this large (default: 0.03 of score and success)",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.numbers import POSITIVE
 from policy_accel.written_formats import WRITTEN_FORMATS
 
 
@@ -27,7 +28,7 @@ def add_convert_arguments(convert: argparse.ArgumentParser) -> None:
     )
     lerobot = convert.add_argument_group("to lerobot")
     lerobot.add_argument("--lerobot-version", help=argparse.SUPPRESS)  # of earlier releases, to be refused in words
-    lerobot.add_argument("--fps", type=float, help="steps per second (default: as the input says)")
+    lerobot.add_argument("--fps", type=POSITIVE, help="steps per second (default: as the input says)")
     lerobot.add_argument(
         "--video", choices=("lossless", "h264", "png"), help="how cameras are stored (default: lossless)"
     )

@@ -12,7 +12,6 @@ from policy_accel.commands.output import suggest
 from policy_accel.commands.then import after_training, trusted
 from policy_accel.commands.train import train
 from policy_accel.distill import student_config
-from policy_accel.errors import UserError
 from policy_accel.launched import speaks
 from policy_accel.track import track_of_run
 from policy_accel.trust import admit
@@ -20,8 +19,6 @@ from policy_accel.trust import admit
 
 def run_distill(options: argparse.Namespace) -> int:
     """Train the student, score it, and say where everything is; or print its configuration as YAML."""
-    if options.evaluations < 1:
-        raise UserError(f"--evaluations {options.evaluations} must be at least 1.")
     admit(options.run_dir, options.plugins, trust=options.trust)
     track = track_of_run(options.run_dir)
     config = student_config(track, options.run_dir, options.checkpoint, options.evaluations, options.overrides)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.numbers import AT_LEAST_1
 from policy_accel.commands.overview import Readable
 from policy_accel.commands.trust_arguments import add_trust
 
@@ -34,7 +35,11 @@ def add_distill_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: RUN-distilledN)",
     )
     parser.add_argument(
-        "--evaluations", type=int, required=True, metavar="N", help="evaluations of the student for a sample: 1, 2, ..."
+        "--evaluations",
+        type=AT_LEAST_1,
+        required=True,
+        metavar="N",
+        help="evaluations of the student for a sample: 1, 2, ...",
     )
     parser.add_argument("--checkpoint", default="last", help="of the teacher: last (default), best, or a step")
     add_trust(parser)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.numbers import NUMBER
+
 
 def add_guidance(parser: argparse._ActionsContainer) -> None:
     """Add them to `parser`, or to a group of it."""
-    parser.add_argument("--guidance", type=float, metavar="W", help="weight of guidance: 1 for none")
+    parser.add_argument("--guidance", type=NUMBER, metavar="W", help="weight of guidance: 1 for none")
     parser.add_argument(
         "--guidance-interval",
         type=_interval,
@@ -28,7 +30,7 @@ def add_guidance(parser: argparse._ActionsContainer) -> None:
 
 def _interval(text: str) -> list[float]:
     try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
+        low, high = (NUMBER(part) for part in text.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"'{text}' is not LOW,HIGH, two numbers such as 0.3,3") from None
     return [low, high]

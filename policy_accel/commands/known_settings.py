@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -18,6 +19,23 @@ def known_settings() -> dict[str, Any]:
     found = json.loads(FILE.read_text())
     assert isinstance(found, dict)
     return found
+
+
+def all_known(settings: Sequence[str]) -> bool:
+    """Whether each is KEY=VALUE with a key, or a choice, that ships; values are not looked at otherwise."""
+    from policy_accel.configuration import SOURCES  # which imports Hydra
+    from policy_accel.user_files import SUFFIXES
+
+    known = known_settings().values()
+    keys = {key for one in known for key in one["settings"]}
+    sections = tuple(f"{section}." for source in SOURCES.values() for section in source.open_sections)
+    for key, equals, value in (setting.partition("=") for setting in settings):
+        choices = {name for one in known for name in one["groups"].get(key, ())}
+        chosen = value in choices or (choices and value.endswith(SUFFIXES))
+        section = any(one.startswith(f"{key}.") for one in keys)
+        if not equals or not (chosen or key in keys or (section and not choices) or key.startswith(sections)):
+            return False
+    return True
 
 
 def collected() -> dict[str, Any]:

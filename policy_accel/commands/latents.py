@@ -65,8 +65,6 @@ def run_decode(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.batch_size < 1:
-        raise UserError(f"--batch-size {options.batch_size} must be at least 1.")
     if options.output.exists() or options.output.is_symlink():
         raise UserError(f"{options.output}: exists already and is not overwritten; remove it or choose another path.")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.numbers import AT_LEAST_0, AT_LEAST_1
+
 
 def add_encode_arguments(encode: argparse.ArgumentParser) -> None:
     """Arguments of `policy-accel data encode`."""
@@ -13,14 +15,14 @@ def add_encode_arguments(encode: argparse.ArgumentParser) -> None:
         "--autoencoder", type=Path, required=True, metavar="FOLDER", help="of a diffusers AutoencoderKL in safetensors"
     )
     encode.add_argument("--output", type=Path, required=True, metavar="FILE", help="new NPZ")
-    encode.add_argument("--resolution", type=int, help="crop and resize the images, as task.resolution does")
+    encode.add_argument("--resolution", type=AT_LEAST_1, help="crop and resize the images, as task.resolution does")
     encode.add_argument(
         "--posterior",
         choices=("moments", "mean", "sample"),
         default="moments",
         help="keep mean and deviation, of which training draws latents anew (moments, default), the mean, or one draw",
     )
-    encode.add_argument("--seed", type=int, default=0, help="of --posterior sample (default: 0)")
+    encode.add_argument("--seed", type=AT_LEAST_0, default=0, help="of --posterior sample (default: 0)")
     encode.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="default: float32")
     encode.add_argument(
         "--skip-bad-images", action="store_true", help="leave out images that cannot be read, and list them"
@@ -39,5 +41,5 @@ def add_decode_arguments(decode: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", type=int, default=16, help="images at a time (default: 16)")
+    parser.add_argument("--batch-size", type=AT_LEAST_1, default=16, help="images at a time (default: 16)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")

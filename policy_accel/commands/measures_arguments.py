@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from policy_accel.commands.guidance_arguments import add_guidance
+from policy_accel.commands.numbers import AT_LEAST_0, AT_LEAST_1
 from policy_accel.commands.sampling_arguments import add_churn
 from policy_accel.images.scoring.protocol import PROTOCOLS
 
@@ -12,14 +13,14 @@ from policy_accel.images.scoring.protocol import PROTOCOLS
 def add_measures_arguments(parser: argparse.ArgumentParser) -> None:
     """How images are drawn and what they are measured against."""
     images = parser.add_argument_group("image models")
-    images.add_argument("--samples", type=int, help="number of images (of each draw)")
+    images.add_argument("--samples", type=AT_LEAST_0, help="number of images (of each draw)")
     images.add_argument(
         "--protocol",
         choices=tuple(PROTOCOLS),
         help="plain (default), one draw, or edm, EDM's: three draws of 50,000 images, or as many as --samples says, of "
         "whose FIDs the lowest counts",
     )
-    images.add_argument("--batch-size", type=int, help="images generated at a time")
+    images.add_argument("--batch-size", type=AT_LEAST_1, help="images generated at a time")
     add_guidance(images)
     add_churn(images)
     images.add_argument("--inception", metavar="FILE", help="local weights of the Inception network, for FID")

@@ -7,7 +7,7 @@ import re
 import textwrap
 from typing import NoReturn
 
-from policy_accel.errors import did_you_mean
+from policy_accel.errors import UserError, did_you_mean
 
 GROUPS = {
     "Start": {
@@ -79,9 +79,9 @@ class CommandParser(argparse.ArgumentParser):
     """The parser of a command, which answers a mistake with the mistake, and its usage only where that is short."""
 
     def error(self, message: str) -> NoReturn:
-        """End with status 2."""
-        message = re.sub(r"invalid int value: (.*)", r"\1 is no whole number", message)
-        message = re.sub(r"invalid float value: (.*)", r"\1 is no number", message)
+        """End with status 2; or raise UserError, of a number that is out of its range."""
+        if out_of_range := re.fullmatch(r"argument (--[\w-]+): (\S+ must .*)", message):
+            raise UserError(f"{out_of_range[1]} {out_of_range[2]}.")
         if self.format_usage().count("\n") <= SHORT:
             super().error(message)
         self.exit(2, f"{self.prog}: error: {message}\n`{self.prog} --help` explains its arguments.\n")

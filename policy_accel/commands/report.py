@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,6 @@ from policy_accel.trust import admit
 def run_report(options: argparse.Namespace) -> int:
     """Write the page and say where it is and how large."""
     target = options.target
-    if target is not None and not math.isfinite(target):
-        raise UserError(f"--target {target} must be a number, for example 0.8.")
     if target is not None and options.time_to_score is not None:
         raise UserError(
             f"--target {target:g} is for the scores that runs logged themselves, and --time-to-score has targets of "

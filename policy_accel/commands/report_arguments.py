@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.numbers import NUMBER
 from policy_accel.commands.overview import Readable
 
 DESCRIPTION = """\
@@ -33,7 +34,7 @@ def add_report_arguments(report: argparse.ArgumentParser) -> None:
         help="what the others are compared with (default: the arm called baseline, else the first)",
     )
     report.add_argument(
-        "--target", type=float, metavar="SCORE", help="whose cost is shown (default: 0.9 of the baseline's best score)"
+        "--target", type=NUMBER, metavar="SCORE", help="whose cost is shown (default: 0.9 of the baseline's best score)"
     )
     report.add_argument(
         "--time-to-score",

@@ -107,16 +107,10 @@ def run_sample(options: argparse.Namespace) -> int:
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    """Raise UserError for arguments that are out of range or do not go together."""
-    for name, least in (("count", 1), ("per_class", 1), ("start", 0), ("batch_size", 1), ("resamplings", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value} must be at least {least}.")
+    """Raise UserError for arguments that do not go together."""
     given = options.edit or options.inpaint
     if options.strength is not None and not given:
         raise UserError(f"--strength {options.strength} has no effect without --edit or --inpaint; give a picture.")
-    if options.strength is not None and not 0.0 < options.strength <= 1.0:
-        raise UserError(f"--strength {options.strength} must be above 0 and at most 1.")
     if options.mask is not None and not options.inpaint:
         raise UserError(f"--mask {options.mask} has no effect without --inpaint; give the picture to paint into.")
     if options.resamplings != 1 and not options.inpaint:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from policy_accel.commands.numbers import AT_LEAST_1, NUMBER
+
 
 def add_sampling_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     """--sampler, --sampling-steps or --sampling-times, --spacing; `what` is made: "a chunk"."""
     parser.add_argument("--sampler", help="sampler, as sampling.sampler of train")
     steps = parser.add_mutually_exclusive_group()
-    steps.add_argument("--sampling-steps", type=int, metavar="K", help=f"steps of the sampler for {what}")
+    steps.add_argument("--sampling-steps", type=AT_LEAST_1, metavar="K", help=f"steps of the sampler for {what}")
     steps.add_argument(
         "--sampling-times",
         type=_times,
@@ -32,8 +34,8 @@ def add_churn(parser: argparse._ActionsContainer) -> None:
 
 def _churn(text: str) -> list[float]:
     try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
+        values = [NUMBER(part) for part in text.split(",")]
+    except (ValueError, argparse.ArgumentTypeError):
         values = []
     if not 1 <= len(values) <= 4:
         raise argparse.ArgumentTypeError(f"{text} is not S, MIN, MAX and NOISE; write them as 40,0.05,50,1.003")
@@ -42,6 +44,6 @@ def _churn(text: str) -> list[float]:
 
 def _times(text: str) -> list[int | float]:
     try:
-        return [int(part) if part.strip().isdigit() else float(part) for part in text.split(",")]
-    except ValueError:
+        return [int(part) if part.strip().isdigit() else NUMBER(part) for part in text.split(",")]
+    except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"{text} is not a list of times; write them as 99,25") from None

@@ -24,8 +24,6 @@ NAME = re.compile(r"[\w.-]+", re.ASCII)
 def run_serve(options: argparse.Namespace) -> int:
     """Serve the policies of runs until Ctrl-C or SIGTERM; 0 then."""
     runs, token = named_runs(options.runs), read_token(options.token_file)
-    if options.max_batch < 1:
-        raise UserError(f"--max-batch={options.max_batch} must be at least 1.")
     for run_dir in runs.values():
         check_run(run_dir, options.checkpoint)
     try:

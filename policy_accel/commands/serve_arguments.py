@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.numbers import AT_LEAST_0, AT_LEAST_1, POSITIVE, whole
 from policy_accel.commands.overview import Readable
 from policy_accel.commands.sampling_arguments import add_sampling_arguments
 from policy_accel.commands.trust_arguments import add_trust
@@ -32,7 +33,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_trust(parser)
     parser.add_argument("--host", help="address to listen at (default: 127.0.0.1); 0.0.0.0 for all of the machine")
-    parser.add_argument("--port", type=int, help="port to listen at (default: 8000); 0 takes a free one")
+    parser.add_argument("--port", type=whole(0, 65535), help="port to listen at (default: 8000); 0 takes a free one")
     parser.add_argument(
         "--token-file",
         type=Path,
@@ -42,11 +43,13 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     add_sampling_arguments(parser, "a chunk")
     parser.add_argument("--untuned", action="store_true", help="sample as config.yaml says, not as tune-sampling chose")
-    parser.add_argument("--noise-seed", type=int, default=0, help="seed of the sampler's noise (default: 0)")
+    parser.add_argument("--noise-seed", type=AT_LEAST_0, default=0, help="seed of the sampler's noise (default: 0)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    parser.add_argument("--max-batch", type=int, default=64, help="requests that are predicted at once (default: 64)")
-    parser.add_argument("--max-clients", type=int, help="connections at a time (default: 256)")
     parser.add_argument(
-        "--max-message-mb", type=float, metavar="MB", help="largest message (default: as the observations need it)"
+        "--max-batch", type=AT_LEAST_1, default=64, help="requests that are predicted at once (default: 64)"
+    )
+    parser.add_argument("--max-clients", type=AT_LEAST_1, help="connections at a time (default: 256)")
+    parser.add_argument(
+        "--max-message-mb", type=POSITIVE, metavar="MB", help="largest message (default: as the observations need it)"
     )
     parser.set_defaults(run="serve:run_serve")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from policy_accel.commands.numbers import AT_LEAST_0, AT_LEAST_1, NOT_NEGATIVE, WORKERS
 from policy_accel.commands.overview import Readable
 
 
@@ -21,20 +22,20 @@ def add_tune_arguments(tune: argparse.ArgumentParser) -> None:
     )
     tune.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of a training run of a policy")
     tune.add_argument(
-        "--evaluations", type=int, nargs="+", metavar="N", help="evaluations of the network (default: 1 2 4)"
+        "--evaluations", type=AT_LEAST_1, nargs="+", metavar="N", help="evaluations of the network (default: 1 2 4)"
     )
-    tune.add_argument("--use", type=int, metavar="N", help="evaluations that the run takes from now on")
+    tune.add_argument("--use", type=AT_LEAST_1, metavar="N", help="evaluations that the run takes from now on")
     tune.add_argument(
         "--tolerance",
-        type=float,
+        type=NOT_NEGATIVE,
         help="without --use: the fewest evaluations whose score is at most this much below the run's (default: 0.02)",
     )
-    tune.add_argument("--episodes", type=int, help="episodes of each sampling that is rolled out (default: 100)")
-    tune.add_argument("--seed", type=int, help="seed of the first episode (default: 500000)")
-    tune.add_argument("--windows", type=int, help="windows of demonstrations (default: 256)")
-    tune.add_argument("--noises", type=int, help="samples for each window (default: 4)")
+    tune.add_argument("--episodes", type=AT_LEAST_0, help="episodes of each sampling that is rolled out (default: 100)")
+    tune.add_argument("--seed", type=AT_LEAST_0, help="seed of the first episode (default: 500000)")
+    tune.add_argument("--windows", type=AT_LEAST_1, help="windows of demonstrations (default: 256)")
+    tune.add_argument("--noises", type=AT_LEAST_1, help="samples for each window (default: 4)")
     tune.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
-    tune.add_argument("--workers", type=int, help="processes for the environments")
+    tune.add_argument("--workers", type=WORKERS, help="processes for the environments")
     tune.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     tune.add_argument("--json", action="store_true", help="print one JSON object, and the table on the standard error")
     tune.set_defaults(run="tune_sampling:run_tune_sampling")

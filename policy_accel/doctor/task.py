@@ -33,6 +33,8 @@ def of_task(overrides: str, config_dir: str) -> Iterator[Finding]:
         if config.evaluation.videos or config.task.images:
             yield _tried(name, "pictures", lambda: _step(config, filmed=True), "a picture drawn")
     yield _tried(name, "data", lambda: chosen.check_data(config), str(config.task.data))
+    if config.init_from is not None or (chosen.name == "robot" and config.encoder.weights is not None):
+        yield _tried(name, "weights", lambda: chosen.check_weights(config), "what the run begins with is here")
 
 
 def _tried(group: str, name: str, attempt: Callable[[], Any], said: str) -> Finding:

@@ -100,14 +100,17 @@ class ImageTrack(Track[ImageConfig]):
         """See `Track.check_data`."""
         if image_form(config.task.data) is None:
             read_images(config.task.data, "train")  # which says what is there instead
+
+    def check_weights(self, config: ImageConfig) -> None:
+        """See `Track.check_weights`."""
         first_checkpoint(config, self._from_file)
 
     def build(self, config: ImageConfig, *, scored: bool = False, ranks: Ranks = ALONE) -> ImageTask:
         """See `Track.build`."""
         check_config(config)
+        begun, device = first_checkpoint(config, self._from_file), choose_device(config.training.device)
         split = load_split(config.task)
         model = build_model(config, split.train.shape, len(split.classes))
-        begun, device = first_checkpoint(config, self._from_file), choose_device(config.training.device)
         if begun is not None:
             begin_with(model, begun, config, self.record(config))
         composed = config

@@ -64,6 +64,9 @@ class RobotTrack(Track[RobotConfig]):
     def check_data(self, config: RobotConfig) -> None:
         """See `Track.check_data`."""
         check_task_data(config.task)
+
+    def check_weights(self, config: RobotConfig) -> None:
+        """See `Track.check_weights`."""
         _first_weights(config)
         first_checkpoint(config, self._from_file)
 

@@ -12,6 +12,13 @@ from policy_accel.parsing import from_yaml
 from policy_accel.quoting import quoted
 from policy_accel.user_files import SUFFIXES
 
+OWN = ("sweep_dir", "launcher")
+
+
+def is_own(argument: str) -> bool:
+    """Whether a setting, "launcher.cpus=4", is of the sweep and not of its runs."""
+    return argument.partition("=")[0].partition(".")[0] in OWN
+
 
 def file_of(arguments: Sequence[str]) -> Path | None:
     """The file before the settings of `policy-accel sweep`, if there is one."""

@@ -17,7 +17,7 @@ from policy_accel.configuration import SOURCES, source_of
 from policy_accel.errors import UserError, did_you_mean, one_of
 from policy_accel.plugins import import_plugins, named_plugins
 from policy_accel.run_files import FREE_KEYS, below
-from policy_accel.sweep.file import file_of, read_file
+from policy_accel.sweep.file import OWN, file_of, is_own, read_file
 from policy_accel.sweep.folder import Run, Sweep
 from policy_accel.sweep.grid import ChoicesOf, Setting, product, read_settings, short_keys
 from policy_accel.sweep.launcher import LAUNCHERS, LauncherConfig
@@ -26,7 +26,6 @@ from policy_accel.typed_values import put
 from policy_accel.user_files import user_files
 
 SWEEPS = Path("runs", "sweeps")
-OWN = ("sweep_dir", "launcher")
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def read_order(arguments: Sequence[str], config_dir: Path | None = None) -> Orde
     if file is not None:
         keys = {argument.partition("=")[0] for argument in given}
         given = [line for line in read_file(file) if line.partition("=")[0] not in keys] + given
-    own = [argument for argument in given if _key(argument) in OWN]
+    own = [argument for argument in given if is_own(argument)]
     choices_of = _choices_of([argument for argument in given if argument not in own], config_dir)
     settings = read_settings([argument for argument in given if argument not in own], choices_of)
     for setting in settings:
@@ -61,11 +60,6 @@ def read_order(arguments: Sequence[str], config_dir: Path | None = None) -> Orde
     launcher, folder = own_settings(own)
     name = file.stem if file is not None else _name(settings)
     return Order(folder or SWEEPS / name, product(settings, choices_of), launcher, config_dir)
-
-
-def _key(argument: str) -> str:
-    key = argument.partition("=")[0]
-    return "launcher" if key.startswith("launcher.") else key
 
 
 def _name(settings: Sequence[Setting]) -> str:
@@ -143,6 +137,7 @@ def check(order: Order) -> dict[str, Any]:
                     "training.device=cuda, and CUDA_VISIBLE_DEVICES for the GPUs that it may choose from."
                 )
             chosen.check(config)
+            chosen.check_weights(config)
             data = json.dumps(chosen.record(config)["task"], sort_keys=True)
             if data not in seen:
                 _check_data(lambda: chosen.check_data(config), str(config.task.data))  # noqa: B023 (called at once)

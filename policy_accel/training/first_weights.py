@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from policy_accel.errors import UserError, typed_as
-from policy_accel.run_files import CONFIG, STATE, checkpoint_steps, read_config, weights_file
+from policy_accel.run_files import CONFIG, begun_with, checkpoint_steps, read_config
 from policy_accel.training.checkpoint import Checkpoint, DamagedError, load_checkpoint
 from policy_accel.training.config import RunConfig
 from policy_accel.training.run_directory import changed, checkpoint_path, in_words
@@ -64,15 +64,8 @@ def source_of(init_from: str) -> Path:
     Raises:
         UserError: it is neither.
     """
-    path = weights_file(Path(init_from))
-    if (path / STATE).is_file() or path.is_file():
-        return path
-    if not (path / CONFIG).is_file():
-        raise UserError(
-            f"init_from={init_from} is neither a run directory (no {CONFIG}) nor the folder of a checkpoint (no "
-            f"{STATE}); give one of them."
-        )
-    return checkpoint_path(path, "last")
+    path = begun_with(init_from)
+    return path if path.is_file() else checkpoint_path(path, "last")
 
 
 def begin_with(model: nn.Module, checkpoint: Checkpoint, config: RunConfig, record: dict[str, Any]) -> None:

@@ -6,11 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from policy_accel.cli import main
-from policy_accel.commands.early import check_data, check_run
+from policy_accel.cli import main, parse
+from policy_accel.commands.early import check_data, check_named, check_run
+from policy_accel.errors import UserError
 
 NO_RUN = "no is not a run directory: it does not exist; give the run_dir of a training run."
 NO_DATA = "no: does not exist, cannot read it; check the path."
+NO_WEIGHTS = (
+    "is neither a run directory (no config.yaml) nor the folder of a checkpoint (no state.json); give one of them."
+)
+NO_RUNS = (
+    "is neither a run directory (no config.yaml) nor the folder of a sweep (no sweep.json); give the run_dir of runs, "
+    "or the sweep_dir of a sweep."
+)
 NO_FILE = "no.yaml: there is no such file."
 
 MISSING = {
@@ -28,15 +36,32 @@ MISSING = {
     "benchmark rollouts no": NO_RUN,
     "evaluate made --data no": NO_DATA,
     "diagnose no": NO_DATA,
-    "train task.data=no": NO_DATA,
-    "train task=shapes task.data=no": NO_DATA,
-    "demo task.data=no": NO_DATA,
-    "benchmark step task.data=no": NO_DATA,
-    "benchmark sample task.data=no": NO_DATA,
-    "list parameters task.data=no": NO_DATA,
+    "data inspect no": NO_DATA,
+    "data decode no --output x.npz": NO_DATA,
+    "data encode . --autoencoder no --output x.npz": NO_DATA,
+    "sample made --edit no": NO_DATA,
+    "train task.data=no": f"task.data={NO_DATA}",
+    "train task=shapes task.data=no": f"task.data={NO_DATA}",
+    "train task=shapes task.autoencoder=no": f"task.autoencoder={NO_DATA}",
+    "train task.data=shipped:pusht task.layout=no": f"task.layout={NO_DATA}",
+    "train task=pusht_image encoder.weights=no": f"encoder.weights={NO_DATA}",
+    "train init_from=no": f"init_from={NO_DATA}",
+    "train init_from=.": f"init_from=. {NO_WEIGHTS}",
+    "train init_from=no run_dir=made": f"init_from={NO_DATA}",
+    "demo task.data=no": f"task.data={NO_DATA}",
+    "demo images task.data=no": f"task.data={NO_DATA}",
+    "benchmark step task.data=no": f"task.data={NO_DATA}",
+    "benchmark sample task.data=no": f"task.data={NO_DATA}",
+    "list parameters task.data=no": f"task.data={NO_DATA}",
+    "sweep task=pusht_state,lift task.data=no seed=1,2": f"task.data={NO_DATA}",
+    "sweep task=mnist task.data=made,no launcher.slots=2 sweep_dir=x": f"task.data={NO_DATA}",
+    "sweep several.yaml task.data=shipped:pusht init_from=no": f"init_from={NO_DATA}",
+    "sweep several.yaml": f"task.data={NO_DATA}",
     "train task=no.yaml": f"task={NO_FILE}",
     "sweep no.yaml": NO_FILE,
     "benchmark time-to-score no.yaml": NO_FILE,
+    "compare no": f"no {NO_RUNS}",
+    "report no": f"no {NO_RUNS}",
     "evaluate made --checkpoint 7": "made has no checkpoint '7'; there are last, best and the steps [5].",
     "serve made --checkpoint 7": "made has no checkpoint '7'; there are last, best and the steps [5].",
 }
@@ -44,10 +69,11 @@ MISSING = {
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run with a checkpoint."""
+    """A run with a checkpoint, and the file of a sweep."""
     monkeypatch.chdir(tmp_path)
     Path("made/checkpoints/00000005").mkdir(parents=True)
     Path("made", "config.yaml").write_text("track: robot\n")
+    Path("several.yaml").write_text("seed: 1,2\ntask.data: 'no'\n")
 
 
 def test_what_is_not_there_is_told_before_torch_is_imported() -> None:
@@ -107,3 +133,40 @@ def test_other_mistakes_are_told_as_ever(line: str, sentence: str, capsys: pytes
 def test_the_configuration_of_data_that_are_elsewhere_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "task=pusht_state", "task.data=no", "--print-config"]) == 0
     assert "data: 'no'\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("train task.data=no training.stepz=3", "has no key 'training.stepz'; did you mean 'training.steps'?"),
+        ("train task.data=no method=klx", "method=klx is unknown; did you mean 'kl'?"),
+        ("train init_from=no training", "'training' is not of the form key=value"),
+        ("sweep task=shapes init_from=no training.stepz=3", "has no key 'training.stepz'"),
+        ("sweep several.yaml lunacher=ray", "did you mean 'launcher'?"),
+        ("diagnose no task.dta=3", "has no key 'task.dta'; did you mean 'task.data'?"),
+    ],
+)
+def test_a_wrong_key_is_told_before_what_is_missing(
+    line: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("folder", "more"), [("mine", ["run_dir=mine"]), ("runs/mine", []), ("x/kl", ["run_dir=x/${method}"])]
+)
+def test_a_run_that_goes_on_needs_no_weights_of_others(folder: str, more: list[str]) -> None:
+    line = ["train", "init_from=gone", *more]
+    with pytest.raises(UserError):
+        check_named(parse(["train", "init_from=gone", "run_dir=made"]))
+    Path(folder, "checkpoints").mkdir(parents=True)
+    Path(folder, "config.yaml").write_text("init_from: gone\n")
+    check_named(parse(line))
+
+
+def test_weights_that_are_missing_are_no_fault_of_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where only the configuration of a run names them."""
+    Path("mine.yaml").write_text("init_from: 'no'\n")
+    assert main(["sweep", "recipe=mine.yaml", "task=pusht_state", "seed=1,2"]) == 2
+    assert f"run seed1: init_from=no {NO_WEIGHTS} Nothing was started." in capsys.readouterr().err

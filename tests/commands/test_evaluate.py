@@ -183,7 +183,7 @@ def test_a_table_with_fresh_seeds(run_dir: Path, other_dir: Path, evaluate: Run)
         (["--camera", "side", "--videos", "0"], "camera=side films nothing with evaluation.videos=0"),
         (["--camera", "side", "--videos", "1"], "does not take render_camera"),
         (["--samples", "3"], "--samples is for images, and"),
-        (["--episodes", "0"], "cannot be scored"),
+        (["--episodes", "0"], "--episodes 0 must be at least 1."),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -28,7 +28,7 @@ def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     [
         (["--baseline", "bassline"], "--baseline 'bassline' is no arm of these runs; did you mean 'baseline'?"),
         (["--output", "."], "--output . is a folder"),
-        (["--target", "nan"], "--target nan must be a number, for example 0.8."),
+        (["--target", "nan"], "--target nan must be finite."),
         (["--target", "0.8", "--time-to-score", "result.json"], "--time-to-score has targets of its own; drop one"),
     ],
 )

@@ -71,8 +71,8 @@ def test_it_serves_until_it_is_told_to_stop(
     [
         (["nowhere"], "nowhere is not a run directory: it does not exist"),
         (["{run}", "{run}"], "are both called 'walks'; name one of them: NAME="),
-        (["{run}", "--max-batch", "0"], "--max-batch=0 must be at least 1"),
-        (["{run}", "--port", "99999"], "--port=99999"),
+        (["{run}", "--max-batch", "0"], "--max-batch 0 must be at least 1"),
+        (["{run}", "--port", "99999"], "--port 99999 must lie between 0 and 65535."),
         (["{run}", "--token-file", "nothing.txt"], "nothing.txt"),
         (["{run}", "--checkpoint", "7"], "7"),
         (["{run}", "--host", "not a host"], "cannot listen at not a host:8000"),

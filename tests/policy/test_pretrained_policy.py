@@ -67,7 +67,7 @@ def test_what_comes_of_a_run_needs_no_file(pretrained: Build, tmp_path: Path) ->
     moved = Path(config.run_dir).rename(tmp_path / "moved")
     (tmp_path / "resnet18.pth").unlink()
     student = student_config(ROBOT, moved, "last", 1, [])
-    ROBOT.check_data(student)
+    ROBOT.check_weights(student)
     taught, own = ROBOT.build(student).model.state_dict(), ROBOT.load(moved).policy.state_dict()
     assert all(torch.equal(taught[name], tensor) for name, tensor in own.items())
     few = ["--windows", "2", "--noises", "2", "--episodes", "0", "--evaluations", "1"]
@@ -116,7 +116,7 @@ def test_a_trunk_with_a_tenth_of_the_rate_moves_a_tenth_as_far(optimizer: str, t
 
 def test_a_wrong_file_is_refused_before_anything_is_written(pretrained: Build, tmp_path: Path) -> None:
     config = pretrained(f"encoder.weights={tmp_path / 'missing.pth'}")
-    for refuse in (ROBOT.train, ROBOT.check_data, ROBOT.build):
+    for refuse in (ROBOT.train, ROBOT.check_weights, ROBOT.build):
         with pytest.raises(UserError, match=r"encoder\.weights=.*missing\.pth is not a file"):
             refuse(config)
     assert not Path(config.run_dir).exists()

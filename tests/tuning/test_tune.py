@@ -163,12 +163,12 @@ def test_without_held_out_windows_or_an_environment(run_dir: Path, tuned: Run) -
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--evaluations", "0"], "--evaluations 0 must lie between 1 and 16."),
+        (["--evaluations", "0"], "--evaluations 0 must be at least 1."),
         (["--evaluations", "17"], "--evaluations 17 must lie between 1 and 16."),
         (["--use", "3"], "--use 3 is not among --evaluations 1 2 4."),
         (["--windows", "1"], "--windows 1 must be at least 2."),
         (["--noises", "1"], "--noises 1 must be at least 2."),
-        (["--tolerance", "nan"], "--tolerance nan must be at least 0."),
+        (["--tolerance", "nan"], "--tolerance nan must be finite."),
         (["--seed", "99999"], "--seed 99999 with --episodes 100 meets the seeds that score the run, from 100000"),
         (["--checkpoint", "7"], "has no checkpoint '7'"),
     ],

@@ -94,8 +94,8 @@ def test_what_is_done_while_the_next_chunk_is_not_there(scored: Any, executed: l
         (["--when-late", "hold"], "--when-late hold has no effect without --delay-ms"),
         (["--mode", "sync"], "--mode sync has no effect without --delay-ms"),
         (["--delay-ms", "100"], "--delay-ms 100 says nothing without --rate"),
-        (["--delay-ms", "-1", "--rate", "10"], "a delay of -1 ms must be at least 0"),
-        (["--delay-ms", "100", "--rate", "0"], "rate=0.0 must be above 0"),
+        (["--delay-ms", "-1", "--rate", "10"], "--delay-ms -1 must be at least 0"),
+        (["--delay-ms", "100", "--rate", "0"], "--rate 0 must be above 0"),
     ],
 )
 def test_wrong_settings_are_refused(

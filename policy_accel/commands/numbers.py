@@ -1,0 +1,53 @@
+"""Types of arguments that are numbers, each with its range. It imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+LARGEST = 2**63 - 1
+"""As whole numbers of settings have it: those of tensors do."""
+
+
+def whole(least: int, most: int = LARGEST) -> Callable[[str], int]:
+    """The type of a whole number from `least` to `most`."""
+    must = f"be at least {least}" if most == LARGEST else f"lie between {least} and {most}"
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}' is no whole number") from None
+        if value > LARGEST:
+            raise argparse.ArgumentTypeError(f"{text} must be at most {LARGEST}")
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} must {must}")
+        return value
+
+    return read
+
+
+def number(must: str, holds: Callable[[float], bool] = lambda value: True) -> Callable[[str], float]:
+    """The type of a finite number for which `holds`, as `must` says: "be above 0"."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}' is no number") from None
+        if not math.isfinite(value) or not holds(value):
+            raise argparse.ArgumentTypeError(f"{text} must {must if math.isfinite(value) else 'be finite'}")
+        return value
+
+    return read
+
+
+AT_LEAST_0, AT_LEAST_1 = whole(0), whole(1)
+WORKERS = whole(-1)
+"""Processes: -1 is one for each core."""
+NUMBER = number("be finite")
+POSITIVE = number("be above 0", lambda value: value > 0)
+NOT_NEGATIVE = number("be at least 0", lambda value: value >= 0)
+SHARE = number("be above 0 and at most 1", lambda value: 0 < value <= 1)
+CONFIDENCE = number("lie between 0 and 1, for example 0.95", lambda value: 0 < value < 1)
