@@ -26,7 +26,7 @@ def killed_at(step: int) -> Iterator[Callable[[int], None]]:
         yield crash
 
 
-def signalled_at(step: int, number: int = signal.SIGINT, times: int = 1) -> Callable[[int], None]:
+def signalled_at(step: int | None, number: int = signal.SIGINT, times: int = 1) -> Callable[[int], None]:
     """`after_update` for a run that is sent a signal after this update."""
 
     def interrupt(now: int) -> None:

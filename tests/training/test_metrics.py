@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.runs import killed_at
+from support.runs import killed_at, signalled_at
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError
@@ -129,12 +127,7 @@ def test_an_interrupted_run_counts_its_seconds(
     toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
-
-    def interrupt(step: int) -> None:
-        if step == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    assert run(clock.passes(toy_task()), config, after_update=interrupt).training_seconds == 5.0
+    assert run(clock.passes(toy_task()), config, after_update=signalled_at(5)).training_seconds == 5.0
     assert run(clock.passes(toy_task()), config).training_seconds == 12.0
     rows = training_rows(tmp_path / "run")
     assert [row["training_seconds"] for row in rows] == [float(row["step"]) for row in rows]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.runs import signalled_at
 from support.simulated_cuda import SimulatedCuda
 
 from policy_accel.errors import UserError
@@ -130,12 +131,8 @@ def test_a_score_that_was_under_way_is_made_again(
                 os.kill(os.getpid(), signal.SIGINT)
             return super().score(step)
 
-    def interrupt(step: int) -> None:
-        if step == stop:
-            os.kill(os.getpid(), signal.SIGINT)
-
     scorer = Interrupted(tmp_path / "parts", held)
-    assert not run(toy_task(), often, "parts", after_update=interrupt, scorer=scorer).finished
+    assert not run(toy_task(), often, "parts", after_update=signalled_at(stop), scorer=scorer).finished
     assert evaluations(tmp_path / "parts")[held] is None
     again = Scorer(tmp_path / "parts")
     assert run(toy_task(), often, "parts", scorer=again).finished

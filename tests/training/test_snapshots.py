@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.runs import signalled_at
 from support.simulated_cuda import CUDA, SimulatedCuda
 
 from policy_accel.errors import UserError
@@ -167,7 +167,7 @@ def test_a_full_disk_is_said_and_what_was_there_stays(
     """At the next log point, or by a run that is interrupted before it."""
     config.device, config.logging.every, config.validate_every = "cuda", 12, 0
     config.checkpoint.every = 6
-    run(device_task(), config, after_update=lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 5 else None)
+    run(device_task(), config, after_update=signalled_at(5))
     sync = os.fsync
 
     def full(descriptor: int) -> None:
