@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from support.data import write_zarr
 from support.methods import DIT, IMAGES_COMMON, MLP
 from support.quick import quick_runs
+from support.runs import training_rows
 
 from policy_accel import Policy
 from policy_accel.cli import main
@@ -25,7 +26,6 @@ from policy_accel.data import Episodes
 from policy_accel.distill import LR, STEPS, WARM_UP
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
-from policy_accel.run_files import read_metrics
 from policy_accel.run_sampling import TunedSampling
 from policy_accel.training.checkpoint import load_checkpoint, save_checkpoint
 from policy_accel.training.distillation import DistillationConfig
@@ -83,7 +83,7 @@ def test_a_student_is_a_run_like_any_other(runs: Path, capsys: CAPTURE) -> None:
     assert distill(runs / "policy", evaluations=2) == 0
     assert "ddim with 2 evaluations a chunk" in capsys.readouterr().out
     student = runs / "policy-distilled2"
-    rows = [row for row in read_metrics(student / "metrics.jsonl") if "loss" in row]
+    rows = training_rows(student)
     assert [row["step"] for row in rows] == [2, 4]
     shutil.rmtree(runs / "policy")
     assert main(["evaluate", str(student), "--episodes", "1", "--workers", "0", "--json"]) == 0
@@ -192,7 +192,7 @@ def test_images_are_taught_with_guidance(runs: Path) -> None:
     for words in ([], ["distillation.guidance=3"]):
         student = runs / f"student{len(words)}"
         assert distill(runs / "images", *words, f"run_dir={student}", "training.optimizer.lr=1e-9") == 0
-        losses.append([row["loss"] for row in read_metrics(student / "metrics.jsonl") if "loss" in row])
+        losses.append([row["loss"] for row in training_rows(student)])
         assert IMAGES.load(student).config.sampling.guidance == 1.0
     assert losses[0] != losses[1]
     task = IMAGES.build(IMAGES.read(runs / "student1"))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.runs import training_rows
 
 from policy_accel.images.config import ImageConfig
 from policy_accel.images.track import IMAGES
 from policy_accel.policy.track import ROBOT
-from policy_accel.run_files import read_metrics
 
 
 @pytest.mark.parametrize("model", ["edm", "adm", "edm2", "dit"])
@@ -29,7 +29,7 @@ def test_fp16_trains_as_float32(model: str, tiny_images: Callable[..., ImageConf
             f"run_dir={tmp_path / precision}",
         )
         IMAGES.train(config)
-        rows = [row for row in read_metrics(Path(config.run_dir) / "metrics.jsonl") if "loss" in row]
+        rows = training_rows(Path(config.run_dir))
         losses[precision] = torch.tensor([row["loss"] for row in rows])
         assert ("loss_scale" in rows[-1]) == (precision == "fp16")
         trained = load_file(Path(config.run_dir) / "checkpoints" / "last" / "model.safetensors")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.runs import training_rows
 
 from policy_accel.errors import UserError
 from policy_accel.policy.config import RobotConfig
 from policy_accel.policy.run import check_config
 from policy_accel.policy.track import ROBOT
-from policy_accel.run_files import read_metrics
 from policy_accel.training.checkpoint import load_checkpoint, record_evaluation
 
 Build = Callable[..., RobotConfig]
@@ -65,7 +65,7 @@ def test_training_on_windows_lowers_the_loss(tiny_config: Build, tmp_path: Path)
             "diffusion.target=sample",
         )
     )
-    losses = [row["loss"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    losses = [row["loss"] for row in training_rows(tmp_path / "run")]
     assert losses[-1] < 0.5 * losses[0]
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from support.rank_work import commanded
+from support.runs import training_rows
 from support.two_ranks import TwoRanks
 from torch.distributed.run import get_args_parser
 
 from policy_accel.cli import main
-from policy_accel.run_files import read_metrics
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "how_to" / "several_gpus.md").read_text()
@@ -71,7 +71,7 @@ def test_the_commands_for_one_machine_run_in_two_processes(two: TwoRanks, tmp_pa
         kept = [word for word in command if word not in ("task=imagenet256_latents", "task.data=PATH")]
         assert two(commanded, tmp_path, [*kept, *small]) == [0, 0]
     for name in ("shared", "pieces", "shared_xl"):
-        assert [row["step"] for row in read_metrics(tmp_path / "runs" / name / "metrics.jsonl") if "loss" in row] == [2]
+        assert [row["step"] for row in training_rows(tmp_path / "runs" / name)] == [2]
     first, second = map(json.loads, (tmp_path / "runs" / "shared" / "evaluations.jsonl").read_text().splitlines())
     assert second["episodes"] == first["episodes"]
     assert [episode["seed"] for episode in first["episodes"]] == [100000, 100001]

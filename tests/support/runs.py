@@ -7,10 +7,12 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor
 
+from policy_accel.run_files import read_metrics
 from policy_accel.training.checkpoint import load_checkpoint
 
 
@@ -41,3 +43,8 @@ def weights(folder: Path, step: int = 12) -> dict[str, Tensor]:
     """All tensors of a checkpoint, as "model/layers.0.weight"."""
     loaded = load_checkpoint(folder / "checkpoints" / f"{step:08d}")
     return {f"{file}/{key}": value for file, values in loaded.tensors.items() for key, value in values.items()}
+
+
+def training_rows(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl that training wrote, not validation nor an evaluation."""
+    return [row for row in read_metrics(run_dir / "metrics.jsonl") if "loss" in row]

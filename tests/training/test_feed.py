@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.runs import killed_at, weights
+from support.runs import killed_at, training_rows, weights
 from support.tensors import same
 from torch import Tensor
 
@@ -204,7 +204,7 @@ def test_the_log_says_what_the_assignment_did(toy_task: Any, config: TrainingCon
     task = toy_task()
     task.objective = replace(task.objective, noise=AssignedNoise(metric="dot", start_step=6))
     run(task, config)
-    rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    rows = training_rows(tmp_path / "run")
     assert ["noise_alignment" in row for row in rows] == [row["step"] > 6 for row in rows]
     last = rows[-1]
     assert last["noise_distance_after"] < last["noise_distance_before"]
@@ -219,7 +219,7 @@ def test_the_log_says_what_the_nearest_noise_did(
     task = toy_task()
     task.objective = replace(task.objective, noise=NearestChoice(8, "dot"))
     run(task, config)
-    last = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row][-1]
+    last = training_rows(tmp_path / "run")[-1]
     assert last["noise_alignment"] > 0
     assert 0.5 < last["noise_rows_moved"] <= 1
     assert {"noise_distance_after", "noise_square"} <= set(last)

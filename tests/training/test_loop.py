@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.runs import weights
+from support.runs import training_rows, weights
 
 from policy_accel.diffusion import Repetition, karhunen_loeve_process
 from policy_accel.errors import UserError
@@ -23,7 +23,7 @@ Run = Callable[..., Trained]
 def test_training_lowers_the_loss(toy_task: Any, config: TrainingConfig, run: Run, tmp_path: Path) -> None:
     config.steps, config.logging.every = 300, 50
     trained = run(toy_task(), config)
-    losses = [row["loss"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    losses = [row["loss"] for row in training_rows(tmp_path / "run")]
     assert trained.finished
     assert trained.step == 300
     assert losses[-1] < 0.8 * losses[0]
@@ -58,7 +58,7 @@ def test_the_log_counts_clean_samples_and_the_work_on_their_rows(
         lambda model, inputs: seen.append(inputs[0].shape[0]) if model.training else None
     )
     run(task, config)
-    logged = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    logged = training_rows(tmp_path / "run")
     assert [row["samples"] for row in logged] == [samples * row["step"] for row in logged]
     assert logged[-1]["training_flops"] == 10.0 * sum(seen) == 10.0 * rows * 12
 
@@ -91,7 +91,7 @@ def test_checkpoints_at_given_steps_stay_and_have_their_row(
     config.checkpoint.at = [3, 1, 12]
     run(toy_task(), config)
     assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [1, 3, 12, 15, 20]
-    rows = {row["step"]: row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row}
+    rows = {row["step"]: row for row in training_rows(tmp_path / "run")}
     assert {1, 3, 12} <= set(rows)
     assert rows[3]["training_seconds"] > rows[1]["training_seconds"] > 0
 

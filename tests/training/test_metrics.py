@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.runs import killed_at, signalled_at
+from support.runs import killed_at, signalled_at, training_rows
 from torch import Tensor, nn
 
 from policy_accel.errors import UserError
@@ -19,10 +19,6 @@ from policy_accel.training import Trained, TrainingConfig
 from policy_accel.training.checkpoint import load_checkpoint
 
 Run = Callable[..., Trained]
-
-
-def training_rows(run_dir: Path) -> list[dict[str, Any]]:
-    return [row for row in read_metrics(run_dir / "metrics.jsonl") if "loss" in row]
 
 
 @pytest.mark.parametrize("key", ["loss", "grad_norm"])
