@@ -26,6 +26,7 @@ MUTATIONS = [
         "models/encoders/test_pretrained.py models/encoders/test_resnet.py",
         ("(0.5 - mean) / deviation", "-mean / deviation"),
         ("0.5 / deviation", "1.0 / deviation"),
+        ("or self.in_channels >= FEW_CHANNELS", "or True"),
     ),
     *of(
         "models/encoders/observation.py",

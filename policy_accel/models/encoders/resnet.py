@@ -15,6 +15,21 @@ from policy_accel.models.layout import laid_as
 
 REDUCTION = 32  # the stem, its pooling and three stages halve the frame each, rounding up
 STAGES = 4
+FEW_CHANNELS = 16
+"""Below as many, `Projection` on the CPU leaves no stride to oneDNN."""
+
+
+class Projection(nn.Conv2d):
+    """A 1 x 1 convolution, square strides: [B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x [B, C_in, H, W]."""
+        if x.is_cuda or self.in_channels >= FEW_CHANNELS:
+            return super().forward(x)
+        # oneDNN 3.13, which torch 2.15 has, writes beyond its memory as it takes the weights' gradient with a stride
+        # and images of few channels that lie channels last, and the process dies (its issue 6035).
+        step = self.stride[0]
+        return F.conv2d(x[:, :, ::step, ::step], self.weight, self.bias)
 
 
 class ResidualBlock(nn.Module):
@@ -30,7 +45,7 @@ class ResidualBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=bias), _norm(out_channels, group_channels)
+                Projection(in_channels, out_channels, 1, stride, bias=bias), _norm(out_channels, group_channels)
             )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import resnet18
 
 from policy_accel.errors import UserError
 from policy_accel.models.encoders import EncoderConfig, ResNetConfig
-from policy_accel.models.encoders.resnet import ResNet18, ResNetEncoder
+from policy_accel.models.encoders.resnet import Projection, ResNet18, ResNetEncoder
 from policy_accel.models.encoders.spatial_softmax import SpatialSoftmax
 
 
@@ -31,6 +34,36 @@ def test_the_trunk_is_torchvisions_resnet18_with_group_norm():
     maps = ours(images)
     assert maps.shape == (2, 512, 3, 3)
     torch.testing.assert_close(maps, reference(images), rtol=1e-4, atol=1e-4)
+
+
+class Strides(TorchDispatchMode):
+    """The strides of all convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            self.seen.append(args[3])
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(8, [1, 1]), (15, [1, 1]), (16, [2, 2])])
+def test_few_channels_are_projected_without_a_stride_of_the_convolution(channels, stride):
+    """oneDNN's gradient with a stride writes beyond its memory from 48 px on, or with fewer on several threads."""
+    layer, x = Projection(channels, 3, 1, 2), torch.randn(2, 9, 8, channels).permute(0, 3, 1, 2).requires_grad_()
+    with Strides() as strides:
+        found = layer(x)
+    assert strides.seen == [stride]
+    again = x.detach().double().requires_grad_()
+    weight, bias = (p.detach().double().requires_grad_() for p in layer.parameters())
+    expected = nn.functional.conv2d(again, weight, bias, stride=2)
+    torch.testing.assert_close(found, expected.float())
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    for one, other in zip((x, *layer.parameters()), (again, weight, bias), strict=True):
+        torch.testing.assert_close(one.grad, other.grad.float(), rtol=1e-4, atol=1e-4)
 
 
 def test_spatial_softmax_is_the_expectation_of_the_coordinates():
