@@ -181,7 +181,7 @@ def test_the_readme_compares_by_eight_rows(pages: ModuleType) -> None:
     lines = pages.environment().globals["peers_table"](readme=True).splitlines()
     assert len(lines) == 2 + 8
     assert {line.count("|") for line in lines} == {6}
-    assert "| 1.32 and 1.61 times less than Diffusion Policy's own code" in lines[2]
+    assert "| 1.32 and 1.61 times as fast as Diffusion Policy's own code" in lines[2]
     assert len(pages.environment().globals["peers_table"](readme=False).splitlines()) > len(lines)
 
 
