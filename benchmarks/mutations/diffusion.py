@@ -152,7 +152,8 @@ MUTATIONS = [
     *of(
         "diffusion/continuous.py",
         "diffusion/test_continuous.py",
-        ("(LOG_SIGMA_MEAN + LOG_SIGMA_DEVIATION * z)", "(LOG_SIGMA_MEAN + z)"),
+        ("(self.p_mean + self.p_std * z)", "(self.p_mean + z)"),
+        ("replace(self, p_mean=LOG_SIGMA_MEAN, p_std=LOG_SIGMA_DEVIATION)", "self"),
         ("return sigma.log() / 4.0", "return sigma.log() / 2.0"),
         ("(sigma.square() + self.sigma_data**2) / (self.sigma_data * sigma)", "1.0 / (self.sigma_data * sigma)"),
         ("GRID_EXPONENT = 7.0", "GRID_EXPONENT = 6.0"),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from policy_accel.diffusion.churn import Churn
-from policy_accel.diffusion.continuous import FlowProcess, SigmaProcess
+from policy_accel.diffusion.continuous import LOG_SIGMA_DEVIATION, LOG_SIGMA_MEAN, FlowProcess, SigmaProcess
 from policy_accel.diffusion.grid import SPACINGS, Grid
 from policy_accel.diffusion.objective import REDUCTIONS
 from policy_accel.diffusion.processes import SIGMA_DATA, Process, vp_process
@@ -48,6 +48,11 @@ class DiffusionConfig:
     sigma_data: float | None = SIGMA_DATA
     """Of edm, and of the target edm: standard deviation of the normalised data that the network's inputs and outputs
     are scaled for. null measures it on the training images, and checkpoints keep it; policies need a number."""
+    p_mean: float = LOG_SIGMA_MEAN
+    """Of edm: mean of ln sigma, by which the noise levels of training are drawn (P_mean of Karras et al. 2022; EDM2 has
+    -0.4). Validation and sampling keep their levels."""
+    p_std: float = LOG_SIGMA_DEVIATION
+    """Of edm: standard deviation of ln sigma (P_std; EDM2 has 1.0)."""
     loss_reduction: str = REDUCTIONS[0]
     """mean or sum of the squared errors of one sample's values; over samples it is the mean. Adam's steps differ by its
     eps alone, below which more of the mean's gradients lie; a bound on the gradient's norm is one of this loss. The log
@@ -71,6 +76,7 @@ class DiffusionConfig:
         of_ddpm = {"schedule", "timesteps", "learn_sigma", *of_linear}
         used = {"family", "target", "loss_reduction"} | {
             "ddpm": of_ddpm,
+            "edm": {"p_mean", "p_std"},
             "mip": {"t_star", "form"},
             "shortcut": {"finest"},
         }.get(self.family, set())
@@ -95,7 +101,7 @@ class DiffusionConfig:
                 f"number, as {SIGMA_DATA}."
             )
         with naming("diffusion"):
-            return SigmaProcess(self.family, sigma_data=self.sigma_data)
+            return SigmaProcess(self.family, sigma_data=self.sigma_data, p_mean=self.p_mean, p_std=self.p_std)
 
     @property
     def sees_sigma_data(self) -> bool:

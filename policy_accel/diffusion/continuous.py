@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -84,22 +84,29 @@ class SigmaProcess(ContinuousProcess):
             sigma_data^2), vp 1 / sqrt(1 + sigma^2), ve 1). momentum: FDM's s(sigma). one: 1, a control.
         multiplier: FDM's m, for input_scale=momentum; ve ignores it, as the released code does.
         sigma_data: standard deviation of the data, which the family edm and the target edm are made for.
+        p_mean, p_std: of edm: mean and standard deviation of ln sigma in training.
 
     Raises:
-        ValueError: unknown family or input scale, a negative multiplier, or a sigma_data that is not positive.
+        ValueError: unknown family or input scale, a negative multiplier, a sigma_data or p_std that is not positive, or
+            a p_mean that is not finite.
     """
 
     family: str = "edm"
     input_scale: str = "base"
     multiplier: float = 1.0
     sigma_data: float = SIGMA_DATA
+    p_mean: float = LOG_SIGMA_MEAN
+    p_std: float = LOG_SIGMA_DEVIATION
 
     def __post_init__(self) -> None:
         check_choice("family", self.family, SIGMA_RANGES)
         check_choice("input_scale", self.input_scale, INPUT_SCALES)
         check_multiplier(self.multiplier)
-        if not 0.0 < self.sigma_data < math.inf:
-            raise ValueError(f"sigma_data={self.sigma_data} must be positive and finite.")
+        for name in ("sigma_data", "p_std"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive and finite.")
+        if not math.isfinite(self.p_mean):
+            raise ValueError(f"p_mean={self.p_mean} must be finite.")
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -132,16 +139,20 @@ class SigmaProcess(ContinuousProcess):
     def draw_times(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
         """Training sigmas of `shape`, float64, on the generator's device `device`.
 
-        edm: ln sigma ~ N(-1.2, 1.2^2). vp: sigma(t), t ~ U(1e-5, 1]. ve: log-uniform on [0.02, 100).
+        edm: ln sigma ~ N(p_mean, p_std^2). vp: sigma(t), t ~ U(1e-5, 1]. ve: log-uniform on [0.02, 100).
         """
         if self.family == "edm":
             z = torch.randn(shape, generator=generator, device=device, dtype=torch.float64)
-            return (LOG_SIGMA_MEAN + LOG_SIGMA_DEVIATION * z).exp()
+            return (self.p_mean + self.p_std * z).exp()
         uniform = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
         if self.family == "vp":
             return vp_sigma(1.0 - (1.0 - VP_EPSILON) * uniform)
         low, high = SIGMA_RANGES["ve"]
         return low * (math.log(high / low) * uniform).exp()
+
+    def validation_times(self) -> ProcessTimes:
+        """At EDM's own p_mean and p_std, so that the losses of runs that are trained at others can be compared."""
+        return ProcessTimes(replace(self, p_mean=LOG_SIGMA_MEAN, p_std=LOG_SIGMA_DEVIATION))
 
     def sample_weight(self, sigma: Tensor) -> Tensor:
         """Loss weight on the squared error of D, [B] float64, with sigma_data s: edm (sigma^2 + s^2) / (sigma s)^2,

@@ -172,6 +172,20 @@ def test_training_laws() -> None:
     assert_mean((ve - math.log(0.02)).square(), math.log(5000) ** 2 / 3)
 
 
+def test_training_sigmas_may_be_drawn_around_another_mean_and_are_validated_as_ever() -> None:
+    edm2 = SigmaProcess(p_mean=-0.4, p_std=1.0)
+    drawn = draws(edm2).log()
+    assert_mean(drawn, -0.4)
+    assert_mean((drawn + 0.4).square(), 1.0)
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    validated, plain = (
+        process.validation_times().draw((100,), generator)
+        for process, generator in zip((edm2, SigmaProcess()), generators, strict=True)
+    )
+    assert torch.equal(validated, plain)
+    assert edm2.sampling_times(18) == SigmaProcess().sampling_times(18)
+
+
 @pytest.mark.parametrize(
     ("family", "multiplier", "share", "error"),
     [
@@ -290,6 +304,8 @@ def test_flow_times() -> None:
         (lambda: SigmaProcess("vq"), r"family 'vq'"),
         (lambda: SigmaProcess("edm", "momentun"), r"input_scale .*did you mean 'momentum'"),
         (lambda: SigmaProcess("edm", "momentum", -1.0), r"multiplier=-1\.0"),
+        (lambda: SigmaProcess(p_std=0.0), r"p_std=0\.0 must be positive and finite"),
+        (lambda: SigmaProcess(p_mean=math.nan), r"p_mean=nan must be finite"),
         (lambda: FlowProcess("logitnormal"), r"distribution .*did you mean 'logit_normal'"),
     ],
 )

@@ -132,6 +132,8 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "diffusion.form": ("paper", task_probe(lambda task: task.objective.process.level(0).alpha), ["method=mip"]),
     "diffusion.finest": ("16", task_probe(lambda task: task.objective.process.timesteps), ["method=shortcut"]),
     "diffusion.sigma_data": ("0.7", drawn(), ["method=edm"]),
+    "diffusion.p_mean": ("-0.4", drawn(), ["method=edm"]),
+    "diffusion.p_std": ("1.0", drawn(), ["method=edm"]),
     "diffusion.loss_reduction": ("sum", task_probe(lambda task: task.objective.reduction), []),
     "diffusion.target": ("v", task_probe(lambda task: task.objective.target), []),
     "sampling.clip_sample": ("0.01", predicted, SCORED),
