@@ -45,22 +45,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """What the words of a command line ask for; ends the process, status 2, where they are none."""
+    """What the words of a command line ask for; ends the process, status 2, where they are none.
+
+    Raises:
+        UserError: an empty word; a number that is out of its range.
+    """
     parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed next
         from policy_accel.commands.completers import complete
 
         complete(parser)
-    options, rest = parser.parse_known_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "" in words:
+        raise UserError(
+            f"argument {words.index('') + 1} is empty, as a variable of the shell that is not set; give a value or "
+            "leave it out."
+        )
+    options, rest = parser.parse_known_args(words)
     if options.command is None and not rest:
         parser.print_help(sys.stderr)
         raise SystemExit(2)
     if rest and ("overrides" not in options or any(argument.startswith("-") for argument in rest)):
-        setting = next((word.lstrip("-") for word in rest if word.startswith("--") and "=" in word), None)
-        hint = f"; a setting has no dashes: {setting}" if setting and "overrides" in options else ""
-        asked = _parser_of(parser, sys.argv[1:] if arguments is None else arguments)
+        asked = _parser_of(parser, words)
         known = [option for action in asked._actions for option in action.option_strings]
-        close = None if hint else close_to(rest[0], known, cutoff=0.7)
+        setting = next((word.lstrip("-") for word in rest if word.startswith("--") and "=" in word), None)
+        close = None if setting else close_to(rest[0], known, cutoff=0.7)
+        value = [*words[words.index(rest[0]) + 1 :], "-"][0]
+        if setting is None and rest[0].startswith("--") and not value.startswith("-") and "=" not in value:
+            setting = f"{rest[0].lstrip('-')}={value}"
+        hint = f"; a setting has no dashes: {setting}" if setting and "overrides" in options else ""
         asked.error(f"unrecognized arguments: {' '.join(rest)}{f'; did you mean {close}?' if close else hint}")
     if rest:  # settings after an option, which argparse leaves over
         options.overrides += rest

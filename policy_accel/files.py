@@ -102,6 +102,23 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def check_new(path: Path) -> None:
+    """Raise UserError, before any work, where `new_path` would refuse `path`: it is there, or cannot be made."""
+    _refuse_existing(path)
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raise UserError unless what there is of `path`, or of the folders above it, is a folder that can be written."""
+    with explained(path):
+        place = path.absolute()
+        above = next(folder for folder in (place, *place.parents) if folder.exists())
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "")
+        if not os.access(above, os.W_OK):
+            raise PermissionError(errno.EACCES, "")
+
+
 def _refuse_existing(path: Path) -> None:
     if path.exists() or path.is_symlink():
         raise UserError(f"{path}: exists already and is not overwritten; remove it or choose another path.")

@@ -14,6 +14,7 @@ import pytest
 from policy_accel.errors import UserError
 from policy_accel.files import (
     append_text,
+    check_new,
     check_writable,
     new_path,
     no_link,
@@ -165,3 +166,24 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
         temporary.touch()
     found = sorted(path.name for path in tmp_path.iterdir())
     assert found == sorted([f".new.{os.getppid()}.partial", left[1].name, "new"])
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("file", "exists already and is not overwritten"),
+        ("file/new", "a file stands where a folder is needed"),
+        ("file/a/new", "a file stands where a folder is needed"),
+        ("sealed/a/new", "no permission to write it"),
+    ],
+)
+def test_what_cannot_be_made_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, sentence: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "sealed").mkdir()
+    monkeypatch.setattr("os.access", lambda place, mode: place.name != "sealed")  # root may write everywhere
+    check_new(tmp_path / "a" / "b" / "new")
+    with pytest.raises(UserError, match=sentence):
+        check_new(tmp_path / path)
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["file", "sealed"]

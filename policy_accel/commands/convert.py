@@ -11,6 +11,7 @@ from policy_accel.commands.output import suggest
 from policy_accel.data.images import image_path
 from policy_accel.data.readers import open_episodes, without_unreadable, write_episodes
 from policy_accel.errors import UserError
+from policy_accel.files import check_new
 from policy_accel.progress import Progress
 
 _LEROBOT_OPTIONS = {"lerobot_version": "", "fps": "fps", "video": "images"}
@@ -30,8 +31,7 @@ def run_convert(options: argparse.Namespace) -> int:
     keys = None if options.keys is None else [key.strip() for key in options.keys.split(",") if key.strip()]
     if keys == []:
         raise UserError(f"--keys={options.keys} names no key; give some, as --keys action,object, or leave it out.")
-    if options.output.exists() or options.output.is_symlink():
-        raise UserError(f"{options.output}: exists already and is not overwritten; remove it or choose another path.")
+    check_new(options.output)
     opened = open_episodes(
         image_path(options.input),
         None if options.absolute_actions else keys,

@@ -15,6 +15,7 @@ from policy_accel.data import Episodes
 from policy_accel.data.formats.base import MemoryReader
 from policy_accel.data.readers import write_episodes
 from policy_accel.errors import UserError
+from policy_accel.files import check_new
 from policy_accel.images.shapes import make_shapes, write_images_npz
 from policy_accel.progress import Progress
 from policy_accel.training.devices import available_cores
@@ -26,7 +27,7 @@ TRAINING_TASKS = {"pusht": "pusht_keypoints"}
 def run_generate(options: argparse.Namespace) -> int:
     """Record demonstrations of the scripted expert of a task, in any format that can be written."""
     path = options.output or Path(f"{options.task}_{options.episodes}_{options.seed}{SUFFIXES[options.to]}")
-    _refuse_existing(path)
+    check_new(path)
     generate = _expert(options)
     with closing(Progress("generate", max(1, options.episodes), unit="episode")) as progress:
         episodes = generate(
@@ -59,15 +60,10 @@ def _expert(options: argparse.Namespace) -> Callable[..., Episodes]:
 def run_generate_shapes(options: argparse.Namespace) -> int:
     """Draw shapes to train on, and a quarter as many to test on, into an NPZ file."""
     path = options.output or Path(f"shapes_{options.images}_{options.seed}.npz")
-    _refuse_existing(path)
+    check_new(path)
     train = make_shapes(options.images, size=options.size, seed=options.seed)
     test = make_shapes(max(1, options.images // 4), size=options.size, seed=options.seed, stream=1)
     write_images_npz(path, train, test)
     print(f"{len(train)} training and {len(test)} test images of {options.size} x {options.size}: {path}")
     suggest("look at them", ["data", "inspect", path])
     return 0
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
-        raise UserError(f"{path} exists already and is not overwritten; remove it or give another --output.")

@@ -13,6 +13,7 @@ from policy_accel.commands.output import suggest
 from policy_accel.data.images import ImageSet, Split, image_path, read_images
 from policy_accel.data.images.encoding import Encoding
 from policy_accel.errors import UserError
+from policy_accel.files import check_new
 from policy_accel.images.latents.autoencoder import Autoencoder
 from policy_accel.images.latents.encode import Encoder, write_latents, write_pixels
 from policy_accel.images.latents.representation import Representation
@@ -23,7 +24,7 @@ _SPLITS: tuple[Split, ...] = ("train", "test")
 
 def run_encode(options: argparse.Namespace) -> int:
     """Encode an image set; when it was stopped, the same command goes on."""
-    _check(options)
+    check_new(options.output)
     autoencoder = Autoencoder(options.autoencoder, choose_device(options.device, "--device"))
     parts = _read(options.path, resolution=options.resolution, skip_bad=options.skip_bad_images)
     first = next(iter(parts.values()))
@@ -50,7 +51,7 @@ def run_encode(options: argparse.Namespace) -> int:
 
 def run_decode(options: argparse.Namespace) -> int:
     """Decode latents to an NPZ of images."""
-    _check(options)
+    check_new(options.output)
     parts = _read(options.path)
     first = next(iter(parts.values()))
     if not first.latents:
@@ -62,11 +63,6 @@ def run_decode(options: argparse.Namespace) -> int:
     autoencoder = Autoencoder(folder, choose_device(options.device, "--device"))
     write_pixels(options.output, parts, Representation(encoding, autoencoder.load()), batch_size=options.batch_size)
     return _told(options.output, parts, "images")
-
-
-def _check(options: argparse.Namespace) -> None:
-    if options.output.exists() or options.output.is_symlink():
-        raise UserError(f"{options.output}: exists already and is not overwritten; remove it or choose another path.")
 
 
 def _read(path: str, *, resolution: int | None = None, skip_bad: bool = False) -> dict[Split, ImageSet]:

@@ -20,7 +20,7 @@ from policy_accel.commands.sample_arguments import COUNT, EDIT_STRENGTH
 from policy_accel.commands.sample_files import Drawn, write_files
 from policy_accel.commands.then import trusted
 from policy_accel.errors import UserError
-from policy_accel.files import new_path
+from policy_accel.files import check_new, new_path
 from policy_accel.images.generation.autoguidance import load_guide
 from policy_accel.images.generation.classes import class_numbers
 from policy_accel.images.generation.editing import read_mask, read_pictures
@@ -123,8 +123,8 @@ def _check_options(options: argparse.Namespace) -> None:
         raise UserError(f"--per-class {options.per_class} is for images from pure noise; give --count with a picture.")
     if options.video and given:
         raise UserError("--video films images that form from pure noise; leave it out with --edit and --inpaint.")
-    if options.output is not None and (options.output.exists() or options.output.is_symlink()):
-        raise UserError(f"{options.output}: exists already and is not overwritten; choose another --output.")
+    if options.output is not None:
+        check_new(options.output)
 
 
 def _generator(options: argparse.Namespace, loaded: LoadedImageRun, device: Any, precision: str) -> ImageGenerator:

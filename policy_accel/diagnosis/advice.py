@@ -133,7 +133,8 @@ _NOISE_RULES: dict[str, tuple[str, Callable[[NoiseFacts], str], str]] = {
         "experiment",
         _leak,
         "Only as an experiment against the baseline: {choices}. Such noise tells the observation, but its density "
-        f"given the chunk is at most k times that of N(0, I), {_nats(2):.2f} nats for k = 2.",
+        f"given the chunk is at most k times that of N(0, I), {_nats(2):.2f} nats for k = 2. On Push-T nearest noise "
+        f"was not told from the baseline ({RECORDED}).",
     ),
     "leak": (
         "avoid",
@@ -145,7 +146,8 @@ _NOISE_RULES: dict[str, tuple[str, Callable[[NoiseFacts], str], str]] = {
     "idle": (
         "note",
         lambda facts: facts.name,
-        f"Harmless, and without effect at these settings (distance falls by less than {IDLE_DROP:.0%}): {{choices}}.",
+        f"Harmless, and without effect at these settings (distance falls by less than {IDLE_DROP:.0%}): {{choices}}; "
+        "leave them out.",
     ),
 }
 
@@ -161,9 +163,11 @@ def _noise(diagnosis: Diagnosis) -> Iterator[Advice]:
     shrunk = [facts for facts in chosen if facts.divergence > SHRUNK_NATS]
     if shrunk:
         choices = ", ".join(f"{f.name} (mean square {f.mean_square:.2f}, {f.divergence:.2f} nats)" for f in shrunk)
-        yield Advice(
-            "shrink", "note", f"Noise of another distribution than the N(0, I) that sampling starts from: {choices}."
+        sentence = (
+            f"Noise of another distribution than the N(0, I) that sampling starts from: {choices}; keep it only if it "
+            "beats method=baseline on your scores."
         )
+        yield Advice("shrink", "note", sentence)
 
 
 def _untouched(diagnosis: Diagnosis) -> Iterator[Advice]:
@@ -208,7 +212,8 @@ def _schedule(diagnosis: Diagnosis) -> Iterator[Advice]:
         low, high = schedule.useful_log_snr
         sentence = (
             f"Of the times ({name}) {coverage.below:.0%} lie below a log-SNR of {low:g} and {coverage.above:.0%} "
-            f"above {high:g}, where there is little to learn."
+            f"above {high:g}, where there is little to learn; compare others with them on your scores "
+            "(`policy-accel list acceleration/timesteps`)."
         )
         yield Advice("range", "note", sentence)
 
@@ -223,6 +228,7 @@ def _data(diagnosis: Diagnosis) -> Iterator[Advice]:
     if explained > DETERMINED:
         sentence = (
             f"The observation alone predicts {explained:.0%} of the chunks' variance, so the actions are nearly "
-            "determined and noise that fits the chunk gives the observation away."
+            "determined and noise that fits the chunk gives the observation away; keep method=baseline, or a choice "
+            "that is safe to try below."
         )
         yield Advice("determined", "note", sentence)

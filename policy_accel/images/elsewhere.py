@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,17 @@ def taken_elsewhere(source: Source, overrides: Sequence[str], config_dir: Path |
     recipe, task = chosen.get("recipe"), chosen.get("task")
     if recipe is None or task is None:
         return None
-    ships = {name: from_yaml(paths[0].read_bytes()) for name, paths in shipped(source, "recipe").items()}
-    recipes = {**ships, **{file.name: file.settings for file in files if file.group == "recipe"}}
-    own = _task_of(recipe, recipes)
+    ships = shipped(source, "recipe")
+    own_files = {file.name: file.settings for file in files if file.group == "recipe"}
+
+    @cache
+    def read(name: str) -> Mapping[str, Any]:  # a recipe alone: all of them take longer than the rest
+        return from_yaml(ships[name][0].read_bytes()) if name in ships else own_files.get(name, {})
+
+    own = _task_of(recipe, read)
     if own in (None, task):
         return None
-    of_task = [name for name in ships if _task_of(name, recipes) == task]
+    of_task = [name for name in ships if _task_of(name, read) == task]
     instead = f"recipes of {task}: {', '.join(of_task)}" if of_task else f"no recipe that ships is of {task}"
     return (
         f"recipe={given['recipe']} is made for task={own}: its network, dropout, augmentation, batch, learning rate "
@@ -31,11 +37,11 @@ def taken_elsewhere(source: Source, overrides: Sequence[str], config_dir: Path |
     )
 
 
-def _task_of(recipe: str, recipes: Mapping[str, Mapping[str, Any]]) -> str | None:
+def _task_of(recipe: str, read: Callable[[str], Mapping[str, Any]]) -> str | None:
     """The task that a recipe names, or that it builds on; None for one that suits any."""
-    defaults = recipes.get(recipe, {}).get("defaults") or []
+    defaults = read(recipe).get("defaults") or []
     own = [
         task for entry in defaults if isinstance(entry, Mapping) for key, task in entry.items() if key.endswith("/task")
     ]
-    bases = (entry for entry in defaults if isinstance(entry, str) and entry in recipes and entry != recipe)
-    return own[-1] if own else next(filter(None, (_task_of(base, recipes) for base in bases)), None)
+    bases = (entry for entry in defaults if isinstance(entry, str) and entry not in (recipe, "_self_"))
+    return own[-1] if own else next(filter(None, (_task_of(base, read) for base in bases)), None)

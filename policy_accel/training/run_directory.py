@@ -12,7 +12,7 @@ import yaml
 from omegaconf.errors import OmegaConfBaseException
 
 from policy_accel.errors import UserError, typed_as
-from policy_accel.files import append_text, explained, no_link, replace_text
+from policy_accel.files import append_text, check_place, explained, no_link, replace_text
 from policy_accel.groups import flatten, typed
 from policy_accel.run_files import (
     CHANGES,
@@ -104,9 +104,10 @@ def check_run_directory(
     `open_run_directory`. Nothing is written.
 
     Raises:
-        UserError: the directory holds another configuration or other files, or cannot be read; fewer updates are asked
-            for than were made.
+        UserError: the directory holds another configuration or other files, cannot be read or made; fewer
+            updates are asked for than were made.
     """
+    check_place(run_dir)
     record = run_dir / CONFIG
     with explained(run_dir, "read"):
         if run_dir.is_dir() and not record.is_file() and any(_foreign(path) for path in run_dir.iterdir()):

@@ -195,6 +195,7 @@ def test_fetch_says_what_to_do_next(tmp_path, monkeypatch, capsys, images, hint)
     def fetch(name, folder, *, progress):
         progress(1, 2)
         progress(2, 2)
+        (folder / name).touch()
         return Fetched(folder / name, True, f"{name} is here.", images)
 
     monkeypatch.setattr("policy_accel.commands.data.fetch", fetch)

@@ -31,7 +31,7 @@ def test_shapes_are_drawn_and_looked_at(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["data", "inspect", str(path)]) == 0
     assert "train: 40 images of 3 x 16 x 16 (uint8)" in capsys.readouterr().out
     assert main(command) == 2
-    assert "made.npz exists already and is not overwritten" in capsys.readouterr().err
+    assert "made.npz: exists already and is not overwritten" in capsys.readouterr().err
 
 
 def test_default_name_of_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

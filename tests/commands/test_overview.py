@@ -78,6 +78,9 @@ def test_a_long_example_goes_on_behind_a_backslash() -> None:
         ),
         (["data", "inspect", "x", "--shet"], "policy-accel data inspect: error: unrecognized arguments: --shet"),
         (["train", "--seed=1"], "policy-accel train: error: unrecognized arguments: --seed=1; a setting has no dashes"),
+        (["train", "--seed", "1"], "unrecognized arguments: --seed; a setting has no dashes: seed=1"),
+        (["train", "task=lift", "--seed", "1"], "unrecognized arguments: --seed 1; a setting has no dashes: seed=1"),
+        (["train", "--seed"], "unrecognized arguments: --seed\n"),
         (["list"], "policy-accel list: error: the following arguments are required: KIND\n"),
         (["diagnose"], "policy-accel diagnose: error: the following arguments are required: DATASET\n"),
         (["distill"], "policy-accel distill: error: the following arguments are required: RUN, --evaluations\n"),
@@ -107,3 +110,10 @@ def test_an_unknown_command_is_answered_with_the_nearest(capsys: pytest.CaptureF
         main(["trian"])
     assert ended.value.code == 2
     assert "no command 'trian'; did you mean 'train'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["data", "inspect", ""], ["evaluate", "run", "--data", ""], ["report", "run", ""]])
+def test_an_empty_word_is_no_folder(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """As `Path("")` is."""
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith(f"policy-accel: argument {len(words)} is empty, as a variable")

@@ -17,8 +17,10 @@ def asked(**given: Any) -> Namespace:
 
 
 def test_a_suggestion_can_be_pasted_and_goes_to_the_standard_error(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my data").touch()
     monkeypatch.setattr("sys.argv", ["/my tools/policy-accel"])
     suggest("look at it", ["data", "inspect", Path("my data")])
     said = capsys.readouterr()
@@ -69,7 +71,11 @@ def test_after_evaluating_the_same_weights_are_used(tmp_path: Path, what_is_sugg
     ]
 
 
-def test_an_exported_program_is_scored_by_those_who_trust_it(what_is_suggested_can_be_run: Lines) -> None:
+def test_an_exported_program_is_scored_by_those_who_trust_it(
+    tmp_path: Path, what_is_suggested_can_be_run: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.onnx").touch(), Path("a.pt2").touch()
     after_exporting(Path("a.onnx"), asked())
     after_exporting(Path("a.pt2"), asked())
     after_exporting(Path("a.pt2"), asked(trust=True))
@@ -78,3 +84,8 @@ def test_an_exported_program_is_scored_by_those_who_trust_it(what_is_suggested_c
         "To score it: policy-accel evaluate a.pt2 --trust",
         "To score it: policy-accel evaluate a.pt2 --trust",
     ]
+
+
+def test_a_suggestion_of_what_is_not_there_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="data inspect nowhere"):
+        suggest("look at it", ["data", "inspect", "nowhere"])

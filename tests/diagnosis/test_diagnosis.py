@@ -255,7 +255,10 @@ def test_rules_on_noise(calm: Diagnosis, diagnosis: Diagnosis) -> None:
     assert bounded["bounded"].verdict == "experiment"
     assert "0.19 nats for k = 2" in bounded["bounded"].sentence
     assert list(of(choice(diagnosis, 1e-4, candidates=4))) == ["leak"]
-    assert list(of(choice(diagnosis, divergence=0.06, mean_square=0.8))) == ["idle", "shrink"]
+    shrunk = of(choice(diagnosis, divergence=0.06, mean_square=0.8))
+    assert list(shrunk) == ["idle", "shrink"]
+    assert shrunk["idle"].sentence.endswith("; leave them out.")
+    assert shrunk["shrink"].sentence.endswith("; keep it only if it beats method=baseline on your scores.")
     assert list(of(choice(diagnosis, divergence=0.04))) == ["idle"]
 
 
@@ -284,7 +287,9 @@ def test_rules_on_schedule_and_sampling(calm: Diagnosis) -> None:
     assert target["target"].commands[0].endswith("diffusion.target=sample")
     assert not of(target="v", start_snr=0.0005)
     wasted = replace(schedule.coverage["uniform"], below=0.2, above=0.1)
-    assert list(of(coverage={"its own": wasted}, family="edm")) == ["range"]
+    ranged = of(coverage={"its own": wasted}, family="edm")
+    assert list(ranged) == ["range"]
+    assert ranged["range"].sentence.endswith("on your scores (`policy-accel list acceleration/timesteps`).")
 
 
 def test_rules_on_data(calm: Diagnosis) -> None:
@@ -293,8 +298,10 @@ def test_rules_on_data(calm: Diagnosis) -> None:
         return [item for name, item in found.items() if name not in ("baseline", "untouched")]
 
     assert "action never changes in dimension 1;" in of(constant_actions=(1,))[0].sentence
-    assert "observation never changes in dimension 0, 3;" in of(constant_observations=(0, 3))[0].sentence
-    assert [item.rule for item in of(explained_neighbours=0.9)] == ["determined"]
+    assert "observation never changes in dimension 0, 3; leave out" in of(constant_observations=(0, 3))[0].sentence
+    (determined,) = of(explained_neighbours=0.9)
+    assert determined.rule == "determined"
+    assert determined.sentence.endswith("; keep method=baseline, or a choice that is safe to try below.")
     assert not of(explained_linear=None, explained_neighbours=None)
     recurs = of(recurrence=Recurrence(episodes=40.0, inside=0.4, told=0.01))
     assert [(item.rule, item.verdict) for item in recurs] == [("recurs", "try")]

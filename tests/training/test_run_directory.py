@@ -12,6 +12,7 @@ from support.runs import killed_at
 from policy_accel.errors import UserError
 from policy_accel.run_files import read_metrics
 from policy_accel.training import Trained, TrainingConfig
+from policy_accel.training.run_directory import check_run_directory
 
 Run = Callable[..., Trained]
 
@@ -112,6 +113,21 @@ def test_a_directory_of_something_else_is_refused(
     with pytest.raises(UserError, match="is not empty and is not a run of ours"):
         run(toy_task(), config)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("below", ["file", "file/run"])
+def test_a_file_in_the_way_is_told_by_what_writes_nothing(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="a file stands where a folder is needed"):
+        check_run_directory(tmp_path / below, {})
+
+
+def test_a_folder_that_cannot_be_written_is_told_by_what_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(UserError, match=r"a/b: no permission to write it"):
+        check_run_directory(tmp_path / "a" / "b", {})
 
 
 def test_a_file_in_the_way_of_the_run_directory(
