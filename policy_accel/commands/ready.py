@@ -29,15 +29,17 @@ _RECORDED = ("reward", "done", "terminated", "truncated", "success", "sim_state"
 def usual_fields(reader: EpisodeReader) -> tuple[list[str], list[str], str | None]:
     """Keys that a policy may see, pictures, and the key of its actions, by their names; None where none is called so.
 
-    `state` is the whole observation where there is one.
+    `state` is the whole observation where there is one; what lies outside of a file's observations (`extra.`) is taken
+    where there are no others.
     """
     actions = [key for key in reader.features if key.startswith("action")]
     images = [key for key, feature in reader.features.items() if feature.is_image and not key.startswith("next_")]
     numbers = [
         key
         for key, feature in reader.features.items()
-        if len(feature.shape) < 3 and not key.startswith(("action", "next", "extra.")) and not key.endswith(_RECORDED)
+        if len(feature.shape) < 3 and not key.startswith(("action", "next")) and not key.endswith(_RECORDED)
     ]
+    images, numbers = ([key for key in keys if not key.startswith("extra.")] or keys for keys in (images, numbers))
     return ["state"] if "state" in numbers else numbers, images, min(actions, key=len, default=None)
 
 
@@ -46,12 +48,13 @@ def ready_to_train(path: str, reader: EpisodeReader, found: Inspection, layout: 
     observation, images, action = usual_fields(reader)
     if not (observation or images) or len(reader.faults) == len(reader.episode_ends):
         return ""
+    pictures = [f"task.images={_listed(images)}", "recipe=small_image"]
     settings = ["task=custom", f"task.data={path}"]
     if layout is not None:
         settings.append(f"task.layout={layout}")
     settings.append(f"task.observation={_listed(observation)}")
     if images and not observation:
-        settings.append(f"task.images={_listed(images)}")
+        settings += pictures
     settings.append(f"task.action={action or 'KEY'}")
     lengths = np.diff(reader.episode_ends, prepend=0)
     if lengths.max() < _SHORTEST:
@@ -60,7 +63,7 @@ def ready_to_train(path: str, reader: EpisodeReader, found: Inspection, layout: 
         settings.append("task.skip_bad_episodes=true")
     lines = [_command([*settings, _run_dir(path)])]
     if images and observation:
-        lines.append(f"  with the cameras: add {shlex.quote(f'task.images={_listed(images)}')} recipe=small_image")
+        lines.append(f"  with the cameras: add {shlex.join(pictures)}")
     if action is None:
         lines.append("  no key is called action: put that of what the policy is to predict in place of KEY")
     return "\n".join(lines)

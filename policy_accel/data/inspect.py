@@ -61,6 +61,11 @@ def inspect_reader(reader: EpisodeReader) -> Inspection:
         problems.append("holds no array of steps that can be used; give at least one, as action.")
     for key, why in reader.left_out.items():
         (problems if key.startswith("action") else remarks).append(f"{key} is left out: {why}")
+    if reader.format == "robomimic" and (outside := [key for key in reader.features if key.startswith("extra.")]):
+        remarks.append(
+            f"{listed(outside)}: outside of the group of observations, obs/; --layout FILE.yaml names arrays as you "
+            "like (docs/how_to/hdf5.md)."
+        )
     digests = {episode: hashlib.blake2b() for episode in range(len(ends)) if episode not in reader.faults}
     comparable, sound = bool(reader.features), list(digests)
     for key, feature in reader.features.items():

@@ -25,7 +25,10 @@ def test_usual_fields():
         "action",
     )
     assert usual_fields(numbers("actions", "state", "pos", cam=1)) == (["state"], ["cam"], "actions")
-    assert usual_fields(numbers("pos", "sim_state", "extra.x")) == (["pos"], [], None)
+    beside = numbers("pos", "sim_state", "extra.x", **{"extra.cam": 1, "cam": 1})
+    assert usual_fields(beside) == (["pos"], ["cam"], None)
+    outside = numbers("action", "extra.x", "extra.done", **{"extra.cam": 1})
+    assert usual_fields(outside) == (["extra.x"], ["extra.cam"], "action"), "of what is there, nothing is passed over"
 
 
 def test_a_sheet_shows_paths_and_first_frames(tmp_path):

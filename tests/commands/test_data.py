@@ -131,8 +131,9 @@ def test_inspect_ends_with_a_command_that_trains(tmp_path, capsys, monkeypatch, 
     else:
         write_episodes(path, MemoryReader(Episodes(arrays, ends)), written)
     assert inspect(path) == (2 if name == "skipped" else 0)
+    assert (name == "pictures") == ("recipe=small_image" in (printed := capsys.readouterr().out))
     small = ["encoder.resnet.width=8", "encoder.resnet.group_channels=4"] if name == "pictures" else []
-    assert trained(capsys.readouterr().out, *POLICY, *small, "run_dir=run") == 0
+    assert trained(printed, *POLICY, *small, "run_dir=run") == 0
     heading = capsys.readouterr().err
     if name == "skipped":
         assert "2 episodes, 40 steps" in heading or "2 train" in heading

@@ -108,6 +108,12 @@ def test_faults_are_listed_up_to_twenty(tmp_path):
     assert found.problems[20:] == ("5 further faults of episodes.",)
 
 
+def test_arrays_outside_of_the_observations(tmp_path):
+    made = MemoryReader(Episodes({key: sound() for key in ("action", "pos", "extra.force", "extra.a/b")}, [20, 50]))
+    write_episodes(tmp_path / "x.hdf5", made, "robomimic")
+    one(inspect(tmp_path / "x.hdf5"), "extra.a/b, extra.force: outside of", "--layout FILE.yaml", kind="remark")
+
+
 @pytest.mark.parametrize(
     ("name", "own"), [("robomimic", ["actions", "obs/pos"]), ("lerobot", ["observation.pos"]), ("zarr", [])]
 )

@@ -7,7 +7,7 @@ their fault once the key is asked for; until then it keeps the key out, with a r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -79,6 +79,11 @@ def memory_name(path: str, names: dict[str, str] = NAMES, other: str = "", slash
     return f"{name}{joint}{rest}" if rest and name else name
 
 
+def memory_names(paths: Iterable[str]) -> dict[str, str]:
+    """Path -> key by `memory_name`, for all the arrays of an episode."""
+    return {path: memory_name(path) for path in paths}
+
+
 @dataclass
 class Place:
     """A group of arrays in a file: an episode, or several end to end."""
@@ -98,7 +103,7 @@ class Hdf5Reader(EpisodeReader):
     """
 
     format, layout = "hdf5", "HDF5"
-    _key_of = staticmethod(memory_name)
+    _named = staticmethod(memory_names)
 
     def __init__(self, path: Path | str, layout: Hdf5Layout, root: Path | None = None) -> None:
         super().__init__(path)
@@ -142,7 +147,8 @@ class Hdf5Reader(EpisodeReader):
         arrays = {key: hdf5.member(group, stored[key]) for key in stored} or hdf5.arrays_below(group, self._without)
         ends = self._ends(group)
         if not ends:
-            rows = {self._key_of(path): it.shape[0] for path, it in arrays.items() if getattr(it, "shape", None)}
+            named = self._named(arrays)
+            rows = {named[path]: it.shape[0] for path, it in arrays.items() if getattr(it, "shape", None)}
             steps = next((rows[key] for key in ("action", "reward", *rows) if key in rows), 0)
             recorded = str(as_json(group.attrs.get("num_samples", steps)))[:40]
             if not steps or recorded != str(steps):
@@ -171,7 +177,7 @@ class Hdf5Reader(EpisodeReader):
     def _judge(self) -> None:
         """Take in arrays, or say why they are left out or which places have faults."""
         paths = dict.fromkeys(path for place in self._places for path in place.arrays)
-        named = {path: path if self._where.keys else self._key_of(path) for path in paths}
+        named = {path: path for path in paths} if self._where.keys else self._named(paths)
         keys = {path: key for path, key in named.items() if key}
         usual = {path: self._compared(path)[0] for path in keys}
         for number in self._sound():  # where most arrays have other rows than usual, the count of steps is wrong

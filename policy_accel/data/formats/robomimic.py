@@ -33,14 +33,30 @@ _NAMES = {
     **{"actions": "action", "actions_abs": "action_abs", "states": "sim_state", "rewards": "reward", "dones": "done"},
     **{"obs": "obs", "next_obs": "next_obs", "action_dict": "action_dict"},
 }
+_BESIDE = ("observations", "observation", "action", "reward", "done")  # what others call groups and arrays
 memory_name = partial(hdf5_layout.memory_name, names=_NAMES, other="extra.", slash="/")
 _NO_ENVIRONMENT = {"env_name": "none", "type": 2, "env_kwargs": {}}  # a gymnasium environment that nobody registers
 _NESTED = {"env_args", "env_info"}  # attributes that hold JSON
 _NO_ATTRIBUTES = ("name", "filters", "num_samples", "total", OWN_ATTRIBUTE)  # which have another place
 
 
+def memory_names(paths: Iterable[str]) -> dict[str, str]:
+    """Path -> key, for all the arrays of a demonstration. `observations/NAME` is NAME too where obs/ has none of that
+    name, and so is what lies beside the actions where there is neither a group of observations nor robosuite's states.
+    """
+    names = {path: memory_name(path) for path in paths}
+    tops, taken = {path.partition("/")[0] for path in names}, {"", *names.values()}
+    grouped = not tops.isdisjoint({"obs", "observations", "observation", "states"})
+    for path, strict in names.items():
+        if strict.startswith("extra.") and (not grouped or path.partition("/")[0] in _BESIDE):
+            key = hdf5_layout.memory_name(path, slash="/")
+            names[path] = strict if key in taken else key
+            taken.add(key)
+    return names
+
+
 def stored_name(key: str) -> str:
-    """The inverse of `memory_name`."""
+    """The path that `memory_name` names so."""
     group, _, rest = key.partition(".")
     if rest and group in ("obs", "next_obs", "action_dict", "extra"):
         return rest if group == "extra" else f"{group}/{rest}"
@@ -51,7 +67,7 @@ class RobomimicReader(Hdf5Reader):
     """A robomimic file as an `EpisodeReader`."""
 
     format = "robomimic"
-    _key_of = staticmethod(memory_name)
+    _named = staticmethod(memory_names)
 
     def _find(self) -> list[Place]:
         file, places = self._file(self._root), [place for place in super()._find() if place.group != "mask"]
@@ -145,7 +161,7 @@ def write_robomimic(path: Path | str, reader: EpisodeReader, *, progress: OnProg
 def _write(file: h5py.File, reader: EpisodeReader, progress: OnProgress | None) -> None:
     features, paths = reader.features, {key: stored_name(key) for key in reader.features}
     made = {f"next_{path}" for path in paths.values() if path.startswith("obs/")} | {"rewards", "dones"}
-    made -= {*paths.values()}
+    made, as_read = made - {*paths.values()}, memory_names(paths.values())
     data, number = file.create_group("data"), -1
     data.attrs["total"], data.attrs["env_args"] = int(reader.episode_ends[-1]), json.dumps(_NO_ENVIRONMENT)
     _write_facts(data, reader.metadata, {"env_args": _NO_ENVIRONMENT}, made)
@@ -164,7 +180,7 @@ def _write(file: h5py.File, reader: EpisodeReader, progress: OnProgress | None) 
             shape, image = features[key].shape, features[key].is_image
             storage = {"chunks": (1, *shape), "compression": "gzip", "compression_opts": 1} if image else {}
             try:
-                if memory_name(path) != key:
+                if as_read[path] != key:
                     raise ValueError
                 array = demo.create_dataset(path, (length, *shape), features[key].dtype, **storage)
             except (TypeError, ValueError) as error:

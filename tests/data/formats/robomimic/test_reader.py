@@ -84,6 +84,39 @@ def test_names_of_observations_that_are_taken(file, tmp_path):
         assert handle["data/demo_0/obs/action"].shape == (4, 2)
 
 
+@pytest.mark.parametrize(
+    ("arrays", "keys"),
+    [
+        (
+            {"observations/qpos": 3, "observations/images/cam0": 4, "actions": 2},
+            {"observations/qpos": "qpos", "observations/images/cam0": "images/cam0", "actions": "action"},
+        ),
+        ({"observation/state": 3, "action": 2}, {"observation/state": "state", "action": "action"}),
+        ({"observations": 3, "action": 2, "reward": 1}, {"observations": "observation", "reward": "reward"}),
+        ({"qpos": 3, "cams/top": 4, "action": 2}, {"qpos": "qpos", "cams/top": "cams/top", "action": "action"}),
+        (
+            {"obs/qpos": 5, "observations/qpos": 3, "observations/qvel": 4, "actions": 2, "action": 1, "torque": 6},
+            {
+                **{"obs/qpos": "qpos", "observations/qpos": "extra.observations/qpos", "observations/qvel": "qvel"},
+                **{"actions": "action", "action": "extra.action", "torque": "extra.torque"},
+            },
+        ),
+        ({"states": 9, "actions": 2, "torque": 6}, {"states": "sim_state", "torque": "extra.torque"}),
+    ],
+)
+def test_observations_that_lie_elsewhere(tmp_path, arrays, keys):
+    """Their widths say which array became which key; a file of what was read gives the same."""
+    with h5py.File(tmp_path / "x.hdf5", "w") as handle:
+        for path, width in arrays.items():
+            handle[f"data/demo_0/{path}"] = np.full((5, width), width, np.float32)
+    read = read_episodes(tmp_path / "x.hdf5")
+    assert {key: read.arrays[key].shape[1] for key in keys.values()} == {keys[path]: arrays[path] for path in keys}
+    assert len(read.arrays) == len(arrays)
+    write_episodes(tmp_path / "again.hdf5", MemoryReader(read), "robomimic")
+    again = read_episodes(tmp_path / "again.hdf5", list(read.arrays)).arrays
+    assert all((again[key] == read.arrays[key]).all() for key in read.arrays)
+
+
 def test_mask_with_a_name_that_is_not_there(file):
     with change(file) as handle:
         handle["mask/more"] = np.array([b"demo_2", b"demo_77"])
