@@ -108,6 +108,14 @@ def check_new(path: Path) -> None:
     check_place(path)
 
 
+def check_file(path: Path) -> None:
+    """Raise UserError, before any work, where no file can be written or replaced at `path`."""
+    with explained(path):
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; give the path of a file in it.")
+    check_place(path.parent if path.exists() else path)
+
+
 def check_place(path: Path) -> None:
     """Raise UserError unless what there is of `path`, or of the folders above it, is a folder that can be written."""
     with explained(path):

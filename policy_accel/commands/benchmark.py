@@ -21,7 +21,7 @@ from policy_accel.commands.output import suggest, words_of
 from policy_accel.commands.then import trusted
 from policy_accel.configuration import source_of
 from policy_accel.errors import UserError
-from policy_accel.files import replace_json
+from policy_accel.files import check_file, replace_json
 from policy_accel.policy.controller import Policy
 from policy_accel.run_files import located
 from policy_accel.track import track, track_of_run
@@ -32,6 +32,7 @@ from policy_accel.trust import admit
 
 def run_step(options: argparse.Namespace) -> int:
     """Count and measure an update of a run that `train` would make."""
+    _check_output(options)
     chosen = track(source_of(options.overrides, options.config_dir).track)
     config = chosen.config(options.overrides, options.config_dir)
     result = benchmark_step(
@@ -45,6 +46,7 @@ def run_step(options: argparse.Namespace) -> int:
 
 def run_sample(options: argparse.Namespace) -> int:
     """Time calls of a sampler."""
+    _check_output(options)
     first, *rest = options.overrides
     run_dir = None if "=" in first else Path(first)
     if run_dir is None:
@@ -68,6 +70,7 @@ def run_sample(options: argparse.Namespace) -> int:
 
 def run_latency(options: argparse.Namespace) -> int:
     """Time single predictions of a policy."""
+    _check_output(options)
     home, _ = located(options.run_dir)
     admit(home, options.plugins, trust=options.trust, environment=False)
     began = time.perf_counter()
@@ -99,6 +102,7 @@ def run_latency(options: argparse.Namespace) -> int:
 
 def run_rollouts(options: argparse.Namespace) -> int:
     """Play episodes many at once and one after the other."""
+    _check_output(options)
     admit(options.run_dir, options.plugins, trust=options.trust)
     result = benchmark_rollouts(
         options.run_dir,
@@ -137,6 +141,11 @@ def _place(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    if isinstance(options.json, Path):
+        check_file(options.json)
 
 
 def _keep(options: argparse.Namespace, result: dict[str, Any]) -> None:

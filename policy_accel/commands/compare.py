@@ -11,7 +11,7 @@ from policy_accel.comparison.result import MADE_BY, Comparison
 from policy_accel.comparison.scores import SCORES, ScoredRun, scored_runs
 from policy_accel.comparison.table import COLUMNS, csv_table, text_table
 from policy_accel.errors import UserError, did_you_mean
-from policy_accel.files import check_writable, explained, replace_json, replace_text
+from policy_accel.files import check_file, check_writable, explained, replace_json, replace_text
 
 HEAD_BYTES = 1000
 PNG = b"\x89PNG"
@@ -56,11 +56,10 @@ def run_compare(options: argparse.Namespace) -> int:
 
 def _check_output(path: Path) -> None:
     """That a file can be written there, before anything is worked out."""
+    check_file(path)
     with explained(path):
         if path.is_symlink():
             raise UserError(f"{path}: is a symbolic link, which is not followed; remove it or choose another path.")
-        if path.is_dir():
-            raise UserError(f"{path}: is a folder; give the path of a file in it.")
         if path.exists() and not _is_ours(path):
             raise UserError(f"{path}: exists, was not made by compare and is not overwritten; choose another name.")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -54,3 +54,16 @@ def test_mistakes_are_one_sentence_and_status_2(
     error = capsys.readouterr().err.splitlines()
     assert error[-1].startswith("policy-accel: ")
     assert sentence in error[-1]
+
+
+@pytest.mark.parametrize("kind", ["step", "sample", "latency", "rollouts"])
+def test_a_folder_is_no_place_for_the_numbers(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is said before anything is measured."""
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    Path("run", "config.yaml").write_text("track: robot\n")
+    what = "recipe=small" if kind == "step" else "run"
+    assert main(["benchmark", kind, what, "--json", "."]) == 2
+    assert capsys.readouterr().err == "policy-accel: .: is a folder; give the path of a file in it.\n"
