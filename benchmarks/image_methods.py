@@ -207,7 +207,10 @@ def main() -> None:
         print(json.dumps(run_one(options, base, arm, int(seed))))
         return
     before = json.loads(options.output.read_text()) if options.output.is_file() else {"runs": []}
-    changed = [name for name, value in told(options).items() if before.get(name, value) != value]
+    now = told(options)
+    both = now["bases"].keys() & before.get("bases", {})  # a base may be added
+    changed = [name for name, value in now.items() if name != "bases" and before.get(name, value) != value]
+    changed += [f"bases ({name})" for name in sorted(both) if before["bases"][name] != now["bases"][name]]
     if changed:
         parser.error(f"{options.output} was made with other {', '.join(changed)}; give another --output")
     runs = [run for run in before["runs"] if "failed" not in run]
