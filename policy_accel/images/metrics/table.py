@@ -28,21 +28,26 @@ def score(result: dict[str, Any], measure: str = SCORED) -> float:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result of `Quality.measure` as lines for a terminal: every value beside its floor and their ratio, and
-    a warning where a Fréchet distance's floor is of so few images that their covariance is singular."""
+    """The result of `Quality.measure` as lines for a terminal: every value beside its floor, and their ratio where both
+    are of equally many images; else a line on that, and a warning where a Fréchet distance's floor is of so few images
+    that their covariance is singular."""
     lines = [f"{'measure':<20}{'value':>12}{'real images':>13}{'ratio':>9}{'samples':>9}  better"]
+    floored = {name: one for name, one in result.items() if one["floor"] is not None}
+    unlike = {name: one for name, one in floored.items() if one["floor_samples"] != one["samples"]}
     for name, found in result.items():
-        ratio = found["value"] / found["floor"] if found["floor"] else math.nan
+        ratio = found["value"] / found["floor"] if found["floor"] and name not in unlike else math.nan
         shown = f"{ratio:>8.2f}x" if math.isfinite(ratio) else f"{'-':>9}"
         note = f" ({found['features']})" if "features" in found else ""
         if "draws" in found:
             ends = " to ".join(f"{end:.5g}" for end in found["range"])
             note += f" ({found['counts']} of {len(found['draws'])} draws: mean {found['mean']:.5g}, {ends})"
-        there = found["floor"] is not None
-        fewer = f", real: {found['floor_samples']}" if there and found["floor_samples"] != found["samples"] else ""
-        floor = f"{found['floor']:>13.5g}" if there else f"{'-':>13}"
+        floor = f"{'-':>13}" if found["floor"] is None else f"{found['floor']:>13.5g}"
+        lines.append(f"{name:<20}{found['value']:>12.5g}{floor}{shown}{found['samples']:>9}  {found['better']}{note}")
+    if unlike:
+        real, ours = (max(one[key] for one in unlike.values()) for key in ("floor_samples", "samples"))
         lines.append(
-            f"{name:<20}{found['value']:>12.5g}{floor}{shown}{found['samples']:>9}  {found['better']}{note}{fewer}"
+            f"No ratio where floors are of {real} real images and values of {ours}: these measures change with the "
+            f"count. To compare, take --samples {real}, or hold out more (task.held_out=0.3)."
         )
     few = [name for name, one in result.items() if (one.get("floor_samples") or math.inf) < one.get("dimension", 0)]
     if few:
@@ -50,6 +55,6 @@ def table(result: dict[str, Any]) -> str:
         more = "hold out more" if first["floor_samples"] < first["samples"] else "draw more, and hold out as many"
         lines.append(
             f"FEW REAL IMAGES: {first['floor_samples']} for {' and '.join(few)}, on features of {numbers} numbers. "
-            f"The floor, and the ratio to it, mean little from fewer images than that: {more}."
+            f"The floor means little from fewer images than that: {more}."
         )
     return "\n".join(lines)

@@ -125,7 +125,7 @@ def test_where_no_image_is_held_out_distances_have_the_floor_of_a_part_of_the_tr
     assert one["floor"] == pytest.approx(frechet_distance(*halves), rel=1e-6)
     assert score(found) == pytest.approx(one["floor"] / one["value"])
     assert {name for name, measure in found.items() if measure["floor"] is None} == {*FULL} - {"fd_random_conv"}
-    assert " - " in table(found).splitlines()[-2]
+    assert " - " in table(found).splitlines()[-3]
 
 
 def test_damage_and_copying_are_seen_and_good_samples_pass(quality: Quality) -> None:
@@ -312,16 +312,28 @@ def test_the_score_is_the_better_the_nearer_a_measure_is_to_its_floor(
 def test_the_table_shows_every_value_beside_its_floor(quality: Quality) -> None:
     found = quality.measure(_discs(300, 3))
     lines = table(found).splitlines()
-    assert len(lines) == 1 + len(FULL) + 1
-    for line, (name, one) in zip(lines[1:-1], found.items(), strict=True):
+    assert len(lines) == 1 + len(FULL) + 2
+    for line, (name, one) in zip(lines[1:-2], found.items(), strict=True):
         words = line.split()
         assert words[0] == name
         assert [float(words[1]), float(words[2])] == pytest.approx([one["value"], one["floor"]], rel=1e-4, abs=1e-4)
-        assert words[4 if words[3].endswith("x") or words[3] == "-" else 3] == str(one["samples"])
-    assert "real: 200" in lines[1]
+        alike = one["floor_samples"] == one["samples"] and one["floor"]
+        assert words[3] == (f"{one['value'] / one['floor']:.2f}x" if alike else "-")
+        assert words[4] == str(one["samples"])
     assert lines[-1].startswith("FEW REAL IMAGES: 200 for fd_random_conv, on features of 320 numbers.")
     assert lines[-1].endswith("hold out more.")
     assert table(quality.measure(_discs(20, 3), CHEAP)).endswith("draw more, and hold out as many.")
+
+
+def test_a_value_and_a_floor_of_different_counts_have_no_ratio() -> None:
+    one = {"value": 2.0, "floor": 1.0, "samples": 240, "better": "lower"}
+    unlike = table({"fd": {**one, "floor_samples": 30}, "thinned": {**one, "samples": 20, "floor_samples": 20}})
+    assert "2.00x" not in unlike.splitlines()[1]
+    assert "2.00x" in unlike.splitlines()[2]
+    assert "floors are of 30 real images and values of 240:" in unlike
+    assert "take --samples 30, or hold out more (task.held_out=0.3)." in unlike
+    assert "No ratio" not in table({"fd": {**one, "floor_samples": 240}})
+    assert "No ratio" not in table({"fd": {**one, "floor": None, "floor_samples": None}})
 
 
 def test_enough_real_images_are_no_matter_for_a_warning() -> None:
