@@ -96,4 +96,4 @@ def test_every_arm_of_the_plans_is_a_configuration(methods: ModuleType, name: st
         config = IMAGES.config(methods.overrides(options, base, arm, seed, tmp_path / "run"))
         IMAGES.check(config)
         assert config.evaluation.score_measure == plan.quality
-        assert config.diffusion.family == base
+        assert config.diffusion.family == {"default": "ddpm"}.get(base, base)
