@@ -41,7 +41,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     options.run_dirs = [weights_file(path) for path in options.run_dirs]
     options.guide = options.guide and weights_file(options.guide)
     for run_dir in (*options.run_dirs, *filter(None, [options.guide])):
-        admit(run_dir, options.plugins, trust=options.trust)
+        admit(run_dir, options.plugins, trust=options.trust, environment=options.data is None)
     runs = [(run_dir, track_of_run(run_dir)) for run_dir in options.run_dirs]
     for run_dir, track in runs:
         if track.name != "robot" and len(runs) > 1:

@@ -7,13 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from policy_accel.commands.output import suggest
-from policy_accel.run_files import OPEN_LOOP
+from policy_accel.errors import UserError
+from policy_accel.run_files import OPEN_LOOP, read_config
 from policy_accel.trust import PROGRAM
 
 
 def trusted(options: argparse.Namespace) -> list[str]:
     """The words with which the user let modules of the run be imported."""
     return [*(["--plugins", ",".join(options.plugins)] if options.plugins else []), *["--trust"] * options.trust]
+
+
+def _of_its_network(path: Path, options: argparse.Namespace) -> list[str]:
+    """These words for a command that makes no environment: none where the user's modules have only that."""
+    try:
+        needed = path.suffix == PROGRAM or read_config(path).get("plugins")
+    except UserError:
+        needed = True
+    return trusted(options) if needed else []
 
 
 def after_training(track: str, run_dir: Path, *, scored: bool) -> None:
@@ -39,9 +49,9 @@ def after_evaluating(track: str, paths: Sequence[Path], options: argparse.Namesp
         if all(path.is_dir() for path in paths):
             suggest("tell which is better", ["compare", *paths], quiet=quiet)
     elif paths[0].is_file():
-        suggest("let a robot use it", ["serve", paths[0], *words], quiet=quiet)
+        suggest("let a robot use it", ["serve", paths[0], *_of_its_network(paths[0], options)], quiet=quiet)
     else:
-        words = [*checkpoint, *words]
+        words = [*checkpoint, *_of_its_network(paths[0], options)]
         suggest("write it to a file for a robot", ["export", paths[0], "--to", "onnx", *words], quiet=quiet)
 
 

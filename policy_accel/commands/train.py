@@ -57,7 +57,7 @@ def train(chosen: Track[Any], config: Any, words: Sequence[str]) -> int:
         _keep_score(run_dir, trained)
         print(chosen.describe(trained.evaluation))
         for folder, what in (("videos", "Rollout videos"), ("samples", "Sample grids and their film")):
-            if (run_dir / folder).is_dir():
+            if (run_dir / folder).is_dir() and any((run_dir / folder).iterdir()):
                 print(f"{what}: {run_dir / folder}")
         print(f"All numbers of the score: {run_dir / 'evaluation.json'}")
     else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 
@@ -64,15 +66,38 @@ def step_limit(spec: EnvironmentSpec) -> int:
     return gymnasium.spec(spec.id).max_episode_steps or DEFAULT_STEPS
 
 
-def environment_spaces(spec: EnvironmentSpec) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
-    """Observation and action space of an environment, which is made for it and closed again.
+class Examined(NamedTuple):
+    """What an environment gives and takes, and why it cannot be filmed; None where nothing is against it."""
+
+    observations: gymnasium.Space[Any]
+    actions: gymnasium.Space[Any]
+    not_filmed: str | None
+
+
+def examine_environment(spec: EnvironmentSpec) -> Examined:
+    """Look at an environment, which is made for it without drawing, and closed again.
 
     Raises:
         UserError: it cannot be imported, or cannot be made.
     """
     import_environment(spec)
     with contextlib.closing(make_environment(spec, filmed=False)) as environment:
-        return environment.observation_space, environment.action_space
+        return Examined(environment.observation_space, environment.action_space, _not_filmed(environment, spec.id))
+
+
+def _not_filmed(environment: gymnasium.Env, name: str) -> str | None:
+    own = environment.unwrapped
+    if "rgb_array" not in (environment.metadata.get("render_modes") or ()):
+        return f"{name} has no render mode rgb_array"
+    if type(own).render is gymnasium.Env.render:
+        return f"{name} has no method render"
+    made_by = gymnasium.spec(name).entry_point
+    creator = gymnasium.envs.registration.load_env_creator(made_by) if isinstance(made_by, str) else made_by
+    with contextlib.suppress(TypeError, ValueError):  # what says nothing of its arguments may take them all
+        parameters = inspect.signature(creator).parameters if creator is not None else {"render_mode": None}
+        if "render_mode" not in parameters and all(one.kind != one.VAR_KEYWORD for one in parameters.values() if one):
+            return f"{name} takes no argument render_mode"
+    return None
 
 
 def import_environment(spec: EnvironmentSpec) -> None:
@@ -102,7 +127,8 @@ def make_environment(spec: EnvironmentSpec, *, filmed: bool) -> gymnasium.Env:
     """
     film_kwargs: dict[str, Any] = {**spec.film_kwargs, "render_mode": "rgb_array"} if filmed else {}
     what = "cannot be made to be filmed" if filmed else "cannot be made"
-    with _explained(f"environment '{spec.id}' with {spec.kwargs}", what):
+    with _explained(f"environment '{spec.id}' with {spec.kwargs}", what), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*render_mode")  # gymnasium's own: we say it in our words
         try:
             environment = gymnasium.make(
                 spec.id, max_episode_steps=-1, disable_env_checker=True, **(spec.kwargs | film_kwargs)
@@ -115,8 +141,8 @@ def make_environment(spec: EnvironmentSpec, *, filmed: bool) -> gymnasium.Env:
                         "film it without."
                     ) from error
             raise
-    if filmed and "rgb_array" not in environment.metadata.get("render_modes", []):
-        raise UserError(f"environment '{spec.id}' cannot be filmed: it has no render mode rgb_array; go without videos")
+    if filmed and (why := _not_filmed(environment, spec.id)):
+        raise UserError(f"environment '{spec.id}' cannot be filmed: {why}; go without videos")
     return environment
 
 

@@ -153,15 +153,16 @@ class Episode:
         try:
             frame = np.asarray(self.environment.render())
         except Exception as error:
-            raise UserError(f"the environment cannot render ({error}); go without videos") from error
+            self.video.discard()
+            return self._no_film(f"the environment cannot render ({str(error) or type(error).__name__}).")
         try:
             self.video.add(frame)
         except UserError as error:
             self._no_film(error)
 
-    def _no_film(self, error: UserError) -> None:
+    def _no_film(self, why: object) -> None:
         """The episode goes on without its film: its score is worth more."""
-        print(f"No film of the episode of seed {self.seed}: {error}", file=sys.stderr)
+        print(f"No film of the episode of seed {self.seed}: {why}", file=sys.stderr)
         self.video = None
 
 

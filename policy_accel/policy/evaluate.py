@@ -14,7 +14,7 @@ import numpy as np
 
 from policy_accel.errors import UserError
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
-from policy_accel.evaluation.environments import DEFAULT_STEPS, environment_spaces, step_limit
+from policy_accel.evaluation.environments import DEFAULT_STEPS, examine_environment, step_limit
 from policy_accel.evaluation.episode import Observation
 from policy_accel.evaluation.latency import LatencyMeter
 from policy_accel.evaluation.rollouts import Act
@@ -47,6 +47,9 @@ class PolicyEvaluator:
             only a trained policy is at hand.
         start: whether the workers start at once, and not at the first call.
         ranks: the processes that run the episodes together.
+
+    Attributes:
+        not_filmed: why the environment cannot be filmed, so that evaluation.videos has no effect; None where it can.
 
     Raises:
         UserError: settings that make no sense; an environment that cannot be made, that does not give what the policy
@@ -88,11 +91,13 @@ class PolicyEvaluator:
     ) -> None:
         environment = self.pool.spec
         try:
-            observations, actions = environment_spaces(environment)
+            observations, actions, self.not_filmed = examine_environment(environment)
         except UserError as error:
             if "env_args" not in environment.kwargs or "env_args" in task.environment_options:
                 raise
             raise UserError(f"{task.data}: {error}") from error
+        if self.config.videos and self.not_filmed:
+            self.config = replace(self.config, videos=0, camera=None)
         self.layout.check(observations, policy.input_dim, policy.images, environment.id)
         if actions.shape != (policy.executed_dim,):
             raise UserError(

@@ -118,7 +118,9 @@ class RobotTrack(Track[RobotConfig]):
             env_args, action_range = demonstrations.metadata.get("env_args"), demonstrations.action_range
             run_dir = Path(config.run_dir)
             task.evaluator = PolicyEvaluator(config, policy, run_dir, env_args, action_range=action_range, ranks=ranks)
-            task.heading = {**task.heading, "score": score_heading(config, task.evaluator.pool.spec)}
+            score = score_heading(config, task.evaluator.pool.spec)
+            unseen = task.evaluator.not_filmed if config.evaluation.videos else None
+            task.heading = {**task.heading, "score": score, "not filmed": unseen or ""}
         return task
 
     def load(
@@ -236,6 +238,13 @@ class RobotTrack(Track[RobotConfig]):
         home = results_folder(run_dir)
         evaluator = evaluator_of(config, loaded.policy, home, loaded.env_args, start=True, ranks=ranks)
         try:
+            if evaluator.not_filmed and (options.camera or options.videos):
+                given, remedy = f"--videos {options.videos}", "give --videos 0"
+                if options.camera:
+                    given, remedy = f"--camera {options.camera}", "drop it"
+                raise UserError(f"{given} films nothing, since {evaluator.not_filmed}; {remedy}.")
+            if evaluator.not_filmed and config.evaluation.videos:
+                report(f"not filmed: {evaluator.not_filmed}")
             results = []
             for name, run in zip(names, runs, strict=True):
                 scored = {"task": config.task.name, "step": run.step, "average": name, **evaluator(run.policy, report)}

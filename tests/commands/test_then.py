@@ -57,6 +57,7 @@ def test_after_training_depends_on_what_can_be_done_with_the_run(
 def test_after_evaluating_the_same_weights_are_used(tmp_path: Path, what_is_suggested_can_be_run: Lines) -> None:
     run, other, file = tmp_path / "run", tmp_path / "other", tmp_path / "policy.onnx"
     run.mkdir(), other.mkdir(), file.touch()
+    (run / "config.yaml").write_text("plugins: [mine]")
     after_evaluating("robot", [run], asked(checkpoint="best", trust=True))
     after_evaluating("robot", [run, other], asked())
     after_evaluating("robot", [file], asked(plugins=["a", "b"]))
@@ -68,6 +69,17 @@ def test_after_evaluating_the_same_weights_are_used(tmp_path: Path, what_is_sugg
         f"To tell which is better: policy-accel compare {run} {other}",
         f"To let a robot use it: policy-accel serve {file} --plugins a,b",
         f"To draw images with it: policy-accel sample {run} --average ema_0.1",
+    ]
+
+
+@pytest.mark.parametrize(("named", "words"), [("[mine]", " --plugins mine,sim"), ("[]", "")])
+def test_no_module_is_named_to_what_makes_no_environment(
+    tmp_path: Path, what_is_suggested_can_be_run: Lines, named: str, words: str
+) -> None:
+    (tmp_path / "config.yaml").write_text(f"plugins: {named}\ntask: {{environment_module: sim}}")
+    after_evaluating("robot", [tmp_path], asked(plugins=["mine", "sim"]))
+    assert what_is_suggested_can_be_run == [
+        f"To write it to a file for a robot: policy-accel export {tmp_path} --to onnx{words}"
     ]
 
 

@@ -9,6 +9,7 @@ from toy_environments import act
 
 from policy_accel.errors import UserError
 from policy_accel.evaluation import EnvironmentSpec, RolloutPool
+from policy_accel.evaluation.environments import examine_environment
 from policy_accel.evaluation.video import VideoWriter
 
 
@@ -139,6 +140,34 @@ def test_an_environment_that_cannot_render(tmp_path, workers, name, words):
         pytest.raises(UserError, match=words),
     ):
         pool.run(act, [1], video_dir=tmp_path, videos=1)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("Inspect", "toy/Inspect-v0 has no render mode rgb_array"),
+        ("Odd", "toy/Odd-v0 has no render mode rgb_array"),
+        ("Undrawn", "toy/Undrawn-v0 has no method render"),
+        ("Unasked", "toy/Unasked-v0 takes no argument render_mode"),
+        ("Filmed", None),
+        ("Broken", None),
+    ],
+)
+def test_what_cannot_be_filmed_is_told_beforehand(name, why):
+    """gymnasium's own warnings would fail the test."""
+    spec = EnvironmentSpec(f"toy/{name}-v0", {}, 2, 1, "toy_environments")
+    assert examine_environment(spec).not_filmed == why
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_score_without_the_films_that_cannot_be_drawn(tmp_path, workers, capfd):
+    broken = EnvironmentSpec("toy/Broken-v0", {}, 2, 1, "toy_environments")
+    with closing(RolloutPool(broken, slots=2, workers=workers)) as pool:
+        results = pool.run(act, [7, 8], video_dir=tmp_path, videos=2)
+    assert [(result.error, result.video, result.length) for result in results] == [(None, None, 2)] * 2
+    assert list(tmp_path.iterdir()) == []
+    assert "No film of the episode of seed 8: the environment cannot render (no display)." in capfd.readouterr().err
 
 
 def test_without_a_video_folder_there_is_a_score(tmp_path, capsys):

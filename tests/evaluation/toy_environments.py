@@ -126,6 +126,25 @@ class Blind(Inspect):
         self.render_mode = render_mode
 
 
+class Odd(Inspect):
+    metadata = {"render_fps": 3}  # noqa: RUF012
+
+
+class Unasked(Inspect):
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def render(self):
+        raise OSError("no display")
+
+
+class Undrawn(Blind):
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+
+class Broken(Undrawn):
+    render = Unasked.render
+
+
 class Filmed(Walk):
     """Its frames are red from the camera front and blue from the camera side."""
 
@@ -190,6 +209,10 @@ class Lost(Inspect):
         raise RuntimeError("no display\nfound")
 
 
+gymnasium.register("toy/Odd-v0", entry_point=Odd)
+gymnasium.register("toy/Unasked-v0", entry_point=Unasked)
+gymnasium.register("toy/Undrawn-v0", entry_point=Undrawn)
+gymnasium.register("toy/Broken-v0", entry_point=Broken)
 gymnasium.register("toy/Filmed-v0", entry_point=Filmed)
 gymnasium.register("toy/Counting-v0", entry_point=Counting)
 gymnasium.register("toy/Together-v0", entry_point=Together)
