@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import ClassVar
@@ -9,6 +10,8 @@ from typing import ClassVar
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 15.0
+LINE = re.compile(r"(?P<what>.+): (?P<done>\d+)/\d+ \w+s, (?P<rate>[\d.]+)/s, ")
+"""A plain line of `Progress`, for whoever reads the log of another process."""
 
 
 class Progress:

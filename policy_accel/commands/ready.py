@@ -11,6 +11,7 @@ from policy_accel.data.formats.base import EpisodeReader
 from policy_accel.data.formats.recognise import FLAGS
 from policy_accel.data.images import ImageSet
 from policy_accel.data.inspect import Inspection
+from policy_accel.data_names import data_name
 from policy_accel.foreign.kinds import BY_SUFFIX, library_of
 from policy_accel.run_files import CONFIG, STATE, weights_file
 
@@ -99,7 +100,7 @@ def use_of_model(place: Path) -> str:
 
 def _run_dir(path: str) -> str:
     """A run directory of its own for these data."""
-    return f"run_dir=runs/{Path(path.removeprefix('shipped:')).name.partition('.')[0] or 'mine'}"
+    return f"run_dir=runs/{data_name(path) or 'mine'}"
 
 
 def _listed(keys: list[str]) -> str:

@@ -21,6 +21,7 @@ from policy_accel.comparison.result import Arm, Comparison, Difference
 from policy_accel.comparison.scores import ScoredRun
 from policy_accel.comparison.statistics import TwoLevels, holm
 from policy_accel.comparison.words import overall, sentence
+from policy_accel.data_names import OF_ANY_DATA, data_name
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.evaluation.statistics import CONFIDENCE
 
@@ -81,6 +82,7 @@ def compare(
     differences = _differences(levels, names, better, confidence, difference)
     found = Comparison(
         task=scored[0].task,
+        data=_data(scored),
         track=scored[0].track,
         measure=measure,
         better=better,
@@ -92,10 +94,17 @@ def compare(
         evaluation_seeds=shared,
         arms=arms,
         differences=differences,
-        notes=notes_of(runs, scored, shared, asked=baseline, baseline=chosen),
+        notes=notes_of(runs, scored, shared, arms, asked=baseline, baseline=chosen),
     )
     told = [replace(one, sentence=sentence(found, one)) for one in differences]
     return replace(found, differences=told, summary=overall(found))
+
+
+def _data(scored: Sequence[ScoredRun]) -> str:
+    """See `Comparison.data`; of runs on several data too."""
+    if scored[0].task not in OF_ANY_DATA:
+        return ""
+    return ", ".join(dict.fromkeys(data_name(str((run.config or {}).get("task.data", ""))) for run in scored))
 
 
 def _too_few(runs: Sequence[ScoredRun], scored: Sequence[ScoredRun], names: Sequence[str]) -> str:

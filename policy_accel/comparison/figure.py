@@ -52,7 +52,9 @@ def figure_of(comparison: Comparison) -> Figure:
         axis.grid(alpha=0.3, axis="x")
         axis.margins(x=0.08)
     episodes = f", {len(comparison.evaluation_seeds)} episodes" if comparison.evaluation_seeds else ""
-    figure.suptitle(_plain(f"{comparison.task}{episodes}; intervals of {100 * comparison.confidence:g} %"), fontsize=11)
+    figure.suptitle(
+        _plain(f"{comparison.of_task()}{episodes}; intervals of {100 * comparison.confidence:g} %"), fontsize=11
+    )
     return figure
 
 

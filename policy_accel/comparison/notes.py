@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from policy_accel.comparison.arms import printable
+from policy_accel.comparison.result import Arm
 from policy_accel.comparison.scores import ScoredRun
 
 OF_METHODS = ("acceleration.", "diffusion.", "training.optimizer.momentum_decay.")
@@ -16,14 +17,21 @@ CAP = "acceleration.momentum.cap_warmup"
 
 
 def notes_of(
-    runs: Sequence[ScoredRun], scored: Sequence[ScoredRun], shared: Sequence[int], *, asked: str | None, baseline: str
+    runs: Sequence[ScoredRun],
+    scored: Sequence[ScoredRun],
+    shared: Sequence[int],
+    arms: Sequence[Arm],
+    *,
+    asked: str | None,
+    baseline: str,
 ) -> list[str]:
-    """Sentences on runs that are left out, episodes that are not shared, other settings that differ.
+    """Sentences on runs that are left out, episodes that are not shared, wide intervals, other settings that differ.
 
     Args:
         runs: all that were given.
         scored: those with a score, of which there is one at least.
         shared: evaluation seeds that all of them have.
+        arms: that they make.
         asked: the baseline that was asked for.
         baseline: the one that was taken.
     """
@@ -56,7 +64,25 @@ def notes_of(
             f"One training seed alone: {', '.join(alone)}. Its interval knows nothing of the luck of training; in a "
             "difference it is taken to vary as the other arm does."
         )
-    return [*notes, *_other_settings(scored)]
+    return [*notes, *_beyond_range(scored, shared, arms), *_other_settings(scored)]
+
+
+def _beyond_range(scored: Sequence[ScoredRun], shared: Sequence[int], arms: Sequence[Arm]) -> list[str]:
+    """A sentence where an interval passes what all scores keep to: 0, and of episodes 1."""
+    by_episode = scored[0].scores is not None
+    values = [float(value or 0.0) for run in scored for value in (run.scores or {0: run.score}).values()]
+    if min(values) < 0:
+        return []
+    high = 1.0 if by_episode and max(values) <= 1 else math.inf
+    beyond = [arm for arm in arms if arm.interval and (arm.interval[0] < 0 or arm.interval[1] > high)]
+    if not beyond:
+        return []
+    names, seeds = ", ".join(arm.name for arm in beyond), max(len(arm.runs) for arm in beyond)
+    few = f"{seeds} training seeds" if seeds > 1 else f"{len(shared)} episodes"
+    return [
+        f"Wide, since of {few}: an interval knows nothing of the range of all scores "
+        f"({'0 to 1' if high == 1 else '0 and more'}), and passes it for {names}."
+    ]
 
 
 def _capped(scored: Sequence[ScoredRun]) -> list[str]:

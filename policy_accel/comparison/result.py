@@ -88,6 +88,7 @@ class Comparison:
         arms: in the order of the runs, the baseline first.
         differences: of all arms but the baseline.
         notes: what a reader should know, a sentence each.
+        data: name of their data, where the task, `custom` or `custom_images`, is of any; "" elsewhere.
         summary: what is known of all arms, in words.
     """
 
@@ -104,11 +105,16 @@ class Comparison:
     arms: list[Arm]
     differences: list[Difference]
     notes: list[str]
+    data: str = ""
     summary: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return {"made_by": MADE_BY, **asdict(self)}
+
+    def of_task(self) -> str:
+        """The task, and the data where it does not say them."""
+        return f"{self.task} ({self.data})" if self.data else self.task
 
     def measured(self) -> str:
         """The measure, and what is better."""

@@ -18,7 +18,7 @@ def text_table(comparison: Comparison) -> list[str]:
     """Lines of a table with aligned columns; the baseline first."""
     episodes = f" over {len(comparison.evaluation_seeds)} episodes" if comparison.evaluation_seeds else ""
     title = (
-        f"{comparison.measured()} of {comparison.task}{episodes}; "
+        f"{comparison.measured()} of {comparison.of_task()}{episodes}; "
         f"intervals of {100 * comparison.confidence:g} %; differences from {comparison.baseline}"
     )
     rows = [HEADER, *(_row(comparison, arm, difference) for arm, difference in _pairs(comparison))]

@@ -144,8 +144,8 @@ def product(settings: Sequence[Setting], choices_of: ChoicesOf) -> dict[str, lis
     for values in itertools.product(*(setting.values for setting in settings)):
         chosen = {setting.key: value for setting, value in zip(settings, values, strict=True)}
         parts = [
-            _label("" if setting.key in GROUPS or choices_of(setting.key) else label, chosen[setting.key])
-            for setting, label in zip(varying, labels, strict=True)
+            label("" if setting.key in GROUPS or choices_of(setting.key) else short, chosen[setting.key])
+            for setting, short in zip(varying, labels, strict=True)
         ]
         name, overrides = "-".join(parts) or "run", [f"{key}={value}" for key, value in chosen.items()]
         if name in runs:
@@ -174,7 +174,7 @@ def short_keys(keys: Sequence[str]) -> list[str]:
     return found
 
 
-def _label(key: str, value: str) -> str:
+def label(key: str, value: str) -> str:
     """A part of a directory's name: "kl" of a group, "seed1", "precision_bf16"."""
     text = Path(value).stem if value.endswith(SUFFIXES) else value
     shown = re.sub(r"[^\w.+-]+", "_", text).strip("_") or "empty"

@@ -18,7 +18,7 @@ from policy_accel.errors import UserError
 from policy_accel.files import explained
 from policy_accel.quoting import quoted
 from policy_accel.sweep.folder import AT_ONCE, DONE, FAILED, RUNNING, STOPPED, Job, Sweep, read_sweep
-from policy_accel.sweep.standing import logged
+from policy_accel.sweep.standing import COMMAND, logged
 
 START = "from policy_accel.sweep.job import main; main()"
 POLL_SECONDS = 0.3
@@ -99,7 +99,7 @@ def _end_with(parent: int) -> None:
 def _start(sweep: Sweep, name: str, environment: Mapping[str, str], log: int, lock: int) -> subprocess.Popen[bytes]:
     """In a process group of its own, so that Ctrl-C in a terminal reaches the sweep alone; it holds the lock too."""
     words = arguments(sweep, name)
-    os.write(log, f"$ policy-accel {shlex.join(words)}\n".encode())
+    os.write(log, f"{COMMAND}{shlex.join(words)}\n".encode())
     search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     try:
         return subprocess.Popen(

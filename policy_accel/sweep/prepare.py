@@ -14,12 +14,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from policy_accel.configuration import SOURCES, source_of
+from policy_accel.data_names import OF_ANY_DATA, data_name
 from policy_accel.errors import UserError, did_you_mean, one_of
 from policy_accel.plugins import import_plugins, named_plugins
+from policy_accel.quoting import unquoted
 from policy_accel.run_files import FREE_KEYS, below
 from policy_accel.sweep.file import OWN, file_of, is_own, read_file
-from policy_accel.sweep.folder import Run, Sweep
-from policy_accel.sweep.grid import ChoicesOf, Setting, product, read_settings, short_keys
+from policy_accel.sweep.folder import RECORD, Run, Sweep, read_sweep
+from policy_accel.sweep.grid import ChoicesOf, Setting, label, product, read_settings, short_keys
 from policy_accel.sweep.launcher import LAUNCHERS, LauncherConfig
 from policy_accel.track import track
 from policy_accel.typed_values import put
@@ -58,15 +60,25 @@ def read_order(arguments: Sequence[str], config_dir: Path | None = None) -> Orde
         if setting.key == "run_dir":
             raise UserError(f"run_dir={setting.values[0]}: each run of a sweep has its own; give sweep_dir=FOLDER.")
     launcher, folder = own_settings(own)
-    name = file.stem if file is not None else _name(settings)
-    return Order(folder or SWEEPS / name, product(settings, choices_of), launcher, config_dir)
+    runs = product(settings, choices_of)
+    folder = folder or (SWEEPS / file.stem if file is not None else _default_folder(settings))
+    return Order(folder, runs, launcher, config_dir)
 
 
-def _name(settings: Sequence[Setting]) -> str:
-    """Of a sweep that has none: its task, if it has one, and the keys that vary."""
-    tasks = [Path(setting.values[0]).stem for setting in settings if setting.key == "task" and not setting.varies]
+def _default_folder(settings: Sequence[Setting]) -> Path:
+    """Of a sweep that has no name: its task, if it has one, with its data if it is of any, and the keys that vary.
+    Earlier versions left the data out; a folder of theirs is gone on with where its runs are of the same data."""
+    given = {setting.key: setting.values[0] for setting in settings if not setting.varies}
+    task = [Path(given["task"]).stem] if "task" in given else []
+    name = data_name(unquoted(given.get("task.data", ""))) if given.get("task") in OF_ANY_DATA else ""
+    data = [label("", name)] if name else []
     keys = short_keys([setting.key for setting in settings if setting.varies])
-    return "-".join([*tasks, *keys]) or "sweep"
+    older = SWEEPS / ("-".join([*task, *keys]) or "sweep")
+    if data and (older / RECORD).is_file():
+        own = f"task.data={given['task.data']}"
+        if all(own in run.overrides for run in read_sweep(older).runs.values()):
+            return older
+    return SWEEPS / ("-".join([*task, *data, *keys]) or "sweep")
 
 
 def own_settings(given: Sequence[str]) -> tuple[LauncherConfig, Path | None]:

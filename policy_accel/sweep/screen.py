@@ -32,11 +32,12 @@ def what_it_does(run: Standing) -> str:
 
 
 def summary(runs: Sequence[Standing], now: float | None = None) -> str:
-    """All runs in one line: how many of each state, updates a second, time left."""
+    """All runs in one line: how many of each state, updates a second as soon as one has counted, time left."""
     counts = {state: sum(run.job.state == state for run in runs) for state in (DONE, RUNNING, WAITING, STOPPED, FAILED)}
     shown = [f"{count} {state}" for state, count in counts.items() if count]
     if counts[RUNNING]:
-        shown.append(f"{rate_of(runs):.1f} updates/s")
+        if rate := rate_of(runs):
+            shown.append(f"{rate:.1f} updates/s")
         left = seconds_left(runs, now)
         shown.append("time left unknown" if left is None else f"{_clock(left)} left")
     return f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {', '.join(shown)}"

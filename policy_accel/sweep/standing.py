@@ -10,14 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policy_accel.parsing import from_json
+from policy_accel.progress import LINE
 from policy_accel.sweep.folder import DONE, FAILED, RUNNING, Job, Sweep
 
 TAIL_BYTES = 8192
+TRAINING = "train"
+"""What a run's progress calls its updates."""
+COMMAND = "$ policy-accel "
+"""How the line begins that an attempt at a run puts into its log first."""
 
 
 @dataclass(frozen=True)
 class Logged:
-    """The newest of a run's metrics: updates made, and how many a second; 0 before the first row."""
+    """The newest that a run wrote of itself: updates made, and how many a second; 0 before the first."""
 
     step: int = 0
     rate: float = 0.0
@@ -36,17 +41,31 @@ class Standing:
 
 def logged(run_dir: Path) -> Logged:
     """Read the end of a run's metrics.jsonl."""
-    try:
-        with open(run_dir / "metrics.jsonl", "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return Logged()
-    for line in reversed(lines):
+    for line in reversed(_last_lines(run_dir / "metrics.jsonl")):
         with suppress(ValueError, KeyError, TypeError):  # a validation loss or a score, a line that is cut
             row = from_json(line)
             return Logged(int(row["step"]), float(row["steps_per_second"]))
     return Logged()
+
+
+def printed(log: Path) -> Logged:
+    """Read the end of what the latest attempt at a run printed, which comes more often than a row of its metrics."""
+    for line in reversed(_last_lines(log)):
+        found = LINE.match(line)
+        if found and found["what"] == TRAINING:
+            return Logged(int(found["done"]), float(found["rate"]))
+        if line.startswith(COMMAND):
+            break
+    return Logged()
+
+
+def _last_lines(path: Path) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            return file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def standings(sweep: Sweep, before: Sequence[Standing] = ()) -> list[Standing]:
@@ -62,7 +81,8 @@ def standings(sweep: Sweep, before: Sequence[Standing] = ()) -> list[Standing]:
 
 def _standing(sweep: Sweep, name: str) -> Standing:
     job, run_dir = sweep.job(name), sweep.run_dir(name)  # the job first: what a run that is done wrote stays so
-    return Standing(name, job, logged(run_dir), sweep.runs[name].updates, _score(run_dir))
+    newest = max(logged(run_dir), printed(sweep.log(name)), key=lambda found: found.step)
+    return Standing(name, job, newest, sweep.runs[name].updates, _score(run_dir))
 
 
 def _score(run_dir: Path) -> float | None:
@@ -78,19 +98,32 @@ def rate_of(runs: Sequence[Standing]) -> float:
 
 
 def seconds_left(runs: Sequence[Standing], now: float | None = None) -> float | None:
-    """Until all are done, if those that are left take as long for an update as all took so far, start and score
-    included, and as many run side by side as do now; None while nothing tells.
+    """Until all are done, if those that are left take as long for an update as those that are done took, start and
+    score included, and as many run side by side as do now. Before the first is done it is the time for the updates
+    alone. None while nothing tells.
 
     Args:
         runs: of the sweep.
         now: seconds since 1970.
     """
     now = time.time() if now is None else now
-    tried = [run for run in runs if run.job.started and run.job.state in (RUNNING, DONE)]
-    busy = sum((now if run.job.state == RUNNING else run.job.ended) - run.job.started for run in tried)
-    made = sum(max(0, run.logged.step - run.job.first_step) for run in tried)
-    left = sum(max(0, run.updates - run.logged.step) for run in runs if run.job.state not in (DONE, FAILED))
-    running = sum(run.job.state == RUNNING for run in runs)
-    if not made or not running or not left:  # the last ones are being scored
+    running = [run for run in runs if run.job.state == RUNNING]
+    whole, rates = _seconds_an_update(runs), [run.logged.rate for run in running if run.logged.rate]
+    if not running or (whole is None and not rates):
         return None
-    return left * busy / made / running
+    each = len(rates) / sum(rates) if whole is None else whole
+    left = 0.0
+    for run in runs:
+        if run.job.state in (DONE, FAILED):
+            continue
+        updates = each * max(0, run.updates - run.logged.step)
+        expected = 0.0 if whole is None else whole * (run.updates - run.job.first_step) - (now - run.job.started)
+        left += max(updates, expected) if run.job.state == RUNNING else updates
+    return left / len(running) or None  # the last ones are being scored, for longer than those before
+
+
+def _seconds_an_update(runs: Sequence[Standing]) -> float | None:
+    """Of those that are done, start and score included; None before the first."""
+    done = [run for run in runs if run.job.state == DONE]
+    made = sum(max(0, run.updates - run.job.first_step) for run in done)
+    return sum(run.job.ended - run.job.started for run in done) / made if made else None

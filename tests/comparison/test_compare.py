@@ -54,6 +54,28 @@ def test_figures_of_a_small_comparison(tmp_path: Path) -> None:
     assert difference.corrected == difference.p
 
 
+def test_an_interval_beyond_all_scores_is_told(tmp_path: Path) -> None:
+    low, middle = np.array([[0.0, 0.1], [0.2, 0.3]]), np.array([[0.5, 0.52], [0.5, 0.52]])
+    found = compared(tmp_path / "a", {"baseline": middle, "kl": low})
+    (interval,) = [arm.interval for arm in found.arms if arm.name == "kl"]
+    assert interval is not None
+    assert interval[0] < 0
+    assert [note for note in found.notes if "Wide" in note] == [
+        "Wide, since of 2 training seeds: an interval knows nothing of the range of all scores (0 to 1), and passes it "
+        "for kl."
+    ]
+    for place, arms in enumerate(({"baseline": middle, "kl": middle}, {"baseline": middle - 1, "kl": low})):
+        assert not any("Wide" in note for note in compared(tmp_path / str(place), arms).notes)
+
+
+def test_the_table_names_the_data_of_a_task_of_any(tmp_path: Path) -> None:
+    data = {"name": "custom", "data": "there/cups.zarr.zip", "environment": "mine/Cups-v0"}
+    runs = [write_run(tmp_path / arm, config_of(arm, task=data), evaluation_of([0.1, 0.2])) for arm in ("kl", "clts")]
+    found = compare(scored_runs(runs))
+    assert text_table(found)[0].startswith("score (higher is better) of custom (cups) over 2 episodes;")
+    assert (found.task, found.data) == ("custom", "cups")
+
+
 def test_p_values_are_corrected_for_the_number_of_arms(tmp_path: Path) -> None:
     arms = {name: scores(0.5, 3, 40, luck=0.05, of=place) for place, name in enumerate("abcd")}
     found = compared(tmp_path, arms)
@@ -216,6 +238,8 @@ def test_what_is_left_out_and_what_differs_is_noted(tmp_path: Path) -> None:
         "Episodes that failed twice and count as score 0: 1.",
         "One training seed alone: c. Its interval knows nothing of the luck of training; in a difference it is taken "
         "to vary as the other arm does.",
+        "Wide, since of 2 episodes: an interval knows nothing of the range of all scores (0 to 1), and passes it for "
+        "c.",
         "The arms also differ in training.batch_size (null of a, 64 of c).",
     ]
 

@@ -10,7 +10,7 @@ from support.sweeps import prepared, tiny
 
 from policy_accel.errors import UserError
 from policy_accel.sweep.file import read_file
-from policy_accel.sweep.folder import read_sweep
+from policy_accel.sweep.folder import Run, Sweep, read_sweep
 from policy_accel.sweep.launcher import LocalConfig, RayConfig, SlurmConfig
 from policy_accel.sweep.prepare import check, read_order
 
@@ -84,12 +84,23 @@ def test_settings_of_the_launcher(words: list[str], launcher: Any) -> None:
     ("words", "folder"),
     [
         (["task=mnist", "method=kl,clts", "training.optimizer.lr=1,2"], "runs/sweeps/mnist-method-lr"),
+        (["task=custom", "task.data=a/cups.v1.zarr.zip", "seed=1,2"], "runs/sweeps/custom-cups-seed"),
+        (["task=custom_images", "task.data='my pictures/'", "seed=1,2"], "runs/sweeps/custom_images-my_pictures-seed"),
+        (["task=custom", "task.data=a.hdf5,b.hdf5"], "runs/sweeps/custom-data"),
+        (["task=pusht_state", "task.data=a.zip", "seed=1,2"], "runs/sweeps/pusht_state-seed"),
         (["seed=1"], "runs/sweeps/sweep"),
         (["seed=1", "sweep_dir=here"], "here"),
     ],
 )
 def test_where_a_sweep_lies(words: list[str], folder: str) -> None:
     assert read_order(words).folder == Path(folder)
+
+
+def test_a_sweep_of_an_earlier_version_lies_where_it_lay(place: Path) -> None:
+    older, words = Path("runs/sweeps/custom-seed"), ["task=custom", "seed=1,2"]
+    Sweep(older, {"seed1": Run(["task.data=cups.hdf5", "seed=1"], 5)}).write()
+    assert read_order([*words, "task.data=cups.hdf5"]).folder == older
+    assert read_order([*words, "task.data=plates.hdf5"]).folder == Path("runs/sweeps/custom-plates-seed")
 
 
 def test_a_line_of_a_file_is_an_override(place: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from policy_accel.progress import Progress
 from policy_accel.sweep.folder import Job, Run, Sweep
 from policy_accel.sweep.screen import Screen, summary, table
 from policy_accel.sweep.standing import Logged, Standing, logged, rate_of, seconds_left, standings
@@ -27,16 +28,28 @@ RUNS = [
 
 
 def test_time_left_and_rate() -> None:
-    """At 200: 50 + 50 + 20 busy seconds made 100 + 40 + 100 updates, 0.5 s each; 40 + 100 are left for two places."""
-    assert seconds_left(RUNS, now=200.0) == pytest.approx(140 * 0.5 / 2)
+    """The one that is done took 50 s for 100 updates. At 200 kl-seed2 has 40 updates left, 20 s; clts, which is being
+    scored, 30 of its 50 s; flow all of its 50 s; two at once."""
+    assert seconds_left(RUNS, now=200.0) == pytest.approx((20 + 30 + 50) / 2)
+    assert seconds_left(RUNS[:2], now=160.0) == pytest.approx(0.5 * (100 - 20) - 10)
     assert rate_of(RUNS) == 2.5  # the one at its end is being scored
     assert seconds_left(RUNS[3:]) is None
-    assert seconds_left(RUNS[2:4]) is None
-    assert seconds_left([standing("a", Job("running", started=1.0))]) is None
+    assert seconds_left(RUNS[2:4], now=300.0) is None
+
+
+def test_time_left_is_unknown_before_an_update_and_does_not_grow_while_nothing_is_counted() -> None:
+    first = [standing("a", Job("running", started=0.0)), standing("b", Job())]
+    assert [seconds_left(first, now) for now in (1.0, 100.0)] == [None, None]
+    first[0] = standing("a", Job("running", started=0.0), 40, 2.0)
+    assert [seconds_left(first, now) for now in (40.0, 90.0)] == [pytest.approx((60 + 100) / 2.0)] * 2
+    second = [standing("a", Job("done", started=0.0, ended=80.0), 100), standing("b", Job("running", started=80.0))]
+    assert [seconds_left(second, now) for now in (80.0, 90.0, 300.0)] == [pytest.approx(80.0)] * 3
+    second[1] = standing("b", Job("running", started=80.0), 100, 2.0)
+    assert [seconds_left(second, now) for now in (140.0, 150.0, 170.0)] == [20.0, 10.0, None]
 
 
 def test_the_table_says_how_each_run_stands() -> None:
-    assert summary(RUNS, now=200.0) == "5 runs: 1 done, 2 running, 1 waiting, 1 failed, 2.5 updates/s, 0:35 left"
+    assert summary(RUNS, now=200.0) == "5 runs: 1 done, 2 running, 1 waiting, 1 failed, 2.5 updates/s, 0:50 left"
     assert table(RUNS) == [
         "  kl-seed1  done     100 updates, score 0.912",
         "  kl-seed2  running  60/100, 2.5 updates/s",
@@ -47,9 +60,9 @@ def test_the_table_says_how_each_run_stands() -> None:
     assert table(RUNS, lines=4) == [*table(RUNS)[1:4], "  and 2 more"]
     assert table([standing("a", Job("running"))]) == ["  a  running  starting"]
     assert table([standing("a", Job("stopped"), 40)]) == ["  a  stopped  40/100"]
-    assert summary([standing("a", Job("running"))]) == "1 run: 1 running, 0.0 updates/s, time left unknown"
-    hours = [standing("a", Job("running", started=1.0), 1, 0.1)]
-    assert summary(hours, now=101.0).endswith("0.1 updates/s, 2:45:00 left")
+    assert summary([standing("a", Job("running"))]) == "1 run: 1 running, time left unknown"
+    hours = [standing("a", Job("running", started=1.0), 1, 0.01)]
+    assert summary(hours, now=101.0).endswith("0.0 updates/s, 2:45:00 left")
 
 
 @pytest.fixture
@@ -69,6 +82,23 @@ def test_progress_is_read_from_the_files_of_the_runs(sweep: Sweep) -> None:
     (a, b) = standings(sweep)
     assert (a.logged, a.score, a.updates) == (Logged(30, 4.5), 0.25, 100)
     assert (b.logged, b.score) == (Logged(), None)
+
+
+def test_updates_are_counted_as_they_are_printed_between_the_rows_of_the_metrics(
+    sweep: Sweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 20.0])
+    monkeypatch.setattr("policy_accel.progress.time.monotonic", lambda: next(clock))
+    Progress("train", 100).advance(70, "loss 1")
+    line = capsys.readouterr().err
+    sweep.log("a").write_text(f"$ policy-accel train\n{line}score: 3/50 episodes, 0.1/s, 0:40 left\n")
+    assert standings(sweep)[0].logged == Logged(70, 3.5)
+    with open(sweep.log("a"), "a") as log:
+        log.write("$ policy-accel train\n")  # another attempt, from a checkpoint
+    assert standings(sweep)[0].logged == Logged()
+    sweep.run_dir("a").mkdir()
+    (sweep.run_dir("a") / "metrics.jsonl").write_text('{"step": 80, "steps_per_second": 4.0}\n')
+    assert standings(sweep)[0].logged == Logged(80, 4.0)
 
 
 def test_runs_that_are_done_are_not_read_again(sweep: Sweep) -> None:
