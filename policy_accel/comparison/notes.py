@@ -70,7 +70,7 @@ def notes_of(
 def _beyond_range(scored: Sequence[ScoredRun], shared: Sequence[int], arms: Sequence[Arm]) -> list[str]:
     """A sentence where an interval passes what all scores keep to: 0, and of episodes 1."""
     by_episode = scored[0].scores is not None
-    values = [float(value or 0.0) for run in scored for value in (run.scores or {0: run.score}).values()]
+    values = [score for run in scored for score in (run.scores.values() if run.scores else [run.score or 0.0])]
     if min(values) < 0:
         return []
     high = 1.0 if by_episode and max(values) <= 1 else math.inf
