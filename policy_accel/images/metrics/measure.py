@@ -19,6 +19,7 @@ from policy_accel.images.metrics.features import FeatureExtractor
 from policy_accel.images.metrics.frechet import frechet_distance
 from policy_accel.images.metrics.image_batches import chosen_indices, image_batch
 from policy_accel.images.metrics.neighbours import manifold_measures
+from policy_accel.images.metrics.noise import uniform_noise
 from policy_accel.images.metrics.reference import Reference, Statistics, statistics_of
 from policy_accel.images.metrics.sliced import sliced_wasserstein
 from policy_accel.images.metrics.statistics_file import given_moments
@@ -90,6 +91,7 @@ class Quality:
             cache_dir=cache_dir,
         )
         self._floors: dict[tuple[int, frozenset[str]], dict[str, dict[str, Any]]] = {}
+        self._noise: dict[tuple[int, frozenset[str]], dict[str, float]] = {}
         self._copies = CopyCheck(
             reference,
             most=config.neighbour_samples,
@@ -135,7 +137,7 @@ class Quality:
             {measure: {"value", "floor", "samples", "reference", "floor_samples", "floor_reference", "better"}}, plain
             numbers and strings, None for a floor that there is not; a Fréchet distance has "dimension" too, that of its
             features; precision, recall, density and coverage are on the
-            features named under "features".
+            features named under "features", and have under "noise" what images of pure noise get.
 
         Raises:
             UserError: too few samples for the neighbour count, or values that are not finite.
@@ -143,12 +145,14 @@ class Quality:
         wanted = frozenset(self.names if names is None else names)
         self.check_count(len(samples), wanted)
         floors, values = self._floors_for(len(samples), wanted), self._values(samples, wanted, what="samples")
+        noise = self._noise_for(len(samples), wanted & {*MANIFOLD})
         return {
             name: {
                 **found,
                 "floor": floors.get(name, {}).get("value"),
                 "floor_samples": floors.get(name, {}).get("samples"),
                 "floor_reference": floors.get(name, {}).get("reference"),
+                **({"noise": noise[name]} if name in noise else {}),
             }
             for name, found in values.items()
         }
@@ -163,6 +167,14 @@ class Quality:
                 images = self.held_out[chosen_indices(len(self.held_out), count, "floor")]
                 self._floors[count, wanted] = self._values(images, wanted, what="held-out images")
         return self._floors[count, wanted]
+
+    def _noise_for(self, samples: int, wanted: frozenset[str]) -> dict[str, float]:
+        """{measure: its value for as many images of noise}, of those of `MANIFOLD`."""
+        key = min(samples, self.config.neighbour_samples), wanted
+        if wanted and key not in self._noise:
+            found = self._values(uniform_noise(self.reference, key[0]), wanted, what="images of noise")
+            self._noise[key] = {name: one["value"] for name, one in found.items()}
+        return self._noise.get(key, {})
 
     def _floors_within(self, count: int, wanted: Collection[str]) -> dict[str, dict[str, Any]]:
         """Fréchet distances of `count` reference images to the others."""

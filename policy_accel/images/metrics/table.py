@@ -7,6 +7,9 @@ from typing import Any
 
 from policy_accel.images.metrics.measure import SCORED
 
+REACHED = 0.9
+"""A measure by which noise reaches this share of what real images do tells nothing."""
+
 
 def score(result: dict[str, Any], measure: str = SCORED) -> float:
     """One number to choose checkpoints by, higher is better: floor / value of a measure of which lower is better, of
@@ -29,13 +32,16 @@ def score(result: dict[str, Any], measure: str = SCORED) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """The result of `Quality.measure` as lines for a terminal: every value beside its floor, and their ratio where both
-    are of equally many images; else a line on that, and a warning where a Fréchet distance's floor is of so few images
-    that their covariance is singular."""
+    are of equally many images; else a line on that, and warnings where a Fréchet distance's floor is of so few images
+    that their covariance is singular, and where pure noise does as well as real images.
+
+    That samples hold fewer copies than real images do is no merit, and has no ratio: noise holds none."""
     lines = [f"{'measure':<20}{'value':>12}{'real images':>13}{'ratio':>9}{'samples':>9}  better"]
     floored = {name: one for name, one in result.items() if one["floor"] is not None}
     unlike = {name: one for name, one in floored.items() if one["floor_samples"] != one["samples"]}
     for name, found in result.items():
         ratio = found["value"] / found["floor"] if found["floor"] and name not in unlike else math.nan
+        ratio = math.nan if name == "copies" and ratio <= 1.0 else ratio
         shown = f"{ratio:>8.2f}x" if math.isfinite(ratio) else f"{'-':>9}"
         note = f" ({found['features']})" if "features" in found else ""
         if "draws" in found:
@@ -57,4 +63,13 @@ def table(result: dict[str, Any]) -> str:
             f"FEW REAL IMAGES: {first['floor_samples']} for {' and '.join(few)}, on features of {numbers} numbers. "
             f"The floor means little from fewer images than that: {more}."
         )
+    blind = [name for name, one in result.items() if "noise" in one and one["noise"] >= REACHED * _best(one)]
+    if blind:
+        gets = " and ".join(f"{result[name]['noise']:.2f}" for name in blind)
+        lines.append(f"NO USE HERE: {' and '.join(blind)}, by which images of pure noise get {gets}.")
     return "\n".join(lines)
+
+
+def _best(found: dict[str, Any]) -> float:
+    """What real images get, or the samples where that is not known."""
+    return float(found["value"] if found["floor"] is None else found["floor"])

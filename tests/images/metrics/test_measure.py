@@ -17,7 +17,9 @@ from policy_accel.images.metrics.features import RandomConvFeatures
 from policy_accel.images.metrics.frechet import frechet_distance
 from policy_accel.images.metrics.image_batches import chosen_indices
 from policy_accel.images.metrics.inception import ENVIRONMENT_VARIABLE
+from policy_accel.images.metrics.measure import MANIFOLD
 from policy_accel.images.metrics.neighbours import manifold_measures
+from policy_accel.images.metrics.noise import uniform_noise
 
 FULL = [*CHEAP, "precision", "recall", "density", "coverage"]
 
@@ -125,7 +127,7 @@ def test_where_no_image_is_held_out_distances_have_the_floor_of_a_part_of_the_tr
     assert one["floor"] == pytest.approx(frechet_distance(*halves), rel=1e-6)
     assert score(found) == pytest.approx(one["floor"] / one["value"])
     assert {name for name, measure in found.items() if measure["floor"] is None} == {*FULL} - {"fd_random_conv"}
-    assert " - " in table(found).splitlines()[-3]
+    assert " - " in table(found).splitlines()[len(found)]
 
 
 def test_damage_and_copying_are_seen_and_good_samples_pass(quality: Quality) -> None:
@@ -317,7 +319,11 @@ def test_the_table_shows_every_value_beside_its_floor(quality: Quality) -> None:
         words = line.split()
         assert words[0] == name
         assert [float(words[1]), float(words[2])] == pytest.approx([one["value"], one["floor"]], rel=1e-4, abs=1e-4)
-        alike = one["floor_samples"] == one["samples"] and one["floor"]
+        alike = (
+            one["floor_samples"] == one["samples"]
+            and one["floor"]
+            and (name != "copies" or one["value"] > one["floor"])
+        )
         assert words[3] == (f"{one['value'] / one['floor']:.2f}x" if alike else "-")
         assert words[4] == str(one["samples"])
     assert lines[-1].startswith("FEW REAL IMAGES: 200 for fd_random_conv, on features of 320 numbers.")
@@ -334,6 +340,39 @@ def test_a_value_and_a_floor_of_different_counts_have_no_ratio() -> None:
     assert "take --samples 30, or hold out more (task.held_out=0.3)." in unlike
     assert "No ratio" not in table({"fd": {**one, "floor_samples": 240}})
     assert "No ratio" not in table({"fd": {**one, "floor": None, "floor_samples": None}})
+
+
+def test_fewer_copies_than_real_images_hold_are_no_merit() -> None:
+    one = {"floor": 0.02, "samples": 240, "floor_samples": 240, "better": "lower"}
+    assert "x" not in table({"copies": {**one, "value": 0.0}}).splitlines()[1]
+    assert "3.00x" in table({"copies": {**one, "value": 0.06}})
+
+
+def test_measures_by_which_noise_does_as_well_are_named(quality: Quality, cache: Path) -> None:
+    found = quality.measure(_discs(120, 3))
+    assert {name for name, one in found.items() if "noise" in one} == {*MANIFOLD}
+    noise = np.random.default_rng(5).integers(0, 256, (120, 1, 12, 12), dtype=np.uint8)
+    measured = quality.measure(noise, MANIFOLD)
+    assert found["precision"]["noise"] == pytest.approx(measured["precision"]["value"], abs=0.1)
+    assert "NO USE HERE" not in table(found)
+    noisy = np.random.default_rng(4).integers(0, 256, (300, 1, 12, 12), dtype=np.uint8)
+    blind = table(_quality(cache, noisy[:100], noisy[100:]).measure(_discs(100, 3)))
+    assert "NO USE HERE: precision and" in blind
+    assert "copies" not in blind.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("floor", "told"), [(1.0, True), (1.2, False), (None, True)])
+def test_noise_is_compared_with_real_images_or_with_the_samples(floor: float | None, told: bool) -> None:
+    one = {"value": 0.5, "floor": floor, "samples": 9, "floor_samples": 9, "better": "higher", "noise": 0.95}
+    assert ("NO USE HERE: precision, by which images of pure noise get 0.95." in table({"precision": one})) == told
+
+
+def test_noise_is_of_the_kind_of_the_images() -> None:
+    latents = np.linspace(-2, 3, 64, dtype=np.float16).reshape(1, 4, 4, 4)
+    for like, low, high in ((_discs(5, 0), 0, 255), (latents, -2, 3)):
+        found = uniform_noise(like, 50)
+        assert (found.shape, found.dtype) == ((50, *like.shape[1:]), like.dtype)
+        assert [found.min(), found.max()] == pytest.approx([low, high], abs=0.1)
 
 
 def test_enough_real_images_are_no_matter_for_a_warning() -> None:
