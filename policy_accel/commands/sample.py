@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -176,7 +177,10 @@ def _turns(options: argparse.Namespace, loaded: LoadedImageRun) -> tuple[int, ..
                 raise UserError(f"{option} {value}: the model was trained without classes; leave {option} out.")
         return ()
     if text is None and (options.edit or options.inpaint):
-        raise UserError("--labels must say of which class the results are to be, as the model was trained on classes.")
+        raise UserError(
+            f"--labels must say of which of the model's {len(classes)} classes the results are to be; give one, as "
+            f"--labels {shlex.quote(classes[0])}."
+        )
     turns = class_numbers("all" if text is None else text, classes)
     return turns if options.per_class is None else tuple(dict.fromkeys(turns))
 

@@ -291,7 +291,10 @@ def test_ctrl_c_keeps_what_is_complete(
         ),
         (["--inpaint", "{picture}", "--labels", "1", "--mask", "0,0,99,2"], "is not a box"),
         (["--edit", "{picture}", "--labels", "1", "--strength", "1.5"], "--strength 1.5 must be above 0 and at most 1"),
-        (["--edit", "{picture}"], "--labels must say of which class"),
+        (
+            ["--edit", "{picture}"],
+            "which of the model's 8 classes the results are to be; give one, as --labels circle.",
+        ),
         (["--inpaint", "{large}", "--mask", "18,0,22,2", "--labels", "1"], "is not a box"),
         (["--per-class", "0"], "--per-class 0 must be at least 1"),
         (["--per-class", "2", "--edit", "{picture}", "--labels", "1"], "--per-class 2 is for images from pure noise"),
