@@ -67,9 +67,10 @@ def test_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = {"state": rng.uniform(0, 512, (60, 5)).astype("f4"), "action": rng.uniform(0, 512, (60, 2)).astype("f4")}
     write_zarr(Path("new.zarr.zip"), Episodes(arrays, np.array([30, 60])))
     Path("my_robot.py").write_text(MY_ROBOT)
-    Path("my_pictures").mkdir()
     for number in range(80):
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(f"my_pictures/{number}.png")
+        folder = Path("my_pictures", "cat" if number % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(folder / f"{number}.png")
     run_line("policy-accel demo", SMALL)  # of `make demo`
     known = {"observation": np.zeros(20)}
     run = follow(README, SMALL, indented=True, not_run=NOT_RUN, known=known)
