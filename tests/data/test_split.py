@@ -47,6 +47,16 @@ def test_number_of_validation_episodes(n_episodes, val_ratio, expected):
     assert split.train.sum() == n_episodes - expected
 
 
+@pytest.mark.parametrize(
+    ("n_episodes", "val_ratio", "expected"),
+    [(19, 0.02, 1), (20, 0.02, 3), (60, 0.02, 3), (149, 0.02, 3), (206, 0.02, 4), (60, 0.5, 30), (60, 0, 0)],
+)
+def test_a_few_validate_where_nothing_else_scores(n_episodes, val_ratio, expected):
+    split = split_episodes(n_episodes, val_ratio=val_ratio, seed=7, scored=False)
+    assert split.validation.sum() == expected
+    assert split.train.sum() == n_episodes - expected
+
+
 def test_seed_changes_the_draw():
     masks = {split_episodes(206, val_ratio=0.02, seed=seed).validation.tobytes() for seed in range(5)}
     assert len(masks) == 5
