@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from policy_accel.files import replacing
 
 SHOWN = 8
 """Numbers of an action that are drawn: the first ones."""
+ONE_COLUMN = 4
+"""Numbers of an action below each other; more are drawn in two columns."""
+WIDTH_OF_EPISODE, WIDTH_OF_ERRORS, HEIGHT_OF_ROW = 5.0, 4.0, 1.9
+TWO_COLUMNS_WIDER = 1.2
 REFERENCES = {"repeat_last": ("repeat the last action", "0.45", ":"), "mean": ("mean action", "0.65", "--")}
 
 
@@ -45,22 +50,32 @@ def draw(path: Path, title: str, dimensions: Sequence[str], played: Sequence[Pla
     from matplotlib.figure import Figure
 
     names = list(dimensions)[:SHOWN]
-    columns = len(played) + 1
-    figure = Figure(figsize=(5.0 * len(played) + 4.0, 2.1 * len(names) + 1.2), layout="constrained")
-    axes = figure.subplots(len(names), columns, squeeze=False, width_ratios=[5.0] * len(played) + [4.0])
-    for row, name in enumerate(names):
-        for axis, episode in zip(axes[row], played, strict=False):
-            _episode(axis, episode, row)
-        _by_step(axes[row][-1], row, result)
-        axes[row][0].set_ylabel(name)
-    for axis, episode in zip(axes[0], played, strict=False):
-        axis.set_title(f"episode {episode.number}", fontsize=10)
-    axes[0][-1].set_title("error (RMSE) by step of the chunk", fontsize=10)
-    for axis in axes[-1][:-1]:
-        axis.set_xlabel("step of the episode")
-    axes[-1][-1].set_xlabel("step of the chunk")
-    axes[0][0].legend(fontsize=8)
-    axes[0][-1].legend(fontsize=7)
+    blocks = 1 if len(names) <= ONE_COLUMN else 2
+    rows = math.ceil(len(names) / blocks)
+    widths = [WIDTH_OF_EPISODE] * len(played) + [WIDTH_OF_ERRORS]
+    width = sum(widths) * (1.0 if blocks == 1 else TWO_COLUMNS_WIDER)
+    figure = Figure(figsize=(width, HEIGHT_OF_ROW * rows + 1.6), layout="constrained")
+    axes = figure.subplots(rows, blocks * len(widths), squeeze=False, width_ratios=blocks * widths)
+    cells = [axes[number % rows, number // rows * len(widths) :][: len(widths)] for number in range(rows * blocks)]
+    for number, name in enumerate(names):
+        for axis, episode in zip(cells[number], played, strict=False):
+            _episode(axis, episode, number)
+        _by_step(cells[number][-1], number, result)
+        cells[number][0].set_ylabel(name)
+    for cell in cells[len(names) :]:
+        for axis in cell:
+            axis.set_visible(False)
+    for cell in cells[::rows]:
+        for axis, episode in zip(cell, played, strict=False):
+            axis.set_title(f"episode {episode.number}", fontsize=10)
+        cell[-1].set_title("error (RMSE)", fontsize=10)
+    for last in {*range(rows - 1, len(names), rows), len(names) - 1}:
+        for axis in cells[last][:-1]:
+            axis.set_xlabel("step of the episode")
+        cells[last][-1].set_xlabel("step of the chunk")
+    for axis, place in ((cells[0][0], "outside lower left"), (cells[0][-1], "outside lower right")):
+        handles, labels = axis.get_legend_handles_labels()
+        figure.legend(handles, labels, loc=place, fontsize=8, ncols=2 if axis is cells[0][0] else 3)
     figure.suptitle(title, fontsize=10)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
@@ -72,7 +87,7 @@ def _episode(axis: Any, episode: Played, number: int) -> None:
     for count, (step, chunk) in enumerate(zip(episode.steps, episode.chunks, strict=True)):
         values = chunk[: len(episode.actions) - step, number]
         color = ("tab:red", "tab:orange")[count % 2]
-        label = "predicted, a color each chunk" if count == 0 else None
+        label = "predicted, a colour each chunk" if count == 0 else None
         axis.plot(range(step, step + len(values)), values, color=color, linewidth=1.2, marker=".", ms=3, label=label)
     axis.grid(alpha=0.3)
 
