@@ -19,7 +19,7 @@ def add_export_arguments(export: argparse.ArgumentParser) -> None:
     export.description = (
         "Write a trained policy to one file that runs without policy_accel: from observations and noise to actions,\n"
         "with the normalisers, the networks and every step of the sampler. A JSON file beside it says what it takes,\n"
-        "and a Python file of 20 lines drives a robot with it. An image model is written to a folder: to one of\n"
+        "and a short Python file drives a robot with it. An image model is written to a folder: to one of\n"
         "diffusers, or as safetensors with a model card. Nothing is overwritten."
     )
     export.epilog = (

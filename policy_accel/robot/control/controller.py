@@ -39,6 +39,7 @@ class Controller:
         config: the settings.
         clock: by which steps are counted.
         latency: seconds of a prediction, as expected of the first one.
+        starting: seconds that passed before it was ready.
         slot: number of the robot, for the predictor.
 
     Attributes:
@@ -59,6 +60,7 @@ class Controller:
         config: ControlConfig,
         clock: Clock,
         latency: float = 0.0,
+        starting: float = 0.0,
         slot: int = 0,
     ) -> None:
         self.config, self.clock, self.sensors = config, clock, sensors
@@ -67,6 +69,7 @@ class Controller:
         self._n_obs_steps = n_obs_steps
         self._every = 1 if config.mode == "streaming" else config.replan_every or n_action_steps
         self._period = 1 / config.rate
+        self._ready, self._starting = clock.now(), starting
         self._ahead = round(config.action_delay * config.rate)
         self._delays = deque([config.steps(latency)], maxlen=REMEMBERED_DELAYS)
         self._pending: Request | None = None
@@ -188,9 +191,15 @@ class Controller:
             return
         observed, clock = f"observed={self._began - age:.10g}", "time.monotonic() at the moment it was taken"
         if age > 0:
+            waited = self._ready - (self._began - age)
+            before = (
+                f" It was taken before the controller was ready, which took {self._starting:.3g} s: read sensors after it."
+                if 0 < waited <= self._starting + self.config.missing_limit
+                else ""
+            )
             raise UserError(
                 f"the observation is too old: {observed} was {age:.3g} s ago, and missing_limit allows "
-                f"{self.config.missing_limit:g} s. Look at the sensor, raise missing_limit, or give {clock}."
+                f"{self.config.missing_limit:g} s.{before} Look at the sensor, raise missing_limit, or give {clock}."
             )
         raise UserError(
             f"{observed} is {f'{-age:.3g} s in the future' if age < 0 else 'no time'}; give {clock}, not time.time()."

@@ -25,6 +25,8 @@ def controller_of(policy: Policy, config: ControlConfig) -> Controller:
     Raises:
         UserError: settings that make no sense or that do not go together; a prediction that is not finite.
     """
+    clock = RealClock()
+    called = clock.now()
     config.check()
     run, layout, network = policy.run, policy.layout, policy.run.policy
     order = order_of(run, config, noise_seed=policy.noise_seed, warm_start=policy.warm_start)
@@ -41,7 +43,6 @@ def controller_of(policy: Policy, config: ControlConfig) -> Controller:
     predictor = PredictorThread(
         timed, PREDICTING if config.real_time else 0, end=remote.close if remote else (lambda: None)
     )
-    clock = RealClock()
     try:
         zeros = {STATE: np.zeros(network.input_dim)}
         zeros |= {name: np.zeros(shape, np.uint8) for name, shape in network.images.items()}
@@ -63,4 +64,5 @@ def controller_of(policy: Policy, config: ControlConfig) -> Controller:
         config=config,
         clock=clock,
         latency=latency,
+        starting=clock.now() - called,
     )

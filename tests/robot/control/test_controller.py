@@ -43,6 +43,7 @@ class Simulated:
         after: int = 0,
         latency: float | None = None,
         n_obs_steps: int = 2,
+        starting: float = 0.0,
         **settings: Any,
     ) -> None:
         self.clock, self.delay, self.requests = SimulatedClock(), delay, list[Request]()
@@ -57,6 +58,7 @@ class Simulated:
             config=ControlConfig(RATE, **settings),
             clock=self.clock,
             latency=delay if latency is None else latency,
+            starting=starting,
         )
 
     def chunks(self, requests: Sequence[Request]) -> list[Chunk]:
@@ -194,6 +196,15 @@ def test_an_old_observation_or_one_of_another_clock_is_refused(observed: float, 
     with pytest.raises(UserError, match=re.escape(says)):
         controller.act([0], observed=observed)
     controller.act([0], observed=0.0)
+
+
+def test_a_reading_from_before_the_controller_was_ready_is_told_apart() -> None:
+    controller = Simulated(mode="async", starting=1.5).controller
+    clause = "It was taken before the controller was ready, which took 1.5 s: read sensors after it. Look at"
+    with pytest.raises(UserError, match=re.escape(clause)):
+        controller.act([0], observed=-1.9)
+    with pytest.raises(UserError, match=r"allows 0\.5 s\. Look at the sensor"):
+        controller.act([0], observed=-2.1)
 
 
 def test_steps_that_nobody_called_for_are_skipped() -> None:
