@@ -193,7 +193,7 @@ class Controller:
         if age > 0:
             waited = self._ready - (self._began - age)
             before = (
-                f" It was taken before the controller was ready, which took {self._starting:.3g} s: read sensors after it."
+                f" It was taken before the controller was ready ({self._starting:.3g} s): read sensors after it."
                 if 0 < waited <= self._starting + self.config.missing_limit
                 else ""
             )

@@ -37,7 +37,7 @@ class TorchPolicy:
         names = [name for name in self.about["inputs"] if name not in ("state", "noise")]
         fields = [field.partition("[")[::2] for field in self.about["inputs"]["state"]["fields"]]
         width, whole = self.about["inputs"]["state"]["shape"][-1], _flat(observation.get("state", []))
-        absent = [key for key, _ in fields if key not in observation]
+        absent = list(dict.fromkeys(key for key, _ in fields if key not in observation))
         if "state" in observation and (absent or (len(whole) == width and {key for key, _ in fields} <= {"state"})):
             parts, absent = [whole], []
         else:
