@@ -73,9 +73,8 @@ def draw(path: Path, title: str, dimensions: Sequence[str], played: Sequence[Pla
         for axis in cells[last][:-1]:
             axis.set_xlabel("step of the episode")
         cells[last][-1].set_xlabel("step of the chunk")
-    for axis, place in ((cells[0][0], "outside lower left"), (cells[0][-1], "outside lower right")):
-        handles, labels = axis.get_legend_handles_labels()
-        figure.legend(handles, labels, loc=place, fontsize=8, ncols=2 if axis is cells[0][0] else 3)
+    _legend(figure, cells[0][0], loc="outside lower left", ncols=2)
+    _legend(figure, cells[0][-1], loc="outside lower right", ncols=3)
     figure.suptitle(title, fontsize=10)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
@@ -102,6 +101,10 @@ def _by_step(axis: Any, number: int, result: Mapping[str, Any]) -> None:
     axis.axvline(result["n_action_steps"] + 0.5, color="0.8", linewidth=1)  # behind it nothing is executed
     axis.set_ylim(bottom=0.0)
     axis.grid(alpha=0.3)
+
+
+def _legend(figure: Any, axis: Any, **how: Any) -> None:
+    figure.legend(*axis.get_legend_handles_labels(), fontsize=8, **how)
 
 
 def _line(axis: Any, errors: Mapping[str, Any], number: int, **how: Any) -> None:
