@@ -6,6 +6,7 @@ import errno
 import glob
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from policy_accel.errors import UserError
+
+URL = re.compile(r"([\w.]+=)?(https?|ftp|s3|gs|hf):/")
+"""How a URL begins, of a setting too; as a `Path` it has lost a slash."""
 
 if TYPE_CHECKING:
     from zipfile import ZipInfo
@@ -32,6 +36,8 @@ def explain_os_error(error: OSError, path: Path | str, doing: str) -> UserError:
     if error.errno == errno.ENOENT and doing == "write":
         return UserError(f"{path}: cannot be made there; choose a path in a folder that you can write.")
     if error.errno == errno.ENOENT:
+        if URL.match(str(path)):
+            return UserError(f"{path}: a URL is not fetched; download it, and give the path of the file.")
         return UserError(f"{path}: does not exist, cannot {doing} it; check the path.")
     return UserError(f"{path}: cannot {doing} it ({error.strerror or error}); check the disk and the path.")
 

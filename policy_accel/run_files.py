@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.errors import UserError
-from policy_accel.files import explained
+from policy_accel.files import URL, explained
 from policy_accel.foreign.kinds import is_foreign, unet2d_file
 from policy_accel.parsing import from_json, is_number, read_record
 
@@ -22,6 +22,7 @@ CHANGES = "changes.jsonl"
 """A row for each time that a run went on with other settings: {"step", "changes": {key: [before, after]}}."""
 WEIGHTS, SHARED = "model.safetensors", "config.json"
 """What a folder has of a model that was saved to be shared, ours or LeRobot's."""
+MODELS = "the file or folder of a model (EDM, EDM2, DiT, diffusers, LeRobot, Diffusion Policy)"
 STATE = "state.json"
 """What every checkpoint has."""
 
@@ -143,9 +144,15 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     record = record_of(run_dir)
     with explained(record, "read"):
         if not record.is_file():
-            lacks = f"it has no {CONFIG}" if run_dir.is_dir() else "it does not exist"
-            raise UserError(f"{run_dir} is not a run directory: {lacks}; give the run_dir of a training run.")
+            _check_there(run_dir, str(run_dir))
+            raise UserError(f"{run_dir} is not a run directory: it has no {CONFIG}; give one, or {MODELS}.")
     return read_record(record, "choose another run_dir")
+
+
+def _check_there(path: Path, shown: str) -> None:
+    if not path.exists():
+        url = "a URL is not fetched: download it, and " if URL.match(str(path)) else ""
+        raise UserError(f"{shown}: no such file or run; {url}give a run directory, or {MODELS}.")
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
@@ -174,10 +181,11 @@ def begun_with(init_from: str) -> Path:
         UserError: it is neither.
     """
     path = weights_file(Path(init_from))
+    _check_there(path, f"init_from={init_from}")
     if not path.is_file() and not (path / STATE).is_file() and not (path / CONFIG).is_file():
         raise UserError(
             f"init_from={init_from} is neither a run directory (no {CONFIG}) nor the folder of a checkpoint (no "
-            f"{STATE}); give one of them."
+            f"{STATE}); give one of them, or {MODELS}."
         )
     if not path.is_file():
         check_checkpoint(path, "last")

@@ -194,7 +194,8 @@ def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="RUN_DIR",
-        help="run_dir of a training run, or an exported policy; several make a table",
+        help="run_dir of a training run, an exported policy, or the model file or folder of another library; several "
+        "runs of policies make a table",
     )
     add_trust(evaluate)
     evaluate.add_argument("--checkpoint", default="last", help="last (default), best, or a step")

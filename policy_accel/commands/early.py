@@ -121,9 +121,10 @@ def _check_sweep(arguments: list[str]) -> None:
 def _check_value(key: str, value: str, run_dir: str | None) -> None:
     if not _is_path(value) or (key in FIRST and _has_begun(value, run_dir)):
         return
-    check_data(value, key)
     if key == "init_from":
         begun_with(os.path.expanduser(value))
+    else:
+        check_data(value, key)
 
 
 def _has_begun(weights: str, run_dir: str | None) -> bool:

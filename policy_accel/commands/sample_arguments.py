@@ -24,7 +24,9 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
         "  policy-accel sample RUN --edit sketch.png --strength 0.6 --labels cat --count 8\n"
         "  policy-accel sample RUN --inpaint photo.png --mask 8,8,24,24 --count 8"
     )
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of a training run of images")
+    parser.add_argument(
+        "run_dir", type=Path, metavar="RUN", help="run_dir of images, or a model of EDM, EDM2, DiT or diffusers"
+    )
     number = parser.add_mutually_exclusive_group()
     number.add_argument(
         "--count", type=AT_LEAST_1, help=f"number of images (default: {COUNT}; one of each given picture)"

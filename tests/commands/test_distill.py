@@ -202,7 +202,7 @@ def test_images_are_taught_with_guidance(runs: Path) -> None:
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "no run": (["nowhere", "--evaluations", "1"], "nowhere is not a run directory"),
+    "no run": (["nowhere", "--evaluations", "1"], "nowhere: no such file or run"),
     "no evaluations": (["policy", "--evaluations", "0"], "--evaluations 0 must be at least 1"),
     "too many evaluations": (["policy", "--evaluations", "60"], "--evaluations 60 is more than the times of"),
     "no checkpoint": (["policy", "--evaluations", "1", "--checkpoint", "5"], "has no checkpoint '5'"),
@@ -241,7 +241,7 @@ def test_a_student_does_not_go_on_with_another_teacher(runs: Path, capsys: CAPTU
     assert "was taught by another network than the teacher is now" in capsys.readouterr().err
     shutil.rmtree(runs / "policy")
     assert distill(runs / "policy", "evaluation.episodes=0") == 2
-    assert "policy is not a run directory" in capsys.readouterr().err
+    assert "policy: no such file or run" in capsys.readouterr().err
 
 
 def test_a_run_of_other_data_teaches_nothing(runs: Path, capsys: CAPTURE, tmp_path: Path) -> None:

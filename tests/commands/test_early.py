@@ -10,10 +10,13 @@ from policy_accel.cli import main, parse
 from policy_accel.commands.early import check_data, check_named, check_run
 from policy_accel.errors import UserError
 
-NO_RUN = "no is not a run directory: it does not exist; give the run_dir of a training run."
+MODELS = "the file or folder of a model (EDM, EDM2, DiT, diffusers, LeRobot, Diffusion Policy)."
+NO_RUN = f"no: no such file or run; give a run directory, or {MODELS}"
+NO_URL = f"http:/a/b.pkl: no such file or run; a URL is not fetched: download it, and give a run directory, or {MODELS}"
 NO_DATA = "no: does not exist, cannot read it; check the path."
 NO_WEIGHTS = (
-    "is neither a run directory (no config.yaml) nor the folder of a checkpoint (no state.json); give one of them."
+    "is neither a run directory (no config.yaml) nor the folder of a checkpoint (no state.json); give one of them, or "
+    f"{MODELS}"
 )
 NO_RUNS = (
     "is neither a run directory (no config.yaml) nor the folder of a sweep (no sweep.json); give the run_dir of runs, "
@@ -45,9 +48,13 @@ MISSING = {
     "train task=shapes task.autoencoder=no": f"task.autoencoder={NO_DATA}",
     "train task.data=shipped:pusht task.layout=no": f"task.layout={NO_DATA}",
     "train task=pusht_image encoder.weights=no": f"encoder.weights={NO_DATA}",
-    "train init_from=no": f"init_from={NO_DATA}",
+    "train init_from=no": f"init_from={NO_RUN}",
+    "train init_from=http://a/b.pkl": f"init_from={NO_URL.replace(':/', '://', 1)}",
+    "sample http://a/b.pkl": NO_URL,
+    "train task.data=https://a/b.zip": "task.data=https:/a/b.zip: a URL is not fetched; download it, and give the path "
+    "of the file.",
     "train init_from=.": f"init_from=. {NO_WEIGHTS}",
-    "train init_from=no run_dir=made": f"init_from={NO_DATA}",
+    "train init_from=no run_dir=made": f"init_from={NO_RUN}",
     "demo task.data=no": f"task.data={NO_DATA}",
     "demo images task.data=no": f"task.data={NO_DATA}",
     "benchmark step task.data=no": f"task.data={NO_DATA}",
@@ -55,7 +62,7 @@ MISSING = {
     "list parameters task.data=no": f"task.data={NO_DATA}",
     "sweep task=pusht_state,lift task.data=no seed=1,2": f"task.data={NO_DATA}",
     "sweep task=mnist task.data=made,no launcher.slots=2 sweep_dir=x": f"task.data={NO_DATA}",
-    "sweep several.yaml task.data=shipped:pusht init_from=no": f"init_from={NO_DATA}",
+    "sweep several.yaml task.data=shipped:pusht init_from=no": f"init_from={NO_RUN}",
     "sweep several.yaml": f"task.data={NO_DATA}",
     "train task=no.yaml": f"task={NO_FILE}",
     "sweep no.yaml": NO_FILE,
@@ -169,4 +176,4 @@ def test_weights_that_are_missing_are_no_fault_of_the_data(capsys: pytest.Captur
     """Where only the configuration of a run names them."""
     Path("mine.yaml").write_text("init_from: 'no'\n")
     assert main(["sweep", "recipe=mine.yaml", "task=pusht_state", "seed=1,2"]) == 2
-    assert f"run seed1: init_from=no {NO_WEIGHTS} Nothing was started." in capsys.readouterr().err
+    assert f"run seed1: init_from={NO_RUN} Nothing was started." in capsys.readouterr().err

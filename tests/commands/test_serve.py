@@ -69,7 +69,7 @@ def test_it_serves_until_it_is_told_to_stop(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nowhere"], "nowhere is not a run directory: it does not exist"),
+        (["nowhere"], "nowhere: no such file or run"),
         (["{run}", "{run}"], "are both called 'walks'; name one of them: NAME="),
         (["{run}", "--max-batch", "0"], "--max-batch 0 must be at least 1"),
         (["{run}", "--port", "99999"], "--port 99999 must lie between 0 and 65535."),

@@ -104,7 +104,7 @@ def test_a_run_that_goes_on_and_a_student_need_the_first_run_no_more(
     [
         (
             ["init_from={tmp}/nothing"],
-            r"init_from=.*nothing is neither a run directory \(no config\.yaml\) nor",
+            r"init_from=.*nothing: no such file or run; give a run directory",
         ),
         (
             ["init_from={tmp}"],
