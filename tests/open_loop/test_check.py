@@ -221,7 +221,7 @@ def test_it_is_said_when_it_is_not_known_what_trained(
         (["--data", "{data}", "--episodes", "3"], "--episodes is for rollouts, and --data measures demonstrations"),
         (["--data", "{data}", "--delay-ms", "100"], "--delay-ms is for rollouts"),
         (["--windows", "3"], "--windows is for demonstrations; add --data"),
-        (["--layout", "lab.yaml"], "--layout is for demonstrations; add --data"),
+        (["--layout", "{data}"], "--layout is for demonstrations; add --data"),
         (["--data-episodes", "3"], "--data-episodes is for demonstrations"),
         (["--data", "{data}", "--windows", "0"], "--windows 0 must be at least 1"),
         (["--data", "{data}", "--average", "all"], "--average all chooses by scores"),
