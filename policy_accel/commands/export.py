@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from policy_accel.commands.then import after_exporting
@@ -38,10 +39,10 @@ def run_export(options: argparse.Namespace) -> int:
     run = ROBOT.load(home, checkpoint, average=options.average or MAIN, asked=AskedSampling.of(options))
     if run.sampling_note is not None:
         print(run.sampling_note, file=sys.stderr)
-    if options.to != "safetensors":
-        print(f"Tracing {run.sampler.network_evaluations()} evaluations: some seconds each.", file=sys.stderr)
     path = options.output or default_path(home, run, options.to, options.weights)
-    about = export_policy(run, path, options.to, weights=options.weights)
+    about = export_policy(
+        run, path, options.to, weights=options.weights, say=partial(print, file=sys.stderr, flush=True)
+    )
     if options.json:
         print(json.dumps({"file": str(path), **about}))
         return 0

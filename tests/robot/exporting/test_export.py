@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -305,6 +306,25 @@ def test_networks_of_a_user(run_dir: Path, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UserError, match="does not do what the policy does"):
         export_policy(run, tmp_path / "c.pt2", "torch")
     assert {file.name for file in tmp_path.iterdir()} == {"b.pt2", "b.pt2.json", "b_torch.py"}
+
+
+def test_it_is_said_how_long_the_way_to_onnx_takes(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> bytes:
+        raise UserError("far enough")
+
+    clock, said = iter([100.0, 120.0]), list[str]()
+    monkeypatch.setattr(export, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(export, "traced", lambda *_: (None, (1,)))
+    monkeypatch.setattr(export, "_onnx", refuse)
+    run = Policy.load(run_dir, device="cpu", sampling_steps=2).run
+    with pytest.raises(UserError, match="far enough"):
+        export_policy(run, tmp_path / "a.onnx", "onnx", say=said.append)
+    assert said == [
+        "Tracing 2 evaluations of the network, all in one program.",
+        "Traced in 20 s; bringing it to ONNX takes about 24 s more.",
+    ]
 
 
 def test_a_checkpoint_alone_is_loaded_with_the_configuration_of_its_run(run_dir: Path, tmp_path: Path) -> None:
