@@ -30,8 +30,8 @@ from policy_accel.robot.exporting.whole import ACTIONS, NOISE, PLAN, WholePredic
 TOLERANCE = 1e-4
 """By which a normalised trajectory of the file may differ from ours."""
 ONNX_SHARE = 0.6
-"""How much longer than the trace the rest takes for each evaluation (torch's decompositions, onnxscript's optimiser, which
-grow faster than the program): 1, 4 and 8 evaluations of a U-Net of 0.8 million parameters took 1.0, 2.5 and 4.8 times."""
+"""How much longer than the trace the rest takes, for each evaluation: decompositions and onnxscript's optimiser grow
+faster than the program. 1, 4 and 8 evaluations of a U-Net of 0.8 million parameters took 1.0, 2.5 and 4.8 times."""
 LARGEST_ONNX = 2**31 - 1
 LOADERS = {form: Path(__file__).with_name(f"{form}_policy.py") for form in ("onnx", "torch")}
 """Form -> the file that drives a robot with it, not imported here: one of them needs onnxruntime."""
