@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from policy_accel.benchmark.calls import LEAST_LATENCY_CALLS
 from policy_accel.errors import UserError
 from policy_accel.models.encoders.observation import STATE
 from policy_accel.policy.controller import Policy
 
 PERCENTILES = (50, 95, 99)
-LEAST_CALLS = 10
 
 
 def benchmark_latency(policy: Policy, *, calls: int, seconds: float) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def benchmark_latency(policy: Policy, *, calls: int, seconds: float) -> dict[str
     Args:
         policy: warmed up, or not.
         calls: predictions, at most.
-        seconds: for all of them, about; at least `LEAST_CALLS` are made.
+        seconds: for all of them, about; at least `LEAST_LATENCY_CALLS` are made.
 
     Returns:
         p50, p95, p99 and the largest time in "milliseconds"; "control_rate", the highest in Hz at which no action is
@@ -33,8 +33,8 @@ def benchmark_latency(policy: Policy, *, calls: int, seconds: float) -> dict[str
     Raises:
         UserError: too few calls, or no time.
     """
-    if calls < LEAST_CALLS or not seconds > 0:
-        raise UserError(f"--calls {calls} must be at least {LEAST_CALLS}, and --seconds {seconds} positive.")
+    if calls < LEAST_LATENCY_CALLS or not seconds > 0:
+        raise UserError(f"--calls {calls} must be at least {LEAST_LATENCY_CALLS}, and --seconds {seconds} positive.")
     run = policy.run
     generator = np.random.default_rng(0)
     taken: dict[str, Any] = {STATE: generator.standard_normal(run.policy.input_dim)}
@@ -42,7 +42,7 @@ def benchmark_latency(policy: Policy, *, calls: int, seconds: float) -> dict[str
         taken[name] = generator.integers(0, 256, shape, dtype=np.uint8)
     took: list[float] = []
     began = time.perf_counter()
-    while len(took) < LEAST_CALLS or (len(took) < calls and time.perf_counter() - began < seconds):
+    while len(took) < LEAST_LATENCY_CALLS or (len(took) < calls and time.perf_counter() - began < seconds):
         policy.reset(len(took))
         start = time.perf_counter()
         policy.act_on(taken)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from policy_accel.benchmark.calls import LEAST_CALLS
 from policy_accel.benchmark.rates import matmul_rate
 from policy_accel.diffusion import Sampler
 from policy_accel.errors import UserError
@@ -30,7 +31,6 @@ from policy_accel.training.devices import choose_device, use_device
 from policy_accel.training.graphs import WARM_UP
 
 BATCHES = (1, 50)
-LEAST_CALLS = 3
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from policy_accel.commands.numbers import AT_LEAST_0, AT_LEAST_1, POSITIVE, WORKERS
+from policy_accel.benchmark.calls import LEAST_CALLS, LEAST_LATENCY_CALLS
+from policy_accel.commands.numbers import AT_LEAST_0, AT_LEAST_1, POSITIVE, WORKERS, whole
 from policy_accel.commands.overview import Readable
 from policy_accel.commands.trust_arguments import add_trust
 
@@ -43,7 +44,9 @@ def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
     )
     sample.add_argument("overrides", nargs="+", metavar="RUN|KEY=VALUE", help="a run_dir, or settings as for train")
     sample.add_argument("--config-dir", type=Path, metavar="DIR", help="as for train")
-    sample.add_argument("--calls", type=AT_LEAST_1, default=CALLS, help=f"of each size, at most (default: {CALLS})")
+    sample.add_argument(
+        "--calls", type=whole(LEAST_CALLS), default=CALLS, help=f"of each size, at most (default: {CALLS})"
+    )
     sample.add_argument("--seconds", type=POSITIVE, default=SECONDS, help=f"for each, about (default: {SECONDS:.0f})")
     sample.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     add_trust(sample)
@@ -63,7 +66,9 @@ def add_benchmark_arguments(benchmark: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="run_dir of a policy, a folder of a checkpoint, or an exported file",
     )
-    latency.add_argument("--calls", type=AT_LEAST_1, default=LATENCY_CALLS, help=f"at most (default: {LATENCY_CALLS})")
+    latency.add_argument(
+        "--calls", type=whole(LEAST_LATENCY_CALLS), default=LATENCY_CALLS, help=f"at most (default: {LATENCY_CALLS})"
+    )
     latency.add_argument("--seconds", type=POSITIVE, default=SECONDS, help=f"for all, about (default: {SECONDS:.0f})")
     latency.add_argument("--sampler", help="sampler, as sampling.sampler of train")
     latency.add_argument("--sampling-steps", type=AT_LEAST_1, metavar="K", help="steps of the sampler for a chunk")

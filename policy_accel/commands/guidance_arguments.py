@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from policy_accel.commands.numbers import NUMBER
+from policy_accel.commands.numbers import NUMBER, UPPER_BOUND
 
 
 def add_guidance(parser: argparse._ActionsContainer) -> None:
@@ -30,7 +30,7 @@ def add_guidance(parser: argparse._ActionsContainer) -> None:
 
 def _interval(text: str) -> list[float]:
     try:
-        low, high = (NUMBER(part) for part in text.split(","))
+        low, high = text.split(",")
+        return [NUMBER(low), UPPER_BOUND(high)]
     except (ValueError, argparse.ArgumentTypeError):
-        raise argparse.ArgumentTypeError(f"'{text}' is not LOW,HIGH, two numbers such as 0.3,3") from None
-    return [low, high]
+        raise argparse.ArgumentTypeError(f"'{text}' is not LOW,HIGH, two numbers such as 0.3,3 or 0.3,inf") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from policy_accel.commands.guidance_arguments import add_guidance
-from policy_accel.commands.numbers import AT_LEAST_0, AT_LEAST_1
+from policy_accel.commands.numbers import AT_LEAST_1, IMAGES_OR_NONE
 from policy_accel.commands.sampling_arguments import add_churn
 from policy_accel.images.scoring.protocol import PROTOCOLS
 
@@ -13,7 +13,7 @@ from policy_accel.images.scoring.protocol import PROTOCOLS
 def add_measures_arguments(parser: argparse.ArgumentParser) -> None:
     """How images are drawn and what they are measured against."""
     images = parser.add_argument_group("image models")
-    images.add_argument("--samples", type=AT_LEAST_0, help="number of images (of each draw)")
+    images.add_argument("--samples", type=IMAGES_OR_NONE, help="number of images (of each draw)")
     images.add_argument(
         "--protocol",
         choices=tuple(PROTOCOLS),

@@ -28,25 +28,31 @@ def whole(least: int, most: int = LARGEST) -> Callable[[str], int]:
     return read
 
 
-def number(must: str, holds: Callable[[float], bool] = lambda value: True) -> Callable[[str], float]:
-    """The type of a finite number for which `holds`, as `must` says: "be above 0"."""
+def number(
+    must: str, holds: Callable[[float], bool] = lambda value: True, *, infinite: bool = False
+) -> Callable[[str], float]:
+    """The type of a number for which `holds`, as `must` says: "be above 0". Infinity is one if `infinite`."""
 
     def read(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"'{text}' is no number") from None
-        if not math.isfinite(value) or not holds(value):
-            raise argparse.ArgumentTypeError(f"{text} must {must if math.isfinite(value) else 'be finite'}")
+        known = math.isfinite(value) or (infinite and value == math.inf)
+        if not known or not holds(value):
+            raise argparse.ArgumentTypeError(f"{text} must {must if known else 'be finite'}")
         return value
 
     return read
 
 
 AT_LEAST_0, AT_LEAST_1 = whole(0), whole(1)
+IMAGES, IMAGES_OR_NONE = whole(1, 10**8), whole(0, 10**8)
+"""Images to draw: more do not fit into any memory."""
 WORKERS = whole(-1)
 """Processes: -1 is one for each core."""
 NUMBER = number("be finite")
+UPPER_BOUND = number("be a number or inf", infinite=True)
 POSITIVE = number("be above 0", lambda value: value > 0)
 NOT_NEGATIVE = number("be at least 0", lambda value: value >= 0)
 SHARE = number("be above 0 and at most 1", lambda value: 0 < value <= 1)

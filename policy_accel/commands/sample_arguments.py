@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from policy_accel.commands.guidance_arguments import add_guidance
-from policy_accel.commands.numbers import AT_LEAST_0, AT_LEAST_1, SHARE
+from policy_accel.commands.numbers import AT_LEAST_0, AT_LEAST_1, IMAGES, SHARE
 from policy_accel.commands.overview import Readable
 from policy_accel.commands.sampling_arguments import add_churn, add_sampling_arguments
 
@@ -28,11 +28,9 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
         "run_dir", type=Path, metavar="RUN", help="run_dir of images, or a model of EDM, EDM2, DiT or diffusers"
     )
     number = parser.add_mutually_exclusive_group()
+    number.add_argument("--count", type=IMAGES, help=f"number of images (default: {COUNT}; one of each given picture)")
     number.add_argument(
-        "--count", type=AT_LEAST_1, help=f"number of images (default: {COUNT}; one of each given picture)"
-    )
-    number.add_argument(
-        "--per-class", type=AT_LEAST_1, metavar="N", help="N images of each class of --labels, and grids by class"
+        "--per-class", type=IMAGES, metavar="N", help="N images of each class of --labels, and grids by class"
     )
     parser.add_argument("--seed", type=AT_LEAST_0, default=0, help="image i follows from (seed, i) (default: 0)")
     parser.add_argument("--start", type=AT_LEAST_0, default=0, metavar="I", help="first i (default: 0)")

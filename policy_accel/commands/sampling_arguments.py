@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from policy_accel.commands.numbers import AT_LEAST_1, NUMBER
+from policy_accel.commands.numbers import AT_LEAST_1, NUMBER, UPPER_BOUND
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser, what: str) -> None:
@@ -34,7 +34,7 @@ def add_churn(parser: argparse._ActionsContainer) -> None:
 
 def _churn(text: str) -> list[float]:
     try:
-        values = [NUMBER(part) for part in text.split(",")]
+        values = [(UPPER_BOUND if place == 2 else NUMBER)(part) for place, part in enumerate(text.split(","))]
     except (ValueError, argparse.ArgumentTypeError):
         values = []
     if not 1 <= len(values) <= 4:

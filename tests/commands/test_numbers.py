@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -42,6 +43,10 @@ REFUSED = {
     "data generate shapes --images 4 --seed 1 --size 0": "--size 0 must be at least 1.",
     "tune-sampling run --tolerance nan": "--tolerance nan must be finite.",
     "benchmark latency run --seconds inf": "--seconds inf must be finite.",
+    "benchmark latency run --calls 9": "--calls 9 must be at least 10.",
+    "benchmark sample run --calls 2": "--calls 2 must be at least 3.",
+    "sample run --count 4611686018427387904": "--count 4611686018427387904 must lie between 1 and 100000000.",
+    "evaluate run --samples 1000000000": "--samples 1000000000 must lie between 0 and 100000000.",
 }
 
 
@@ -59,6 +64,7 @@ def test_numbers_out_of_their_range_are_refused_first(line: str, capsys: pytest.
         ("sample run --churn 40,nan", "40,nan is not S, MIN, MAX and NOISE; write them as 40,0.05,50,1.003"),
         ("sample run --sampling-times 99,inf", "99,inf is not a list of times; write them as 99,25"),
         ("sample run --guidance-interval nan,3", "'nan,3' is not LOW,HIGH, two numbers such as 0.3,3"),
+        ("sample run --guidance-interval inf,inf", "'inf,inf' is not LOW,HIGH, two numbers such as 0.3,3 or 0.3,inf"),
         ("evaluate run --rate fast", "argument --rate: 'fast' is no number"),
     ],
 )
@@ -66,3 +72,10 @@ def test_what_is_no_number_is_said(line: str, sentence: str, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         main(line.split())
     assert sentence in capsys.readouterr().err
+
+
+def test_upper_bounds_may_be_infinite() -> None:
+    line = "sample run --churn 40,0,inf,1.003 --guidance-interval 0.3,inf"
+    options = build_parser().parse_args(line.split())
+    assert options.churn == [40.0, 0.0, math.inf, 1.003]
+    assert options.guidance_interval == [0.3, math.inf]

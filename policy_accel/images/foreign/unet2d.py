@@ -96,7 +96,8 @@ def read_unet2d(path: Path) -> ForeignImages:
         return {name: tensor.float() for name, tensor in found.items()}
 
     index = _index(path)
-    names_told = tuple(map(str, index.get("classes") or ()))
+    classes = index.get("classes")
+    names_told = tuple(map(str, classes)) if isinstance(classes, list) else ()
     encoding = _encoding(path, index)
     return ForeignImages(
         path,
@@ -159,7 +160,7 @@ def _encoding(path: Path, index: Mapping[str, Any]) -> Encoding | None:
     if index.get("latents") is not None:
         scale, shift = index["latents"]
         return encoding_of({"scale": scale, "shift": shift}, str(pipeline / INDEX))
-    part = next((name for name in AUTOENCODERS if name in index), None)
+    part = next((name for name in AUTOENCODERS if any(index.get(name) or ())), None)
     if part is None:
         return None
     said = read_record(pipeline / part / CONFIG, REMEDY) if (pipeline / part / CONFIG).is_file() else {}

@@ -23,7 +23,6 @@ from policy_accel.images.metrics.image_batches import image_batch
 from policy_accel.progress import Progress
 from policy_accel.training.randomness import derive_seed
 
-POSTERIORS = ("moments", "mean", "sample")
 _PIECE = 1024  # rows copied at a time
 PREFIXES: dict[Split, str] = {"train": "", "test": "test_"}
 
