@@ -71,8 +71,9 @@ class TaskConfig:
     action_normalization: str = "limits"
     """limits, gaussian, max_abs, identity, or (with rotation_6d) position_limits: only positions to [-1, 1]."""
     val_ratio: float = 0.02
-    """Share of the episodes that are kept from training, for the validation loss; 0 trains on all. Without an
-    environment to score in, at least 3 where there are 20."""
+    """Share of the episodes that are kept from training, for the validation loss; 0 trains on all."""
+    min_val_episodes: int = 1
+    """At least so many are kept from training where there are 20 or more."""
     max_train_episodes: int | None = None
     """Train on at most so many episodes, drawn by split_seed; null for all."""
     split_seed: int = 42

@@ -108,7 +108,7 @@ def read_numbers(config: TaskConfig, reader: EpisodeReader) -> tuple[Episodes, E
         val_ratio=config.val_ratio,
         seed=config.split_seed,
         max_train_episodes=config.max_train_episodes,
-        scored=config.environment is not None,
+        least=config.min_val_episodes,
     )
     return episodes, split
 

@@ -51,8 +51,8 @@ def test_number_of_validation_episodes(n_episodes, val_ratio, expected):
     ("n_episodes", "val_ratio", "expected"),
     [(19, 0.02, 1), (20, 0.02, 3), (60, 0.02, 3), (149, 0.02, 3), (206, 0.02, 4), (60, 0.5, 30), (60, 0, 0)],
 )
-def test_a_few_validate_where_nothing_else_scores(n_episodes, val_ratio, expected):
-    split = split_episodes(n_episodes, val_ratio=val_ratio, seed=7, scored=False)
+def test_at_least_so_many_validate_where_there_are_many(n_episodes, val_ratio, expected):
+    split = split_episodes(n_episodes, val_ratio=val_ratio, seed=7, least=3)
     assert split.validation.sum() == expected
     assert split.train.sum() == n_episodes - expected
 
@@ -65,6 +65,7 @@ def test_seed_changes_the_draw():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ({"val_ratio": 0.1, "least": 0}, "min_val_episodes is 0; give 1 or more, or val_ratio=0"),
         ({"val_ratio": 1.0}, "val_ratio is 1.0; it must be at least 0 and below 1"),
         ({"val_ratio": -0.1}, "val_ratio is -0.1"),
         ({"val_ratio": float("nan")}, "val_ratio is nan"),

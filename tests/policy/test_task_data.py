@@ -56,13 +56,11 @@ def test_the_split_is_among_the_chosen_episodes(tmp_path: Path) -> None:
     assert (split.train.sum(), split.validation.sum()) == (2, 1)
 
 
-@pytest.mark.parametrize(("environment", "validate"), [(None, 3), ("policy_accel/PushT-v0", 1)])
-def test_more_episodes_validate_where_no_environment_scores(
-    tmp_path: Path, environment: str | None, validate: int
-) -> None:
-    config = task(tmp_path, environment=environment, val_ratio=0.02)
+@pytest.mark.parametrize("least", [1, 3])
+def test_so_many_episodes_validate(tmp_path: Path, least: int) -> None:
+    config = task(tmp_path, min_val_episodes=least, val_ratio=0.02)
     np.savez(config.data, episode_ends=np.arange(3, 61, 3), **ARRAYS)
-    assert read_task_episodes(config)[1].validation.sum() == validate
+    assert read_task_episodes(config)[1].validation.sum() == least
 
 
 def test_several_keys_make_one_action(tmp_path: Path) -> None:
