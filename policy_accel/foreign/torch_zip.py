@@ -185,7 +185,7 @@ class Reader(pickle.Unpickler):
             return _tensor if name == "_rebuild_tensor_v2" else _first
         if module in ("torch", "torch.storage") and name in DTYPES:
             return DTYPES[name]
-        return Husk
+        return type(name, (Husk,), {}) if name.isidentifier() else Husk  # named, for what is said of it
 
     def persistent_load(self, pid: Any) -> tuple[torch.dtype, str, int]:
         """Where the numbers of a tensor lie."""

@@ -86,6 +86,8 @@ def _state_dict(content: Any) -> dict[str, StoredTensor]:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
             break
+    if not isinstance(content, Mapping):
+        raise ValueError(f"it holds a {type(content).__name__}, not the weights of a DiT; give its state_dict")
     found = {str(name): entry for name, entry in dict(content).items() if isinstance(entry, StoredTensor)}
     if TABLE not in found or POSITION not in found:
         raise ValueError(f"it is no DiT (it has no {TABLE}); EDM's networks are in .pkl files")

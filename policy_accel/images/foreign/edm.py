@@ -50,12 +50,16 @@ def read_edm(path: Path) -> ForeignImages:
         tensors, kept, kind = TensorFile(path).read(), {}, "EDMPrecond"
     else:
         content = read_pickle(path)
-        network = content.get("ema") if isinstance(content, dict) else None
+        network = content.get("ema") if isinstance(content, dict) else content
         if network is None:
             raise ValueError("it holds no averaged network ('ema'); give a network-snapshot")
-        if network.name == EDM2:
+        name = getattr(network, "name", "")
+        if network is content or not name:
+            kind = name or type(network).__name__
+            raise ValueError(f"it holds a {kind}, not a snapshot of EDM or EDM2; give a network-snapshot")
+        if name == EDM2:
             return read_edm2(path, content)
-        tensors, kept, kind = state_dict(network), attributes(network), network.name
+        tensors, kept, kind = state_dict(network), attributes(network), name
     if kind not in PRECONDITIONING:
         raise ValueError(f"its preconditioning '{kind}' is none of ours, {', '.join((*PRECONDITIONING, EDM2))}")
     process: dict[str, Any] = dict(PRECONDITIONING[kind])

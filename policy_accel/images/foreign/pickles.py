@@ -27,6 +27,12 @@ def read_pickle(path: Path) -> Any:
         UserError: the file cannot be read, or is no such pickle.
     """
     with open_regular(path) as file:
+        if file.read(2) == b"PK":
+            raise UserError(
+                f"{path} is of torch.save, which EDM and EDM2 do not use for their networks; give a network-snapshot, "
+                "or save its tensors as safetensors."
+            )
+        file.seek(0)
         try:
             check_opcodes(file)
             file.seek(0)

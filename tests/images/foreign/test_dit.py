@@ -54,6 +54,9 @@ def test_equals_the_network_that_was_saved(tmp_path, trained):
 
 
 def test_other_files_are_refused(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "layer.pt")
+    with pytest.raises(UserError, match=r"it holds a Linear, not the weights of a DiT; give its state_dict"):
+        IMAGES.load(tmp_path / "layer.pt")
     torch.save({"net": torch.zeros(1)}, tmp_path / "training-state.pt")
     with pytest.raises(UserError, match=r"it is no DiT .*EDM's networks are in \.pkl files"):
         IMAGES.load(tmp_path / "training-state.pt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 
 import pytest
@@ -63,6 +64,11 @@ def test_what_ours_does_not_have_is_refused(tmp_path, change, reason):
         IMAGES.load(path)
 
 
+def saved(content) -> bytes:
+    torch.save(content, file := io.BytesIO())
+    return file.getvalue()
+
+
 class Harm:
     def __reduce__(self):
         return exec, ("raise SystemExit('run')",)
@@ -73,9 +79,12 @@ class Harm:
     [
         (b"no pickle", "is no pickle of a network that can be read as data"),
         (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x00.", "is no pickle of a network that can be read as data"),
-        (pickle.dumps({"ema": Harm()}), "it holds no network"),
+        (pickle.dumps({"ema": Harm()}), "it holds a exec, not a snapshot of EDM or EDM2"),
+        (pickle.dumps({"ema": torch.nn.Linear(2, 2)}), "it holds a Linear, not a snapshot of EDM or EDM2"),
+        (pickle.dumps(torch.nn.Linear(2, 2)), "it holds a Linear, not a snapshot of EDM or EDM2; give a network-snap"),
+        (saved(torch.nn.Linear(2, 2)), "is of torch.save, which EDM and EDM2 do not use .*; give a network-snapshot"),
         (pickle.dumps({"net": 1}), "it holds no averaged network"),
-        (pickle.dumps([1]), "it holds no averaged network"),
+        (pickle.dumps([1]), "it holds a list, not a snapshot of EDM or EDM2"),
     ],
 )
 def test_other_pickles_are_refused(tmp_path, content, reason):
