@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from policy_accel.commands.output import suggest
 from policy_accel.errors import UserError
-from policy_accel.images.foreign.to_diffusers import write_pipeline
+from policy_accel.images.foreign.to_diffusers import OWN_PIPELINE, write_pipeline
 from policy_accel.images.run import LoadedImageRun
 from policy_accel.images.track import IMAGES
 from policy_accel.run_files import results_folder
@@ -16,6 +17,8 @@ from policy_accel.run_sampling import AskedSampling
 from policy_accel.training.averages import MAIN
 
 FORMS = ("diffusers", "safetensors")
+SHOWN = 4
+"""Images, of as many classes, that the printed lines draw."""
 
 
 def export_images(home: Path, checkpoint: str, options: argparse.Namespace) -> int:
@@ -39,11 +42,24 @@ def export_images(home: Path, checkpoint: str, options: argparse.Namespace) -> i
         suggest("draw images with it", ["sample", folder])
     else:
         needs = " and ".join(about["needs"])
-        print(f"{folder}: step {run.step}, {about['pipeline']} with {about['scheduler']}; it opens with {needs}.")
-        if "policy_accel" in about["needs"]:
-            print("Before it is opened: import policy_accel.diffusion.schedulers")
-        print(f"Its images are the run's with num_inference_steps={about['steps']}.")
+        print(f"{folder}: step {run.step}, {about['pipeline']} with {about['scheduler']}; it opens with {needs}:")
+        print(_opening(folder, run, about))
     return 0
+
+
+def _opening(folder: Path, run: LoadedImageRun, about: dict[str, Any]) -> str:
+    """Python that opens the pipeline and draws as the run does."""
+    lines = ["import policy_accel.diffusion.schedulers"] if "policy_accel" in about["needs"] else []
+    own = about["pipeline"] == OWN_PIPELINE
+    asked = f", num_inference_steps={about['steps']}"
+    if run.classes:
+        asked += f", class_labels={list(run.classes[:SHOWN])}, guidance={run.sampler.config.guidance:g}"
+    lines += [
+        "from diffusers import DiffusionPipeline",
+        f"pipeline = DiffusionPipeline.from_pretrained({str(folder)!r}{', trust_remote_code=True' if own else ''})",
+        f"images = pipeline(batch_size={len(run.classes[:SHOWN]) or SHOWN}{asked}).images",
+    ]
+    return "\n".join(f"    {line}" for line in lines)
 
 
 def _default(home: Path, run: LoadedImageRun, form: str) -> Path:

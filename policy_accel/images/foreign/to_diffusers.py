@@ -29,6 +29,7 @@ VERSION = "0.30.0"
 """Of diffusers, whose form of these files it is."""
 SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler"}
 OURS = "policy_accel.diffusion.schedulers"
+OWN_PIPELINE = "ImagePipeline"
 PIPELINE = Path(__file__).with_name("pipeline.py")
 
 
@@ -45,7 +46,7 @@ def write_pipeline(run: LoadedImageRun, folder: Path) -> dict[str, Any]:
     name = type(scheduler).__name__ if ours else scheduler["_class_name"]
     simple = not (ours or classes or run.representation.latents)
     index: dict[str, Any] = {
-        "_class_name": name.replace("Scheduler", "Pipeline") if simple else [PIPELINE.stem, "ImagePipeline"],
+        "_class_name": name.replace("Scheduler", "Pipeline") if simple else [PIPELINE.stem, OWN_PIPELINE],
         "_diffusers_version": VERSION,
         "scheduler": [OURS if ours else "diffusers", name],
         "unet": ["diffusers", UNET2D_CLASS],
@@ -68,7 +69,7 @@ def write_pipeline(run: LoadedImageRun, folder: Path) -> dict[str, Any]:
         if not simple:
             shutil.copyfile(PIPELINE, made / PIPELINE.name)
     return {
-        "pipeline": index["_class_name"] if simple else "ImagePipeline",
+        "pipeline": index["_class_name"] if simple else OWN_PIPELINE,
         "scheduler": name,
         "steps": steps,
         "needs": ["diffusers", "policy_accel"] if ours else ["diffusers"],
@@ -84,8 +85,8 @@ def _network(run: LoadedImageRun) -> tuple[dict[str, Any], list[bool]]:
     model = run.config.model
     if not isinstance(model, DdpmConfig):
         raise UserError(
-            f"model={model.name} is exported to no pipeline, model=ddpm alone is: no network of diffusers computes the "
-            "same; use --to safetensors."
+            f"{run.source} is a network of model={model.name}, which none of diffusers computes: model=ddpm alone is "
+            "exported so; give --to safetensors (save_pretrained in Python), which policy_accel opens."
         )
     channels, side, _ = run.shape
     levels = model.levels(side)

@@ -124,6 +124,13 @@ def test_the_command_and_the_way_back(tmp_path, capsys):
         torch.testing.assert_close(again.model.state_dict()[name], tensor, msg=name)
     assert main(["export", str(tmp_path / "made"), "--to", "diffusers", "--output", str(tmp_path / "b"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["scheduler"] == "DDIMScheduler"
+    assert main(["export", str(tmp_path / "made"), "--to", "diffusers", "--output", str(tmp_path / "c")]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.endswith("it opens with diffusers:")
+    assert "class_labels=['cat', 'dog'], guidance=1)" in lines[-1]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    program = textwrap.dedent("\n".join([*lines, "    assert [image.size for image in images] == [(8, 8)] * 2"]))
+    subprocess.run([sys.executable, "-P", "-c", program], env=environment, check=True, timeout=200)
     assert main(["export", str(tmp_path / "made"), "--to", "onnx"]) == 2
     assert "--to onnx is for policies" in capsys.readouterr().err
 
@@ -138,7 +145,7 @@ def test_the_command_and_the_way_back(tmp_path, capsys):
 def test_networks_that_diffusers_does_not_have_are_refused(tmp_path, name, config):
     run = made()
     model = network(config)
-    with pytest.raises(UserError, match=f"model={name} is exported to no pipeline, .*; use --to safetensors"):
+    with pytest.raises(UserError, match=f"is a network of model={name}, which none of .*; give --to safetensors"):
         write_pipeline(replace(run, model=model, config=replace(run.config, model=config)), tmp_path / "made")
     assert not (tmp_path / "made").exists()
 
