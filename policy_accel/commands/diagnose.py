@@ -9,13 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from policy_accel.data.images import image_form, image_path
+from policy_accel.data.readers import open_reader
 from policy_accel.diagnosis import ROWS, advise, diagnose, draw_diagnosis, table
+from policy_accel.errors import UserError
 from policy_accel.files import replace_json
 
 
 def run_diagnose(options: argparse.Namespace) -> int:
     """Measure, print the table, write diagnosis.json and diagnosis.png."""
     name = Path(options.dataset.rpartition("shipped:")[2]).name.split(".")[0]
+    _refuse_images(options.dataset)
     folder = options.output or Path("diagnosis") / name
     diagnosis = diagnose(
         options.dataset,
@@ -33,6 +37,18 @@ def run_diagnose(options: argparse.Namespace) -> int:
     draw_diagnosis(diagnosis, folder / "diagnosis.png")
     print(f"\nAll numbers: {folder / 'diagnosis.json'}\nPicture: {folder / 'diagnosis.png'}")
     return 0
+
+
+def _refuse_images(dataset: str) -> None:
+    place = image_path(dataset)
+    try:
+        open_reader(place).close()
+    except UserError as error:  # which is told below where they are no images
+        if image_form(place) is not None:
+            raise UserError(
+                f"{dataset}: holds images, and diagnose reads demonstrations of robots; for images, `policy-accel data "
+                "inspect` looks at them, and says how to train on them."
+            ) from error
 
 
 def _finite(value: Any) -> Any:

@@ -71,10 +71,10 @@ def ready_to_train(path: str, reader: EpisodeReader, found: Inspection, layout: 
 
 
 def ready_for_images(path: str, images: ImageSet, resolution: int | None) -> str:
-    """The command for an image set, of which these are the training images."""
+    """The command for an image set, of which these are the training images; with classes so that guidance works."""
     settings = ["task=custom_images", f"task.data={path}"]
     settings += [f"task.resolution={resolution}"] if resolution is not None else []
-    settings += ["task.conditional=true"] if images.labels is not None else []
+    settings += ["task.conditional=true", "task.label_dropout=0.1"] if images.labels is not None else []
     settings += ["task.augmentation=none"] if images.latents else []
     settings += ["task.skip_bad_images=true"] if images.skipped else []
     train = len(images) * 4 // 5  # there are as many at least when some are held out

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.data import write_zarr
 
 from policy_accel.cli import main
@@ -104,3 +105,21 @@ def test_data_of_other_fields_than_the_task_s_say_how_to_name_them(
     assert main(["diagnose", str(walks)]) == 2
     said = capsys.readouterr().err
     assert "has no key 'keypoint'; known are: action, state. Name fields of your own by task=custom" in said
+
+
+def test_images_are_told_from_demonstrations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+    assert main(["diagnose", str(tmp_path)]) == 2
+    assert "holds images, and diagnose reads demonstrations of robots; for images, `policy-accel data" in (
+        capsys.readouterr().err
+    )
+    assert main(["data", "inspect", str(tmp_path)]) == 0
+    assert "label_dropout" not in capsys.readouterr().out
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{len(name) - 3 + (name == 'dog')}.png").rename(tmp_path / name / "1.png")
+    for rest in tmp_path.glob("*.png"):
+        rest.rename(tmp_path / "dog" / rest.name)
+    assert main(["data", "inspect", str(tmp_path)]) == 0
+    assert "task.conditional=true task.label_dropout=0.1" in capsys.readouterr().out

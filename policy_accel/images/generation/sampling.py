@@ -72,8 +72,8 @@ class ImageSamplingConfig(SamplingConfig):
             raise UserError(f"sampling.guidance={self.guidance} must be finite.")
         if not classes and not guide and self.guidance != 1.0:
             raise UserError(
-                f"sampling.guidance={self.guidance} needs a model that was trained on classes, or a worse one that "
-                "guides it (--guide); leave it at 1."
+                f"sampling.guidance={self.guidance} needs a model that was trained on classes (task.conditional=true "
+                "task.label_dropout=0.1), or a worse one that guides it (--guide); leave it at 1."
             )
 
 
