@@ -83,6 +83,7 @@ def compare(
     found = Comparison(
         task=scored[0].task,
         data=_data(scored),
+        scored_by=_scored_by(scored[0]) if measure == "score" else "",
         track=scored[0].track,
         measure=measure,
         better=better,
@@ -94,7 +95,7 @@ def compare(
         evaluation_seeds=shared,
         arms=arms,
         differences=differences,
-        notes=notes_of(runs, scored, shared, arms, asked=baseline, baseline=chosen),
+        notes=notes_of(runs, scored, shared, arms, asked=baseline, baseline=chosen, measure=measure),
     )
     told = [replace(one, sentence=sentence(found, one)) for one in differences]
     return replace(found, differences=told, summary=overall(found))
@@ -116,6 +117,16 @@ def _too_few(runs: Sequence[ScoredRun], scored: Sequence[ScoredRun], names: Sequ
         f"the runs with a score are all of one arm, {names[0]}{others}, and a comparison takes two; add runs of "
         "another method or with other settings."
     )
+
+
+def _scored_by(run: ScoredRun) -> str:
+    """How the score of a run of images is made; "" of one of episodes, or of a record that does not say."""
+    record = run.evaluation or {}
+    name, count = record.get("score_from"), record.get("score_images")
+    found = (record.get("measures") or {}).get(name)
+    if run.scores is not None or not found or found.get("floor") is None:
+        return ""
+    return f"{f'floor / {name}' if found['better'] == 'lower' else f'{name} / floor'} of {count} images"
 
 
 def _baseline(asked: str | None, names: Sequence[str]) -> str:

@@ -88,6 +88,7 @@ class Comparison:
         arms: in the order of the runs, the baseline first.
         differences: of all arms but the baseline.
         notes: what a reader should know, a sentence each.
+        scored_by: how a score of images is made: "floor / fd_random_conv of 240 images"; "" of any other measure.
         data: name of their data, where the task, `custom` or `custom_images`, is of any; "" elsewhere.
         summary: what is known of all arms, in words.
     """
@@ -106,6 +107,7 @@ class Comparison:
     differences: list[Difference]
     notes: list[str]
     data: str = ""
+    scored_by: str = ""
     summary: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -118,7 +120,8 @@ class Comparison:
 
     def measured(self) -> str:
         """The measure, and what is better."""
-        return f"{self.measure} ({self.better} is better)" if self.better else self.measure
+        measure = f"{self.measure} = {self.scored_by}" if self.scored_by else self.measure
+        return f"{measure} ({self.better} is better)" if self.better else measure
 
     def arm(self, name: str) -> Arm:
         """The arm of that name."""

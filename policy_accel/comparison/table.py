@@ -8,6 +8,7 @@ import io
 from policy_accel.comparison.result import Arm, Comparison, Difference, Interval
 
 HEADER = ("arm", "seeds", "episodes", "mean", "interval", "difference", "interval", "p", "p (Holm)", "detectable")
+EPISODES = HEADER.index("episodes")
 COLUMNS = (
     *("arm", "training_seeds", "episodes", "mean", "low", "high"),
     *("difference", "difference_low", "difference_high", "p", "p_holm", "detectable", "found"),
@@ -22,6 +23,8 @@ def text_table(comparison: Comparison) -> list[str]:
         f"intervals of {100 * comparison.confidence:g} %; differences from {comparison.baseline}"
     )
     rows = [HEADER, *(_row(comparison, arm, difference) for arm, difference in _pairs(comparison))]
+    if comparison.track == "images":
+        rows = [(*row[:EPISODES], *row[EPISODES + 1 :]) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return [title, *lines]

@@ -11,7 +11,7 @@ def sentence(comparison: Comparison, difference: Difference) -> str:
     arm, baseline = difference.arm, comparison.baseline
     if difference.interval is None:
         return (
-            f"Of {arm} and {baseline} there is one training seed each and no episodes: nothing tells their difference "
+            f"Of {arm} and {baseline} there is {_one_each(comparison)}: nothing tells their difference "
             f"of {difference.value:+.3f} from chance; train more seeds."
         )
     low, high = difference.interval
@@ -20,10 +20,22 @@ def sentence(comparison: Comparison, difference: Difference) -> str:
         least, most = (low, high) if difference.value > 0 else (-high, -low)
         size = f"{abs(difference.value):.3f} [{least:.3f}, {most:.3f}]"
         of = "" if difference.knows_training else " in these very networks"
-        return f"{arm} is {word} than {baseline} by {size}{of}."
+        return f"{arm} is {word} than {baseline} by {size}{of}.{_two_seeds(comparison, difference)}"
     said = f"{arm} cannot be told from {baseline}: {difference.value:+.3f} [{low:+.3f}, {high:+.3f}]"
     seen = f"a true difference of {difference.detectable:.3f} would be found four times in five"
     return f"{said}; {seen}.{_unseen(comparison, difference)}"
+
+
+def _one_each(comparison: Comparison) -> str:
+    return f"one training seed each{'' if comparison.track == 'images' else ' and no episodes'}"
+
+
+def _two_seeds(comparison: Comparison, difference: Difference) -> str:
+    """A warning where all that is known of an arm is two numbers."""
+    fewest = min(len(comparison.arm(name).runs) for name in (difference.arm, comparison.baseline))
+    if fewest > 2 or comparison.evaluation_seeds:
+        return ""
+    return " Two training seeds tell little of chance: add a third before you rely on it."
 
 
 def _word(difference: Difference) -> str:
@@ -70,5 +82,5 @@ def overall(comparison: Comparison) -> str:
             "(four times in five)."
         )
     if not parts:
-        parts.append("Nothing can be told: there is one training seed each and no episodes.")
+        parts.append(f"Nothing can be told: there is {_one_each(comparison)}.")
     return " ".join(parts)

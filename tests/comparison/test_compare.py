@@ -179,7 +179,8 @@ def test_images_are_compared_over_training_seeds(tmp_path: Path) -> None:
     for method, distances in values.items():
         for seed, distance in enumerate(distances):
             measures = {"fid": {"value": distance, "floor": 2.0, "better": "lower"}}
-            made = {"step": 1000, "score": 2 / distance, "images": 9, "score_images": 9, "measures": measures}
+            made = {"step": 1000, "score": 2 / distance, "score_from": "fid", "images": 9, "score_images": 9}
+            made |= {"measures": measures}
             paths.append(write_run(tmp_path / f"{method}{seed}", config_of(method, seed, track="images"), made))
     found = compare(scored_runs(paths, measure="fid"), measure="fid", difference=None)
     kl, fdm = found.differences
@@ -190,7 +191,28 @@ def test_images_are_compared_over_training_seeds(tmp_path: Path) -> None:
     alone = compare(scored_runs(paths[::3]), difference=0.03)
     assert alone.differences[0].interval is None
     assert "nothing tells their difference of" in alone.differences[0].sentence
-    assert alone.summary == "Nothing can be told: there is one training seed each and no episodes."
+    assert alone.summary == "Nothing can be told: there is one training seed each."
+    assert "episodes" not in "\n".join(text_table(alone))
+    assert text_table(alone)[0].startswith("score = floor / fid of 9 images (higher is better) of ")
+    assert not any("FEW" in note for note in found.notes)
+    assert not any("FEW" in note for note in alone.notes)
+
+
+def test_two_training_seeds_of_images_and_few_real_ones_are_told(tmp_path: Path) -> None:
+    paths = []
+    few = {"value": 9.0, "floor": 2.0, "better": "lower", "floor_samples": 30, "dimension": 320}
+    for method, score in (("baseline", 0.4), ("kl", 0.8)):
+        for seed in (0, 1):
+            made = {"step": 9, "score": score + seed / 1000, "score_from": "fd", "images": 9, "score_images": 9}
+            made |= {"measures": {"fd": few}}
+            paths.append(write_run(tmp_path / f"{method}{seed}", config_of(method, seed, track="images"), made))
+    found = compare(scored_runs(paths))
+    assert found.differences[0].found
+    assert found.differences[0].sentence.endswith(
+        "Two training seeds tell little of chance: add a third before you rely on it."
+    )
+    assert any(note.startswith("FEW REAL IMAGES: the floor of fd in these scores is of 30,") for note in found.notes)
+    assert not any("FEW" in note for note in compare(scored_runs(paths, measure="fd"), measure="fd").notes)
 
 
 def test_a_metric_that_does_not_say_what_is_better(tmp_path: Path) -> None:
