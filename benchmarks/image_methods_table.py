@@ -83,7 +83,12 @@ def label(arm: str, arms: Sequence[str]) -> str:
     """`arm` in few words: its method, and what it sets that not all of the arms set."""
     method, *settings = arm.split(":")
     own = [setting for setting in settings if not all(setting in other.split(":") for other in arms)]
-    return " ".join([method, *(setting.replace("/", ".").rpartition(".")[2] for setting in own)])
+    short = (key.replace("/", ".").rpartition(".")[2] + equals + value for key, equals, value in map(_parts, own))
+    return " ".join([method, *short])
+
+
+def _parts(setting: str) -> tuple[str, str, str]:
+    return setting.partition("=")
 
 
 def _end(run: Run, quality: str) -> float:
@@ -161,5 +166,5 @@ def draw(runs: Sequence[Run], quality: str, path: Path) -> None:
             axis.set_major_formatter(ScalarFormatter())
             axis.set_minor_formatter(ScalarFormatter())
         axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)  # beside no curve
     figure.savefig(path, dpi=110)

@@ -74,10 +74,7 @@ class ImageTrack(Track[ImageConfig]):
 
     def recommend(self, config: ImageConfig) -> Recommendation:
         """See `Track.recommend`."""
-        why = (
-            "for images only immiscible_scaling was better than it by more than training seeds differ, at one small "
-            "size on the linear schedule of ddpm"
-        )
+        why = "for images no method earned more than a schedule with less noise (squaredcos_cap_v2), at one small size"
         return Recommendation("baseline", why, "benchmarks/results/image_methods_16px_cpu.json")
 
     def read(self, run_dir: Path) -> ImageConfig:

@@ -75,6 +75,7 @@ def test_speed_ups_and_ends_are_paired_by_seed(table: ModuleType) -> None:
 def test_a_label_leaves_out_what_all_arms_set(table: ModuleType) -> None:
     arms = ["edm:sampling.steps=10", "edm:acceleration/noise=nearest:acceleration.noise.candidates=4:sampling.steps=10"]
     assert [table.label(arm, arms) for arm in arms] == ["edm", "edm noise=nearest candidates=4"]
+    assert table.label("baseline:diffusion.beta_end=0.01", ["baseline"]) == "baseline beta_end=0.01"
     assert table.label("kl:training.batch_size=16", ["baseline", "kl:training.batch_size=16"]) == "kl batch_size=16"
 
 

@@ -81,9 +81,19 @@ def test_the_page_of_images_has_the_comparison_of_the_papers(changed: Callable[.
     ratio = {"mean": 0.5, "interval": None, "seeds": 3}
 
     def made(content: dict) -> None:
+        over = {
+            "immiscible_scaling": [0.7, 0.8],
+            "baseline:diffusion.beta_end=0.01": [0.6, 0.65],
+            "baseline:diffusion.schedule=squaredcos_cap_v2": [0.4, 0.9],
+        }
+        ends = {
+            arm: {"distance": one, "over_first": {"mean": sum(ends) / 2, "interval": ends}}
+            for arm, ends in over.items()
+        }
+        unseen = {"samples": {"at_most": 1.5, "reached": 2, "seeds": 3}}
         found = {
-            "final": {"baseline": {"distance": one, "over_first": ratio}},
-            "speed_ups": {"40": {"baseline": {"samples": {"at_most": 1.5, "reached": 2, "seeds": 3}}}},
+            "final": {"baseline": {"distance": one, "over_first": ratio}, **ends},
+            "speed_ups": {"40": dict.fromkeys(["baseline", *over], unseen)},
         }
         content.clear()
         content.update(
@@ -91,12 +101,17 @@ def test_the_page_of_images_has_the_comparison_of_the_papers(changed: Callable[.
             quality="fd_resnet56",
             final_samples=5000,
             note="unconditional",
-            tables={"ddpm": found, "edm": {}},
+            tables={"ddpm": found, "default": found, "edm": {}},
         )
 
     text = changed("images", "image_methods_16px_cpu", made)
     assert "| baseline | 30.2\u00a0[29,\u00a031.5] | 0.5 | at most 1.50 (2 of 3 got there) |" in text
     assert "edm: no run yet" in text
+    said = " ".join(text.replace("\u00a0", " ").split())
+    assert "and ended at 0.75 [0.70, 0.80] of the baseline's distance" in said
+    assert "with `diffusion.beta_end=0.01` the distance was 0.62 [0.60, 0.65] of it" in said
+    assert "with `diffusion.schedule=squaredcos_cap_v2` 0.65 [0.40, 0.90]." in said
+    assert "than the baseline, at 0.75 [0.70, 0.80] of its distance" in said
     assert "[`image_methods_16px_cpu.json`](../../benchmarks/results/image_methods_16px_cpu.json)" in text
 
 

@@ -73,10 +73,12 @@ TABLES: dict[str, Callable[[str], list[str]]] = {
     "| Push-T, 1 training seed |": one_seed,
     "| two-mode toy, 3 training seeds": toy,
     "| `ddpm`, CIFAR-10 at 16 x 16, 3 training seeds": images("ddpm"),
+    "| `default`, CIFAR-10 at 16 x 16, 3 training seeds": images("default"),
     "| `edm`, CIFAR-10 at 16 x 16, 3 training seeds": images("edm"),
 }
 ABSENT = {
     ("immiscible", "| two-mode toy, 3 training seeds"),
+    *((paper, "| `default`, CIFAR-10 at 16 x 16, 3 training seeds") for paper in ("kl", "fdm", "consistency")),
     ("kl", "| `edm`, CIFAR-10 at 16 x 16, 3 training seeds"),
     ("consistency", "| `edm`, CIFAR-10 at 16 x 16, 3 training seeds"),
 }
