@@ -71,7 +71,7 @@ MUTATIONS = [
         "commands/numbers.py",
         "commands/test_numbers.py",
         ("if not least <= value <= most:", "if False:"),
-        ("if not math.isfinite(value) or not holds(value):", "if False:"),
+        ("if not known or not holds(value):", "if False:"),
         ("if value > LARGEST:", "if False:"),
     ),
 ]

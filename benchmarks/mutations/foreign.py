@@ -8,7 +8,7 @@ MUTATIONS = [
     *of(
         "foreign/torch_zip.py",
         "policy/foreign/test_diffusion_policy.py",
-        ("        return Husk\n", "        return super().find_class(module, name)\n"),
+        ("return type(name, (Husk,), {}) if", "return super().find_class(module, name) if"),
         ("int(argument or 0) > MOST_OBJECTS", "False"),
         ("info.file_size != count * dtype.itemsize", "False"),
     ),

@@ -59,7 +59,7 @@ def _opening(folder: Path, run: LoadedImageRun, about: dict[str, Any]) -> str:
         f"pipeline = DiffusionPipeline.from_pretrained({str(folder)!r}{', trust_remote_code=True' if own else ''})",
         f"images = pipeline(batch_size={len(run.classes[:SHOWN]) or SHOWN}{asked}).images",
     ]
-    return "\n".join(f"    {line}" for line in lines)
+    return "\n".join(lines)
 
 
 def _default(home: Path, run: LoadedImageRun, form: str) -> Path:

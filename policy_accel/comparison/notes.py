@@ -80,7 +80,7 @@ def _few_real_images(scored: Sequence[ScoredRun]) -> list[str]:
         if real is not None and real < dimension:
             return [
                 f"FEW REAL IMAGES: the floor of {name} in these scores is of {real}, on features of {dimension} "
-                "numbers, and means little: compare more samples, and hold out as many."
+                "numbers, and means little: hold out more, and score as many."
             ]
     return []
 

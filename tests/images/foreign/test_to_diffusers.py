@@ -129,7 +129,7 @@ def test_the_command_and_the_way_back(tmp_path, capsys):
     assert head.endswith("it opens with diffusers:")
     assert "class_labels=['cat', 'dog'], guidance=1)" in lines[-1]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    program = textwrap.dedent("\n".join([*lines, "    assert [image.size for image in images] == [(8, 8)] * 2"]))
+    program = "\n".join([*lines, "assert [image.size for image in images] == [(8, 8)] * 2"])
     subprocess.run([sys.executable, "-P", "-c", program], env=environment, check=True, timeout=200)
     assert main(["export", str(tmp_path / "made"), "--to", "onnx"]) == 2
     assert "--to onnx is for policies" in capsys.readouterr().err
