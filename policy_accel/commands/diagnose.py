@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,22 @@ from policy_accel.files import replace_json
 def run_diagnose(options: argparse.Namespace) -> int:
     """Measure, print the table, write diagnosis.json and diagnosis.png."""
     name = Path(options.dataset.rpartition("shipped:")[2]).name.split(".")[0]
-    _refuse_images(options.dataset)
     folder = options.output or Path("diagnosis") / name
-    diagnosis = diagnose(
-        options.dataset,
-        options.overrides,
-        config_dir=options.config_dir,
-        rows=ROWS if options.rows is None else options.rows,
-        report=lambda what: print(f"diagnose: {what}", file=sys.stderr, flush=True),
-    )
+    try:
+        diagnosis = diagnose(
+            options.dataset,
+            options.overrides,
+            config_dir=options.config_dir,
+            rows=ROWS if options.rows is None else options.rows,
+            report=lambda what: print(f"diagnose: {what}", file=sys.stderr, flush=True),
+        )
+    except UserError as error:
+        if _holds_images(options.dataset):
+            raise UserError(
+                f"{options.dataset}: holds images, and diagnose reads demonstrations of robots; for images, "
+                "`policy-accel data inspect` looks at them, and says how to train on them."
+            ) from error
+        raise
     advice = advise(diagnosis)
     record = {**asdict(diagnosis), "advice": [asdict(item) for item in advice]}
     for facts, entry in zip(diagnosis.noise, record["noise"], strict=True):
@@ -39,16 +47,15 @@ def run_diagnose(options: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_images(dataset: str) -> None:
+def _holds_images(dataset: str) -> bool:
+    """Whether it is no demonstrations, but images."""
     place = image_path(dataset)
-    try:
+    with suppress(UserError):
         open_reader(place).close()
-    except UserError as error:  # which is told below where they are no images
-        if image_form(place) is not None:
-            raise UserError(
-                f"{dataset}: holds images, and diagnose reads demonstrations of robots; for images, `policy-accel data "
-                "inspect` looks at them, and says how to train on them."
-            ) from error
+        return False
+    with suppress(UserError):
+        return image_form(place) is not None
+    return False
 
 
 def _finite(value: Any) -> Any:

@@ -12,7 +12,6 @@ LARGEST = 2**63 - 1
 
 def whole(least: int, most: int = LARGEST) -> Callable[[str], int]:
     """The type of a whole number from `least` to `most`."""
-    must = f"be at least {least}" if most == LARGEST else f"lie between {least} and {most}"
 
     def read(text: str) -> int:
         try:
@@ -21,8 +20,10 @@ def whole(least: int, most: int = LARGEST) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"'{text}' is no whole number") from None
         if value > LARGEST:
             raise argparse.ArgumentTypeError(f"{text} must be at most {LARGEST}")
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text} must {must}")
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text} must be at least {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text} must lie between {least} and {most}")
         return value
 
     return read

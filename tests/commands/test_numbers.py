@@ -32,7 +32,7 @@ REFUSED = {
     "evaluate run --guidance inf": "--guidance inf must be finite.",
     "evaluate run --batch-size 0": "--batch-size 0 must be at least 1.",
     "evaluate run --seed 9223372036854775808": "--seed 9223372036854775808 must be at most 9223372036854775807.",
-    "sample run --count 0": "--count 0 must lie between 1 and 100000000.",
+    "sample run --count 0": "--count 0 must be at least 1.",
     "sample run --strength 1.5": "--strength 1.5 must be above 0 and at most 1.",
     "sample run --start -1": "--start -1 must be at least 0.",
     "compare run --confidence 95": "--confidence 95 must lie between 0 and 1, for example 0.95.",

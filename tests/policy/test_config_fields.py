@@ -89,6 +89,11 @@ FIELDS: dict[str, tuple[str, Probe, list[str]]] = {
     "task.observation_normalization": ("gaussian", task_probe(lambda task: task.observations), []),
     "task.action_normalization": ("identity", task_probe(lambda task: task.actions), []),
     "task.val_ratio": ("0.4", task_probe(lambda task: task.validation_samples), []),
+    "task.min_val_episodes": (
+        "3",
+        task_probe(lambda task: task.validation_samples),
+        ["task.data=MANY_DATA", "task.val_ratio=0.02"],
+    ),
     "task.max_train_episodes": ("2", task_probe(lambda task: task.samples), []),
     "task.split_seed": ("7", task_probe(lambda task: task.train.indices), []),
     "task.padding": ("false", task_probe(lambda task: task.samples), []),
@@ -257,6 +262,9 @@ def test_a_field_changes_what_it_configures(key: str, tiny_config: Build, tmp_pa
         Path(value).write_text("{episodes: data/demo_*, keys: {action: actions, state: obs/pose}}")
     if "task.data=FILTERED_DATA" in overrides:
         overrides = [f"task.data={write_demonstrations(tmp_path / 'filtered.hdf5')}"]
+    if "task.data=MANY_DATA" in overrides:
+        data = write_demonstrations(tmp_path / "many.zarr.zip", episodes=20)
+        overrides = [f"task.data={data}", *overrides[1:]]
     if "task.data=BAD_DATA" in overrides:
         overrides = [f"task.data={_with_a_bad_episode(tmp_path)}"]
     if value == "OTHER_DIR":
