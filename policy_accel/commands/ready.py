@@ -31,7 +31,7 @@ def usual_fields(reader: EpisodeReader) -> tuple[list[str], list[str], str | Non
     """Keys that a policy may see, pictures, and the key of its actions, by their names; None where none is called so.
 
     `state` is the whole observation where there is one; what lies outside of a file's observations (`extra.`) is taken
-    where there are no others.
+    where it has none.
     """
     actions = [key for key in reader.features if key.startswith("action")]
     images = [key for key, feature in reader.features.items() if feature.is_image and not key.startswith("next_")]
@@ -40,7 +40,8 @@ def usual_fields(reader: EpisodeReader) -> tuple[list[str], list[str], str | Non
         for key, feature in reader.features.items()
         if len(feature.shape) < 3 and not key.startswith(("action", "next")) and not key.endswith(_RECORDED)
     ]
-    images, numbers = ([key for key in keys if not key.startswith("extra.")] or keys for keys in (images, numbers))
+    if not all(key.startswith("extra.") for key in (*images, *numbers)):
+        images, numbers = ([key for key in keys if not key.startswith("extra.")] for keys in (images, numbers))
     return ["state"] if "state" in numbers else numbers, images, min(actions, key=len, default=None)
 
 

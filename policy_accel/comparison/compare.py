@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from policy_accel.comparison.alike import check_alike
+from policy_accel.comparison.made_of import MadeOf
 from policy_accel.comparison.notes import notes_of
 from policy_accel.comparison.power import (
     POWER,
@@ -83,7 +84,7 @@ def compare(
     found = Comparison(
         task=scored[0].task,
         data=_data(scored),
-        scored_by=_scored_by(scored[0]) if measure == "score" else "",
+        scored_by=_scored_by(scored[0].made_of),
         track=scored[0].track,
         measure=measure,
         better=better,
@@ -95,7 +96,7 @@ def compare(
         evaluation_seeds=shared,
         arms=arms,
         differences=differences,
-        notes=notes_of(runs, scored, shared, arms, asked=baseline, baseline=chosen, measure=measure),
+        notes=notes_of(runs, scored, shared, arms, asked=baseline, baseline=chosen),
     )
     told = [replace(one, sentence=sentence(found, one)) for one in differences]
     return replace(found, differences=told, summary=overall(found))
@@ -119,14 +120,12 @@ def _too_few(runs: Sequence[ScoredRun], scored: Sequence[ScoredRun], names: Sequ
     )
 
 
-def _scored_by(run: ScoredRun) -> str:
-    """How the score of a run of images is made; "" of one of episodes, or of a record that does not say."""
-    record = run.evaluation or {}
-    name, count = record.get("score_from"), record.get("score_images")
-    found = (record.get("measures") or {}).get(name)
-    if run.scores is not None or not found or found.get("floor") is None:
+def _scored_by(made: MadeOf | None) -> str:
+    """See `Comparison.scored_by`."""
+    if made is None:
         return ""
-    return f"{f'floor / {name}' if found['better'] == 'lower' else f'{name} / floor'} of {count} images"
+    of = f" of {made.images} images" if made.images is not None else ""
+    return (f"floor / {made.measure}" if made.better == "lower" else f"{made.measure} / floor") + of
 
 
 def _baseline(asked: str | None, names: Sequence[str]) -> str:

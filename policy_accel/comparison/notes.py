@@ -24,7 +24,6 @@ def notes_of(
     *,
     asked: str | None,
     baseline: str,
-    measure: str,
 ) -> list[str]:
     """Sentences on runs that are left out, episodes that are not shared, wide intervals, other settings that differ.
 
@@ -35,7 +34,6 @@ def notes_of(
         arms: that they make.
         asked: the baseline that was asked for.
         baseline: the one that was taken.
-        measure: that is compared.
     """
     notes = []
     left = [run for run in runs if run.score is None]
@@ -52,7 +50,7 @@ def notes_of(
     if failed:
         notes.append(f"Episodes that failed twice and count as score 0: {failed}.")
     notes += _capped(scored)
-    notes += _few_real_images(scored) if measure == "score" else []
+    notes += _few_real_images(scored)
     seeds = {
         arm: sorted(int(run.seed or 0) for run in scored if run.arm == arm) for arm in dict.fromkeys(_arms(scored))
     }
@@ -72,15 +70,11 @@ def notes_of(
 
 def _few_real_images(scored: Sequence[ScoredRun]) -> list[str]:
     """A sentence where the floor in a score is a Fréchet distance of too few images, as `evaluate` says it."""
-    for run in scored:
-        record = run.evaluation or {}
-        name = record.get("score_from")
-        found = (record.get("measures") or {}).get(name) or {}
-        real, dimension = found.get("floor_samples"), found.get("dimension", 0)
-        if real is not None and real < dimension:
+    for made in (run.made_of for run in scored):
+        if made is not None and made.real is not None and made.real < made.dimension:
             return [
-                f"FEW REAL IMAGES: the floor of {name} in these scores is of {real}, on features of {dimension} "
-                "numbers, and means little: hold out more, and score as many."
+                f"FEW REAL IMAGES: the floor of {made.measure} in these scores is of {made.real}, on features of "
+                f"{made.dimension} numbers, and means little: hold out more, and score as many."
             ]
     return []
 

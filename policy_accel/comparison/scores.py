@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_accel.comparison.arms import arm_names, printable
+from policy_accel.comparison.made_of import MadeOf, made_of
 from policy_accel.comparison.older import with_later_settings
 from policy_accel.errors import UserError, did_you_mean
 from policy_accel.files import explained
@@ -67,6 +68,7 @@ class ScoredRun:
         score: of the measure that was asked for; None where there is none.
         scores: the same for each episode, by evaluation seed; None for images.
         better: "higher" or "lower"; "" of a metric of the episodes, which does not say.
+        made_of: what the score of images is made of; None of episodes, and where the record does not say.
         evaluation: the whole record; empty where there is none.
         config: the whole configuration, flat.
         missing: why there is no score, in words; empty where there is one.
@@ -83,6 +85,7 @@ class ScoredRun:
     score: float | None = None
     scores: dict[int, float] | None = None
     better: str = "higher"
+    made_of: MadeOf | None = None
     evaluation: dict[str, Any] | None = None
     config: dict[str, Any] | None = None
     missing: str = ""
@@ -202,7 +205,7 @@ def _with_score(run: ScoredRun, evaluation: dict[str, Any], measure: str) -> Sco
     if "episodes" not in evaluation:
         measures = evaluation.get("measures", {})
         if measure == "score":
-            return replace(run, score=_finite(evaluation["score"]))
+            return replace(run, score=_finite(evaluation["score"]), made_of=made_of(evaluation))
         if measure not in measures:
             _refuse_measure(run, measure, ["score", *measures])
         found = measures[measure]

@@ -86,10 +86,9 @@ def examine_environment(spec: EnvironmentSpec) -> Examined:
 
 
 def _not_filmed(environment: gymnasium.Env, name: str) -> str | None:
-    own = environment.unwrapped
     if "rgb_array" not in (environment.metadata.get("render_modes") or ()):
         return f"{name} has no render mode rgb_array"
-    if type(own).render is gymnasium.Env.render:
+    if not _has_render(environment):
         return f"{name} has no method render"
     made_by = gymnasium.spec(name).entry_point
     creator = gymnasium.envs.registration.load_env_creator(made_by) if isinstance(made_by, str) else made_by
@@ -98,6 +97,16 @@ def _not_filmed(environment: gymnasium.Env, name: str) -> str | None:
         if "render_mode" not in parameters and all(one.kind != one.VAR_KEYWORD for one in parameters.values() if one):
             return f"{name} takes no argument render_mode"
     return None
+
+
+def _has_render(environment: gymnasium.Env) -> bool:
+    """Whether it, or a wrapper around it, draws; those of gymnasium itself only pass on what is inside."""
+    while isinstance(environment, gymnasium.Wrapper):
+        own = type(environment)
+        if own.render is not gymnasium.Wrapper.render and not own.__module__.startswith("gymnasium."):
+            return True
+        environment = environment.env
+    return type(environment).render is not gymnasium.Env.render
 
 
 def import_environment(spec: EnvironmentSpec) -> None:

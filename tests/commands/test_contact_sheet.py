@@ -27,6 +27,8 @@ def test_usual_fields():
     assert usual_fields(numbers("actions", "state", "pos", cam=1)) == (["state"], ["cam"], "actions")
     beside = numbers("pos", "sim_state", "extra.x", **{"extra.cam": 1, "cam": 1})
     assert usual_fields(beside) == (["pos"], ["cam"], None)
+    seen = numbers("action", "extra.x", cam=1)
+    assert usual_fields(seen) == ([], ["cam"], "action"), "what it observes is enough"
     outside = numbers("action", "extra.x", "extra.done", **{"extra.cam": 1})
     assert usual_fields(outside) == (["extra.x"], ["extra.cam"], "action"), "of what is there, nothing is passed over"
 

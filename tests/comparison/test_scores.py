@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.scored_runs import config_of, evaluation_of, write_arms, write_run, write_sweep
 
 from policy_accel.comparison.alike import check_alike
+from policy_accel.comparison.made_of import MadeOf
 from policy_accel.comparison.scores import STEPS, scored_runs
 from policy_accel.errors import UserError
 
@@ -151,6 +153,19 @@ def test_a_damaged_evaluation_is_one_sentence(damage: object, said: str, tmp_pat
     (run / "evaluation.json").write_text("[1")
     with pytest.raises(UserError, match=r"evaluation\.json is damaged"):
         scored_runs([run])
+
+
+def test_what_a_score_of_images_is_made_of(tmp_path: Path) -> None:
+    """Records of earlier versions do not say of how many images."""
+    config, found = config_of(track="images"), {"value": 4.0, "floor": 2.0, "better": "lower"}
+    made: dict[str, Any] = {"step": 9, "score": 0.5, "score_from": "fd", "measures": {"fd": found}}
+    run = write_run(tmp_path / "a", config, made)
+    assert scored_runs([run])[0].made_of == MadeOf("fd", "lower", None, None, 0)
+    assert scored_runs([run], measure="fd")[0].made_of is None
+    for damage in ({"measures": [1]}, {"measures": {"fd": {"floor": 2.0}}}, {"score_images": "many"}):
+        (run / "evaluation.json").write_text(json.dumps(made | damage))
+        with pytest.raises(UserError, match=r"the evaluation of .* is damaged"):
+            scored_runs([run])
 
 
 def test_a_path_that_is_no_run(tmp_path: Path) -> None:

@@ -151,6 +151,7 @@ def test_an_environment_that_cannot_render(tmp_path, workers, name, words):
         ("Undrawn", "toy/Undrawn-v0 has no method render"),
         ("Unasked", "toy/Unasked-v0 takes no argument render_mode"),
         ("Filmed", None),
+        ("Drawn", None),
         ("Broken", None),
     ],
 )

@@ -141,6 +141,14 @@ class Undrawn(Blind):
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
 
+class Drawn(gymnasium.Wrapper):
+    def __init__(self, render_mode=None):
+        super().__init__(Undrawn(render_mode))
+
+    def render(self):
+        return np.zeros((8, 8, 3), np.uint8)
+
+
 class Broken(Undrawn):
     render = Unasked.render
 
@@ -210,6 +218,7 @@ class Lost(Inspect):
 
 
 gymnasium.register("toy/Odd-v0", entry_point=Odd)
+gymnasium.register("toy/Drawn-v0", entry_point=Drawn)
 gymnasium.register("toy/Unasked-v0", entry_point=Unasked)
 gymnasium.register("toy/Undrawn-v0", entry_point=Undrawn)
 gymnasium.register("toy/Broken-v0", entry_point=Broken)

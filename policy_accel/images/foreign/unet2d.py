@@ -160,7 +160,7 @@ def _encoding(path: Path, index: Mapping[str, Any]) -> Encoding | None:
     if index.get("latents") is not None:
         scale, shift = index["latents"]
         return encoding_of({"scale": scale, "shift": shift}, str(pipeline / INDEX))
-    part = next((name for name in AUTOENCODERS if any(index.get(name) or ())), None)
+    part = next((name for name in AUTOENCODERS if index.get(name) not in (None, [None, None])), None)
     if part is None:
         return None
     said = read_record(pipeline / part / CONFIG, REMEDY) if (pipeline / part / CONFIG).is_file() else {}

@@ -129,6 +129,15 @@ def test_what_a_pipeline_with_an_autoencoder_draws_are_latents(tmp_path, said, s
     assert run.representation.encoding == Encoding(scale=(scale,))
 
 
+@pytest.mark.parametrize("said", [{"vae": [None, None], "classes": "cat"}, {"vqvae": None, "classes": {"0": "cat"}}])
+def test_parts_that_a_pipeline_goes_without(tmp_path, said):
+    """diffusers writes null for those; and only names in a list are of classes."""
+    unet(num_class_embeds=3).save_pretrained(tmp_path / "unet")
+    (tmp_path / "model_index.json").write_text(json.dumps(said))
+    run = IMAGES.load(weights_file(tmp_path))
+    assert (run.representation.latents, run.classes) == (False, ("0", "1", "2"))
+
+
 @pytest.mark.parametrize("place", ["", "unet"])
 def test_what_is_made_of_a_folder_lies_beside_it(tmp_path, place):
     net = tmp_path / "model" / place

@@ -361,10 +361,16 @@ def test_measures_by_which_noise_does_as_well_are_named(quality: Quality, cache:
     assert "copies" not in blind.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("floor", "told"), [(1.0, True), (1.2, False), (None, True)])
-def test_noise_is_compared_with_real_images_or_with_the_samples(floor: float | None, told: bool) -> None:
-    one = {"value": 0.5, "floor": floor, "samples": 9, "floor_samples": 9, "better": "higher", "noise": 0.95}
+@pytest.mark.parametrize(
+    ("floor", "noise", "told"),
+    [(1.0, 0.95, True), (1.2, 0.95, False), (None, 0.95, True), (None, 0.0, False), (None, 0.5, False)],
+)
+def test_noise_is_compared_with_real_images_and_not_with_poor_samples(
+    floor: float | None, noise: float, told: bool
+) -> None:
+    one = {"value": 0.0, "floor": floor, "samples": 9, "floor_samples": 9, "better": "higher", "noise": noise}
     assert ("NO USE HERE: precision, by which images of pure noise get 0.95." in table({"precision": one})) == told
+    assert ("NO USE" in table({"precision": one})) == told
 
 
 def test_noise_is_of_the_kind_of_the_images() -> None:
