@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -93,6 +93,13 @@ class RobomimicReader(Hdf5Reader):
             except Exception:  # no array, none of text, or a damaged one
                 self.remarks.append(f"{path} is left out: it is no list of names of demonstrations.")
         return places
+
+    def ask_for(self, keys: Sequence[str]) -> None:
+        """Also by what earlier versions, and the runs of them, call all that lies outside of obs/: `extra.`."""
+        now = {memory_name(path): key for key, path in self._paths.items() if key in self.features}
+        for key in [key for key in keys if key in now and key not in self.features]:
+            self.features[key], self._paths[key] = self.features[now[key]], self._paths[now[key]]
+        super().ask_for(keys)
 
     def episode_metadata(self, episode: int) -> dict[str, Any]:
         """Its attributes and filters, as they were before `write_robomimic`."""

@@ -117,6 +117,17 @@ def test_observations_that_lie_elsewhere(tmp_path, arrays, keys):
     assert all((again[key] == read.arrays[key]).all() for key in read.arrays)
 
 
+def test_a_run_of_before_finds_its_keys(tmp_path):
+    with h5py.File(tmp_path / "x.hdf5", "w") as handle:
+        for path in ("observations/qpos", "torque", "actions"):
+            handle[f"data/demo_0/{path}"] = np.full((5, 2), len(path), np.float32)
+    keys = ["extra.observations/qpos", "extra.torque", "action"]
+    read = read_episodes(tmp_path / "x.hdf5", keys)
+    assert {key: array[0, 0] for key, array in read.arrays.items()} == {keys[0]: 17, keys[1]: 6, keys[2]: 7}
+    with pytest.raises(UserError, match=r"has no key 'extra\.force'"):
+        read_episodes(tmp_path / "x.hdf5", ["extra.force"])
+
+
 def test_mask_with_a_name_that_is_not_there(file):
     with change(file) as handle:
         handle["mask/more"] = np.array([b"demo_2", b"demo_77"])
