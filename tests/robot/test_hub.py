@@ -180,7 +180,11 @@ def test_the_example_of_the_docs(
     assert (hub.root / "me" / "pusht" / "README.md").is_file()
 
 
-def test_what_the_hub_refuses_is_one_sentence(policy: Policy, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_hub_refuses_is_one_sentence(
+    policy: Policy, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # where ../x is nothing
     with pytest.raises(UserError, match=r"me/none is no folder here, and cannot be downloaded .*\(404: not there\)"):
         Policy.from_pretrained("me/none")
     monkeypatch.setattr(hub, "upload_folder", lambda **_: hub.snapshot_download("none"))

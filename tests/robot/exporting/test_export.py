@@ -238,7 +238,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_of_what_fails(
     for words, told in (
         (["--to", "onnx", "--output", str(files["onnx"])], "exists already"),
         (["--to", "onnx", "--output", str(tmp_path / "a.bin")], "must end in .onnx"),
-        (["--to", "torch", "--output", str(tmp_path / "b.pt2"), "--sampling-steps", "0"], "steps=0"),
+        (["--to", "torch", "--output", str(tmp_path / "b.pt2"), "--sampling-steps", "0"], "-steps 0 must be"),
     ):
         assert main(["export", str(run_dir), *words]) == 2
         assert told in capsys.readouterr().err
