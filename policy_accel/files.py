@@ -59,13 +59,14 @@ def replacing(path: Path, *, new: bool = False) -> Iterator[Path]:
         new: refuse to replace anything.
 
     Raises:
-        UserError: the disk is full, no permission; with `new`, `path` exists already.
+        UserError: the disk is full, no permission; `path` is a device or a pipe; with `new`, it exists already.
     """
     temporary = temporary_sibling(path)
     try:
         if new:
             _refuse_existing(path)
             _remove_left_over(path)
+        _refuse_special(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         for folder, _, names in os.walk(temporary):
@@ -117,8 +118,11 @@ def check_new(path: Path) -> None:
 def check_file(path: Path) -> None:
     """Raise UserError, before any work, where no file can be written or replaced at `path`."""
     with explained(path):
+        if path.is_symlink():
+            raise UserError(f"{path}: is a symbolic link, which is not followed; remove it or choose another path.")
         if path.is_dir():
             raise UserError(f"{path}: is a folder; give the path of a file in it.")
+        _refuse_special(path)
     check_place(path.parent if path.exists() else path)
 
 
@@ -131,6 +135,12 @@ def check_place(path: Path) -> None:
             raise NotADirectoryError(errno.ENOTDIR, "")
         if not os.access(above, os.W_OK):
             raise PermissionError(errno.EACCES, "")
+
+
+def _refuse_special(path: Path) -> None:
+    """/dev/null and the like, in whose place there would be a file for all programs of the machine."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path}: is a device or a pipe, which is not replaced; give the path of a file.")
 
 
 def _refuse_existing(path: Path) -> None:

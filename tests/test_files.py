@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from policy_accel.errors import UserError
 from policy_accel.files import (
     append_text,
+    check_file,
     check_new,
     check_writable,
     new_path,
@@ -152,6 +154,20 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     with open_regular(tmp_path / "file") as file:
         assert file.read() == b"x"
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    """Nor is /dev/null, which is no more a file."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for write in (check_file, partial(replace_json, value={})):
+        with pytest.raises(UserError, match=r"pipe: is a device or a pipe, which is not replaced; give the path"):
+            write(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"link: is a symbolic link, which is not followed"):
+        check_file(tmp_path / "link")
+    with pytest.raises(UserError, match=r"link: is a device or a pipe"):
+        replace_json(tmp_path / "link", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

@@ -58,8 +58,6 @@ def _check_output(path: Path) -> None:
     """That a file can be written there, before anything is worked out."""
     check_file(path)
     with explained(path):
-        if path.is_symlink():
-            raise UserError(f"{path}: is a symbolic link, which is not followed; remove it or choose another path.")
         if path.exists() and not _is_ours(path):
             raise UserError(f"{path}: exists, was not made by compare and is not overwritten; choose another name.")
         path.parent.mkdir(parents=True, exist_ok=True)
