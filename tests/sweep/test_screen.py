@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -88,7 +89,7 @@ def test_updates_are_counted_as_they_are_printed_between_the_rows_of_the_metrics
     sweep: Sweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 20.0])
-    monkeypatch.setattr("policy_accel.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("policy_accel.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
     Progress("train", 100).advance(70, "loss 1")
     line = capsys.readouterr().err
     sweep.log("a").write_text(f"$ policy-accel train\n{line}score: 3/50 episodes, 0.1/s, 0:40 left\n")
